@@ -1,0 +1,34 @@
+"""Errors a user can cause. The command line prints their text alone and exits with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PpclsError(Exception):
+    """Base of every error that is the user's to mend; its text is complete without a traceback."""
+
+
+class ConfigError(PpclsError):
+    """A mistake in the YAML, in ``-o`` overrides or in arguments given to a registered class."""
+
+
+class DataError(PpclsError):
+    """A mistake in list files or images."""
+
+
+class WeightsError(PpclsError):
+    """A weights file or checkpoint that cannot be read or does not fit."""
+
+
+class TrainingError(PpclsError):
+    """A run that cannot go on, such as one with a non-finite loss."""
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean: a, b?"`` for the known names nearest to `name`, or an empty string."""
+    pool = [str(k) for k in known]
+    folded = {k.lower(): k for k in pool}
+    close = difflib.get_close_matches(str(name).lower(), list(folded), n=3, cutoff=0.6)
+    return f" Did you mean: {', '.join(folded[c] for c in close)}?" if close else ""

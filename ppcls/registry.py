@@ -1,0 +1,94 @@
+"""Named components. One class serves networks, losses, transforms and everything else a YAML names.
+
+Importing this module imports nothing heavy: the packages that fill the registries are imported by
+:func:`load_components`, once, when a name is first needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from ppcls.errors import ConfigError, hint
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+PLUGIN_GROUP = "ppcls.plugins"
+# Built-in providers are loaded the way third-party plugins are: by name, late.
+_PROVIDERS = ("ppcls.arch", "ppcls.loss", "ppcls.data", "ppcls.metric", "ppcls.optimizer")
+
+
+class Registry:
+    """A mapping from the names used in YAML files to classes or factory functions."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, Callable[..., Any]] = {}
+
+    def register(self, name: str | None = None, *, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
+        """Return a decorator that files a class or function under `name` (default: its own name).
+
+        Raises:
+            ValueError: if a name is taken already.
+        """
+
+        def add(obj: T) -> T:
+            for key in (name or obj.__name__, *aliases):
+                if key in self._items:
+                    raise ValueError(f"{self.kind} {key!r} is registered twice")
+                self._items[key] = obj
+            return obj
+
+        return add
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        load_components()
+        if name not in self._items:
+            raise ConfigError(f"unknown {self.kind} {name!r}.{hint(name, self._items)}")
+        return self._items[name]
+
+    def __contains__(self, name: object) -> bool:
+        load_components()
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        load_components()
+        return iter(self._items)
+
+
+BACKBONES = Registry("network")
+LOSSES = Registry("loss")
+METRICS = Registry("metric")
+TRANSFORMS = Registry("transform")
+BATCH_OPS = Registry("batch transform")
+DATASETS = Registry("dataset")
+SAMPLERS = Registry("sampler")
+POSTPROCESSES = Registry("post-process")
+OPTIMIZERS = Registry("optimizer")
+SCHEDULES = Registry("learning-rate schedule")
+
+_loaded = False
+
+
+def load_components() -> None:
+    """Import the built-in components and every installed plugin (entry-point group ``ppcls.plugins``).
+
+    Raises:
+        ConfigError: if a plugin cannot be imported; the message names its distribution.
+    """
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True  # set first: providers look names up while they are being imported
+    for module in _PROVIDERS:
+        importlib.import_module(module)
+    for point in entry_points(group=PLUGIN_GROUP):
+        try:
+            plugin = point.load()
+        except (ImportError, AttributeError) as error:
+            owner = point.dist.name if point.dist else "an installed package"
+            raise ConfigError(f"plugin {point.name!r} of {owner} ({point.value}): {error}") from error
+        if callable(plugin):
+            plugin()
