@@ -1,0 +1,47 @@
+"""Numbers written as arithmetic, such as ``1.0/255.0``, worked out without ``eval``."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+
+from ppcls.errors import ConfigError
+
+Number = int | float
+
+_BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+# Long enough for any real setting, short enough that the parser cannot run out of stack.
+_LONGEST = 200
+
+
+def evaluate(text: str) -> Number:
+    """Return the value of a sum, difference, product or quotient of numbers, e.g. ``"1.0/255.0"``.
+
+    Raises:
+        ConfigError: if `text` holds anything but numbers, ``+ - * / //`` and brackets, or divides by zero.
+    """
+    try:
+        if len(text) > _LONGEST:
+            raise ValueError(f"longer than {_LONGEST} characters")
+        return _value(ast.parse(text.strip(), mode="eval").body)
+    except (ValueError, SyntaxError, ArithmeticError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"{text!r} is no number and no arithmetic of numbers ({reason})") from None
+
+
+def _value(node: ast.expr) -> Number:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        value = _value(node.operand)
+        return -value if isinstance(node.op, ast.USub) else value
+    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        return _BINARY[type(node.op)](_value(node.left), _value(node.right))
+    raise ValueError(f"{type(node).__name__} is not allowed")

@@ -1,0 +1,79 @@
+"""Small helpers for the two spellings of a named node and for OmegaConf containers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ppcls.errors import ConfigError
+
+
+def plain(node: Any) -> Any:
+    """Return an OmegaConf node, or a plain container, as a new plain dict or list; other values as they are.
+
+    Raises:
+        ConfigError: if an interpolation such as ``${Arch.class_num}`` cannot be resolved.
+    """
+    if isinstance(node, DictConfig | ListConfig):
+        return OmegaConf.to_container(node, resolve=True)
+    if isinstance(node, Mapping):
+        return {key: plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [plain(value) for value in node]
+    return copy.copy(node) if isinstance(node, set) else node
+
+
+def single(node: Any, where: str) -> tuple[str, dict[str, Any]]:
+    """Split a named node into its name and options.
+
+    Both spellings are read: ``{"CELoss": {"weight": 1.0}}`` (options may be null) and
+    ``{"name": "CELoss", "weight": 1.0}``.
+
+    Args:
+        node: the node, plain or OmegaConf.
+        where: its config path, for the message.
+
+    Raises:
+        ConfigError: if the node is neither; the message says what came.
+    """
+    try:
+        return split(node)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def split(node: Any) -> tuple[str, dict[str, Any]]:
+    """Do the work of :func:`single`; its message names no place."""
+    node = plain(node)
+    if isinstance(node, str):
+        raise ConfigError(f"expected a name with options, got the text {node!r}. Write '{node}:'")
+    if not isinstance(node, dict) or not node:
+        raise ConfigError(f"expected a name with options, got {show(node)}")
+    if "name" in node and not isinstance(node["name"], dict):
+        name = node.pop("name")
+        if not isinstance(name, str):
+            raise ConfigError(f"name must be a string, got {show(name)}")
+        return name, node
+    if len(node) > 1:
+        first = next(iter(node))
+        advice = f" Indent the options of {first!r}" if node[first] is None else ""
+        raise ConfigError(f"expected one name, got {len(node)}: {', '.join(map(str, node))}.{advice}")
+    ((name, options),) = node.items()
+    if not isinstance(name, str):
+        raise ConfigError(f"a name must be a string, got {show(name)}")
+    if options is not None and not isinstance(options, dict):
+        raise ConfigError(f"the options of {name} must be a map, got {show(options)}")
+    return name, options or {}
+
+
+def show(value: Any) -> str:
+    """Return a value as a message shows it: null as YAML spells it, long ones cut, with the type's name."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return f"a map ({', '.join(map(str, list(value)[:4]))})" if value else "an empty map"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

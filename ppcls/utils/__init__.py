@@ -1,0 +1,1 @@
+"""Modules that exist under the names scripts written for PaddleClas import."""
