@@ -1,0 +1,87 @@
+"""Top-k accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import paddle
+from paddle import Tensor
+
+from ppcls.errors import ConfigError
+from ppcls.registry import METRICS
+
+
+def topk_accuracy(logits: Tensor, label: Tensor, ks: list[int]) -> list[Tensor]:
+    """Return the share of samples whose label is among the k largest logits, for each k.
+
+    Args:
+        logits: [N, C].
+        label: class indices, int64 [N] or [N, 1], or soft labels, float [N, C]; of soft labels (mixup)
+            the largest counts.
+        ks: values of k; those above C count as C.
+    """
+    if label.is_floating_point():
+        label = label.argmax(axis=-1)
+    ks = [min(k, logits.shape[-1]) for k in ks]
+    best = paddle.topk(logits, max(ks), axis=-1)[1]
+    hits = (best == label.reshape([-1, 1])).astype("float32")
+    return [hits[:, :k].sum(axis=1).mean() for k in ks]
+
+
+@METRICS.register()
+class TopkAcc:
+    """Top-k accuracy of the network, or of the main one among several (as values 0 to 1).
+
+    Args:
+        topk: one or several k; the values are called ``top1``, ``top5`` and so on.
+    """
+
+    def __init__(self, topk: int | list[int] | tuple[int, ...] = (1, 5)) -> None:
+        self.topk = [topk] if isinstance(topk, int) else list(topk)
+        if not self.topk or any(not isinstance(k, int) or k < 1 for k in self.topk):
+            raise ConfigError(f"TopkAcc: topk is {topk!r}, expected whole numbers of 1 or more")
+        self.network: str | None = None
+        self.key = "logits"
+
+    def __call__(self, outputs: Any, label: Tensor) -> dict[str, Tensor]:
+        """Return scalar means over the batch."""
+        values = topk_accuracy(_pick(outputs, self.network, self.key), label, self.topk)
+        return {f"top{k}": value for k, value in zip(self.topk, values, strict=True)}
+
+
+@METRICS.register()
+class DistillationTopkAcc(TopkAcc):
+    """Top-k accuracy of one sub-network.
+
+    Args:
+        model_key: name of the sub-network, such as ``Student``.
+        topk: as for TopkAcc.
+        feature_key: entry of its output to look at, the logits if not given.
+    """
+
+    def __init__(
+        self,
+        model_key: str,
+        topk: int | list[int] | tuple[int, ...] = (1, 5),
+        feature_key: str | None = None,
+    ) -> None:
+        super().__init__(topk)
+        self.network = model_key
+        self.key = feature_key or "logits"
+
+
+def _pick(outputs: Any, network: str | None, key: str) -> Tensor:
+    """Return the entry `key` of `network` in what a model returned.
+
+    A model of several networks returns a map of their outputs; a network with taps returns a map, one
+    without returns its logits.
+    """
+    for name in (network, key):
+        # A network asked for its logits alone may come without the map around it.
+        if name is None or not isinstance(outputs, Mapping) or (name == network and "logits" in outputs):
+            continue
+        if name not in outputs:
+            raise ConfigError(f"a metric needs {name!r}; the model returns {', '.join(map(str, outputs))}")
+        outputs = outputs[name]
+    return outputs

@@ -1,0 +1,254 @@
+"""Optimizers: settings as written in YAML, and the Paddle optimizers made from them.
+
+Weight decay, three rules that hold for every optimizer:
+
+* ``regularizer`` or ``weight_decay``, not both. ``weight_decay`` is ``L2`` for all but AdamW, where it is
+  decoupled (arXiv 1711.05101).
+* A parameter that a network made with its own regularizer keeps that one: PPLCNet exempts the scales and
+  shifts of its BatchNorm layers this way.
+* ``no_weight_decay_name`` and ``one_dim_param_no_weight_decay`` exempt further parameters, in the same way.
+
+Gradients are clipped first and decayed afterwards. All parameters form one group: Paddle clips the norm of
+each group by itself, which would not be the global norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.optimizer import Optimizer
+from paddle.optimizer.lr import LRScheduler
+from paddle.regularizer import L1Decay, L2Decay, WeightDecayRegularizer
+
+from ppcls.errors import ConfigError, hint
+from ppcls.registry import OPTIMIZERS
+
+NamedParameters = list[tuple[str, paddle.Tensor]]
+
+
+def trainable_parameters(models: Sequence[nn.Layer]) -> NamedParameters:
+    """Return names and parameters of `models` that are to be trained, each parameter once.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    seen: dict[int, tuple[str, paddle.Tensor]] = {}
+    for model in models:
+        for name, parameter in model.named_parameters():
+            if not parameter.stop_gradient:
+                seen.setdefault(id(parameter), (name, parameter))
+    if not seen:
+        raise ConfigError("Optimizer: nothing to train: every parameter of the network is frozen")
+    return list(seen.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """Settings all optimizers have.
+
+    Attributes:
+        lr: the schedule, see :mod:`ppcls.optimizer.schedule`.
+        regularizer: ``{name: L1 | L2, coeff: ...}``; adds ``coeff * sign(w)`` or ``coeff * w`` to gradients.
+        weight_decay: short form of an L2 regularizer; decoupled in AdamW.
+        no_weight_decay_name: parts of parameter names, as a list or separated by blanks; parameters with
+            such a part in their name are not decayed.
+        one_dim_param_no_weight_decay: do not decay parameters with one axis (biases, normalisation).
+        clip_norm: scale all gradients so that their joint norm is at most this.
+        clip_value: limit each element of the gradients to -clip_value ... clip_value.
+        multi_precision: keep float32 copies of float16 or bfloat16 parameters.
+    """
+
+    lr: dict[str, Any]
+    regularizer: dict[str, Any] | None = None
+    weight_decay: float | None = None
+    no_weight_decay_name: str | list[str] | None = None
+    one_dim_param_no_weight_decay: bool = False
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    multi_precision: bool = True
+
+    def build(self, schedule: LRScheduler, parameters: NamedParameters) -> Optimizer:
+        """Return the Paddle optimizer over `parameters`.
+
+        Raises:
+            ConfigError: if a setting is out of its range.
+        """
+        decay = self._decay()
+        for _, parameter in self._exempt(parameters):
+            parameter.regularizer = L2Decay(0.0)
+        return self._create(schedule, [p for _, p in parameters], decay)
+
+    def _create(
+        self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
+    ) -> Optimizer:
+        raise NotImplementedError
+
+    def _common(self, schedule: LRScheduler, parameters: list[paddle.Tensor]) -> dict[str, Any]:
+        return {"learning_rate": schedule, "parameters": parameters, "grad_clip": self._clip()}
+
+    def _decay(self) -> WeightDecayRegularizer | None:
+        if self.regularizer is not None and self.weight_decay is not None:
+            raise ConfigError("Optimizer: give either `regularizer` or `weight_decay`, not both")
+        if self.weight_decay is not None:
+            require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+            return L2Decay(float(self.weight_decay))
+        if self.regularizer is None:
+            return None
+        kinds = {"L1": L1Decay, "L2": L2Decay}
+        options = dict(self.regularizer)
+        kind, coeff = options.pop("name", None), options.pop("coeff", 0.0)
+        require(kind in kinds, "regularizer.name", kind, "L1 or L2")
+        require(not options, "regularizer", self.regularizer, "the keys name and coeff alone")
+        require(isinstance(coeff, int | float) and coeff >= 0, "regularizer.coeff", coeff, "0 or more")
+        return kinds[kind](float(coeff))
+
+    def _clip(self) -> nn.ClipGradByGlobalNorm | nn.ClipGradByValue | None:
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise ConfigError("Optimizer: give either `clip_norm` or `clip_value`, not both")
+        for key, value in (("clip_norm", self.clip_norm), ("clip_value", self.clip_value)):
+            require(value is None or value > 0, key, value, "a number above 0")
+        if self.clip_norm is not None:
+            return nn.ClipGradByGlobalNorm(float(self.clip_norm))
+        return None if self.clip_value is None else nn.ClipGradByValue(float(self.clip_value))
+
+    def _exempt(self, parameters: NamedParameters) -> NamedParameters:
+        """Return those of `parameters` that the no-decay lists name."""
+        parts = self.no_weight_decay_name or []
+        parts = parts.split() if isinstance(parts, str) else parts
+        for part in parts:
+            if not any(part in name for name, _ in parameters):
+                close = hint(part, {piece for name, _ in parameters for piece in name.split(".")})
+                raise ConfigError(
+                    f"Optimizer.no_weight_decay_name: no parameter has {part!r} in its name.{close}"
+                )
+        flat = self.one_dim_param_no_weight_decay
+        return [
+            (name, p)
+            for name, p in parameters
+            if any(s in name for s in parts) or (flat and len(p.shape) == 1)
+        ]
+
+
+def require(holds: bool, key: str, value: Any, expected: str) -> None:
+    """Raise ConfigError about ``Optimizer.<key>`` unless `holds`."""
+    if not holds:
+        raise ConfigError(f"Optimizer.{key}: {value!r}, expected {expected}")
+
+
+@OPTIMIZERS.register()
+@dataclass(frozen=True, kw_only=True)
+class SGD(OptimizerSettings):
+    """Stochastic gradient descent without momentum."""
+
+    def _create(
+        self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
+    ) -> Optimizer:
+        return paddle.optimizer.SGD(
+            **self._common(schedule, parameters), weight_decay=decay, multi_precision=self.multi_precision
+        )
+
+
+@OPTIMIZERS.register()
+@dataclass(frozen=True, kw_only=True)
+class Momentum(OptimizerSettings):
+    """Heavy-ball momentum, ``v = momentum * v + g; w -= lr * v``, or Nesterov's form of it."""
+
+    momentum: float = 0.9
+    use_nesterov: bool = False
+
+    def _create(
+        self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
+    ) -> Optimizer:
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to 1, 1 excluded")
+        return paddle.optimizer.Momentum(
+            **self._common(schedule, parameters),
+            momentum=self.momentum,
+            use_nesterov=self.use_nesterov,
+            weight_decay=decay,
+            multi_precision=self.multi_precision,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Adaptive(OptimizerSettings):
+    """What Adam and AdamW share."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def _common(self, schedule: LRScheduler, parameters: list[paddle.Tensor]) -> dict[str, Any]:
+        for key, value in (("beta1", self.beta1), ("beta2", self.beta2)):
+            require(0 <= value < 1, key, value, "0 to 1, 1 excluded")
+        require(self.epsilon > 0, "epsilon", self.epsilon, "a number above 0")
+        return super()._common(schedule, parameters) | {
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "epsilon": self.epsilon,
+            "multi_precision": self.multi_precision,
+        }
+
+
+@OPTIMIZERS.register()
+@dataclass(frozen=True, kw_only=True)
+class Adam(_Adaptive):
+    """Adam (arXiv 1412.6980); weight decay joins the gradient, see AdamW for the decoupled form."""
+
+    def _create(
+        self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
+    ) -> Optimizer:
+        return paddle.optimizer.Adam(**self._common(schedule, parameters), weight_decay=decay)
+
+
+@OPTIMIZERS.register()
+@dataclass(frozen=True, kw_only=True)
+class AdamW(_Adaptive):
+    """Adam with decoupled weight decay (arXiv 1711.05101): ``w -= lr * weight_decay * w``.
+
+    A parameter with a regularizer of its own is not decayed beside it.
+    """
+
+    def _decay(self) -> WeightDecayRegularizer | None:
+        require(self.regularizer is None, "regularizer", self.regularizer, "weight_decay instead, for AdamW")
+        return super()._decay()
+
+    def _create(
+        self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
+    ) -> Optimizer:
+        decayed = {p.name for p in parameters if getattr(p, "regularizer", None) is None}
+        return paddle.optimizer.AdamW(
+            **self._common(schedule, parameters),
+            weight_decay=float(self.weight_decay or 0.0),
+            apply_decay_param_fun=decayed.__contains__,
+        )
+
+
+@OPTIMIZERS.register()
+@dataclass(frozen=True, kw_only=True)
+class RMSProp(OptimizerSettings):
+    """RMSProp (Hinton's lecture 6e) as Paddle defines it, with `epsilon` inside the square root."""
+
+    rho: float = 0.95
+    epsilon: float = 1e-6
+    momentum: float = 0.0
+    centered: bool = False
+
+    def _create(
+        self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
+    ) -> Optimizer:
+        require(0 <= self.rho < 1, "rho", self.rho, "0 to 1, 1 excluded")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to 1, 1 excluded")
+        optimizer = paddle.optimizer.RMSProp(
+            **self._common(schedule, parameters),
+            rho=self.rho,
+            epsilon=self.epsilon,
+            momentum=self.momentum,
+            centered=self.centered,
+            weight_decay=decay,
+        )
+        optimizer._multi_precision = self.multi_precision  # Paddle implements it but takes no argument for it
+        return optimizer

@@ -1,0 +1,322 @@
+"""Learning-rate schedules: settings as written in YAML, and the Paddle schedulers made from them.
+
+Every schedule but ReduceOnPlateau is a pure function of the number of steps taken, so a resumed run
+continues exactly and no sum of rounding errors builds up. All of them share one warm-up: from
+``warmup_start_lr`` in a straight line to the schedule's first value, reached after ``warmup_epoch``
+epochs. What follows is counted from the end of the warm-up: ``decay_epochs: [30]`` after
+``warmup_epoch: 5`` takes effect at epoch 35.
+
+Epochs are turned into steps (``by_epoch: False``) with the number of steps of an epoch, or are counted
+as they are (``by_epoch: True``). In the second case the whole first epoch of a warm-up trains at
+``warmup_start_lr``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paddle.optimizer.lr import LRScheduler
+
+from ppcls.errors import ConfigError
+from ppcls.registry import SCHEDULES
+
+LOGGER = logging.getLogger("ppcls")
+WHERE = "Optimizer.lr"
+
+
+class ClosedForm(LRScheduler):
+    """A scheduler whose learning rate is `curve` of the steps (or epochs) taken so far."""
+
+    needs_metric = False
+
+    def __init__(self, curve: Callable[[int], float], by_epoch: bool) -> None:
+        self.curve = curve
+        self.by_epoch = by_epoch
+        super().__init__(curve(0))
+
+    def get_lr(self) -> float:
+        """Return the learning rate of the current position."""
+        return self.curve(self.last_epoch)
+
+    def set_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the position from `state_dict`; the rate follows from it."""
+        super().set_state_dict(state_dict)
+        self.last_lr = self.get_lr()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Settings all schedules have.
+
+    Attributes:
+        warmup_epoch: epochs of warm-up; capped, with a warning, at the epochs of the run.
+        warmup_start_lr: learning rate of the first step of the warm-up.
+        by_epoch: change the rate once an epoch rather than at every step.
+        step_each_epoch: accepted because PaddleClas recipes carry it; the number of batches the loader
+            really makes is what counts.
+    """
+
+    warmup_epoch: float = 0
+    warmup_start_lr: float = 0.0
+    by_epoch: bool = False
+    step_each_epoch: int | None = None
+
+    def peak(self) -> float:
+        """Return the learning rate at the end of the warm-up."""
+        raise NotImplementedError
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the learning rate as a function of the steps since the end of the warm-up.
+
+        Args:
+            unit: steps per epoch; 1 for a schedule by epoch.
+            epochs: epochs left after the warm-up.
+        """
+        raise NotImplementedError
+
+    def build(self, epochs: int, steps_per_epoch: int) -> LRScheduler:
+        """Return the scheduler for a run of `epochs` times `steps_per_epoch` steps.
+
+        Raises:
+            ConfigError: if a setting is out of its range.
+        """
+        warmup = self._warmup_epochs(epochs)
+        unit = 1 if self.by_epoch else steps_per_epoch
+        after = self.curve(unit, epochs - warmup)
+        return ClosedForm(self._warmed_up(after, round(warmup * unit)), self.by_epoch)
+
+    def _warmed_up(self, after: Callable[[int], float], steps: int) -> Callable[[int], float]:
+        start, peak = self.warmup_start_lr, self.peak()
+        return lambda t: after(t - steps) if t >= steps else start + (peak - start) * t / steps
+
+    def _warmup_epochs(self, epochs: int) -> float:
+        """Check what concerns the warm-up and return its length in epochs."""
+        require(self.peak() > 0, "learning_rate", self.peak(), "a number above 0")
+        require(self.warmup_epoch >= 0, "warmup_epoch", self.warmup_epoch, "0 or more")
+        whole = not self.by_epoch or float(self.warmup_epoch).is_integer()
+        require(whole, "warmup_epoch", self.warmup_epoch, "a whole number of epochs, because by_epoch is set")
+        start = self.warmup_start_lr
+        if self.warmup_epoch:
+            require(0 <= start <= self.peak(), "warmup_start_lr", start, f"0 to {self.peak()}, its end")
+        elif start:
+            LOGGER.warning("%s.warmup_start_lr: %s has no effect: warmup_epoch is 0", WHERE, start)
+        if self.warmup_epoch > epochs:
+            LOGGER.warning(
+                "%s.warmup_epoch: %s is longer than the run (Global.epochs: %s): all of it is warm-up",
+                WHERE, self.warmup_epoch, epochs,
+            )  # fmt: skip
+        return min(self.warmup_epoch, epochs)
+
+
+def require(holds: bool, key: str, value: Any, expected: str) -> None:
+    """Raise ConfigError about ``Optimizer.lr.<key>`` unless `holds`."""
+    if not holds:
+        raise ConfigError(f"{WHERE}.{key}: {value!r}, expected {expected}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WithRate(Schedule):
+    """A schedule that starts from one learning rate."""
+
+    learning_rate: float
+
+    def peak(self) -> float:
+        return self.learning_rate
+
+
+@SCHEDULES.register()
+@dataclass(frozen=True, kw_only=True)
+class ConstLR(_WithRate):
+    """The same learning rate all along."""
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the constant function."""
+        return lambda t: self.learning_rate
+
+
+@SCHEDULES.register()
+@dataclass(frozen=True, kw_only=True)
+class Linear(_WithRate):
+    """From `learning_rate` to `end_lr`: ``end + (lr - end) * (1 - t / T) ** power``."""
+
+    end_lr: float = 0.0
+    power: float = 1.0
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the polynomial decay over all steps after the warm-up."""
+        require(self.end_lr >= 0, "end_lr", self.end_lr, "0 or more")
+        require(self.power > 0, "power", self.power, "a number above 0")
+        drop, left = self.learning_rate - self.end_lr, _left(unit, epochs)
+        return lambda t: self.end_lr + drop * left(t) ** self.power
+
+
+@SCHEDULES.register()
+@dataclass(frozen=True, kw_only=True)
+class Cosine(_WithRate):
+    """Half a cosine from `learning_rate` to `eta_min` (SGDR, arXiv 1608.03983, eq. 5, no restart)."""
+
+    eta_min: float = 0.0
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the cosine over all steps after the warm-up."""
+        require(self.eta_min >= 0, "eta_min", self.eta_min, "0 or more")
+        drop, left = self.learning_rate - self.eta_min, _left(unit, epochs)
+        return lambda t: self.eta_min + drop * (1 - math.cos(math.pi * left(t))) / 2
+
+
+def _left(unit: int, epochs: float) -> Callable[[int], float]:
+    """Return the share of the steps after the warm-up that is still to come, as a function of the step."""
+    total = epochs * unit
+    return lambda t: max(1 - t / total, 0.0) if total > 0 else 1.0
+
+
+@SCHEDULES.register()
+@dataclass(frozen=True, kw_only=True)
+class Step(_WithRate):
+    """Multiply by `gamma` every `step_size` epochs."""
+
+    step_size: int
+    gamma: float = 0.1
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the stairs."""
+        require(self.step_size > 0, "step_size", self.step_size, "1 or more epochs")
+        require(0 < self.gamma <= 1, "gamma", self.gamma, "a factor above 0, at most 1")
+        return lambda t: self.learning_rate * self.gamma ** (t // (self.step_size * unit))
+
+
+@SCHEDULES.register()
+@dataclass(frozen=True, kw_only=True)
+class MultiStepDecay(_WithRate):
+    """Multiply by `gamma` at each epoch of `milestones`."""
+
+    milestones: list[int]
+    gamma: float = 0.1
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the stairs."""
+        _require_rising("milestones", self.milestones)
+        require(0 < self.gamma <= 1, "gamma", self.gamma, "a factor above 0, at most 1")
+        return lambda t: self.learning_rate * self.gamma ** sum(t >= m * unit for m in self.milestones)
+
+
+@SCHEDULES.register()
+@dataclass(frozen=True, kw_only=True)
+class Piecewise(Schedule):
+    """`values[i]` until epoch `decay_epochs[i]`, the last value from there on.
+
+    The rates are all in `values`; there is no ``learning_rate`` beside them.
+    """
+
+    decay_epochs: list[int]
+    values: list[float]
+
+    def peak(self) -> float:
+        """Return the first value."""
+        return self.values[0] if self.values else 0.0
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the stairs."""
+        _require_rising("decay_epochs", self.decay_epochs)
+        expected = f"{len(self.decay_epochs) + 1} values, one more than decay_epochs"
+        require(len(self.values) == len(self.decay_epochs) + 1, "values", self.values, expected)
+        require(min(self.values) >= 0, "values", self.values, "numbers of 0 or more")
+        return lambda t: self.values[sum(t >= e * unit for e in self.decay_epochs)]
+
+
+def _require_rising(key: str, epochs: list[int]) -> None:
+    rising = all(a < b for a, b in zip(epochs, epochs[1:], strict=False))
+    require(rising and min(epochs, default=1) > 0, key, epochs, "epochs above 0 in rising order")
+
+
+@SCHEDULES.register()
+@dataclass(frozen=True, kw_only=True)
+class ReduceOnPlateau(_WithRate):
+    """Multiply by `factor` when the evaluated metric has not improved for more than `patience` reports.
+
+    ``schedule.step()`` counts a step of the warm-up, ``schedule.step(metric)`` reports an evaluation.
+    A metric seen during the warm-up sets the mark to beat and nothing else.
+
+    Attributes:
+        mode: ``max`` for a metric that should grow, such as accuracy, ``min`` for a loss.
+        threshold: the least improvement that counts; relative to the best (``rel``) or absolute (``abs``).
+        cooldown: reports to let pass after a reduction.
+        min_lr: the rate is never reduced below it.
+        epsilon: a reduction smaller than this is left out.
+    """
+
+    factor: float = 0.1
+    mode: Literal["min", "max"] = "max"
+    patience: int = 10
+    threshold: float = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    cooldown: int = 0
+    min_lr: float = 0.0
+    epsilon: float = 1e-8
+
+    def build(self, epochs: int, steps_per_epoch: int) -> LRScheduler:
+        """Return the scheduler; see :meth:`Schedule.build`."""
+        require(0 < self.factor < 1, "factor", self.factor, "a factor between 0 and 1")
+        require(self.mode in ("min", "max"), "mode", self.mode, "min or max")
+        require(self.threshold_mode in ("rel", "abs"), "threshold_mode", self.threshold_mode, "rel or abs")
+        require(self.patience >= 0, "patience", self.patience, "0 or more")
+        warmup = self._warmup_epochs(epochs)
+        return Plateau(self, round(warmup * (1 if self.by_epoch else steps_per_epoch)))
+
+    def better(self, metric: float, best: float) -> bool:
+        """Say whether `metric` beats `best` by more than the threshold."""
+        margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
+        return metric > best + margin if self.mode == "max" else metric < best - margin
+
+
+class Plateau(LRScheduler):
+    """The scheduler of :class:`ReduceOnPlateau`; the only one with a memory beside its position."""
+
+    needs_metric = True
+
+    def __init__(self, settings: ReduceOnPlateau, warmup_steps: int) -> None:
+        self.settings = settings
+        self.by_epoch = settings.by_epoch
+        self.warmup_steps = warmup_steps
+        self.rate = settings.learning_rate
+        self.best: float | None = None
+        self.bad_reports = 0
+        self.cooldown_left = 0
+        super().__init__(settings.learning_rate)
+
+    def state_keys(self) -> None:
+        """Name the attributes Paddle saves."""
+        self.keys = ["last_epoch", "last_lr", "rate", "best", "bad_reports", "cooldown_left"]
+
+    def get_lr(self) -> float:
+        """Return the learning rate of the current position."""
+        start, done = self.settings.warmup_start_lr, self.last_epoch
+        if done >= self.warmup_steps:
+            return self.rate
+        return start + (self.rate - start) * done / self.warmup_steps
+
+    def step(self, metric: float | None = None) -> None:
+        """Count one step of training, or take note of an evaluated `metric`."""
+        if metric is None:
+            self.last_epoch += 1
+        else:
+            self._observe(float(metric))
+        self.last_lr = self.get_lr()
+
+    def _observe(self, metric: float) -> None:
+        if self.cooldown_left > 0:
+            self.cooldown_left -= 1
+            return
+        if self.best is None or self.settings.better(metric, self.best):
+            self.best, self.bad_reports = metric, 0
+        elif self.last_epoch >= self.warmup_steps:
+            self.bad_reports += 1
+        if self.bad_reports > self.settings.patience:
+            self.cooldown_left, self.bad_reports = self.settings.cooldown, 0
+            reduced = max(self.rate * self.settings.factor, self.settings.min_lr)
+            if self.rate - reduced > self.settings.epsilon:
+                self.rate = reduced

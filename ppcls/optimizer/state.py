@@ -1,0 +1,101 @@
+"""Optimizer state under the names of parameters in the network.
+
+Paddle files the state under automatic names (``conv2d_0.w_0_velocity_0``) that depend on how many layers
+the process has built before. Here an entry is called ``<layer>.<parameter>@<slot>``, for example
+``network.Student.conv1.weight@velocity``, so a checkpoint fits whatever was built first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.optimizer import Optimizer
+
+from ppcls.errors import WeightsError
+
+MASTER = "master_weight"
+
+
+def structured_state(optimizer: Optimizer, layers: Mapping[str, nn.Layer]) -> dict[str, np.ndarray]:
+    """Return the state of `optimizer`, the schedule excepted, as arrays in the CPU's memory.
+
+    Args:
+        optimizer: it may or may not have made a step; before the first one the state is empty.
+        layers: what it trains, by the names to use as prefix, such as ``{"network": net, "loss": loss}``.
+    """
+    names = {automatic: name for name, automatic in _names(layers).items()}
+    return {
+        f"{names[automatic]}@{slot}": tensor.numpy()
+        for slot, tensors in _slots(optimizer).items()
+        for automatic, tensor in tensors.items()
+    }
+
+
+def load_structured_state(
+    optimizer: Optimizer,
+    layers: Mapping[str, nn.Layer],
+    state: Mapping[str, Any],
+    where: str = "optimizer state",
+) -> None:
+    """Put what :func:`structured_state` returned into `optimizer`, which may be fresh.
+
+    Args:
+        optimizer: same class and settings as the one that was saved.
+        layers: as for :func:`structured_state`.
+        state: arrays by structured name.
+        where: the file, for messages.
+
+    Raises:
+        WeightsError: listing every entry that names no trained parameter, no slot of this optimizer or has
+            another shape. The optimizer is unchanged then.
+    """
+    names = _names(layers)
+    parameters = {p.name: p for p in optimizer._parameter_list}
+    wanted = {key: names.get(key.rpartition("@")[0], "") for key in state}
+    touched = {automatic for automatic in wanted.values() if automatic in parameters}
+    # Slots come into being at the first step; make those the state has, and no others: a parameter that
+    # never got a gradient has none.
+    block = paddle.base.framework.default_main_program().global_block()
+    optimizer._create_accumulators(block, [p for name, p in parameters.items() if name in touched])
+    slots = _slots(optimizer)
+    wrong, found = [], {}
+    for key, value in state.items():
+        slot = key.rpartition("@")[2]
+        tensor = slots.get(slot, {}).get(wanted[key])
+        if tensor is None:
+            wrong.append(f"{key}: nothing of that name is trained by {type(optimizer).__name__}")
+        elif list(tensor.shape) != list(np.shape(value)):
+            wrong.append(f"{key}: shape {list(np.shape(value))}, expected {list(tensor.shape)}")
+        else:
+            found[key] = tensor
+    expected = {(slot, name) for slot, tensors in slots.items() for name in tensors if name in touched}
+    absent = expected - {(key.rpartition("@")[2], name) for key, name in wanted.items()}
+    automatic = {name: structured for structured, name in names.items()}
+    wrong += [f"{automatic[name]}@{slot}: missing" for slot, name in sorted(absent)]
+    if wrong:
+        shown = "\n  ".join(wrong[:20]) + (f"\n  and {len(wrong) - 20} more" if len(wrong) > 20 else "")
+        raise WeightsError(f"{where}: {len(wrong)} entries do not fit the optimizer\n  {shown}")
+    for key, tensor in found.items():
+        tensor.set_value(np.asarray(state[key]))
+
+
+def _names(layers: Mapping[str, nn.Layer]) -> dict[str, str]:
+    """Map structured names of parameters to the automatic names of Paddle."""
+    return {f"{top}.{name}": p.name for top, layer in layers.items() for name, p in layer.named_parameters()}
+
+
+def _slots(optimizer: Optimizer) -> dict[str, dict[str, paddle.Tensor]]:
+    """Return ``{slot: {automatic parameter name: tensor}}``, float32 copies of parameters included."""
+    masters = dict(getattr(optimizer, "_master_weights", {}))
+    origin = {
+        copy.name: name for name, copy in masters.items()
+    }  # slots of a copy are filed under its own name
+    slots = {
+        slot: {origin.get(name, name): tensor for name, tensor in tensors.items()}
+        for slot, tensors in optimizer._accumulators.items()
+    }
+    return slots | ({MASTER: masters} if masters else {})
