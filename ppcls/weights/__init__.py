@@ -1,0 +1,29 @@
+"""Parameters: reading and writing files, where official weights come from, and what of them fits."""
+
+from __future__ import annotations
+
+from ppcls.weights.files import (
+    find_file,
+    read_params,
+    read_state,
+    write_atomic,
+    write_params,
+    write_state,
+)
+from ppcls.weights.loading import LoadReport, load_into, load_pretrained
+from ppcls.weights.sources import cache_folder, fetch, official_url
+
+__all__ = [
+    "LoadReport",
+    "cache_folder",
+    "fetch",
+    "find_file",
+    "load_into",
+    "load_pretrained",
+    "official_url",
+    "read_params",
+    "read_state",
+    "write_atomic",
+    "write_params",
+    "write_state",
+]

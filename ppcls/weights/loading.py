@@ -1,0 +1,275 @@
+"""Putting parameters into a network, and saying exactly what fitted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppcls.errors import WeightsError
+from ppcls.weights.files import find_file, read_params
+from ppcls.weights.sources import fetch, official_url
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+logger = logging.getLogger("ppcls.weights")
+
+_IGNORED = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What happened to each name of a network and of a file."""
+
+    source: str
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong_shape: tuple[str, ...]
+
+    def __str__(self) -> str:
+        wanted = len(self.matched) + len(self.missing) + len(self.wrong_shape)
+        return (
+            f"{len(self.matched)} of {wanted} tensors loaded from {self.source} "
+            f"({len(self.missing)} missing, {len(self.unexpected)} unexpected, "
+            f"{len(self.wrong_shape)} of another shape)"
+        )
+
+
+def load_into(
+    net: nn.Layer,
+    params: Mapping[str, np.ndarray],
+    where: str,
+    allow_missing_head: bool = True,
+    *,
+    network: str | None = None,
+) -> LoadReport:
+    """Copy `params` into `net` by name and log how many fitted.
+
+    Values are cast to the network's types. A file of a whole distillation run loads into one of its networks
+    alone, and a file of one network loads into its place in a whole run. Frozen sub-networks that the file
+    leaves out altogether keep what they have.
+
+    Args:
+        net: the network; its own types and devices are kept.
+        params: arrays by name, as `read_params` gives them.
+        where: what the parameters come from, for messages.
+        allow_missing_head: whether a classifier of another class count, or a file without one, is accepted;
+            the network's own classifier is then left as it is.
+        network: which sub-network of a distillation run's file is meant, where several would fit
+            (default: ``Student``).
+
+    Raises:
+        WeightsError: if nothing matches, or if something beyond the classifier would be left untrained. The
+            network is unchanged then.
+    """
+    own = {name: value for name, value in net.state_dict().items() if _IGNORED not in name}
+    given = {name: value for name, value in params.items() if _IGNORED not in name}
+    note = ""
+    if not own.keys() & given.keys():
+        given, own, note = _align(own, given, where, network)
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    absent = tuple(
+        f"{n}." for n in getattr(net, "frozen", ()) if not any(k.startswith(f"{n}.") for k in given)
+    )
+    wanted = [name for name in own if not name.startswith(absent)] if absent else list(own)
+    report = LoadReport(
+        source=where,
+        matched=tuple(n for n in wanted if n in given and given[n].shape == shapes[n]),
+        missing=tuple(n for n in wanted if n not in given),
+        unexpected=tuple(n for n in given if n not in own),
+        wrong_shape=tuple(n for n in wanted if n in given and given[n].shape != shapes[n]),
+    )
+    if absent:
+        note += f"; {', '.join(p[:-1] for p in absent)} not in the file, left as built"
+    left = [*report.missing, *report.wrong_shape]
+    if left:
+        if not (allow_missing_head and report.matched and _is_head(report, shapes, given)):
+            raise WeightsError(_explain(report, shapes, given, allow_missing_head))
+        note += f"; classifier left untrained: {', '.join(left)}" + _class_counts(report, shapes, given)
+    for name in report.matched:
+        _assign(own[name], given[name])
+    logger.info("%s%s", report, note)
+    return report
+
+
+def load_pretrained(
+    net: nn.Layer,
+    name: str,
+    pretrained: bool | str | None,
+    use_ssld: bool = False,
+    where: str = "Arch",
+    *,
+    allow_missing_head: bool = True,
+    network: str | None = None,
+) -> LoadReport | None:
+    """Load weights as the ``pretrained`` option of a network says.
+
+    Args:
+        net: the network.
+        name: the registered name of the network, which the official weights go by.
+        pretrained: True for the official weights, a path (with or without ``.pdparams``) or a URL; False or
+            None for none.
+        use_ssld: the official weights distilled by SSLD.
+        where: config path for messages, such as ``Arch.models.0.Teacher``.
+        allow_missing_head: see `load_into`.
+        network: see `load_into`.
+
+    Raises:
+        WeightsError: if the weights cannot be had or do not fit.
+    """
+    if not pretrained:
+        return None
+    if pretrained is True:
+        source: str | os.PathLike[str] = official_url(name, use_ssld, where)
+    else:
+        source = str(pretrained)
+    is_url = str(source).startswith(("http://", "https://"))
+    file = fetch(str(source)) if is_url else find_file(source, f"{where}.pretrained")
+    return load_into(net, read_params(file), str(file), allow_missing_head, network=network)
+
+
+def _align(
+    own: dict[str, Any], given: dict[str, np.ndarray], where: str, network: str | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+    """Find the sub-network that one side is, when no name is common; return both sides by common names.
+
+    A run's file names its tensors ``Student.conv1...``, a network alone ``conv1...``.
+    """
+    prefix = _choose(_prefixes(own, given), network, where, "is meant to be loaded")
+    if prefix:
+        chosen = {n[len(prefix) :]: v for n, v in given.items() if n.startswith(prefix)}
+        rest = len(given) - len(chosen)
+        return (
+            chosen,
+            own,
+            f"; taken from {prefix[:-1]} in the file, {rest} tensors of other networks left out",
+        )
+    prefix = _choose(_prefixes(given, own), network, where, "the file is meant for")
+    if prefix:
+        # Both sides get the network's full names, so that the report speaks of what the user can see.
+        part = {n: v for n, v in own.items() if n.startswith(prefix)}
+        return {prefix + n: v for n, v in given.items()}, part, f"; put into {prefix[:-1]} alone"
+    raise WeightsError(
+        f"{where}: none of its {len(given)} tensors fits the network's {len(own)}. The file has "
+        f"{_some(given)}; the network wants {_some(own)}. It is the file of another network"
+    )
+
+
+def _prefixes(short: Mapping[str, Any], long: Mapping[str, Any]) -> dict[str, int]:
+    """Count, for each prefix, the names in `long` that are it plus a name in `short` of the same shape."""
+    counts: dict[str, int] = {}
+    for name, value in long.items():
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            rest = ".".join(parts[i:])
+            if rest in short and tuple(short[rest].shape) == tuple(value.shape):
+                prefix = name[: len(name) - len(rest)]
+                counts[prefix] = counts.get(prefix, 0) + 1
+    return counts
+
+
+def _choose(counts: dict[str, int], network: str | None, where: str, meaning: str) -> str | None:
+    if not counts:
+        return None
+    most = max(counts.values())
+    # Networks of one family share some names and shapes by chance: only near-complete fits compete.
+    good = [prefix for prefix, count in counts.items() if count >= 0.9 * most]
+    for wish in (network, "Student"):
+        for prefix in good:
+            if wish is not None and prefix.split(".")[0] == wish:
+                return prefix
+    if len(good) > 1:
+        names = ", ".join(p[:-1] for p in good)
+        raise WeightsError(f"{where}: {names} fit alike; which of them {meaning}? Set Arch.infer_model_name")
+    return good[0]
+
+
+def _output_axis(shape: tuple[int, ...]) -> int:
+    """Return the axis of a weight that counts outputs: last in Paddle's Linear [in, out], first elsewhere."""
+    return 1 if len(shape) == 2 else 0
+
+
+def _is_head(
+    report: LoadReport, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
+) -> bool:
+    """Tell whether all that did not fit is one classifier (or the two of a distilled transformer) a network.
+
+    A tensor of another shape may differ in its number of outputs only, by the same two counts for weight and
+    bias; a missing one must belong to a layer whose outputs are as many as those of the network's last layer.
+    """
+    for name in report.wrong_shape:
+        mine, theirs = shapes[name], given[name].shape
+        axis = _output_axis(mine)
+        if len(mine) != len(theirs) or np.delete(mine, axis).tolist() != np.delete(theirs, axis).tolist():
+            return False
+    if len(_class_pairs(report, shapes, given)) > 1:
+        return False
+    left = {name.rpartition(".")[0] for name in (*report.missing, *report.wrong_shape)}
+    outputs = {layer: _outputs(layer, shapes) for layer in left}
+    last = _outputs(list(shapes)[-1].rpartition(".")[0], shapes)
+    alike = all(count is not None and count == last for count in outputs.values())
+    return alike and len(left) <= 2
+
+
+def _outputs(layer: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Return how many outputs a Linear or 1x1 convolution has, None for other layers."""
+    weight = shapes.get(f"{layer}.weight", ())
+    if len(weight) == 2 or (len(weight) == 4 and weight[2:] == (1, 1)):
+        return weight[_output_axis(weight)]
+    return None
+
+
+def _class_pairs(
+    report: LoadReport, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
+) -> set[tuple[int, int]]:
+    pairs = set()
+    for name in report.wrong_shape:
+        axis = _output_axis(shapes[name])
+        pairs.add((given[name].shape[axis], shapes[name][axis]))
+    return pairs
+
+
+def _class_counts(
+    report: LoadReport, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
+) -> str:
+    pairs = _class_pairs(report, shapes, given)
+    return "".join(f" (file: {theirs} classes, network: {mine})" for theirs, mine in pairs)
+
+
+def _explain(
+    report: LoadReport,
+    shapes: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, np.ndarray],
+    allow_missing_head: bool,
+) -> str:
+    lines = [f"{report}; this would leave parts of the network untrained"]
+    if report.missing:
+        lines.append(f"  missing in the file: {_some(report.missing)}")
+    if report.wrong_shape:
+        rows = [f"{n} {list(given[n].shape)} in the file, {list(shapes[n])} here" for n in report.wrong_shape]
+        lines.append(f"  of another shape: {_some(rows)}")
+    if report.unexpected:
+        lines.append(f"  only in the file: {_some(report.unexpected)}")
+    if not allow_missing_head and report.matched and _is_head(report, shapes, given):
+        lines.append("  Only the classifier differs: set class_num to what the file was trained with")
+    return "\n".join(lines)
+
+
+def _some(names: Iterable[str], most: int = 6) -> str:
+    names = list(names)
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _assign(tensor: Any, value: np.ndarray) -> None:
+    import paddle
+
+    source = paddle.to_tensor(np.ascontiguousarray(value))
+    # reshape: Paddle makes [1] of what NumPy's ascontiguousarray made of a scalar
+    tensor.set_value(source.astype(tensor.dtype).reshape(tensor.shape))

@@ -1,0 +1,208 @@
+"""Where official weights come from: the table of addresses, the cache on disk, the download."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import logging
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from ppcls.errors import WeightsError, hint
+from ppcls.weights.files import read_params
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows: two processes may then download the same file twice, nothing worse
+    fcntl = None
+
+logger = logging.getLogger("ppcls.weights")
+
+_CHUNK = 1 << 20
+
+
+class _Retry(Exception):
+    """The download broke off in a way that another attempt may mend."""
+
+
+def cache_folder() -> Path:
+    """Return where downloaded weights are kept: ``$PPCLS_HOME/weights``, else ``~/.cache/ppcls/weights``."""
+    home = os.environ.get("PPCLS_HOME")
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "ppcls") / "weights"
+
+
+@cache
+def _table() -> dict[str, str]:
+    return json.loads(resources.files(__package__).joinpath("pretrained_urls.json").read_text("utf-8"))
+
+
+def official_url(name: str, use_ssld: bool = False, where: str = "Arch") -> str:
+    """Return the address of the official weights of network `name`.
+
+    Args:
+        name: the registered name of the network.
+        where: config path for messages.
+        use_ssld: the weights distilled by SSLD instead of those trained on labels.
+
+    Raises:
+        WeightsError: if no official weights are known for the name.
+    """
+    if name not in _table():
+        raise WeightsError(
+            f"{where}.pretrained: there are no official weights for {name}; "
+            "give a path or a URL instead of true." + hint(name, _table())
+        )
+    url = _table()[name]
+    if use_ssld and "_ssld_pretrained" not in url:
+        url = url.replace("_pretrained", "_ssld_pretrained")
+    return url
+
+
+def cached_path(url: str) -> Path:
+    """Return where `fetch` keeps the file of `url`, whether it is there or not."""
+    name = Path(urlsplit(url).path).name or "weights"
+    if url in _table().values() or url.replace("_ssld_pretrained", "_pretrained") in _table().values():
+        return cache_folder() / name
+    # Addresses of users may end alike, and must not be taken for one another.
+    return cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
+
+
+def fetch(url: str, *, attempts: int = 4, timeout: float = 30.0) -> Path:
+    """Return a local copy of `url`, downloading it when the cache has none.
+
+    A broken download goes on where it stopped. The file enters the cache only when its size is right and
+    its parameters can be read. Of several processes one downloads and the others wait for it.
+
+    Args:
+        url: an http or https address.
+        attempts: how often a broken or stalled transfer is tried.
+        timeout: seconds without a single byte after which a transfer counts as stalled.
+
+    Raises:
+        WeightsError: if it cannot be had; the text says where to put the file by hand.
+    """
+    target = cached_path(url)
+    if target.is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(f".{target.name}.lock")):
+            if not target.is_file():
+                _download(url, target, attempts, timeout)
+    except OSError as error:
+        raise WeightsError(
+            f"cannot keep {url} in {target.parent}: {error.strerror or error}. {_by_hand(url)}"
+        ) from error
+    return target
+
+
+def _by_hand(url: str) -> str:
+    return (
+        f"Without a network, put the file at {cached_path(url)} yourself, set PPCLS_HOME to a folder "
+        "that has it under weights/, or give its path as `pretrained`."
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as handle:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # released by the system even if this process is killed
+        yield
+
+
+def _download(url: str, target: Path, attempts: int, timeout: float) -> None:
+    part = target.with_name(f".{target.name}.part")
+    logger.info("downloading %s to %s", url, target)
+    problem = ""
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(min(2.0 ** (attempt - 1), 8.0) if timeout > 2 else 0.0)
+        try:
+            _transfer(url, part, timeout)
+            break
+        except _Retry as error:
+            problem = str(error)
+            logger.warning("attempt %d of %d: %s", attempt + 1, attempts, problem)
+    else:
+        raise WeightsError(f"cannot download {url}: {problem}. {_by_hand(url)}")
+    complete = part.with_name(part.name + target.suffix)
+    os.replace(part, complete)
+    _tag_file(part).unlink(missing_ok=True)
+    try:
+        read_params(complete)
+    except WeightsError as error:
+        complete.unlink()
+        raise WeightsError(f"{url} did not send a weights file: {error}. {_by_hand(url)}") from error
+    os.replace(complete, target)
+
+
+def _tag_file(part: Path) -> Path:
+    return part.with_name(part.name + ".tag")
+
+
+def _transfer(url: str, part: Path, timeout: float) -> None:
+    """Bring `part` to its full size, going on after its bytes if the server's file is still the same."""
+    tag_file = _tag_file(part)
+    have = part.stat().st_size if part.is_file() and tag_file.is_file() else 0
+    headers = {"User-Agent": "ppcls"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text("utf-8")}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as reply:
+            goes_on = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(
+                f"bytes {have}-"
+            )
+            if have and reply.status == 206 and not goes_on:
+                part.unlink()
+                raise _Retry("the server sent another range than asked for")
+            _receive(reply, part, have if goes_on else 0)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # what is here is longer than what the server has
+            part.unlink(missing_ok=True)
+            raise _Retry("the partial file does not fit the server's") from error
+        if error.code >= 500 or error.code in (408, 429):
+            raise _Retry(f"the server answered {error.code} {error.reason}") from error
+        raise WeightsError(
+            f"cannot download {url}: the server answered {error.code} {error.reason}. {_by_hand(url)}"
+        ) from error
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise _Retry(str(reason)) from error
+    except ValueError as error:
+        raise WeightsError(f"{url!r} is not an address that can be downloaded: {error}") from error
+
+
+def _receive(reply: http.client.HTTPResponse, part: Path, have: int) -> None:
+    tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified")
+    if tag and not tag.startswith("W/"):
+        _tag_file(part).write_text(tag, "utf-8")
+    else:
+        _tag_file(part).unlink(missing_ok=True)
+    length = reply.headers.get("Content-Length")
+    total = have + int(length) if length is not None else None
+    with (
+        part.open("ab" if have else "wb") as stream,
+        tqdm(
+            total=total, initial=have, unit="B", unit_scale=True, desc=part.name.strip("."), disable=None
+        ) as bar,
+    ):
+        while chunk := reply.read1(_CHUNK):
+            stream.write(chunk)
+            bar.update(len(chunk))
+            have += len(chunk)
+    if total is not None and have != total:
+        raise _Retry(f"the connection ended after {have} of {total} bytes")
