@@ -1,0 +1,33 @@
+# Everything runs in .venv, which `make setup` fills. PYTHON chooses the interpreter (3.10 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test lint bench clean
+
+setup: .venv/.complete
+
+.venv/.complete: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[cpu,visualdl,dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/python tools/demo.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+bench: setup
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/data.py
+
+clean:
+	rm -rf .venv build dist output inference *.egg-info

@@ -1,0 +1,132 @@
+"""The command ``ppcls``. Nothing heavy is imported before the arguments are understood."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ppcls.errors import PpclsError, TrainingError
+
+MODES = {
+    "train": "train the networks of a recipe",
+    "eval": "evaluate weights on the validation list",
+    "infer": "classify images with the network in memory",
+    "export": "write the network for deployment and check it",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(prog="ppcls", description="Knowledge distillation on PaddlePaddle.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for mode, text in MODES.items():
+        command = commands.add_parser(mode, help=text, description=text)
+        command.add_argument("-c", "--config", required=True, metavar="FILE", help="recipe (YAML)")
+        _add_overrides(command)
+    command = commands.add_parser("validate", help="check recipes without running them")
+    command.add_argument("-c", "--config", required=True, action="append", metavar="FILE", help="repeatable")
+    command.add_argument(
+        "--mode", choices=list(MODES), default="train", help="what the recipe is to be used for"
+    )
+    _add_overrides(command)
+    command = commands.add_parser("predict", help="classify images with an exported network")
+    command.add_argument("--model-dir", required=True, metavar="DIR", help="folder written by `ppcls export`")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or .txt lists")
+    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"])
+    command = commands.add_parser("models", help="list the networks by name")
+    command.add_argument("pattern", nargs="?", default="*", help="with wildcards, such as 'ResNet*'")
+    return parser
+
+
+def _add_overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, such as -o Global.epochs=2 (repeatable; the value is read as YAML)",
+    )
+
+
+def _run_engine(args: argparse.Namespace) -> int:
+    from ppcls.config import load_config
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    config = load_config(args.config, args.override, mode=args.command)
+    from ppcls.engine import Engine
+
+    getattr(Engine(config, args.command), args.command)()
+    return 0
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from ppcls.config import load_config
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    failed = 0
+    for path in args.config:
+        try:
+            load_config(path, args.override, mode=args.mode)
+        except PpclsError as error:
+            failed += 1
+            print(error, file=sys.stderr)
+        else:
+            print(f"{path}: valid")
+    return 2 if failed else 0
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from ppcls.deploy import Predictor
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    predictor = Predictor(args.model_dir, batch_size=args.batch_size, device=args.device)
+    for result in predictor.predict(args.images):
+        print(result)
+    return 0
+
+
+def _models(args: argparse.Namespace) -> int:
+    from ppcls.arch import list_models
+
+    names = list_models(args.pattern)
+    print("\n".join(names) if names else f"no network matches {args.pattern!r}")
+    return 0 if names else 2
+
+
+_COMMANDS: dict[str, Any] = {
+    **dict.fromkeys(MODES, _run_engine),
+    "validate": _validate,
+    "predict": _predict,
+    "models": _models,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; default: those of the process.
+
+    Returns:
+        exit code: 0 done, 1 training cannot go on, 2 a mistake in config, data, weights or usage,
+        128 + signal number when interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return int(_COMMANDS[args.command](args))
+    except TrainingError as error:
+        print(f"ppcls: {error}", file=sys.stderr)
+        return 1
+    except PpclsError as error:
+        print(f"ppcls: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ppcls: interrupted", file=sys.stderr)
+        return 130

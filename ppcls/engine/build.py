@@ -1,0 +1,203 @@
+"""From a validated config to the parts of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import yaml
+from paddle import nn
+
+from ppcls.arch import build_model
+from ppcls.distributed import is_main, rank
+from ppcls.engine.evaluate import evaluating
+from ppcls.errors import ConfigError, DataError
+from ppcls.logger import LOGGER, setup_logging
+from ppcls.weights import find_file, load_into, read_params
+
+
+def select_device(name: str) -> str:
+    """Set and return Paddle's device for ``Global.device``.
+
+    Args:
+        name: ``auto`` (a GPU if there is one), ``cpu``, ``gpu``, ``gpu:1`` and so on.
+
+    Raises:
+        ConfigError: if a GPU is asked for and there is none.
+    """
+    gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+    if name == "auto":
+        name = "gpu" if gpus else "cpu"
+    if name.startswith("gpu") and not gpus:
+        build = "has no GPU support" if not paddle.device.is_compiled_with_cuda() else "sees no GPU"
+        raise ConfigError(f"Global.device: gpu, but this Paddle {build}; use -o Global.device=cpu")
+    try:
+        return str(paddle.device.set_device(name))
+    except ValueError as error:
+        raise ConfigError(f"Global.device: {name!r}: {error}") from None
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create the folder of a run and make sure that it can be written, before any work is done.
+
+    Raises:
+        ConfigError: naming the folder and the reason.
+    """
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"Global.output_dir: cannot write to {folder}: {error.strerror}") from None
+
+
+def start_logging(folder: Path | None, log_ranks: Iterable[int]) -> None:
+    """Log to the console on the ranks asked for, and on rank 0 into ``train.log`` of `folder` too."""
+    log_file = folder / "train.log" if folder is not None and is_main() else None
+    setup_logging(log_file, quiet=rank() not in set(log_ranks))
+
+
+def write_run_files(folder: Path, config: dict[str, Any]) -> None:
+    """Write the resolved config and the environment beside the checkpoints."""
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    environment = {
+        "python": sys.version.split()[0],
+        "paddle": paddle.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": paddle.device.get_device(),
+        "command": sys.argv,
+        "threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
+
+
+def sub_networks(arch: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the nodes of the networks in ``Arch`` by name; a plain network is the one named ``""``."""
+    if "models" not in arch:
+        return {"": arch}
+    return {name: node for entry in arch["models"] for name, node in entry.items()}
+
+
+def class_count(arch: dict[str, Any], main: str | None) -> int:
+    """Return the number of classes that labels must lie in: that of the network to deploy."""
+    node = arch if main is None else sub_networks(arch)[main]
+    while "models" in node:  # a chain (AttentionModel): its first network is the one with a classifier
+        node = next(iter(node["models"][0].values()))
+    return int(node.get("class_num") or arch.get("class_num") or 1000)
+
+
+def has_own_weights(arch: dict[str, Any], names: Iterable[str]) -> bool:
+    """Tell whether the recipe itself says where the weights of the networks `names` come from."""
+    listed = dict(zip(sub_networks(arch), arch.get("pretrained_list") or [], strict=False))
+    nodes = sub_networks(arch)
+    return all(listed.get(name) or _pretrained(nodes[name]) for name in names)
+
+
+def _pretrained(node: dict[str, Any]) -> bool:
+    if "models" in node:
+        first, base = next(iter(node["models"][0].items()))
+        listed = node.get("pretrained_list") or [None]
+        return bool(listed[0]) or _pretrained(base)
+    return bool(node.get("pretrained"))
+
+
+def build_trained_model(
+    arch: dict[str, Any], only: set[str] | None, weights: str | None, mode: str
+) -> nn.Layer:
+    """Build what evaluation, inference or export needs, with weights.
+
+    Args:
+        arch: the node ``Arch``.
+        only: names of the sub-networks needed; None for a plain network.
+        weights: ``Global.pretrained_model``; it replaces whatever the recipe loads.
+        mode: named in the message.
+
+    Raises:
+        ConfigError: if nothing says where weights come from, because predictions would be random.
+    """
+    if weights is None and not has_own_weights(arch, only or {""}):
+        what = f"network {', '.join(sorted(only))}" if only else f"network {arch['name']}"
+        raise ConfigError(
+            f"Global.pretrained_model: not set, and {what} has no pretrained weights, so {mode} would show "
+            "an untrained network; use -o Global.pretrained_model=output/.../best_model"
+        )
+    model = build_model(arch, only=only, load_pretrained=weights is None)
+    if weights is not None:
+        path = find_file(weights, "Global.pretrained_model")
+        load_into(model, read_params(path), where=str(path), allow_missing_head=False)
+    model.eval()
+    return model
+
+
+def first_sample_shape(loader: Any, seed: int) -> tuple[int, ...]:
+    """Read one training sample; a broken transform chain shows itself here, before anything is built.
+
+    Returns:
+        (C, H, W)
+    """
+    image, _ = loader.dataset.sample(0, 0, seed)
+    if image.ndim != 3:
+        raise DataError(
+            f"DataLoader.Train.dataset.transform_ops give an array of shape {image.shape}, not [C, H, W]"
+        )
+    return tuple(image.shape)
+
+
+def fit_loss_to_outputs(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> None:
+    """Let losses with parameters see one output of each network, from which they take their shapes."""
+    if not getattr(loss, "needs_outputs", False):
+        return
+    with evaluating(model), paddle.no_grad():
+        loss.prepare(model(paddle.zeros([2, *shape])))
+
+
+def mixed_precision(amp: dict[str, Any]) -> tuple[paddle.amp.GradScaler, dict[str, Any]]:
+    """Return the loss scaler and the arguments of ``auto_cast``; both do nothing when AMP is off.
+
+    Paddle has no float16 and bfloat16 kernels on the CPU and ignores autocast there without a word.
+    """
+    asked = bool(amp["use_amp"])
+    on_gpu = paddle.device.get_device().startswith("gpu")
+    if asked and not on_gpu:
+        LOGGER.warning("AMP.use_amp: Paddle has no mixed precision on the CPU; training in float32")
+    use = asked and on_gpu
+    scaler = paddle.amp.GradScaler(
+        enable=use and amp["dtype"] == "float16",
+        init_loss_scaling=float(amp["scale_loss"]),
+        use_dynamic_loss_scaling=bool(amp["use_dynamic_loss_scaling"]),
+    )
+    return scaler, {"enable": use, "level": amp["level"], "dtype": amp["dtype"]}
+
+
+def trainable_state(model: nn.Layer) -> dict[str, Any]:
+    """Return the tensors that belong into a checkpoint: all but those of frozen networks."""
+    return model.trainable_state_dict() if hasattr(model, "trainable_state_dict") else model.state_dict()
+
+
+def count_parameters(model: nn.Layer) -> tuple[int, int]:
+    """Return the numbers of all and of trained parameters."""
+    sizes = [(int(np.prod(p.shape)), not p.stop_gradient) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
+
+
+def announce(model: nn.Layer, config: dict[str, Any], seed: int) -> None:
+    """Log what is about to be trained."""
+    everything, trained = count_parameters(model)
+    LOGGER.info(
+        "%s: %.3f M parameters, %.3f M of them train; device %s; seed %d",
+        config["Arch"]["name"],
+        everything / 1e6,
+        trained / 1e6,
+        paddle.device.get_device(),
+        seed,
+    )

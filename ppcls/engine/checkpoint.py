@@ -1,0 +1,208 @@
+"""Checkpoints whose three files become valid together.
+
+A checkpoint ``tag`` is ``tag.pdparams`` (weights of what trains), ``tag.pdopt`` (optimizer slots and
+parameters of losses, by structured names) and ``tag.pdstates`` (JSON: position in the run, schedule,
+best metric, and size and checksum of the other two).
+
+Saving is a small redo log: all files are first written and synced under ``*.new``; then ``tag.commit``
+appears; then the files are renamed into place and ``tag.commit`` goes. A process killed before the commit
+leaves the old checkpoint; one killed after it leaves a complete new one, which :meth:`Checkpointer.recover`
+moves into place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ppcls.errors import WeightsError
+from ppcls.logger import LOGGER
+from ppcls.weights import read_params, sync_folder, write_atomic, write_params
+
+FORMAT = 1
+SUFFIXES = (".pdparams", ".pdopt", ".pdstates")
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything a resumed run needs besides tensors.
+
+    Attributes:
+        epoch: epoch under way, from 1.
+        batch: batches of it that are done.
+        step: optimizer steps done since the start.
+        best: metrics of the best evaluation so far, empty before the first one.
+        best_score: the number evaluations are compared by, larger is better.
+        best_epoch: epoch of `best`.
+        seed: seed of the run; every random choice derives from it and the position.
+        schedule: state of the learning-rate schedule.
+        meters: sums and counts behind the averages of the epoch under way.
+        finished: the run went through all its epochs.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    best_score: float | None = None
+    best_epoch: int | None = None
+    seed: int = 0
+    schedule: dict[str, Any] = field(default_factory=dict)
+    meters: dict[str, list[float]] = field(default_factory=dict)
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What :meth:`Checkpointer.load` returns: weights, optimizer and loss tensors, position."""
+
+    params: dict[str, np.ndarray]
+    optimizer: dict[str, np.ndarray]
+    progress: Progress
+
+
+def _fingerprint(path: Path) -> dict[str, int]:
+    """Return size and CRC-32 of a file."""
+    crc = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return {"size": path.stat().st_size, "crc32": crc}
+
+
+class Checkpointer:
+    """Write and read the checkpoints of one run.
+
+    Args:
+        folder: ``<output_dir>/<Arch.name>``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(
+        self,
+        tag: str,
+        params: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
+        """Write checkpoint `tag` so that at every moment a complete one exists.
+
+        Raises:
+            WeightsError: if the disk is full or the folder cannot be written; the previous one stays.
+        """
+        self.recover(tag)
+        new = {suffix: self.folder / f"{tag}{suffix}.new" for suffix in SUFFIXES}
+        write_params(new[".pdparams"], params)
+        write_params(new[".pdopt"], optimizer)
+        files = {suffix: _fingerprint(new[suffix]) for suffix in SUFFIXES[:2]}
+        text = json.dumps({"format": FORMAT, "files": files, **asdict(progress)}, indent=1)
+        self._write_text(new[".pdstates"], text)
+        self._write_text(self.folder / f"{tag}.commit", "")
+        self.recover(tag)
+
+    def save_student(self, tag: str, params: Mapping[str, Any]) -> None:
+        """Write ``tag_student.pdparams``: the network to deploy, with the keys it has on its own."""
+        write_params(self.folder / f"{tag}_student.pdparams", params)
+
+    def recover(self, tag: str) -> None:
+        """Finish a save that was committed and cut off; drop the remains of one that was not."""
+        commit = self.folder / f"{tag}.commit"
+        committed = commit.exists()
+        for suffix in SUFFIXES:
+            new = self.folder / f"{tag}{suffix}.new"
+            if new.exists():
+                if committed:
+                    os.replace(new, self.folder / f"{tag}{suffix}")
+                else:
+                    new.unlink()
+        if committed:
+            sync_folder(self.folder)
+            commit.unlink()
+
+    def load(self, tag: str) -> Checkpoint:
+        """Read checkpoint `tag` after checking that its files belong together.
+
+        Raises:
+            WeightsError: naming the file that is missing, damaged or of another save.
+        """
+        if self.folder.is_dir():
+            self.recover(tag)
+        paths = {suffix: self.folder / f"{tag}{suffix}" for suffix in SUFFIXES}
+        missing = [str(p) for p in paths.values() if not p.is_file()]
+        if missing:
+            raise WeightsError(
+                f"checkpoint {self.folder / tag}: {', '.join(missing)} not found; a checkpoint to go on from "
+                f"has the three files {', '.join(SUFFIXES)}. To start from weights alone use "
+                "-o Global.pretrained_model=..."
+            )
+        states = self._read_states(paths[".pdstates"])
+        for suffix, expected in states.pop("files").items():
+            if _fingerprint(paths[suffix]) != expected:
+                raise WeightsError(
+                    f"{paths[suffix]} is damaged or not of the same save as {paths['.pdstates'].name}: "
+                    f"expected {expected['size']} bytes with CRC-32 {expected['crc32']}"
+                )
+        known = Progress.__dataclass_fields__
+        return Checkpoint(
+            params=read_params(paths[".pdparams"]),
+            optimizer=read_params(paths[".pdopt"]),
+            progress=Progress(**{k: v for k, v in states.items() if k in known}),
+        )
+
+    def prune(self, keep_last: int) -> None:
+        """Delete all but the newest `keep_last` of the ``epoch_N`` checkpoints."""
+        epochs = sorted(
+            int(match[1])
+            for path in self.folder.glob("epoch_*.pdstates")
+            if (match := re.fullmatch(r"epoch_(\d+)\.pdstates", path.name))
+        )
+        for epoch in epochs[: max(0, len(epochs) - keep_last)]:
+            for suffix in reversed(SUFFIXES):  # the states go first: what is left is not a checkpoint
+                (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)
+
+    @staticmethod
+    def _write_text(path: Path, text: str) -> None:
+        def write(stream: BinaryIO) -> None:
+            stream.write(text.encode())
+
+        write_atomic(path, write)
+
+    @staticmethod
+    def _read_states(path: Path) -> dict[str, Any]:
+        try:
+            states = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            raise WeightsError(
+                f"{path} is not a checkpoint state of ppcls (JSON expected). To start from the weights beside "
+                "it use -o Global.pretrained_model=..."
+            ) from None
+        if not isinstance(states, dict) or states.get("format") != FORMAT:
+            raise WeightsError(f"{path}: format {states.get('format')!r}, this version reads {FORMAT}")
+        return states
+
+
+def set_aside_earlier_run(folder: Path) -> Path | None:
+    """Rename a folder that holds checkpoints of an earlier run, so that a new run overwrites nothing.
+
+    Returns:
+        the new name (``<folder>.earlier-1`` and so on), or None if there was nothing to keep.
+    """
+    if not any(folder.glob("*.pdparams")):
+        return None
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
+        number += 1
+    shutil.move(folder, kept)
+    LOGGER.info("%s holds an earlier run; it is kept as %s", folder, kept)
+    return kept

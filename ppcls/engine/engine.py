@@ -1,0 +1,313 @@
+"""The object behind every command: built from a config, it trains, evaluates, infers or exports."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from ppcls.engine.export import ExportReport, export_network
+
+from ppcls.arch import build_model
+from ppcls.config import plain
+from ppcls.data import build_loader, build_postprocess
+from ppcls.distributed import is_main
+from ppcls.engine import build
+from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
+from ppcls.engine.evaluate import evaluate, evaluating
+from ppcls.engine.hooks import CheckpointHook, Hook, LogHook
+from ppcls.engine.infer import classify
+from ppcls.engine.train import Run, StopRequested, train
+from ppcls.logger import LOGGER, ScalarWriter
+from ppcls.loss import build_loss
+from ppcls.metric import build_metric
+from ppcls.optimizer import build_optimizer
+from ppcls.optimizer.state import load_structured_state, structured_state
+from ppcls.weights import find_file, load_into, read_params
+
+
+class Engine:
+    """One run of one mode.
+
+    Args:
+        config: what :func:`ppcls.config.load_config` returned.
+        mode: ``train``, ``eval``, ``infer`` or ``export``.
+
+    Attributes:
+        folder: ``<Global.output_dir>/<Arch.name>``, where checkpoints and logs go.
+    """
+
+    def __init__(self, config: Mapping[str, Any], mode: str = "train") -> None:
+        self.config: dict[str, Any] = plain(config)
+        self.mode = mode
+        self.globals: dict[str, Any] = self.config["Global"]
+        self.arch: dict[str, Any] = self.config["Arch"]
+        self.folder = Path(self.globals["output_dir"]) / self.arch["name"]
+        build.select_device(self.globals["device"])
+        seed = self.globals.get("seed")
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        self.config["Global"]["seed"] = self.seed  # a run without a seed can be repeated from its config.yaml
+        paddle.seed(self.seed)
+        self.main = self._main_network()
+        self.class_num = build.class_count(self.arch, self.main)
+
+    # ------------------------------------------------------------------ commands
+
+    def train(self) -> dict[str, float]:
+        """Train as the config says, or go on from ``Global.checkpoints``.
+
+        Returns:
+            metrics of the best evaluation and its ``epoch``; the training averages if nothing was evaluated.
+
+        Raises:
+            SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
+        """
+        resumed = self._read_checkpoint()
+        if resumed is not None and resumed.progress.finished:
+            LOGGER.info("%s: already finished, nothing to do", self.globals["checkpoints"])
+            return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
+        if resumed is None and is_main():
+            set_aside_earlier_run(self.folder)
+        build.prepare_folder(self.folder)
+        build.start_logging(self.folder, self.globals["log_ranks"])
+        if is_main():
+            build.write_run_files(self.folder, self.config)
+        run, saver = self._build_run(resumed)
+        try:
+            train(run)
+        except StopRequested as stop:
+            saver.save(run, "latest")
+            LOGGER.info(
+                "%s: saved %s; go on with -o Global.checkpoints=%s",
+                signal.Signals(stop.signum).name,
+                self.folder / "latest",
+                self.folder / "latest",
+            )
+            raise SystemExit(128 + stop.signum) from None
+        finally:
+            run.loader.close()
+        return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
+
+    def eval(self) -> dict[str, float]:
+        """Evaluate the network to deploy (and others that a metric names); returns averages by name."""
+        build.start_logging(self.folder, self.globals["log_ranks"])
+        loader = self._loader("Eval")
+        loss, metric = self._evaluation_measures()
+        needed = None if self.main is None else {self.main, *metric.networks, *loss.networks}
+        model = self._trained_model(needed)
+        loss.eval()
+        try:
+            return evaluate(
+                model, loader, [loss, metric], epoch=0, print_every=self.globals["print_batch_step"]
+            )
+        finally:
+            loader.close()
+
+    def infer(self) -> list[dict[str, Any]]:
+        """Classify ``Infer.infer_imgs`` (an image, a folder or a list); logs and returns the results."""
+        build.start_logging(None, self.globals["log_ranks"])
+        node = self.config["Infer"]
+        postprocess = build_postprocess(node["PostProcess"])
+        network = self._deployed_network()
+        return classify(
+            network, node["infer_imgs"], node["transforms"], postprocess, batch_size=int(node["batch_size"])
+        )
+
+    def export(self) -> ExportReport:
+        """Write the network to deploy to ``Global.save_inference_dir`` and check the files against it."""
+        build.start_logging(None, self.globals["log_ranks"])
+        return export_network(
+            self._deployed_network(),
+            Path(self.globals["save_inference_dir"]),
+            tuple(self.globals["image_shape"]),
+            formats=self.globals["export_format"],
+            softmax=self.globals["infer_add_softmax"],
+            sample=None,
+            inference_yml=self._deployment_description(),
+        )
+
+    # ------------------------------------------------------------------ parts
+
+    def _main_network(self) -> str | None:
+        """Return the name of the sub-network to evaluate and deploy; None for a plain network."""
+        if "models" not in self.arch:
+            return None
+        names = list(build.sub_networks(self.arch))
+        asked = self.globals.get("infer_model_name") or self.arch.get("infer_model_name")
+        if asked is None:
+            frozen = self.arch.get("freeze_params_list") or [False] * len(names)
+            training = [name for name, is_frozen in zip(names, frozen, strict=True) if not is_frozen]
+            asked = "Student" if "Student" in names else (training or names)[-1]
+        return str(asked)
+
+    def _trained_model(self, needed: set[str] | None) -> Any:
+        return build.build_trained_model(self.arch, needed, self.globals["pretrained_model"], self.mode)
+
+    def _deployed_network(self) -> Any:
+        """Return the network to deploy, alone, with weights, in eval mode."""
+        if self.main is None:
+            return self._trained_model(None)
+        return self._trained_model({self.main}).network(self.main)
+
+    def _loader(self, mode: str) -> Any:
+        return build_loader(self.config["DataLoader"][mode], mode, seed=self.seed, class_num=self.class_num)
+
+    def _evaluation_measures(self) -> tuple[Any, Any]:
+        loss = build_loss((self.config.get("Loss") or {}).get("Eval") or [], main=self.main)
+        metric = build_metric((self.config.get("Metric") or {}).get("Eval") or [], main=self.main)
+        return loss, metric
+
+    def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
+        """Build everything a training run needs; data first, because its mistakes are the cheapest to find."""
+        loader = self._loader("Train")
+        shape = build.first_sample_shape(loader, self.seed)
+        evaluates = self.globals["eval_during_train"]
+        eval_loader = self._loader("Eval") if evaluates else None
+        model = build_model(self.arch)
+        loss = build_loss(self.config["Loss"]["Train"], main=self.main)
+        build.fit_loss_to_outputs(model, loss, shape)
+        if self.globals["pretrained_model"] and resumed is None:
+            path = find_file(self.globals["pretrained_model"], "Global.pretrained_model")
+            load_into(model, read_params(path), where=str(path), network=self.main)
+        epochs = self.globals["epochs"]
+        optimizer, schedule = build_optimizer(self.config["Optimizer"], epochs, len(loader), [model, loss])
+        scaler, amp = build.mixed_precision(self.config["AMP"])
+        run = Run(
+            folder=self.folder,
+            epochs=epochs,
+            model=model,
+            loss=loss,
+            metric=build_metric((self.config.get("Metric") or {}).get("Train") or [], main=self.main),
+            optimizer=optimizer,
+            schedule=schedule,
+            loader=loader,
+            evaluate=None if eval_loader is None else self._evaluator(model, eval_loader),
+            evaluation_due=self._evaluation_due,
+            scaler=scaler,
+            amp=amp,
+            progress=Progress(seed=self.seed),
+            hooks=[],
+            plateau_metric=self._plateau_metric,
+        )
+        saver = self._checkpoint_hook(run)
+        run.hooks = [*self._log_hooks(), saver]
+        if resumed is not None:
+            self._restore(run, resumed)
+        build.announce(model, self.config, self.seed)
+        return run, saver
+
+    def _log_hooks(self) -> list[Hook]:
+        writer = ScalarWriter(self.folder, use_visualdl=self.globals["use_visualdl"]) if is_main() else None
+        lr = self.config["Optimizer"]["lr"]
+        return [LogHook(self.globals["print_batch_step"], writer, schedule_name=lr.get("name", "ConstLR"))]
+
+    def _checkpoint_hook(self, run: Run) -> CheckpointHook:
+        layers = {"network": run.model, "loss": run.loss}
+
+        def collect() -> tuple[dict[str, Any], dict[str, Any]]:
+            tensors = {f"loss.{name}": value for name, value in run.loss.state_dict().items()}
+            tensors |= structured_state(run.optimizer, layers)
+            tensors |= {f"scaler.{k}": np.asarray(v) for k, v in run.scaler.state_dict().items()}
+            return build.trainable_state(run.model), tensors
+
+        main = self.main
+        return CheckpointHook(
+            Checkpointer(self.folder),
+            collect,
+            None if main is None else lambda: run.model.network(main).state_dict(),
+            save_interval=self.globals["save_interval"],
+            save_steps=self.globals["save_steps"],
+            keep_last=self.globals["keep_last"],
+            score=self._score,
+        )
+
+    def _evaluator(self, model: Any, loader: Any) -> Any:
+        """Return a function of the epoch that evaluates `model` as it is then."""
+        loss, metric = self._evaluation_measures()
+        needed = None if self.main is None else {self.main, *metric.networks, *loss.networks}
+
+        def run_evaluation(epoch: int) -> dict[str, float]:
+            forward = model if needed is None else lambda image: model(image, only=needed)
+            with evaluating(model, loss):
+                return evaluate(
+                    forward,
+                    loader,
+                    [loss, metric],
+                    epoch=epoch,
+                    print_every=self.globals["print_batch_step"],
+                )
+
+        return run_evaluation
+
+    def _evaluation_due(self, epoch: int) -> bool:
+        start, interval = self.globals["start_eval_epoch"], self.globals["eval_interval"]
+        return epoch >= start and (epoch % interval == 0 or epoch == self.globals["epochs"])
+
+    def _plateau_metric(self, metrics: Mapping[str, float]) -> float:
+        """Return what ReduceOnPlateau watches: the loss in its mode ``min``, else the score."""
+        falling = self.config["Optimizer"]["lr"].get("mode") == "min"
+        return metrics["loss"] if falling else self._score(metrics)
+
+    @staticmethod
+    def _score(metrics: Mapping[str, float]) -> float:
+        """Return the first metric after the losses; without a metric, the negative loss."""
+        accuracies = [value for name, value in metrics.items() if name.startswith("top")]
+        return accuracies[0] if accuracies else -metrics["loss"]
+
+    def _read_checkpoint(self) -> Any:
+        """Read ``Global.checkpoints`` if it is set: ``<folder>/<tag>``, with or without a suffix."""
+        asked = self.globals["checkpoints"]
+        if not asked:
+            return None
+        path = Path(asked)
+        if path.suffix in {".pdparams", ".pdopt", ".pdstates"}:
+            path = path.with_suffix("")
+        return Checkpointer(path.parent).load(path.name)
+
+    def _restore(self, run: Run, resumed: Any) -> None:
+        """Put a run where the checkpoint stood."""
+        where = str(self.globals["checkpoints"])
+        load_into(run.model, resumed.params, where=f"{where}.pdparams", allow_missing_head=False)
+        loss_state = {
+            n[5:]: v for n, v in resumed.optimizer.items() if n.startswith("loss.") and "@" not in n
+        }
+        if loss_state:
+            load_into(run.loss, loss_state, where=f"{where}.pdopt", allow_missing_head=False)
+        slots = {name: value for name, value in resumed.optimizer.items() if "@" in name}
+        layers = {"network": run.model, "loss": run.loss}
+        load_structured_state(run.optimizer, layers, slots, where=f"{where}.pdopt")
+        scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
+        if scaler:
+            run.scaler.load_state_dict(scaler)
+        run.progress = resumed.progress
+        if run.progress.seed != self.seed:
+            LOGGER.warning(
+                "Global.seed is %d; the run goes on with its own seed %d", self.seed, run.progress.seed
+            )
+        run.schedule.set_state_dict(resumed.progress.schedule)
+        run.meters.restore(resumed.progress.meters)
+        LOGGER.info(
+            "resumed %s: epoch %d of %d, %d batches of it done, step %d",
+            where,
+            run.progress.epoch,
+            run.epochs,
+            run.progress.batch,
+            run.progress.step,
+        )
+
+    def _deployment_description(self) -> dict[str, Any]:
+        """Return what a deployed network must know: transforms, labels, shape, classes."""
+        infer = self.config.get("Infer") or {}
+        name = self.arch["name"] if self.main is None else build.sub_networks(self.arch)[self.main]["name"]
+        return {
+            "Global": {
+                "model_name": name,
+                "image_shape": list(self.globals["image_shape"]),
+                "class_num": self.class_num,
+            },
+            "PreProcess": {"transform_ops": infer.get("transforms") or []},
+            "PostProcess": infer.get("PostProcess") or {},
+        }

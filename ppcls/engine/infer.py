@@ -1,0 +1,50 @@
+"""Classify images with a network in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+from ppcls.data import build_transforms, list_images, read_image
+from ppcls.logger import LOGGER
+
+Postprocess = Callable[[np.ndarray, Sequence[str]], list[dict[str, Any]]]
+
+
+def classify(
+    network: nn.Layer, images: str, transforms: list[Any], postprocess: Postprocess, *, batch_size: int
+) -> list[dict[str, Any]]:
+    """Classify an image, a folder of images or a list file; log the results batch by batch.
+
+    Args:
+        network: in eval mode; maps [N, C, H, W] to logits [N, classes] or a dict with ``logits``.
+        images: ``Infer.infer_imgs``.
+        transforms: ``Infer.transforms``.
+        postprocess: turns probabilities and file names into results.
+        batch_size: images at a time.
+
+    Returns:
+        a dict an image: class_ids, scores, file_name, label_names.
+
+    Raises:
+        DataError: if nothing is found or an image cannot be read; results logged before stay valid.
+    """
+    chain = build_transforms(transforms)
+    files = list_images(images)
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(files), batch_size):
+        names = files[start : start + batch_size]
+        batch = np.stack([read_image(name, chain) for name in names])
+        with paddle.no_grad():
+            outputs = network(paddle.to_tensor(batch))
+            logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+            probabilities = F.softmax(logits.astype("float32"), axis=-1).numpy()
+        found = postprocess(probabilities, [str(name) for name in names])
+        LOGGER.info("%s", found)
+        results.extend(found)
+    return results

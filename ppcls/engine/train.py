@@ -1,0 +1,232 @@
+"""The training loop. It asks nothing about distillation: a network maps images to outputs, a loss maps
+outputs and labels to named parts, and everything else is a hook.
+
+    before_train
+    for every epoch:
+        for every batch:  forward, loss, backward, optimizer step      -> after_step
+        if an evaluation is due:  evaluate                             -> after_eval
+                                                                       -> after_epoch
+    after_train
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppcls.data import Batch, Loader
+from ppcls.engine.checkpoint import Progress
+from ppcls.engine.meters import Meters
+from ppcls.errors import TrainingError
+from ppcls.logger import LOGGER
+
+
+class StopRequested(BaseException):
+    """Ctrl-C or SIGTERM arrived; raised after the step under way is complete."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class Hook:
+    """Something that happens around the loop. Methods are called in the order of ``Run.hooks``."""
+
+    def before_train(self, run: Run) -> None:
+        """Called once, before the first step."""
+
+    def after_step(self, run: Run, batch: Batch) -> None:
+        """Called after every optimizer step; ``run.progress`` already counts it."""
+
+    def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
+        """Called with the averages of an evaluation, before ``after_epoch`` of that epoch."""
+
+    def after_epoch(self, run: Run, epoch: int) -> None:
+        """Called when `epoch` is over; ``run.progress`` already stands at the start of the next one."""
+
+    def after_train(self, run: Run) -> None:
+        """Called once, after the last epoch."""
+
+
+@dataclass
+class Timing:
+    """Seconds of the latest step: the whole of it, and the wait for data."""
+
+    batch_cost: float = 0.0
+    reader_cost: float = 0.0
+    _window: list[tuple[float, float]] = field(default_factory=list, repr=False)
+
+    def add(self, whole: float, reading: float) -> None:
+        """Remember one step."""
+        self._window.append((whole, reading))
+
+    def summarize(self) -> None:
+        """Average the steps since the last call into `batch_cost` and `reader_cost`."""
+        if self._window:
+            self.batch_cost, self.reader_cost = np.mean(self._window, axis=0).tolist()
+            self._window.clear()
+
+
+@dataclass
+class Run:
+    """Everything one training run consists of."""
+
+    folder: Path
+    epochs: int
+    model: nn.Layer
+    loss: nn.Layer
+    metric: Callable[[Any, paddle.Tensor], dict[str, paddle.Tensor]]
+    optimizer: paddle.optimizer.Optimizer
+    schedule: Any
+    loader: Loader
+    evaluate: Callable[[int], dict[str, float]] | None
+    evaluation_due: Callable[[int], bool]
+    scaler: paddle.amp.GradScaler
+    amp: dict[str, Any]
+    progress: Progress
+    hooks: list[Hook]
+    plateau_metric: Callable[[Mapping[str, float]], float]
+    meters: Meters = field(default_factory=Meters)
+    timing: Timing = field(default_factory=Timing)
+    learning_rate: float = 0.0
+    stop_signal: int | None = None
+    _unread: list[tuple[int, float, np.ndarray]] = field(default_factory=list, repr=False)
+
+    def record(self, batch: Batch, values: Mapping[str, paddle.Tensor]) -> None:
+        """Keep a step's scalars, unread, with what is needed to explain them if they turn out bad."""
+        self.meters.add(values, len(batch.index))
+        self._unread.append((self.progress.step, self.learning_rate, batch.index))
+
+    def read(self) -> dict[str, float] | None:
+        """Move unread scalars to the host; return those of the latest step, None if there were none.
+
+        Raises:
+            TrainingError: if a loss is not finite; names step, learning rate and the files of the batch.
+        """
+        rows = self.meters.flush()
+        for row, (step, rate, index) in zip(rows, self._unread, strict=True):
+            if not np.isfinite(row["loss"]):
+                raise TrainingError(self._not_finite(row, step, rate, index))
+        self._unread.clear()
+        return rows[-1] if rows else None
+
+    def _not_finite(self, row: Mapping[str, float], step: int, rate: float, index: np.ndarray) -> str:
+        names = [str(self.loader.dataset.path(int(i))) for i in index]
+        shown = "\n  ".join(names[:64]) + (f"\n  and {len(names) - 64} more" if len(names) > 64 else "")
+        values = ", ".join(f"{name}: {value}" for name, value in row.items())
+        return (
+            f"the loss is not finite at step {step} (learning rate {rate:.6g}): {values}. "
+            f"Checkpoints in {self.folder} were written before it and stay. "
+            "Lower Optimizer.lr.learning_rate, set Optimizer.clip_norm, or look at the batch:\n  " + shown
+        )
+
+
+def train(run: Run) -> None:
+    """Run epochs until ``run.epochs`` are done, from wherever ``run.progress`` stands."""
+    for hook in run.hooks:
+        hook.before_train(run)
+    with _signals_wait_for_the_step(run):
+        while run.progress.epoch <= run.epochs:
+            epoch = run.progress.epoch
+            train_epoch(run)
+            if run.evaluate is not None and run.evaluation_due(epoch):
+                metrics = run.evaluate(epoch)
+                for hook in run.hooks:
+                    hook.after_eval(run, metrics)
+                if getattr(run.schedule, "needs_metric", False):
+                    run.schedule.step(run.plateau_metric(metrics))
+            if run.schedule.by_epoch:
+                run.schedule.step()
+            run.progress.epoch, run.progress.batch = epoch + 1, 0
+            run.meters.reset()
+            for hook in run.hooks:
+                hook.after_epoch(run, epoch)
+            _raise_if_stopped(run)
+    run.progress.finished = True
+    for hook in run.hooks:
+        hook.after_train(run)
+
+
+def train_epoch(run: Run) -> None:
+    """Train on the batches of the current epoch that are still to do."""
+    run.model.train()
+    run.loss.train()
+    if hasattr(run.loss, "set_epoch"):
+        run.loss.set_epoch(run.progress.epoch)
+    begin = time.perf_counter()
+    for batch in run.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
+        ready = time.perf_counter()
+        train_step(run, batch)
+        run.progress.batch += 1
+        run.progress.step += 1
+        end = time.perf_counter()
+        run.timing.add(end - begin, ready - begin)
+        begin = end
+        for hook in run.hooks:
+            hook.after_step(run, batch)
+        _raise_if_stopped(run)
+    run.read()
+
+
+def train_step(run: Run, batch: Batch) -> None:
+    """One forward, backward and optimizer step.
+
+    Randomness on the device (dropout, random masks) is seeded by the step, so it does not depend on
+    whether the run was interrupted. Losses run outside autocast: they cast to float32 themselves.
+    """
+    paddle.seed(step_seed(run.progress.seed, run.progress.step))
+    image, label = paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)
+    run.learning_rate = float(run.optimizer.get_lr())
+    with paddle.amp.auto_cast(**run.amp):
+        outputs = run.model(image)
+    parts = run.loss(outputs, label)
+    run.scaler.scale(parts["loss"]).backward()
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.clear_grad()
+    if not run.schedule.by_epoch:
+        run.schedule.step()
+    with paddle.no_grad():
+        run.record(batch, {**run.metric(outputs, label), **parts})
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of the device generators for one step, different for neighbouring steps and seeds."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint32)[0])
+
+
+def _raise_if_stopped(run: Run) -> None:
+    if run.stop_signal is not None:
+        raise StopRequested(run.stop_signal)
+
+
+@contextmanager
+def _signals_wait_for_the_step(run: Run) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM finish the step under way; a second Ctrl-C interrupts at once."""
+
+    def request(signum: int, frame: FrameType | None) -> None:
+        if run.stop_signal is not None:
+            raise KeyboardInterrupt
+        run.stop_signal = signum
+        LOGGER.info("%s: finishing the step, then saving", signal.Signals(signum).name)
+
+    try:
+        old = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,10 @@
+"""`python tools/export_model.py -c FILE [-o KEY=VALUE ...]` is `ppcls export`, also without installation."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ppcls.cli import main  # noqa: E402
+
+sys.exit(main(["export", *sys.argv[1:]]))
