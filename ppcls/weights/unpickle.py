@@ -47,7 +47,7 @@ class _Dtype:
         self.value = np.dtype(text)
 
     def set_state(self, state: Any) -> None:
-        order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
         if any(part not in (None, -1, 0) for part in state[2:8]):
             raise RefusedError("an array of records")
         if order not in ("<", ">", "=", "|"):
