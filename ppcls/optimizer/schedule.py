@@ -209,11 +209,13 @@ class MultiStepDecay(_WithRate):
 class Piecewise(Schedule):
     """`values[i]` until epoch `decay_epochs[i]`, the last value from there on.
 
-    The rates are all in `values`; there is no ``learning_rate`` beside them.
+    Attributes:
+        learning_rate: the rates are all in `values`; PaddleClas recipes repeat the first one here.
     """
 
     decay_epochs: list[int]
     values: list[float]
+    learning_rate: float | None = None
 
     def peak(self) -> float:
         """Return the first value."""
@@ -225,6 +227,10 @@ class Piecewise(Schedule):
         expected = f"{len(self.decay_epochs) + 1} values, one more than decay_epochs"
         require(len(self.values) == len(self.decay_epochs) + 1, "values", self.values, expected)
         require(min(self.values) >= 0, "values", self.values, "numbers of 0 or more")
+        rate, first = self.learning_rate, self.values[0]
+        require(
+            rate in (None, first), "learning_rate", rate, f"nothing: the rates are in `values` ({first}, ...)"
+        )
         return lambda t: self.values[sum(t >= e * unit for e in self.decay_epochs)]
 
 
