@@ -1,0 +1,71 @@
+"""Losses: pure functions, their adapters for several networks, and the weighted sum of a config."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from paddle import Tensor, nn
+
+from ppcls.config import plain, single
+from ppcls.errors import ConfigError, hint
+from ppcls.loss import ce, distillation
+from ppcls.loss.combined import CombinedLoss, Part
+from ppcls.loss.schedule import epoch_value
+from ppcls.registry import LOSSES
+
+__all__ = ["CombinedLoss", "build_loss", "ce", "distillation"]
+
+
+def build_loss(
+    config: list[Any],
+    main: str | None = None,
+    outputs: Tensor | Mapping[str, Any] | None = None,
+    networks: Mapping[str, nn.Layer] | None = None,
+) -> CombinedLoss:
+    """Build the weighted sum of the listed losses.
+
+    Args:
+        config: ``[{Name: {weight: 1.0, **options}}, ...]``; `weight` is a number or a schedule
+            (:func:`ppcls.loss.schedule.epoch_value`).
+        main: sub-network for plain losses such as CELoss.
+        outputs: what the model gives for any batch; fills in shapes that the config leaves out, and checks
+            those it gives.
+        networks: the sub-networks by name, for losses that read parameters of the teacher.
+
+    Returns:
+        A layer: ``loss(outputs, label) -> {"loss": sum, "<part>": value after weighting, ...}``.
+
+    Raises:
+        ConfigError: for an unknown loss, a wrong option, or shapes that do not fit.
+    """
+    nodes = plain(config)
+    if not isinstance(nodes, list) or not nodes:
+        raise ConfigError(f"Loss: got {nodes!r}, expected a list such as [{{CELoss: {{weight: 1.0}}}}]")
+    loss = CombinedLoss([_part(node, f"Loss.{i}") for i, node in enumerate(nodes)], main)
+    if outputs is not None:
+        loss.prepare(outputs, networks)
+    return loss
+
+
+def _part(node: Any, where: str) -> Part:
+    name, options = single(node, where)
+    options = dict(options or {})
+    weight = epoch_value(options.pop("weight", 1.0), f"{where}.{name}.weight")
+    component = LOSSES[name]
+    if getattr(component, "is_pair_loss", False):
+        raise ConfigError(
+            f"{where}: {name} compares two tensors; use DistillationPairLoss, base_loss_name: {name}"
+        )
+    describe = getattr(component, "signature_for", None)
+    signature = describe(options) if describe else inspect.signature(component)
+    for option in options:
+        if option not in signature.parameters:
+            raise ConfigError(
+                f"{where}: {name} has no option {option!r}.{hint(option, [*signature.parameters, 'weight'])}"
+            )
+    for option, parameter in signature.parameters.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ConfigError(f"{where}: {name} needs the option {option!r}")
+    return Part(name, component(**options), weight)

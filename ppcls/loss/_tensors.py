@@ -1,0 +1,106 @@
+"""What every loss needs: the cast at the door, labels in both forms, norms that stay differentiable at 0."""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from ppcls.errors import ConfigError
+
+_TINY_SQUARE = 1e-24  # below the square of any float32 norm that matters, above float32's underflow
+_HALVES = (paddle.float16, paddle.bfloat16)
+
+
+def to_float(x: Tensor) -> Tensor:
+    """Return half-precision tensors as float32 and others unchanged, so float64 checks stay exact."""
+    return x.astype("float32") if x.dtype in _HALVES else x
+
+
+def is_soft(label: Tensor) -> bool:
+    """Tell whether `label` holds class probabilities (float) instead of class indices (integer)."""
+    return bool(paddle.is_floating_point(label))
+
+
+def class_index(label: Tensor | None, loss: str, reason: str) -> Tensor:
+    """Return class indices, int64 [N], from int labels [N] or [N, 1].
+
+    Args:
+        label: what the batch carries.
+        loss: registered name of the loss, for the message.
+        reason: why this loss cannot work with class probabilities.
+
+    Raises:
+        ConfigError: if there are no labels or they are probabilities (mixup, cutmix).
+    """
+    if label is None:
+        raise ConfigError(f"{loss} needs labels, but the batch has none")
+    if is_soft(label):
+        raise ConfigError(
+            f"{loss} got soft labels of shape {list(label.shape)} (mixup or cutmix?), expected class indices "
+            f"[N, 1]: {reason}"
+        )
+    if label.ndim > 2 or (label.ndim == 2 and label.shape[1] != 1):
+        raise ConfigError(
+            f"{loss}: integer labels of shape {list(label.shape)}, expected [N] or [N, 1]; give class "
+            "probabilities as floats"
+        )
+    return label.reshape([-1]).astype("int64")
+
+
+def class_distribution(label: Tensor | None, logits: Tensor, loss: str, epsilon: float = 0.0) -> Tensor:
+    """Return labels as class probabilities [N, C], mixed with the uniform distribution by `epsilon`.
+
+    Args:
+        label: int [N] or [N, 1], or float [N, C] whose rows sum to one.
+        logits: [N, C]; gives C and the dtype.
+        loss: registered name of the loss, for messages.
+        epsilon: label smoothing, ``(1 - epsilon) * q + epsilon / C``.
+
+    Raises:
+        ConfigError: if labels are missing or their shape does not fit the logits.
+    """
+    classes = logits.shape[-1]
+    if label is not None and is_soft(label):
+        if list(label.shape) != list(logits.shape):
+            raise ConfigError(
+                f"{loss}: soft labels of shape {list(label.shape)} for logits {list(logits.shape)}, expected "
+                "one probability per class"
+            )
+        q = label.astype(logits.dtype)
+    else:
+        index = class_index(label, loss, "")
+        if index.shape[0] != logits.shape[0]:
+            raise ConfigError(f"{loss}: {index.shape[0]} labels for logits of shape {list(logits.shape)}")
+        q = F.one_hot(index, classes).astype(logits.dtype)
+    return q * (1.0 - epsilon) + epsilon / classes if epsilon else q
+
+
+def norm(x: Tensor, keepdim: bool = False) -> Tensor:
+    """Euclidean norm over the last axis; its gradient at a zero vector is zero instead of NaN."""
+    return x.square().sum(-1, keepdim=keepdim).clip(min=_TINY_SQUARE).sqrt()
+
+
+def cosine(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
+    """Cosine of the angle between rows, ``a.b / (|a| |b| + eps)``; zero where a row is zero."""
+    return (a * b).sum(-1) / (norm(a) * norm(b) + eps)
+
+
+def softened_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of the class probabilities of two sets of logits, per sample [N]."""
+    log_t = F.log_softmax(teacher, -1)
+    return (log_t.exp() * (log_t - F.log_softmax(student, -1))).sum(-1)
+
+
+def check_positive(loss: str, **options: float) -> None:
+    """Raise ConfigError for the first option that is not above zero."""
+    for name, value in options.items():
+        if not value > 0:
+            raise ConfigError(f"{loss}.{name}: got {value}, expected a number above 0")
+
+
+def check_one_of(loss: str, option: str, value: str | None, known: tuple[str | None, ...]) -> None:
+    """Raise ConfigError if `value` is none of the `known` spellings."""
+    if value not in known:
+        names = ", ".join("null" if k is None else k for k in known)
+        raise ConfigError(f"{loss}.{option}: got {value!r}, expected one of {names}")

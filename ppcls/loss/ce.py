@@ -1,0 +1,116 @@
+"""Cross entropy against labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from ppcls.errors import ConfigError
+from ppcls.loss._select import logits_of
+from ppcls.loss._tensors import check_one_of, class_distribution, to_float
+from ppcls.registry import LOSSES
+
+
+def cross_entropy(
+    logits: Tensor,
+    label: Tensor | None,
+    *,
+    epsilon: float = 0.0,
+    class_weights: Tensor | None = None,
+    reduction: str = "mean",
+    loss: str = "CELoss",
+) -> Tensor:
+    """Cross entropy with labels, smoothed as in Szegedy et al. (arXiv 1512.00567), sec. 7.
+
+    ``sum_nc w_c q_nc (-log p_nc) / sum_nc w_c q_nc`` with ``q = (1 - epsilon) * label + epsilon / C`` and
+    ``p = softmax(logits)``; without class weights this is the mean over the batch. A soft label counts as the
+    mixture of hard labels that it is, so weights treat both kinds alike.
+
+    Args:
+        logits: [N, C].
+        label: class indices, int [N] or [N, 1], or class probabilities, float [N, C].
+        epsilon: label smoothing, 0 <= epsilon < 1.
+        class_weights: one weight per class, [C].
+        reduction: ``mean``, or ``sum`` (no division).
+        loss: name used in messages.
+
+    Returns:
+        A scalar.
+    """
+    logits = to_float(logits)
+    q = class_distribution(label, logits, loss, epsilon)
+    if class_weights is not None:
+        q = q * class_weights.astype(q.dtype)
+    total = -(q * F.log_softmax(logits, -1)).sum()
+    if reduction == "sum":
+        return total
+    return total / (logits.shape[0] if class_weights is None else q.sum())
+
+
+def check_ce_options(loss: str, epsilon: float | None, class_weights: Sequence[float] | None) -> None:
+    """Raise ConfigError for options outside their range."""
+    if epsilon is not None and not 0 <= epsilon < 1:
+        raise ConfigError(f"{loss}.epsilon: got {epsilon}, expected a number from 0 to below 1")
+    if class_weights is not None and (not any(class_weights) or min(class_weights) < 0):
+        raise ConfigError(f"{loss}.class_weights: expected numbers of at least 0, one of them above 0")
+
+
+class SmoothedCE(nn.Layer):
+    """:func:`cross_entropy` with its options, which are checked once."""
+
+    def __init__(
+        self,
+        loss: str,
+        epsilon: float | None,
+        class_weights: Sequence[float] | None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        check_ce_options(loss, epsilon, class_weights)
+        check_one_of(loss, "reduction", reduction, ("mean", "sum"))
+        self._loss, self._epsilon, self._reduction = loss, epsilon or 0.0, reduction
+        self._weights = None if class_weights is None else paddle.to_tensor(class_weights, dtype="float32")
+
+    def forward(self, logits: Tensor, label: Tensor | None) -> Tensor:
+        """Return the scalar loss of logits [N, C]."""
+        weights = self._weights
+        if weights is not None and weights.shape[0] != logits.shape[-1]:
+            raise ConfigError(
+                f"{self._loss}.class_weights: {weights.shape[0]} numbers for {logits.shape[-1]} classes"
+            )
+        return cross_entropy(
+            logits,
+            label,
+            epsilon=self._epsilon,
+            class_weights=weights,
+            reduction=self._reduction,
+            loss=self._loss,
+        )
+
+
+@LOSSES.register("CELoss")
+class CELoss(nn.Layer):
+    """Cross entropy with labels (:func:`cross_entropy`) for one network. Parts: ``CELoss``.
+
+    Args:
+        reduction: ``mean`` over the batch or ``sum``.
+        epsilon: label smoothing; null means none.
+        class_weights: one weight per class, for unbalanced data.
+    """
+
+    def __init__(
+        self,
+        reduction: Literal["mean", "sum"] = "mean",
+        epsilon: float | None = None,
+        class_weights: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.ce = SmoothedCE("CELoss", epsilon, class_weights, reduction)
+
+    def forward(self, outputs: Tensor | Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
+        """Return ``{"CELoss": value}`` for logits, or for a mapping with the key ``logits``."""
+        return {"CELoss": self.ce(logits_of(outputs, "CELoss"), label)}

@@ -1,0 +1,117 @@
+"""The weighted sum of the losses a config lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from ppcls.errors import ConfigError
+from ppcls.loss.schedule import EpochValue
+
+TOTAL = "loss"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One entry of the list: the loss, its registered name and its weight over the epochs."""
+
+    name: str
+    layer: nn.Layer
+    weight: EpochValue
+
+
+def free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """Return `name`, or `name_2`, `name_3`, ... if it is taken or is the name of the sum."""
+    candidate, n = name, 1
+    while candidate in taken or candidate == TOTAL:
+        n += 1
+        candidate = f"{name}_{n}"
+    return candidate
+
+
+class CombinedLoss(nn.Layer):
+    """Every listed loss times its weight, and their sum.
+
+    A loss that names its sub-networks (attribute ``networks``) is given the outputs of all of them; one that
+    does not, such as CELoss, is given the output of the network `main`.
+
+    Args:
+        parts: the losses in the order of the config.
+        main: sub-network for plain losses; None where the model is a single network.
+    """
+
+    def __init__(self, parts: Sequence[Part], main: str | None = None) -> None:
+        super().__init__()
+        self.layers = nn.LayerList([part.layer for part in parts])
+        self._parts, self._main, self._epoch = list(parts), main, 1
+
+    @property
+    def networks(self) -> frozenset[str]:
+        """Names of all sub-networks that the losses look at."""
+        own = frozenset({self._main} if self._main else ())
+        return frozenset().union(*(_networks(part.layer) or own for part in self._parts))
+
+    @property
+    def hard_label_losses(self) -> list[str]:
+        """Names of the losses that cannot work with label probabilities, as mixup and cutmix give."""
+        return [part.name for part in self._parts if getattr(part.layer, "hard_labels_only", False)]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move weight schedules to `epoch`, counted from 1 as in the log lines."""
+        self._epoch = epoch
+        for part in self._parts:
+            if hasattr(part.layer, "set_epoch"):
+                part.layer.set_epoch(epoch)
+
+    def prepare(
+        self, outputs: Tensor | Mapping[str, Any], networks: Mapping[str, nn.Layer] | None = None
+    ) -> None:
+        """Create loss parameters whose shapes were left out, and check given shapes, keys and class counts.
+
+        Args:
+            outputs: what the model gives for any batch.
+            networks: the sub-networks themselves; OFDLoss reads BatchNorm parameters of the teacher.
+
+        Raises:
+            ConfigError: if a given shape differs from the network's, or a key or sub-network is missing.
+        """
+        for part in self._parts:
+            if hasattr(part.layer, "prepare_networks") and networks is not None:
+                part.layer.prepare_networks(networks)
+            if hasattr(part.layer, "prepare"):
+                part.layer.prepare(self._view(part.layer, outputs))
+
+    def forward(self, outputs: Tensor | Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
+        """Return ``{"loss": sum, "<part>": value after weighting, ...}``.
+
+        Args:
+            outputs: logits [N, C], or ``{"logits": ...}``, or one of these for each sub-network by name.
+            label: class indices, int [N] or [N, 1], or class probabilities, float [N, C].
+        """
+        values: dict[str, Tensor] = {}
+        # Under autocast, matmul and convolution of a loss would run in half precision; labels and logits are
+        # cast by each loss at its door.
+        with paddle.amp.auto_cast(enable=False):
+            for part in self._parts:
+                weight = part.weight(self._epoch)
+                found = part.layer(self._view(part.layer, outputs), label)
+                for name, value in (found if isinstance(found, Mapping) else {part.name: found}).items():
+                    values[free_name(name, values)] = value if weight == 1.0 else value * weight
+            return {TOTAL: sum(values.values()), **values}
+
+    def _view(self, layer: nn.Layer, outputs: Tensor | Mapping[str, Any]) -> Tensor | Mapping[str, Any]:
+        if _networks(layer) or self._main is None or not isinstance(outputs, Mapping):
+            return outputs
+        if self._main in outputs:
+            return outputs[self._main]
+        if "logits" in outputs:
+            return outputs
+        raise ConfigError(f"no sub-network {self._main!r} in the outputs ({', '.join(map(str, outputs))})")
+
+
+def _networks(layer: nn.Layer) -> frozenset[str]:
+    return frozenset(getattr(layer, "networks", ()))

@@ -1,0 +1,38 @@
+"""Distances between outputs or features of equal shape."""
+
+from __future__ import annotations
+
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from ppcls.errors import ConfigError
+
+_DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
+_ACTIVATIONS = {None: lambda x: x, "softmax": lambda x: F.softmax(x, -1), "sigmoid": F.sigmoid}
+MODES = tuple(_DISTANCES)
+ACTIVATIONS = tuple(_ACTIVATIONS)
+
+
+def distance(a: Tensor, b: Tensor, *, mode: str = "l2", act: str | None = None) -> Tensor:
+    """Mean over all elements of ``|d|``, ``d^2`` or the Huber function with its corner at 1, for d = a - b.
+
+    With ``l2`` on features of the same shape this is the hint loss of Romero et al. (FitNets, arXiv
+    1412.6550, eq. 3) without a regressor, and the feature part of UDML. Gradient flows to both sides unless
+    one is frozen.
+
+    Args:
+        a: any shape.
+        b: the same shape.
+        mode: ``l1``, ``l2`` or ``smooth_l1``.
+        act: applied to both first: ``softmax`` or ``sigmoid`` over the last axis, or None.
+
+    Returns:
+        A scalar, zero where both agree.
+
+    Raises:
+        ConfigError: if the shapes differ.
+    """
+    if list(a.shape) != list(b.shape):
+        raise ConfigError(f"distance of shapes {list(a.shape)} and {list(b.shape)}, expected equal shapes")
+    activation = _ACTIVATIONS[act]
+    return _DISTANCES[mode](activation(a), activation(b))

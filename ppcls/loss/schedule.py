@@ -1,0 +1,80 @@
+"""A number that may change with the epoch: the weight of a loss, or SKD's alpha."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ppcls.errors import ConfigError, hint
+
+EpochValue = Callable[[int], float]
+"""Maps an epoch, counted from 1 as in the log lines, to a number."""
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"{where}: got {value!r}, expected a finite number")
+    return float(value)
+
+
+def _epoch_count(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{where}: got {value!r}, expected a whole number of epochs, 1 or more")
+    return value
+
+
+def _constant(where: str, value: Any) -> EpochValue:
+    number = _number(value, f"{where}.value")
+    return lambda epoch: number
+
+
+def _linear_warmup(where: str, value: Any, epochs: Any) -> EpochValue:
+    number, length = _number(value, f"{where}.value"), _epoch_count(epochs, f"{where}.epochs")
+    return lambda epoch: number * min(max(epoch, 0) / length, 1.0)
+
+
+def _steps(where: str, values: Any, epochs: Any) -> EpochValue:
+    if not isinstance(values, list) or not isinstance(epochs, list) or len(values) != len(epochs) + 1:
+        raise ConfigError(f"{where}: Steps expects lists, `values` with one entry more than `epochs`")
+    numbers = [_number(v, f"{where}.values.{i}") for i, v in enumerate(values)]
+    ends = [_epoch_count(e, f"{where}.epochs.{i}") for i, e in enumerate(epochs)]
+    if sorted(set(ends)) != ends:
+        raise ConfigError(f"{where}.epochs: got {ends}, expected rising numbers")
+    return lambda epoch: numbers[sum(epoch > end for end in ends)]
+
+
+_KINDS: dict[str, tuple[Callable[..., EpochValue], tuple[str, ...]]] = {
+    "Constant": (_constant, ("value",)),
+    "LinearWarmup": (_linear_warmup, ("value", "epochs")),
+    "Steps": (_steps, ("values", "epochs")),
+}
+
+
+def epoch_value(node: Any, where: str) -> EpochValue:
+    """Read a number or one of three schedules.
+
+    - ``0.9``
+    - ``{name: Constant, value: 0.9}``
+    - ``{name: LinearWarmup, value: 1.0, epochs: 20}``: ``value * min(epoch / 20, 1)``
+    - ``{name: Steps, values: [0.9, 0.5, 0.1], epochs: [60, 80]}``: 0.9 in epochs 1..60, 0.5 in 61..80, 0.1 on
+
+    Raises:
+        ConfigError: if the node is none of these; the message starts with `where`.
+    """
+    if not isinstance(node, Mapping):
+        number = _number(node, where)
+        return lambda epoch: number
+    options = dict(node)
+    name = str(options.pop("name", None))
+    if name not in _KINDS:
+        near = hint(name, _KINDS)
+        raise ConfigError(f"{where}.name: unknown schedule {name!r}, expected {', '.join(_KINDS)}.{near}")
+    build, expected = _KINDS[name]
+    for key in options:
+        if key not in expected:
+            raise ConfigError(f"{where}: {name} has no option {key!r}.{hint(key, expected)}")
+    for key in expected:
+        if key not in options:
+            raise ConfigError(f"{where}: {name} needs the option {key!r}")
+    return build(where, **options)

@@ -1,0 +1,23 @@
+"""Cross entropy against the probabilities another network gives."""
+
+from __future__ import annotations
+
+import paddle.nn.functional as F
+from paddle import Tensor
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
+    """``-sum_c softmax(teacher)_c log softmax(student)_c``, mean over the batch.
+
+    The form of label refinery (Bagherinezhad et al., arXiv 1805.02641, eq. 1). It exceeds the KL divergence
+    by the teacher's entropy; the gradient is the same. `teacher` are LOGITS: for labels that are
+    probabilities, use :func:`ppcls.loss.ce.cross_entropy`.
+
+    Args:
+        student: logits, [N, C].
+        teacher: logits, [N, C].
+
+    Returns:
+        A scalar; its smallest value is the teacher's entropy.
+    """
+    return -(F.softmax(teacher, -1) * F.log_softmax(student, -1)).sum(-1).mean()
