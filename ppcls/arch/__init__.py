@@ -1,0 +1,160 @@
+"""Networks: backbones, and the networks of networks that distillation trains."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ppcls.arch import backbone as backbone  # importing it registers the networks
+from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup
+from ppcls.arch.network import build_network, register_network
+from ppcls.arch.theseus import TheseusLayer, dotted
+from ppcls.config import plain
+from ppcls.errors import ConfigError, hint
+from ppcls.registry import BACKBONES
+
+__all__ = [
+    "AttentionModel",
+    "DistillationModel",
+    "TheseusLayer",
+    "build_model",
+    "create_model",
+    "layer_table",
+    "list_models",
+    "register_network",
+]
+
+_PARTS = {"DistillationModel", "AttentionModel"}  # registered, but no classifiers by themselves
+
+
+def create_model(
+    name: str,
+    *,
+    class_num: int = 1000,
+    pretrained: bool | str = False,
+    use_ssld: bool = False,
+    return_patterns: list[str] | str | None = None,
+    return_stages: bool | int | list[int] | None = None,
+    stop_after: str | None = None,
+    freeze_befor: str | None = None,
+    **options: Any,
+) -> nn.Layer:
+    """Build a network by name; see `ppcls.arch.network.register_network` for the options.
+
+    Args:
+        name: one of `list_models`.
+        class_num: number of classes.
+        pretrained: True for the official weights, a path or a URL.
+        use_ssld: the official weights that were distilled by SSLD.
+        return_patterns: layers whose outputs are returned beside the logits.
+        return_stages: the same by stage: True (all), an index or a list of indices.
+        stop_after: the layer that ends the network.
+        freeze_befor: the last layer that does not train.
+        **options: the network's own options.
+
+    Raises:
+        ConfigError: for an unknown name or option.
+        WeightsError: if pretrained weights cannot be had or do not fit.
+    """
+    return build_network(
+        {
+            "name": name,
+            "class_num": class_num,
+            "pretrained": pretrained,
+            "use_ssld": use_ssld,
+            "return_patterns": return_patterns,
+            "return_stages": return_stages,
+            "stop_after": stop_after,
+            "freeze_befor": freeze_befor,
+            **options,
+        },
+        where="create_model",
+    )
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the sorted names of all networks that match a shell pattern such as ``ResNet*``."""
+    return sorted(name for name in BACKBONES if name not in _PARTS and fnmatch.fnmatchcase(name, pattern))
+
+
+def build_model(config: Any, only: Collection[str] | None = None, load_pretrained: bool = True) -> nn.Layer:
+    """Build the network that an ``Arch`` node describes.
+
+    Args:
+        config: the node, plain or OmegaConf.
+        only: for a DistillationModel, the sub-networks to build; the others are left out (and so are their
+            weights). None builds all.
+        load_pretrained: whether the ``pretrained`` options are followed.
+
+    Raises:
+        ConfigError: if the node describes no network.
+        WeightsError: if pretrained weights cannot be had or do not fit.
+    """
+    node = plain(config)
+    if only is not None and isinstance(node, dict) and node.get("name") == "DistillationModel":
+        node = _select(node, only)
+    if not load_pretrained:
+        node = _without_pretrained(node)
+    return build_network(node)
+
+
+def layer_table(arch_config: Any) -> dict[str, set[str]]:
+    """Return the layer descriptors of each network of an ``Arch`` node, without memory for parameters.
+
+    Returns:
+        for each sub-network by name ("" for a plain network) its descriptors in both spellings.
+
+    Raises:
+        ConfigError: if the node describes no network.
+    """
+    with paddle.LazyGuard():
+        network = build_model(arch_config, load_pretrained=False)
+    parts = {name: network.network(name) for name in network.names} if _is_group(network) else {"": network}
+    return {name: _descriptors(part) for name, part in parts.items()}
+
+
+def _is_group(network: nn.Layer) -> bool:
+    return isinstance(network, NetworkGroup)
+
+
+def _descriptors(network: nn.Layer) -> set[str]:
+    if isinstance(network, TheseusLayer):
+        names = network.descriptors()
+        return {*names, *map(dotted, names)}
+    return {name for name, _ in network.named_sublayers()}
+
+
+def _select(node: dict[str, Any], only: Collection[str]) -> dict[str, Any]:
+    """Return the node of a DistillationModel with some of its networks alone."""
+    names = [
+        next(iter(entry), None) if isinstance(entry, dict) else None for entry in node.get("models") or []
+    ]
+    for name in only:
+        if name not in names:
+            known = [str(known) for known in names]
+            raise ConfigError(f"Arch.models: there is no network {name!r}.{hint(name, known)}")
+    kept = [index for index, name in enumerate(names) if name in only]
+    picked = dict(node)
+    for key in ("models", "pretrained_list", "freeze_params_list"):
+        values = node.get(key)
+        if isinstance(values, list) and len(values) == len(names):
+            picked[key] = [values[index] for index in kept]
+    if picked.get("infer_model_name") not in only:
+        picked.pop("infer_model_name", None)
+    if isinstance(picked.get("frozen_mode"), dict):
+        picked["frozen_mode"] = {name: mode for name, mode in picked["frozen_mode"].items() if name in only}
+    return picked
+
+
+def _without_pretrained(node: Any) -> Any:
+    """Return the node, and the nodes inside it, without options that load weights."""
+    if isinstance(node, list):
+        return [_without_pretrained(entry) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    drop = ("pretrained", "use_ssld", "pretrained_list")
+    return {key: _without_pretrained(value) for key, value in node.items() if key not in drop}

@@ -1,0 +1,269 @@
+"""Networks of networks: a distillation run's teachers and students, and chains of networks."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from ppcls.arch.network import build_network
+from ppcls.config import single
+from ppcls.errors import ConfigError, hint
+from ppcls.registry import BACKBONES
+
+_FROZEN_MODES = ("eval", "train")
+
+
+class NetworkGroup(nn.Layer):
+    """Named sub-networks, some of them frozen.
+
+    A frozen network's parameters do not train, it runs under `paddle.no_grad`, and it stays in its
+    `frozen_mode` whatever mode the whole is put in.
+
+    Attributes:
+        names: names of the sub-networks in order.
+        frozen: names of the frozen ones.
+    """
+
+    def __init__(
+        self,
+        models: list[dict[str, Any]],
+        pretrained_list: list[bool | str | None] | None,
+        freeze_params_list: list[bool | None] | None,
+        frozen_mode: str | dict[str, str],
+        class_num: int | None,
+    ) -> None:
+        super().__init__()
+        title = type(self).__name__
+        nodes = _split_models(models, title)
+        self.names = list(nodes)
+        pretrained = _one_each("pretrained_list", pretrained_list, nodes)
+        freeze = _one_each("freeze_params_list", freeze_params_list, nodes)
+        self.frozen = {name for name in nodes if freeze[name]}
+        self._frozen_modes = _modes(frozen_mode, self.names, self.frozen)
+        for index, (name, node) in enumerate(nodes.items()):
+            path = f"models.{index}.{name}"
+            if hasattr(self, name):
+                raise ConfigError(
+                    f"{path}: {name!r} cannot name a network, {title} has something of that name"
+                )
+            _add_pretrained(node, pretrained[name], path)
+            _add_class_num(node, class_num, name in self.frozen, path)
+            self.add_sublayer(name, build_network(node, path))
+        for name in self.frozen:
+            for parameter in self.network(name).parameters():
+                parameter.stop_gradient = True
+        self._hold_frozen()
+
+    def network(self, name: str) -> nn.Layer:
+        """Return a sub-network by name.
+
+        Raises:
+            ConfigError: if there is none of that name.
+        """
+        if name not in self.names:
+            raise ConfigError(f"there is no network {name!r}.{hint(name, self.names) or _listed(self.names)}")
+        return self._sub_layers[name]
+
+    def train(self) -> None:
+        """Set train mode, except for what is frozen."""
+        super().train()
+        for name in self.names:
+            self.network(name).train()  # sub-networks may hold frozen parts of their own
+        self._hold_frozen()
+
+    def frozen_prefixes(self) -> tuple[str, ...]:
+        """Return the prefixes, such as ``Teacher.``, of the names of frozen networks' parameters."""
+        found = [f"{name}." for name in self.names if name in self.frozen]
+        for name in self.names:
+            inner = self.network(name)
+            if name not in self.frozen and isinstance(inner, NetworkGroup):
+                found += [f"{name}.{prefix}" for prefix in inner.frozen_prefixes()]
+        return tuple(found)
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """Return the state without that of frozen networks."""
+        frozen = self.frozen_prefixes()
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
+
+    def _run(self, name: str, x: Any) -> Any:
+        """Run one sub-network; a frozen one leaves no graph behind."""
+        if name not in self.frozen:
+            return self.network(name)(x)
+        self._hold_frozen()
+        with paddle.no_grad():
+            return self.network(name)(x)
+
+    def _hold_frozen(self) -> None:
+        # Repeated at every forward: train() of a wrapper such as DataParallel sets the flags of all layers
+        # inside without calling their train().
+        for name in self.frozen:
+            training = self._frozen_modes[name] == "train" and self.training
+            network = self.network(name)
+            if network.training != training:
+                for layer in network.sublayers(include_self=True):
+                    layer.training = training
+
+
+@BACKBONES.register()
+class DistillationModel(NetworkGroup):
+    """Teachers and students side by side on the same images; the output is ``{name: output}``.
+
+    Args:
+        models: one map ``{name: node}`` for each network; any number, any names.
+        pretrained_list: for each network what its ``pretrained`` option would say, or null.
+        freeze_params_list: for each network whether it is frozen.
+        infer_model_name: the network that evaluation, inference and export use (default: ``Student`` if
+            there is one, else the last network that trains).
+        class_num: class count of the networks that do not give their own.
+        frozen_mode: "eval" (a frozen network is always in eval mode) or "train" (it follows the mode of the
+            whole, so its BatchNorm uses and moves batch statistics, as OFD wants it); or a map from
+            names to these.
+
+    Raises:
+        ConfigError: if the options contradict each other or describe no network.
+        WeightsError: if pretrained weights cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        models: list[dict[str, Any]],
+        pretrained_list: list[bool | str | None] | None = None,
+        freeze_params_list: list[bool | None] | None = None,
+        infer_model_name: str | None = None,
+        class_num: int | None = None,
+        frozen_mode: str | dict[str, str] = "eval",
+    ) -> None:
+        super().__init__(models, pretrained_list, freeze_params_list, frozen_mode, class_num)
+        if infer_model_name is not None and infer_model_name not in self.names:
+            advice = hint(infer_model_name, self.names) or _listed(self.names)
+            raise ConfigError(f"infer_model_name: there is no network {infer_model_name!r}.{advice}")
+        learning = [name for name in self.names if name not in self.frozen] or self.names
+        default = "Student" if "Student" in self.names else learning[-1]
+        self.infer_model_name = infer_model_name or default
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """Run every network on images [N, C, H, W]; outputs of frozen ones carry no gradient."""
+        return {name: self._run(name, x) for name in self.names}
+
+    def infer_network(self, name: str | None = None) -> nn.Layer:
+        """Return the network that is used after training, without what only training needs.
+
+        Args:
+            name: its name (default: `infer_model_name`).
+        """
+        network = self.network(name or self.infer_model_name)
+        return network.backbone if isinstance(network, AttentionModel) else network
+
+    def student_state_dict(self, name: str | None = None) -> dict[str, Tensor]:
+        """Return the state of `infer_network(name)` under the names that the network alone has."""
+        return self.infer_network(name).state_dict()
+
+
+@BACKBONES.register()
+class AttentionModel(NetworkGroup):
+    """Networks in a chain: each takes what those before it gave, and the whole gives all of it as one map.
+
+    The first network takes the images; with ``return_patterns`` it gives a map. Every further network takes
+    the map so far and gives a map, whose entries are added. AFD uses it for a backbone and a transform of
+    its features.
+
+    Args:
+        models: one map ``{name: node}`` for each network, in the order of the chain.
+        pretrained_list: for each network what its ``pretrained`` option would say, or null.
+        freeze_params_list: for each network whether it is frozen.
+        class_num: class count of the networks that do not give their own.
+        frozen_mode: see `DistillationModel`.
+
+    Raises:
+        ConfigError: if the options contradict each other or describe no network.
+        WeightsError: if pretrained weights cannot be had or do not fit.
+    """
+
+    def __init__(
+        self,
+        models: list[dict[str, Any]],
+        pretrained_list: list[bool | str | None] | None = None,
+        freeze_params_list: list[bool | None] | None = None,
+        class_num: int | None = None,
+        frozen_mode: str | dict[str, str] = "eval",
+    ) -> None:
+        super().__init__(models, pretrained_list, freeze_params_list, frozen_mode, class_num)
+
+    @property
+    def backbone(self) -> nn.Layer:
+        """The first network of the chain, the one that classifies."""
+        return self.network(self.names[0])
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """Run the chain on images [N, C, H, W] and return the outputs of all networks by key."""
+        given: dict[str, Any] = {}
+        for index, name in enumerate(self.names):
+            output = self._run(name, given if index else x)
+            given = {**given, **(output if isinstance(output, Mapping) else {"logits": output})}
+        return given
+
+
+def _split_models(models: Any, title: str) -> dict[str, dict[str, Any]]:
+    if not isinstance(models, Sequence) or isinstance(models, str) or not models:
+        raise ConfigError(f"{title}: models must be a list of maps from a name to a network, got {models!r}")
+    nodes: dict[str, dict[str, Any]] = {}
+    for index, entry in enumerate(models):
+        name, node = single(entry, f"models.{index}")
+        if name in nodes:
+            raise ConfigError(f"models.{index}: there are two networks {name!r}")
+        if not name.isidentifier():
+            raise ConfigError(f"models.{index}: {name!r} cannot name a network; use letters, digits and '_'")
+        nodes[name] = node
+    return nodes
+
+
+def _one_each(key: str, values: Sequence[Any] | None, nodes: Mapping[str, Any]) -> dict[str, Any]:
+    if values is None:
+        return dict.fromkeys(nodes)
+    if len(values) != len(nodes):
+        raise ConfigError(f"{key} has {len(values)} entries for {len(nodes)} networks ({', '.join(nodes)})")
+    return dict(zip(nodes, values, strict=True))
+
+
+def _modes(frozen_mode: str | Mapping[str, str], names: Sequence[str], frozen: set[str]) -> dict[str, str]:
+    given = frozen_mode if isinstance(frozen_mode, Mapping) else dict.fromkeys(frozen, frozen_mode)
+    for name, mode in given.items():
+        if name not in names:
+            raise ConfigError(
+                f"frozen_mode: there is no network {name!r}.{hint(name, names) or _listed(names)}"
+            )
+        if name not in frozen:
+            raise ConfigError(f"frozen_mode: {name} is not frozen; freeze_params_list says what is")
+        if mode not in _FROZEN_MODES:
+            raise ConfigError(f"frozen_mode of {name}: expected eval or train, got {mode!r}")
+    return {name: given.get(name, "eval") for name in frozen}
+
+
+def _add_pretrained(node: dict[str, Any], pretrained: bool | str | None, path: str) -> None:
+    """Put an entry of pretrained_list into the network's own node."""
+    if not pretrained:
+        return
+    own = node.get("pretrained")
+    if own and own != pretrained:
+        raise ConfigError(f"{path}: pretrained is {own!r} and pretrained_list says {pretrained!r}; give one")
+    node["pretrained"] = pretrained
+
+
+def _add_class_num(node: dict[str, Any], class_num: int | None, frozen: bool, path: str) -> None:
+    """Give the class count of the whole to a network without its own."""
+    if class_num is None:
+        return
+    own = node.get("class_num")
+    if own is not None and own != class_num and not frozen:
+        raise ConfigError(f"{path}: class_num is {own}, but {class_num} for the whole model; give one")
+    name = str(node.get("name"))
+    if own is None and name in BACKBONES and "class_num" in inspect.signature(BACKBONES[name]).parameters:
+        node["class_num"] = class_num
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" There is {', '.join(names)}."

@@ -1,0 +1,126 @@
+"""Registration of networks: what every network can do besides its own options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from paddle import nn
+
+from ppcls.arch.theseus import TheseusLayer
+from ppcls.config import single
+from ppcls.errors import ConfigError, WeightsError, hint
+from ppcls.registry import BACKBONES
+from ppcls.weights import load_pretrained
+
+
+def _common(
+    *,
+    class_num: int = 1000,
+    pretrained: bool | str | None = False,
+    use_ssld: bool = False,
+    return_patterns: list[str] | str | None = None,
+    return_stages: bool | int | list[int] | None = None,
+    stop_after: str | None = None,
+    freeze_befor: str | None = None,
+) -> None:
+    """Show the options that every network has; they are explained in `register_network`."""
+
+
+def register_network(
+    build: Callable[..., TheseusLayer], name: str | None = None, **fixed: Any
+) -> Callable[..., TheseusLayer]:
+    """Register a network under a name and give it the options that every network has.
+
+    `build` is a class or function whose typed keyword parameters are the network's own options, `class_num`
+    among them. Works as a decorator too. What comes back is registered in `BACKBONES`; its signature is
+    complete, so a config is checked against it. The options of every network are:
+
+    - ``class_num``: number of classes.
+    - ``pretrained``: True for the official weights of this name, a path or a URL.
+    - ``use_ssld``: the official weights that were distilled by SSLD.
+    - ``return_patterns``: layers whose outputs are returned beside the logits.
+    - ``return_stages``: the same by stage: True (all), an index or a list of indices.
+    - ``stop_after``: the layer that ends the network.
+    - ``freeze_befor``: the last layer that does not train.
+
+    Args:
+        build: class or function that makes the network.
+        name: the name to register (default: that of `build`).
+        **fixed: parameters of `build` that make this variant; they are no options of it.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+    title = name or build.__name__
+    signature = _signature(build, fixed)
+
+    def create(**options: Any) -> TheseusLayer:
+        _accepted(title, create, options)
+        class_num = options.get("class_num", 1)
+        if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
+            raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
+        given = {key: options.pop(key) for key in list(options) if key in _COMMON and key != "class_num"}
+        network = build(**fixed, **options)
+        load_pretrained(network, title, given.get("pretrained"), given.get("use_ssld", False), where=title)
+        if given.get("freeze_befor"):
+            network.freeze_befor(given["freeze_befor"])
+        if given.get("stop_after"):
+            network.stop_after(given["stop_after"])
+        patterns = given.get("return_patterns") or []
+        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+        stages = given.get("return_stages")
+        patterns += network.stage_patterns(stages) if stages is not None else []
+        network.update_res(patterns)
+        return network
+
+    create.__name__ = create.__qualname__ = title
+    create.__module__ = build.__module__
+    create.__doc__ = build.__doc__
+    create.__signature__ = signature  # type: ignore[attr-defined]
+    return BACKBONES.register(title)(create)
+
+
+_COMMON = inspect.signature(_common, eval_str=True).parameters
+
+
+def _signature(build: Callable[..., TheseusLayer], fixed: dict[str, Any]) -> inspect.Signature:
+    own = inspect.signature(build, eval_str=True).parameters
+    parameters = {"class_num": own["class_num"]}
+    parameters.update({key: value for key, value in own.items() if key not in fixed})
+    parameters.update({key: value for key, value in _COMMON.items() if key != "class_num"})
+    keyword = [value.replace(kind=inspect.Parameter.KEYWORD_ONLY) for value in parameters.values()]
+    return inspect.Signature(keyword, return_annotation=TheseusLayer)
+
+
+def build_network(node: Any, where: str = "Arch") -> nn.Layer:
+    """Build what a node ``{"name": ..., <options>}`` describes.
+
+    Args:
+        node: the node, plain or OmegaConf.
+        where: its config path, which messages begin with.
+
+    Raises:
+        ConfigError: for an unknown name or option, or a value that does not fit.
+        WeightsError: if pretrained weights cannot be had or do not fit.
+    """
+    name, options = single(node, where)
+    try:
+        make = BACKBONES[name]
+        return make(**_accepted(name, make, options))
+    except (ConfigError, WeightsError) as error:
+        # A network of networks says which of them it is about; the path is then one path.
+        text = str(error)
+        raise type(error)(f"{where}{'.' if text.startswith('models.') else ': '}{text}") from error
+
+
+def _accepted(name: str, make: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(make).parameters
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{name} has no option {key!r}.{hint(key, known)}")
+    lacking = [k for k, p in known.items() if p.default is p.empty and k not in options]
+    if lacking:
+        raise ConfigError(f"{name} needs the option {lacking[0]!r}")
+    return options

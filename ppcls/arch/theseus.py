@@ -1,0 +1,316 @@
+"""A network whose layers can be named, tapped, cut off, frozen and replaced from outside.
+
+A layer descriptor names a layer by the attributes that lead to it: ``blocks[3].conv0``, or dotted
+``blocks.3.conv0``. All that is done with descriptors is done here, once, for every backbone.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from paddle import Tensor, nn
+
+from ppcls.errors import ConfigError, hint
+
+_END = "\0end"  # files the output at which a forward stops; no descriptor is spelt like it
+
+
+class _Store(threading.local):
+    """What one forward of one network has collected; every thread has its own."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.seen: dict[str, Any] = {}
+
+    def __reduce__(self) -> tuple[type[_Store], tuple[()]]:
+        return _Store, ()  # a copied network starts with an empty store
+
+
+class _Stop(Exception):
+    """Ends a forward at the layer of ``stop_after``."""
+
+
+class _Tap:
+    """A forward post hook that keeps a layer's output.
+
+    A class and not a closure, so that the hooks of a copied network fill the copy's store.
+    """
+
+    def __init__(self, store: _Store, key: str) -> None:
+        self.store, self.key = store, key
+
+    def __call__(self, layer: nn.Layer, inputs: Any, output: Any) -> None:
+        if self.store.running:
+            self.store.seen[self.key] = output
+            if self.key == _END:
+                raise _Stop
+
+
+def _collecting(inner: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `forward` that runs `inner` and adds what the taps saw.
+
+    Forward itself is wrapped, not the call around it, because conversion to a static graph and export trace
+    forward alone.
+    """
+
+    def forward(self: TheseusLayer, x: Tensor) -> Any:
+        if self._store.running:  # a subclass calls the forward of its base class
+            return inner(self, x)
+        self._hold_frozen()
+        self._store.running = True
+        try:
+            output = inner(self, x)
+        except _Stop:
+            output = self._store.seen[_END]
+        finally:
+            seen, self._store.seen = self._store.seen, {}
+            self._store.running = False
+        return self._result(output, seen)
+
+    forward.__doc__ = inner.__doc__
+    return forward
+
+
+class TheseusLayer(nn.Layer):
+    """Base class of the networks.
+
+    A subclass defines `forward(x)` of one tensor and returns the logits. It defines its layers in the order
+    in which they run, because :meth:`freeze_befor` and :meth:`stop_after` go by the order of definition.
+
+    Attributes:
+        stages_pattern: descriptors of the layers that end the network's stages, first stage first.
+    """
+
+    stages_pattern: Sequence[str] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__:
+            cls.forward = _collecting(cls.__dict__["forward"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._store = _Store()
+        self._patterns: list[str] = []
+        self._stop: str | None = None
+        self._cut_off: list[str] = []
+        self._frozen_layers: list[nn.Layer] = []
+
+    def train(self) -> None:
+        """Set train mode, except for what :meth:`freeze_befor` froze."""
+        super().train()
+        self._hold_frozen()
+
+    def descriptors(self) -> list[str]:
+        """Return the descriptors of all layers, ``blocks[3].conv0`` and the like, in order of definition."""
+        return [bracketed(path) for path, _ in self.named_sublayers()]
+
+    def update_res(self, return_patterns: str | Sequence[str]) -> list[str]:
+        """Set which layers' outputs a forward returns; an empty list returns the bare logits again.
+
+        With at least one, the output is ``{"logits": ..., "<descriptor as written>": ...}``, all of the same
+        forward. A layer that runs several times gives its last output.
+
+        Returns:
+            the descriptors that are set.
+
+        Raises:
+            ConfigError: if a descriptor names no layer, or one that :meth:`stop_after` has cut off.
+        """
+        patterns = [return_patterns] if isinstance(return_patterns, str) else list(return_patterns)
+        for pattern in patterns:
+            self._find(pattern)
+            self._refuse_cut_off(pattern, self._cut_off)
+        self._patterns = list(dict.fromkeys(patterns))
+        self._attach()
+        return list(self._patterns)
+
+    def stage_patterns(self, return_stages: bool | int | Sequence[int]) -> list[str]:
+        """Return the descriptors of some stages.
+
+        Args:
+            return_stages: True for all stages, the index of one (the first is 0), or a list of indices.
+
+        Raises:
+            ConfigError: if the network has no such stage.
+        """
+        stages = list(self.stages_pattern)
+        if return_stages is False:
+            return []
+        if return_stages is True:
+            if not stages:
+                raise ConfigError(f"{self._title()} has no stages; name layers with return_patterns")
+            return stages
+        wanted = [return_stages] if isinstance(return_stages, int) else return_stages
+        for index in wanted:
+            if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(stages):
+                known = ", ".join(f"{i} ({name})" for i, name in enumerate(stages)) or "none"
+                raise ConfigError(f"{self._title()} has no stage {index!r}; it has {known}")
+        return [stages[index] for index in wanted]
+
+    def stop_after(self, stop_layer_name: str) -> bool:
+        """End the network at a layer: the layer's output, as it is, becomes the network's output.
+
+        A forward ends right after the layer, whatever code follows it. The layers defined after it become
+        `nn.Identity`, so their parameters are the network's no longer.
+
+        Returns:
+            True.
+
+        Raises:
+            ConfigError: if the descriptor names no layer, or a tapped layer would be cut off.
+        """
+        self._find(stop_layer_name)
+        later = _defined_after(self, dotted(stop_layer_name))
+        for pattern in [*self._patterns, stop_layer_name]:
+            self._refuse_cut_off(pattern, [*self._cut_off, *later])
+        for path in later:
+            parent, key, _ = self._find(path)
+            parent.add_sublayer(key, nn.Identity())
+        self._cut_off += [path for path in later if path not in self._cut_off]
+        self._stop = stop_layer_name
+        self._attach()
+        return True
+
+    def freeze_befor(self, layer_name: str) -> bool:
+        """Freeze a layer and all layers before it (the spelling is the public one).
+
+        Their parameters do not train, and they stay in eval mode when the network is in train mode, so that
+        BatchNorm statistics do not move either. Parameters that an enclosing layer holds itself, such as a
+        position embedding, are frozen with them.
+
+        Returns:
+            True.
+
+        Raises:
+            ConfigError: if the descriptor names no layer.
+        """
+        self._find(layer_name)
+        target = dotted(layer_name)
+        later = _defined_after(self, target)
+        for path, layer in self.named_sublayers(include_self=True):
+            if any(_within(path, other) for other in later):
+                continue
+            for parameter in layer.parameters(include_sublayers=False):
+                parameter.stop_gradient = True
+            if not _within(target, path) or path == target:  # an enclosing layer itself still trains
+                self._frozen_layers.append(layer)
+        self._hold_frozen()
+        return True
+
+    def upgrade_sublayer(
+        self, layer_name_pattern: str | Sequence[str], handle_func: Callable[[nn.Layer, str], nn.Layer]
+    ) -> list[str]:
+        """Replace layers by what `handle_func(layer, descriptor)` returns for them.
+
+        Returns:
+            the descriptors of the replaced layers.
+
+        Raises:
+            ConfigError: if a descriptor names no layer, or `handle_func` returns something else than a layer.
+        """
+        names = layer_name_pattern
+        patterns = [names] if isinstance(names, str) else list(names)
+        for pattern in patterns:
+            parent, key, layer = self._find(pattern)
+            new = handle_func(layer, pattern)
+            if not isinstance(new, nn.Layer):
+                raise ConfigError(
+                    f"upgrade_sublayer({pattern!r}): expected a layer, got {type(new).__name__}"
+                )
+            parent.add_sublayer(key, new)
+        self._attach()
+        return patterns
+
+    def _title(self) -> str:
+        return type(self).__name__
+
+    def _find(self, descriptor: str) -> tuple[nn.Layer, str, nn.Layer]:
+        """Return the layer's parent, its key there and the layer itself."""
+        parent: nn.Layer = self
+        done = ""
+        steps = dotted(descriptor).split(".")
+        for step in steps[:-1]:
+            parent = self._child(parent, done, step, descriptor)
+            done = f"{done}.{step}" if done else step
+        return parent, steps[-1], self._child(parent, done, steps[-1], descriptor)
+
+    def _child(self, parent: nn.Layer, path: str, key: str, descriptor: str) -> nn.Layer:
+        children = dict(parent.named_children())
+        if key in children:
+            return children[key]
+        names = [bracketed(f"{path}.{child}" if path else child) for child in children]
+        wrong = bracketed(f"{path}.{key}" if path else key)
+        advice = hint(wrong, names)
+        if not names:
+            advice = f" {bracketed(path)} has no layers inside."
+        elif len(names) > 1 and all(child.isdigit() for child in children):
+            advice = f" It has {names[0]} to {names[-1]}."
+        elif not advice:
+            advice = f" It has {', '.join(names[:12])}."
+        raise ConfigError(f"{self._title()} has no layer {descriptor!r}.{advice}")
+
+    def _refuse_cut_off(self, pattern: str, cut_off: Sequence[str]) -> None:
+        if any(_within(dotted(pattern), path) for path in cut_off):
+            raise ConfigError(
+                f"{self._title()}: {pattern!r} comes after the layer of stop_after, it never runs"
+            )
+
+    def _attach(self) -> None:
+        """Hang exactly the hooks that are due on the layers."""
+        for layer in self.sublayers():
+            # Handles would point at the hooks of the original after a deep copy, so look for the hooks.
+            hooks = layer._forward_post_hooks
+            for key in [
+                k for k, hook in hooks.items() if isinstance(hook, _Tap) and hook.store is self._store
+            ]:
+                del hooks[key]
+        for pattern in self._patterns:
+            self._find(pattern)[2].register_forward_post_hook(_Tap(self._store, pattern))
+        if self._stop is not None:  # last, because no hook after it runs
+            self._find(self._stop)[2].register_forward_post_hook(_Tap(self._store, _END))
+
+    def _result(self, output: Any, seen: dict[str, Any]) -> Any:
+        if not self._patterns:
+            return output
+        missed = [pattern for pattern in self._patterns if pattern not in seen]
+        if missed:
+            raise ConfigError(
+                f"{self._title()}: {missed[0]!r} gives no output, the layer does not run by itself"
+            )
+        return {"logits": output, **{pattern: seen[pattern] for pattern in self._patterns}}
+
+    def _hold_frozen(self) -> None:
+        # Checked at every forward too: Paddle's train() on an enclosing layer sets the flags of all layers
+        # inside without calling their train().
+        for layer in self._frozen_layers:
+            layer.training = False
+
+
+def dotted(descriptor: str) -> str:
+    """Return ``blocks.3.conv0`` for ``blocks[3].conv0``; the index may be quoted."""
+    return re.sub(r"\[\s*[\"']?([^\]\"']*)[\"']?\s*\]", r".\1", descriptor)
+
+
+def bracketed(descriptor: str) -> str:
+    """Return ``blocks[3].conv0`` for ``blocks.3.conv0``."""
+    return re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", descriptor)
+
+
+def _within(path: str, other: str) -> bool:
+    """Tell whether the layer at `path` is the one at `other` or lies inside it; "" is the network."""
+    return not other or path == other or path.startswith(f"{other}.")
+
+
+def _defined_after(network: nn.Layer, path: str) -> list[str]:
+    """Return the paths of the outermost layers that are defined after the layer at `path`."""
+    found: list[str] = []
+    parent, prefix = network, ""
+    for step in path.split("."):
+        names = list(dict(parent.named_children()))
+        found += [prefix + name for name in names[names.index(step) + 1 :]]
+        parent, prefix = dict(parent.named_children())[step], f"{prefix}{step}."
+    return found
