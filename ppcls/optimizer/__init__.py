@@ -90,4 +90,7 @@ def _settings(registry: Registry, node: Any, where: str) -> Any:
     missing = [k for k, p in known.items() if p.default is p.empty and k not in options]
     if missing:
         raise ConfigError(f"{where}: {name} needs {', '.join(missing)}")
-    return factory(**options)
+    try:
+        return factory(**options)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}") from None

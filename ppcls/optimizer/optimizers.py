@@ -27,6 +27,7 @@ from paddle.regularizer import L1Decay, L2Decay, WeightDecayRegularizer
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import OPTIMIZERS
 
+_REGULARIZERS = {"L1": L1Decay, "L2": L2Decay}
 NamedParameters = list[tuple[str, paddle.Tensor]]
 
 
@@ -71,11 +72,31 @@ class OptimizerSettings:
     clip_value: float | None = None
     multi_precision: bool = True
 
+    def __post_init__(self) -> None:
+        for key in ("clip_norm", "clip_value"):
+            value = getattr(self, key)
+            require(value is None or value > 0, key, value, "a number above 0")
+        both = self.clip_norm is not None and self.clip_value is not None
+        require(not both, "clip_value", self.clip_value, "either clip_norm or clip_value, not both")
+        require(
+            self.weight_decay is None or self.weight_decay >= 0,
+            "weight_decay",
+            self.weight_decay,
+            "0 or more",
+        )
+        if self.regularizer is not None:
+            given = dict(self.regularizer)
+            require(self.weight_decay is None, "regularizer", given, "either it or weight_decay, not both")
+            require(set(given) == {"name", "coeff"}, "regularizer", given, "the keys name and coeff")
+            require(given["name"] in _REGULARIZERS, "regularizer.name", given["name"], "L1 or L2")
+            number = isinstance(given["coeff"], int | float) and given["coeff"] >= 0
+            require(number, "regularizer.coeff", given["coeff"], "a number of 0 or more")
+
     def build(self, schedule: LRScheduler, parameters: NamedParameters) -> Optimizer:
         """Return the Paddle optimizer over `parameters`.
 
         Raises:
-            ConfigError: if a setting is out of its range.
+            ConfigError: if a part of `no_weight_decay_name` is in the name of no parameter.
         """
         decay = self._decay()
         for _, parameter in self._exempt(parameters):
@@ -91,26 +112,13 @@ class OptimizerSettings:
         return {"learning_rate": schedule, "parameters": parameters, "grad_clip": self._clip()}
 
     def _decay(self) -> WeightDecayRegularizer | None:
-        if self.regularizer is not None and self.weight_decay is not None:
-            raise ConfigError("Optimizer: give either `regularizer` or `weight_decay`, not both")
         if self.weight_decay is not None:
-            require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
             return L2Decay(float(self.weight_decay))
         if self.regularizer is None:
             return None
-        kinds = {"L1": L1Decay, "L2": L2Decay}
-        options = dict(self.regularizer)
-        kind, coeff = options.pop("name", None), options.pop("coeff", 0.0)
-        require(kind in kinds, "regularizer.name", kind, "L1 or L2")
-        require(not options, "regularizer", self.regularizer, "the keys name and coeff alone")
-        require(isinstance(coeff, int | float) and coeff >= 0, "regularizer.coeff", coeff, "0 or more")
-        return kinds[kind](float(coeff))
+        return _REGULARIZERS[self.regularizer["name"]](float(self.regularizer["coeff"]))
 
     def _clip(self) -> nn.ClipGradByGlobalNorm | nn.ClipGradByValue | None:
-        if self.clip_norm is not None and self.clip_value is not None:
-            raise ConfigError("Optimizer: give either `clip_norm` or `clip_value`, not both")
-        for key, value in (("clip_norm", self.clip_norm), ("clip_value", self.clip_value)):
-            require(value is None or value > 0, key, value, "a number above 0")
         if self.clip_norm is not None:
             return nn.ClipGradByGlobalNorm(float(self.clip_norm))
         return None if self.clip_value is None else nn.ClipGradByValue(float(self.clip_value))
@@ -134,9 +142,9 @@ class OptimizerSettings:
 
 
 def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise ConfigError about ``Optimizer.<key>`` unless `holds`."""
+    """Raise ConfigError about the option `key` unless `holds`."""
     if not holds:
-        raise ConfigError(f"Optimizer.{key}: {value!r}, expected {expected}")
+        raise ConfigError(f"{key}: {value!r}, expected {expected}")
 
 
 @OPTIMIZERS.register()
@@ -160,10 +168,13 @@ class Momentum(OptimizerSettings):
     momentum: float = 0.9
     use_nesterov: bool = False
 
+    def __post_init__(self) -> None:
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to 1, 1 excluded")
+        super().__post_init__()
+
     def _create(
         self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
     ) -> Optimizer:
-        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to 1, 1 excluded")
         return paddle.optimizer.Momentum(
             **self._common(schedule, parameters),
             momentum=self.momentum,
@@ -181,10 +192,13 @@ class _Adaptive(OptimizerSettings):
     beta2: float = 0.999
     epsilon: float = 1e-8
 
-    def _common(self, schedule: LRScheduler, parameters: list[paddle.Tensor]) -> dict[str, Any]:
+    def __post_init__(self) -> None:
         for key, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             require(0 <= value < 1, key, value, "0 to 1, 1 excluded")
         require(self.epsilon > 0, "epsilon", self.epsilon, "a number above 0")
+        super().__post_init__()
+
+    def _common(self, schedule: LRScheduler, parameters: list[paddle.Tensor]) -> dict[str, Any]:
         return super()._common(schedule, parameters) | {
             "beta1": self.beta1,
             "beta2": self.beta2,
@@ -212,9 +226,9 @@ class AdamW(_Adaptive):
     A parameter with a regularizer of its own is not decayed beside it.
     """
 
-    def _decay(self) -> WeightDecayRegularizer | None:
+    def __post_init__(self) -> None:
         require(self.regularizer is None, "regularizer", self.regularizer, "weight_decay instead, for AdamW")
-        return super()._decay()
+        super().__post_init__()
 
     def _create(
         self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
@@ -237,11 +251,15 @@ class RMSProp(OptimizerSettings):
     momentum: float = 0.0
     centered: bool = False
 
+    def __post_init__(self) -> None:
+        require(0 <= self.rho < 1, "rho", self.rho, "0 to 1, 1 excluded")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to 1, 1 excluded")
+        require(self.epsilon > 0, "epsilon", self.epsilon, "a number above 0")
+        super().__post_init__()
+
     def _create(
         self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
     ) -> Optimizer:
-        require(0 <= self.rho < 1, "rho", self.rho, "0 to 1, 1 excluded")
-        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to 1, 1 excluded")
         optimizer = paddle.optimizer.RMSProp(
             **self._common(schedule, parameters),
             rho=self.rho,

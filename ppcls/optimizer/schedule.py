@@ -25,7 +25,6 @@ from ppcls.errors import ConfigError
 from ppcls.registry import SCHEDULES
 
 LOGGER = logging.getLogger("ppcls")
-WHERE = "Optimizer.lr"
 
 
 class ClosedForm(LRScheduler):
@@ -65,6 +64,14 @@ class Schedule:
     by_epoch: bool = False
     step_each_epoch: int | None = None
 
+    def __post_init__(self) -> None:
+        require(self.warmup_epoch >= 0, "warmup_epoch", self.warmup_epoch, "0 or more")
+        whole = not self.by_epoch or float(self.warmup_epoch).is_integer()
+        require(whole, "warmup_epoch", self.warmup_epoch, "a whole number of epochs, because by_epoch is set")
+        start = self.warmup_start_lr
+        if self.warmup_epoch:
+            require(0 <= start <= self.peak(), "warmup_start_lr", start, f"0 to {self.peak()}, its end")
+
     def peak(self) -> float:
         """Return the learning rate at the end of the warm-up."""
         raise NotImplementedError
@@ -79,11 +86,7 @@ class Schedule:
         raise NotImplementedError
 
     def build(self, epochs: int, steps_per_epoch: int) -> LRScheduler:
-        """Return the scheduler for a run of `epochs` times `steps_per_epoch` steps.
-
-        Raises:
-            ConfigError: if a setting is out of its range.
-        """
+        """Return the scheduler for a run of `epochs` times `steps_per_epoch` steps."""
         warmup = self._warmup_epochs(epochs)
         unit = 1 if self.by_epoch else steps_per_epoch
         after = self.curve(unit, epochs - warmup)
@@ -94,28 +97,21 @@ class Schedule:
         return lambda t: after(t - steps) if t >= steps else start + (peak - start) * t / steps
 
     def _warmup_epochs(self, epochs: int) -> float:
-        """Check what concerns the warm-up and return its length in epochs."""
-        require(self.peak() > 0, "learning_rate", self.peak(), "a number above 0")
-        require(self.warmup_epoch >= 0, "warmup_epoch", self.warmup_epoch, "0 or more")
-        whole = not self.by_epoch or float(self.warmup_epoch).is_integer()
-        require(whole, "warmup_epoch", self.warmup_epoch, "a whole number of epochs, because by_epoch is set")
-        start = self.warmup_start_lr
-        if self.warmup_epoch:
-            require(0 <= start <= self.peak(), "warmup_start_lr", start, f"0 to {self.peak()}, its end")
-        elif start:
-            LOGGER.warning("%s.warmup_start_lr: %s has no effect: warmup_epoch is 0", WHERE, start)
         if self.warmup_epoch > epochs:
             LOGGER.warning(
-                "%s.warmup_epoch: %s is longer than the run (Global.epochs: %s): all of it is warm-up",
-                WHERE, self.warmup_epoch, epochs,
-            )  # fmt: skip
+                "Optimizer.lr.warmup_epoch: %s exceeds the run (Global.epochs: %s): all of it is warm-up",
+                self.warmup_epoch,
+                epochs,
+            )
+        if self.warmup_start_lr and not self.warmup_epoch:
+            LOGGER.warning("Optimizer.lr.warmup_start_lr: no effect, because warmup_epoch is 0")
         return min(self.warmup_epoch, epochs)
 
 
 def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise ConfigError about ``Optimizer.lr.<key>`` unless `holds`."""
+    """Raise ConfigError about the option `key` unless `holds`."""
     if not holds:
-        raise ConfigError(f"{WHERE}.{key}: {value!r}, expected {expected}")
+        raise ConfigError(f"{key}: {value!r}, expected {expected}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +119,10 @@ class _WithRate(Schedule):
     """A schedule that starts from one learning rate."""
 
     learning_rate: float
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate >= 0, "learning_rate", self.learning_rate, "0 or more")
+        super().__post_init__()
 
     def peak(self) -> float:
         return self.learning_rate
@@ -146,10 +146,13 @@ class Linear(_WithRate):
     end_lr: float = 0.0
     power: float = 1.0
 
-    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
-        """Return the polynomial decay over all steps after the warm-up."""
+    def __post_init__(self) -> None:
         require(self.end_lr >= 0, "end_lr", self.end_lr, "0 or more")
         require(self.power > 0, "power", self.power, "a number above 0")
+        super().__post_init__()
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the polynomial decay over all steps after the warm-up."""
         drop, left = self.learning_rate - self.end_lr, _left(unit, epochs)
         return lambda t: self.end_lr + drop * left(t) ** self.power
 
@@ -161,9 +164,12 @@ class Cosine(_WithRate):
 
     eta_min: float = 0.0
 
+    def __post_init__(self) -> None:
+        require(self.eta_min >= 0, "eta_min", self.eta_min, "0 or more")
+        super().__post_init__()
+
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
         """Return the cosine over all steps after the warm-up."""
-        require(self.eta_min >= 0, "eta_min", self.eta_min, "0 or more")
         drop, left = self.learning_rate - self.eta_min, _left(unit, epochs)
         return lambda t: self.eta_min + drop * (1 - math.cos(math.pi * left(t))) / 2
 
@@ -182,10 +188,13 @@ class Step(_WithRate):
     step_size: int
     gamma: float = 0.1
 
-    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
-        """Return the stairs."""
+    def __post_init__(self) -> None:
         require(self.step_size > 0, "step_size", self.step_size, "1 or more epochs")
         require(0 < self.gamma <= 1, "gamma", self.gamma, "a factor above 0, at most 1")
+        super().__post_init__()
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the stairs."""
         return lambda t: self.learning_rate * self.gamma ** (t // (self.step_size * unit))
 
 
@@ -197,10 +206,13 @@ class MultiStepDecay(_WithRate):
     milestones: list[int]
     gamma: float = 0.1
 
-    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
-        """Return the stairs."""
+    def __post_init__(self) -> None:
         _require_rising("milestones", self.milestones)
         require(0 < self.gamma <= 1, "gamma", self.gamma, "a factor above 0, at most 1")
+        super().__post_init__()
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the stairs."""
         return lambda t: self.learning_rate * self.gamma ** sum(t >= m * unit for m in self.milestones)
 
 
@@ -217,20 +229,22 @@ class Piecewise(Schedule):
     values: list[float]
     learning_rate: float | None = None
 
-    def peak(self) -> float:
-        """Return the first value."""
-        return self.values[0] if self.values else 0.0
-
-    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
-        """Return the stairs."""
+    def __post_init__(self) -> None:
         _require_rising("decay_epochs", self.decay_epochs)
         expected = f"{len(self.decay_epochs) + 1} values, one more than decay_epochs"
         require(len(self.values) == len(self.decay_epochs) + 1, "values", self.values, expected)
         require(min(self.values) >= 0, "values", self.values, "numbers of 0 or more")
         rate, first = self.learning_rate, self.values[0]
-        require(
-            rate in (None, first), "learning_rate", rate, f"nothing: the rates are in `values` ({first}, ...)"
-        )
+        advice = f"nothing here, the rates are in `values` ({first}, ...)"
+        require(rate in (None, first), "learning_rate", rate, advice)
+        super().__post_init__()
+
+    def peak(self) -> float:
+        """Return the first value."""
+        return self.values[0]
+
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the stairs."""
         return lambda t: self.values[sum(t >= e * unit for e in self.decay_epochs)]
 
 
@@ -264,12 +278,15 @@ class ReduceOnPlateau(_WithRate):
     min_lr: float = 0.0
     epsilon: float = 1e-8
 
-    def build(self, epochs: int, steps_per_epoch: int) -> LRScheduler:
-        """Return the scheduler; see :meth:`Schedule.build`."""
+    def __post_init__(self) -> None:
         require(0 < self.factor < 1, "factor", self.factor, "a factor between 0 and 1")
         require(self.mode in ("min", "max"), "mode", self.mode, "min or max")
         require(self.threshold_mode in ("rel", "abs"), "threshold_mode", self.threshold_mode, "rel or abs")
         require(self.patience >= 0, "patience", self.patience, "0 or more")
+        super().__post_init__()
+
+    def build(self, epochs: int, steps_per_epoch: int) -> LRScheduler:
+        """Return the scheduler; see :meth:`Schedule.build`."""
         warmup = self._warmup_epochs(epochs)
         return Plateau(self, round(warmup * (1 if self.by_epoch else steps_per_epoch)))
 

@@ -155,7 +155,7 @@ def test_warmup_longer_than_the_run_fills_it_and_says_so(caplog):
         ({"name": "Piecewise", "decay_epochs": [3], "values": [0.1]}, "2 values"),
         ({"name": "Piecewise", "decay_epochs": [3, 3], "values": [0.1, 0.2, 0.3]}, "rising"),
         ({"name": "Piecewise", "decay_epochs": [3], "values": [0.1, 0.01], "learning_rate": 0.2}, "values"),
-        ({"name": "Piecewise", "decay_epochs": [], "values": []}, "learning_rate"),
+        ({"name": "Piecewise", "decay_epochs": [], "values": []}, "1 values"),
         ({"name": "ReduceOnPlateau", "learning_rate": 0.1, "factor": 1.5}, "factor"),
         ({"name": "ReduceOnPlateau", "learning_rate": 0.1, "mode": "most"}, "mode"),
         (0.1, "expected a name"),
