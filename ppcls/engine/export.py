@@ -1,0 +1,247 @@
+"""Write a network for deployment, then run what was written against the network in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import paddle
+import yaml
+from paddle import nn
+from paddle.nn import functional as F
+from paddle.pir_utils import DygraphOldIrGuard
+
+from ppcls.config import plain
+from ppcls.data.labels import find_label_file
+from ppcls.deploy.runtime import PARAMS, Program
+from ppcls.errors import ConfigError, TrainingError
+from ppcls.weights import sync_folder
+
+LOGGER = logging.getLogger("ppcls.export")
+TOLERANCE = 1e-4
+
+# Program of each format and the files that go with it. Both formats read the same parameters file.
+_FILES = {
+    "paddle": ("inference.json", PARAMS),
+    "legacy": ("inference.pdmodel", PARAMS, f"{PARAMS}.info"),
+}
+# Parameters first and programs last: whoever finds a program finds its parameters too.
+_ORDER = (PARAMS, f"{PARAMS}.info", "inference.yml", "inference.pdmodel", "inference.json")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written and how exactly it repeats the network.
+
+    Attributes:
+        folder: where the files are.
+        files: their names.
+        differences: largest absolute difference of an output, by program and way of running it.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    differences: Mapping[str, float]
+
+    def __str__(self) -> str:
+        checks = ", ".join(f"{name} {value:.1e}" for name, value in self.differences.items())
+        return f"exported {', '.join(self.files)} to {self.folder}; largest difference from memory: {checks}"
+
+
+class _Deployed(nn.Layer):
+    """The network as it is deployed: one output, [N, classes]."""
+
+    def __init__(self, net: nn.Layer, softmax: bool) -> None:
+        super().__init__()
+        self.net = net
+        self.softmax = softmax
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        out = self.net(x)
+        logits = out["logits"] if isinstance(out, dict) else out
+        return F.softmax(logits, axis=-1) if self.softmax else logits
+
+
+def export_network(
+    net: nn.Layer,
+    out_dir: str | os.PathLike[str],
+    image_shape: tuple[int, ...],
+    *,
+    formats: Literal["paddle", "legacy", "both"] = "paddle",
+    softmax: bool = True,
+    sample: np.ndarray | None = None,
+    inference_yml: Mapping[str, Any] | None = None,
+) -> ExportReport:
+    """Write `net` to `out_dir` in eval mode, check the files, and only then let them replace older ones.
+
+    Args:
+        net: one network with weights, not a teacher and student; features it returns are left out. Its
+            train and eval modes are as before afterwards.
+        out_dir: folder; files of an earlier export in it are replaced, others stay.
+        image_shape: [C, H, W] of one input; the number of images stays open.
+        formats: ``paddle`` (Paddle 3: inference.json), ``legacy`` (inference.pdmodel) or ``both``, which
+            share one inference.pdiparams.
+        softmax: end with probabilities instead of logits.
+        sample: images to check with, [N, C, H, W], transformed; random numbers if None.
+        inference_yml: what a deployed network must know (Global, PreProcess, PostProcess); the file of class
+            names it mentions is copied beside it.
+
+    Raises:
+        ConfigError: if the network cannot be exported in this form.
+        TrainingError: if a written program disagrees with the network by more than 1e-4.
+    """
+    if formats not in ("paddle", "legacy", "both"):
+        raise ConfigError(f"Global.export_format: {formats!r}; expected paddle, legacy or both")
+    chosen = list(_FILES) if formats == "both" else [formats]
+    target = Path(out_dir)
+    if sample is None:
+        sample = np.random.default_rng(0).standard_normal((2, *image_shape)).astype(np.float32)
+    with _new_folder(target) as folder, _eval_mode(net):
+        deployed = _Deployed(net, softmax)
+        deployed.eval()
+        expected = _run_in_memory(net, deployed, sample)
+        for name in chosen:
+            _write_program(deployed, image_shape, name, folder)
+        differences = _check(folder, [_FILES[name][0] for name in chosen], sample, expected)
+        extra = _write_description(folder, inference_yml or {}, image_shape, softmax)
+        names = [name for name in (*extra, *_ORDER) if (folder / name).is_file()]
+        _move(folder, target, names)
+    report = ExportReport(target, tuple(names), differences)
+    LOGGER.info("%s", report)
+    return report
+
+
+@contextlib.contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside `target` that is gone afterwards, whatever happens."""
+    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        raise ConfigError(f"cannot write to {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _eval_mode(net: nn.Layer) -> Iterator[None]:
+    """Set eval mode, and give every layer its own mode back."""
+    layers = net.sublayers(include_self=True)
+    modes = [layer.training for layer in layers]
+    net.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
+
+
+def _run_in_memory(net: nn.Layer, deployed: nn.Layer, sample: np.ndarray) -> np.ndarray:
+    with paddle.no_grad():
+        out = net(paddle.to_tensor(sample))
+        if isinstance(out, dict) and "logits" not in out:
+            raise ConfigError(
+                f"export writes one network, and this one returns {', '.join(out)}; "
+                "name one with -o Arch.infer_model_name=..."
+            )
+        return deployed(paddle.to_tensor(sample)).numpy()
+
+
+def _write_program(deployed: nn.Layer, image_shape: tuple[int, ...], name: str, folder: Path) -> None:
+    """Trace `deployed` and save it in format `name`; refuse two formats that need different parameters."""
+    part = folder / name
+    spec = [paddle.static.InputSpec([None, *image_shape], "float32", name="x")]
+    with DygraphOldIrGuard() if name == "legacy" else contextlib.nullcontext():
+        inner = _Deployed(deployed.net, deployed.softmax)
+        inner.eval()
+        try:
+            static = paddle.jit.to_static(inner, input_spec=spec, full_graph=True)
+            paddle.jit.save(static, str(part / "inference"))
+        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise ConfigError(_why_not(name, error)) from error
+    for file in _FILES[name]:
+        made, place = part / file, folder / file
+        # Parameters are stored by position, so one file serves two programs only if it is the same file.
+        if place.exists() and place.read_bytes() != made.read_bytes():
+            raise ConfigError(
+                "Global.export_format: both: this network's two formats order their parameters differently; "
+                "export them one after the other into two folders"
+            )
+        os.replace(made, place)
+    shutil.rmtree(part)
+
+
+def _why_not(name: str, error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    reason = text[-1].strip() if text else type(error).__name__
+    if name == "legacy" and "must be Value" in str(error):
+        return (
+            "Global.export_format: the network calls a function that Paddle 3 cannot write in the legacy "
+            f"format ({reason}); use an operator or layer in its place, or export_format: paddle"
+        )
+    return f"this network cannot be traced for export ({name}): {reason}"
+
+
+def _check(folder: Path, programs: list[str], sample: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """Run each program on the batch and on its first image alone, exactly and as it runs by default."""
+    differences = {}
+    tolerance = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    for program in programs:
+        for mkldnn in (False, True):
+            title = f"{program} with oneDNN" if mkldnn else program
+            run: Callable[[np.ndarray], np.ndarray] = Program(folder / program, mkldnn=mkldnn)
+            both = [(run(sample), expected), (run(sample[:1]), expected[:1])]
+            worst = max(float(np.abs(got - want).max()) for got, want in both)
+            if not worst <= tolerance:  # also false for NaN
+                raise TrainingError(
+                    f"export: {title} differs from the network in memory by {worst:.3g} "
+                    f"(limit {tolerance:.1g}); nothing was written"
+                )
+            differences[title] = worst
+    return differences
+
+
+def _write_description(
+    folder: Path, description: Mapping[str, Any], image_shape: tuple[int, ...], softmax: bool
+) -> list[str]:
+    """Write inference.yml and copy the file of class names it mentions; return the latter's name."""
+    content = plain(description)
+    content["Global"] = {
+        **content.get("Global", {}),
+        "image_shape": list(image_shape),
+        "softmax": softmax,
+        "params_size": (folder / PARAMS).stat().st_size,
+    }
+    copied = []
+    post = dict(content.get("PostProcess") or {})
+    if post:
+        labels = post.get("class_id_map_file")
+        if labels:
+            source = find_label_file(labels)
+            post["class_id_map_file"] = source.name
+            shutil.copyfile(source, folder / source.name)
+            copied.append(source.name)
+        name = post.pop("name", "Topk")
+        content["PostProcess"] = {"main_indicator": name, name: post}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (folder / "inference.yml").write_text(text, encoding="utf-8")
+    return copied
+
+
+def _move(folder: Path, target: Path, names: list[str]) -> None:
+    """Put the new files into `target`, where at no moment a program lies beside foreign parameters."""
+    target.mkdir(parents=True, exist_ok=True)
+    for stale in reversed(_ORDER):
+        (target / stale).unlink(missing_ok=True)
+    for name in names:
+        os.replace(folder / name, target / name)
+    sync_folder(target)
