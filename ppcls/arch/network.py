@@ -63,6 +63,7 @@ def register_network(
             raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
         given = {key: options.pop(key) for key in list(options) if key in _COMMON and key != "class_num"}
         network = build(**fixed, **options)
+        network.registered_name = title
         load_pretrained(network, title, given.get("pretrained"), given.get("use_ssld", False), where=title)
         if given.get("freeze_befor"):
             network.freeze_befor(given["freeze_befor"])

@@ -82,6 +82,7 @@ class TheseusLayer(nn.Layer):
 
     Attributes:
         stages_pattern: descriptors of the layers that end the network's stages, first stage first.
+        registered_name: the name the network was built by.
     """
 
     stages_pattern: Sequence[str] = ()
@@ -93,6 +94,7 @@ class TheseusLayer(nn.Layer):
 
     def __init__(self) -> None:
         super().__init__()
+        self.registered_name = type(self).__name__
         self._store = _Store()
         self._patterns: list[str] = []
         self._stop: str | None = None
@@ -142,13 +144,13 @@ class TheseusLayer(nn.Layer):
             return []
         if return_stages is True:
             if not stages:
-                raise ConfigError(f"{self._title()} has no stages; name layers with return_patterns")
+                raise ConfigError(f"{self.registered_name} has no stages; name layers with return_patterns")
             return stages
         wanted = [return_stages] if isinstance(return_stages, int) else return_stages
         for index in wanted:
             if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(stages):
                 known = ", ".join(f"{i} ({name})" for i, name in enumerate(stages)) or "none"
-                raise ConfigError(f"{self._title()} has no stage {index!r}; it has {known}")
+                raise ConfigError(f"{self.registered_name} has no stage {index!r}; it has {known}")
         return [stages[index] for index in wanted]
 
     def stop_after(self, stop_layer_name: str) -> bool:
@@ -225,9 +227,6 @@ class TheseusLayer(nn.Layer):
         self._attach()
         return patterns
 
-    def _title(self) -> str:
-        return type(self).__name__
-
     def _find(self, descriptor: str) -> tuple[nn.Layer, str, nn.Layer]:
         """Return the layer's parent, its key there and the layer itself."""
         parent: nn.Layer = self
@@ -251,12 +250,12 @@ class TheseusLayer(nn.Layer):
             advice = f" It has {names[0]} to {names[-1]}."
         elif not advice:
             advice = f" It has {', '.join(names[:12])}."
-        raise ConfigError(f"{self._title()} has no layer {descriptor!r}.{advice}")
+        raise ConfigError(f"{self.registered_name} has no layer {descriptor!r}.{advice}")
 
     def _refuse_cut_off(self, pattern: str, cut_off: Sequence[str]) -> None:
         if any(_within(dotted(pattern), path) for path in cut_off):
             raise ConfigError(
-                f"{self._title()}: {pattern!r} comes after the layer of stop_after, it never runs"
+                f"{self.registered_name}: {pattern!r} comes after the layer of stop_after, it never runs"
             )
 
     def _attach(self) -> None:
@@ -279,7 +278,7 @@ class TheseusLayer(nn.Layer):
         missed = [pattern for pattern in self._patterns if pattern not in seen]
         if missed:
             raise ConfigError(
-                f"{self._title()}: {missed[0]!r} gives no output, the layer does not run by itself"
+                f"{self.registered_name}: {missed[0]!r} gives no output, the layer does not run by itself"
             )
         return {"logits": output, **{pattern: seen[pattern] for pattern in self._patterns}}
 

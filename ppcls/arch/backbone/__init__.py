@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_families = [importlib.import_module(f"{__name__}.{family}") for family in ("pplcnet", "resnet")]
+_families = [
+    importlib.import_module(f"{__name__}.{family}")
+    for family in ("cifar_resnet", "pplcnet", "resnet", "wide_resnet")
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -99,3 +99,8 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     """Round a scaled channel count to a multiple of `divisor`, never below 90 % of it."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return a channel count times a width, rounded, at least 1."""
+    return max(1, round(channels * width))
