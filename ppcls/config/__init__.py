@@ -7,17 +7,44 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from ppcls.config.check import check_recipe
 from ppcls.config.loading import find_recipe, override, read, resolve
 from ppcls.config.nodes import plain, single
+from ppcls.config.report import Report
+from ppcls.config.schema import REQUIRED
+from ppcls.errors import ConfigError, hint
 
 __all__ = ["load_config", "plain", "single"]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "train") -> DictConfig:
-    """Read a YAML file, apply overrides, fill in defaults and check everything."""
+    """Read a YAML file, apply overrides, fill in defaults and check everything.
+
+    Args:
+        path: a file, or the name of a packaged recipe such as ``ImageNet/ResNet/ResNet18.yaml``.
+        overrides: texts of the form ``key.sub.0.sub=value``; the value is read as YAML.
+        mode: ``train``, ``eval``, ``infer`` or ``export``: decides which sections must be there.
+
+    Returns:
+        The read-only configuration: every section with every key, interpolations resolved, named nodes in
+        the spelling their builders read.
+
+    Raises:
+        ConfigError: if the file cannot be read, or with all mistakes at once, each with its config path.
+    """
+    if mode not in REQUIRED:
+        raise ConfigError(
+            f"unknown mode {mode!r}, expected one of {', '.join(REQUIRED)}.{hint(mode, REQUIRED)}"
+        )
     tree = read(find_recipe(path))
+    report = Report()
     for text in overrides:
-        override(tree, text)
-    config = OmegaConf.create(resolve(tree))
+        try:
+            override(tree, text)
+        except ConfigError as error:
+            report.error(f"-o {text}", str(error))
+    recipe = check_recipe(resolve(tree), mode, report)
+    report.finish(str(path))
+    config = OmegaConf.create(recipe)
     OmegaConf.set_readonly(config, True)
     return config

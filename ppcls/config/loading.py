@@ -112,8 +112,8 @@ def _parse(path: Path) -> dict[str, Any]:
         config = OmegaConf.load(io.StringIO(text))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{line}: {_problem(error)}") from None
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{place}: {_problem(error)}") from None
     except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
     tree = OmegaConf.to_container(config, resolve=False)

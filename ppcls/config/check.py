@@ -1,0 +1,66 @@
+"""All checks of a recipe: sections, named nodes, what the mode needs, and what must fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ppcls.config.networks import check_networks
+from ppcls.config.nodes import show
+from ppcls.config.relations import check_relations
+from ppcls.config.report import Report
+from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
+from ppcls.config.sections import check_section
+
+
+def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, Any]:
+    """Check a whole recipe.
+
+    Args:
+        tree: the file with its bases and overrides, interpolations resolved.
+        mode: ``train``, ``eval``, ``infer`` or ``export``: decides which sections must be there.
+        report: receives all mistakes and warnings.
+
+    Returns:
+        The recipe with every section and key, defaults filled in.
+    """
+    tree = _with_infer_model_name(tree, report)
+    amp = tree.get("AMP")
+    if isinstance(amp, dict) and "use_amp" not in amp:
+        # As in PaddleClas, the section itself switches mixed precision on.
+        tree = {**tree, "AMP": {"use_amp": True, **amp}}
+    recipe = check_section(Recipe, tree, "", report)
+    _check_required(tree, recipe, mode, report)
+    networks = check_networks(recipe["Arch"], report)
+    if networks is not None:
+        check_relations(recipe, networks, mode, report)
+    return recipe
+
+
+def _with_infer_model_name(tree: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Move ``Global.infer_model_name``, which the tutorial also names, to where networks are described."""
+    section, arch = tree.get("Global"), tree.get("Arch")
+    if not isinstance(section, dict) or section.get("infer_model_name") is None or not isinstance(arch, dict):
+        return tree
+    name = section["infer_model_name"]
+    if "models" not in arch:
+        report.error("Global.infer_model_name", f"{show(name)}, but Arch is a single network; leave it out")
+        return tree
+    return {**tree, "Arch": {**arch, "infer_model_name": name}}
+
+
+def _check_required(tree: Mapping[str, Any], recipe: Mapping[str, Any], mode: str, report: Report) -> None:
+    wanted = REQUIRED[mode]
+    if mode == "train" and recipe["Global"]["eval_during_train"]:
+        wanted += REQUIRED_WITH_EVAL
+    for path in wanted:
+        node: Any = tree
+        for step in path.split("."):
+            node = node.get(step) if isinstance(node, Mapping) else None
+        if node is None or node in ([], {}):
+            why = (
+                " while Global.eval_during_train is true"
+                if path in REQUIRED_WITH_EVAL and mode == "train"
+                else ""
+            )
+            report.error(path, f"missing; {mode} needs it{why}")

@@ -1,0 +1,167 @@
+"""Checking named nodes: which registry a node belongs to, its signature, and the nodes inside it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ppcls.config.nodes import show, split
+from ppcls.config.report import Report, join
+from ppcls.config.signature import Factory, bind, parameters_of
+from ppcls.errors import ConfigError, PpclsError, hint
+from ppcls.registry import (
+    BACKBONES,
+    BATCH_OPS,
+    DATASETS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    POSTPROCESSES,
+    SAMPLERS,
+    SCHEDULES,
+    TRANSFORMS,
+    Registry,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How nodes of one kind are written and checked.
+
+    Attributes:
+        registry: knows the names.
+        keyed: its builder reads ``{"Name": {...}}``; otherwise ``{"name": "Name", ...}``.
+        extra: options the builder reads itself, and their types.
+        supplied: parameters the builder passes itself, so a YAML may not.
+        nested: options that hold named nodes: their kind, and whether they hold a list.
+        default_name: the name of a node that gives none.
+        try_out: constructing it is cheap and touches neither data nor weights, so its own checks run too.
+    """
+
+    registry: Registry
+    keyed: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    supplied: frozenset[str] = frozenset()
+    nested: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
+    default_name: str | None = None
+    try_out: bool = False
+
+
+_TRANSFORM_LISTS = {"transform_ops": ("transform", True), "transforms": ("transform", True)}
+
+KINDS: dict[str, Kind] = {
+    "network": Kind(BACKBONES),
+    "loss": Kind(LOSSES, keyed=True, extra={"weight": float | dict[str, Any]}, try_out=True),
+    "metric": Kind(METRICS, keyed=True, try_out=True),
+    "transform": Kind(TRANSFORMS, keyed=True, nested=_TRANSFORM_LISTS, try_out=True),
+    "batch_op": Kind(BATCH_OPS, keyed=True, try_out=True),
+    "dataset": Kind(
+        DATASETS,
+        supplied=frozenset({"class_num", "mode"}),
+        nested={**_TRANSFORM_LISTS, "batch_transform_ops": ("batch_op", True)},
+    ),
+    "sampler": Kind(SAMPLERS, supplied=frozenset({"dataset", "length", "seed", "rank", "world_size"})),
+    "postprocess": Kind(POSTPROCESSES),
+    "optimizer": Kind(OPTIMIZERS, nested={"lr": ("schedule", False)}, try_out=True),
+    "schedule": Kind(SCHEDULES, default_name="ConstLR", try_out=True),
+}
+
+
+def check_nodes(kind: str, value: Any, path: str, report: Report) -> Any:
+    """Check a list of nodes; return it with every node in the spelling its builder reads."""
+    if not isinstance(value, list):
+        report.error(path, f"expected a list of {KINDS[kind].registry.kind}s, got {show(value)}")
+        return value
+    return [check_node(kind, node, join(path, index), report) for index, node in enumerate(value)]
+
+
+def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
+    """Check one named node and the nodes inside it; return it in the spelling its builder reads.
+
+    Mistakes go to `report`; a node that cannot be read comes back as it is.
+    """
+    rules = KINDS[kind]
+    if rules.default_name and isinstance(value, dict) and "learning_rate" in value:
+        value = {"name": rules.default_name, **value}
+    try:
+        name, options = split(value)
+    except ConfigError as error:
+        report.error(path, str(error))
+        return value
+    inside = path if isinstance(value.get("name"), str) else join(path, name)
+    if kind == "network" and "models" in options:
+        options["models"] = _check_models(options["models"], join(inside, "models"), report)
+    for option, (inner, many) in rules.nested.items():
+        if options.get(option) is not None:
+            check = check_nodes if many else check_node
+            options[option] = check(inner, options[option], join(inside, option), report)
+    if name not in rules.registry:
+        where = join(path, "name") if inside == path else path
+        report.error(
+            where, f"unknown {rules.registry.kind} {name!r}.{hint(name, rules.registry)}".rstrip(".")
+        )
+    else:
+        options = _bind(kind, name, options, (path, inside), report)
+    return {name: options} if rules.keyed else {"name": name, **options}
+
+
+def _check_models(value: Any, path: str, report: Report) -> Any:
+    """Check the list of named sub-networks of a DistillationModel or AttentionModel."""
+    if not isinstance(value, list):
+        report.error(path, f"expected a list such as [{{Teacher: {{name: ...}}}}, ...], got {show(value)}")
+        return value
+    checked = []
+    for index, entry in enumerate(value):
+        here = join(path, index)
+        try:
+            name, node = split(entry)
+        except ConfigError as error:
+            report.error(here, str(error))
+            continue
+        if "name" in entry:
+            report.error(
+                here, f"a sub-network needs a name of its own: write 'Student: {{name: {name}, ...}}'"
+            )
+            continue
+        checked.append({name: check_node("network", node, join(here, name), report)})
+    return checked
+
+
+def _bind(
+    kind: str, name: str, options: dict[str, Any], paths: tuple[str, str], report: Report
+) -> dict[str, Any]:
+    rules, before = KINDS[kind], len(report.mistakes)
+    factory = rules.registry[name]
+    if getattr(factory, "is_pair_loss", False):
+        report.error(
+            paths[0], f"{name} compares two tensors; use DistillationPairLoss with base_loss_name: {name}"
+        )
+        return options
+    try:
+        signature = signature_of(factory, options)
+    except PpclsError as error:
+        report.error(paths[0], str(error))
+        return options
+    bound = bind(name, signature, options, paths, report, extra=rules.extra, supplied=rules.supplied)
+    if rules.try_out and len(report.mistakes) == before:
+        _try_out(factory, {k: v for k, v in bound.items() if k not in rules.extra}, paths[0], report)
+    return bound
+
+
+def signature_of(factory: Factory, options: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters a node may set; a component whose options depend on the others says so itself."""
+    describe = getattr(factory, "signature_for", None)
+    return parameters_of(factory, describe(dict(options)) if describe else None)
+
+
+def _try_out(factory: Factory, options: dict[str, Any], path: str, report: Report) -> None:
+    """Construct the component, for the checks of values that it makes itself."""
+    paddle = importlib.import_module("paddle")
+    try:
+        with paddle.LazyGuard():
+            factory(**options)
+    except PpclsError as error:
+        report.error(path, str(error))

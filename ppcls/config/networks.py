@@ -1,0 +1,220 @@
+"""What the section ``Arch`` describes: names, outputs and frozen parts of each network, without weights."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ppcls.config.nodes import show
+from ppcls.config.report import Report, join
+from ppcls.config.signature import parameters_of
+from ppcls.errors import PpclsError, hint
+from ppcls.registry import BACKBONES
+
+# Options that look at layers; each is tried by itself, so that a mistake is reported where it stands.
+_LAYER_OPTIONS = ("return_patterns", "return_stages", "freeze_befor", "stop_after")
+
+
+@dataclass
+class Network:
+    """One network of a recipe.
+
+    Attributes:
+        path: its config path.
+        title: its registered name.
+        frozen: no parameter of it trains.
+        outputs: keys of what it returns; None if that is not known.
+        class_num: number of classes; None if that is not known.
+        taps: config path of each entry of ``return_patterns``.
+        used: keys that networks later in a chain read from it.
+    """
+
+    path: str
+    title: str
+    frozen: bool = False
+    outputs: set[str] | None = None
+    class_num: int | None = None
+    taps: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Networks:
+    """All networks of a recipe by name; a plain network is the one named ``""``.
+
+    Attributes:
+        main: the network that is evaluated, inferred with and exported.
+        title: registered name of what ``Arch`` names.
+    """
+
+    title: str
+    members: dict[str, Network]
+    main: str
+
+    @property
+    def several(self) -> bool:
+        """Tell whether Arch is made of named sub-networks."""
+        return "" not in self.members
+
+
+def check_networks(arch: Any, report: Report) -> Networks | None:
+    """Look into the networks of ``Arch``, checked before by name and signature.
+
+    Networks are built without parameters, so this takes milliseconds and touches no weights.
+
+    Returns:
+        The networks, or None if the section is missing or cannot be read.
+    """
+    if not isinstance(arch, dict) or "name" not in arch:
+        return None
+    title = arch["name"]
+    if not isinstance(arch.get("models"), list):
+        return Networks(title, {"": _leaf(arch, "Arch", False, None, report)}, "")
+    before = len(report.mistakes)
+    members = _members(arch, "Arch", False, None, report)
+    if not members:
+        report.error("Arch.models", f"{title} needs at least one network")
+        return None
+    main = arch.get("infer_model_name")
+    if main is not None and main not in members:
+        text = f"no network {show(main)} in Arch.models ({', '.join(members)}).{hint(main, members)}"
+        report.error("Arch.infer_model_name", text.rstrip("."))
+        main = None
+    if main is None:
+        training = [name for name, network in members.items() if not network.frozen]
+        main = "Student" if "Student" in members else (training or list(members))[-1]
+    _check_class_counts(arch, members, report)
+    if len(report.mistakes) == before and not report.mistakes_below("Arch"):
+        _build(title, arch, "Arch", report)
+    return Networks(title, members, main)
+
+
+def _members(
+    node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, report: Report
+) -> dict[str, Network]:
+    entries = [next(iter(entry.items())) for entry in node["models"] if isinstance(entry, dict) and entry]
+    for name, count in Counter(name for name, _ in entries).items():
+        if count > 1:
+            report.error(join(path, "models"), f"{count} networks are named {name!r}; names must differ")
+    freeze = _flags(node, "freeze_params_list", len(entries), path, report)
+    pretrained = _flags(node, "pretrained_list", len(entries), path, report)
+    class_num = node.get("class_num") or class_num
+    members = {}
+    for index, (name, inner) in enumerate(entries):
+        here = join(path, "models", index, name)
+        if not isinstance(inner, dict) or "name" not in inner:
+            continue
+        own = inner.get("pretrained")
+        if own and pretrained[index] and own != pretrained[index]:
+            text = f"{own!r}, but {join(path, 'pretrained_list', index)} is {pretrained[index]!r}; give one"
+            report.error(join(here, "pretrained"), text)
+        members[str(name)] = _network(inner, here, frozen or freeze[index] is True, class_num, report)
+    return members
+
+
+def _flags(node: Mapping[str, Any], option: str, count: int, path: str, report: Report) -> list[Any]:
+    flags = node.get(option)
+    if not isinstance(flags, list):
+        return [None] * count
+    if len(flags) != count:
+        report.error(
+            join(path, option), f"{len(flags)} entries for {count} networks in {join(path, 'models')}"
+        )
+    return [*flags, *[None] * count][:count]
+
+
+def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, report: Report) -> Network:
+    if not isinstance(node.get("models"), list):
+        return _leaf(node, path, frozen, class_num, report)
+    chain = list(_members(node, path, frozen, class_num, report).values())
+    whole = Network(path, node["name"], bool(chain) and all(part.frozen for part in chain), set())
+    for part in chain:
+        whole.outputs = (
+            None if whole.outputs is None or part.outputs is None else whole.outputs | part.outputs
+        )
+        whole.taps |= part.taps
+        whole.used |= part.used
+        whole.class_num = whole.class_num or part.class_num
+    return whole
+
+
+def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, report: Report) -> Network:
+    title = node["name"]
+    network = Network(path, title, frozen)
+    patterns = node.get("return_patterns") or []
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    network.taps = {str(pattern): join(path, "return_patterns", i) for i, pattern in enumerate(patterns)}
+    network.used = {str(key) for key in node.get("keys") or []}
+    if title not in BACKBONES:
+        return network
+    signature = parameters_of(BACKBONES[title])
+    if "class_num" in signature:
+        count = node.get("class_num") or class_num or signature["class_num"].default
+        network.class_num = count if isinstance(count, int) else None
+    if report.mistakes_below(path):
+        return network  # the options are wrong already: building would only repeat it
+    network.outputs = _look_inside(title, node, network, report)
+    return network
+
+
+def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: Report) -> set[str] | None:
+    """Build the network without parameters and try each option that names layers."""
+    layer = _build(title, {k: v for k, v in node.items() if k not in _LAYER_OPTIONS}, network.path, report)
+    if layer is None:
+        return None
+    if not hasattr(layer, "update_res"):
+        known = getattr(layer, "output_keys", None)
+        return set(known) if known is not None else None
+    found = ["logits"]
+    for pattern, place in network.taps.items():
+        found += _tried(place, report, layer.update_res, [pattern])
+    if node.get("return_stages") is not None:
+        place = join(network.path, "return_stages")
+        found += _tried(place, report, layer.stage_patterns, node["return_stages"])
+    layer.update_res([name for name in found if name != "logits"])
+    for option in ("freeze_befor", "stop_after"):
+        if node.get(option):
+            _tried(join(network.path, option), report, getattr(layer, option), node[option])
+    return set(found)
+
+
+def _build(title: str, node: Mapping[str, Any], path: str, report: Report) -> Any:
+    """Construct a network without parameters, for the checks that it makes itself; None if it refuses."""
+    paddle = importlib.import_module("paddle")
+    try:
+        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
+            return BACKBONES[title](**{k: v for k, v in _weightless(node).items() if k != "name"})
+    except PpclsError as error:
+        report.error(path, str(error))
+        return None
+
+
+def _weightless(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_weightless(entry) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        k: _weightless(v) for k, v in node.items() if k not in ("pretrained", "pretrained_list", "use_ssld")
+    }
+
+
+def _tried(path: str, report: Report, action: Any, argument: Any) -> list[str]:
+    try:
+        result = action(argument)
+    except PpclsError as error:
+        report.error(path, str(error))
+        return []
+    return result if isinstance(result, list) else []
+
+
+def _check_class_counts(arch: Mapping[str, Any], members: Mapping[str, Network], report: Report) -> None:
+    """Compare ``Arch.class_num`` with the networks that train; a frozen teacher may know other classes."""
+    wanted = arch.get("class_num")
+    for network in members.values():
+        if wanted is not None and not network.frozen and network.class_num not in (None, wanted):
+            place = join(network.path, "class_num")
+            report.error(place, f"{network.class_num}, but Arch.class_num is {wanted}; they must be the same")

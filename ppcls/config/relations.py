@@ -1,0 +1,292 @@
+"""What must fit together: losses and metrics with the networks they name, training with evaluation.
+
+The checks go by the names of options (``model_name_pairs``, ``s_key``, ``topk`` ...), not by the names of
+losses, so a new loss is checked without a change here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ppcls.config.components import signature_of
+from ppcls.config.networks import Network, Networks
+from ppcls.config.nodes import show
+from ppcls.config.report import Report, join
+from ppcls.errors import PpclsError, hint
+from ppcls.registry import LOSSES, METRICS, Registry
+
+# Options that name sub-networks ...
+_SINGLE, _LIST, _PAIR, _PAIRS = "model_key", "model_names", "model_name_pair", "model_name_pairs"
+# ... and options that pick an output of the first, the second or all of them.
+_FIRST_KEYS = ("s_key", "student_keys", "student_keepkeys")
+_SECOND_KEYS = ("t_key", "teacher_keys", "teacher_keepkeys")
+_ALL_KEYS = ("key", "feature_key")
+
+
+@dataclass
+class Use:
+    """The networks one loss or metric names.
+
+    Attributes:
+        name: the registered name of the loss or metric.
+        path: config path of its options.
+        options: the options.
+        alone: config path and name of each network named by itself.
+        pairs: config path and two names of each pair.
+    """
+
+    name: str
+    path: str
+    options: Mapping[str, Any]
+    alone: list[tuple[str, str]] = field(default_factory=list)
+    pairs: list[tuple[str, tuple[str, str]]] = field(default_factory=list)
+
+    @property
+    def names(self) -> set[str]:
+        """All names."""
+        return {name for _, name in self.alone} | {name for _, pair in self.pairs for name in pair}
+
+    @property
+    def keys(self) -> list[tuple[str, str, set[str]]]:
+        """Config path and name of each output it picks, and the networks it picks it from."""
+        first, second = ({pair[i] for _, pair in self.pairs} for i in (0, 1))
+        found = []
+        for options, networks in ((_FIRST_KEYS, first), (_SECOND_KEYS, second), (_ALL_KEYS, self.names)):
+            for option in options:
+                value = self.options.get(option)
+                values = value if isinstance(value, list) else [value]
+                path = join(self.path, option)
+                for index, key in enumerate(values):
+                    if isinstance(key, str):
+                        found.append((join(path, index) if isinstance(value, list) else path, key, networks))
+        return found
+
+
+def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, report: Report) -> None:
+    """Check what concerns several sections of a recipe that was checked section by section."""
+    uses: dict[str, list[Use]] = {}
+    for section, registry in (("Loss", LOSSES), ("Metric", METRICS)):
+        for part in ("Train", "Eval"):
+            place = join(section, part)
+            uses[place] = [use for use in _uses(recipe[section][part], place, registry, networks, report)]
+            for use in uses[place]:
+                _check_names(use, networks, report)
+                _check_keys(use, networks, report)
+                _check_topk(
+                    use.options.get("topk"), join(use.path, "topk"), _looked_at(use, networks), report
+                )
+    for use in [*uses["Loss.Train"], *uses["Loss.Eval"]]:
+        _check_class_counts(use, networks, report)
+    if recipe["Loss"]["Train"] and not report.mistakes_below("Loss.Train"):
+        _check_training(recipe["Loss"]["Train"], uses["Loss.Train"], networks, report)
+    _check_postprocess(recipe["Infer"], networks, report)
+    _check_data(recipe["DataLoader"], report)
+    _check_global(recipe["Global"], mode, report)
+
+
+def _uses(nodes: Any, place: str, registry: Registry, networks: Networks, report: Report) -> Iterator[Use]:
+    for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
+        if not isinstance(node, dict) or len(node) != 1:
+            continue
+        ((name, options),) = node.items()
+        if name not in registry or not isinstance(options, dict):
+            continue
+        use = Use(name, join(place, index, name), options)
+        _collect(use, report)
+        if not networks.several and _needs_names(registry, name, options):
+            report.error(
+                join(place, index),
+                f"{name} looks at sub-networks by name, but Arch is one network ({networks.title}); "
+                "it needs Arch.name: DistillationModel",
+            )
+            continue
+        yield use
+
+
+def _needs_names(registry: Registry, name: str, options: Mapping[str, Any]) -> bool:
+    try:
+        signature = signature_of(registry[name], options)
+    except PpclsError:
+        return False
+    return any(option in signature for option in (_SINGLE, _LIST, _PAIR, _PAIRS))
+
+
+def _collect(use: Use, report: Report) -> None:
+    """Read the network names out of the options."""
+    single, several = use.options.get(_SINGLE), use.options.get(_LIST)
+    if isinstance(single, str):
+        use.alone.append((join(use.path, _SINGLE), single))
+    for index, name in enumerate(several if isinstance(several, list) else ()):
+        use.alone.append((join(use.path, _LIST, index), name))
+    pairs = use.options.get(_PAIRS)
+    found = [
+        (join(use.path, _PAIRS, i), pair) for i, pair in enumerate(pairs if isinstance(pairs, list) else ())
+    ]
+    if _PAIR in use.options:
+        found.append((join(use.path, _PAIR), use.options[_PAIR]))
+    for path, pair in found:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+            report.error(path, f'expected two names such as ["Student", "Teacher"], got {show(pair)}')
+        else:
+            use.pairs.append((path, (pair[0], pair[1])))
+
+
+def _check_names(use: Use, networks: Networks, report: Report) -> None:
+    named = [*use.alone, *((join(path, i), pair[i]) for path, pair in use.pairs for i in (0, 1))]
+    for path, name in named:
+        if name not in networks.members:
+            known = ", ".join(networks.members)
+            near = hint(name, networks.members)
+            report.error(path, f"no network {show(name)} in Arch.models ({known}).{near}".rstrip("."))
+    for path, (first, second) in use.pairs:
+        if first == second:
+            report.error(path, f"a pair of {first!r} with itself")
+
+
+def _check_keys(use: Use, networks: Networks, report: Report) -> None:
+    for path, key, names in use.keys:
+        for network in _members(names, networks):
+            if network.outputs is not None and key not in network.outputs:
+                given = ", ".join(sorted(network.outputs))
+                report.error(
+                    path,
+                    f"{network.title} ({network.path}) returns no {key!r}, only {given}."
+                    f"{hint(key, network.outputs)} More outputs come from its return_patterns",
+                )
+
+
+def _members(names: set[str], networks: Networks) -> list[Network]:
+    return [networks.members[name] for name in sorted(map(str, names)) if name in networks.members]
+
+
+def _looked_at(use: Use, networks: Networks) -> list[Network]:
+    return _members(use.names or {networks.main}, networks)
+
+
+def _check_topk(topk: Any, path: str, looked_at: list[Network], report: Report) -> None:
+    ks = [k for k in (topk if isinstance(topk, list) else [topk]) if isinstance(k, int)]
+    for network in looked_at:
+        if network.class_num is not None and ks and max(ks) > network.class_num:
+            report.warn(path, f"{max(ks)} of {network.class_num} classes: counts as {network.class_num}")
+
+
+def _check_class_counts(use: Use, networks: Networks, report: Report) -> None:
+    """Refuse comparing the logits of networks with different classes."""
+    if use.options.get("class_map") is not None or any(key != "logits" for _, key, _ in use.keys):
+        return
+    for path, pair in use.pairs:
+        first, second = (networks.members.get(name) for name in pair)
+        if first and second and first.class_num and second.class_num and first.class_num != second.class_num:
+            report.error(
+                path,
+                f"{pair[0]} has {first.class_num} classes and {pair[1]} {second.class_num}: {use.name} "
+                "cannot compare their logits",
+            )
+
+
+def _check_training(losses: Any, uses: list[Use], networks: Networks, report: Report) -> None:
+    weights = [
+        options.get("weight", 1.0)
+        for node in (losses if isinstance(losses, list) else ())
+        if isinstance(node, dict)
+        for options in node.values()
+        if isinstance(options, dict)
+    ]
+    if weights and all(weight == 0 for weight in weights):
+        report.error("Loss.Train", "every weight is 0: nothing would train")
+    for use in uses:
+        if use.options.get("weight") == 0 and any(weights):
+            report.warn(join(use.path, "weight"), f"0: {use.name} has no effect")
+    if networks.several:
+        _check_frozen(uses, networks, report)
+        _check_unused(uses, networks, report)
+    elif networks.members[""].taps:
+        _warn_unused_taps(networks.members[""], set(), report)
+
+
+def _check_frozen(uses: list[Use], networks: Networks, report: Report) -> None:
+    for use in uses:
+        named = _members(use.names, networks) if use.names else _members({networks.main}, networks)
+        if named and all(network.frozen for network in named):
+            titles = ", ".join(sorted(use.names or {networks.main}))
+            report.error(use.path, f"trains nothing: {titles} is frozen (Arch.freeze_params_list)")
+            continue
+        for path, (first, second) in use.pairs:
+            members = networks.members
+            if (
+                first in members
+                and second in members
+                and members[first].frozen
+                and not members[second].frozen
+            ):
+                text = f"{first} is frozen and {second} trains; the network that learns comes first in a pair"
+                report.warn(path, text)
+
+
+def _check_unused(uses: list[Use], networks: Networks, report: Report) -> None:
+    """Report networks and taps that no training loss looks at."""
+    names = {name for use in uses for name in (use.names or {networks.main})}
+    for name, network in networks.members.items():
+        picked = {key for use in uses for _, key, owners in use.keys if name in owners}
+        _warn_unused_taps(network, picked, report)
+        if name in names:
+            continue
+        if network.frozen:
+            report.warn(network.path, "runs at every step, but no loss of Loss.Train looks at it")
+        else:
+            text = "no loss of Loss.Train looks at it, so it would not train; add a loss or freeze it"
+            report.error(network.path, f"{text} (Arch.freeze_params_list)")
+
+
+def _warn_unused_taps(network: Network, picked: set[str], report: Report) -> None:
+    unused = [tap for tap in network.taps if tap not in picked | network.used]
+    if unused:
+        place = network.taps[unused[0]].rpartition(".")[0]
+        report.warn(place, f"no loss of Loss.Train uses {', '.join(unused)}")
+
+
+def _check_postprocess(infer: Mapping[str, Any], networks: Networks, report: Report) -> None:
+    node = infer["PostProcess"]
+    if isinstance(node, dict):
+        main = _members({networks.main}, networks)
+        _check_topk(node.get("topk"), "Infer.PostProcess.topk", main, report)
+
+
+def _check_data(loaders: Mapping[str, Any], report: Report) -> None:
+    train, evaluation = loaders["Train"], loaders["Eval"]
+    for part, options in loaders.items():
+        for node in ("dataset", "sampler"):
+            if options is not None and options[node] is None:
+                report.error(join("DataLoader", part, node), "missing")
+    if train and evaluation:
+        lists = [_list_file(part) for part in (train, evaluation)]
+        if lists[0] is not None and lists[0] == lists[1]:
+            report.warn(
+                "DataLoader.Eval.dataset.cls_label_path",
+                f"{lists[0]} is the training list too: the accuracy will be that on training images",
+            )
+    sampler = evaluation["sampler"] if evaluation else None
+    for option in ("drop_last", "shuffle"):
+        if isinstance(sampler, dict) and sampler.get(option) is True:
+            text = "has no effect: evaluation takes every image once, in the order of the list"
+            report.warn(join("DataLoader.Eval.sampler", option), text)
+
+
+def _list_file(part: Mapping[str, Any]) -> str | None:
+    dataset = part["dataset"]
+    path = dataset.get("cls_label_path") if isinstance(dataset, dict) else None
+    return os.path.normpath(path) if isinstance(path, str) else None
+
+
+def _check_global(options: Mapping[str, Any], mode: str, report: Report) -> None:
+    if mode != "train":
+        return
+    if options["checkpoints"] and options["pretrained_model"]:
+        report.warn("Global.pretrained_model", "has no effect: Global.checkpoints is resumed")
+    if options["eval_during_train"] and options["start_eval_epoch"] > options["epochs"]:
+        report.warn(
+            "Global.start_eval_epoch", f"later than the last of {options['epochs']} epochs: no evaluation"
+        )

@@ -1,0 +1,178 @@
+"""The sections of a recipe: every key with its type, default, bounds and meaning. Docs come from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+# Settings whose feature is still to come: accepted at the value that changes nothing, refused otherwise.
+NOT_YET: dict[str, Any] = {
+    "EMA": None,
+    "Global.update_freq": 1,
+    "Global.to_static": False,
+    "DataLoader.UnLabelTrain": None,
+}
+
+
+def key(
+    default: Any,
+    doc: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    length: int | None = None,
+) -> Any:
+    """Declare a plain setting: its default, meaning and bounds (of each element, for a list)."""
+    meta = {"doc": doc, "minimum": minimum, "maximum": maximum, "length": length}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=meta)
+    return field(default=default, metadata=meta)
+
+
+def section(cls: type, doc: str, *, optional: bool = False) -> Any:
+    """Declare a sub-section; an `optional` one stays null when it is left out."""
+    return field(default=None, metadata={"doc": doc, "section": cls, "optional": optional})
+
+
+def node(kind: str, doc: str, *, many: bool = False) -> Any:
+    """Declare a named component of `kind` (see ``components.KINDS``), or a list of them."""
+    return field(default=None, metadata={"doc": doc, "kind": kind, "many": many})
+
+
+@dataclass
+class Global:
+    """Settings of the run as a whole."""
+
+    output_dir: str = key("./output/", "Folder that receives checkpoints, logs and metrics.")
+    device: Literal["auto", "cpu", "gpu", "xpu", "npu", "mlu"] = key(
+        "auto", "Where to run; `auto` is the GPU if there is one, else the CPU."
+    )
+    epochs: int = key(100, "Epochs to train.", minimum=1)
+    print_batch_step: int = key(10, "Steps between two log lines.", minimum=1)
+    save_interval: int = key(1, "Epochs between two `epoch_N` checkpoints.", minimum=1)
+    save_steps: int | None = key(None, "Steps between two saves of `latest` within an epoch.", minimum=1)
+    keep_last: int | None = key(None, "How many `epoch_N` checkpoints to keep; null keeps all.", minimum=1)
+    eval_during_train: bool = key(True, "Evaluate while training; needed to find `best_model`.")
+    eval_interval: int = key(1, "Epochs between two evaluations.", minimum=1)
+    start_eval_epoch: int = key(0, "First epoch that may be evaluated.", minimum=0)
+    use_visualdl: bool = key(False, "Write scalars for VisualDL (needs the extra `visualdl`).")
+    pretrained_model: str | None = key(
+        None, "Weights to start from, or to evaluate, infer with or export; with or without `.pdparams`."
+    )
+    checkpoints: str | None = key(None, "Checkpoint to resume, e.g. `output/ResNet18/latest`.")
+    image_shape: list[int] = key([3, 224, 224], "Channels, height, width.", minimum=1, length=3)
+    save_inference_dir: str = key("./inference", "Folder that receives the exported network.")
+    export_format: Literal["paddle", "legacy", "both"] = key(
+        "both",
+        "`paddle`: inference.json + .pdiparams; `legacy`: inference.pdmodel + .pdiparams + .pdiparams.info.",
+    )
+    infer_add_softmax: bool = key(True, "Let an exported network end with softmax.")
+    infer_model_name: str | None = key(None, "The same as `Arch.infer_model_name`.")
+    seed: int | None = key(None, "Seed of everything random; null draws one and logs it.", minimum=0)
+    update_freq: int = key(1, "Steps whose gradients are summed before an update.", minimum=1)
+    to_static: bool = key(False, "Train the network as a static graph.")
+    log_ranks: str | int = key("0", "Processes that log, separated by commas.")
+    print_mem_info: bool = key(True, "Log the device memory in use.")
+    train_mode: Literal["classification"] | None = key("classification", "Only `classification`.")
+    eval_mode: Literal["classification"] | None = key("classification", "Only `classification`.")
+    task: Literal["classification"] | None = key("classification", "Only `classification`.")
+    use_dali: Literal[False] | None = key(False, "DALI is not used; only false.")
+    use_multilabel: Literal[False] | None = key(False, "One label for an image; only false.")
+
+
+@dataclass
+class AMP:
+    """Automatic mixed precision. The section's presence switches it on unless `use_amp` is false."""
+
+    use_amp: bool = key(False, "Train in mixed precision; true if the section is there without this key.")
+    level: Literal["O1", "O2"] = key("O1", "O1 casts listed operators, O2 the whole network.")
+    dtype: Literal["float16", "bfloat16"] = key("float16", "The lower precision.")
+    scale_loss: float = key(128.0, "First loss scale.", minimum=1)
+    use_dynamic_loss_scaling: bool = key(True, "Adapt the loss scale to overflows.")
+    use_promote: bool = key(False, "Let an operator run in the widest type of its inputs.")
+    use_fp16_test: bool = key(False, "Evaluate in the lower precision as well.")
+
+
+@dataclass
+class EMA:
+    """Exponential moving average of the weights."""
+
+    decay: float = key(0.9999, "Share of the old average kept at each step.", minimum=0, maximum=1)
+
+
+@dataclass
+class Loss:
+    """Losses; each counts with its `weight`, the total is their sum."""
+
+    Train: list[Any] | None = node("loss", "Losses of training.", many=True)
+    Eval: list[Any] | None = node("loss", "Losses reported by evaluation.", many=True)
+
+
+@dataclass
+class Metric:
+    """Metrics reported beside the loss; the first of `Eval` chooses `best_model`."""
+
+    Train: list[Any] | None = node("metric", "Metrics of training.", many=True)
+    Eval: list[Any] | None = node("metric", "Metrics of evaluation.", many=True)
+
+
+@dataclass
+class LoaderOptions:
+    """How batches are made."""
+
+    num_workers: int = key(4, "Threads that load images; 0 loads in the main thread.", minimum=0)
+    use_shared_memory: bool = key(True, "Accepted for old recipes: threads share memory anyway.")
+
+
+@dataclass
+class DataPart:
+    """One stream of batches."""
+
+    dataset: dict[str, Any] | None = node("dataset", "Where images and labels come from.")
+    sampler: dict[str, Any] | None = node("sampler", "Order, batch size and split over processes.")
+    loader: LoaderOptions = section(LoaderOptions, "How batches are made.")
+
+
+@dataclass
+class DataLoader:
+    """Data of training and evaluation."""
+
+    Train: DataPart | None = section(DataPart, "Data of training.", optional=True)
+    Eval: DataPart | None = section(DataPart, "Data of evaluation.", optional=True)
+    UnLabelTrain: DataPart | None = section(DataPart, "Images without labels.", optional=True)
+
+
+@dataclass
+class Infer:
+    """Prediction for images, and what an exported network carries in `inference.yml`."""
+
+    infer_imgs: str | list[str] | None = key(None, "An image, a folder, a list file, or a list of images.")
+    batch_size: int = key(1, "Images predicted at once.", minimum=1)
+    transforms: list[Any] | None = node("transform", "From the image file to the network's input.", many=True)
+    PostProcess: dict[str, Any] | None = node("postprocess", "From probabilities to the printed result.")
+
+
+@dataclass
+class Recipe:
+    """The sections of a YAML file."""
+
+    Global: Global = section(Global, "Settings of the run as a whole.")
+    AMP: AMP = section(AMP, "Automatic mixed precision.")
+    EMA: EMA | None = section(EMA, "Exponential moving average of the weights.", optional=True)
+    Arch: dict[str, Any] | None = node("network", "The network, or `DistillationModel` with several.")
+    Loss: Loss = section(Loss, "Losses.")
+    Optimizer: Any = node("optimizer", "One optimizer, or a list of optimizers with `scope`.")
+    DataLoader: DataLoader = section(DataLoader, "Data.")
+    Metric: Metric = section(Metric, "Metrics.")
+    Infer: Infer = section(Infer, "Prediction for images.")
+
+
+# Sections that must be there, by what is about to be done.
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "train": ("Arch", "Loss.Train", "Optimizer", "DataLoader.Train"),
+    "eval": ("Arch", "DataLoader.Eval", "Metric.Eval"),
+    "infer": ("Arch", "Infer.infer_imgs", "Infer.transforms", "Infer.PostProcess"),
+    "export": ("Arch",),
+}
+# Training asks for these too while Global.eval_during_train is true.
+REQUIRED_WITH_EVAL = ("DataLoader.Eval", "Metric.Eval")

@@ -1,0 +1,100 @@
+"""Checking the sections of a file against the dataclasses of :mod:`ppcls.config.schema`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from ppcls.config.components import check_node, check_nodes
+from ppcls.config.nodes import show
+from ppcls.config.report import Report, join
+from ppcls.config.schema import NOT_YET
+from ppcls.config.signature import Mismatch, convert
+from ppcls.errors import hint
+
+
+def fields_of(section: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return each key of a section with its field and its resolved type."""
+    types = get_type_hints(section)
+    return {field.name: (field, types[field.name]) for field in dataclasses.fields(section)}
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a key."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def check_section(section: type, value: Any, path: str, report: Report) -> dict[str, Any]:
+    """Check a section and all below it.
+
+    Args:
+        section: its dataclass.
+        value: what the YAML gives; null counts as empty.
+        path: its config path, empty at the top.
+        report: receives unknown keys, wrong types and values out of range.
+
+    Returns:
+        The section with every key, defaults filled in.
+    """
+    if value is None:
+        value = {}
+    fields = fields_of(section)
+    if not isinstance(value, Mapping):
+        report.error(path, f"expected a section with keys such as {next(iter(fields))}, got {show(value)}")
+        value = {}
+    for name in value:
+        if name not in fields:
+            near = hint(name, fields) or f" Known: {', '.join(fields)}"
+            kind = "unknown" if path else "unknown section"
+            report.error(join(path, name), f"{kind}.{near}")
+    checked = {}
+    for name, (field, wanted) in fields.items():
+        checked[name] = _check_key(field, wanted, value, join(path, name), report)
+    return checked
+
+
+def _check_key(
+    field: dataclasses.Field[Any], wanted: Any, section: Mapping[str, Any], path: str, report: Report
+) -> Any:
+    given = section.get(field.name)
+    meta = field.metadata
+    if path in NOT_YET and given not in (None, NOT_YET[path]):
+        report.error(path, "not supported yet; leave it out")
+        return default_of(field)
+    if "section" in meta:
+        return (
+            None
+            if given is None and meta["optional"]
+            else check_section(meta["section"], given, path, report)
+        )
+    if "kind" in meta:
+        if given is None:
+            return None
+        return (check_nodes if meta["many"] else check_node)(meta["kind"], given, path, report)
+    if field.name not in section:
+        return default_of(field)
+    try:
+        converted = convert(given, wanted)
+    except Mismatch as mismatch:
+        report.error(join(path, *mismatch.steps), mismatch.text)
+        return default_of(field)
+    _check_bounds(converted, meta, path, report)
+    return converted
+
+
+def _check_bounds(value: Any, meta: Mapping[str, Any], path: str, report: Report) -> None:
+    if isinstance(value, list):
+        length = meta.get("length")
+        if length is not None and len(value) != length:
+            report.error(path, f"expected {length} numbers, got {len(value)}: {value}")
+        for index, element in enumerate(value):
+            _check_bounds(element, {**meta, "length": None}, join(path, index), report)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = meta.get("minimum"), meta.get("maximum")
+        if low is not None and not value >= low:
+            report.error(path, f"expected {low} or more, got {value}")
+        if high is not None and not value <= high:
+            report.error(path, f"expected {high} or less, got {value}")

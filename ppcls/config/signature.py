@@ -1,0 +1,236 @@
+"""Binding the options of a YAML node to the signature of the class or function it names."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import sys
+import types
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ppcls.config.arithmetic import evaluate
+from ppcls.config.nodes import show
+from ppcls.config.report import Report, join
+from ppcls.errors import ConfigError, hint
+
+_LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Collection)
+_ITERABLES = (*_LISTS, collections.abc.Iterable)
+_MAPS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+Factory = Callable[..., Any]
+
+
+class Mismatch(Exception):
+    """A value that is not of the wanted type; `steps` leads to the element that is not."""
+
+    def __init__(self, text: str, steps: tuple[object, ...] = ()) -> None:
+        super().__init__(text)
+        self.text = text
+        self.steps = steps
+
+
+def parameters_of(
+    factory: Factory, signature: inspect.Signature | None = None
+) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a class or function with their annotations resolved to types.
+
+    An annotation that cannot be resolved (a name imported for type checkers only) accepts everything.
+
+    Args:
+        factory: the class or function.
+        signature: use this one in place of the factory's own.
+    """
+    found = {}
+    target = inspect.unwrap(factory)
+    for name, parameter in (signature or inspect.signature(factory)).parameters.items():
+        annotation = parameter.annotation
+        if isinstance(annotation, str):
+            annotation = _resolve(annotation, target)
+        found[name] = parameter.replace(annotation=annotation)
+    return found
+
+
+def _resolve(annotation: str, target: Any) -> Any:
+    owner = target.__init__ if inspect.isclass(target) else target
+    scope = getattr(owner, "__globals__", None) or vars(sys.modules[target.__module__])
+    holder = types.SimpleNamespace(__annotations__={"value": annotation})
+    try:
+        return get_type_hints(holder, globalns=scope)["value"]
+    except (NameError, TypeError, AttributeError):
+        return Any
+
+
+def convert(value: Any, wanted: Any) -> Any:
+    """Return `value` as type `wanted`: unchanged, or worked out where a number is written as arithmetic.
+
+    Raises:
+        Mismatch: if it is of another type. A bool is no number; a whole number is fine for a float.
+    """
+    origin = get_origin(wanted)
+    if origin is Annotated:
+        return convert(value, get_args(wanted)[0])
+    if origin is Literal:
+        return _choice(value, get_args(wanted))
+    if origin in (Union, types.UnionType):
+        return _union(value, get_args(wanted), wanted)
+    base = origin or wanted
+    if base is None or base is type(None):
+        fits = value is None
+    elif base in (int, float):
+        return _number(value, base)
+    elif base in (bool, str):
+        fits = isinstance(value, base)
+    elif base in _ITERABLES:
+        return _elements(value, wanted)
+    elif base in _MAPS:
+        fits = isinstance(value, Mapping)
+    else:
+        return value
+    if not fits:
+        raise _mismatch(value, wanted)
+    return value
+
+
+def _mismatch(value: Any, wanted: Any) -> Mismatch:
+    quote = " Put it in quotes." if wanted is str and isinstance(value, int | float) else ""
+    return Mismatch(f"expected {describe(wanted)}, got {show(value)}.{quote}".rstrip("."))
+
+
+def _choice(value: Any, choices: tuple[Any, ...]) -> Any:
+    if any(value == choice and type(value) is type(choice) for choice in choices):
+        return value
+    near = hint(value, choices) if isinstance(value, str) else ""
+    raise Mismatch(f"expected {_any_of(choices)}, got {show(value)}.{near}".rstrip("."))
+
+
+def _any_of(choices: tuple[Any, ...]) -> str:
+    return " or ".join(_yaml(choice) for choice in choices)
+
+
+def _yaml(value: Any) -> str:
+    return (
+        {True: "true", False: "false", None: "null"}[value] if value in (True, False, None) else repr(value)
+    )
+
+
+def _union(value: Any, options: tuple[Any, ...], wanted: Any) -> Any:
+    if isinstance(value, str) and str in options:
+        return value
+    failures = []
+    for option in options:
+        try:
+            return convert(value, option)
+        except Mismatch as mismatch:
+            if option is not type(None):
+                failures.append(mismatch)
+    deep = [mismatch for mismatch in failures if mismatch.steps]
+    if len(failures) == 1 or len(deep) == 1:
+        raise (deep or failures)[0]
+    raise _mismatch(value, wanted)
+
+
+def _number(value: Any, wanted: type) -> Any:
+    if isinstance(value, str):
+        try:
+            value = evaluate(value)
+        except ConfigError:
+            raise _mismatch(value, wanted) from None
+    if isinstance(value, bool) or not isinstance(value, int if wanted is int else (int, float)):
+        raise _mismatch(value, wanted)
+    return value
+
+
+def _elements(value: Any, wanted: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise _mismatch(value, wanted)
+    kinds = get_args(wanted)
+    fixed = get_origin(wanted) is tuple and kinds[-1:] != (Ellipsis,)
+    if fixed and len(kinds) != len(value):
+        raise Mismatch(f"expected {len(kinds)} values, got {len(value)}: {show(value)}")
+    result = []
+    for index, element in enumerate(value):
+        kind = kinds[index] if fixed else kinds[0] if kinds else Any
+        try:
+            result.append(convert(element, kind))
+        except Mismatch as mismatch:
+            raise Mismatch(mismatch.text, (index, *mismatch.steps)) from None
+    return result
+
+
+def describe(wanted: Any) -> str:
+    """Return a type in the words of a message, such as ``a list of whole numbers or null``."""
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return describe(args[0])
+    if origin is Literal:
+        return _any_of(args)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(arg) for arg in args)
+    base = origin or wanted
+    if base is type(None):
+        return "null"
+    if base in _ITERABLES:
+        kinds = [arg for arg in args if arg is not Ellipsis]
+        inner = describe(kinds[0]).removeprefix("a ") if kinds and kinds[0] is not Any else ""
+        return f"a list of {inner}s" if inner in ("number", "whole number", "string") else "a list"
+    if base in _MAPS:
+        return "a map"
+    return _WORDS.get(base, getattr(base, "__name__", str(base)))
+
+
+def bind(
+    label: str,
+    signature: Mapping[str, inspect.Parameter],
+    options: Mapping[str, Any],
+    path: tuple[str, str],
+    report: Report,
+    *,
+    extra: Mapping[str, Any],
+    supplied: Collection[str],
+) -> dict[str, Any]:
+    """Check `options` against `signature`; return them with arithmetic worked out.
+
+    Args:
+        label: the component's name, for messages.
+        signature: its parameters, see :func:`parameters_of`.
+        options: what the YAML gives.
+        path: config path of the node and of its options.
+        report: receives unknown, missing and wrongly typed options.
+        extra: further options and their types, read by whoever builds the component.
+        supplied: parameters the builder passes itself; a YAML may not.
+    """
+    known = {name: p for name, p in signature.items() if name not in supplied}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    types_of = {
+        name: p.annotation for name, p in known.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+    types_of |= extra
+    bound, suggested = {}, ""
+    for name, value in options.items():
+        if name in types_of:
+            bound[name] = check_type(value, types_of[name], join(path[1], name), report)
+        elif open_ended:
+            bound[name] = value
+        else:
+            near = hint(name, types_of) or _listing(types_of)
+            suggested += near
+            report.error(path[0], f"{label} has no option {name!r}.{near}")
+    for name, parameter in known.items():
+        required = parameter.default is parameter.empty and name in types_of
+        if required and name not in options and name not in suggested:
+            report.error(path[0], f"{label} needs the option {name!r}")
+    return bound
+
+
+def check_type(value: Any, wanted: Any, path: str, report: Report) -> Any:
+    """Return `value` converted to `wanted`; a mismatch is reported and the value returned as it came."""
+    try:
+        return convert(value, wanted)
+    except Mismatch as mismatch:
+        report.error(join(path, *mismatch.steps), mismatch.text)
+        return value
+
+
+def _listing(names: Mapping[str, Any]) -> str:
+    return f" It has: {', '.join(sorted(names))}" if names else " It has none"
