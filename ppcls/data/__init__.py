@@ -1,0 +1,124 @@
+"""Images and labels: list files, transforms, samplers and the loader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ppcls.config import plain
+from ppcls.config.schema import LoaderOptions
+from ppcls.data.construct import construct
+from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
+from ppcls.data.images import ImageError, list_images, read_file
+from ppcls.data.loader import Batch, Loader
+from ppcls.data.postprocess import Topk
+from ppcls.data.sampler import DistributedBatchSampler, Share
+from ppcls.data.transforms import Compose, build_transforms
+from ppcls.distributed import rank, world_size
+from ppcls.errors import ConfigError, hint
+from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
+
+__all__ = [
+    "Batch",
+    "Compose",
+    "Dataset",
+    "DistributedBatchSampler",
+    "FolderDataset",
+    "ImageError",
+    "ImageNetDataset",
+    "Loader",
+    "Topk",
+    "build_dataset",
+    "build_loader",
+    "build_postprocess",
+    "build_transforms",
+    "list_images",
+    "read_image",
+]
+
+
+def build_dataset(config: Any, mode: str = "Train", class_num: int | None = None) -> Dataset:
+    """Build ``DataLoader.<mode>.dataset``; its list is checked here.
+
+    Args:
+        config: the node, ``{"name": "ImageNetDataset", ...}``.
+        mode: ``Train`` or ``Eval``, for messages.
+        class_num: classes of the network, which labels must fit.
+
+    Raises:
+        ConfigError: for unknown names or options.
+        DataError: for mistakes in lists and folders.
+    """
+    return construct(DATASETS, config, f"DataLoader.{mode}.dataset", class_num=class_num)
+
+
+def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None) -> Loader:
+    """Build the loader of this process from ``DataLoader.<mode>``.
+
+    Args:
+        config: ``{"dataset": {...}, "sampler": {...}, "loader": {...}}``.
+        mode: ``Train`` or ``Eval``. In evaluation every sample counts exactly once.
+        seed: seed of the run, the same in every process.
+        class_num: classes of the network, which labels must fit.
+
+    Raises:
+        ConfigError: for unknown names or options, or ``drop_last`` in evaluation.
+        DataError: for mistakes in lists, or too few samples for one batch.
+    """
+    node, where = plain(config), f"DataLoader.{mode}"
+    sampler = construct(SAMPLERS, node["sampler"], f"{where}.sampler")
+    training = mode != "Eval"
+    if sampler.drop_last and not training:
+        raise ConfigError(f"{where}.sampler.drop_last: evaluation counts every sample; set it to False")
+    options = _loader_options(node.get("loader") or {}, f"{where}.loader")
+    dataset = build_dataset(node["dataset"], mode, class_num)
+    batch_ops = [
+        construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}")
+        for place, op in enumerate(dataset.batch_transform_ops)
+    ]
+    share = Share(len(dataset), seed, rank(), world_size(), training)
+    return Loader(dataset, sampler, share, num_workers=options.num_workers, batch_ops=batch_ops)
+
+
+def _loader_options(options: dict[str, Any], where: str) -> LoaderOptions:
+    known = LoaderOptions.__dataclass_fields__
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"{where}: no option {option!r}.{hint(option, known)}")
+    found = LoaderOptions(**options)
+    if found.num_workers < 0:
+        raise ConfigError(f"{where}.num_workers: at least 0, got {found.num_workers}")
+    return found
+
+
+def build_postprocess(config: Any) -> Any:
+    """Build ``Infer.PostProcess``: a callable ``(probabilities [N, C], file_names) -> [dict, ...]``.
+
+    Args:
+        config: ``{"name": "Topk", "topk": 5, ...}``; null gives the best class alone.
+
+    Raises:
+        ConfigError: for unknown names or options.
+        DataError: if the file of class names is missing.
+    """
+    return construct(POSTPROCESSES, plain(config) or {"name": "Topk"}, "Infer.PostProcess")
+
+
+def read_image(path: str, transforms: Compose) -> np.ndarray:
+    """Return an image file as a network takes it.
+
+    Args:
+        path: the file.
+        transforms: the chain of ``Infer.transforms``.
+
+    Returns:
+        float32 [C, H, W].
+
+    Raises:
+        ImageError: naming the file, if it cannot be read or decoded.
+    """
+    try:
+        return transforms.chw(read_file(path))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error

@@ -1,0 +1,188 @@
+"""List files, ``path<delimiter>label`` a line: read once and checked completely before training."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ppcls.errors import DataError, hint
+
+_SHOWN = 10
+# Below this many names in one folder, asking for each is cheaper than listing a folder that may be huge.
+_ASK_EACH = 64
+
+
+@dataclass
+class ImageList:
+    """What a list file says.
+
+    Attributes:
+        names: paths as written.
+        labels: int64 [N].
+    """
+
+    names: list[str]
+    labels: np.ndarray
+
+
+@dataclass
+class _Report:
+    """Mistakes found so far; the text shows the first ones and counts all."""
+
+    path: Path
+    counts: Counter[str] = field(default_factory=Counter)
+    first: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, line: int, kind: str, text: str) -> None:
+        self.counts[kind] += 1
+        if self.counts[kind] <= _SHOWN:
+            self.first.append((line, text))
+
+    def raise_if_any(self, lines: int) -> None:
+        if not self.counts:
+            return
+        total = sum(self.counts.values())
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in self.counts.items())
+        shown = [f"  {self.path}:{line}: {text}" for line, text in sorted(self.first)[:_SHOWN]]
+        if total > len(shown):
+            shown.append(f"  ... and {total - len(shown)} more")
+        noun = "mistake" if total == 1 else "mistakes"
+        raise DataError("\n".join([f"{self.path}: {total} {noun} in {lines} lines ({kinds})", *shown]))
+
+
+def read_list(
+    path: str | Path,
+    root: str | Path = "",
+    *,
+    delimiter: str | None = None,
+    class_num: int | None = None,
+    mapping: Mapping[int, int] | None = None,
+) -> ImageList:
+    """Read and check a list file.
+
+    Blank lines, a byte order mark, Windows line ends and blanks around a line are fine.
+
+    Args:
+        path: the list, UTF-8; one ``path<delimiter>label`` a line.
+        root: folder that relative paths start from.
+        delimiter: what separates path and label. By default the last blank or tab, so that a path may
+            contain blanks.
+        class_num: labels must lie in ``0..class_num-1``.
+        mapping: new label of each label in the list; others are mistakes.
+
+    Raises:
+        DataError: with the first mistakes, each with its line, and their counts.
+    """
+    path = Path(path)
+    names, labels, numbers = [], [], []
+    report = _Report(path)
+    lines = _text(path).split("\n")
+    for number, raw in enumerate(lines, 1):
+        line = raw.strip()
+        if not line:
+            continue
+        name, label = _split(line, delimiter)
+        problem = _label_problem(line, name, label, mapping, class_num)
+        if problem:
+            report.add(number, *problem)
+            continue
+        value = int(label)
+        names.append(name)
+        labels.append(value if mapping is None else mapping[value])
+        numbers.append(number)
+    if not names and not report.counts:
+        raise DataError(f"{path}: the list is empty; expected a line 'path{delimiter or ' '}label' an image")
+    _check_files(names, numbers, str(root), report)
+    report.raise_if_any(len(lines) - (not lines[-1]))
+    return ImageList(names, np.asarray(labels, np.int64))
+
+
+def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, int]:
+    """Return ``{label: 0..n-1}`` for the distinct labels of a list, in ascending order.
+
+    The files are not looked for: the list of another dataset may name ones that are not here.
+
+    Raises:
+        DataError: if the list cannot be read.
+    """
+    found = set()
+    for number, line in enumerate(_text(Path(path)).split("\n"), 1):
+        if line.strip():
+            label = _split(line.strip(), delimiter)[1]
+            if not _is_int(label):
+                raise DataError(f"{path}:{number}: the label must be a whole number, got {label!r}")
+            found.add(int(label))
+    return {label: place for place, label in enumerate(sorted(found))}
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        near = hint(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+        raise DataError(f"{path}: no such list file.{near}") from None
+    except OSError as error:
+        raise DataError(f"{path}: the list cannot be read: {error.strerror}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason}); save the list as UTF-8") from None
+
+
+def _split(line: str, delimiter: str | None) -> tuple[str, str]:
+    parts = line.rsplit(None if delimiter in (None, " ") else delimiter, 1)
+    return (parts[0].strip(), parts[1].strip()) if len(parts) == 2 else ("", line)
+
+
+def _is_int(text: str) -> bool:
+    digits = text[1:] if text[:1] in "+-" else text
+    return digits.isascii() and digits.isdigit()
+
+
+def _label_problem(
+    line: str, name: str, label: str, mapping: Mapping[int, int] | None, class_num: int | None
+) -> tuple[str, str] | None:
+    """Return the kind of mistake and its text, or None for a good line."""
+    if not name:
+        return "no label", f"expected a path and a label, got {line!r}"
+    if not _is_int(label):
+        return "label is no whole number", f"the label must be a whole number, got {label!r} in {line!r}"
+    if mapping is not None:
+        if int(label) not in mapping:
+            return "label outside the relabel list", f"label {label} does not occur in the list of relabel"
+        label = str(mapping[int(label)])
+    if int(label) < 0 or (class_num is not None and int(label) >= class_num):
+        bound = "at least 0" if class_num is None else f"in 0..{class_num - 1} (class_num {class_num})"
+        return "label out of range", f"the label must be {bound}, got {label}"
+    return None
+
+
+def _check_files(names: list[str], numbers: list[int], root: str, report: _Report) -> None:
+    if root and not os.path.isdir(root):
+        raise DataError(f"{report.path}: image_root {root} is no folder")
+    by_folder: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        by_folder.setdefault(os.path.dirname(name), []).append(place)
+    for folder, places in by_folder.items():
+        here = os.path.join(root, folder)
+        present = _present(here, [os.path.basename(names[p]) for p in places])
+        for place in places:
+            if os.path.basename(names[place]) not in present:
+                missing = os.path.join(root, names[place])
+                report.add(numbers[place], "missing file", f"no such file: {missing}")
+
+
+def _present(folder: str, names: list[str]) -> set[str]:
+    """Return those of `names`, and perhaps others, that exist in `folder`."""
+    if len(names) < _ASK_EACH:
+        return {name for name in names if os.path.isfile(os.path.join(folder, name))}
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()

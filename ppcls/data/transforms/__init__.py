@@ -1,0 +1,87 @@
+"""Transforms of single images: callables ``op(image, rng)``, named and set in a YAML list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls.config import plain
+from ppcls.data.construct import construct
+from ppcls.data.transforms import decode, geometry, normalize
+from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage
+from ppcls.errors import ConfigError
+from ppcls.registry import TRANSFORMS
+
+__all__ = ["Compose", "build_transforms", "decode", "geometry", "normalize"]
+
+Transform = Callable[[Any, np.random.Generator], Any]
+
+
+class Compose:
+    """A chain of transforms.
+
+    A transform that gives [C, H, W] has the attribute ``channel_first = True``.
+    Normalising images [H, W, C] at the end of a chain and turning them to [C, H, W] is one pass.
+
+    Attributes:
+        ops: the transforms in order.
+        channel_first: whether the chain itself ends in [C, H, W].
+    """
+
+    def __init__(self, ops: Sequence[Transform]) -> None:
+        self.ops = list(ops)
+        self.channel_first = any(getattr(op, "channel_first", False) for op in self.ops)
+        self._head, self._normalize = _split_off_normalize(self.ops)
+        self._own_rng = np.random.default_rng(0)
+
+    def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
+        """Return what the chain makes of `image`.
+
+        Args:
+            image: what the first transform takes: the bytes of a file for DecodeImage.
+            rng: source of all random choices. Without one the chain uses its own, which starts at seed 0
+                when the chain is built; that is for one thread only.
+        """
+        return self._run(image, rng, self.channel_first)
+
+    def chw(self, image: Any, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Return the result as networks take it: [C, H, W], float32 unless a transform made it float16."""
+        result = self._run(image, rng, True)
+        return result if result.dtype == np.float16 else result.astype(np.float32, copy=False)
+
+    def _run(self, image: Any, rng: np.random.Generator | None, channel_first: bool) -> Any:
+        rng = self._own_rng if rng is None else rng
+        for op in self._head:
+            image = op(image, rng)
+        if self._normalize is not None:
+            return self._normalize.apply(image, channel_first)
+        if channel_first and not self.channel_first:
+            return ToCHWImage()(image, rng)
+        return image
+
+
+def _split_off_normalize(ops: list[Transform]) -> tuple[list[Transform], NormalizeImage | None]:
+    """Separate a chain into what comes before a last normalisation of [H, W, C], and that."""
+    end = len(ops) - 1 if ops and isinstance(ops[-1], ToCHWImage) else len(ops)
+    last = ops[end - 1] if end else None
+    if isinstance(last, NormalizeImage) and not any(getattr(op, "channel_first", False) for op in ops[:end]):
+        return ops[: end - 1], last
+    return ops, None
+
+
+def build_transforms(config: Any, where: str = "transforms") -> Compose:
+    """Build a chain from ``[{"DecodeImage": {...}}, {"ToCHWImage": None}, ...]``.
+
+    Args:
+        config: the list, plain or OmegaConf; null or empty gives the identity.
+        where: its config path, for messages.
+
+    Raises:
+        ConfigError: for unknown names or options.
+    """
+    nodes = plain(config) or []
+    if not isinstance(nodes, list):
+        raise ConfigError(f"{where}: expected a list of transforms, got {nodes!r}")
+    return Compose([construct(TRANSFORMS, node, f"{where}.{place}") for place, node in enumerate(nodes)])

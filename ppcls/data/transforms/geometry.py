@@ -1,0 +1,260 @@
+"""Resizing, cropping and flipping of images [H, W, C]."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from ppcls.data.transforms.arrays import check_image, width_height, with_channels
+from ppcls.data.transforms.resample import Backend, Interpolation, Resampler
+from ppcls.errors import ConfigError, DataError
+from ppcls.registry import TRANSFORMS
+
+
+@TRANSFORMS.register()
+class ResizeImage:
+    """Resize to a size, or so that the shorter side gets a length.
+
+    Args:
+        size: a number for a square, or [width, height].
+        resize_short: length of the shorter side; the other keeps the proportions, rounded. Give this or
+            `size`.
+        interpolation: nearest, bilinear, bicubic, lanczos, area (cv2), box and hamming (pil), random;
+            null is bilinear for cv2 and bicubic for pil.
+        backend: ``cv2``, or ``pil``, which smooths when it shrinks.
+        return_numpy: accepted for old recipes; arrays are passed on in either case.
+
+    Raises:
+        ConfigError: if not exactly one of `size` and `resize_short` is given.
+    """
+
+    def __init__(
+        self,
+        size: int | list[int] | None = None,
+        resize_short: int | None = None,
+        interpolation: Interpolation | None = None,
+        backend: Backend = "cv2",
+        return_numpy: bool = True,
+    ) -> None:
+        if (size is None) == (resize_short is None):
+            raise ConfigError("ResizeImage: give either size or resize_short")
+        if resize_short is not None and resize_short < 1:
+            raise ConfigError(f"ResizeImage: resize_short must be positive, got {resize_short}")
+        self.size = None if size is None else width_height(size, "ResizeImage")
+        self.resize_short = resize_short
+        self.resample = Resampler(interpolation, backend, "ResizeImage")
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
+        """Return the image in its new size."""
+        image = check_image(image, "ResizeImage")
+        size = self.size
+        if size is None:
+            height, width = image.shape[:2]
+            factor = float(self.resize_short or 0) / min(width, height)
+            size = round(width * factor), round(height * factor)
+        return self.resample(image, size, rng)
+
+
+@TRANSFORMS.register()
+class CropImage:
+    """Cut out the middle.
+
+    Args:
+        size: a number for a square, or [width, height].
+    """
+
+    def __init__(self, size: int | list[int]) -> None:
+        self.width, self.height = width_height(size, "CropImage")
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
+        """Return the crop.
+
+        Raises:
+            DataError: if the image is smaller.
+        """
+        image = check_image(image, "CropImage")
+        free_x, free_y = _room(image, self.width, self.height, "CropImage")
+        return image[free_y // 2 :, free_x // 2 :][: self.height, : self.width]
+
+
+@TRANSFORMS.register()
+class RandCropImage:
+    """Cut out a rectangle of random area, shape and place, and resize it.
+
+    The shape r (width / height) is drawn first. A rectangle of that shape covers at most the share
+    ``b = min(R / r, r / R)`` of an image of shape R; both bounds of `scale` are cut to b, and the share is
+    drawn between them. So every draw fits, without trying again.
+
+    Args:
+        size: of the result; a number for a square, or [width, height].
+        scale: bounds of the share of the image's area; null is [0.08, 1].
+        ratio: bounds of width / height; null is [3/4, 4/3].
+        interpolation: see ResizeImage.
+        use_log_aspect: draw the logarithm of width / height uniformly, so that a shape and its inverse
+            are equally likely, rather than the shape itself.
+        backend: ``cv2`` or ``pil``.
+
+    Raises:
+        ConfigError: for bounds that are not 0 < low <= high.
+    """
+
+    def __init__(
+        self,
+        size: int | list[int],
+        scale: list[float] | None = None,
+        ratio: list[float] | None = None,
+        interpolation: Interpolation | None = None,
+        use_log_aspect: bool = False,
+        backend: Backend = "cv2",
+    ) -> None:
+        self.size = width_height(size, "RandCropImage")
+        self.scale = _bounds(scale, (0.08, 1.0), "RandCropImage: scale")
+        self.ratio = _bounds(ratio, (3 / 4, 4 / 3), "RandCropImage: ratio")
+        if self.scale[1] > 1:
+            raise ConfigError(f"RandCropImage: scale is a share of the area, at most 1, got {self.scale[1]}")
+        self.use_log_aspect = use_log_aspect
+        self.resample = Resampler(interpolation, backend, "RandCropImage")
+
+    def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Draw a rectangle in an image of `width` x `height`.
+
+        Returns:
+            left, top, width, height in pixels.
+        """
+        low, high = self.ratio
+        if self.use_log_aspect:
+            shape = math.exp(rng.uniform(math.log(low), math.log(high)))
+        else:
+            shape = rng.uniform(low, high)
+        relative = width / height / shape
+        largest = min(relative, 1 / relative)
+        area = width * height * rng.uniform(min(self.scale[0], largest), min(self.scale[1], largest))
+        w = min(max(int(math.sqrt(area * shape)), 1), width)
+        h = min(max(int(math.sqrt(area / shape)), 1), height)
+        left = int(rng.integers(width - w, endpoint=True))
+        top = int(rng.integers(height - h, endpoint=True))
+        return left, top, w, h
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
+        """Return a random crop in the wanted size."""
+        image = check_image(image, "RandCropImage")
+        left, top, width, height = self.box(image.shape[1], image.shape[0], rng)
+        return self.resample(image[top : top + height, left : left + width], self.size, rng)
+
+
+_BORDERS = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "symmetric": cv2.BORDER_REFLECT,
+}
+
+
+@TRANSFORMS.register()
+class RandomCropImage:
+    """Cut out a rectangle of fixed size at a random place, after padding: the usual one for small images.
+
+    Args:
+        size: a number for a square, or [width, height].
+        padding: pixels added on all sides, or [left and right, top and bottom], or [left, top, right,
+            bottom].
+        pad_if_needed: also pad images that are smaller than `size`, on both sides by what is missing.
+        fill: value of added pixels, or one for each channel, when `padding_mode` is constant.
+        padding_mode: constant, edge (repeat the outermost pixel), reflect (mirror without repeating it)
+            or symmetric (mirror with it).
+
+    Raises:
+        ConfigError: for negative padding or an unknown mode.
+    """
+
+    def __init__(
+        self,
+        size: int | list[int],
+        padding: int | list[int] | None = None,
+        pad_if_needed: bool = False,
+        fill: int | list[int] = 0,
+        padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant",
+    ) -> None:
+        self.width, self.height = width_height(size, "RandomCropImage")
+        self.padding = _sides(padding or 0)
+        if padding_mode not in _BORDERS:
+            raise ConfigError(
+                f"RandomCropImage: padding_mode must be one of {', '.join(_BORDERS)}, got {padding_mode!r}"
+            )
+        self.pad_if_needed, self.border = pad_if_needed, _BORDERS[padding_mode]
+        self.fill = [fill] * 4 if isinstance(fill, int) else list(fill)
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
+        """Return a random crop.
+
+        Raises:
+            DataError: if the padded image is smaller than the crop.
+        """
+        image = self._pad(check_image(image, "RandomCropImage"), self.padding)
+        if self.pad_if_needed:
+            x, y = max(self.width - image.shape[1], 0), max(self.height - image.shape[0], 0)
+            image = self._pad(image, (x, y, x, y))
+        free_x, free_y = _room(image, self.width, self.height, "RandomCropImage")
+        left = int(rng.integers(free_x, endpoint=True))
+        top = int(rng.integers(free_y, endpoint=True))
+        return image[top : top + self.height, left : left + self.width]
+
+    def _pad(self, image: np.ndarray, sides: tuple[int, int, int, int]) -> np.ndarray:
+        left, top, right, bottom = sides
+        if not any(sides):
+            return image
+        padded = cv2.copyMakeBorder(image, top, bottom, left, right, self.border, value=self.fill)
+        return with_channels(padded)
+
+
+@TRANSFORMS.register()
+class RandFlipImage:
+    """Mirror every second image, by chance.
+
+    Args:
+        flip_code: 1 swaps left and right, 0 top and bottom, -1 both at once.
+
+    Raises:
+        ConfigError: for other codes.
+    """
+
+    def __init__(self, flip_code: Literal[1, 0, -1] = 1) -> None:
+        if flip_code not in (1, 0, -1):
+            raise ConfigError(f"RandFlipImage: flip_code must be 1, 0 or -1, got {flip_code!r}")
+        self.flip_code = flip_code
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
+        """Return the image, mirrored with probability 1/2."""
+        image = check_image(image, "RandFlipImage")
+        return with_channels(cv2.flip(image, self.flip_code)) if rng.integers(2) else image
+
+
+def _room(image: np.ndarray, width: int, height: int, op: str) -> tuple[int, int]:
+    """Return how many columns and rows a crop leaves over."""
+    have_h, have_w = image.shape[:2]
+    if have_w < width or have_h < height:
+        raise DataError(
+            f"{op}: the image is {have_w}x{have_h}, smaller than the crop of {width}x{height}; "
+            "enlarge it before"
+        )
+    return have_w - width, have_h - height
+
+
+def _bounds(pair: list[float] | None, default: tuple[float, float], where: str) -> tuple[float, float]:
+    if pair is None:
+        return default
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+        raise ConfigError(f"{where} must be [low, high] with 0 < low <= high, got {pair!r}")
+    return float(pair[0]), float(pair[1])
+
+
+def _sides(padding: int | list[int]) -> tuple[int, int, int, int]:
+    """Return the padding as left, top, right, bottom."""
+    sides = [padding] if isinstance(padding, int) else list(padding)
+    if len(sides) not in (1, 2, 4) or any(n < 0 for n in sides):
+        raise ConfigError(f"RandomCropImage: padding must be 1, 2 or 4 numbers >= 0, got {padding!r}")
+    left, top, right, bottom = (sides * (4 // len(sides)))[:4]
+    return left, top, right, bottom

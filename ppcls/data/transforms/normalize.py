@@ -1,0 +1,126 @@
+"""Normalisation and the order of axes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from ppcls.config.arithmetic import evaluate
+from ppcls.data.transforms.arrays import with_channels
+from ppcls.errors import ConfigError, DataError
+from ppcls.registry import TRANSFORMS
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@TRANSFORMS.register()
+class NormalizeImage:
+    """Return ``(image * scale - mean) / std`` for each channel, as float32.
+
+    An 8-bit image has 256 values a channel. Each is worked out once, in float64, and looked up from then
+    on: the result is the nearest float32 to the exact one, in one pass over the pixels.
+
+    Args:
+        scale: a number, or arithmetic in quotes or not, such as 1.0/255.0; null is 1/255.
+        mean: one value a channel, or a single one for all; null is that of ImageNet in RGB.
+        std: likewise.
+        order: how the image comes: ``chw`` for [C, H, W]; ``hwc`` or ``''`` for [H, W, C].
+        output_fp16: return float16.
+        channel_num: channels of the result; those that the image has not are zero.
+
+    Raises:
+        ConfigError: if the numbers of means and standard deviations differ, or one of the latter is 0.
+    """
+
+    def __init__(
+        self,
+        scale: float | str | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        order: Literal["chw", "hwc", ""] | None = "chw",
+        output_fp16: bool = False,
+        channel_num: int | None = None,
+    ) -> None:
+        factor = evaluate(scale) if isinstance(scale, str) else 1 / 255 if scale is None else scale
+        means = np.asarray(IMAGENET_MEAN if mean is None else mean, np.float64).reshape(-1)
+        deviations = np.asarray(IMAGENET_STD if std is None else std, np.float64).reshape(-1)
+        if len(means) != len(deviations) or not len(means):
+            raise ConfigError(
+                f"NormalizeImage: mean has {len(means)} values and std has {len(deviations)}; "
+                "expected one a channel in both"
+            )
+        if not (deviations > 0).all():
+            raise ConfigError(f"NormalizeImage: std must be positive, got {std}")
+        if order not in ("chw", "hwc", "", None):
+            raise ConfigError(f"NormalizeImage: order must be chw, hwc or '', got {order!r}")
+        if channel_num is not None and channel_num < len(means):
+            raise ConfigError(f"NormalizeImage: channel_num {channel_num} is less than {len(means)} means")
+        self.channel_first = order == "chw"
+        self.channels, self.channel_num = len(means), channel_num
+        self.dtype = np.float16 if output_fp16 else np.float32
+        self._slope = (factor / deviations).astype(np.float32)
+        self._offset = (-means / deviations).astype(np.float32)
+        levels = np.arange(256, dtype=np.float64)[:, None] * factor
+        self._table = ((levels - means) / deviations).astype(np.float32)  # [256, C]
+        self._planes = [np.ascontiguousarray(column).reshape(1, 256) for column in self._table.T]
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
+        """Return the normalised image; its axes keep their order."""
+        return self.apply(image, self.channel_first)
+
+    def apply(self, image: Any, channel_first: bool) -> np.ndarray:
+        """Normalise and, for an image [H, W, C], give the result as [C, H, W] if `channel_first`.
+
+        Raises:
+            DataError: if the image has not as many channels as there are means.
+        """
+        axis = 0 if self.channel_first else 2
+        if not isinstance(image, np.ndarray) or image.ndim != 3:
+            raise DataError(f"NormalizeImage: expected an image with 3 axes, got {np.shape(image)}")
+        count = image.shape[axis]
+        if self.channels not in (1, count):
+            raise DataError(
+                f"NormalizeImage: {self.channels} means for an image with {count} channels "
+                f"(shape {image.shape}, order {'chw' if self.channel_first else 'hwc'})"
+            )
+        if image.dtype == np.uint8:
+            result = self._look_up(image, channel_first)
+        else:
+            shape = (-1, 1, 1) if self.channel_first else (1, 1, -1)
+            result = image.astype(np.float32) * self._slope.reshape(shape) + self._offset.reshape(shape)
+            if channel_first and not self.channel_first:
+                result = np.ascontiguousarray(result.transpose(2, 0, 1))
+        return self._finish(result, 0 if channel_first else 2)
+
+    def _look_up(self, image: np.ndarray, channel_first: bool) -> np.ndarray:
+        if not channel_first:
+            table = self._table if self.channels == image.shape[2] else self._table.repeat(image.shape[2], 1)
+            return with_channels(cv2.LUT(image, table[None]))
+        planes = list(image) if self.channel_first else cv2.split(image)
+        result = np.empty((len(planes), *planes[0].shape), np.float32)
+        for place, plane in enumerate(planes):
+            cv2.LUT(plane, self._planes[place % self.channels], dst=result[place])
+        return result
+
+    def _finish(self, result: np.ndarray, axis: int) -> np.ndarray:
+        if self.channel_num is not None and self.channel_num > result.shape[axis]:
+            extra = [(0, 0)] * 3
+            extra[axis] = (0, self.channel_num - result.shape[axis])
+            result = np.pad(result, extra)
+        return result.astype(self.dtype, copy=False)
+
+
+@TRANSFORMS.register()
+class ToCHWImage:
+    """Bring [H, W, C] into the order of networks, [C, H, W]."""
+
+    channel_first = True
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
+        """Return a view of the image as [C, H, W]."""
+        if not isinstance(image, np.ndarray) or image.ndim != 3:
+            raise DataError(f"ToCHWImage: expected an image with 3 axes, got {np.shape(image)}")
+        return image.transpose(2, 0, 1)
