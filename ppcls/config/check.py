@@ -30,6 +30,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
         # As in PaddleClas, the section itself switches mixed precision on.
         tree = {**tree, "AMP": {"use_amp": True, **amp}}
     recipe = check_section(Recipe, tree, "", report)
+    recipe["Global"]["log_ranks"] = _ranks(recipe["Global"]["log_ranks"], report)
     _check_required(tree, recipe, mode, report)
     networks = check_networks(recipe["Arch"], report)
     if networks is not None:
@@ -47,6 +48,15 @@ def _with_infer_model_name(tree: dict[str, Any], report: Report) -> dict[str, An
         report.error("Global.infer_model_name", f"{show(name)}, but Arch is a single network; leave it out")
         return tree
     return {**tree, "Arch": {**arch, "infer_model_name": name}}
+
+
+def _ranks(given: str | int | list[int], report: Report) -> list[int]:
+    """Return ``Global.log_ranks``, which PaddleClas writes as text, as a list of numbers."""
+    texts = [str(part).strip() for part in (given if isinstance(given, list) else str(given).split(","))]
+    if not texts or not all(text.isdecimal() for text in texts):
+        report.error("Global.log_ranks", f"expected numbers of processes such as 0,1, got {show(given)}")
+        return [0]
+    return [int(text) for text in texts]
 
 
 def _check_required(tree: Mapping[str, Any], recipe: Mapping[str, Any], mode: str, report: Report) -> None:

@@ -35,7 +35,7 @@ class Kind:
         registry: knows the names.
         keyed: its builder reads ``{"Name": {...}}``; otherwise ``{"name": "Name", ...}``.
         extra: options the builder reads itself, and their types.
-        supplied: parameters the builder passes itself, so a YAML may not.
+        supplied: parameters the builder fills in where a YAML leaves them out.
         nested: options that hold named nodes: their kind, and whether they hold a list.
         default_name: the name of a node that gives none.
         try_out: constructing it is cheap and touches neither data nor weights, so its own checks run too.
@@ -60,10 +60,10 @@ KINDS: dict[str, Kind] = {
     "batch_op": Kind(BATCH_OPS, keyed=True, try_out=True),
     "dataset": Kind(
         DATASETS,
-        supplied=frozenset({"class_num", "mode"}),
+        supplied=frozenset({"class_num"}),
         nested={**_TRANSFORM_LISTS, "batch_transform_ops": ("batch_op", True)},
     ),
-    "sampler": Kind(SAMPLERS, supplied=frozenset({"dataset", "length", "seed", "rank", "world_size"})),
+    "sampler": Kind(SAMPLERS, try_out=True),
     "postprocess": Kind(POSTPROCESSES),
     "optimizer": Kind(OPTIMIZERS, nested={"lr": ("schedule", False)}, try_out=True),
     "schedule": Kind(SCHEDULES, default_name="ConstLR", try_out=True),
@@ -84,6 +84,9 @@ def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
     Mistakes go to `report`; a node that cannot be read comes back as it is.
     """
     rules = KINDS[kind]
+    if isinstance(value, list):
+        report.error(path, f"expected one {rules.registry.kind}, got a list of {len(value)}")
+        return value
     if rules.default_name and isinstance(value, dict) and "learning_rate" in value:
         value = {"name": rules.default_name, **value}
     try:

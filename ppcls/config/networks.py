@@ -72,6 +72,8 @@ def check_networks(arch: Any, report: Report) -> Networks | None:
         return None
     title = arch["name"]
     if not isinstance(arch.get("models"), list):
+        if title in BACKBONES and "models" in parameters_of(BACKBONES[title]):
+            return None  # reported as a missing or wrong option
         return Networks(title, {"": _leaf(arch, "Arch", False, None, report)}, "")
     before = len(report.mistakes)
     members = _members(arch, "Arch", False, None, report)
@@ -168,7 +170,7 @@ def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: 
     if not hasattr(layer, "update_res"):
         known = getattr(layer, "output_keys", None)
         return set(known) if known is not None else None
-    found = ["logits"]
+    found, before = ["logits"], len(report.mistakes)
     for pattern, place in network.taps.items():
         found += _tried(place, report, layer.update_res, [pattern])
     if node.get("return_stages") is not None:
@@ -178,7 +180,7 @@ def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: 
     for option in ("freeze_befor", "stop_after"):
         if node.get(option):
             _tried(join(network.path, option), report, getattr(layer, option), node[option])
-    return set(found)
+    return set(found) if len(report.mistakes) == before else None
 
 
 def _build(title: str, node: Mapping[str, Any], path: str, report: Report) -> Any:

@@ -80,7 +80,8 @@ def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, re
                 )
     for use in [*uses["Loss.Train"], *uses["Loss.Eval"]]:
         _check_class_counts(use, networks, report)
-    if recipe["Loss"]["Train"] and not report.mistakes_below("Loss.Train"):
+    # A mistake found above would show again as a network that no loss trains.
+    if recipe["Loss"]["Train"] and not any(map(report.mistakes_below, ("Arch", "Loss.Train"))):
         _check_training(recipe["Loss"]["Train"], uses["Loss.Train"], networks, report)
     _check_postprocess(recipe["Infer"], networks, report)
     _check_data(recipe["DataLoader"], report)
@@ -269,10 +270,10 @@ def _check_data(loaders: Mapping[str, Any], report: Report) -> None:
                 f"{lists[0]} is the training list too: the accuracy will be that on training images",
             )
     sampler = evaluation["sampler"] if evaluation else None
-    for option in ("drop_last", "shuffle"):
-        if isinstance(sampler, dict) and sampler.get(option) is True:
-            text = "has no effect: evaluation takes every image once, in the order of the list"
-            report.warn(join("DataLoader.Eval.sampler", option), text)
+    if isinstance(sampler, dict) and sampler.get("drop_last") is True:
+        report.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
+    if isinstance(sampler, dict) and sampler.get("shuffle") is True:
+        report.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
 
 
 def _list_file(part: Mapping[str, Any]) -> str | None:

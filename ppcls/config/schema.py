@@ -10,6 +10,9 @@ NOT_YET: dict[str, Any] = {
     "EMA": None,
     "Global.update_freq": 1,
     "Global.to_static": False,
+    "Global.print_mem_info": False,
+    "AMP.use_promote": False,
+    "AMP.use_fp16_test": False,
     "DataLoader.UnLabelTrain": None,
 }
 
@@ -21,9 +24,13 @@ def key(
     minimum: float | None = None,
     maximum: float | None = None,
     length: int | None = None,
+    form: tuple[str, str] | None = None,
 ) -> Any:
-    """Declare a plain setting: its default, meaning and bounds (of each element, for a list)."""
-    meta = {"doc": doc, "minimum": minimum, "maximum": maximum, "length": length}
+    """Declare a plain setting: its default, meaning, bounds (of each element, for a list) and form.
+
+    A form is a pattern that text must match, and the words for it in messages.
+    """
+    meta = {"doc": doc, "minimum": minimum, "maximum": maximum, "length": length, "form": form}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=meta)
     return field(default=default, metadata=meta)
@@ -44,8 +51,10 @@ class Global:
     """Settings of the run as a whole."""
 
     output_dir: str = key("./output/", "Folder that receives checkpoints, logs and metrics.")
-    device: Literal["auto", "cpu", "gpu", "xpu", "npu", "mlu"] = key(
-        "auto", "Where to run; `auto` is the GPU if there is one, else the CPU."
+    device: str = key(
+        "auto",
+        "Where to run; `auto` is the GPU if there is one, else the CPU; `gpu:1` is the second GPU.",
+        form=(r"auto|cpu|(gpu|xpu|npu|mlu)(:\d+)?", "auto, cpu or gpu"),
     )
     epochs: int = key(100, "Epochs to train.", minimum=1)
     print_batch_step: int = key(10, "Steps between two log lines.", minimum=1)
@@ -71,8 +80,8 @@ class Global:
     seed: int | None = key(None, "Seed of everything random; null draws one and logs it.", minimum=0)
     update_freq: int = key(1, "Steps whose gradients are summed before an update.", minimum=1)
     to_static: bool = key(False, "Train the network as a static graph.")
-    log_ranks: str | int = key("0", "Processes that log, separated by commas.")
-    print_mem_info: bool = key(True, "Log the device memory in use.")
+    log_ranks: str | int | list[int] = key([0], "Processes that log: a list, or numbers with commas: `0,1`.")
+    print_mem_info: bool = key(False, "Log the device memory in use.")
     train_mode: Literal["classification"] | None = key("classification", "Only `classification`.")
     eval_mode: Literal["classification"] | None = key("classification", "Only `classification`.")
     task: Literal["classification"] | None = key("classification", "Only `classification`.")
@@ -161,7 +170,7 @@ class Recipe:
     EMA: EMA | None = section(EMA, "Exponential moving average of the weights.", optional=True)
     Arch: dict[str, Any] | None = node("network", "The network, or `DistillationModel` with several.")
     Loss: Loss = section(Loss, "Losses.")
-    Optimizer: Any = node("optimizer", "One optimizer, or a list of optimizers with `scope`.")
+    Optimizer: Any = node("optimizer", "One optimizer; its `lr` is a learning-rate schedule.")
     DataLoader: DataLoader = section(DataLoader, "Data.")
     Metric: Metric = section(Metric, "Metrics.")
     Infer: Infer = section(Infer, "Prediction for images.")

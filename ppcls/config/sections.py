@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -92,6 +93,8 @@ def _check_bounds(value: Any, meta: Mapping[str, Any], path: str, report: Report
             report.error(path, f"expected {length} numbers, got {len(value)}: {value}")
         for index, element in enumerate(value):
             _check_bounds(element, {**meta, "length": None}, join(path, index), report)
+    elif isinstance(value, str) and meta["form"] and not re.fullmatch(meta["form"][0], value):
+        report.error(path, f"expected {meta['form'][1]}, got {value!r}")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         low, high = meta.get("minimum"), meta.get("maximum")
         if low is not None and not value >= low:

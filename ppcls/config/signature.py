@@ -198,12 +198,11 @@ def bind(
         path: config path of the node and of its options.
         report: receives unknown, missing and wrongly typed options.
         extra: further options and their types, read by whoever builds the component.
-        supplied: parameters the builder passes itself; a YAML may not.
+        supplied: parameters the builder fills in where they are left out.
     """
-    known = {name: p for name, p in signature.items() if name not in supplied}
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
     types_of = {
-        name: p.annotation for name, p in known.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        name: p.annotation for name, p in signature.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
     types_of |= extra
     bound, suggested = {}, ""
@@ -216,8 +215,8 @@ def bind(
             near = hint(name, types_of) or _listing(types_of)
             suggested += near
             report.error(path[0], f"{label} has no option {name!r}.{near}")
-    for name, parameter in known.items():
-        required = parameter.default is parameter.empty and name in types_of
+    for name, parameter in signature.items():
+        required = parameter.default is parameter.empty and name in types_of and name not in supplied
         if required and name not in options and name not in suggested:
             report.error(path[0], f"{label} needs the option {name!r}")
     return bound

@@ -1,0 +1,82 @@
+"""Writes the reference of all settings: ``python -m ppcls.config.docs > docs/config.md``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ppcls.config.schema import NOT_YET, REQUIRED, REQUIRED_WITH_EVAL, Recipe
+from ppcls.config.sections import default_of, fields_of
+from ppcls.config.signature import describe
+
+_HEAD = """# Settings of a recipe
+
+Made by `python -m ppcls.config.docs > docs/config.md`; do not edit.
+
+A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without running it and lists all mistakes.
+
+- `_base_: path` (or a list of paths) starts from other files, relative to this one or packaged recipes: maps
+  merge, lists and single values are replaced.
+- `-o Key.sub.0.sub=value` changes one setting; the value is read as YAML, a number counts entries of a list.
+- `${Arch.class_num}` stands for the value of another setting.
+- Arithmetic of numbers, such as `1.0/255.0`, may stand where a number is expected.
+- A component is written `Name: {options}` in a list (`null` for no options) and `{name: Name, options}` else.
+"""
+
+
+def render() -> str:
+    """Return the reference as Markdown."""
+    lines = [_HEAD, "## What each command needs", ""]
+    for mode, paths in REQUIRED.items():
+        more = ", and while `Global.eval_during_train` is true "
+        more += " and ".join(f"`{path}`" for path in REQUIRED_WITH_EVAL)
+        lines.append(
+            f"- `{mode}`: {', '.join(f'`{path}`' for path in paths)}{more if mode == 'train' else ''}"
+        )
+    for name, (field, _) in fields_of(Recipe).items():
+        if "section" in field.metadata:
+            lines += _section(field.metadata["section"], name)
+        else:
+            lines += ["", f"## {name}", "", field.metadata["doc"], "", _component(field.metadata)]
+    lines += ["", "## Not supported yet", "", "These keep the value that changes nothing:", ""]
+    lines += [f"- `{path}`: `{_yaml(value)}`" for path, value in NOT_YET.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _section(section: type, path: str) -> list[str]:
+    lines = ["", f"## {path}", "", (section.__doc__ or "").strip(), ""]
+    lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    below: list[str] = []
+    for name, (field, wanted) in fields_of(section).items():
+        meta = field.metadata
+        if "section" in meta:
+            lines.append(f"| `{name}` | section | | {meta['doc']} See `{path}.{name}`. |")
+            if path != "DataLoader" or name == "Train":
+                below += _section(meta["section"], f"{path}.{name}")
+        elif "kind" in meta:
+            lines.append(f"| `{name}` | {_component(meta)} | null | {meta['doc']} |")
+        else:
+            kind = meta["form"][1] if meta["form"] else describe(wanted)
+            row = f"| `{name}` | {kind}{_bounds(meta)} | `{_yaml(default_of(field))}` | {meta['doc']} |"
+            lines.append(row)
+    return lines + below
+
+
+def _component(meta: Any) -> str:
+    kind = str(meta["kind"]).replace("_", " ")
+    return f"list of {kind} components" if meta["many"] else f"{kind} component"
+
+
+def _bounds(meta: Any) -> str:
+    low, high = meta["minimum"], meta["maximum"]
+    if low is not None and high is not None:
+        return f", {low} to {high}"
+    return f", {low} or more" if low is not None else ""
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+if __name__ == "__main__":
+    print(render(), end="")
