@@ -11,6 +11,7 @@ import codecs
 import math
 import pickle
 import re
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, ClassVar
@@ -27,6 +28,7 @@ MALFORMED = (
     MemoryError,
     NotImplementedError,
     RecursionError,
+    struct.error,
     TypeError,
     ValueError,
 )

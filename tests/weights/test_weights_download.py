@@ -1,0 +1,211 @@
+"""Downloads end in the right file or in a clear error, and never in a broken cache."""
+
+from __future__ import annotations
+
+import http.server
+import multiprocessing
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ppcls.errors import WeightsError
+from ppcls.weights import fetch, official_url, read_params
+from ppcls.weights.sources import cached_path
+
+CONTENT = pickle.dumps({"w": np.arange(50_000, dtype=np.float32)}, protocol=4)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT, and misbehaves as its attributes say."""
+
+    daemon_threads = True
+    failures = 0  # how many requests are still to fail
+    how = "break"
+    status = 200
+    content = CONTENT
+    etag = '"1"'
+    ranges = True
+    log: list[str | None]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # clients that give up are part of these tests
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server, wanted = self.server, self.headers.get("Range")
+        server.log.append(wanted)
+        if server.status != 200:
+            self.send_error(server.status)
+            return
+        start = 0
+        if wanted and server.ranges and self.headers.get("If-Range") == server.etag:
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", server.etag)
+        self.send_header("Content-Length", str(len(body)))
+        if start:
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+            )
+        self.end_headers()
+        if server.failures:
+            server.failures -= 1
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            if server.how == "stall":
+                time.sleep(1.5)
+            return
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.log = []
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def url_of(server: Server, name: str = "tiny.pdparams") -> str:
+    return f"http://127.0.0.1:{server.server_port}/{name}"
+
+
+def files_in_cache(url: str) -> list[str]:
+    folder = cached_path(url).parent
+    return sorted(n for n in os.listdir(folder) if not n.endswith(".lock")) if folder.is_dir() else []
+
+
+def test_a_good_download_happens_once(server: Server) -> None:
+    url = url_of(server)
+    file = fetch(url)
+    assert file.read_bytes() == CONTENT
+    assert fetch(url) == file
+    assert server.log == [None]
+    assert files_in_cache(url) == ["tiny.pdparams"]
+    np.testing.assert_array_equal(read_params(file)["w"], np.arange(50_000))
+
+
+def test_equal_names_of_different_hosts_are_different_files(server: Server) -> None:
+    assert cached_path(url_of(server)) != cached_path("http://example.org/tiny.pdparams")
+
+
+@pytest.mark.parametrize("how", ["break", "stall"])
+def test_a_broken_transfer_goes_on_where_it_stopped(server: Server, how: str) -> None:
+    server.failures, server.how = 2, how
+    assert fetch(url_of(server), timeout=0.3).read_bytes() == CONTENT
+    assert server.log[0] is None
+    assert [r is not None for r in server.log] == [False, True, True]
+
+
+def test_it_goes_on_in_a_later_run(server: Server) -> None:
+    server.failures = 1
+    with pytest.raises(WeightsError, match="ended after"):
+        fetch(url_of(server), attempts=1)
+    assert fetch(url_of(server)).read_bytes() == CONTENT
+    assert server.log[1] == f"bytes={len(CONTENT) // 2}-"
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server) -> None:
+    server.failures = 1
+    with pytest.raises(WeightsError):
+        fetch(url_of(server), attempts=1)
+    server.etag = '"2"'
+    server.content = pickle.dumps({"v": np.zeros(60_000)}, protocol=4)
+    assert list(read_params(fetch(url_of(server)))) == ["v"]
+
+
+def test_a_server_without_ranges(server: Server) -> None:
+    server.failures, server.ranges = 1, False
+    assert fetch(url_of(server), timeout=0.3).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("how", ["break", "stall"])
+def test_giving_up_says_url_and_place(server: Server, how: str) -> None:
+    server.failures, server.how = 99, how
+    url = url_of(server)
+    with pytest.raises(WeightsError) as caught:
+        fetch(url, attempts=2, timeout=0.3)
+    assert url in str(caught.value)
+    assert str(cached_path(url)) in str(caught.value)
+    assert not cached_path(url).exists()
+
+
+def test_not_found_is_not_tried_again(server: Server) -> None:
+    server.status = 404
+    with pytest.raises(WeightsError, match=r"tiny\.pdparams: the server answered 404"):
+        fetch(url_of(server))
+    assert len(server.log) == 1
+    server.status = 200
+    assert fetch(url_of(server)).is_file()
+
+
+def test_a_busy_server_is_tried_again(server: Server) -> None:
+    server.status = 503
+    with pytest.raises(WeightsError, match="503"):
+        fetch(url_of(server), attempts=3, timeout=1)
+    assert len(server.log) == 3
+
+
+def test_a_wrong_file_does_not_enter_the_cache(server: Server) -> None:
+    server.content = b"<html>please log in</html>"
+    url = url_of(server)
+    with pytest.raises(WeightsError, match="did not send a weights file"):
+        fetch(url)
+    assert files_in_cache(url) == []
+
+
+def test_no_network_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPCLS_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    url = "http://127.0.0.1:9/x.pdparams"
+    with pytest.raises(
+        WeightsError, match=r"(?s)http://127\.0\.0\.1:9/x\.pdparams.*put the file at .*PPCLS_HOME"
+    ):
+        fetch(url, attempts=2, timeout=1)
+    cached_path(url).write_bytes(CONTENT)
+    assert fetch(url) == cached_path(url)
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "file"))
+    with pytest.raises(WeightsError, match="cannot keep"):
+        fetch("http://127.0.0.1:9/x.pdparams")
+
+
+def test_one_process_downloads_for_all(server: Server) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=fetch, args=(url_of(server),)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert server.log == [None]
+    assert fetch(url_of(server)).read_bytes() == CONTENT
+
+
+def test_official_addresses() -> None:
+    plain = official_url("ResNet50_vd")
+    assert plain.endswith("/ResNet50_vd_pretrained.pdparams")
+    assert official_url("ResNet50_vd", use_ssld=True) == plain.replace("_pretrained", "_ssld_pretrained")
+    assert official_url("PPHGNetV2_B0", use_ssld=True).endswith("/PPHGNetV2_B0_ssld_pretrained.pdparams")
+    assert cached_path(official_url("ResNet50_vd", True)).name == "ResNet50_vd_ssld_pretrained.pdparams"
+    assert cached_path(plain).parent.name == "weights"
