@@ -147,7 +147,10 @@ class DistillationModel(NetworkGroup):
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Run every network on images [N, C, H, W]; outputs of frozen ones carry no gradient."""
-        return {name: self._run(name, x) for name in self.names}
+        outputs = {}
+        for name in self.names:  # not a comprehension: to_static loses `self` in one
+            outputs[name] = self._run(name, x)
+        return outputs
 
     def infer_network(self, name: str | None = None) -> nn.Layer:
         """Return the network that is used after training, without what only training needs.

@@ -38,7 +38,7 @@ class DepthwiseSeparable(nn.Layer):
         return self.pw_conv(self.se(self.dw_conv(x)))
 
 
-class PPLCNet(TheseusLayer):
+class LCNet(TheseusLayer):
     """PP-LCNet: ``conv1``, ``blocks2`` ... ``blocks6``, ``avg_pool``, ``last_conv``, ``fc``.
 
     The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
@@ -95,12 +95,12 @@ class PPLCNet(TheseusLayer):
         return self.fc(self.flatten(x))
 
 
-register_network(PPLCNet)
-PPLCNet_x0_25 = register_network(PPLCNet, "PPLCNet_x0_25", scale=0.25)
-PPLCNet_x0_35 = register_network(PPLCNet, "PPLCNet_x0_35", scale=0.35)
-PPLCNet_x0_5 = register_network(PPLCNet, "PPLCNet_x0_5", scale=0.5)
-PPLCNet_x0_75 = register_network(PPLCNet, "PPLCNet_x0_75", scale=0.75)
-PPLCNet_x1_0 = register_network(PPLCNet, "PPLCNet_x1_0", scale=1.0)
-PPLCNet_x1_5 = register_network(PPLCNet, "PPLCNet_x1_5", scale=1.5)
-PPLCNet_x2_0 = register_network(PPLCNet, "PPLCNet_x2_0", scale=2.0)
-PPLCNet_x2_5 = register_network(PPLCNet, "PPLCNet_x2_5", scale=2.5)
+PPLCNet = register_network(LCNet, "PPLCNet")
+PPLCNet_x0_25 = register_network(LCNet, "PPLCNet_x0_25", scale=0.25)
+PPLCNet_x0_35 = register_network(LCNet, "PPLCNet_x0_35", scale=0.35)
+PPLCNet_x0_5 = register_network(LCNet, "PPLCNet_x0_5", scale=0.5)
+PPLCNet_x0_75 = register_network(LCNet, "PPLCNet_x0_75", scale=0.75)
+PPLCNet_x1_0 = register_network(LCNet, "PPLCNet_x1_0", scale=1.0)
+PPLCNet_x1_5 = register_network(LCNet, "PPLCNet_x1_5", scale=1.5)
+PPLCNet_x2_0 = register_network(LCNet, "PPLCNet_x2_0", scale=2.0)
+PPLCNet_x2_5 = register_network(LCNet, "PPLCNet_x2_5", scale=2.5)

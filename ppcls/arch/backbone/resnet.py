@@ -10,7 +10,7 @@ from __future__ import annotations
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Uniform
 
-from ppcls.arch.backbone.layers import Add, ConvBN
+from ppcls.arch.backbone.layers import Add, ConvBN, conv
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -25,16 +25,18 @@ _BLOCKS = {
 _CHANNELS = (64, 128, 256, 512)
 
 
-class PooledConvBN(ConvBN):
+class PooledConvBN(nn.Layer):
     """1x1 convolution and BatchNorm after a 2x2 average: the down-sampling short cut of the vd variant."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1)
+        super().__init__()
         self.avg_pool = nn.AvgPool2D(2, 2, ceil_mode=True)
+        self.conv = conv(in_channels, out_channels, 1)
+        self.bn = nn.BatchNorm2D(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H / 2, W / 2], rounded up."""
-        return super().forward(self.avg_pool(x))
+        return self.bn(self.conv(self.avg_pool(x)))
 
 
 class BasicBlock(nn.Layer):
