@@ -10,12 +10,24 @@ from paddle import Tensor, nn
 
 from ppcls.config import plain, single
 from ppcls.errors import ConfigError, hint
-from ppcls.loss import ce, distillation
+from ppcls.loss import afd, ce, distillation, mgd, ofd, pair, pefd, rkd
 from ppcls.loss.combined import CombinedLoss, Part
 from ppcls.loss.schedule import epoch_value
 from ppcls.registry import LOSSES
 
-__all__ = ["CombinedLoss", "build_loss", "ce", "distillation"]
+# Importing these modules fills the registry.
+__all__ = [
+    "CombinedLoss",
+    "afd",
+    "build_loss",
+    "ce",
+    "distillation",
+    "mgd",
+    "ofd",
+    "pair",
+    "pefd",
+    "rkd",
+]
 
 
 def build_loss(

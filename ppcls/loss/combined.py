@@ -101,7 +101,7 @@ class CombinedLoss(nn.Layer):
                 found = part.layer(self._view(part.layer, outputs), label)
                 for name, value in (found if isinstance(found, Mapping) else {part.name: found}).items():
                     values[free_name(name, values)] = value if weight == 1.0 else value * weight
-            return {TOTAL: sum(values.values()), **values}
+            return {**values, TOTAL: sum(values.values())}  # the order of log lines
 
     def _view(self, layer: nn.Layer, outputs: Tensor | Mapping[str, Any]) -> Tensor | Mapping[str, Any]:
         if _networks(layer) or self._main is None or not isinstance(outputs, Mapping):

@@ -17,7 +17,7 @@ def distance(a: Tensor, b: Tensor, *, mode: str = "l2", act: str | None = None) 
     """Mean over all elements of ``|d|``, ``d^2`` or the Huber function with its corner at 1, for d = a - b.
 
     With ``l2`` on features of the same shape this is the hint loss of Romero et al. (FitNets, arXiv
-    1412.6550, eq. 3) without a regressor, and the feature part of UDML. Gradient flows to both sides unless
+    1412.6550) without a regressor, and the feature part of UDML. Gradient flows to both sides unless
     one is frozen.
 
     Args:

@@ -15,13 +15,18 @@ from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
 from ppcls.loss._select import network_output, select
-from ppcls.loss._tensors import check_one_of, check_positive
+from ppcls.loss._tensors import check_one_of, check_positive, class_distribution, class_index
 from ppcls.loss.ce import SmoothedCE
+from ppcls.loss.dist import dist
 from ppcls.loss.distance import ACTIVATIONS, MODES, distance
+from ppcls.loss.dkd import decoupled_kl
 from ppcls.loss.dml import symmetric_kl
 from ppcls.loss.kldiv import kl_divergence
 from ppcls.loss.pairs import PairLoss
+from ppcls.loss.schedule import epoch_value
+from ppcls.loss.skd import spherical_kd
 from ppcls.loss.soft_ce import soft_cross_entropy
+from ppcls.loss.wsl import weighted_soft_labels
 from ppcls.registry import LOSSES
 
 
@@ -168,3 +173,176 @@ def distillation_distance(
         logits=False,
         mutual=True,
     )
+
+
+@LOSSES.register("DistillationDKDLoss")
+def distillation_dkd(
+    model_name_pairs: list[list[str]],
+    key: str | None = None,
+    temperature: float = 1.0,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    use_target_as_gt: bool = False,
+    name: str = "loss_dkd",
+    pair_weights: list[float] | None = None,
+    class_map: str | None = None,
+) -> PairLoss:
+    """:func:`ppcls.loss.dkd.decoupled_kl`. Parts: ``loss_dkd_<student>_<teacher>``.
+
+    Args:
+        model_name_pairs: see the module.
+        key: see the module.
+        temperature: T.
+        alpha: weight of the target part.
+        beta: weight of the part among the other classes.
+        use_target_as_gt: take the teacher's most probable class for the target instead of the label, as for
+            unlabelled images.
+        name: see the module.
+        pair_weights: see the module.
+        class_map: see the module.
+    """
+    loss = "DistillationDKDLoss"
+    check_positive(loss, temperature=temperature)
+
+    def fn(student: Tensor, teacher: Tensor, label: Tensor | None) -> Tensor:
+        reason = (
+            "it splits the classes into one target and the others; use_target_as_gt: True does without labels"
+        )
+        target = teacher.argmax(-1) if use_target_as_gt else class_index(label, loss, reason)
+        return decoupled_kl(student, teacher, target, alpha=alpha, beta=beta, temperature=temperature)
+
+    return PairLoss(
+        loss,
+        fn,
+        model_name_pairs,
+        lambda _, s, t: f"{name}_{s}_{t}",
+        s_key=key,
+        t_key=key,
+        pair_weights=pair_weights,
+        class_map=class_map,
+        hard_labels_only=not use_target_as_gt,
+    )
+
+
+@LOSSES.register("DistillationDISTLoss")
+def distillation_dist(
+    model_name_pairs: list[list[str]],
+    key: str | None = None,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    tau: float = 1.0,
+    name: str = "loss_dist",
+    pair_weights: list[float] | None = None,
+    class_map: str | None = None,
+) -> PairLoss:
+    """:func:`ppcls.loss.dist.dist`. Parts: ``loss_dist_<student>_<teacher>``."""
+    check_positive("DistillationDISTLoss", tau=tau)
+    return PairLoss(
+        "DistillationDISTLoss",
+        lambda s, t, _: dist(s, t, beta=beta, gamma=gamma, tau=tau),
+        model_name_pairs,
+        lambda _, s, t: f"{name}_{s}_{t}",
+        s_key=key,
+        t_key=key,
+        pair_weights=pair_weights,
+        class_map=class_map,
+    )
+
+
+def _truth(
+    label: Tensor | None, student: Tensor, teacher: Tensor, loss: str, use_target_as_gt: bool
+) -> Tensor:
+    """Return label probabilities [N, C], or one-hot the teacher's most probable class."""
+    return class_distribution(teacher.argmax(-1) if use_target_as_gt else label, student, loss)
+
+
+@LOSSES.register("DistillationWSLLoss")
+def distillation_wsl(
+    model_name_pairs: list[list[str]],
+    key: str | None = None,
+    temperature: float = 2.0,
+    use_target_as_gt: bool = False,
+    name: str = "wsl_loss",
+    pair_weights: list[float] | None = None,
+    class_map: str | None = None,
+) -> PairLoss:
+    """:func:`ppcls.loss.wsl.weighted_soft_labels`. Parts: ``wsl_loss_<student>_<teacher>``.
+
+    Soft labels work: their cross entropies take the place of those with hard labels.
+    """
+    loss = "DistillationWSLLoss"
+    check_positive(loss, temperature=temperature)
+
+    def fn(student: Tensor, teacher: Tensor, label: Tensor | None) -> Tensor:
+        truth = _truth(label, student, teacher, loss, use_target_as_gt)
+        return weighted_soft_labels(student, teacher, truth, temperature=temperature)
+
+    return PairLoss(
+        loss,
+        fn,
+        model_name_pairs,
+        lambda _, s, t: f"{name}_{s}_{t}",
+        s_key=key,
+        t_key=key,
+        pair_weights=pair_weights,
+        class_map=class_map,
+    )
+
+
+@LOSSES.register("DistillationSKDLoss")
+class DistillationSKDLoss(PairLoss):
+    """:func:`ppcls.loss.skd.spherical_kd`. Parts: ``skd_loss_<student>_<teacher>``.
+
+    Args:
+        model_name_pairs: see the module.
+        key: see the module.
+        temperature: T.
+        multiplier: standard deviation of the normalised logits.
+        alpha: share of the teacher; a number or a schedule (:func:`ppcls.loss.schedule.epoch_value`).
+        use_target_as_gt: take the teacher's most probable class for the label.
+        name: see the module.
+        pair_weights: see the module.
+        class_map: see the module.
+    """
+
+    def __init__(
+        self,
+        model_name_pairs: list[list[str]],
+        key: str | None = None,
+        temperature: float = 1.0,
+        multiplier: float = 2.0,
+        alpha: float | dict[str, Any] = 0.9,
+        use_target_as_gt: bool = False,
+        name: str = "skd_loss",
+        pair_weights: list[float] | None = None,
+        class_map: str | None = None,
+    ) -> None:
+        loss = "DistillationSKDLoss"
+        check_positive(loss, temperature=temperature, multiplier=multiplier)
+        schedule = epoch_value(alpha, f"{loss}.alpha")
+
+        def fn(student: Tensor, teacher: Tensor, label: Tensor | None) -> Tensor:
+            return spherical_kd(
+                student,
+                teacher,
+                _truth(label, student, teacher, loss, use_target_as_gt),
+                temperature=temperature,
+                multiplier=multiplier,
+                alpha=schedule(self._epoch),
+            )
+
+        super().__init__(
+            loss,
+            fn,
+            model_name_pairs,
+            lambda _, s, t: f"{name}_{s}_{t}",
+            s_key=key,
+            t_key=key,
+            pair_weights=pair_weights,
+            class_map=class_map,
+        )
+        self._epoch = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move the schedule of `alpha` to `epoch`, counted from 1."""
+        self._epoch = epoch

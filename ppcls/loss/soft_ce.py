@@ -9,7 +9,7 @@ from paddle import Tensor
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
     """``-sum_c softmax(teacher)_c log softmax(student)_c``, mean over the batch.
 
-    The form of label refinery (Bagherinezhad et al., arXiv 1805.02641, eq. 1). It exceeds the KL divergence
+    The form of label refinery (Bagherinezhad et al., arXiv 1805.02641). It exceeds the KL divergence
     by the teacher's entropy; the gradient is the same. `teacher` are LOGITS: for labels that are
     probabilities, use :func:`ppcls.loss.ce.cross_entropy`.
 
