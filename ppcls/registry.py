@@ -44,13 +44,13 @@ class Registry:
         return add
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        load_components()
-        if name not in self._items:
+        if name not in self:
             raise ConfigError(f"unknown {self.kind} {name!r}.{hint(name, self._items)}")
         return self._items[name]
 
     def __contains__(self, name: object) -> bool:
-        load_components()
+        if name not in self._items:  # a known name costs no import: deployment needs no networks or losses
+            load_components()
         return name in self._items
 
     def __iter__(self) -> Iterator[str]:

@@ -61,17 +61,27 @@ class Topk:
         return results
 
 
+def find_class_names(path: str | Path) -> Path:
+    """Return the file that ``class_id_map_file`` means: as written, or one of the package.
+
+    Raises:
+        DataError: if there is none.
+    """
+    for file in _places(Path(path)):
+        if file.is_file():
+            return file
+    parent = Path(path).parent
+    near = hint(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
+    raise DataError(f"class_id_map_file {path}: no such file.{near}")
+
+
 def read_class_names(path: str | Path, delimiter: str | None = None) -> dict[int, str]:
     """Read a file with a line ``id name`` for each class.
 
     Raises:
         DataError: if it is missing, or naming the line that has no id.
     """
-    file = next((p for p in _places(Path(path)) if p.is_file()), None)
-    if file is None:
-        parent = Path(path).parent
-        near = hint(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
-        raise DataError(f"class_id_map_file {path}: no such file.{near}")
+    file = find_class_names(path)
     names = {}
     for number, line in enumerate(file.read_bytes().decode("utf-8-sig", "replace").splitlines(), 1):
         if not line.strip():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 
-from ppcls.data import build_postprocess, build_transforms, list_images, read_image
+from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, read_image
 from ppcls.deploy.runtime import PARAMS, Program, find_program
-from ppcls.errors import ConfigError, DataError, WeightsError
+from ppcls.errors import ConfigError, WeightsError
 
 DESCRIPTION = "inference.yml"
 
@@ -73,9 +74,9 @@ class Predictor:
         """Classify images.
 
         Args:
-            images: a file, a folder, a list file, a pattern such as ``photos/*.jpg``, an array
-                [H, W, 3] uint8 with its channels as the network was trained (RGB unless its recipe says
-                otherwise), or a sequence of these.
+            images: a file, a folder, a ``.txt`` list, a pattern such as ``photos/*.jpg``, an array [H, W, C]
+                uint8 with its channels as the network was trained (RGB unless its recipe says otherwise),
+                or a sequence of these.
 
         Returns:
             a dict an image, in order: class_ids, scores, label_names, file_name.
@@ -84,7 +85,7 @@ class Predictor:
             DataError: if nothing is found, or, with ``on_error="raise"``, an image cannot be read.
         """
         results: list[dict[str, Any]] = []
-        source = iter(list(_expand(images)))
+        source = iter(self._expand(images))
         while batch := list(islice(source, self.batch_size)):
             results.extend(self._predict_batch(batch))
         return results
@@ -96,7 +97,7 @@ class Predictor:
             failed: dict[str, Any] = {}
             try:
                 arrays.append(self._transform(name, image))
-            except DataError as error:
+            except ImageError as error:
                 if self.on_error == "raise":
                     raise
                 failed = {"class_ids": [], "scores": [], "label_names": [], "file_name": name}
@@ -111,21 +112,29 @@ class Predictor:
 
     def _transform(self, name: str, image: Image) -> np.ndarray:
         if not isinstance(image, np.ndarray):
-            return read_image(image, self._chain)
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise DataError(f"{name}: {image.dtype} of shape {image.shape}; expected uint8 [H, W, 3]")
-        return self._array_chain(image)
+            return read_image(str(image), self._chain)
+        if image.ndim != 3 or image.dtype != np.uint8:
+            raise ImageError(f"{name}: {image.dtype} of shape {list(image.shape)}; expected uint8 [H, W, C]")
+        return self._array_chain.chw(image)
 
-
-def _expand(images: Image | Sequence[Image]) -> Iterator[tuple[str, Image]]:
-    """Yield a name and a file or array for each single image."""
-    many: Iterable[Image] = [images] if isinstance(images, (str, os.PathLike, np.ndarray)) else images
-    for number, image in enumerate(many):
-        if isinstance(image, np.ndarray):
-            yield f"array {number}", image
-        else:
-            for file in list_images(str(image)):
-                yield str(file), file
+    def _expand(self, images: Image | Sequence[Image]) -> list[tuple[str, Image]]:
+        """Return a name and a file or array for each single image, so that a wrong path is found at once."""
+        many = [images] if isinstance(images, (str, os.PathLike, np.ndarray)) else images
+        found: list[tuple[str, Image]] = []
+        for number, image in enumerate(many):
+            if isinstance(image, np.ndarray):
+                found.append((f"array {number}", image))
+                continue
+            path = str(image)
+            exists = os.path.exists(path)
+            if not exists and glob.has_magic(path):
+                files = sorted(glob.glob(path, recursive=True)) or list_images(path)
+            elif not exists and self.on_error == "skip":
+                files = [path]  # its turn comes when it is read
+            else:
+                files = list_images(path)
+            found.extend((file, file) for file in files)
+        return found
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

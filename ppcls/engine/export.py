@@ -19,7 +19,7 @@ from paddle.nn import functional as F
 from paddle.pir_utils import DygraphOldIrGuard
 
 from ppcls.config import plain
-from ppcls.data.labels import find_label_file
+from ppcls.data.postprocess import find_class_names
 from ppcls.deploy.runtime import PARAMS, Program
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.weights import sync_folder
@@ -226,7 +226,7 @@ def _write_description(
     if post:
         labels = post.get("class_id_map_file")
         if labels:
-            source = find_label_file(labels)
+            source = find_class_names(labels)
             post["class_id_map_file"] = source.name
             shutil.copyfile(source, folder / source.name)
             copied.append(source.name)

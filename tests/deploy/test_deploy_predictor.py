@@ -1,0 +1,199 @@
+"""The deployed network answers as the network in memory does, and says what is wrong with a folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+import yaml
+from paddle import nn
+
+from ppcls.data import build_transforms
+from ppcls.deploy import Predictor
+from ppcls.engine.export import export_network
+from ppcls.errors import ConfigError, DataError, WeightsError
+
+TRANSFORMS = [
+    {"DecodeImage": {"to_rgb": True, "channel_first": False}},
+    {"ResizeImage": {"size": [8, 8]}},
+    {"NormalizeImage": {"scale": 1 / 255, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2], "order": ""}},
+    {"ToCHWImage": None},
+]
+
+
+class Net(nn.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 8 * 8, 4)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.fc(nn.functional.relu(x).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Net]:
+    paddle.seed(1)
+    folder, net = tmp_path_factory.mktemp("export"), Net()
+    labels = folder / "four.txt"
+    labels.write_text("0 zero\n1 one, first\n2 two\n3 three\n")
+    description = {
+        "Global": {"model_name": "Net", "class_num": 4},
+        "PreProcess": {"transform_ops": TRANSFORMS},
+        "PostProcess": {"name": "Topk", "topk": 2, "class_id_map_file": str(labels)},
+    }
+    for formats in ("paddle", "legacy", "both"):
+        export_network(net, folder / formats, (3, 8, 8), formats=formats, inference_yml=description)
+    export_network(net, folder / "logits", (3, 8, 8), softmax=False, inference_yml=description)
+    return folder, net
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.PNG", "c.jpg", "d.webp", "e.bmp"):
+        pixels = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / name), cv2.resize(pixels, (20, 16), interpolation=cv2.INTER_NEAREST))
+    return folder
+
+
+def expected(net: Net, files: list[Path]) -> np.ndarray:
+    chain = build_transforms(TRANSFORMS)
+    batch = np.stack([chain(file.read_bytes()) for file in files])
+    return nn.functional.softmax(net(paddle.to_tensor(batch))).numpy()
+
+
+@pytest.mark.parametrize("kind", ["paddle", "legacy", "both", "logits"])
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_answers_as_the_network_in_memory(
+    exported: tuple[Path, Net], photos: Path, kind: str, batch_size: int
+) -> None:
+    folder, net = exported
+    files = sorted(photos.iterdir())
+    results = Predictor(folder / kind, batch_size=batch_size, device="cpu", threads=1).predict(photos)
+    assert [r["file_name"] for r in results] == [str(f) for f in files]
+    names = ["zero", "one, first", "two", "three"]
+    for result, row in zip(results, expected(net, files), strict=True):
+        ids = np.argsort(-row)[:2]
+        assert result["class_ids"] == ids.tolist()
+        assert result["label_names"] == [names[i] for i in ids]
+        np.testing.assert_allclose(result["scores"], row[ids], atol=2e-5)
+
+
+def test_ways_to_name_images(exported: tuple[Path, Net], photos: Path, tmp_path: Path) -> None:
+    predictor = Predictor(exported[0] / "paddle", batch_size=3)
+    everything = predictor.predict(photos)
+    (tmp_path / "list.txt").write_text("\n".join(str(p) for p in sorted(photos.iterdir())))
+    assert predictor.predict(str(tmp_path / "list.txt")) == everything
+    assert predictor.predict(sorted(photos.iterdir())) == everything
+    assert predictor.predict(str(photos / "*")) == everything
+    assert predictor.predict(str(photos / "a.png")) == everything[:1]
+    array = cv2.cvtColor(cv2.imread(str(photos / "a.png")), cv2.COLOR_BGR2RGB)
+    mixed = predictor.predict([photos / "c.jpg", array])
+    assert mixed[0] == everything[2]
+    assert mixed[1] == everything[0] | {"file_name": "array 1"}
+    assert predictor.predict([]) == []
+    for nothing in (photos / "z.png", str(photos / "*.gif")):
+        with pytest.raises(DataError, match="no such file"):
+            predictor.predict(nothing)
+
+
+def test_an_unreadable_image_costs_no_other_its_result(exported: tuple[Path, Net], photos: Path) -> None:
+    good = Predictor(exported[0] / "paddle", batch_size=4).predict(photos)
+    (photos / "b.PNG").write_bytes(b"no image")
+    (photos / "f.jpg").write_bytes(b"")  # the last one, alone in its batch
+    with pytest.raises(DataError, match=r"b\.PNG"):
+        Predictor(exported[0] / "paddle", batch_size=4).predict(photos)
+    results = Predictor(exported[0] / "paddle", batch_size=5, on_error="skip").predict(
+        [photos, photos / "missing.png", np.zeros((2, 2), np.uint8)]
+    )
+    assert [r.get("error") is None for r in results] == [True, False, True, True, True, False, False, False]
+    kept = [r for r in results if "error" not in r]
+    assert kept == [r for r in good if not r["file_name"].endswith("b.PNG")]
+    for result, name in zip(results[5:], ["f.jpg", "missing.png", "array 2"], strict=True):
+        assert result["file_name"].endswith(name)
+        assert name in result["error"]
+        assert result["class_ids"] == []
+
+
+def copy_of(exported: tuple[Path, Net], tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in (exported[0] / "both").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_a_folder_can_be_moved(exported: tuple[Path, Net], photos: Path, tmp_path: Path) -> None:
+    moved = copy_of(exported, tmp_path)
+    (moved / "inference.json").unlink()  # what older programs wrote alone
+    assert Predictor(moved).predict(photos) == Predictor(exported[0] / "paddle").predict(photos)
+
+
+def test_broken_folders(exported: tuple[Path, Net], tmp_path: Path) -> None:
+    folder = copy_of(exported, tmp_path)
+    params = folder / "inference.pdiparams"
+    content = params.read_bytes()
+    params.write_bytes(content[:-1])
+    with pytest.raises(WeightsError, match=rf"has {len(content) - 1} bytes, .* says {len(content)}"):
+        Predictor(folder)
+    params.write_bytes(b"")
+    with pytest.raises(WeightsError, match="is empty"):
+        Predictor(folder)
+    params.unlink()
+    with pytest.raises(WeightsError, match="is missing"):
+        Predictor(folder)
+    params.write_bytes(content)
+    for program in ("inference.json", "inference.pdmodel"):
+        (folder / program).unlink()
+    with pytest.raises(WeightsError, match="neither inference.json nor inference.pdmodel"):
+        Predictor(folder)
+    with pytest.raises(WeightsError, match="does not exist"):
+        Predictor(tmp_path / "nowhere")
+
+
+def test_broken_descriptions(exported: tuple[Path, Net], tmp_path: Path) -> None:
+    folder = copy_of(exported, tmp_path)
+    file = folder / "inference.yml"
+    content = yaml.safe_load(file.read_text())
+    for change, message in (
+        ({"PreProcess": {}}, "PreProcess.transform_ops: expected a list"),
+        ({"PreProcess": {"transform_ops": [{"DecodImage": {}}]}}, "Did you mean: DecodeImage"),
+        ({"PostProcess": {"main_indicator": "Topk"}}, "PostProcess has no Topk"),
+    ):
+        file.write_text(yaml.safe_dump(content | change))
+        with pytest.raises(ConfigError, match=message):
+            Predictor(folder)
+    file.write_text("a: [")
+    with pytest.raises(ConfigError, match="not readable YAML"):
+        Predictor(folder)
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"inference\.yml is missing.*ppcls export"):
+        Predictor(folder)
+
+
+def test_wrong_arguments(exported: tuple[Path, Net]) -> None:
+    for arguments, message in (
+        ({"batch_size": 0}, "batch_size"),
+        ({"on_error": "ignore"}, "on_error"),
+        ({"device": "tpu"}, "auto, cpu, gpu"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Predictor(exported[0] / "paddle", **arguments)
+
+
+def test_needs_nothing_of_what_trains(exported: tuple[Path, Net], photos: Path) -> None:
+    code = (
+        "import sys; from ppcls.deploy import Predictor; "
+        f"Predictor({str(exported[0] / 'paddle')!r}).predict({str(photos)!r}); "
+        "print(sorted(m for m in sys.modules if m.split('.')[:2] in"
+        " [['ppcls', n] for n in ('arch', 'loss', 'engine', 'optimizer', 'metric')]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,232 @@
+"""Exported files: equal to the network, holding nothing else, and never half-written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from paddle import nn
+
+from ppcls.deploy.runtime import Program
+from ppcls.engine import export
+from ppcls.engine.export import export_network
+from ppcls.errors import ConfigError, DataError, TrainingError
+
+SHAPE = (3, 12, 12)
+TRIO = ["inference.pdiparams", "inference.pdiparams.info", "inference.pdmodel"]
+
+
+class Net(nn.Layer):
+    """Enough of a network to have running statistics, and more than ten layers, whose names sort oddly."""
+
+    def __init__(self, taps: bool = False) -> None:
+        super().__init__()
+        self.convs = nn.LayerList([nn.Conv2D(3 if i == 0 else 4, 4, 3, padding=1) for i in range(12)])
+        self.norm = nn.BatchNorm2D(4)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(4, 7)
+        self.taps = taps
+        self.train()
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor | dict[str, paddle.Tensor]:
+        for conv in self.convs:
+            x = nn.functional.relu(conv(x)) + x[:, :1] * 0.5
+        x = self.norm(x)
+        logits = self.fc(self.drop(x.mean([2, 3])))
+        return {"logits": logits, "norm": x} if self.taps else logits
+
+
+@pytest.fixture
+def net() -> Net:
+    paddle.seed(3)
+    made = Net()
+    made.norm._mean.set_value(paddle.to_tensor([0.1, -0.2, 0.3, 0.4]))
+    return made
+
+
+@pytest.fixture
+def batch() -> np.ndarray:
+    return np.random.default_rng(5).standard_normal((3, *SHAPE)).astype(np.float32)
+
+
+def logits_of(net: nn.Layer, batch: np.ndarray) -> np.ndarray:
+    net.eval()
+    out = net(paddle.to_tensor(batch))
+    return (out["logits"] if isinstance(out, dict) else out).numpy()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("formats", "files"),
+    [
+        ("paddle", ["inference.json", "inference.pdiparams"]),
+        ("legacy", TRIO),
+        ("both", ["inference.json", *TRIO]),
+    ],
+)
+def test_files_repeat_the_network(
+    net: Net, batch: np.ndarray, tmp_path: Path, formats: str, files: list[str]
+) -> None:
+    report = export_network(net, tmp_path / "out", SHAPE, formats=formats, sample=batch)
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*files, "inference.yml"]) == sorted(report.files)
+    assert os.listdir(tmp_path) == ["out"]
+    programs = [f for f in files if f.endswith((".json", ".pdmodel"))]
+    assert len(report.differences) == 2 * len(programs)
+    assert max(report.differences.values()) < 1e-6
+    want = softmax(logits_of(net, batch))
+    for program in programs:
+        got = Program(tmp_path / "out" / program, mkldnn=False)(batch)
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_logits_without_softmax(net: Net, batch: np.ndarray, tmp_path: Path) -> None:
+    export_network(net, tmp_path / "out", SHAPE, softmax=False)
+    got = Program(tmp_path / "out" / "inference.json")(batch[:1])
+    np.testing.assert_allclose(got, logits_of(net, batch[:1]), atol=1e-5)
+    assert yaml.safe_load((tmp_path / "out" / "inference.yml").read_text())["Global"]["softmax"] is False
+
+
+def test_modes_come_back_and_training_goes_on(net: Net, tmp_path: Path) -> None:
+    net.norm.eval()  # a layer that is frozen while the rest trains
+    statistics = net.norm._mean.numpy().copy()
+    export_network(net, tmp_path / "out", SHAPE, formats="both")
+    assert (net.training, net.norm.training, net.drop.training) == (True, False, True)
+    np.testing.assert_array_equal(net.norm._mean.numpy(), statistics)
+    assert paddle.in_dynamic_mode()
+    assert net.fc.weight.dtype == paddle.float32
+    net(paddle.ones([2, *SHAPE])).sum().backward()
+    assert net.fc.weight.grad is not None
+
+
+def test_features_and_teachers_stay_out(batch: np.ndarray, tmp_path: Path) -> None:
+    net = Net(taps=True)
+    export_network(net, tmp_path / "out", SHAPE, sample=batch)
+    want = softmax(logits_of(net, batch))
+    np.testing.assert_allclose(Program(tmp_path / "out" / "inference.json")(batch), want, atol=1e-5)
+    held = sum(int(np.prod(v.shape)) for v in net.state_dict().values()) * 4
+    size = (tmp_path / "out" / "inference.pdiparams").stat().st_size
+    assert held <= size <= held + 100 * len(net.state_dict())
+
+    class Pair(nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.Teacher, self.Student = Net(), Net()
+
+        def forward(self, x: paddle.Tensor) -> dict[str, paddle.Tensor]:
+            return {"Teacher": self.Teacher(x), "Student": self.Student(x)}
+
+    with pytest.raises(ConfigError, match=r"Teacher, Student.*infer_model_name"):
+        export_network(Pair(), tmp_path / "pair", SHAPE)
+
+
+class Broken(nn.Layer):
+    """Differs between memory and file: the factor is fixed when the program is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+        self.calls = 0
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        self.calls += 1
+        return self.fc(x.mean([2, 3])) * float(self.calls)
+
+
+def test_a_difference_is_an_error_and_the_old_export_stays(net: Net, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_network(net, out, SHAPE)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    with pytest.raises(TrainingError, match=r"inference\.json differs from the network in memory by"):
+        export_network(Broken(), out, SHAPE, softmax=False)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_nan_is_a_difference(net: Net, tmp_path: Path) -> None:
+    net.fc.bias.set_value(paddle.full([7], float("nan")))
+    with pytest.raises(TrainingError, match="nan"):
+        export_network(net, tmp_path / "out", SHAPE)
+    assert not os.listdir(tmp_path)
+
+
+def test_files_of_another_format_do_not_survive(net: Net, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_network(net, out, SHAPE, formats="both")
+    (out / "notes.txt").write_text("mine")
+    export_network(Net(), out, SHAPE)
+    assert sorted(os.listdir(out)) == ["inference.json", "inference.pdiparams", "inference.yml", "notes.txt"]
+
+
+def test_a_function_that_legacy_cannot_write(tmp_path: Path) -> None:
+    class Modern(nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            return paddle.exp(self.fc(x.mean([2, 3])))
+
+    export_network(Modern(), tmp_path / "out", SHAPE)
+    with pytest.raises(ConfigError, match=r"export_format: .*legacy.*exp\(\)"):
+        export_network(Modern(), tmp_path / "old", SHAPE, formats="legacy")
+    assert paddle.in_dynamic_mode()
+    export_network(Modern(), tmp_path / "new", SHAPE)
+    with pytest.raises(ConfigError, match="paddle, legacy or both"):
+        export_network(Modern(), tmp_path / "new", SHAPE, formats="onnx")
+
+
+def test_formats_that_order_parameters_differently_are_refused(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = paddle.jit.save
+
+    def reordered(layer: object, path: str) -> None:
+        save(layer, path)
+        if "legacy" in path:
+            Path(f"{path}.pdiparams").write_bytes(b"other order")
+
+    monkeypatch.setattr(export.paddle.jit, "save", reordered)
+    with pytest.raises(ConfigError, match="order their parameters differently"):
+        export_network(net, tmp_path / "out", SHAPE, formats="both")
+    assert not os.listdir(tmp_path)
+
+
+def test_the_description_and_its_class_names(net: Net, tmp_path: Path) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_text("0 a\n1 b\n")
+    description = {
+        "Global": {"model_name": "Net", "class_num": 7},
+        "PreProcess": {"transform_ops": [{"DecodeImage": {"to_rgb": True}}]},
+        "PostProcess": {"name": "Topk", "topk": 2, "class_id_map_file": str(labels)},
+    }
+    export_network(net, tmp_path / "out", SHAPE, inference_yml=description)
+    got = yaml.safe_load((tmp_path / "out" / "inference.yml").read_text())
+    size = (tmp_path / "out" / "inference.pdiparams").stat().st_size
+    assert got["Global"] == {
+        "model_name": "Net",
+        "class_num": 7,
+        "image_shape": list(SHAPE),
+        "softmax": True,
+        "params_size": size,
+    }
+    assert got["PreProcess"] == description["PreProcess"]
+    topk = {"topk": 2, "class_id_map_file": "names.txt"}
+    assert got["PostProcess"] == {"main_indicator": "Topk", "Topk": topk}
+    assert (tmp_path / "out" / "names.txt").read_text() == labels.read_text()
+    description["PostProcess"]["class_id_map_file"] = str(tmp_path / "no.txt")
+    with pytest.raises(DataError, match=r"no\.txt"):
+        export_network(net, tmp_path / "out", SHAPE, inference_yml=description)
+
+
+def test_a_folder_that_cannot_be_written(net: Net, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write to"):
+        export_network(net, tmp_path / "file" / "out", SHAPE)
