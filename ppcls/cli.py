@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         128 + signal number when interrupted.
     """
     args = build_parser().parse_args(argv)
+    for noise in ("No ccache found", "When training, we now always track global mean"):
+        warnings.filterwarnings("ignore", message=noise)  # Paddle's remarks on itself
     try:
         return int(_COMMANDS[args.command](args))
     except TrainingError as error:

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -60,6 +60,14 @@ def _plain_number(value: Any) -> Any:
     return value
 
 
+def _is_kept(line: str, keep: Callable[[dict[str, Any]], bool]) -> bool:
+    """Apply `keep` to a row; the last row of a killed run may be half of one."""
+    try:
+        return line.endswith("\n") and keep(json.loads(line))
+    except json.JSONDecodeError:
+        return False
+
+
 class ScalarWriter:
     """Append scalars to ``metrics.jsonl`` and, when asked, to VisualDL.
 
@@ -67,13 +75,26 @@ class ScalarWriter:
         folder: where ``metrics.jsonl`` and the folder ``vdl`` lie.
         use_visualdl: also write VisualDL records.
 
+        keep: tells which rows of an existing ``metrics.jsonl`` a resumed run keeps; what the interrupted
+            run wrote after its last checkpoint is written again.
+
     Raises:
         ConfigError: if VisualDL is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, *, use_visualdl: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        use_visualdl: bool = False,
+        keep: Callable[[dict[str, Any]], bool] = lambda row: True,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        path = folder / "metrics.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if _is_kept(line, keep)), encoding="utf-8")
+        self._file: TextIO = path.open("a", encoding="utf-8")
         self._visualdl: Any = None
         if use_visualdl:
             try:

@@ -59,10 +59,15 @@ def prepare_folder(folder: Path) -> None:
         raise ConfigError(f"Global.output_dir: cannot write to {folder}: {error.strerror}") from None
 
 
-def start_logging(folder: Path | None, log_ranks: Iterable[int]) -> None:
-    """Log to the console on the ranks asked for, and on rank 0 into ``train.log`` of `folder` too."""
+def start_logging(folder: Path | None, log_ranks: list[int]) -> None:
+    """Log to the console on the ranks asked for, and on rank 0 into ``train.log`` of `folder` too.
+
+    Args:
+        folder: None for no file.
+        log_ranks: ``Global.log_ranks``.
+    """
     log_file = folder / "train.log" if folder is not None and is_main() else None
-    setup_logging(log_file, quiet=rank() not in set(log_ranks))
+    setup_logging(log_file, quiet=rank() not in log_ranks)
 
 
 def write_run_files(folder: Path, config: dict[str, Any]) -> None:
@@ -154,11 +159,10 @@ def first_sample_shape(loader: Any, seed: int) -> tuple[int, ...]:
 
 
 def fit_loss_to_outputs(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> None:
-    """Let losses with parameters see one output of each network, from which they take their shapes."""
-    if not getattr(loss, "needs_outputs", False):
-        return
+    """Show a loss one output of each network: shapes are taken from it, wrong keys show before training."""
+    networks = {name: model.network(name) for name in getattr(model, "names", ())}
     with evaluating(model), paddle.no_grad():
-        loss.prepare(model(paddle.zeros([2, *shape])))
+        loss.prepare(model(paddle.zeros([2, *shape])), networks)
 
 
 def mixed_precision(amp: dict[str, Any]) -> tuple[paddle.amp.GradScaler, dict[str, Any]]:

@@ -184,11 +184,12 @@ class Checkpointer:
             states = json.loads(path.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError):
             raise WeightsError(
-                f"{path} is not a checkpoint state of ppcls (JSON expected). To start from the weights beside "
-                "it use -o Global.pretrained_model=..."
+                f"{path} is not a checkpoint state of ppcls (JSON expected). To start from the weights "
+                "beside it use -o Global.pretrained_model=..."
             ) from None
-        if not isinstance(states, dict) or states.get("format") != FORMAT:
-            raise WeightsError(f"{path}: format {states.get('format')!r}, this version reads {FORMAT}")
+        found = states.get("format") if isinstance(states, dict) else None
+        if found != FORMAT:
+            raise WeightsError(f"{path}: checkpoint format {found!r}, this version reads {FORMAT}")
         return states
 
 

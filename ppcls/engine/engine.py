@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-from ppcls.engine.export import ExportReport, export_network
 
 from ppcls.arch import build_model
 from ppcls.config import plain
@@ -18,6 +17,7 @@ from ppcls.distributed import is_main
 from ppcls.engine import build
 from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
 from ppcls.engine.evaluate import evaluate, evaluating
+from ppcls.engine.export import ExportReport, export_network
 from ppcls.engine.hooks import CheckpointHook, Hook, LogHook
 from ppcls.engine.infer import classify
 from ppcls.engine.train import Run, StopRequested, train
@@ -75,6 +75,8 @@ class Engine:
         build.start_logging(self.folder, self.globals["log_ranks"])
         if is_main():
             build.write_run_files(self.folder, self.config)
+        if resumed is not None and resumed.progress.seed != self.seed:
+            self.seed = resumed.progress.seed  # a resumed run keeps the seed it was started with
         run, saver = self._build_run(resumed)
         try:
             train(run)
@@ -95,14 +97,10 @@ class Engine:
         """Evaluate the network to deploy (and others that a metric names); returns averages by name."""
         build.start_logging(self.folder, self.globals["log_ranks"])
         loader = self._loader("Eval")
-        loss, metric = self._evaluation_measures()
-        needed = None if self.main is None else {self.main, *metric.networks, *loss.networks}
-        model = self._trained_model(needed)
-        loss.eval()
+        measures, needed = self._evaluation_measures()
+        model = self._trained_model(None if self.main is None else {self.main, *needed})
         try:
-            return evaluate(
-                model, loader, [loss, metric], epoch=0, print_every=self.globals["print_batch_step"]
-            )
+            return evaluate(model, loader, measures, epoch=0, print_every=self.globals["print_batch_step"])
         finally:
             loader.close()
 
@@ -150,18 +148,22 @@ class Engine:
         """Return the network to deploy, alone, with weights, in eval mode."""
         if self.main is None:
             return self._trained_model(None)
-        return self._trained_model({self.main}).network(self.main)
+        return self._trained_model({self.main}).infer_network(self.main)
 
     def _loader(self, mode: str) -> Any:
         return build_loader(self.config["DataLoader"][mode], mode, seed=self.seed, class_num=self.class_num)
 
-    def _evaluation_measures(self) -> tuple[Any, Any]:
-        loss = build_loss((self.config.get("Loss") or {}).get("Eval") or [], main=self.main)
-        metric = build_metric((self.config.get("Metric") or {}).get("Eval") or [], main=self.main)
-        return loss, metric
+    def _evaluation_measures(self) -> tuple[list[Any], set[str]]:
+        """Return the losses and metrics of an evaluation and the sub-networks they look at."""
+        metric = build_metric((self.config.get("Metric") or {}).get("Eval"), main=self.main)
+        nodes = (self.config.get("Loss") or {}).get("Eval")
+        measures = [build_loss(nodes, main=self.main), metric] if nodes else [metric]
+        for measure in measures[:-1]:
+            measure.eval()
+        return measures, set().union(*(measure.networks for measure in measures))
 
     def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
-        """Build everything a training run needs; data first, because its mistakes are the cheapest to find."""
+        """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
         loader = self._loader("Train")
         shape = build.first_sample_shape(loader, self.seed)
         evaluates = self.globals["eval_during_train"]
@@ -193,14 +195,20 @@ class Engine:
             plateau_metric=self._plateau_metric,
         )
         saver = self._checkpoint_hook(run)
-        run.hooks = [*self._log_hooks(), saver]
         if resumed is not None:
             self._restore(run, resumed)
+        run.hooks = [*self._log_hooks(run.progress), saver]
         build.announce(model, self.config, self.seed)
         return run, saver
 
-    def _log_hooks(self) -> list[Hook]:
-        writer = ScalarWriter(self.folder, use_visualdl=self.globals["use_visualdl"]) if is_main() else None
+    def _log_hooks(self, start: Progress) -> list[Hook]:
+        def before_start(row: dict[str, Any]) -> bool:
+            due_again = row["kind"] == "eval" and start.batch > 0
+            return bool(row["step"] < start.step or (row["step"] == start.step and not due_again))
+
+        writer = None
+        if is_main():
+            writer = ScalarWriter(self.folder, use_visualdl=self.globals["use_visualdl"], keep=before_start)
         lr = self.config["Optimizer"]["lr"]
         return [LogHook(self.globals["print_batch_step"], writer, schedule_name=lr.get("name", "ConstLR"))]
 
@@ -217,7 +225,7 @@ class Engine:
         return CheckpointHook(
             Checkpointer(self.folder),
             collect,
-            None if main is None else lambda: run.model.network(main).state_dict(),
+            None if main is None else lambda: run.model.student_state_dict(main),
             save_interval=self.globals["save_interval"],
             save_steps=self.globals["save_steps"],
             keep_last=self.globals["keep_last"],
@@ -226,16 +234,17 @@ class Engine:
 
     def _evaluator(self, model: Any, loader: Any) -> Any:
         """Return a function of the epoch that evaluates `model` as it is then."""
-        loss, metric = self._evaluation_measures()
-        needed = None if self.main is None else {self.main, *metric.networks, *loss.networks}
+        measures, needed = self._evaluation_measures()
+
+        def some_networks(image: paddle.Tensor) -> dict[str, Any]:
+            return {name: model.network(name)(image) for name in needed}
 
         def run_evaluation(epoch: int) -> dict[str, float]:
-            forward = model if needed is None else lambda image: model(image, only=needed)
-            with evaluating(model, loss):
+            with evaluating(model):
                 return evaluate(
-                    forward,
+                    some_networks if needed else model,
                     loader,
-                    [loss, metric],
+                    measures,
                     epoch=epoch,
                     print_every=self.globals["print_batch_step"],
                 )
@@ -283,10 +292,6 @@ class Engine:
         if scaler:
             run.scaler.load_state_dict(scaler)
         run.progress = resumed.progress
-        if run.progress.seed != self.seed:
-            LOGGER.warning(
-                "Global.seed is %d; the run goes on with its own seed %d", self.seed, run.progress.seed
-            )
         run.schedule.set_state_dict(resumed.progress.schedule)
         run.meters.restore(resumed.progress.meters)
         LOGGER.info(

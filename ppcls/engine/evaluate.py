@@ -43,6 +43,7 @@ def evaluate(
 
     Args:
         forward: maps images [N, C, H, W] to outputs; in eval mode already.
+        loader: yields every sample once.
         measures: losses and metrics, each mapping (outputs, label) to named batch means.
         epoch: shown in log lines; 0 outside training.
         print_every: batches between log lines.

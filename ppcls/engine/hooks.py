@@ -6,9 +6,12 @@ import datetime
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import paddle
+
 from ppcls.data import Batch
 from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.train import Hook, Run
+from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER, ScalarWriter, progress_bar
 
 
@@ -112,11 +115,23 @@ class CheckpointHook(Hook):
         self.score = score
 
     def save(self, run: Run, tag: str) -> None:
-        """Write checkpoint `tag` of the run as it stands, after making sure that its losses are finite."""
+        """Write checkpoint `tag` of the run as it stands, unless its losses or weights are not finite.
+
+        Raises:
+            TrainingError: then; what was saved before stays.
+        """
         run.read()
+        params, optimizer = self.collect()
+        for name, value in params.items():
+            if not bool(paddle.isfinite(value).all()):
+                raise TrainingError(
+                    f"{name} is not finite after step {run.progress.step - 1}, although the losses so far are. "
+                    f"Checkpoints in {run.folder} were written before it and stay. "
+                    "Lower Optimizer.lr.learning_rate or set Optimizer.clip_norm"
+                )
         run.progress.meters = run.meters.state()
         run.progress.schedule = run.schedule.state_dict()
-        self.checkpointer.save(tag, *self.collect(), run.progress)
+        self.checkpointer.save(tag, params, optimizer, run.progress)
 
     def after_step(self, run: Run, batch: Batch) -> None:
         """Save ``latest`` every `save_steps` steps."""

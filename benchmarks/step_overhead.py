@@ -1,0 +1,183 @@
+"""What a training step of ppcls costs beside a bare Paddle loop: same network, batch, data and optimizer.
+
+Both sides run interleaved in one process, a handful of steps at a time; printed are medians per step and the
+median of the ratios of neighbouring measurements.
+
+    python benchmarks/step_overhead.py [--rounds 15] [--steps 4] [--size 64] [--batch 16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+from ppcls.arch import build_model
+from ppcls.data import Batch
+from ppcls.engine.checkpoint import Progress
+from ppcls.engine.hooks import LogHook
+from ppcls.engine.train import Run, train_epoch
+from ppcls.logger import ScalarWriter, setup_logging
+from ppcls.loss import build_loss
+from ppcls.metric import build_metric
+from ppcls.optimizer import build_optimizer
+
+OPTIMIZER = {
+    "name": "Momentum",
+    "momentum": 0.9,
+    "lr": {"name": "Cosine", "learning_rate": 0.01},
+    "regularizer": {"name": "L2", "coeff": 1e-4},
+}
+PLAIN = {"name": "ResNet18", "class_num": 100}
+PAIR = {
+    "name": "DistillationModel",
+    "freeze_params_list": [True, False],
+    "models": [
+        {"Teacher": {"name": "ResNet34", "class_num": 100}},
+        {"Student": {"name": "ResNet18", "class_num": 100}},
+    ],
+}
+PAIR_LOSS = [
+    {"DistillationGTCELoss": {"weight": 1.0, "model_names": ["Student"]}},
+    {
+        "DistillationKLDivLoss": {
+            "weight": 0.9,
+            "model_name_pairs": [["Student", "Teacher"]],
+            "temperature": 4,
+        }
+    },
+]
+
+
+class SameBatches:
+    """Stands in for a loader: the measured difference is the step, not the reading."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+        self.dataset = None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """Yield the same batches every epoch."""
+        yield from self.batches[start_batch:]
+
+
+def ours(arch: dict[str, Any], loss: list[Any], batches: list[Batch], folder: Path) -> Callable[[], None]:
+    """Return a function that trains one round with ppcls, log line and scalars included."""
+    main = "Student" if "models" in arch else None
+    model, loss_layer = build_model(arch), build_loss(loss, main=main)
+    optimizer, schedule = build_optimizer(OPTIMIZER, 100, len(batches), [model, loss_layer])
+    run = Run(
+        folder=folder,
+        epochs=100,
+        model=model,
+        loss=loss_layer,
+        metric=build_metric([{"TopkAcc": {"topk": [1, 5]}}], main=main),
+        optimizer=optimizer,
+        schedule=schedule,
+        loader=SameBatches(batches),  # type: ignore[arg-type]
+        evaluate=None,
+        evaluation_due=lambda epoch: False,
+        scaler=paddle.amp.GradScaler(enable=False),
+        amp={"enable": False},
+        progress=Progress(),
+        hooks=[LogHook(10, ScalarWriter(folder), "Cosine")],
+        plateau_metric=lambda metrics: 0.0,
+    )
+
+    def once() -> None:
+        run.progress.batch = 0
+        run.meters.reset()
+        train_epoch(run)
+
+    return once
+
+
+def bare(arch: dict[str, Any], batches: list[Batch]) -> Callable[[], None]:
+    """Return a function that trains one round as one would write it by hand."""
+    student: nn.Layer = build_model(arch["models"][1]["Student"] if "models" in arch else arch)
+    teacher = build_model(arch["models"][0]["Teacher"]) if "models" in arch else None
+    if teacher is not None:
+        teacher.eval()
+    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 100 * len(batches))
+    optimizer = paddle.optimizer.Momentum(
+        schedule, 0.9, student.parameters(), weight_decay=paddle.regularizer.L2Decay(1e-4)
+    )
+
+    def once() -> None:
+        student.train()
+        for batch in batches:
+            image, label = paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)
+            logits = student(image)
+            loss = F.cross_entropy(logits, label)
+            if teacher is not None:
+                with paddle.no_grad():
+                    target = F.softmax(teacher(image) / 4, -1)
+                loss = loss + 0.9 * 16 * F.kl_div(F.log_softmax(logits / 4, -1), target, "batchmean")
+            loss.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            schedule.step()
+        float(loss)
+
+    return once
+
+
+def compare(name: str, sides: dict[str, Callable[[], None]], rounds: int, steps: int) -> None:
+    """Time both sides in turn and print one row."""
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(rounds + 1):  # the first round warms up
+        order = list(sides) if number % 2 else list(reversed(sides))
+        for side in order:
+            begin = time.perf_counter()
+            sides[side]()
+            times[side].append((time.perf_counter() - begin) / steps)
+    ratios = [a / b for a, b in zip(times["ppcls"][1:], times["bare"][1:], strict=True)]
+    medians = {side: statistics.median(values[1:]) * 1000 for side, values in times.items()}
+    print(
+        f"{name:24s} ppcls {medians['ppcls']:8.1f} ms  bare {medians['bare']:8.1f} ms  "
+        f"ratio {statistics.median(ratios):.3f}  (quartiles "
+        f"{np.percentile(ratios, 25):.3f} .. {np.percentile(ratios, 75):.3f}, {rounds} rounds)",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run both comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=4, help="steps of one measurement")
+    parser.add_argument("--size", type=int, default=64, help="pixels")
+    parser.add_argument("--batch", type=int, default=16)
+    args = parser.parse_args()
+    setup_logging(quiet=True)
+    paddle.device.set_device("cpu")
+    rng = np.random.default_rng(0)
+    batches = [
+        Batch(
+            rng.standard_normal((args.batch, 3, args.size, args.size), dtype="float32"),
+            rng.integers(0, 100, (args.batch, 1)),
+            np.arange(args.batch),
+        )
+        for _ in range(args.steps)
+    ]
+    ce = [{"CELoss": {"weight": 1.0}}]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, arch, loss in (("ResNet18", PLAIN, ce), ("ResNet34 -> ResNet18", PAIR, PAIR_LOSS)):
+            sides = {"ppcls": ours(arch, loss, batches, Path(folder)), "bare": bare(arch, batches)}
+            compare(name, sides, args.rounds, args.steps)
+
+
+if __name__ == "__main__":
+    main()

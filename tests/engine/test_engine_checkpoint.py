@@ -1,0 +1,145 @@
+"""Checkpoints: three files that are valid together, or not at all."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
+from ppcls.errors import WeightsError
+
+
+def weights(value):
+    return {"conv.weight": np.full((3, 2), value, "float32")}
+
+
+def save(folder, value, tag="latest"):
+    Checkpointer(folder).save(
+        tag,
+        weights(value),
+        {"conv.weight@velocity": -weights(value)["conv.weight"]},
+        Progress(epoch=int(value), step=10 * int(value), best={"top1": 0.5}),
+    )
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    save(tmp_path, 3)
+    found = Checkpointer(tmp_path).load("latest")
+    np.testing.assert_array_equal(found.params["conv.weight"], weights(3)["conv.weight"])
+    np.testing.assert_array_equal(found.optimizer["conv.weight@velocity"], -weights(3)["conv.weight"])
+    assert found.progress == Progress(epoch=3, step=30, best={"top1": 0.5})
+
+
+def test_nothing_temporary_stays(tmp_path):
+    save(tmp_path, 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "latest.pdopt",
+        "latest.pdparams",
+        "latest.pdstates",
+    ]
+
+
+class Killed(BaseException):
+    pass
+
+
+def calls_made_while_saving(tmp_path, monkeypatch):
+    """Count the file operations of one save."""
+    return run_until(tmp_path, monkeypatch, None)
+
+
+def run_until(folder, monkeypatch, stop_at):
+    """Save value 2 over value 1 and die at operation number `stop_at`; return the number of operations."""
+    from pathlib import Path
+
+    import ppcls.engine.checkpoint as module
+
+    count = 0
+
+    def counted(function):
+        def call(*args, **kwargs):
+            nonlocal count
+            if count == stop_at:
+                raise Killed
+            count += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_params", counted(module.write_params))
+        patch.setattr(module, "write_atomic", counted(module.write_atomic))
+        patch.setattr(module.os, "replace", counted(module.os.replace))
+        patch.setattr(Path, "unlink", counted(Path.unlink))
+        if stop_at is None:
+            save(folder, 2)
+        else:
+            with pytest.raises(Killed):
+                save(folder, 2)
+    return count
+
+
+def test_killed_at_any_operation_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    (tmp_path / "count").mkdir()
+    save(tmp_path / "count", 1)
+    operations = run_until(tmp_path / "count", monkeypatch, None)
+    assert operations > 8
+    seen = set()
+    for stop in range(operations):
+        folder = tmp_path / str(stop)
+        folder.mkdir()
+        save(folder, 1)
+        run_until(folder, monkeypatch, stop)
+        found = Checkpointer(folder).load("latest")
+        value = found.progress.epoch
+        seen.add(value)
+        np.testing.assert_array_equal(found.params["conv.weight"], weights(value)["conv.weight"])
+        np.testing.assert_array_equal(found.optimizer["conv.weight@velocity"], -weights(value)["conv.weight"])
+        save(folder, 5)  # and the folder is fit for the next save
+        assert Checkpointer(folder).load("latest").progress.epoch == 5
+    assert seen == {1, 2}
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".pdopt"])
+def test_files_of_different_saves_are_refused(tmp_path, suffix):
+    save(tmp_path, 1)
+    save(tmp_path, 2, tag="other")
+    (tmp_path / f"latest{suffix}").write_bytes((tmp_path / f"other{suffix}").read_bytes())
+    with pytest.raises(WeightsError, match=f"latest{suffix}.*not of the same save"):
+        Checkpointer(tmp_path).load("latest")
+
+
+def test_a_missing_file_is_named_with_the_remedy(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / "latest.pdopt").unlink()
+    with pytest.raises(WeightsError, match=r"latest\.pdopt not found.*Global\.pretrained_model"):
+        Checkpointer(tmp_path).load("latest")
+
+
+@pytest.mark.parametrize("content", [b"\x80\x04junk", json.dumps({"format": 99}).encode(), b"[]"])
+def test_states_of_another_program_are_refused(tmp_path, content):
+    save(tmp_path, 1)
+    (tmp_path / "latest.pdstates").write_bytes(content)
+    with pytest.raises(WeightsError, match="latest.pdstates"):
+        Checkpointer(tmp_path).load("latest")
+
+
+def test_keep_last_counts_epochs_as_numbers(tmp_path):
+    checkpointer = Checkpointer(tmp_path)
+    for epoch in (2, 9, 10, 11):
+        save(tmp_path, epoch, tag=f"epoch_{epoch}")
+    save(tmp_path, 1, tag="best_model")
+    checkpointer.prune(2)
+    assert {p.stem for p in tmp_path.glob("*.pdparams")} == {"epoch_10", "epoch_11", "best_model"}
+
+
+def test_an_earlier_run_is_kept(tmp_path):
+    folder = tmp_path / "ResNet18"
+    for _ in range(2):
+        folder.mkdir()
+        save(folder, 1)
+        assert set_aside_earlier_run(folder) is not None
+    assert not folder.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ResNet18.earlier-1", "ResNet18.earlier-2"]
+    folder.mkdir()
+    assert set_aside_earlier_run(folder) is None

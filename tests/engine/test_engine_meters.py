@@ -1,0 +1,38 @@
+"""Averages over an epoch."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls.engine.meters import Meters
+from ppcls.errors import TrainingError
+
+
+def test_averages_weigh_batches_by_their_size():
+    meters = Meters()
+    meters.add({"top1": paddle.to_tensor(1.0), "loss": paddle.to_tensor(2.0)}, 3)
+    meters.add({"top1": paddle.to_tensor(0.0), "loss": paddle.to_tensor([6.0])}, 1)
+    rows = meters.flush()
+    assert rows == [{"top1": 1.0, "loss": 2.0}, {"top1": 0.0, "loss": 6.0}]
+    assert meters.averages() == {"top1": 0.75, "loss": 3.0}
+
+
+def test_splitting_flushes_and_restoring_changes_nothing():
+    values = np.random.default_rng(0).random(20).astype("float32")
+    once, split = Meters(), Meters()
+    for i, value in enumerate(values):
+        once.add({"loss": paddle.to_tensor(value)}, i + 1)
+        split.add({"loss": paddle.to_tensor(value)}, i + 1)
+        if i % 7 == 0:
+            split.flush()
+            restored = Meters()
+            restored.restore(split.state())
+            split = restored
+    once.flush()
+    split.flush()
+    assert once.averages() == split.averages()
+
+
+def test_an_average_of_nothing_is_an_error():
+    with pytest.raises(TrainingError, match="no sample"):
+        Meters().averages()
