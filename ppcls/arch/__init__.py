@@ -9,7 +9,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls.arch import backbone as backbone  # importing it registers the networks
+from ppcls.arch import afd as afd  # importing these registers what they define
+from ppcls.arch import backbone as backbone
 from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup
 from ppcls.arch.network import build_network, register_network
 from ppcls.arch.theseus import TheseusLayer, dotted
@@ -28,7 +29,8 @@ __all__ = [
     "register_network",
 ]
 
-_PARTS = {"DistillationModel", "AttentionModel"}  # registered, but no classifiers by themselves
+# Registered, but no classifiers by themselves.
+_PARTS = {"DistillationModel", "AttentionModel", "LinearTransformTeacher", "LinearTransformStudent"}
 
 
 def create_model(
