@@ -124,10 +124,8 @@ def _pick(
     maps = []
     for index, key in enumerate(keys):
         if key not in features:
-            known = [name for name in features if name != "logits"]
-            raise ConfigError(
-                f"keys: there is no feature {key!r}.{hint(key, known)} Name it in return_patterns"
-            )
+            advice = hint(key, features) or f" There is {', '.join(features)}."
+            raise ConfigError(f"keys: there is no feature {key!r}.{advice} Name it in return_patterns")
         map_ = features[key]
         if map_.ndim != 4 or map_.shape[1] != shapes[index][0]:
             raise ConfigError(f"{option}: {key!r} is {list(map_.shape[1:])}, given is {list(shapes[index])}")

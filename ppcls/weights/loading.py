@@ -74,9 +74,8 @@ def load_into(
     if not own.keys() & given.keys():
         given, own, note = _align(own, given, where, network)
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    absent = tuple(
-        f"{n}." for n in getattr(net, "frozen", ()) if not any(k.startswith(f"{n}.") for k in given)
-    )
+    frozen: tuple[str, ...] = getattr(net, "frozen_prefixes", tuple)()
+    absent = tuple(prefix for prefix in frozen if not any(k.startswith(prefix) for k in given))
     wanted = [name for name in own if not name.startswith(absent)] if absent else list(own)
     report = LoadReport(
         source=where,
@@ -256,6 +255,8 @@ def _explain(
         lines.append(f"  of another shape: {_some(rows)}")
     if report.unexpected:
         lines.append(f"  only in the file: {_some(report.unexpected)}")
+    if 2 * len(report.matched) < len(shapes):
+        lines.append("  Most of it does not fit: it looks like the file of another network")
     if not allow_missing_head and report.matched and _is_head(report, shapes, given):
         lines.append("  Only the classifier differs: set class_num to what the file was trained with")
     return "\n".join(lines)

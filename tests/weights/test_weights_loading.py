@@ -27,7 +27,7 @@ class Run(nn.Layer):
 
     def __init__(self, frozen: tuple[str, ...] = (), **networks: nn.Layer) -> None:
         super().__init__()
-        self.frozen = frozenset(frozen)
+        self.frozen_prefixes = lambda: tuple(f"{name}." for name in frozen)
         for name, net in networks.items():
             self.add_sublayer(name, net)
 
