@@ -1,0 +1,178 @@
+"""The losses in NumPy float64, written from the papers, to compare with; nothing is shared with ppcls."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def softmax(z: Array) -> Array:
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def log_softmax(z: Array) -> Array:
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def one_hot(y: NDArray[np.int64], classes: int) -> Array:
+    return np.eye(classes)[y]
+
+
+def ce(z: Array, q: Array, weights: Array | None = None) -> float:
+    """Weighted mean of -log p over a population in which class c of sample n has mass q_nc."""
+    mass = q if weights is None else q * weights
+    return float(-(mass * log_softmax(z)).sum() / mass.sum())
+
+
+def kl(p: Array, q: Array) -> Array:
+    return (p * (np.log(p) - np.log(q))).sum(-1)
+
+
+def kd(s: Array, t: Array, temperature: float) -> float:
+    return float(kl(softmax(t / temperature), softmax(s / temperature)).mean() * temperature**2)
+
+
+def dml(s: Array, t: Array) -> float:
+    p, q = softmax(s), softmax(t)
+    return float((kl(p, q) + kl(q, p)).mean() / 2)
+
+
+def dml_sigmoid(s: Array, t: Array) -> float:
+    p, q = 1 / (1 + np.exp(-s)), 1 / (1 + np.exp(-t))
+    return float((kl(p, q) + kl(q, p)).mean() / 2)
+
+
+def soft_ce(s: Array, t: Array) -> float:
+    return float(-(softmax(t) * np.log(softmax(s))).sum(-1).mean())
+
+
+def dkd(s: Array, t: Array, y: NDArray[np.int64], alpha: float, beta: float, temperature: float) -> float:
+    total = 0.0
+    for zs, zt, target in zip(s / temperature, t / temperature, y, strict=True):
+        ps, pt = softmax(zs), softmax(zt)
+        binary_s, binary_t = (np.array([p[target], 1 - p[target]]) for p in (ps, pt))
+        others_s, others_t = (np.delete(p, target) / (1 - p[target]) for p in (ps, pt))
+        total += alpha * kl(binary_t, binary_s) + beta * kl(others_t, others_s)
+    return float(total / len(s) * temperature**2)
+
+
+def pearson(a: Array, b: Array) -> float:
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def dist(s: Array, t: Array, beta: float, gamma: float, tau: float) -> float:
+    p, q = softmax(s / tau), softmax(t / tau)
+    inter = np.mean([1 - pearson(a, b) for a, b in zip(p, q, strict=True)])
+    intra = np.mean([1 - pearson(a, b) for a, b in zip(p.T, q.T, strict=True)])
+    return float(tau**2 * (beta * inter + gamma * intra))
+
+
+def wsl(s: Array, t: Array, q: Array, temperature: float, frozen: Array | None = None) -> tuple[float, Array]:
+    """Return the loss and the weights; `frozen` weights are used instead of computing them."""
+    ratio = -(q * log_softmax(s)).sum(-1) / -(q * log_softmax(t)).sum(-1)
+    weights = 1 - np.exp(-ratio) if frozen is None else frozen
+    soft = -(softmax(t / temperature) * log_softmax(s / temperature)).sum(-1)
+    return float((weights * soft).mean() * temperature**2), weights
+
+
+def skd(s: Array, t: Array, q: Array, temperature: float, multiplier: float, alpha: float) -> float:
+    def normalise(z: Array) -> Array:
+        return multiplier * (z - z.mean(-1, keepdims=True)) / z.std(-1, keepdims=True)
+
+    s, t = normalise(s), normalise(t)
+    soft = -(softmax(t / temperature) * log_softmax(s / temperature)).sum(-1).mean()
+    return float(alpha * temperature**2 * soft + (1 - alpha) * -(q * log_softmax(s)).sum(-1).mean())
+
+
+def huber(x: Array) -> Array:
+    return np.where(np.abs(x) <= 1, 0.5 * x**2, np.abs(x) - 0.5)
+
+
+def rkd(s: Array, t: Array) -> tuple[float, float]:
+    """Return angle and distance loss by loops over triples and pairs."""
+
+    def angles(x: Array) -> Array:
+        n = len(x)
+        found = np.zeros((n, n, n))
+        for i in range(n):
+            for j in range(n):
+                for k in range(n):
+                    a, b = x[j] - x[i], x[k] - x[i]
+                    length = np.linalg.norm(a) * np.linalg.norm(b)
+                    found[i, j, k] = a @ b / length if length > 0 else 0.0
+        return found
+
+    def distances(x: Array) -> Array:
+        found = np.array([[np.linalg.norm(a - b) for b in x] for a in x])
+        mean = found[~np.eye(len(x), dtype=bool)].mean()
+        return found / mean
+
+    return (
+        float(huber(angles(s) - angles(t)).mean()),
+        float(huber(distances(s) - distances(t)).mean()),
+    )
+
+
+def conv(x: Array, weight: Array, bias: Array) -> Array:
+    """Convolution with zero padding that keeps the size, [N, C, H, W]."""
+    k = weight.shape[2]
+    pad = k // 2
+    h, w = x.shape[2:]
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    out = np.zeros((x.shape[0], weight.shape[0], h, w))
+    for i in range(k):
+        for j in range(k):
+            window = padded[:, :, i : i + h, j : j + w]
+            out += np.einsum("nchw,oc->nohw", window, weight[:, :, i, j])
+    return out + bias[None, :, None, None]
+
+
+def mgd(s: Array, t: Array, weights: dict[str, Array], alpha: float) -> float:
+    if "align.weight" in weights:
+        s = conv(s, weights["align.weight"], weights["align.bias"])
+    hidden = np.maximum(conv(s, weights["generation.0.weight"], weights["generation.0.bias"]), 0)
+    generated = conv(hidden, weights["generation.2.weight"], weights["generation.2.bias"])
+    return float(alpha * ((generated - t) ** 2).mean())
+
+
+def pefd(s: Array, t: Array, projectors: list[tuple[Array, Array]]) -> float:
+    projected = np.mean([np.maximum(s @ w + b, 0) for w, b in projectors], axis=0)
+    cosines = (projected * t).sum(-1) / (np.linalg.norm(projected, axis=-1) * np.linalg.norm(t, axis=-1))
+    return float((1 - cosines).mean())
+
+
+def mean_below_zero(scale: float, shift: float) -> float:
+    """E[x | x < 0] of x ~ N(shift, scale^2), integrated numerically."""
+    x = np.linspace(min(shift, 0) - 12 * scale, 0, 200_001)
+    density = np.exp(-0.5 * ((x - shift) / scale) ** 2)
+    density[[0, -1]] /= 2  # trapezoids
+    return float((x * density).sum() / density.sum())
+
+
+def ofd(s: Array, t: Array, margin: Array) -> float:
+    total = 0.0
+    for n, c, h, w in np.ndindex(*s.shape):
+        target = max(t[n, c, h, w], margin[c])
+        if target > 0 or s[n, c, h, w] > target:
+            total += (s[n, c, h, w] - target) ** 2
+    return total
+
+
+def afd(
+    key: Array, query: Array, p_s: Array, p_t: Array, student: list[Array], teacher: list[Array]
+) -> float:
+    n, n_s, n_t, dim = key.shape
+    total = 0.0
+    for b in range(n):
+        for t in range(n_t):
+            logits = [(key[b, s, t] @ query[b, t] + p_s[s] @ p_t[t]) / math.sqrt(dim) for s in range(n_s)]
+            share = softmax(np.array(logits))
+            for s in range(n_s):
+                total += share[s] * ((student[t][b, s] - teacher[t][b]) ** 2).mean()
+    return float(total / n)
