@@ -150,6 +150,21 @@ def test_a_difference_is_an_error_and_the_old_export_stays(net: Net, tmp_path: P
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_random_images_do_not_saturate_the_check(tmp_path: Path) -> None:
+    class Loud(nn.Layer):
+        """Probabilities of plain noise are 0 and 1, and hide that the file lacks a factor of 1.01."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(int(np.prod(SHAPE)), 3, weight_attr=nn.initializer.Normal(0, 30))
+
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            return self.fc(x.flatten(1)) * (1.0 if paddle.in_dynamic_mode() else 1.01)
+
+    with pytest.raises(TrainingError, match="differs"):
+        export_network(Loud(), tmp_path / "out", SHAPE)
+
+
 def test_nan_is_a_difference(net: Net, tmp_path: Path) -> None:
     net.fc.bias.set_value(paddle.full([7], float("nan")))
     with pytest.raises(TrainingError, match="nan"):

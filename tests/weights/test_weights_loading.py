@@ -31,6 +31,9 @@ class Run(nn.Layer):
         for name, net in networks.items():
             self.add_sublayer(name, net)
 
+    def frozen_prefixes(self) -> tuple[str, ...]:
+        return tuple(f"{name}." for name in self.frozen)
+
 
 def arrays(net: nn.Layer, prefix: str = "") -> dict[str, np.ndarray]:
     return {prefix + name: value.numpy().copy() for name, value in net.state_dict().items()}
