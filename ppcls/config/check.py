@@ -59,6 +59,16 @@ def _ranks(given: str | int | list[int], report: Report) -> list[int]:
     return [int(text) for text in texts]
 
 
+def _misspelt(path: str, report: Report) -> bool:
+    """Tell whether an unknown key was reported already that is likely to be a step of `path`."""
+    steps = path.split(".")
+    return any(
+        place.rpartition(".")[0] == ".".join(steps[:depth]) and "Did you mean" in text and step in text
+        for depth, step in enumerate(steps)
+        for place, text in report.mistakes
+    )
+
+
 def _check_required(tree: Mapping[str, Any], recipe: Mapping[str, Any], mode: str, report: Report) -> None:
     wanted = REQUIRED[mode]
     if mode == "train" and recipe["Global"]["eval_during_train"]:
@@ -67,7 +77,7 @@ def _check_required(tree: Mapping[str, Any], recipe: Mapping[str, Any], mode: st
         node: Any = tree
         for step in path.split("."):
             node = node.get(step) if isinstance(node, Mapping) else None
-        if node is None or node in ([], {}):
+        if (node is None or node in ([], {})) and not _misspelt(path, report):
             why = (
                 " while Global.eval_during_train is true"
                 if path in REQUIRED_WITH_EVAL and mode == "train"

@@ -123,11 +123,12 @@ def _check_models(value: Any, path: str, report: Report) -> Any:
             name, node = split(entry)
         except ConfigError as error:
             report.error(here, str(error))
+            checked.append(entry)
             continue
         if "name" in entry:
-            report.error(
-                here, f"a sub-network needs a name of its own: write 'Student: {{name: {name}, ...}}'"
-            )
+            text = f"a sub-network needs a name of its own: write 'Student: {{name: {name}, ...}}'"
+            report.error(here, text)
+            checked.append(entry)
             continue
         checked.append({name: check_node("network", node, join(here, name), report)})
     return checked
@@ -150,7 +151,7 @@ def _bind(
         return options
     bound = bind(name, signature, options, paths, report, extra=rules.extra, supplied=rules.supplied)
     if rules.try_out and len(report.mistakes) == before:
-        _try_out(factory, {k: v for k, v in bound.items() if k not in rules.extra}, paths[0], report)
+        _try_out(name, factory, {k: v for k, v in bound.items() if k not in rules.extra}, paths, report)
     return bound
 
 
@@ -160,11 +161,19 @@ def signature_of(factory: Factory, options: Mapping[str, Any]) -> Mapping[str, i
     return parameters_of(factory, describe(dict(options)) if describe else None)
 
 
-def _try_out(factory: Factory, options: dict[str, Any], path: str, report: Report) -> None:
+def _try_out(
+    name: str, factory: Factory, options: dict[str, Any], paths: tuple[str, str], report: Report
+) -> None:
     """Construct the component, for the checks of values that it makes itself."""
     paddle = importlib.import_module("paddle")
     try:
         with paddle.LazyGuard():
             factory(**options)
     except PpclsError as error:
-        report.error(path, str(error))
+        # Components begin with what they complain about: "CELoss.epsilon: ...", "Optimizer.lr: ..."
+        place, colon, text = str(error).partition(": ")
+        for known in (name, *paths):
+            if colon and place.startswith(f"{known}."):
+                report.error(join(paths[1], place.removeprefix(f"{known}.")), text)
+                return
+        report.error(paths[0], str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import io
 from collections.abc import Sequence
@@ -186,6 +187,9 @@ def resolve(tree: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: if one cannot be resolved, or a value is left as ``???``.
     """
+    text = str(tree)
+    if "${" not in text and "???" not in text:
+        return copy.deepcopy(tree)
     try:
         config = OmegaConf.create(tree)
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]

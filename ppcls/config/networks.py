@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ppcls.config.nodes import show
 from ppcls.config.report import Report, join
 from ppcls.config.signature import parameters_of
 from ppcls.errors import PpclsError, hint
@@ -75,29 +74,41 @@ def check_networks(arch: Any, report: Report) -> Networks | None:
         if title in BACKBONES and "models" in parameters_of(BACKBONES[title]):
             return None  # reported as a missing or wrong option
         return Networks(title, {"": _leaf(arch, "Arch", False, None, report)}, "")
-    before = len(report.mistakes)
-    members = _members(arch, "Arch", False, None, report)
-    if not members:
+    if not arch["models"]:
         report.error("Arch.models", f"{title} needs at least one network")
-        return None
+    if not arch["models"] or any(_entry(entry) is None for entry in arch["models"]):
+        return None  # reported already; nothing can be said about names
+    members = _members(arch, "Arch", False, None, report)
+    if len(members) < len(arch["models"]):
+        return None  # a name stands there twice
     main = arch.get("infer_model_name")
     if main is not None and main not in members:
-        text = f"no network {show(main)} in Arch.models ({', '.join(members)}).{hint(main, members)}"
+        text = f"no network {main!r} in Arch.models ({', '.join(members)}).{hint(main, members)}"
         report.error("Arch.infer_model_name", text.rstrip("."))
         main = None
     if main is None:
         training = [name for name, network in members.items() if not network.frozen]
         main = "Student" if "Student" in members else (training or list(members))[-1]
     _check_class_counts(arch, members, report)
-    if len(report.mistakes) == before and not report.mistakes_below("Arch"):
+    # The networks were built one by one; the group has further checks for these two alone.
+    unusual = "frozen_mode" in arch or not all(name.isidentifier() for name in members)
+    if unusual and not report.mistakes_below("Arch"):
         _build(title, arch, "Arch", report)
     return Networks(title, members, main)
+
+
+def _entry(entry: Any) -> tuple[str, dict[str, Any]] | None:
+    """Return name and node of an entry of ``models``, or None if it is none."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return None
+    ((name, node),) = entry.items()
+    return (name, node) if isinstance(node, dict) and "name" in node else None
 
 
 def _members(
     node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, report: Report
 ) -> dict[str, Network]:
-    entries = [next(iter(entry.items())) for entry in node["models"] if isinstance(entry, dict) and entry]
+    entries = [found for found in map(_entry, node["models"]) if found is not None]
     for name, count in Counter(name for name, _ in entries).items():
         if count > 1:
             report.error(join(path, "models"), f"{count} networks are named {name!r}; names must differ")
@@ -107,13 +118,11 @@ def _members(
     members = {}
     for index, (name, inner) in enumerate(entries):
         here = join(path, "models", index, name)
-        if not isinstance(inner, dict) or "name" not in inner:
-            continue
         own = inner.get("pretrained")
         if own and pretrained[index] and own != pretrained[index]:
             text = f"{own!r}, but {join(path, 'pretrained_list', index)} is {pretrained[index]!r}; give one"
             report.error(join(here, "pretrained"), text)
-        members[str(name)] = _network(inner, here, frozen or freeze[index] is True, class_num, report)
+        members[name] = _network(inner, here, frozen or freeze[index] is True, class_num, report)
     return members
 
 

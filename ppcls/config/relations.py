@@ -78,9 +78,9 @@ def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, re
                 _check_topk(
                     use.options.get("topk"), join(use.path, "topk"), _looked_at(use, networks), report
                 )
-    for use in [*uses["Loss.Train"], *uses["Loss.Eval"]]:
+    # A mistake in Arch would show again in what follows.
+    for use in [] if report.mistakes_below("Arch") else [*uses["Loss.Train"], *uses["Loss.Eval"]]:
         _check_class_counts(use, networks, report)
-    # A mistake found above would show again as a network that no loss trains.
     if recipe["Loss"]["Train"] and not any(map(report.mistakes_below, ("Arch", "Loss.Train"))):
         _check_training(recipe["Loss"]["Train"], uses["Loss.Train"], networks, report)
     _check_postprocess(recipe["Infer"], networks, report)
@@ -130,7 +130,8 @@ def _collect(use: Use, report: Report) -> None:
         found.append((join(use.path, _PAIR), use.options[_PAIR]))
     for path, pair in found:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-            report.error(path, f'expected two names such as ["Student", "Teacher"], got {show(pair)}')
+            if not report.mistakes_below(use.path.rpartition(".")[0]):  # many losses check it themselves
+                report.error(path, f'expected two names such as ["Student", "Teacher"], got {show(pair)}')
         else:
             use.pairs.append((path, (pair[0], pair[1])))
 
@@ -141,7 +142,7 @@ def _check_names(use: Use, networks: Networks, report: Report) -> None:
         if name not in networks.members:
             known = ", ".join(networks.members)
             near = hint(name, networks.members)
-            report.error(path, f"no network {show(name)} in Arch.models ({known}).{near}".rstrip("."))
+            report.error(path, f"no network {name!r} in Arch.models ({known}).{near}".rstrip("."))
     for path, (first, second) in use.pairs:
         if first == second:
             report.error(path, f"a pair of {first!r} with itself")
@@ -157,6 +158,7 @@ def _check_keys(use: Use, networks: Networks, report: Report) -> None:
                     f"{network.title} ({network.path}) returns no {key!r}, only {given}."
                     f"{hint(key, network.outputs)} More outputs come from its return_patterns",
                 )
+                break
 
 
 def _members(names: set[str], networks: Networks) -> list[Network]:

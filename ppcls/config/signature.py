@@ -208,7 +208,9 @@ def bind(
     bound, suggested = {}, ""
     for name, value in options.items():
         if name in types_of:
-            bound[name] = check_type(value, types_of[name], join(path[1], name), report)
+            here = join(path[1], name)
+            wrong = report.mistakes_below(here)  # found while checking the nodes inside
+            bound[name] = value if wrong else check_type(value, types_of[name], here, report)
         elif open_ended:
             bound[name] = value
         else:
