@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ppcls.errors import ConfigError
 
@@ -18,7 +19,10 @@ def plain(node: Any) -> Any:
         ConfigError: if an interpolation such as ``${Arch.class_num}`` cannot be resolved.
     """
     if isinstance(node, DictConfig | ListConfig):
-        return OmegaConf.to_container(node, resolve=True)
+        try:
+            node = OmegaConf.to_container(node, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     if isinstance(node, Mapping):
         return {key: plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):

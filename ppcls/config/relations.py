@@ -183,11 +183,13 @@ def _check_class_counts(use: Use, networks: Networks, report: Report) -> None:
     for path, pair in use.pairs:
         first, second = (networks.members.get(name) for name in pair)
         if first and second and first.class_num and second.class_num and first.class_num != second.class_num:
-            report.error(
-                path,
+            text = (
                 f"{pair[0]} has {first.class_num} classes and {pair[1]} {second.class_num}: {use.name} "
-                "cannot compare their logits",
+                "cannot compare their logits"
             )
+            if "class_map" in signature_of(LOSSES[use.name], use.options):
+                text += "; give class_map, a file with a line `student_class teacher_class` per student class"
+            report.error(path, text)
 
 
 def _check_training(losses: Any, uses: list[Use], networks: Networks, report: Report) -> None:

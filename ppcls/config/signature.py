@@ -214,7 +214,9 @@ def bind(
         elif open_ended:
             bound[name] = value
         else:
-            near = hint(name, types_of) or _listing(types_of)
+            # A node in the spelling {name: ...} has its options beside the key `name`.
+            candidates = [*types_of, "name"] if path[0] == path[1] else types_of
+            near = hint(name, candidates) or _listing(types_of)
             suggested += near
             report.error(path[0], f"{label} has no option {name!r}.{near}")
     for name, parameter in signature.items():
