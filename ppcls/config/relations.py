@@ -247,9 +247,9 @@ def _check_unused(uses: list[Use], networks: Networks, report: Report) -> None:
 
 
 def _warn_unused_taps(network: Network, picked: set[str], report: Report) -> None:
-    unused = [tap for tap in network.taps if tap not in picked | network.used]
+    unused = [tap for tap in network.taps if tap not in picked and tap not in network.reads]
     if unused:
-        place = network.taps[unused[0]].rpartition(".")[0]
+        place = network.taps[unused[0]].removesuffix(".0")
         report.warn(place, f"no loss of Loss.Train uses {', '.join(unused)}")
 
 

@@ -169,16 +169,15 @@ class AFDLoss(nn.Layer):
             LOGGER.info(
                 "AFDLoss: found %d student and %d teacher features, dimension %d", n_student, n_teacher, dim
             )
-        own = self.attention
         used = {
             "s_shapes": (self.n_student, n_student),
             "t_shapes": (self.n_teacher, n_teacher),
-            "qk_dim": (self.qk_dim if own is None else own.p_t.shape[1], dim),
+            "qk_dim": (self.qk_dim, dim),
         }
         for option, (given, there) in used.items():
             if given is not None and given != there:
                 raise ConfigError(f"AFDLoss.{option}: the config has {given}, the networks give {there}")
-        if own is None:
+        if self.attention is None or self.attention.p_t.shape[1] != dim:
             self.attention = Attention(n_teacher, n_student, dim)
 
     def forward(self, outputs: Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
