@@ -26,13 +26,13 @@ def test_validates(path):
 @pytest.mark.parametrize("path", RECIPES, ids=IDS)
 def test_header_names_the_command(path):
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    commands = [found for line in head for found in re.findall(r"-c (?:ppcls/)?configs/(\S+\.yaml)", line)]
-    assert str(path.relative_to(CONFIGS)) in commands
+    commands = [found for line in head for found in re.findall(r"-c (\S+\.yaml)", line)]
+    assert any(command.endswith(str(path.relative_to(CONFIGS))) for command in commands)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=IDS)
 def test_is_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, "move shared parts to configs/_base_"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 70, "move shared parts to configs/_base_"
 
 
 def test_no_idle_base():
