@@ -167,7 +167,7 @@ def _try_out(
     """Construct the component, for the checks of values that it makes itself."""
     paddle = importlib.import_module("paddle")
     try:
-        with paddle.LazyGuard():
+        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
             factory(**options)
     except PpclsError as error:
         # Components begin with what they complain about: "CELoss.epsilon: ...", "Optimizer.lr: ..."

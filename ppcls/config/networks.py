@@ -28,7 +28,7 @@ class Network:
         outputs: keys of what it returns; None if that is not known.
         class_num: number of classes; None if that is not known.
         taps: config path of each entry of ``return_patterns``.
-        used: keys that networks later in a chain read from it.
+        reads: config path of each key it reads from the networks before it in a chain.
     """
 
     path: str
@@ -37,7 +37,7 @@ class Network:
     outputs: set[str] | None = None
     class_num: int | None = None
     taps: dict[str, str] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
+    reads: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -143,11 +143,14 @@ def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, r
     chain = list(_members(node, path, frozen, class_num, report).values())
     whole = Network(path, node["name"], bool(chain) and all(part.frozen for part in chain), set())
     for part in chain:
-        whole.outputs = (
-            None if whole.outputs is None or part.outputs is None else whole.outputs | part.outputs
-        )
+        for key, place in part.reads.items():
+            if whole.outputs is not None and key not in whole.outputs:
+                text = f"no network before it in the chain gives {key!r}.{hint(key, whole.outputs)}"
+                report.error(place, text.rstrip("."))
+        unknown = whole.outputs is None or part.outputs is None
+        whole.outputs = None if unknown else (whole.outputs or set()) | (part.outputs or set())
         whole.taps |= part.taps
-        whole.used |= part.used
+        whole.reads |= part.reads
         whole.class_num = whole.class_num or part.class_num
     return whole
 
@@ -155,10 +158,8 @@ def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, r
 def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, report: Report) -> Network:
     title = node["name"]
     network = Network(path, title, frozen)
-    patterns = node.get("return_patterns") or []
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    network.taps = {str(pattern): join(path, "return_patterns", i) for i, pattern in enumerate(patterns)}
-    network.used = {str(key) for key in node.get("keys") or []}
+    network.taps = _places(path, "return_patterns", node)
+    network.reads = _places(path, "keys", node)
     if title not in BACKBONES:
         return network
     signature = parameters_of(BACKBONES[title])
@@ -169,6 +170,14 @@ def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, repo
         return network  # the options are wrong already: building would only repeat it
     network.outputs = _look_inside(title, node, network, report)
     return network
+
+
+def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
+    """Return the entries of a list option, or its single text, with the config path of each."""
+    value = node.get(option) or []
+    if isinstance(value, str):
+        return {value: join(path, option)}
+    return {str(entry): join(path, option, index) for index, entry in enumerate(value)}
 
 
 def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: Report) -> set[str] | None:

@@ -7,6 +7,7 @@ losses, so a new loss is checked without a change here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -249,7 +250,7 @@ def _check_unused(uses: list[Use], networks: Networks, report: Report) -> None:
 def _warn_unused_taps(network: Network, picked: set[str], report: Report) -> None:
     unused = [tap for tap in network.taps if tap not in picked and tap not in network.reads]
     if unused:
-        place = network.taps[unused[0]].removesuffix(".0")
+        place = re.sub(r"\.\d+$", "", network.taps[unused[0]])
         report.warn(place, f"no loss of Loss.Train uses {', '.join(unused)}")
 
 
