@@ -56,11 +56,14 @@ class _Job:
         self.image: np.ndarray | None = None
         self.unreadable: dict[int, ImageError] = {}
         self.futures: list[Future[None]] = []
+        self.unwanted = False
         self._lock = threading.Lock()
 
     def fill(self, start: int, stop: int) -> None:
         """Prepare the samples at `start` to `stop` of the batch."""
         for place in range(start, stop):
+            if self.unwanted:
+                return
             try:
                 image, self.label[place] = self.dataset.sample(
                     int(self.indices[place]), self.epoch, self.seed
@@ -85,6 +88,12 @@ class _Job:
                 "end the chain with a crop or resize to a fixed size"
             )
         return self.image
+
+    def cancel(self) -> None:
+        """Drop the work: each thread ends after the sample it is at."""
+        self.unwanted = True
+        for future in self.futures:
+            future.cancel()
 
     def result(self) -> Batch:
         """Return the batch without unreadable images; to be called when all is filled."""
@@ -166,9 +175,8 @@ class Loader:
                     started += 1
                 yield self._finish(jobs.popleft(), epoch, number)
         finally:
-            for job in jobs:  # the consumer left early, or an error did
-                for future in job.futures:
-                    future.cancel()
+            for job in jobs:  # the consumer left early, or an error ended the epoch
+                job.cancel()
 
     def _start(self, indices: np.ndarray, epoch: int) -> _Job:
         job = _Job(self.dataset, indices, epoch, self.share.seed)
@@ -189,8 +197,7 @@ class Loader:
             for future in job.futures:
                 future.result()
         finally:
-            for future in job.futures:
-                future.cancel()
+            job.cancel()
         for place, error in sorted(job.unreadable.items()):
             self._skip(int(job.indices[place]), error)
         batch = job.result()

@@ -1,4 +1,8 @@
-"""Transforms of single images: callables ``op(image, rng)``, named and set in a YAML list."""
+"""Transforms of single images: callables ``op(image, rng)``, named and set in a YAML list.
+
+One object serves all threads of a loader at once: a transform keeps nothing between calls, and takes every
+random choice from `rng`.
+"""
 
 from __future__ import annotations
 
