@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or .txt lists")
     command.add_argument("--batch-size", type=int, default=8)
     command.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"])
+    command.add_argument("--on-error", default="raise", choices=["raise", "skip"], help="unreadable images")
     command = commands.add_parser("models", help="list the networks by name")
     command.add_argument("pattern", nargs="?", default="*", help="with wildcards, such as 'ResNet*'")
     return parser
@@ -87,7 +88,9 @@ def _predict(args: argparse.Namespace) -> int:
     from ppcls.logger import setup_logging
 
     setup_logging()
-    predictor = Predictor(args.model_dir, batch_size=args.batch_size, device=args.device)
+    predictor = Predictor(
+        args.model_dir, batch_size=args.batch_size, device=args.device, on_error=args.on_error
+    )
     for result in predictor.predict(args.images):
         print(result)
     return 0

@@ -136,12 +136,52 @@ def build_trained_model(
             f"Global.pretrained_model: not set, and {what} has no pretrained weights, so {mode} would show "
             "an untrained network; use -o Global.pretrained_model=output/.../best_model"
         )
-    model = build_model(arch, only=only, load_pretrained=weights is None)
-    if weights is not None:
+    if weights is None:
+        model = build_model(arch, only=only)
+    else:
         path = find_file(weights, "Global.pretrained_model")
-        load_into(model, read_params(path), where=str(path), allow_missing_head=False)
+        params = read_params(path)
+        absent = _frozen_elsewhere(arch, only or set(), params)
+        if not has_own_weights(arch, absent):
+            raise ConfigError(
+                f"{path} leaves out the frozen network {', '.join(sorted(absent))}, which {mode} needs, "
+                "and the recipe does not say where its weights come from; set its `pretrained`"
+            )
+        model = build_model(_without_pretrained(arch, absent), only=only)
+        load_into(model, params, where=str(path), allow_missing_head=False)
     model.eval()
     return model
+
+
+def _frozen_elsewhere(arch: dict[str, Any], names: set[str], params: Iterable[str]) -> set[str]:
+    """Return the frozen ones of `names` that a checkpoint leaves out: they keep the weights of the recipe."""
+    frozen = dict(zip(sub_networks(arch), arch.get("freeze_params_list") or [], strict=False))
+    in_file = {name.partition(".")[0] for name in params}
+    return {name for name in names if frozen.get(name) and name not in in_file}
+
+
+def _without_pretrained(arch: dict[str, Any], keep: set[str]) -> dict[str, Any]:
+    """Return ``Arch`` without weights for the networks that a checkpoint fills anyway."""
+
+    def strip(node: dict[str, Any]) -> dict[str, Any]:
+        bare = {k: v for k, v in node.items() if k not in ("pretrained", "pretrained_list", "use_ssld")}
+        if "models" in node:
+            bare["models"] = [{name: strip(inner) for name, inner in e.items()} for e in node["models"]]
+        return bare
+
+    if "models" not in arch:
+        return strip(arch)
+    listed = arch.get("pretrained_list") or [None] * len(arch["models"])
+    return {
+        **arch,
+        "models": [
+            {name: node if name in keep else strip(node) for name, node in entry.items()}
+            for entry in arch["models"]
+        ],
+        "pretrained_list": [
+            value if keep & set(entry) else None for value, entry in zip(listed, arch["models"], strict=True)
+        ],
+    }
 
 
 def first_sample_shape(loader: Any, seed: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import paddle
 
 from ppcls.arch import build_model
 from ppcls.config import plain
-from ppcls.data import build_loader, build_postprocess
+from ppcls.data import build_loader, build_postprocess, build_transforms, list_images, read_image
 from ppcls.distributed import is_main
 from ppcls.engine import build
 from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
@@ -21,6 +21,7 @@ from ppcls.engine.export import ExportReport, export_network
 from ppcls.engine.hooks import CheckpointHook, Hook, LogHook
 from ppcls.engine.infer import classify
 from ppcls.engine.train import Run, StopRequested, train
+from ppcls.errors import DataError
 from ppcls.logger import LOGGER, ScalarWriter
 from ppcls.loss import build_loss
 from ppcls.metric import build_metric
@@ -123,7 +124,7 @@ class Engine:
             tuple(self.globals["image_shape"]),
             formats=self.globals["export_format"],
             softmax=self.globals["infer_add_softmax"],
-            sample=None,
+            sample=self._export_sample(),
             inference_yml=self._deployment_description(),
         )
 
@@ -157,10 +158,11 @@ class Engine:
         """Return the losses and metrics of an evaluation and the sub-networks they look at."""
         metric = build_metric((self.config.get("Metric") or {}).get("Eval"), main=self.main)
         nodes = (self.config.get("Loss") or {}).get("Eval")
-        measures = [build_loss(nodes, main=self.main), metric] if nodes else [metric]
-        for measure in measures[:-1]:
-            measure.eval()
-        return measures, set().union(*(measure.networks for measure in measures))
+        if not nodes:
+            return [metric], set(metric.networks)
+        loss = build_loss(nodes, main=self.main)
+        loss.eval()
+        return [loss, metric], {*loss.networks, *metric.networks}
 
     def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
@@ -302,6 +304,17 @@ class Engine:
             run.progress.batch,
             run.progress.step,
         )
+
+    def _export_sample(self) -> np.ndarray | None:
+        """Return up to four real images, as the network takes them, for the check of an export."""
+        infer = self.config.get("Infer") or {}
+        try:
+            chain = build_transforms(infer.get("transforms") or [])
+            images = [read_image(name, chain) for name in list_images(infer.get("infer_imgs") or [])[:4]]
+        except DataError as error:
+            LOGGER.info("Infer.infer_imgs: %s; the export is checked on random input", error)
+            return None
+        return np.stack(images)
 
     def _deployment_description(self) -> dict[str, Any]:
         """Return what a deployed network must know: transforms, labels, shape, classes."""

@@ -125,8 +125,8 @@ class CheckpointHook(Hook):
         for name, value in params.items():
             if not bool(paddle.isfinite(value).all()):
                 raise TrainingError(
-                    f"{name} is not finite after step {run.progress.step - 1}, although the losses so far are. "
-                    f"Checkpoints in {run.folder} were written before it and stay. "
+                    f"{name} is not finite after step {run.progress.step - 1}, although the losses so far "
+                    f"are. Checkpoints in {run.folder} were written before it and stay. "
                     "Lower Optimizer.lr.learning_rate or set Optimizer.clip_norm"
                 )
         run.progress.meters = run.meters.state()

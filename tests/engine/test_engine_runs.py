@@ -221,3 +221,19 @@ def test_an_output_folder_that_cannot_be_made(recipe, write_recipe, tmp_path, ca
     (tmp_path / "file").write_text("")
     assert main(["train", "-c", str(write_recipe(recipe)), "-o", f"Global.output_dir={tmp_path}/file"]) == 2
     assert "Global.output_dir" in capsys.readouterr().err
+
+
+def test_a_metric_on_the_teacher_gets_the_teachers_own_weights(recipe, write_recipe, tmp_path, capsys):
+    net = ppcls.create_model("resnet14", class_num=4)
+    paddle.save(net.state_dict(), str(tmp_path / "teacher.pdparams"))
+    recipe = distilled(recipe, **KL)
+    recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "teacher")
+    recipe["Metric"]["Eval"].append({"DistillationTopkAcc": {"model_key": "Teacher", "topk": [1]}})
+    path = write_recipe(recipe)
+    trained = train(path)
+    weights = f"Global.pretrained_model={tmp_path}/output/DistillationModel/best_model"
+    found = Engine(load_config(path, [weights], "eval"), "eval").eval()
+    assert found["top1_Teacher"] == trained["top1_Teacher"]
+    no_teacher = ["-o", "Arch.models.0.Teacher.pretrained=False"]
+    assert main(["eval", "-c", str(path), "-o", weights, *no_teacher]) == 2
+    assert "leaves out the frozen network Teacher" in capsys.readouterr().err
