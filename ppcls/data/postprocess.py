@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.errors import DataError, hint
+from ppcls.errors import ConfigError, DataError, hint
 from ppcls.registry import POSTPROCESSES
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -25,12 +25,15 @@ class Topk:
         delimiter: between id and name; null is the first blank or tab.
 
     Raises:
+        ConfigError: if `topk` is below 1.
         DataError: if the file is missing or a line has no id.
     """
 
     def __init__(
         self, topk: int = 1, class_id_map_file: str | None = None, delimiter: str | None = None
     ) -> None:
+        if topk < 1:
+            raise ConfigError(f"Topk: topk must be at least 1, got {topk}")
         self.topk = topk
         self.names = None if class_id_map_file is None else read_class_names(class_id_map_file, delimiter)
 
