@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ import ppcls
 from ppcls.arch import TheseusLayer, register_network
 from ppcls.arch import backbone as families
 from ppcls.arch.backbone.layers import make_divisible, scaled
+from ppcls.arch.backbone.wide_resnet import PreActBlock
 from ppcls.errors import ConfigError
 from ppcls.registry import BACKBONES
 
@@ -108,6 +110,24 @@ def test_width_scales_small_networks(name):
 
     half, whole = lazy(width=0.5), lazy()
     assert 3 * half < whole < 5 * half
+
+
+@pytest.mark.parametrize(("wide", "out", "stride"), [(4, 4, 1), (4, 6, 1), (4, 6, 2)])
+def test_pre_activation_block_shares_the_activation_where_the_shape_changes(wide, out, stride):
+    block = PreActBlock(wide, out, stride)
+    block.eval()
+    for key, value in block.state_dict().items():
+        value.set_value(fill(key, tuple(value.shape)))
+    x = paddle.to_tensor(np.random.default_rng(3).standard_normal((2, wide, 8, 8)).astype("float32"))
+
+    def active(bn, x):
+        return F.relu(F.batch_norm(x, bn._mean, bn._variance, bn.weight, bn.bias))
+
+    first = active(block.bn0, x)
+    second = active(block.bn1, F.conv2d(first, block.conv0.weight, stride=stride, padding=1))
+    short = x if wide == out else F.conv2d(first, block.short.weight, stride=stride)
+    expected = F.conv2d(second, block.conv1.weight, padding=1) + short
+    np.testing.assert_allclose(block(x).numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_stages_halve_the_image_and_pad_odd_sizes():

@@ -56,6 +56,7 @@ def match(outputs):
 
 def test_frozen_teacher_is_bit_identical_after_training():
     model = build_model(pair())
+    assert all(parameter.stop_gradient for parameter in model.network("Teacher").parameters())
     before = state(model)
     alone = copy.deepcopy(model.network("Teacher"))
     alone.eval()
@@ -74,6 +75,10 @@ def test_frozen_output_has_no_gradient():
     assert list(out) == ["Teacher", "Student"]
     assert out["Teacher"].stop_gradient
     assert not out["Student"].stop_gradient
+    x = images()
+    x.stop_gradient = False  # even then
+    out = build_model(pair())(x)
+    assert out["Teacher"].stop_gradient
     taps = pair()
     taps["models"][0]["Teacher"]["return_patterns"] = ["blocks[1]"]
     assert build_model(taps)(images())["Teacher"]["blocks[1]"].stop_gradient
