@@ -8,6 +8,7 @@ import numpy as np
 
 from ppcls.config import plain
 from ppcls.config.schema import LoaderOptions
+from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.construct import construct
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.images import ImageError, list_images, read_file
@@ -21,6 +22,8 @@ from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
 
 __all__ = [
     "Batch",
+    "Cifar10",
+    "Cifar100",
     "Compose",
     "Dataset",
     "DistributedBatchSampler",
@@ -43,14 +46,15 @@ def build_dataset(config: Any, mode: str = "Train", class_num: int | None = None
 
     Args:
         config: the node, ``{"name": "ImageNetDataset", ...}``.
-        mode: ``Train`` or ``Eval``, for messages.
+        mode: ``Train`` or ``Eval``; also chooses the part of datasets that have two.
         class_num: classes of the network, which labels must fit.
 
     Raises:
         ConfigError: for unknown names or options.
         DataError: for mistakes in lists and folders.
     """
-    return construct(DATASETS, config, f"DataLoader.{mode}.dataset", class_num=class_num)
+    part = "test" if mode == "Eval" else "train"
+    return construct(DATASETS, config, f"DataLoader.{mode}.dataset", class_num=class_num, mode=part)
 
 
 def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None) -> Loader:

@@ -139,14 +139,18 @@ class _Reader(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def load_plain(file: BinaryIO) -> Any:
+def load_plain(file: BinaryIO, encoding: str = "ASCII") -> Any:
     """Read one pickle of arrays, numbers, strings and plain containers.
+
+    Args:
+        file: read from where it stands.
+        encoding: of text that Python 2 wrote; ``bytes`` leaves it as bytes.
 
     Raises:
         RefusedError: if the file asks for anything else.
         pickle.UnpicklingError, and others of `MALFORMED`: if the bytes are no complete pickle.
     """
-    return _unwrap(_Reader(file).load(), {})
+    return _unwrap(_Reader(file, encoding=encoding).load(), {})
 
 
 def _unwrap(value: Any, seen: dict[int, Any]) -> Any:
