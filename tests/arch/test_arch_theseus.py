@@ -377,13 +377,14 @@ def test_copy_is_independent():
     assert states_empty(net)
 
 
-@pytest.mark.parametrize("full_graph", [False, True])
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "options", "full_graph"),
     [
-        ("resnet8", {"return_patterns": ["blocks[1].add", "avg_pool"]}),
-        ("resnet8", {"freeze_befor": "blocks[0]", "return_stages": True}),
-        ("PPLCNet_x0_25", {"stop_after": "blocks4", "return_stages": [0, 1]}),
+        ("resnet8", {"return_patterns": ["blocks[1].add", "avg_pool"]}, False),
+        ("resnet8", {"return_patterns": ["blocks[1].add", "avg_pool"]}, True),
+        ("resnet8", {"freeze_befor": "blocks[0]", "return_stages": True}, True),
+        ("PPLCNet_x0_25", {"stop_after": "blocks4", "return_stages": [0, 1]}, False),
+        ("PPLCNet_x0_25", {"stop_after": "blocks4", "return_stages": [0, 1]}, True),
     ],
 )
 def test_static_graph_gives_the_same(name, options, full_graph):
