@@ -229,8 +229,13 @@ def trainable_state(model: nn.Layer) -> dict[str, Any]:
 
 
 def count_parameters(model: nn.Layer) -> tuple[int, int]:
-    """Return the numbers of all and of trained parameters."""
-    sizes = [(int(np.prod(p.shape)), not p.stop_gradient) for p in model.parameters()]
+    """Return the numbers of all and of trained parameters, BatchNorm statistics not counted."""
+    named = [(name.rpartition(".")[2], p) for name, p in model.named_parameters()]
+    sizes = [
+        (int(np.prod(p.shape)), not p.stop_gradient)
+        for leaf, p in named
+        if leaf not in ("_mean", "_variance")
+    ]
     return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
 
 

@@ -1,4 +1,4 @@
-"""The tutorial's four commands, run as it writes them, on an ImageNet-like folder made from a few real photos."""
+"""The tutorial's commands, run as it writes them, on an ImageNet-like folder made of a few real photos."""
 
 import ast
 import shutil

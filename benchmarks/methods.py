@@ -1,0 +1,414 @@
+"""What each distillation method brings on real images: one teacher, one student, the same data and steps.
+
+Fashion-MNIST as embedded (1,000 labelled images), the shipped teacher, three seeds a method. Hyper-parameters
+are those of the method's recipes under configs/cifar; what is given over epochs there is given as the same
+share of the run here. Nothing was tuned on these images.
+
+    python benchmarks/methods.py run [--seeds 0 1 2] [--jobs 2] [--methods kd dkd]   # resumable
+    python benchmarks/methods.py time     # step times, all methods in turn in one process
+    python benchmarks/methods.py table    # writes docs/results_methods.md and .png
+
+Results are appended to docs/results_methods.jsonl, a line a run; the table and the picture are made from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results_methods.jsonl"
+TIMES = ROOT / "docs" / "results_methods_time.json"
+BASE = ROOT / "configs" / "quick_start" / "fashion_mnist_kd.yaml"
+EPOCHS = 45
+T_STAGES, S_STAGES = [1, 3, 5], [0, 1, 2]  # last blocks of the stages of resnet14 and resnet8
+PAIR = [["Student", "Teacher"]]
+CE: dict[str, Any] = {"DistillationGTCELoss": {"weight": 1.0, "model_names": ["Student"]}}
+
+
+def _pair(loss: str, weight: Any = 1.0, **options: Any) -> dict[str, Any]:
+    return {loss: {"weight": weight, "model_name_pairs": PAIR, **options}}
+
+
+def _taps(descriptor: str, stages: list[int]) -> list[str]:
+    return [descriptor.format(index) for index in stages]
+
+
+def _afd() -> dict[str, Any]:
+    """The networks of AFD: backbones followed by transforms of their features; shapes are found."""
+    t_keys, s_keys = [f"blocks[{i}]" for i in range(6)], [f"blocks[{i}]" for i in range(3)]
+    return {
+        "freeze_params_list": None,
+        "models": {
+            "Teacher": {
+                "name": "AttentionModel",
+                "freeze_params_list": [True, False],
+                "models": [
+                    {"backbone": {"return_patterns": t_keys}},
+                    {"transform": {"name": "LinearTransformTeacher", "qk_dim": 128, "keys": t_keys}},
+                ],
+            },
+            "Student": {
+                "name": "AttentionModel",
+                "models": [
+                    {"backbone": {"return_patterns": s_keys}},
+                    {"transform": {"name": "LinearTransformStudent", "qk_dim": 128, "keys": s_keys}},
+                ],
+            },
+        },
+    }
+
+
+def methods() -> dict[str, dict[str, Any]]:
+    """Return for each method its losses, the layers it looks at and what else differs from KD."""
+    peers = {"DistillationGTCELoss": {"weight": 1.0, "model_names": ["Student", "Teacher"]}}
+    last = f"blocks[{T_STAGES[-1]}]", f"blocks[{S_STAGES[-1]}]"
+    adds = _taps("blocks[{}].add", T_STAGES), _taps("blocks[{}].add", S_STAGES)
+    kd4 = _pair("DistillationKLDivLoss", 0.9, temperature=4, key="logits")
+    return {
+        "baseline": {"losses": [CE]},
+        "KD": {
+            "losses": [
+                {"DistillationGTCELoss": {"weight": 0.1, "model_names": ["Student"]}},
+                _pair("DistillationKLDivLoss", 0.9, temperature=4),
+            ]
+        },
+        "SSLD": {"losses": [_pair("DistillationDMLLoss")]},
+        "DML": {"losses": [peers, _pair("DistillationDMLLoss")], "peer": True},
+        "UDML": {
+            "losses": [
+                {"DistillationGTCELoss": {**peers["DistillationGTCELoss"], "key": "logits"}},
+                _pair("DistillationDMLLoss", key="logits"),
+                _pair("DistillationDistanceLoss", key=last[1]),
+            ],
+            "peer": True,
+            "twin": True,
+            "taps": ([last[1]], [last[1]]),
+        },
+        "AFD": {
+            "losses": [
+                {"DistillationGTCELoss": {**CE["DistillationGTCELoss"], "key": "logits"}},
+                kd4,
+                {
+                    "AFDLoss": {
+                        "weight": 200.0,
+                        "model_name_pair": PAIR[0],
+                        "student_keys": ["bilinear_key", "value"],
+                        "teacher_keys": ["query", "value"],
+                    }
+                },
+            ],
+            "arch": _afd(),
+        },
+        "DKD": {
+            "losses": [
+                CE,
+                _pair(
+                    "DistillationDKDLoss",
+                    {"name": "LinearWarmup", "value": 1.0, "epochs": round(EPOCHS * 20 / 240)},
+                    temperature=4,
+                    alpha=1.0,
+                    beta=2.0,
+                ),
+            ]
+        },
+        "DIST": {"losses": [CE, _pair("DistillationDISTLoss", 2.0, tau=4.0)]},
+        "MGD": {
+            "losses": [
+                CE,
+                {
+                    "DistillationPairLoss": {
+                        "weight": 1.0,
+                        "base_loss_name": "MGDLoss",
+                        "model_name_pairs": PAIR,
+                        "s_key": last[1],
+                        "t_key": last[0],
+                        "name": "loss_mgd",
+                        "alpha_mgd": 7e-5 * 64 * 5 * 5,
+                    }
+                },
+            ],
+            "taps": ([last[0]], [last[1]]),
+        },
+        "WSL": {"losses": [CE, _pair("DistillationWSLLoss", 2.25, temperature=4)]},
+        "SKD": {
+            "losses": [_pair("DistillationSKDLoss", temperature=4.0, multiplier=2.0, alpha=0.9)],
+        },
+        "PEFD": {
+            "losses": [
+                CE,
+                {
+                    "DistillationPairLoss": {
+                        "weight": 25.0,
+                        "base_loss_name": "PEFDLoss",
+                        "model_name_pairs": PAIR,
+                        "s_key": "flatten",
+                        "t_key": "flatten",
+                        "name": "loss_pefd",
+                    }
+                },
+            ],
+            "taps": (["flatten"], ["flatten"]),
+        },
+        "RKD": {
+            "losses": [
+                CE,
+                _pair(
+                    "DistillationRKDLoss",
+                    student_keepkeys=["flatten"],
+                    teacher_keepkeys=["flatten"],
+                    distance_weight=25.0,
+                    angle_weight=50.0,
+                ),
+            ],
+            "taps": (["flatten"], ["flatten"]),
+        },
+        "OverHaul": {
+            "losses": [
+                CE,
+                {
+                    "OFDLoss": {
+                        "weight": 1.0,
+                        "model_name_pair": PAIR[0],
+                        "student_keys": adds[1],
+                        "teacher_keys": adds[0],
+                        "teacher_bns": _taps("blocks[{}].conv1.bn", T_STAGES),
+                        "divisor": 1000,
+                    }
+                },
+            ],
+            "taps": adds,
+            "train_mode": True,
+        },
+    }
+
+
+def recipe(name: str, base: dict[str, Any]) -> dict[str, Any]:
+    """Return what the recipe of `name` changes in the KD recipe of the demo, whose networks are kept.
+
+    Args:
+        name: a key of :func:`methods`.
+        base: the resolved KD recipe.
+    """
+    method = methods()[name]
+    nodes = {key: dict(node) for entry in base["Arch"]["models"] for key, node in entry.items()}
+    teacher, student = nodes["Teacher"], nodes["Student"]
+    if method.get("peer"):
+        teacher = {**(student if method.get("twin") else teacher), "pretrained": False}
+    for node, taps in zip((teacher, student), method.get("taps", ([], [])), strict=True):
+        if taps:
+            node["return_patterns"] = taps
+    frozen: Any = [False, False] if method.get("peer") else [True, False]
+    models: dict[str, Any] = {"Teacher": teacher, "Student": student}
+    if "arch" in method:
+        frozen = method["arch"]["freeze_params_list"]
+        for key, chain in method["arch"]["models"].items():
+            inner = [dict(entry) for entry in chain["models"]]
+            inner[0] = {"backbone": {**models[key], **inner[0]["backbone"]}}
+            models[key] = {**chain, "models": inner}
+    arch: dict[str, Any] = {
+        "freeze_params_list": frozen,
+        "models": [{key: node} for key, node in models.items()],
+    }
+    if method.get("train_mode"):
+        arch["frozen_mode"] = {"Teacher": "train"}
+    if name == "baseline":  # the student alone, so that its time is a student's time
+        arch = {"freeze_params_list": [False], "models": [{"Student": student}]}
+    return {
+        "_base_": str(BASE),
+        "Global": {"epochs": EPOCHS, "eval_interval": EPOCHS, "print_batch_step": 1000},
+        "Arch": arch,
+        "Loss": {"Train": method["losses"]},
+    }
+
+
+def _write_recipe(name: str, folder: Path) -> Path:
+    from ppcls.config import load_config, plain
+
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(recipe(name, plain(load_config(BASE))), sort_keys=False))
+    return path
+
+
+def _done() -> set[tuple[str, int]]:
+    if not RESULTS.exists():
+        return set()
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return {(row["method"], row["seed"]) for row in rows}
+
+
+def _train(path: Path, name: str, seed: int, folder: Path) -> dict[str, Any]:
+    output = folder / f"{name}_{seed}"
+    settings = [f"Global.seed={seed}", f"Global.output_dir={output}", "Global.device=cpu"]
+    command = [sys.executable, "-m", "ppcls", "train", "-c", str(path)]
+    for setting in settings:
+        command += ["-o", setting]
+    begin = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    rows = [
+        json.loads(line) for file in output.rglob("metrics.jsonl") for line in file.read_text().splitlines()
+    ]
+    last = [row for row in rows if row["kind"] == "eval"][-1]
+    return {
+        "method": name,
+        "seed": seed,
+        "top1": last["top1"],
+        "steps": last["step"],
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def run(names: list[str], seeds: list[int], jobs: int) -> None:
+    """Train what is not in the results yet, `jobs` runs at a time."""
+    todo = [(name, seed) for seed in seeds for name in names if (name, seed) not in _done()]
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        concurrent.futures.ThreadPoolExecutor(jobs) as pool,
+    ):
+        folder = Path(temporary)
+        paths = {name: _write_recipe(name, folder) for name in names}
+        futures = [pool.submit(_train, paths[name], name, seed, folder) for name, seed in todo]
+        for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            row = future.result()
+            with RESULTS.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+            print(f"{number}/{len(todo)}  {row}", flush=True)
+
+
+def measure_times(names: list[str], steps: int) -> None:
+    """Time training steps of every method in turn in one process, and the teacher's forward pass alone."""
+    import paddle
+
+    from ppcls.config import load_config
+    from ppcls.engine import Engine
+    from ppcls.engine.train import train_step
+    from ppcls.logger import setup_logging
+
+    setup_logging(quiet=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        runs: dict[str, Any] = {}
+        for name in names:
+            options = ["Global.device=cpu", f"Global.output_dir={temporary}/{name}", "Global.seed=0"]
+            engine = Engine(load_config(_write_recipe(name, Path(temporary)), options))
+            runs[name], _ = engine._build_run(None)
+            runs[name].model.train()
+        batch = next(iter(runs[names[0]].loader.epoch(1)))
+        times: dict[str, list[float]] = {name: [] for name in names}
+        teacher_times: dict[str, list[float]] = {name: [] for name in names}
+        for number in range(steps + 3):
+            for name, item in runs.items():
+                begin = time.perf_counter()
+                train_step(item, batch)
+                item.read()
+                middle = time.perf_counter()
+                if "Teacher" in item.model.names and "Teacher" in item.model.frozen:
+                    with paddle.no_grad():
+                        item.model.network("Teacher")(paddle.to_tensor(batch.image))
+                end = time.perf_counter()
+                if number >= 3:  # the first steps set things up
+                    times[name].append((middle - begin) * 1000)
+                    teacher_times[name].append((end - middle) * 1000)
+    table = {
+        name: {
+            "step_ms": round(statistics.median(times[name]), 1),
+            "teacher_ms": round(statistics.median(teacher_times[name]), 1),
+        }
+        for name in names
+    }
+    TIMES.write_text(json.dumps(table, indent=1) + "\n")
+    print(json.dumps(table, indent=1))
+
+
+def table() -> None:
+    """Print the table, write it and its picture beside the results."""
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    times = json.loads(TIMES.read_text()) if TIMES.exists() else {}
+    top1: dict[str, dict[int, float]] = {}
+    for row in rows:
+        top1.setdefault(row["method"], {})[row["seed"]] = row["top1"] * 100
+    base = top1["baseline"]
+    lines = [
+        "| method | top-1 % (mean ± std) | gain over baseline | runs | ms a step | teacher's share |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    summary = {}
+    for name in methods():
+        if name not in top1:
+            continue
+        values = [top1[name][seed] for seed in sorted(top1[name])]
+        gains = [top1[name][seed] - base[seed] for seed in sorted(top1[name]) if seed in base]
+        summary[name] = (statistics.mean(values), _std(values))
+        cost = times.get(name, {})
+        share = f"{cost['teacher_ms'] / cost['step_ms']:.0%}" if cost.get("teacher_ms", 0) > 0.05 else "-"
+        gain = "-" if name == "baseline" else f"{statistics.mean(gains):+.2f} ± {_std(gains):.2f}"
+        lines.append(
+            f"| {name} | {summary[name][0]:.2f} ± {summary[name][1]:.2f} | {gain} | {len(values)} | "
+            f"{cost.get('step_ms', '-')} | {share} |"
+        )
+    text = "\n".join(lines)
+    print(text)
+    (ROOT / "docs" / "results_methods.md").write_text(_HEADER + text + "\n\n![gains](results_methods.png)\n")
+    _draw(summary)
+
+
+_HEADER = """# Every method on the same real images
+
+Made by `python benchmarks/methods.py run`, then `time`, then `table`; every run is a line of
+`results_methods.jsonl`.
+"""
+
+
+def _std(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _draw(summary: dict[str, tuple[float, float]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = sorted(summary, key=lambda name: summary[name][0])
+    means, stds = [summary[n][0] for n in names], [summary[n][1] for n in names]
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    colours = ["0.6" if name == "baseline" else "tab:blue" for name in names]
+    axes.barh(names, means, xerr=stds, color=colours, capsize=3)
+    axes.axvline(summary["baseline"][0], color="0.3", linestyle="--", linewidth=1)
+    axes.set_xlim(min(means) - 3, max(means) + 1.5)
+    axes.set_xlabel("top-1 %, mean and standard deviation over seeds")
+    axes.set_title("resnet8 taught by resnet14, 1,000 labelled images of Fashion-MNIST")
+    figure.tight_layout()
+    figure.savefig(ROOT / "docs" / "results_methods.png", dpi=110)
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["run", "time", "table"])
+    parser.add_argument("--methods", nargs="+", default=list(methods()), choices=list(methods()))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=30, help="steps to time")
+    args = parser.parse_args()
+    if args.command == "run":
+        run(args.methods, args.seeds, args.jobs)
+    elif args.command == "time":
+        measure_times(args.methods, args.steps)
+    else:
+        table()
+
+
+if __name__ == "__main__":
+    main()
