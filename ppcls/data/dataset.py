@@ -69,13 +69,16 @@ class Dataset(ABC):
             raise IndexError(f"{self.name} has {len(self)} samples, there is no sample {index}")
         return self.read(index), self.label(index)
 
-    def sample(self, index: int, epoch: int, seed: int) -> tuple[np.ndarray, int]:
+    def sample(
+        self, index: int, epoch: int, seed: int, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
         """Return a sample as training sees it; a pure function of its arguments.
 
         Args:
             index: place in the dataset.
             epoch: number of the epoch; with `seed` it decides the augmentation.
             seed: seed of the run.
+            out: an array that may take the image; it does not change the values.
 
         Returns:
             image [C, H, W], float32 (float16 if a transform gives that), and the label.
@@ -85,7 +88,8 @@ class Dataset(ABC):
             DataError: naming the file, for whatever else goes wrong on the way; with the cause.
         """
         with _Naming(self, index):
-            return self.transforms.chw(self.read(index), sample_rng(seed, epoch, index)), self.label(index)
+            rng = sample_rng(seed, epoch, index)
+            return self.transforms.chw(self.read(index), rng, out), self.label(index)
 
 
 class _Naming:

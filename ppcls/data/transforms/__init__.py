@@ -50,17 +50,31 @@ class Compose:
         """
         return self._run(image, rng, self.channel_first)
 
-    def chw(self, image: Any, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Return the result as networks take it: [C, H, W], float32 unless a transform made it float16."""
-        result = self._run(image, rng, True)
+    def chw(
+        self, image: Any, rng: np.random.Generator | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the result as networks take it: [C, H, W], float32 unless a transform made it float16.
+
+        Args:
+            image: what the first transform takes.
+            rng: source of all random choices, see :meth:`__call__`.
+            out: an array that may take the result; what is returned is either this or another one.
+        """
+        result = self._run(image, rng, True, out)
         return result if result.dtype == np.float16 else result.astype(np.float32, copy=False)
 
-    def _run(self, image: Any, rng: np.random.Generator | None, channel_first: bool) -> Any:
+    def _run(
+        self,
+        image: Any,
+        rng: np.random.Generator | None,
+        channel_first: bool,
+        out: np.ndarray | None = None,
+    ) -> Any:
         rng = self._own_rng if rng is None else rng
         for op in self._head:
             image = op(image, rng)
         if self._normalize is not None:
-            return self._normalize.apply(image, channel_first)
+            return self._normalize.apply(image, channel_first, out)
         if channel_first and not self.channel_first:
             return ToCHWImage()(image, rng)
         return image

@@ -71,8 +71,13 @@ class NormalizeImage:
         """Return the normalised image; its axes keep their order."""
         return self.apply(image, self.channel_first)
 
-    def apply(self, image: Any, channel_first: bool) -> np.ndarray:
+    def apply(self, image: Any, channel_first: bool, out: np.ndarray | None = None) -> np.ndarray:
         """Normalise and, for an image [H, W, C], give the result as [C, H, W] if `channel_first`.
+
+        Args:
+            image: as `order` says.
+            channel_first: order of the result; an image that comes as [C, H, W] stays so.
+            out: an array that may take the result, if it has its shape and type.
 
         Raises:
             DataError: if the image has not as many channels as there are means.
@@ -87,7 +92,7 @@ class NormalizeImage:
                 f"(shape {image.shape}, order {'chw' if self.channel_first else 'hwc'})"
             )
         if image.dtype == np.uint8:
-            result = self._look_up(image, channel_first)
+            result = self._look_up(image, channel_first, out)
         else:
             shape = (-1, 1, 1) if self.channel_first else (1, 1, -1)
             result = image.astype(np.float32) * self._slope.reshape(shape) + self._offset.reshape(shape)
@@ -95,12 +100,14 @@ class NormalizeImage:
                 result = np.ascontiguousarray(result.transpose(2, 0, 1))
         return self._finish(result, 0 if channel_first else 2)
 
-    def _look_up(self, image: np.ndarray, channel_first: bool) -> np.ndarray:
+    def _look_up(self, image: np.ndarray, channel_first: bool, out: np.ndarray | None) -> np.ndarray:
         if not channel_first:
             table = self._table if self.channels == image.shape[2] else self._table.repeat(image.shape[2], 1)
             return with_channels(cv2.LUT(image, table[None]))
         planes = list(image) if self.channel_first else cv2.split(image)
-        result = np.empty((len(planes), *planes[0].shape), np.float32)
+        shape = (len(planes), *planes[0].shape)
+        fits = out is not None and out.shape == shape and out.dtype == np.float32 and out.flags.c_contiguous
+        result = out if out is not None and fits else np.empty(shape, np.float32)
         for place, plane in enumerate(planes):
             cv2.LUT(plane, self._planes[place % self.channels], dst=result[place])
         return result
