@@ -231,7 +231,7 @@ class TheseusLayer(nn.Layer):
         """Return the layer's parent, its key there and the layer itself."""
         parent: nn.Layer = self
         done = ""
-        steps = dotted(descriptor).split(".")
+        steps = _steps(self, dotted(descriptor))
         for step in steps[:-1]:
             parent = self._child(parent, done, step, descriptor)
             done = f"{done}.{step}" if done else step
@@ -304,11 +304,27 @@ def _within(path: str, other: str) -> bool:
     return not other or path == other or path.startswith(f"{other}.")
 
 
+def _steps(network: nn.Layer, path: str) -> list[str]:
+    """Split a path into the names of the layers that lead to it.
+
+    A name may have dots itself: official names such as ``stages.0`` and ``downsample_layers.1`` would force
+    all of the one before all of the other, if they were layers inside layers; they run in turns.
+    """
+    steps: list[str] = []
+    children = dict(network.named_children())
+    while path or not steps:
+        spelt = (name for name in children if "." in name and _within(path, name))
+        steps.append(next(spelt, path.partition(".")[0]))
+        path = path[len(steps[-1]) + 1 :]
+        children = dict(children[steps[-1]].named_children()) if steps[-1] in children else {}
+    return steps
+
+
 def _defined_after(network: nn.Layer, path: str) -> list[str]:
     """Return the paths of the outermost layers that are defined after the layer at `path`."""
     found: list[str] = []
     parent, prefix = network, ""
-    for step in path.split("."):
+    for step in _steps(network, path):
         names = list(dict(parent.named_children()))
         found += [prefix + name for name in names[names.index(step) + 1 :]]
         parent, prefix = dict(parent.named_children())[step], f"{prefix}{step}."
