@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import Any
 
-_families = [
-    importlib.import_module(f"{__name__}.{family}")
-    for family in ("cifar_resnet", "pplcnet", "resnet", "wide_resnet")
-]
+# Every module here is a family, so that adding a family is adding a file.
+_families = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 
 
 def __getattr__(name: str) -> Any:
