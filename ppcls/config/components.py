@@ -169,7 +169,8 @@ def _try_out(
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
             factory(**options)
-    except PpclsError as error:
+    except (PpclsError, TypeError, ValueError, AssertionError) as error:
+        # All but the first come from values that the signature says nothing about; Paddle asserts on sizes.
         # Components begin with what they complain about: "CELoss.epsilon: ...", "Optimizer.lr: ..."
         place, colon, text = str(error).partition(": ")
         for known in (name, *paths):

@@ -67,7 +67,7 @@ def check_networks(arch: Any, report: Report) -> Networks | None:
     Returns:
         The networks, or None if the section is missing or cannot be read.
     """
-    if not isinstance(arch, dict) or "name" not in arch:
+    if not isinstance(arch, dict) or not isinstance(arch.get("name"), str):
         return None
     title = arch["name"]
     if not isinstance(arch.get("models"), list):
@@ -82,11 +82,10 @@ def check_networks(arch: Any, report: Report) -> Networks | None:
     if len(members) < len(arch["models"]):
         return None  # a name stands there twice
     main = arch.get("infer_model_name")
-    if main is not None and main not in members:
+    if isinstance(main, str) and main not in members:
         text = f"no network {main!r} in Arch.models ({', '.join(members)}).{hint(main, members)}"
         report.error("Arch.infer_model_name", text.rstrip("."))
-        main = None
-    if main is None:
+    if main not in list(members):
         training = [name for name, network in members.items() if not network.frozen]
         main = "Student" if "Student" in members else (training or list(members))[-1]
     _check_class_counts(arch, members, report)
@@ -102,7 +101,7 @@ def _entry(entry: Any) -> tuple[str, dict[str, Any]] | None:
     if not isinstance(entry, dict) or len(entry) != 1:
         return None
     ((name, node),) = entry.items()
-    return (name, node) if isinstance(node, dict) and "name" in node else None
+    return (name, node) if isinstance(node, dict) and isinstance(node.get("name"), str) else None
 
 
 def _members(
@@ -174,10 +173,11 @@ def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, repo
 
 def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
     """Return the entries of a list option, or its single text, with the config path of each."""
-    value = node.get(option) or []
+    value = node.get(option)
     if isinstance(value, str):
         return {value: join(path, option)}
-    return {str(entry): join(path, option, index) for index, entry in enumerate(value)}
+    entries = value if isinstance(value, list) else []
+    return {str(entry): join(path, option, index) for index, entry in enumerate(entries)}
 
 
 def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: Report) -> set[str] | None:
@@ -207,7 +207,7 @@ def _build(title: str, node: Mapping[str, Any], path: str, report: Report) -> An
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
             return BACKBONES[title](**{k: v for k, v in _weightless(node).items() if k != "name"})
-    except PpclsError as error:
+    except (PpclsError, TypeError, ValueError, AssertionError) as error:  # Paddle asserts on sizes below 1
         report.error(path, str(error))
         return None
 

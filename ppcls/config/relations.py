@@ -122,7 +122,8 @@ def _collect(use: Use, report: Report) -> None:
     if isinstance(single, str):
         use.alone.append((join(use.path, _SINGLE), single))
     for index, name in enumerate(several if isinstance(several, list) else ()):
-        use.alone.append((join(use.path, _LIST, index), name))
+        if isinstance(name, str):
+            use.alone.append((join(use.path, _LIST, index), name))
     pairs = use.options.get(_PAIRS)
     found = [
         (join(use.path, _PAIRS, i), pair) for i, pair in enumerate(pairs if isinstance(pairs, list) else ())

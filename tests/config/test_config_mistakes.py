@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ppcls.config import load_config
 from ppcls.errors import ConfigError
@@ -338,6 +340,31 @@ def test_other_modes_need_other_sections(write_recipe: Callable[..., Path], mode
 def test_an_unknown_mode_is_refused(write_recipe: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match="Did you mean: train"):
         load_config(write_recipe(), mode="trian")
+
+
+_GARBAGE = [None, True, -1, 1.5, "x", "${a.b}", [], ["x"], [[]], [None], {}, {"name": 3}, {"x": None}]
+
+
+def _paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    children = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list) else ())
+    for step, child in children:
+        yield from _paths(child, (*path, step))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_garbage_anywhere_gives_a_report_and_never_a_crash(
+    recipe_tree: dict[str, Any], write_recipe: Callable[..., Path], data: st.DataObject
+) -> None:
+    path = data.draw(st.sampled_from(list(_paths(recipe_tree))))
+    value = data.draw(st.sampled_from(_GARBAGE))
+    file = write_recipe(("set", ".".join(map(str, path)), value))
+    try:
+        load_config(file)
+    except ConfigError as error:
+        assert str(error)
 
 
 WARNED: list[tuple[list[tuple[Any, ...]], str, str]] = [
