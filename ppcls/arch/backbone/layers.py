@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from paddle import ParamAttr, Tensor, nn
+from paddle import ParamAttr, Tensor, nn, stack
+from paddle.nn.functional import hardsigmoid
 from paddle.nn.initializer import KaimingNormal
 from paddle.regularizer import L2Decay
 
@@ -30,7 +31,12 @@ class ConvBN(nn.Layer):
         act: the activation; None for none.
         decay_bn: whether the optimizer's L2 regularizer applies to scale and shift of the BatchNorm.
         fan_out: initialise with variance 2 / fan-out instead.
+
+    Attributes:
+        names: attributes that hold the convolution and the BatchNorm; official weights differ in them.
     """
+
+    names = ("conv", "bn")
 
     def __init__(
         self,
@@ -44,37 +50,150 @@ class ConvBN(nn.Layer):
         fan_out: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = conv(in_channels, out_channels, kernel, stride, groups, fan_out)
-        self.bn = nn.BatchNorm2D(
+        first, second = self.names
+        self.add_sublayer(first, conv(in_channels, out_channels, kernel, stride, groups, fan_out))
+        norm = nn.BatchNorm2D(
             out_channels,
             weight_attr=None if decay_bn else ParamAttr(regularizer=L2Decay(0.0)),
             bias_attr=None if decay_bn else ParamAttr(regularizer=L2Decay(0.0)),
         )
+        self.add_sublayer(second, norm)
         self.act = nn.Identity() if act is None else act
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
-        return self.act(self.bn(self.conv(x)))
+        first, second = self.names
+        return self.act(getattr(self, second)(getattr(self, first)(x)))
+
+
+class ConvBatchNorm(ConvBN):
+    """`ConvBN` whose parts the official weights of older networks call ``_conv`` and ``_batch_norm``."""
+
+    names = ("_conv", "_batch_norm")
+
+
+class PooledConvBatchNorm(nn.Layer):
+    """Average over 2x2, 1x1 convolution, BatchNorm: the down-sampling short cut of the variants vd."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.avg_pool = nn.AvgPool2D(2, 2, ceil_mode=True)
+        self._conv = conv(in_channels, out_channels, 1)
+        self._batch_norm = nn.BatchNorm2D(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, in_channels, H, W] to [N, out_channels, H / 2, W / 2], rounded up."""
+        return self._batch_norm(self._conv(self.avg_pool(x)))
+
+
+class OldConvBN(nn.Layer):
+    """What `ConvBN` is, under the names ``_conv`` and ``_batch_norm`` of the older official weights."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        act: nn.Layer | None = None,
+    ) -> None:
+        super().__init__()
+        self._conv = conv(in_channels, out_channels, kernel, stride, groups)
+        self._batch_norm = nn.BatchNorm2D(out_channels)
+        self._act = nn.Identity() if act is None else act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
+        return self._act(self._batch_norm(self._conv(x)))
 
 
 class SEModule(nn.Layer):
     """Squeeze and excitation: channels scaled by a gate of their means (Hu et al., arXiv 1709.01507).
 
-    The gate is a hard sigmoid, as in MobileNetV3.
+    Args:
+        channels: channels of the input.
+        reduction: what the channels are divided by in between.
+        gate: the activation of the gate (default: a hard sigmoid, as in MobileNetV3).
     """
 
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: int, reduction: int = 4, gate: nn.Layer | None = None) -> None:
         super().__init__()
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.conv1 = nn.Conv2D(channels, channels // reduction, 1)
         self.relu = nn.ReLU()
         self.conv2 = nn.Conv2D(channels // reduction, channels, 1)
-        self.hardsigmoid = nn.Hardsigmoid()
+        self.hardsigmoid = nn.Hardsigmoid() if gate is None else gate
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale [N, channels, H, W] channel by channel."""
         gate = self.conv2(self.relu(self.conv1(self.avg_pool(x))))
         return x * self.hardsigmoid(gate)
+
+
+class LinearSE(nn.Layer):
+    """Squeeze and excitation (Hu et al., arXiv 1709.01507) with linear layers in place of 1x1 convolutions.
+
+    Args:
+        channels: channels of the input.
+        reduction: what the channels are divided by in between.
+        gate: the activation of the gate (default: a sigmoid).
+    """
+
+    names = ("squeeze", "excitation")
+
+    def __init__(self, channels: int, reduction: int, gate: nn.Layer | None = None) -> None:
+        super().__init__()
+        squeeze, excitation = self.names
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.flatten = nn.Flatten()
+        self.add_sublayer(squeeze, nn.Linear(channels, channels // reduction))
+        self.relu = nn.ReLU()
+        self.add_sublayer(excitation, nn.Linear(channels // reduction, channels))
+        self.gate = nn.Sigmoid() if gate is None else gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale [N, channels, H, W] channel by channel."""
+        squeeze, excitation = self.names
+        hidden = self.relu(getattr(self, squeeze)(self.flatten(self.avg_pool(x))))
+        return x * self.gate(getattr(self, excitation)(hidden)).unsqueeze([2, 3])
+
+
+class Clip(nn.Layer):
+    """Values below a bound and above another are set to it."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` clipped, in its own shape."""
+        return x.clip(self.low, self.high)
+
+
+class Hardsigmoid(nn.Layer):
+    """``min(max(slope * x + 0.5, 0), 1)``; Paddle's own layer has the slope 1/6 alone."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the values in the shape of `x`."""
+        return hardsigmoid(x, slope=self.slope, offset=0.5)
+
+
+def interleave(x: Tensor, y: Tensor) -> Tensor:
+    """Return the channels of two maps alternately: their concatenation after a channel shuffle of 2 groups.
+
+    Args:
+        x: [N, C, H, W].
+        y: [N, C, H, W].
+
+    Returns:
+        [N, 2 C, H, W], beginning with the first channel of `x`.
+    """
+    return stack([x, y], axis=2).flatten(1, 2)
 
 
 def conv(
@@ -86,7 +205,7 @@ def conv(
         out_channels,
         kernel,
         stride=stride,
-        padding=(kernel - 1) // 2,
+        padding=(kernel - 1) // 2 if kernel % 2 else "SAME",  # an even kernel looks one pixel further ahead
         groups=groups,
         weight_attr=ParamAttr(
             initializer=KaimingNormal(fan_in=out_channels * kernel**2 if fan_out else None)
