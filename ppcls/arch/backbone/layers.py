@@ -72,40 +72,32 @@ class ConvBatchNorm(ConvBN):
     names = ("_conv", "_batch_norm")
 
 
-class PooledConvBatchNorm(nn.Layer):
-    """Average over 2x2, 1x1 convolution, BatchNorm: the down-sampling short cut of the variants vd."""
+class PooledConvBN(nn.Layer):
+    """Average over 2x2, 1x1 convolution, BatchNorm: the down-sampling short cut of the variants vd.
+
+    Attributes:
+        names: attributes that hold the convolution and the BatchNorm; official weights differ in them.
+    """
+
+    names = ("conv", "bn")
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        first, second = self.names
         self.avg_pool = nn.AvgPool2D(2, 2, ceil_mode=True)
-        self._conv = conv(in_channels, out_channels, 1)
-        self._batch_norm = nn.BatchNorm2D(out_channels)
+        self.add_sublayer(first, conv(in_channels, out_channels, 1))
+        self.add_sublayer(second, nn.BatchNorm2D(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H / 2, W / 2], rounded up."""
-        return self._batch_norm(self._conv(self.avg_pool(x)))
+        first, second = self.names
+        return getattr(self, second)(getattr(self, first)(self.avg_pool(x)))
 
 
-class OldConvBN(nn.Layer):
-    """What `ConvBN` is, under the names ``_conv`` and ``_batch_norm`` of the older official weights."""
+class PooledConvBatchNorm(PooledConvBN):
+    """`PooledConvBN` with the names of `ConvBatchNorm`."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        stride: int = 1,
-        groups: int = 1,
-        act: nn.Layer | None = None,
-    ) -> None:
-        super().__init__()
-        self._conv = conv(in_channels, out_channels, kernel, stride, groups)
-        self._batch_norm = nn.BatchNorm2D(out_channels)
-        self._act = nn.Identity() if act is None else act
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
-        return self._act(self._batch_norm(self._conv(x)))
+    names = ("_conv", "_batch_norm")
 
 
 class SEModule(nn.Layer):

@@ -10,33 +10,12 @@ from __future__ import annotations
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Uniform
 
-from ppcls.arch.backbone.layers import Add, ConvBN, conv
+from ppcls.arch.backbone.layers import Add, ConvBN, PooledConvBN
+from ppcls.arch.backbone.resnet_layout import BLOCKS
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
-_BLOCKS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 12, 48, 3),
-}
 _CHANNELS = (64, 128, 256, 512)
-
-
-class PooledConvBN(nn.Layer):
-    """1x1 convolution and BatchNorm after a 2x2 average: the down-sampling short cut of the vd variant."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.avg_pool = nn.AvgPool2D(2, 2, ceil_mode=True)
-        self.conv = conv(in_channels, out_channels, 1)
-        self.bn = nn.BatchNorm2D(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N, in_channels, H, W] to [N, out_channels, H / 2, W / 2], rounded up."""
-        return self.bn(self.conv(self.avg_pool(x)))
 
 
 class BasicBlock(nn.Layer):
@@ -110,7 +89,7 @@ class ResNet(TheseusLayer):
         blocks: list[nn.Layer] = []
         stages = []
         width = 64
-        for stage, count in enumerate(_BLOCKS[depth]):
+        for stage, count in enumerate(BLOCKS[depth]):
             channels = _CHANNELS[stage]
             for index in range(count):
                 stride = 2 if stage and not index else 1
