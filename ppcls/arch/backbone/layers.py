@@ -206,6 +206,15 @@ def conv(
     )
 
 
+def drop_path(rate: float) -> nn.Layer:
+    """Return a layer for the end of a residual branch that drops the branch for a sample in training.
+
+    What is kept is divided by ``1 - rate`` (stochastic depth, Huang et al., arXiv 1603.09382). The draws are
+    those of Paddle's generator.
+    """
+    return nn.Dropout(rate, axis=0) if rate else nn.Identity()
+
+
 def make_divisible(channels: float, divisor: int = 8) -> int:
     """Round a scaled channel count to a multiple of `divisor`, never below 90 % of it."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
