@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from ppcls.errors import PpclsError, TrainingError
+from ppcls.errors import ConfigError, PpclsError, TrainingError
 
 MODES = {
     "train": "train the networks of a recipe",
@@ -26,6 +28,10 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(mode, help=text, description=text)
         command.add_argument("-c", "--config", required=True, metavar="FILE", help="recipe (YAML)")
         _add_overrides(command)
+        if mode == "train":
+            command.add_argument(
+                "--nproc", type=int, metavar="N", help="start N processes on this machine (one a GPU)"
+            )
     command = commands.add_parser("validate", help="check recipes without running them")
     command.add_argument("-c", "--config", required=True, action="append", metavar="FILE", help="repeatable")
     command.add_argument(
@@ -54,7 +60,32 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _launch(args: argparse.Namespace) -> int:
+    """Start `ppcls train` in several processes with Paddle's launcher, as this machine can run it."""
+    import paddle
+
+    from ppcls.config import load_config
+
+    config = load_config(args.config, args.override, mode="train")  # a mistake is told once, not N times
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(args.nproc)]
+    command += ["--log_dir", os.path.join(config["Global"]["output_dir"], "log")]
+    environment = dict(os.environ)
+    if paddle.device.is_compiled_with_cuda():
+        command += ["--gpus", ",".join(map(str, range(args.nproc)))]
+    else:  # a CPU build crashes on --gpus, and on this variable whatever it says
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+    command += [script, "train", "-c", args.config]
+    for text in args.override:
+        command += ["-o", text]
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
 def _run_engine(args: argparse.Namespace) -> int:
+    if getattr(args, "nproc", None) is not None:
+        if args.nproc < 1:
+            raise ConfigError(f"--nproc: expected at least 1, got {args.nproc}")
+        return _launch(args)
     from ppcls.config import load_config
     from ppcls.logger import setup_logging
 

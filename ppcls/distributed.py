@@ -1,8 +1,19 @@
-"""The only place that asks which process this is."""
+"""Training in several processes. The only place that asks which process this is.
+
+Gradients are averaged after the backward pass in one exchange, instead of wrapping networks in
+``paddle.DataParallel``: frozen networks and losses with parameters need no special case, a parameter that got
+no gradient anywhere is left alone as in one process (with DataParallel's default, ranks drift apart without a
+word), and accumulation costs no exchange. Every collective is called by all processes at the same step.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterable
+from typing import Any
+
+_counter = itertools.count()
 
 
 def rank() -> int:
@@ -18,3 +29,111 @@ def world_size() -> int:
 def is_main() -> bool:
     """Tell whether this process writes files and prints: rank 0."""
     return rank() == 0
+
+
+def start() -> None:
+    """Meet the other processes, if ``paddle.distributed.launch`` started several. The device must be set."""
+    if world_size() == 1:
+        return
+    import paddle
+
+    if not paddle.distributed.is_initialized():
+        if paddle.device.get_device() == "cpu":
+            os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
+        paddle.distributed.init_parallel_env()
+
+
+def wait_for_main() -> None:
+    """Wait until rank 0 gets here, however long its work takes: gloo's collectives give up after 30 s."""
+    if world_size() == 1:
+        return
+    from paddle.base.core import create_or_get_global_tcp_store
+
+    store, key = create_or_get_global_tcp_store(), f"ppcls/main/{next(_counter)}"
+    if is_main():
+        store.set(key, "1")
+    store.wait(key)
+
+
+def gather(value: Any) -> list[Any]:
+    """Return the small picklable `value` of every process, in order of rank."""
+    if world_size() == 1:
+        return [value]
+    import paddle
+
+    found: list[Any] = []
+    paddle.distributed.all_gather_object(found, value)
+    return found
+
+
+def copy_from_main(tensors: Iterable[Any]) -> None:
+    """Give every process rank 0's values of `tensors` (the same tensors, in the same order, everywhere)."""
+    if world_size() == 1:
+        return
+    import paddle
+
+    for tensor in tensors:
+        paddle.distributed.broadcast(tensor, 0)
+
+
+def gather_rows(tensor: Any) -> Any:
+    """Return [N, ...] of all processes as [world * N, ...], for losses that look across the batch.
+
+    Gradient flows to this process's rows, times the number of processes: gradients are averaged later, and
+    the loss of the whole batch is meant, not a share of it.
+    """
+    if world_size() == 1:
+        return tensor
+    import paddle
+
+    parts: list[Any] = []
+    fixed = tensor.detach()
+    paddle.distributed.all_gather(parts, fixed)
+    parts[rank()] = fixed + (tensor - fixed) * world_size()  # the value is exactly `tensor`
+    return paddle.concat(parts)
+
+
+def average_gradients(parameters: list[Any], buffers: list[Any], flag: bool) -> bool:
+    """Average gradients and BatchNorm statistics over the processes; learn whether any raised `flag`.
+
+    A parameter without gradient in some processes counts as zero there; without gradient in all, it stays
+    without. Gradients are exchanged in float32.
+
+    Args:
+        parameters: the same trainable parameters, in the same order, in every process.
+        buffers: float32 tensors that forward passes change, likewise.
+        flag: anything all processes must know at the same step, such as a request to stop.
+
+    Returns:
+        whether any process raised its flag.
+    """
+    if world_size() == 1:
+        return flag
+    import paddle
+
+    has = [parameter.grad is not None for parameter in parameters]
+    notes = paddle.to_tensor([float(flag), *map(float, has)], dtype="float32")
+    grads = [
+        parameter.grad.detach().astype("float32").reshape([-1])
+        if present
+        else paddle.zeros([parameter.size], dtype="float32")
+        for parameter, present in zip(parameters, has, strict=True)
+    ]
+    flat = paddle.concat([notes, *grads, *(buffer.detach().reshape([-1]) for buffer in buffers)])
+    paddle.distributed.all_reduce(flat)
+    head = flat[: len(notes)].numpy()
+    mean = flat[len(notes) :] / world_size()
+    parts = paddle.split(mean, [tensor.size for tensor in (*parameters, *buffers)])
+    for parameter, present, part in zip(parameters, head[1:], parts, strict=False):
+        if present:
+            _set_gradient(parameter, part.reshape(parameter.shape).astype(parameter.dtype))
+    for buffer, part in zip(buffers, parts[len(parameters) :], strict=True):
+        buffer.set_value(part.reshape(buffer.shape))
+    return bool(head[0])
+
+
+def _set_gradient(parameter: Any, value: Any) -> None:
+    if parameter.grad is None:
+        parameter.grad = value
+    else:
+        parameter.grad.set_value(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ppcls.config.inputs import check_inputs
 from ppcls.config.networks import check_networks
 from ppcls.config.nodes import show
 from ppcls.config.relations import check_relations
@@ -35,6 +36,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     networks = check_networks(recipe["Arch"], report)
     if networks is not None:
         check_relations(recipe, networks, mode, report)
+        check_inputs(recipe, report)
     return recipe
 
 

@@ -52,8 +52,16 @@ class Kind:
 
 _TRANSFORM_LISTS = {"transform_ops": ("transform", True), "transforms": ("transform", True)}
 
+# Read by a DistillationModel for each of its networks: preprocessing that one was trained with.
+INPUT_OPTIONS = {
+    "mean": list[float] | None,
+    "std": list[float] | None,
+    "input_size": int | list[int] | None,
+}
+
 KINDS: dict[str, Kind] = {
     "network": Kind(BACKBONES),
+    "sub_network": Kind(BACKBONES, extra=INPUT_OPTIONS),
     "loss": Kind(LOSSES, keyed=True, extra={"weight": float | dict[str, Any]}, try_out=True),
     "metric": Kind(METRICS, keyed=True, try_out=True),
     "transform": Kind(TRANSFORMS, keyed=True, nested=_TRANSFORM_LISTS, try_out=True),
@@ -95,8 +103,9 @@ def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
         report.error(path, str(error))
         return value
     inside = path if isinstance(value.get("name"), str) else join(path, name)
-    if kind == "network" and "models" in options:
-        options["models"] = _check_models(options["models"], join(inside, "models"), report)
+    if rules.registry is BACKBONES and "models" in options:
+        inner_kind = "sub_network" if name == "DistillationModel" else "network"
+        options["models"] = _check_models(inner_kind, options["models"], join(inside, "models"), report)
     for option, (inner, many) in rules.nested.items():
         if options.get(option) is not None:
             check = check_nodes if many else check_node
@@ -111,7 +120,7 @@ def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
     return {name: options} if rules.keyed else {"name": name, **options}
 
 
-def _check_models(value: Any, path: str, report: Report) -> Any:
+def _check_models(kind: str, value: Any, path: str, report: Report) -> Any:
     """Check the list of named sub-networks of a DistillationModel or AttentionModel."""
     if not isinstance(value, list):
         report.error(path, f"expected a list such as [{{Teacher: {{name: ...}}}}, ...], got {show(value)}")
@@ -130,7 +139,7 @@ def _check_models(value: Any, path: str, report: Report) -> Any:
             report.error(here, text)
             checked.append(entry)
             continue
-        checked.append({name: check_node("network", node, join(here, name), report)})
+        checked.append({name: check_node(kind, node, join(here, name), report)})
     return checked
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ppcls.config.components import INPUT_OPTIONS
 from ppcls.config.report import Report, join
 from ppcls.config.signature import parameters_of
 from ppcls.errors import PpclsError, hint
@@ -29,6 +31,7 @@ class Network:
         class_num: number of classes; None if that is not known.
         taps: config path of each entry of ``return_patterns``.
         reads: config path of each key it reads from the networks before it in a chain.
+        reads_all: it reads every feature of theirs, because its option ``keys`` is left out.
     """
 
     path: str
@@ -38,6 +41,7 @@ class Network:
     class_num: int | None = None
     taps: dict[str, str] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
+    reads_all: bool = False
 
 
 @dataclass
@@ -89,8 +93,9 @@ def check_networks(arch: Any, report: Report) -> Networks | None:
         training = [name for name, network in members.items() if not network.frozen]
         main = "Student" if "Student" in members else (training or list(members))[-1]
     _check_class_counts(arch, members, report)
-    # The networks were built one by one; the group has further checks for these two alone.
-    unusual = "frozen_mode" in arch or not all(name.isidentifier() for name in members)
+    # The networks were built one by one; the group has further checks for these options and names alone.
+    adapted = any(INPUT_OPTIONS.keys() & node.keys() for entry in arch["models"] for node in entry.values())
+    unusual = adapted or "frozen_mode" in arch or not all(name.isidentifier() for name in members)
     if unusual and not report.mistakes_below("Arch"):
         _build(title, arch, "Arch", report)
     return Networks(title, members, main)
@@ -142,6 +147,8 @@ def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, r
     chain = list(_members(node, path, frozen, class_num, report).values())
     whole = Network(path, node["name"], bool(chain) and all(part.frozen for part in chain), set())
     for part in chain:
+        if part.reads_all:
+            part.reads = dict(whole.taps)
         for key, place in part.reads.items():
             if whole.outputs is not None and key not in whole.outputs:
                 text = f"no network before it in the chain gives {key!r}.{hint(key, whole.outputs)}"
@@ -162,6 +169,7 @@ def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, repo
     if title not in BACKBONES:
         return network
     signature = parameters_of(BACKBONES[title])
+    network.reads_all = "keys" in signature and not network.reads
     if "class_num" in signature:
         count = node.get("class_num") or class_num or signature["class_num"].default
         network.class_num = count if isinstance(count, int) else None
@@ -182,7 +190,8 @@ def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
 
 def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: Report) -> set[str] | None:
     """Build the network without parameters and try each option that names layers."""
-    layer = _build(title, {k: v for k, v in node.items() if k not in _LAYER_OPTIONS}, network.path, report)
+    elsewhere = (*_LAYER_OPTIONS, *INPUT_OPTIONS)
+    layer = _build(title, {k: v for k, v in node.items() if k not in elsewhere}, network.path, report)
     if layer is None:
         return None
     if not hasattr(layer, "update_res"):
@@ -208,7 +217,8 @@ def _build(title: str, node: Mapping[str, Any], path: str, report: Report) -> An
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
             return BACKBONES[title](**{k: v for k, v in _weightless(node).items() if k != "name"})
     except (PpclsError, TypeError, ValueError, AssertionError) as error:  # Paddle asserts on sizes below 1
-        report.error(path, str(error))
+        found = re.match(r"(models\.\d+\.\w+): ", str(error))  # a group names the network it is about
+        report.error(join(path, found[1]) if found else path, str(error)[found.end() if found else 0 :])
         return None
 
 

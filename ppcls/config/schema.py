@@ -7,12 +7,6 @@ from typing import Any, Literal
 
 # Settings whose feature is still to come: accepted at the value that changes nothing, refused otherwise.
 NOT_YET: dict[str, Any] = {
-    "EMA": None,
-    "Global.update_freq": 1,
-    "Global.to_static": False,
-    "Global.print_mem_info": False,
-    "AMP.use_promote": False,
-    "AMP.use_fp16_test": False,
     "DataLoader.UnLabelTrain": None,
 }
 
@@ -81,7 +75,7 @@ class Global:
     update_freq: int = key(1, "Steps whose gradients are summed before an update.", minimum=1)
     to_static: bool = key(False, "Train the network as a static graph.")
     log_ranks: str | int | list[int] = key([0], "Processes that log: a list, or numbers with commas: `0,1`.")
-    print_mem_info: bool = key(False, "Log the device memory in use.")
+    print_mem_info: bool = key(False, "Log the memory used on the GPU.")
     train_mode: Literal["classification"] | None = key("classification", "Only `classification`.")
     eval_mode: Literal["classification"] | None = key("classification", "Only `classification`.")
     task: Literal["classification"] | None = key("classification", "Only `classification`.")

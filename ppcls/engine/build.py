@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 from paddle import nn
 
 from ppcls.arch import build_model
+from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.distributed import is_main, rank
 from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError
@@ -116,8 +117,26 @@ def _pretrained(node: dict[str, Any]) -> bool:
     return bool(node.get("pretrained"))
 
 
+def normalization(config: dict[str, Any], mode: str) -> dict[str, Sequence[float]] | None:
+    """Return mean and std of the images that networks get in a mode; None if nothing normalises them."""
+    if mode in ("train", "eval"):
+        ops = config["DataLoader"][mode.capitalize()]["dataset"].get("transform_ops")
+    else:
+        ops = (config.get("Infer") or {}).get("transforms")
+    for op in reversed(ops or []):
+        for name, options in op.items():
+            if name == "NormalizeImage":
+                given = options or {}
+                return {"mean": given.get("mean") or IMAGENET_MEAN, "std": given.get("std") or IMAGENET_STD}
+    return None
+
+
 def build_trained_model(
-    arch: dict[str, Any], only: set[str] | None, weights: str | None, mode: str
+    arch: dict[str, Any],
+    only: set[str] | None,
+    weights: str | None,
+    mode: str,
+    normalize: dict[str, Sequence[float]] | None = None,
 ) -> nn.Layer:
     """Build what evaluation, inference or export needs, with weights.
 
@@ -126,6 +145,7 @@ def build_trained_model(
         only: names of the sub-networks needed; None for a plain network.
         weights: ``Global.pretrained_model``; it replaces whatever the recipe loads.
         mode: named in the message.
+        normalize: see :func:`normalization`.
 
     Raises:
         ConfigError: if nothing says where weights come from, because predictions would be random.
@@ -137,7 +157,7 @@ def build_trained_model(
             "an untrained network; use -o Global.pretrained_model=output/.../best_model"
         )
     if weights is None:
-        model = build_model(arch, only=only)
+        model = build_model(arch, only=only, normalize=normalize)
     else:
         path = find_file(weights, "Global.pretrained_model")
         params = read_params(path)
@@ -147,17 +167,25 @@ def build_trained_model(
                 f"{path} leaves out the frozen network {', '.join(sorted(absent))}, which {mode} needs, "
                 "and the recipe does not say where its weights come from; set its `pretrained`"
             )
-        model = build_model(_without_pretrained(arch, absent), only=only)
+        model = build_model(_without_pretrained(arch, absent), only=only, normalize=normalize)
         load_into(model, params, where=str(path), allow_missing_head=False)
     model.eval()
     return model
 
 
-def _frozen_elsewhere(arch: dict[str, Any], names: set[str], params: Iterable[str]) -> set[str]:
+def _frozen_elsewhere(arch: dict[str, Any], names: set[str], params: Collection[str]) -> set[str]:
     """Return the frozen ones of `names` that a checkpoint leaves out: they keep the weights of the recipe."""
-    frozen = dict(zip(sub_networks(arch), arch.get("freeze_params_list") or [], strict=False))
-    in_file = {name.partition(".")[0] for name in params}
-    return {name for name in names if frozen.get(name) and name not in in_file}
+    nodes = sub_networks(arch)
+    frozen = dict(zip(nodes, arch.get("freeze_params_list") or [], strict=False))
+    absent = set()
+    for name in names:
+        node, path, still = nodes[name], f"{name}.", bool(frozen.get(name))
+        if "models" in node and not still:  # a chain: its first network may be frozen by itself
+            path += f"{next(iter(node['models'][0]))}."
+            still = bool((node.get("freeze_params_list") or [False])[0])
+        if still and not any(key.startswith(path) for key in params):
+            absent.add(name)
+    return absent
 
 
 def _without_pretrained(arch: dict[str, Any], keep: set[str]) -> dict[str, Any]:
@@ -198,8 +226,18 @@ def first_sample_shape(loader: Any, seed: int) -> tuple[int, ...]:
     return tuple(image.shape)
 
 
-def fit_loss_to_outputs(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> None:
-    """Show a loss one output of each network: shapes are taken from it, wrong keys show before training."""
+def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> None:
+    """Find by a dry forward what the config leaves out of feature transforms and losses, and check the rest.
+
+    Parameters whose shapes were left out exist afterwards; wrong keys and shapes show before training.
+
+    Args:
+        model: the network.
+        loss: the training loss.
+        shape: [C, H, W] of the images.
+    """
+    if hasattr(model, "prepare"):
+        model.prepare(shape)
     networks = {name: model.network(name) for name in getattr(model, "names", ())}
     with evaluating(model), paddle.no_grad():
         loss.prepare(model(paddle.zeros([2, *shape])), networks)
@@ -220,7 +258,31 @@ def mixed_precision(amp: dict[str, Any]) -> tuple[paddle.amp.GradScaler, dict[st
         init_loss_scaling=float(amp["scale_loss"]),
         use_dynamic_loss_scaling=bool(amp["use_dynamic_loss_scaling"]),
     )
-    return scaler, {"enable": use, "level": amp["level"], "dtype": amp["dtype"]}
+    casting = {"enable": use, "level": amp["level"], "dtype": amp["dtype"], "use_promote": amp["use_promote"]}
+    return scaler, casting
+
+
+def cast_for_amp(
+    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, amp: dict[str, Any]
+) -> tuple[nn.Layer, paddle.optimizer.Optimizer]:
+    """Cast the network for AMP level O2; weights are saved in float32 all the same."""
+    if not (amp["enable"] and amp["level"] == "O2"):
+        return model, optimizer
+    model, optimizer = paddle.amp.decorate(
+        models=model, optimizers=optimizer, level="O2", dtype=amp["dtype"], save_dtype="float32"
+    )
+    return model, optimizer
+
+
+def make_static(model: nn.Layer) -> None:
+    """Let each network train as a static graph; a frozen one still runs under no_grad."""
+    for network in [model.network(name) for name in getattr(model, "names", ())] or [model]:
+        paddle.jit.to_static(network)
+
+
+def moving_buffers(tensors: Iterable[paddle.Tensor]) -> list[paddle.Tensor]:
+    """Return the float32 tensors that forward passes change: BatchNorm statistics."""
+    return [tensor for tensor in tensors if tensor.stop_gradient and tensor.dtype == paddle.float32]
 
 
 def trainable_state(model: nn.Layer) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from ppcls.logger import LOGGER
 from ppcls.weights import read_params, sync_folder, write_atomic, write_params
 
 FORMAT = 1
-SUFFIXES = (".pdparams", ".pdopt", ".pdstates")
+SUFFIXES = (".pdparams", ".pdopt", ".pdema", ".pdstates")
+NEEDED = (".pdparams", ".pdopt", ".pdstates")
 
 
 @dataclass
@@ -43,9 +44,10 @@ class Progress:
         best: metrics of the best evaluation so far, empty before the first one.
         best_score: the number evaluations are compared by, larger is better.
         best_epoch: epoch of `best`.
+        best_ema_score: like `best_score`, of the averaged weights.
         seed: seed of the run; every random choice derives from it and the position.
         schedule: state of the learning-rate schedule.
-        meters: sums and counts behind the averages of the epoch under way.
+        meters: sums and counts behind the averages of the epoch under way, of each process.
         finished: the run went through all its epochs.
     """
 
@@ -55,9 +57,10 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     best_score: float | None = None
     best_epoch: int | None = None
+    best_ema_score: float | None = None
     seed: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
-    meters: dict[str, list[float]] = field(default_factory=dict)
+    meters: list[dict[str, list[float]]] = field(default_factory=list)
     finished: bool = False
 
 
@@ -68,6 +71,7 @@ class Checkpoint:
     params: dict[str, np.ndarray]
     optimizer: dict[str, np.ndarray]
     progress: Progress
+    ema: dict[str, np.ndarray] | None = None
 
 
 def _fingerprint(path: Path) -> dict[str, int]:
@@ -95,6 +99,7 @@ class Checkpointer:
         params: Mapping[str, Any],
         optimizer: Mapping[str, Any],
         progress: Progress,
+        ema: Mapping[str, Any] | None = None,
     ) -> None:
         """Write checkpoint `tag` so that at every moment a complete one exists.
 
@@ -103,17 +108,18 @@ class Checkpointer:
         """
         self.recover(tag)
         new = {suffix: self.folder / f"{tag}{suffix}.new" for suffix in SUFFIXES}
-        write_params(new[".pdparams"], params)
-        write_params(new[".pdopt"], optimizer)
-        files = {suffix: _fingerprint(new[suffix]) for suffix in SUFFIXES[:2]}
+        tensors = {".pdparams": params, ".pdopt": optimizer, **({} if ema is None else {".pdema": ema})}
+        for suffix, values in tensors.items():
+            write_params(new[suffix], values)
+        files = {suffix: _fingerprint(new[suffix]) for suffix in tensors}
         text = json.dumps({"format": FORMAT, "files": files, **asdict(progress)}, indent=1)
         self._write_text(new[".pdstates"], text)
         self._write_text(self.folder / f"{tag}.commit", "")
         self.recover(tag)
 
-    def save_student(self, tag: str, params: Mapping[str, Any]) -> None:
-        """Write ``tag_student.pdparams``: the network to deploy, with the keys it has on its own."""
-        write_params(self.folder / f"{tag}_student.pdparams", params)
+    def save_weights(self, name: str, params: Mapping[str, Any]) -> None:
+        """Write ``name.pdparams`` alone: weights to evaluate and deploy, not to go on from."""
+        write_params(self.folder / f"{name}.pdparams", params)
 
     def recover(self, tag: str) -> None:
         """Finish a save that was committed and cut off; drop the remains of one that was not."""
@@ -139,16 +145,17 @@ class Checkpointer:
         if self.folder.is_dir():
             self.recover(tag)
         paths = {suffix: self.folder / f"{tag}{suffix}" for suffix in SUFFIXES}
-        missing = [str(p) for p in paths.values() if not p.is_file()]
+        missing = [str(paths[suffix]) for suffix in NEEDED if not paths[suffix].is_file()]
         if missing:
             raise WeightsError(
                 f"checkpoint {self.folder / tag}: {', '.join(missing)} not found; a checkpoint to go on from "
-                f"has the three files {', '.join(SUFFIXES)}. To start from weights alone use "
+                f"has the files {', '.join(NEEDED)}. To start from weights alone use "
                 "-o Global.pretrained_model=..."
             )
         states = self._read_states(paths[".pdstates"])
-        for suffix, expected in states.pop("files").items():
-            if _fingerprint(paths[suffix]) != expected:
+        files = states.pop("files")
+        for suffix, expected in files.items():
+            if not paths[suffix].is_file() or _fingerprint(paths[suffix]) != expected:
                 raise WeightsError(
                     f"{paths[suffix]} is damaged or not of the same save as {paths['.pdstates'].name}: "
                     f"expected {expected['size']} bytes with CRC-32 {expected['crc32']}"
@@ -158,6 +165,7 @@ class Checkpointer:
             params=read_params(paths[".pdparams"]),
             optimizer=read_params(paths[".pdopt"]),
             progress=Progress(**{k: v for k, v in states.items() if k in known}),
+            ema=read_params(paths[".pdema"]) if ".pdema" in files else None,
         )
 
     def prune(self, keep_last: int) -> None:

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls import distributed
 from ppcls.arch import build_model
 from ppcls.config import plain
 from ppcls.data import build_loader, build_postprocess, build_transforms, list_images, read_image
-from ppcls.distributed import is_main
+from ppcls.distributed import is_main, rank, wait_for_main, world_size
 from ppcls.engine import build
 from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
+from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluate import evaluate, evaluating
 from ppcls.engine.export import ExportReport, export_network
-from ppcls.engine.hooks import CheckpointHook, Hook, LogHook
+from ppcls.engine.hooks import EMA, CheckpointHook, EMAHook, Hook, LogHook
 from ppcls.engine.infer import classify
 from ppcls.engine.train import Run, StopRequested, train
 from ppcls.errors import DataError
@@ -48,8 +50,10 @@ class Engine:
         self.arch: dict[str, Any] = self.config["Arch"]
         self.folder = Path(self.globals["output_dir"]) / self.arch["name"]
         build.select_device(self.globals["device"])
+        distributed.start()
         seed = self.globals.get("seed")
-        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        self.seed = distributed.gather(drawn)[0]
         self.config["Global"]["seed"] = self.seed  # a run without a seed can be repeated from its config.yaml
         paddle.seed(self.seed)
         self.main = self._main_network()
@@ -70,9 +74,11 @@ class Engine:
         if resumed is not None and resumed.progress.finished:
             LOGGER.info("%s: already finished, nothing to do", self.globals["checkpoints"])
             return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
-        if resumed is None and is_main():
-            set_aside_earlier_run(self.folder)
-        build.prepare_folder(self.folder)
+        if is_main():
+            if resumed is None:
+                set_aside_earlier_run(self.folder)
+            build.prepare_folder(self.folder)
+        wait_for_main()
         build.start_logging(self.folder, self.globals["log_ranks"])
         if is_main():
             build.write_run_files(self.folder, self.config)
@@ -143,7 +149,9 @@ class Engine:
         return str(asked)
 
     def _trained_model(self, needed: set[str] | None) -> Any:
-        return build.build_trained_model(self.arch, needed, self.globals["pretrained_model"], self.mode)
+        normalize = build.normalization(self.config, self.mode)
+        weights = self.globals["pretrained_model"]
+        return build.build_trained_model(self.arch, needed, weights, self.mode, normalize)
 
     def _deployed_network(self) -> Any:
         """Return the network to deploy, alone, with weights, in eval mode."""
@@ -170,15 +178,22 @@ class Engine:
         shape = build.first_sample_shape(loader, self.seed)
         evaluates = self.globals["eval_during_train"]
         eval_loader = self._loader("Eval") if evaluates else None
-        model = build_model(self.arch)
+        model = build_model(self.arch, normalize=build.normalization(self.config, self.mode))
         loss = build_loss(self.config["Loss"]["Train"], main=self.main)
-        build.fit_loss_to_outputs(model, loss, shape)
+        build.find_shapes(model, loss, shape)
+        distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
         if self.globals["pretrained_model"] and resumed is None:
             path = find_file(self.globals["pretrained_model"], "Global.pretrained_model")
             load_into(model, read_params(path), where=str(path), network=self.main)
-        epochs = self.globals["epochs"]
-        optimizer, schedule = build_optimizer(self.config["Optimizer"], epochs, len(loader), [model, loss])
+        epochs, update_freq = self.globals["epochs"], self.globals["update_freq"]
+        steps = -(-len(loader) // update_freq)
+        optimizer, schedule = build_optimizer(self.config["Optimizer"], epochs, steps, [model, loss])
         scaler, amp = build.mixed_precision(self.config["AMP"])
+        model, optimizer = build.cast_for_amp(model, optimizer, amp)
+        if self.globals["to_static"]:
+            build.make_static(model)
+        trainable = build.trainable_state(model)
+        ema = ModelEMA(trainable, self.config["EMA"]["decay"]) if self.config.get("EMA") else None
         run = Run(
             folder=self.folder,
             epochs=epochs,
@@ -188,18 +203,22 @@ class Engine:
             optimizer=optimizer,
             schedule=schedule,
             loader=loader,
-            evaluate=None if eval_loader is None else self._evaluator(model, eval_loader),
+            evaluate=None if eval_loader is None else self._evaluator(model, eval_loader, ema, amp),
             evaluation_due=self._evaluation_due,
             scaler=scaler,
             amp=amp,
             progress=Progress(seed=self.seed),
             hooks=[],
             plateau_metric=self._plateau_metric,
+            trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
+            buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
+            update_freq=update_freq,
         )
-        saver = self._checkpoint_hook(run)
+        saver = self._checkpoint_hook(run, ema)
         if resumed is not None:
-            self._restore(run, resumed)
-        run.hooks = [*self._log_hooks(run.progress), saver]
+            self._restore(run, resumed, ema)
+        averaging = [] if ema is None else [EMAHook(ema)]
+        run.hooks = [*averaging, *self._log_hooks(run.progress), saver]
         build.announce(model, self.config, self.seed)
         return run, saver
 
@@ -212,9 +231,16 @@ class Engine:
         if is_main():
             writer = ScalarWriter(self.folder, use_visualdl=self.globals["use_visualdl"], keep=before_start)
         lr = self.config["Optimizer"]["lr"]
-        return [LogHook(self.globals["print_batch_step"], writer, schedule_name=lr.get("name", "ConstLR"))]
+        return [
+            LogHook(
+                self.globals["print_batch_step"],
+                writer,
+                schedule_name=lr.get("name", "ConstLR"),
+                memory=self.globals["print_mem_info"],
+            )
+        ]
 
-    def _checkpoint_hook(self, run: Run) -> CheckpointHook:
+    def _checkpoint_hook(self, run: Run, ema: ModelEMA | None) -> CheckpointHook:
         layers = {"network": run.model, "loss": run.loss}
 
         def collect() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -232,17 +258,20 @@ class Engine:
             save_steps=self.globals["save_steps"],
             keep_last=self.globals["keep_last"],
             score=self._score,
+            ema=ema,
         )
 
-    def _evaluator(self, model: Any, loader: Any) -> Any:
-        """Return a function of the epoch that evaluates `model` as it is then."""
+    def _evaluator(self, model: Any, loader: Any, ema: ModelEMA | None, amp: dict[str, Any]) -> Any:
+        """Return a function of the epoch that evaluates `model` and its averaged weights as of then."""
         measures, needed = self._evaluation_measures()
+
+        casting = amp | {"enable": amp["enable"] and self.config["AMP"]["use_fp16_test"]}
 
         def some_networks(image: paddle.Tensor) -> dict[str, Any]:
             return {name: model.network(name)(image) for name in needed}
 
-        def run_evaluation(epoch: int) -> dict[str, float]:
-            with evaluating(model):
+        def evaluate_once(epoch: int) -> dict[str, float]:
+            with evaluating(model), paddle.amp.auto_cast(**casting):
                 return evaluate(
                     some_networks if needed else model,
                     loader,
@@ -251,7 +280,15 @@ class Engine:
                     print_every=self.globals["print_batch_step"],
                 )
 
-        return run_evaluation
+        def evaluate_both(epoch: int) -> dict[str, float]:
+            metrics = evaluate_once(epoch)
+            if ema is not None:
+                LOGGER.info("[Eval][Epoch %d]averaged weights:", epoch)
+                with ema.applied():
+                    metrics |= {f"{name}{EMA}": value for name, value in evaluate_once(epoch).items()}
+            return metrics
+
+        return evaluate_both
 
     def _evaluation_due(self, epoch: int) -> bool:
         start, interval = self.globals["start_eval_epoch"], self.globals["eval_interval"]
@@ -276,9 +313,13 @@ class Engine:
         path = Path(asked)
         if path.suffix in {".pdparams", ".pdopt", ".pdstates"}:
             path = path.with_suffix("")
-        return Checkpointer(path.parent).load(path.name)
+        checkpointer = Checkpointer(path.parent)
+        if is_main() and path.parent.is_dir():
+            checkpointer.recover(path.name)  # by one process; load() finds nothing left to do
+        wait_for_main()
+        return checkpointer.load(path.name)
 
-    def _restore(self, run: Run, resumed: Any) -> None:
+    def _restore(self, run: Run, resumed: Any, ema: ModelEMA | None) -> None:
         """Put a run where the checkpoint stood."""
         where = str(self.globals["checkpoints"])
         load_into(run.model, resumed.params, where=f"{where}.pdparams", allow_missing_head=False)
@@ -295,7 +336,18 @@ class Engine:
             run.scaler.load_state_dict(scaler)
         run.progress = resumed.progress
         run.schedule.set_state_dict(resumed.progress.schedule)
-        run.meters.restore(resumed.progress.meters)
+        states = resumed.progress.meters
+        if len(states) == world_size():
+            run.meters.restore(states[rank()])
+        elif states:
+            LOGGER.warning(
+                "%s was written by %d processes, this run has %d: it goes on, but not bit by bit",
+                where,
+                len(states),
+                world_size(),
+            )
+        if ema is not None:
+            ema.restore(resumed.ema or resumed.params, f"{where}.pdema")
         LOGGER.info(
             "resumed %s: epoch %d of %d, %d batches of it done, step %d",
             where,

@@ -80,6 +80,6 @@ def evaluate(
             begin = time.perf_counter()
     bar.close()
     meters.flush()
-    averages = meters.averages()
+    averages = meters.averages(everywhere=True)
     LOGGER.info("[Eval][Epoch %d][Avg]%s", epoch, format_metrics(averages))
     return averages

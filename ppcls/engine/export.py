@@ -20,8 +20,8 @@ from paddle.pir_utils import DygraphOldIrGuard
 
 from ppcls.config import plain
 from ppcls.data.postprocess import find_class_names
-from ppcls.deploy.runtime import PARAMS, Program
 from ppcls.errors import ConfigError, TrainingError
+from ppcls.runtime import PARAMS, Program
 from ppcls.weights import sync_folder
 
 LOGGER = logging.getLogger("ppcls.export")

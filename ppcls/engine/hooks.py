@@ -9,15 +9,25 @@ from typing import Any
 import paddle
 
 from ppcls.data import Batch
+from ppcls.distributed import gather, is_main, wait_for_main
 from ppcls.engine.checkpoint import Checkpointer
+from ppcls.engine.ema import ModelEMA
 from ppcls.engine.train import Hook, Run
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER, ScalarWriter, progress_bar
+
+EMA = "_ema"  # ends the names of metrics of averaged weights
 
 
 def format_metrics(values: Mapping[str, float]) -> str:
     """Return ``name: value`` pairs as the log lines carry them."""
     return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())
+
+
+def _memory_used() -> str:
+    cuda = paddle.device.cuda
+    reserved, allocated = cuda.max_memory_reserved() / 2**20, cuda.max_memory_allocated() / 2**20
+    return f", max_mem_reserved: {reserved:.0f} MB, max_mem_allocated: {allocated:.0f} MB"
 
 
 class LogHook(Hook):
@@ -27,37 +37,40 @@ class LogHook(Hook):
         every: ``Global.print_batch_step``.
         writer: also receives what is printed; None on processes that do not write.
         schedule_name: shown in ``lr(...)``.
+        memory: also show the memory used on the GPU.
     """
 
-    def __init__(self, every: int, writer: ScalarWriter | None, schedule_name: str) -> None:
+    def __init__(
+        self, every: int, writer: ScalarWriter | None, schedule_name: str, *, memory: bool = False
+    ) -> None:
         self.every, self.writer, self.schedule_name = every, writer, schedule_name
+        self.memory = memory and paddle.device.get_device().startswith("gpu")
         self._bar: Any = None
 
     def after_step(self, run: Run, batch: Batch) -> None:
-        """Advance the bar; print when the batch just done has an index divisible by `every`."""
-        total = len(run.loader)
+        """Advance the bar; print when a batch since the last step has an index divisible by `every`."""
+        total, before = len(run.loader), run.progress.batch - run.update_freq
         if self._bar is None:
             self._bar = progress_bar(total, f"epoch {run.progress.epoch}/{run.epochs}")
-            self._bar.update(run.progress.batch - 1)
-        self._bar.update()
-        if (run.progress.batch - 1) % self.every == 0:
+        self._bar.update(run.progress.batch - self._bar.n)
+        if (run.progress.batch - 1) // self.every > (before - 1) // self.every:
             self._print(run, batch)
         if run.progress.batch == total:
             self._bar.close()
             self._bar = None
             run.read()
-            averages = format_metrics(run.meters.averages())
+            averages = format_metrics(run.meters.averages(everywhere=True))
             LOGGER.info("[Train][Epoch %d/%d][Avg]%s", run.progress.epoch, run.epochs, averages)
 
     def _print(self, run: Run, batch: Batch) -> None:
         run.read()
         run.timing.summarize()
-        averages, rate = run.meters.averages(), run.learning_rate
+        averages, rate = run.meters.averages(everywhere=True), run.learning_rate
         cost = run.timing.batch_cost
         left = (run.epochs - run.progress.epoch + 1) * len(run.loader) - run.progress.batch
         LOGGER.info(
             "[Train][Epoch %d/%d][Iter: %d/%d]lr(%s): %.8f, %s, batch_cost: %.5fs, reader_cost: %.5f, "
-            "ips: %.5f samples/s, eta: %s",
+            "ips: %.5f samples/s, eta: %s%s",
             run.progress.epoch,
             run.epochs,
             run.progress.batch - 1,
@@ -69,6 +82,7 @@ class LogHook(Hook):
             run.timing.reader_cost,
             len(batch.index) / max(cost, 1e-12),
             datetime.timedelta(seconds=int(left * cost)),
+            _memory_used() if self.memory else "",
         )
         if self.writer:
             extra = {"lr": rate, "batch_cost": cost, "reader_cost": run.timing.reader_cost}
@@ -85,6 +99,17 @@ class LogHook(Hook):
             self.writer.close()
 
 
+class EMAHook(Hook):
+    """Let averaged weights follow after every step; first in the list, so that a save sees both."""
+
+    def __init__(self, ema: ModelEMA) -> None:
+        self.ema = ema
+
+    def after_step(self, run: Run, batch: Batch) -> None:
+        """Take in the weights."""
+        self.ema.update(run.progress.step)
+
+
 class CheckpointHook(Hook):
     """Save ``latest``, ``epoch_N`` and ``best_model``.
 
@@ -97,6 +122,7 @@ class CheckpointHook(Hook):
         save_steps: steps between saves of ``latest`` within an epoch; None for epoch ends only.
         keep_last: how many ``epoch_N`` to keep; None keeps all.
         score: maps evaluation metrics to a number, larger is better.
+        ema: averaged weights, saved along and kept at their best; None without them.
     """
 
     def __init__(
@@ -109,10 +135,11 @@ class CheckpointHook(Hook):
         save_steps: int | None,
         keep_last: int | None,
         score: Callable[[Mapping[str, float]], float],
+        ema: ModelEMA | None = None,
     ) -> None:
         self.checkpointer, self.collect, self.student = checkpointer, collect, student
         self.save_interval, self.save_steps, self.keep_last = save_interval, save_steps, keep_last
-        self.score = score
+        self.score, self.ema = score, ema
 
     def save(self, run: Run, tag: str) -> None:
         """Write checkpoint `tag` of the run as it stands, unless its losses or weights are not finite.
@@ -121,7 +148,17 @@ class CheckpointHook(Hook):
             TrainingError: then; what was saved before stays.
         """
         run.read()
-        params, optimizer = self.collect()
+        run.progress.meters = gather(run.meters.state())
+        run.progress.schedule = run.schedule.state_dict()
+        if is_main():
+            params, optimizer = self.collect()
+            self._check_finite(run, params)
+            averages = None if self.ema is None else self.ema.state()
+            self.checkpointer.save(tag, params, optimizer, run.progress, averages)
+        wait_for_main()
+
+    @staticmethod
+    def _check_finite(run: Run, params: Mapping[str, Any]) -> None:
         for name, value in params.items():
             if not bool(paddle.isfinite(value).all()):
                 raise TrainingError(
@@ -129,9 +166,6 @@ class CheckpointHook(Hook):
                     f"are. Checkpoints in {run.folder} were written before it and stay. "
                     "Lower Optimizer.lr.learning_rate or set Optimizer.clip_norm"
                 )
-        run.progress.meters = run.meters.state()
-        run.progress.schedule = run.schedule.state_dict()
-        self.checkpointer.save(tag, params, optimizer, run.progress)
 
     def after_step(self, run: Run, batch: Batch) -> None:
         """Save ``latest`` every `save_steps` steps."""
@@ -139,15 +173,38 @@ class CheckpointHook(Hook):
             self.save(run, "latest")
 
     def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Keep the best network under ``best_model``."""
-        score, epoch = self.score(metrics), run.progress.epoch
-        if run.progress.best_score is None or score > run.progress.best_score:
-            run.progress.best, run.progress.best_score, run.progress.best_epoch = dict(metrics), score, epoch
+        """Keep the best network under ``best_model``, the best averaged one under ``best_model_ema``."""
+        progress, epoch = run.progress, run.progress.epoch
+        averaged = {name[: -len(EMA)]: value for name, value in metrics.items() if name.endswith(EMA)}
+        score = self.score({name: value for name, value in metrics.items() if not name.endswith(EMA)})
+        if self.ema is not None:
+            ema_score = self.score(averaged)
+            if progress.best_ema_score is None or ema_score > progress.best_ema_score:
+                progress.best_ema_score = ema_score
+                self._save_averages()
+        if progress.best_score is None or score > progress.best_score:
+            progress.best, progress.best_score, progress.best_epoch = dict(metrics), score, epoch
             self.save(run, "best_model")
+            if self.student is not None and is_main():
+                self.checkpointer.save_weights("best_model_student", self.student())
+        LOGGER.info("[Eval][Epoch %d][best metric: %.5f]", epoch, abs(progress.best_score))
+        if progress.best_ema_score is not None:
+            best = "best_model_ema" if progress.best_ema_score > progress.best_score else "best_model"
+            LOGGER.info(
+                "[Eval][Epoch %d][best metric of the averaged weights: %.5f; the better file is %s]",
+                epoch,
+                abs(progress.best_ema_score),
+                best,
+            )
+
+    def _save_averages(self) -> None:
+        """Write ``best_model_ema`` and, for a distillation, ``best_model_ema_student``."""
+        if self.ema is None or not is_main():
+            return
+        with self.ema.applied():
+            self.checkpointer.save_weights("best_model_ema", self.collect()[0])
             if self.student is not None:
-                self.checkpointer.save_student("best_model", self.student())
-        best = abs(run.progress.best_score)
-        LOGGER.info("[Eval][Epoch %d][best metric: %.5f]", epoch, best)
+                self.checkpointer.save_weights("best_model_ema_student", self.student())
 
     def after_epoch(self, run: Run, epoch: int) -> None:
         """Save ``latest``, and ``epoch_N`` every `save_interval` epochs."""
@@ -155,5 +212,5 @@ class CheckpointHook(Hook):
         self.save(run, "latest")
         if epoch % self.save_interval == 0:
             self.save(run, f"epoch_{epoch}")
-            if self.keep_last is not None:
+            if self.keep_last is not None and is_main():
                 self.checkpointer.prune(self.keep_last)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import paddle
 
+from ppcls.distributed import gather, world_size
 from ppcls.errors import TrainingError
 
 
@@ -47,15 +48,25 @@ class Meters:
         self._pending.clear()
         return rows
 
-    def averages(self) -> dict[str, float]:
+    def averages(self, *, everywhere: bool = False) -> dict[str, float]:
         """Return the averages of everything flushed so far, in order of first appearance.
+
+        Args:
+            everywhere: over the samples of all processes; all of them have to ask.
 
         Raises:
             TrainingError: if there was no sample.
         """
-        if not self.count:
+        totals, count = dict(self.totals), self.count
+        if everywhere and world_size() > 1:
+            totals, count = {}, 0.0
+            for their_totals, their_count in gather((self.totals, self.count)):
+                count += their_count
+                for name, total in their_totals.items():
+                    totals[name] = totals.get(name, 0.0) + total
+        if not count:
             raise TrainingError("no sample was processed, so there is nothing to average")
-        return {name: total / self.count for name, total in self.totals.items()}
+        return {name: total / count for name, total in totals.items()}
 
     def reset(self) -> None:
         """Forget everything."""

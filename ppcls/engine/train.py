@@ -3,7 +3,8 @@ outputs and labels to named parts, and everything else is a hook.
 
     before_train
     for every epoch:
-        for every batch:  forward, loss, backward, optimizer step      -> after_step
+        for every batch:  forward, loss, backward
+            every update_freq batches:  exchange of gradients, optimizer step      -> after_step
         if an evaluation is due:  evaluate                             -> after_eval
                                                                        -> after_epoch
     after_train
@@ -25,6 +26,7 @@ import paddle
 from paddle import nn
 
 from ppcls.data import Batch, Loader
+from ppcls.distributed import average_gradients, rank, world_size
 from ppcls.engine.checkpoint import Progress
 from ppcls.engine.meters import Meters
 from ppcls.errors import TrainingError
@@ -79,7 +81,15 @@ class Timing:
 
 @dataclass
 class Run:
-    """Everything one training run consists of."""
+    """Everything one training run consists of.
+
+    Attributes:
+        trained: parameters that the optimizer changes, the same order in every process.
+        buffers: BatchNorm statistics of what trains, which processes keep equal.
+        update_freq: batches whose gradients are averaged into one optimizer step.
+        plateau_metric: what a schedule that watches evaluations is told.
+        stop_signal: set by a signal handler; `stopping` is what all processes have agreed on.
+    """
 
     folder: Path
     epochs: int
@@ -96,10 +106,14 @@ class Run:
     progress: Progress
     hooks: list[Hook]
     plateau_metric: Callable[[Mapping[str, float]], float]
+    trained: list[paddle.Tensor] = field(default_factory=list)
+    buffers: list[paddle.Tensor] = field(default_factory=list)
+    update_freq: int = 1
     meters: Meters = field(default_factory=Meters)
     timing: Timing = field(default_factory=Timing)
     learning_rate: float = 0.0
     stop_signal: int | None = None
+    stopping: bool = False
     _unread: list[tuple[int, float, np.ndarray]] = field(default_factory=list, repr=False)
 
     def record(self, batch: Batch, values: Mapping[str, paddle.Tensor]) -> None:
@@ -166,48 +180,69 @@ def train_epoch(run: Run) -> None:
     begin = time.perf_counter()
     for batch in run.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
         ready = time.perf_counter()
-        train_step(run, batch)
-        run.progress.batch += 1
-        run.progress.step += 1
+        updated = train_step(run, batch)
         end = time.perf_counter()
         run.timing.add(end - begin, ready - begin)
         begin = end
-        for hook in run.hooks:
-            hook.after_step(run, batch)
-        _raise_if_stopped(run)
+        if updated:
+            for hook in run.hooks:
+                hook.after_step(run, batch)
+            _raise_if_stopped(run)
     run.read()
 
 
-def train_step(run: Run, batch: Batch) -> None:
-    """One forward, backward and optimizer step.
+def train_step(run: Run, batch: Batch) -> bool:
+    """Forward and backward of one batch, and an optimizer step when its group of batches is complete.
 
-    Randomness on the device (dropout, random masks) is seeded by the step, so it does not depend on
-    whether the run was interrupted. Losses run outside autocast: they cast to float32 themselves.
+    Randomness on the device is seeded by the position in the run, so it does not depend on whether the run
+    was interrupted: networks draw differently in each process, losses alike (MGD takes its part of what is
+    drawn for all). Losses run outside autocast: they cast to float32 themselves.
+
+    Returns:
+        whether the optimizer made a step.
     """
-    paddle.seed(step_seed(run.progress.seed, run.progress.step))
+    position = run.progress
+    place = (position.epoch - 1) * len(run.loader) + position.batch
+    paddle.seed(step_seed(position.seed, place, stream=1 + rank()))
     image, label = paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)
     run.learning_rate = float(run.optimizer.get_lr())
     with paddle.amp.auto_cast(**run.amp):
         outputs = run.model(image)
+    paddle.seed(step_seed(position.seed, place, stream=0))
     parts = run.loss(outputs, label)
-    run.scaler.scale(parts["loss"]).backward()
-    run.scaler.step(run.optimizer)
-    run.scaler.update()
-    run.optimizer.clear_grad()
-    if not run.schedule.by_epoch:
-        run.schedule.step()
+    first = position.batch - position.batch % run.update_freq
+    group = min(run.update_freq, len(run.loader) - first)  # the last group of an epoch may be smaller
+    run.scaler.scale(parts["loss"] if group == 1 else parts["loss"] / group).backward()
+    complete = position.batch + 1 == first + group
+    if complete:
+        run.stopping = average_gradients(run.trained, run.buffers, run.stop_signal is not None)
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        run.optimizer.clear_grad()
+        if not run.schedule.by_epoch:
+            run.schedule.step()
     with paddle.no_grad():
         run.record(batch, {**run.metric(outputs, label), **parts})
+    position.batch += 1
+    position.step += complete
+    return complete
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of the device generators for one step, different for neighbouring steps and seeds."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint32)[0])
+def step_seed(seed: int, place: int, stream: int) -> int:
+    """Return the seed of the device generators for one batch.
+
+    Args:
+        seed: seed of the run.
+        place: batches since the start of the run.
+        stream: keeps apart what must not be drawn alike.
+    """
+    return int(np.random.SeedSequence([seed, place, stream]).generate_state(1, np.uint32)[0])
 
 
 def _raise_if_stopped(run: Run) -> None:
-    if run.stop_signal is not None:
-        raise StopRequested(run.stop_signal)
+    """Stop where all processes stop; with one, at once after a signal."""
+    if run.stopping or (run.stop_signal is not None and world_size() == 1):
+        raise StopRequested(run.stop_signal or signal.SIGTERM)
 
 
 @contextmanager

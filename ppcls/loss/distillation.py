@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from paddle import Tensor, nn
 
+from ppcls.distributed import gather_rows
 from ppcls.errors import ConfigError
 from ppcls.loss._select import network_output, select
 from ppcls.loss._tensors import check_one_of, check_positive, class_distribution, class_index
@@ -231,15 +232,25 @@ def distillation_dist(
     beta: float = 1.0,
     gamma: float = 1.0,
     tau: float = 1.0,
+    gather: bool = False,
     name: str = "loss_dist",
     pair_weights: list[float] | None = None,
     class_map: str | None = None,
 ) -> PairLoss:
-    """:func:`ppcls.loss.dist.dist`. Parts: ``loss_dist_<student>_<teacher>``."""
+    """:func:`ppcls.loss.dist.dist`. Parts: ``loss_dist_<student>_<teacher>``.
+
+    With `gather` the relations are those of the batch of all processes together.
+    """
     check_positive("DistillationDISTLoss", tau=tau)
+
+    def fn(student: Tensor, teacher: Tensor, label: Tensor | None) -> Tensor:
+        if gather:
+            student, teacher = gather_rows(student), gather_rows(teacher)
+        return dist(student, teacher, beta=beta, gamma=gamma, tau=tau)
+
     return PairLoss(
         "DistillationDISTLoss",
-        lambda s, t, _: dist(s, t, beta=beta, gamma=gamma, tau=tau),
+        fn,
         model_name_pairs,
         lambda _, s, t: f"{name}_{s}_{t}",
         s_key=key,

@@ -6,6 +6,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls import distributed
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_positive
 from ppcls.loss.shapes import not_prepared, settle
@@ -79,8 +80,17 @@ class MGDLoss(nn.Layer):
         _check_maps(student, teacher)
         x = student if self.align is None else self.align(student)
         if self.training and self.drop > 0:
-            x = x * (paddle.rand([*x.shape[:2], 1, 1]) >= self.drop).astype(x.dtype)
+            x = x * self._mask(*x.shape[:2]).astype(x.dtype)
         return F.mse_loss(self.generation(x), teacher) * self.alpha
+
+    def _mask(self, samples: int, channels: int) -> Tensor:
+        """Return which channels stay, [N, C, 1, 1].
+
+        It is drawn for the samples of all processes, so that several of them mask as one would.
+        """
+        first = distributed.rank() * samples
+        drawn = paddle.rand([distributed.world_size() * samples, channels, 1, 1])
+        return drawn[first : first + samples] >= self.drop
 
 
 def _check_maps(student: Tensor, teacher: Tensor) -> None:

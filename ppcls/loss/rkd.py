@@ -9,6 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls.distributed import gather_rows
 from ppcls.errors import ConfigError
 from ppcls.loss._select import check_pairs
 from ppcls.loss.pairs import check_pair_weights, pair_tensors, weighted
@@ -82,6 +83,7 @@ class DistillationRKDLoss(nn.Layer):
         target_size: side to which feature maps are pooled first; null keeps them; no effect on vectors.
         distance_weight: factor of the distance loss; 25 is usual on class-balanced batches.
         angle_weight: factor of the angle loss; 50 is usual.
+        gather: take the samples of all processes for one batch.
         pair_weights: a factor for each pair.
     """
 
@@ -93,6 +95,7 @@ class DistillationRKDLoss(nn.Layer):
         target_size: int | None = None,
         distance_weight: float = 1.0,
         angle_weight: float = 1.0,
+        gather: bool = False,
         pair_weights: list[float] | None = None,
     ) -> None:
         super().__init__()
@@ -106,7 +109,7 @@ class DistillationRKDLoss(nn.Layer):
         if target_size is not None and target_size < 1:
             raise ConfigError(f"{loss}.target_size: got {target_size}, expected at least 1 or null")
         self.keys = list(zip(student_keepkeys, teacher_keepkeys, strict=True))
-        self.target_size = target_size
+        self.target_size, self.gather = target_size, gather
         self.factors = (angle_weight, distance_weight)
         self.pair_weights = check_pair_weights(loss, pair_weights, len(self.pairs))
 
@@ -127,7 +130,10 @@ class DistillationRKDLoss(nn.Layer):
         for pair, pair_weight in zip(self.pairs, self.pair_weights, strict=True):
             for i, keys in enumerate(self.keys):
                 first, second = pair_tensors(outputs, pair, keys, "DistillationRKDLoss")
-                values = relational(embed(first, self.target_size), embed(second.detach(), self.target_size))
+                embeddings = embed(first, self.target_size), embed(second.detach(), self.target_size)
+                if self.gather:
+                    embeddings = gather_rows(embeddings[0]), gather_rows(embeddings[1])
+                values = relational(*embeddings)
                 for kind, value, factor in zip(("angle", "dist"), values, self.factors, strict=True):
                     parts[f"loss_{kind}_{i}_{pair[0]}_{pair[1]}"] = weighted(value, factor * pair_weight)
         return parts

@@ -233,9 +233,9 @@ MISSING_OR_LATER: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("set", "Loss.Train", [])], "Loss.Train", "missing"),
     ([("drop", "DataLoader.Train")], "DataLoader.Train", "missing"),
     ([("drop", "DataLoader.Eval")], "DataLoader.Eval", "while Global.eval_during_train is true"),
-    ([("set", "EMA", {"decay": 0.9})], "EMA", "not supported yet"),
-    ([("set", "Global.update_freq", 2)], "Global.update_freq", "not supported yet"),
-    ([("set", "Global.to_static", True)], "Global.to_static", "not supported yet"),
+    ([("set", "EMA", {"decay": 1.5})], "EMA.decay", "1"),
+    ([("set", "Global.update_freq", 0)], "Global.update_freq", "1"),
+    ([("set", "Global.to_static", "yes please")], "Global.to_static", "expected true or false"),
     ([("set", "DataLoader.UnLabelTrain", {"dataset": None})], "DataLoader.UnLabelTrain", "not supported yet"),
 ]
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from paddle import nn
 
-from ppcls.deploy.runtime import Program
 from ppcls.engine import export
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, DataError, TrainingError
+from ppcls.runtime import Program
 
 SHAPE = (3, 12, 12)
 TRIO = ["inference.pdiparams", "inference.pdiparams.info", "inference.pdmodel"]

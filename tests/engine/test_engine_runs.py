@@ -6,7 +6,7 @@ import re
 import numpy as np
 import paddle
 import pytest
-from conftest import distilled
+from support import distilled
 
 import ppcls
 from ppcls.cli import main

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PHOTOS
+from support import PHOTOS
 
 ROOT = Path(__file__).parents[2]
 SSLD = "ppcls/configs/ImageNet/Distillation/PPLCNet_x2_5_ssld.yaml"

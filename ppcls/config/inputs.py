@@ -1,0 +1,59 @@
+"""Networks with preprocessing of their own: what they need of the transform chains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ppcls.config.report import Report, join
+
+
+def check_inputs(recipe: Mapping[str, Any], report: Report) -> None:
+    """Check that a network's own ``mean`` and ``std`` have one known normalisation to start from.
+
+    The batch is normalised by NormalizeImage, and such a network undoes that. So training, evaluation and
+    prediction must all have it, once and with the same numbers.
+    """
+    arch = recipe["Arch"]
+    entries = arch.get("models") if isinstance(arch, dict) else None
+    owners = [
+        join("Arch.models", index, name, "mean")
+        for index, entry in enumerate(entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict)
+        for name, node in entry.items()
+        if isinstance(node, dict) and node.get("mean") is not None
+    ]
+    first: tuple[str, dict[str, Any]] | None = None
+    for place, ops in _chains(recipe).items() if owners else ():
+        found = [
+            (join(place, index), op["NormalizeImage"] or {})
+            for index, op in enumerate(ops)
+            if isinstance(op, dict) and "NormalizeImage" in op
+        ]
+        if len(found) != 1:
+            text = f"{place} has {len(found)} NormalizeImage, expected one; these numbers take its place"
+            report.error(owners[0], text)
+            continue
+        where, options = found[0]
+        numbers = {key: options.get(key) for key in ("mean", "std")}
+        if first is None:
+            first = (where, numbers)
+        elif numbers != first[1]:
+            text = (
+                f"other numbers than {first[0]}, but {owners[0]} can take the place of one normalisation only"
+            )
+            report.error(join(where, "NormalizeImage"), text)
+
+
+def _chains(recipe: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the transform chains of a recipe that there are, by config path."""
+    chains = {}
+    for part in ("Train", "Eval"):
+        loader = recipe["DataLoader"][part]
+        dataset = loader["dataset"] if loader else None
+        if isinstance(dataset, dict):
+            chains[f"DataLoader.{part}.dataset.transform_ops"] = dataset.get("transform_ops") or []
+    infer = recipe["Infer"]
+    if infer["transforms"]:
+        chains["Infer.transforms"] = infer["transforms"]
+    return {place: ops for place, ops in chains.items() if isinstance(ops, list)}

@@ -1,0 +1,74 @@
+"""Exponential moving average of what trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ppcls.errors import WeightsError
+
+
+class ModelEMA:
+    """A second set of weights that follows the first slowly.
+
+    After step t, ``average = d * average + (1 - d) * weights`` with ``d = min(decay, (1 + t) / (10 + t))``,
+    so that the start of a run is soon forgotten. BatchNorm statistics are averaged like weights; integer
+    tensors are copied.
+
+    Args:
+        tensors: what trains, by name; no tensor of a frozen network.
+        decay: ``EMA.decay``.
+    """
+
+    def __init__(self, tensors: Mapping[str, paddle.Tensor], decay: float) -> None:
+        self.decay = decay
+        self._tensors = dict(tensors)
+        self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+
+    def update(self, step: int) -> None:
+        """Take in the weights after optimizer step `step`, counted from 1."""
+        d = min(self.decay, (1 + step) / (10 + step))
+        with paddle.no_grad():
+            for name, tensor in self._tensors.items():
+                average = self._averages[name]
+                if tensor.is_floating_point():
+                    average.scale_(d)
+                    average.add_(tensor.detach() * (1 - d))
+                else:
+                    average.set_value(tensor)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages into the network while the block runs, then its own weights back."""
+        own = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+        self._fill(self._averages)
+        try:
+            yield
+        finally:
+            self._fill(own)
+
+    def _fill(self, values: Mapping[str, paddle.Tensor]) -> None:
+        for name, tensor in self._tensors.items():
+            tensor.set_value(values[name])
+
+    def state(self) -> dict[str, paddle.Tensor]:
+        """Return the averages by name."""
+        return dict(self._averages)
+
+    def restore(self, state: Mapping[str, Any], where: str) -> None:
+        """Continue from averages returned by :meth:`state`.
+
+        Raises:
+            WeightsError: if names or shapes differ.
+        """
+        fits = state.keys() == self._averages.keys() and all(
+            list(np.shape(value)) == list(self._averages[name].shape) for name, value in state.items()
+        )
+        if not fits:
+            raise WeightsError(f"{where}: the averaged weights in it are those of another network")
+        for name, value in state.items():
+            self._averages[name].set_value(paddle.to_tensor(value).astype(self._averages[name].dtype))
