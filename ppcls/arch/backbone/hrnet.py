@@ -138,7 +138,7 @@ class Widen(nn.Layer):
     def __init__(self, widths: Sequence[int], use_se: bool) -> None:
         super().__init__()
         self.func_list = nn.LayerList(
-            Bottleneck(width, quarter, use_se, down=True) for width, quarter in zip(widths, _HEAD, strict=True)
+            Bottleneck(width, out, use_se, down=True) for width, out in zip(widths, _HEAD, strict=True)
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:

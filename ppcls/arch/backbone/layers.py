@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from paddle import ParamAttr, Tensor, nn, stack
-from paddle.nn.functional import hardsigmoid
+from paddle import ParamAttr, Tensor, nn, stack, stanh
+from paddle.framework import in_dynamic_or_pir_mode
+from paddle.nn.functional import hardsigmoid, sigmoid
 from paddle.nn.initializer import KaimingNormal
 from paddle.regularizer import L2Decay
 
@@ -142,7 +143,7 @@ class LinearSE(nn.Layer):
         self.add_sublayer(squeeze, nn.Linear(channels, channels // reduction))
         self.relu = nn.ReLU()
         self.add_sublayer(excitation, nn.Linear(channels // reduction, channels))
-        self.gate = nn.Sigmoid() if gate is None else gate
+        self.gate = Sigmoid() if gate is None else gate
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale [N, channels, H, W] channel by channel."""
@@ -161,6 +162,16 @@ class Clip(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` clipped, in its own shape."""
         return x.clip(self.low, self.high)
+
+
+class Sigmoid(nn.Layer):
+    """The logistic function, which Paddle's own layer does not export to the legacy format."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the values in the shape of `x`."""
+        if in_dynamic_or_pir_mode():
+            return sigmoid(x)
+        return stanh(x, scale_a=0.5, scale_b=0.5) + 0.5
 
 
 class Hardsigmoid(nn.Layer):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from paddle import Tensor, concat, nn
 
-from ppcls.arch.backbone.layers import Add, ConvBN, conv
+from ppcls.arch.backbone.layers import Add, ConvBN, Sigmoid, conv
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -24,7 +24,7 @@ class EffectiveSE(nn.Layer):
         super().__init__()
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.conv = nn.Conv2D(channels, channels, 1)
-        self.sigmoid = nn.Sigmoid()
+        self.sigmoid = Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale [N, channels, H, W] channel by channel."""
@@ -32,7 +32,7 @@ class EffectiveSE(nn.Layer):
 
 
 class HGBlock(nn.Layer):
-    """3x3 convolutions in a row; a 1x1 convolution of the input and all their outputs; squeeze and excitation.
+    """3x3 convolutions in a row, a 1x1 convolution of the input and all their outputs, effective SE.
 
     ``add`` is the sum with the input; the first block of a stage has none.
     """

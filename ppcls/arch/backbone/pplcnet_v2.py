@@ -1,5 +1,5 @@
-"""PP-LCNetV2: PP-LCNet with depthwise kernels of several sizes that become one (PaddleClas, "PP-LCNetV2", 2022;
-re-parameterisation after Ding et al., "RepVGG", arXiv 2101.03697, section 3.3).
+"""PP-LCNetV2: PP-LCNet with depthwise kernels of several sizes that become one (PaddleClas, "PP-LCNetV2",
+2022; re-parameterisation after Ding et al., "RepVGG", arXiv 2101.03697, section 3.3).
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor, nn
 
-from ppcls.arch.backbone.layers import Add, ConvBN, SEModule, conv, make_divisible
+from ppcls.arch.backbone.layers import Add, ConvBN, SEModule, Sigmoid, conv, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -60,7 +60,7 @@ class RepDepthwiseSeparable(nn.Layer):
         else:
             self.dw_conv = ConvBN(in_channels, in_channels, kernel, stride, in_channels, nn.ReLU(), False)
             self.act = nn.Identity()
-        self.se = SEModule(in_channels, gate=nn.Sigmoid()) if use_se else nn.Identity()
+        self.se = SEModule(in_channels, gate=Sigmoid()) if use_se else nn.Identity()
         inner = int(out_channels * 0.5)
         if split:
             self.pw_conv_1 = ConvBN(in_channels, inner, 1, act=nn.ReLU(), decay_bn=False)
@@ -134,11 +134,12 @@ class LCNet(TheseusLayer):
             RepDepthwiseSeparable(first, width, 1),
         )
         stages = []
-        for (channels, *row), depth in zip(_STAGES, depths, strict=True):
+        for (channels, kernel, split, rep, use_se, shortcut), depth in zip(_STAGES, depths, strict=True):
             out = make_divisible(channels * scale)
             blocks = []
             for index in range(depth):
-                blocks.append(RepDepthwiseSeparable(width, out, 1 if index else 2, *row))
+                stride = 1 if index else 2
+                blocks.append(RepDepthwiseSeparable(width, out, stride, kernel, split, rep, use_se, shortcut))
                 width = out
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)

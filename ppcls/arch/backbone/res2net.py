@@ -86,12 +86,10 @@ class Res2Net(ResNetLayout):
         widths = (256, 512, 1024, 2048)
 
         def block(wide: int, stage: int, index: int, stride: int, short: nn.Layer) -> nn.Layer:
-            # The official names count blocks a, b, c, ...; the long third stage of deep networks a, b1, b2, ...
+            # Official names count blocks a, b, c, ...; in the third stage of deep networks a, b1, b2, ...
             letters = f"b{index}" if depth > 50 and stage == 2 and index else chr(ord("a") + index)
             title = f"res{stage + 2}{letters}"
-            return MultiScaleBottleneck(
-                wide, width * 2**stage, scales, widths[stage], stride, short, title
-            )
+            return MultiScaleBottleneck(wide, width * 2**stage, scales, widths[stage], stride, short, title)
 
         super().__init__(
             counts=BLOCKS[depth],

@@ -50,14 +50,34 @@ class ResNeXt(ResNetLayout):
 
 
 ResNeXt50_32x4d = register_network(ResNeXt, "ResNeXt50_32x4d", depth=50, groups=32, group_width=4, vd=False)
-ResNeXt50_vd_32x4d = register_network(ResNeXt, "ResNeXt50_vd_32x4d", depth=50, groups=32, group_width=4, vd=True)
+ResNeXt50_vd_32x4d = register_network(
+    ResNeXt, "ResNeXt50_vd_32x4d", depth=50, groups=32, group_width=4, vd=True
+)
 ResNeXt50_64x4d = register_network(ResNeXt, "ResNeXt50_64x4d", depth=50, groups=64, group_width=4, vd=False)
-ResNeXt50_vd_64x4d = register_network(ResNeXt, "ResNeXt50_vd_64x4d", depth=50, groups=64, group_width=4, vd=True)
-ResNeXt101_32x4d = register_network(ResNeXt, "ResNeXt101_32x4d", depth=101, groups=32, group_width=4, vd=False)
-ResNeXt101_vd_32x4d = register_network(ResNeXt, "ResNeXt101_vd_32x4d", depth=101, groups=32, group_width=4, vd=True)
-ResNeXt101_64x4d = register_network(ResNeXt, "ResNeXt101_64x4d", depth=101, groups=64, group_width=4, vd=False)
-ResNeXt101_vd_64x4d = register_network(ResNeXt, "ResNeXt101_vd_64x4d", depth=101, groups=64, group_width=4, vd=True)
-ResNeXt152_32x4d = register_network(ResNeXt, "ResNeXt152_32x4d", depth=152, groups=32, group_width=4, vd=False)
-ResNeXt152_vd_32x4d = register_network(ResNeXt, "ResNeXt152_vd_32x4d", depth=152, groups=32, group_width=4, vd=True)
-ResNeXt152_64x4d = register_network(ResNeXt, "ResNeXt152_64x4d", depth=152, groups=64, group_width=4, vd=False)
-ResNeXt152_vd_64x4d = register_network(ResNeXt, "ResNeXt152_vd_64x4d", depth=152, groups=64, group_width=4, vd=True)
+ResNeXt50_vd_64x4d = register_network(
+    ResNeXt, "ResNeXt50_vd_64x4d", depth=50, groups=64, group_width=4, vd=True
+)
+ResNeXt101_32x4d = register_network(
+    ResNeXt, "ResNeXt101_32x4d", depth=101, groups=32, group_width=4, vd=False
+)
+ResNeXt101_vd_32x4d = register_network(
+    ResNeXt, "ResNeXt101_vd_32x4d", depth=101, groups=32, group_width=4, vd=True
+)
+ResNeXt101_64x4d = register_network(
+    ResNeXt, "ResNeXt101_64x4d", depth=101, groups=64, group_width=4, vd=False
+)
+ResNeXt101_vd_64x4d = register_network(
+    ResNeXt, "ResNeXt101_vd_64x4d", depth=101, groups=64, group_width=4, vd=True
+)
+ResNeXt152_32x4d = register_network(
+    ResNeXt, "ResNeXt152_32x4d", depth=152, groups=32, group_width=4, vd=False
+)
+ResNeXt152_vd_32x4d = register_network(
+    ResNeXt, "ResNeXt152_vd_32x4d", depth=152, groups=32, group_width=4, vd=True
+)
+ResNeXt152_64x4d = register_network(
+    ResNeXt, "ResNeXt152_64x4d", depth=152, groups=64, group_width=4, vd=False
+)
+ResNeXt152_vd_64x4d = register_network(
+    ResNeXt, "ResNeXt152_vd_64x4d", depth=152, groups=64, group_width=4, vd=True
+)

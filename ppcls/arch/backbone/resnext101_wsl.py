@@ -1,5 +1,5 @@
-"""ResNeXt101 as trained on images with weak labels (Mahajan et al., "Exploring the Limits of Weakly Supervised
-Pretraining", arXiv 1805.00932): the network of ResNeXt at widths from 32x8d to 32x48d.
+"""ResNeXt101 as trained on images with weak labels (Mahajan et al., "Exploring the Limits of Weakly
+Supervised Pretraining", arXiv 1805.00932): the network of ResNeXt at widths from 32x8d to 32x48d.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class SEBasicBlock(nn.Layer):
 
 
 class SEResNet(ResNetLayout):
-    """SE-ResNet vd: ``conv1_1`` ... ``conv1_3``, ``max_pool``, ``bb_0_0`` ... ``bb_3_2``, ``avg_pool``, ``out``.
+    """SE-ResNet vd: ``conv1_1`` ... ``conv1_3``, ``bb_0_0`` ... ``bb_3_2``, ``avg_pool``, ``out``.
 
     Args:
         depth: 18, 34 or 50.
