@@ -13,8 +13,8 @@ import numpy as np
 import yaml
 
 from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, read_image
-from ppcls.deploy.runtime import PARAMS, Program, find_program
 from ppcls.errors import ConfigError, WeightsError
+from ppcls.runtime import PARAMS, Program, find_program
 
 DESCRIPTION = "inference.yml"
 
@@ -69,6 +69,8 @@ class Predictor:
         self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op])
         self._postprocess = build_postprocess(_post_process(description, folder))
         self._run = Program(program, device=device, threads=threads or os.cpu_count() or 1, mkldnn=mkldnn)
+        if len(self._run.outputs) != 1:
+            raise WeightsError(f"{program} has {len(self._run.outputs)} outputs, a classifier has one")
 
     def predict(self, images: Image | Sequence[Image]) -> list[dict[str, Any]]:
         """Classify images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,9 @@ def find_program(folder: Path) -> Path:
 class Program:
     """One exported network, ready to run.
 
+    Attributes:
+        outputs: names of what it gives, in order.
+
     Args:
         file: ``inference.json`` or ``inference.pdmodel``, with ``inference.pdiparams`` beside it.
         device: ``cpu``, ``gpu``, ``gpu:1``, or ``auto`` for a GPU if there is one.
@@ -64,16 +68,17 @@ class Program:
         except (RuntimeError, ValueError) as error:
             raise WeightsError(f"Paddle cannot read {file}: {str(error).strip().splitlines()[-1]}") from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        outputs = self._predictor.get_output_names()
-        if len(outputs) != 1:
-            raise WeightsError(f"{file} has {len(outputs)} outputs, a classifier has one")
-        self._output = self._predictor.get_output_handle(outputs[0])
+        self.outputs: list[str] = list(self._predictor.get_output_names())
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """Run a batch [N, C, H, W], float32; return [N, classes]."""
+        """Run a batch [N, C, H, W], float32; return the first output, a classifier's [N, classes]."""
+        return self.run(batch, self.outputs[:1])[0]
+
+    def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        """Run a batch [N, C, H, W], float32; return the named outputs."""
         self._input.copy_from_cpu(np.ascontiguousarray(batch, np.float32))
         self._predictor.run()
-        return self._output.copy_to_cpu()
+        return [self._predictor.get_output_handle(name).copy_to_cpu() for name in outputs]
 
 
 def _gpu_index(device: str) -> int | None:
