@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ppcls.weights.convert import convert
 from ppcls.weights.files import (
     find_file,
+    has_torch_layout,
     read_params,
     read_state,
     sync_folder,
@@ -17,14 +19,15 @@ from ppcls.weights.sources import cache_folder, fetch, official_url
 __all__ = [
     "LoadReport",
     "cache_folder",
+    "convert",
     "fetch",
     "find_file",
+    "has_torch_layout",
     "load_into",
     "load_pretrained",
     "official_url",
     "read_params",
     "read_state",
-    "sync_folder",
     "sync_folder",
     "write_atomic",
     "write_params",

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ppcls.errors import WeightsError, hint
+from ppcls.weights.torch_file import TORCH_SUFFIXES, is_torch_name, read_torch
 from ppcls.weights.unpickle import MALFORMED, RefusedError, load_plain
 
 SUFFIXES = (".pdparams", ".safetensors")
@@ -31,7 +32,8 @@ def find_file(path: str | os.PathLike[str], where: str = "weights") -> Path:
         if candidate.is_file():
             return candidate
     folder = asked.parent
-    there = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES) if folder.is_dir() else []
+    kinds = (*SUFFIXES, *TORCH_SUFFIXES)
+    there = sorted(p.name for p in folder.iterdir() if p.name.endswith(kinds)) if folder.is_dir() else []
     known = f" {folder} holds: {', '.join(there[:8])}." if there else ""
     if not folder.is_dir():
         known = f" The folder {folder} does not exist."
@@ -55,7 +57,7 @@ def read_state(path: str | os.PathLike[str]) -> Any:
                 raise WeightsError(f"{file} is empty: the file was not written or copied to its end")
             if head.startswith(b"PK\x03\x04"):
                 raise WeightsError(
-                    f"{file} is a zip archive (PyTorch writes those), not a Paddle weights file"
+                    f"{file} is a zip archive, not a Paddle weights file. If PyTorch wrote it, call it .pth"
                 )
             stream.seek(0)
             return load_plain(stream)
@@ -72,14 +74,17 @@ def read_state(path: str | os.PathLike[str]) -> Any:
 
 
 def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read parameters by name from a ``.pdparams`` or ``.safetensors`` file.
+    """Read parameters by name from a ``.pdparams``, ``.safetensors`` or PyTorch (``.pth``, ``.pt``) file.
 
-    bfloat16 values come as float32, which holds them exactly.
+    bfloat16 values come as float32, which holds them exactly. Names and layouts are those of the file; see
+    `ppcls.weights.convert` for PyTorch's.
 
     Raises:
         WeightsError: if the file cannot be read, is refused, or holds anything but named arrays.
     """
     file = find_file(path)
+    if is_torch_name(file):
+        return read_torch(file)
     state = _read_safetensors(file) if file.suffix == ".safetensors" else read_state(file)
     if not isinstance(state, dict):
         raise WeightsError(f"{file} holds a {type(state).__name__}, not parameters by name")
@@ -103,6 +108,28 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
     try:
         return load_file(file)
+    except SafetensorError as error:
+        raise WeightsError(f"{file} is not a complete safetensors file ({error})") from error
+    except OSError as error:
+        raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
+
+
+def has_torch_layout(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file holds parameters under PyTorch's names and in its layouts.
+
+    PyTorch's own files do, and ``.safetensors`` files that say so, as those published for timm do.
+
+    Raises:
+        WeightsError: if the file cannot be read.
+    """
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        return is_torch_name(file)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            return (opened.metadata() or {}).get("format") == "pt"
     except SafetensorError as error:
         raise WeightsError(f"{file} is not a complete safetensors file ({error})") from error
     except OSError as error:

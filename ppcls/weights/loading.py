@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppcls.errors import WeightsError
-from ppcls.weights.files import find_file, read_params
+from ppcls.weights.convert import convert
+from ppcls.weights.files import find_file, has_torch_layout, read_params
 from ppcls.weights.sources import fetch, official_url
 
 if TYPE_CHECKING:
@@ -111,9 +112,10 @@ def load_pretrained(
 
     Args:
         net: the network.
-        name: the registered name of the network, which the official weights go by.
+        name: the registered name of the network, which the official weights and the rules for PyTorch's
+            names go by.
         pretrained: True for the official weights, a path (with or without ``.pdparams``) or a URL; False or
-            None for none.
+            None for none. PyTorch's files are converted.
         use_ssld: the official weights distilled by SSLD.
         where: config path for messages, such as ``Arch.models.0.Teacher``.
         allow_missing_head: see `load_into`.
@@ -130,7 +132,10 @@ def load_pretrained(
         source = str(pretrained)
     is_url = str(source).startswith(("http://", "https://"))
     file = fetch(str(source)) if is_url else find_file(source, f"{where}.pretrained")
-    return load_into(net, read_params(file), str(file), allow_missing_head, network=network)
+    params = read_params(file)
+    if has_torch_layout(file):
+        params = convert(params, net, name, str(file))
+    return load_into(net, params, str(file), allow_missing_head, network=network)
 
 
 def _align(
@@ -154,9 +159,12 @@ def _align(
         # Both sides get the network's full names, so that the report speaks of what the user can see.
         part = {n: v for n, v in own.items() if n.startswith(prefix)}
         return {prefix + n: v for n, v in given.items()}, part, f"; put into {prefix[:-1]} alone"
+    advice = "It is the file of another network"
+    if any(name.endswith("running_mean") for name in given):
+        advice = "The names are PyTorch's: give the file as `pretrained`, or use `ppcls convert-weights`"
     raise WeightsError(
         f"{where}: none of its {len(given)} tensors fits the network's {len(own)}. The file has "
-        f"{_some(given)}; the network wants {_some(own)}. It is the file of another network"
+        f"{_some(given)}; the network wants {_some(own)}. {advice}"
     )
 
 

@@ -98,7 +98,7 @@ def _ordered(items: object = ()) -> OrderedDict[Any, Any]:
     return OrderedDict(items) if isinstance(items, (list, tuple)) else OrderedDict()
 
 
-_ALLOWED: Mapping[tuple[str, str], Any] = {
+ALLOWED: Mapping[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
@@ -116,25 +116,38 @@ _ALLOWED: Mapping[tuple[str, str], Any] = {
 
 # The pure Python reader on purpose: the C one reserves whatever size the file declares before it
 # looks whether so many bytes follow, and the Python one reads at most what there is.
-class _Reader(pickle._Unpickler):
+class Reader(pickle._Unpickler):
+    """An unpickler that knows the names in `allowed` alone.
+
+    Attributes:
+        allowed: what stands for each name, by module and name.
+    """
+
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    allowed: ClassVar[Mapping[tuple[str, str], Any]] = ALLOWED
     stack: list[Any]
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name, or refuse it."""
         try:
-            return _ALLOWED[module, name]
+            return self.allowed[module, name]
         except KeyError:
             raise RefusedError(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> Any:
+        """Refuse what lies outside the pickle."""
         raise RefusedError("an object kept outside the file")
 
-    def load_build(self) -> None:
-        state = self.stack.pop()
-        target = self.stack[-1]
+    def build(self, target: Any, state: Any) -> None:
+        """Give an object the state that the file has for it."""
         if not isinstance(target, (_Array, _Dtype)):
             raise RefusedError(f"the state of a {type(target).__name__}")
         target.set_state(state)
+
+    def load_build(self) -> None:
+        """Carry out the instruction BUILD."""
+        state = self.stack.pop()
+        self.build(self.stack[-1], state)
 
     dispatch[pickle.BUILD[0]] = load_build
 
@@ -150,7 +163,7 @@ def load_plain(file: BinaryIO, encoding: str = "ASCII") -> Any:
         RefusedError: if the file asks for anything else.
         pickle.UnpicklingError, and others of `MALFORMED`: if the bytes are no complete pickle.
     """
-    return _unwrap(_Reader(file, encoding=encoding).load(), {})
+    return _unwrap(Reader(file, encoding=encoding).load(), {})
 
 
 def _unwrap(value: Any, seen: dict[int, Any]) -> Any:

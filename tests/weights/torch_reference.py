@@ -1,0 +1,103 @@
+"""Weights that follow from names and shapes alone, so that two frameworks can be given the same ones.
+
+Run as a script, with PyTorch, torchvision and timm installed, it records what their networks answer with such
+weights: ``python tests/weights/torch_reference.py tests/weights/data/torch_reference.json.gz``. The tests
+convert the same weights, from the recorded names and shapes, and compare the answers.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import zlib
+from typing import Any
+
+import numpy as np
+
+CLASSES = 8
+
+# our name: (library, constructor, options), side of the images
+NETWORKS = {
+    "ResNet18": [("torchvision", "resnet18", {}, 64)],
+    "ResNet50": [("torchvision", "resnet50", {}, 64), ("timm", "resnet50", {}, 64)],
+    "ResNet34_vd": [("timm", "resnet34d", {}, 64)],
+    "ResNet50_vd": [("timm", "resnet50d", {}, 64)],
+    "ResNeXt50_32x4d": [("torchvision", "resnext50_32x4d", {}, 64)],
+    "MobileNetV2": [("torchvision", "mobilenet_v2", {}, 64), ("timm", "mobilenetv2_100", {}, 64)],
+    "DenseNet121": [("torchvision", "densenet121", {}, 64)],
+    "EfficientNetLite0": [("timm", "tf_efficientnet_lite0", {}, 64)],
+    "EfficientNetLite2": [("timm", "tf_efficientnet_lite2", {}, 72)],
+    "DeiT_tiny_patch16_224": [
+        ("timm", "deit_tiny_patch16_224", {}, 224),
+        # torchvision's transformer in the size of DeiT-tiny
+        (
+            "torchvision",
+            "VisionTransformer",
+            {"image_size": 224, "patch_size": 16, "num_layers": 12, "num_heads": 3}
+            | {"hidden_dim": 192, "mlp_dim": 768},
+            224,
+        ),
+    ],
+    "DeiT_tiny_distilled_patch16_224": [("timm", "deit_tiny_distilled_patch16_224", {}, 224)],
+    "SwinTransformer_tiny_patch4_window7_224": [
+        ("timm", "swin_tiny_patch4_window7_224", {}, 224),
+        ("torchvision", "swin_t", {}, 224),
+    ],
+    "ConvNeXt_tiny": [("timm", "convnext_tiny", {}, 64), ("torchvision", "convnext_tiny", {}, 64)],
+}
+
+
+def weights_for(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
+    """Return parameters for names and shapes: positive variances, values that keep their size."""
+    found: dict[str, np.ndarray] = {}
+    for name, shape in shapes.items():
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        if name.endswith(("num_batches_tracked", "relative_position_index")):
+            continue
+        if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
+            value = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) >= 2 and name.endswith("weight"):
+            value = rng.normal(0, np.sqrt(1.5 / np.prod(shape[1:])), shape)
+        else:
+            value = rng.normal(0, 0.1, shape)
+        found[name] = value.astype(np.float32)
+    return found
+
+
+def images(side: int) -> np.ndarray:
+    """Return two images [2, 3, side, side]."""
+    return np.random.default_rng(side).normal(0, 1, (2, 3, side, side)).astype(np.float32)
+
+
+def record() -> list[dict[str, Any]]:
+    """Ask each network of PyTorch."""
+    import timm
+    import torch
+    from torchvision import models
+
+    rows = []
+    for ours, sources in NETWORKS.items():
+        for library, name, options, side in sources:
+            make = getattr(models, name) if library == "torchvision" else None
+            net = (
+                make(num_classes=CLASSES, **options)
+                if make
+                else timm.create_model(name, num_classes=CLASSES, **options)
+            )
+            shapes = {key: list(value.shape) for key, value in net.state_dict().items()}
+            values = {key: torch.from_numpy(value) for key, value in weights_for(shapes).items()}
+            net.load_state_dict(values, strict=False)
+            with torch.no_grad():
+                logits = net.eval()(torch.from_numpy(images(side))).numpy()
+            rows.append(
+                {"ours": ours, "theirs": f"{library} {name}", "side": side, "shapes": shapes}
+                | {"logits": np.round(logits.astype(float), 6).tolist()}
+            )
+            print(ours, library, name, logits.std(axis=1), file=sys.stderr)
+    return rows
+
+
+if __name__ == "__main__":
+    with gzip.GzipFile(sys.argv[1], "wb", mtime=0) as stream:
+        stream.write(json.dumps(record()).encode())
