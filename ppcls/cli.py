@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--on-error", default="raise", choices=["raise", "skip"], help="unreadable images")
     command = commands.add_parser("models", help="list the networks by name")
     command.add_argument("pattern", nargs="?", default="*", help="with wildcards, such as 'ResNet*'")
+    _add_convert_weights(commands)
     return parser
 
 
@@ -58,6 +59,15 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one setting, such as -o Global.epochs=2 (repeatable; the value is read as YAML)",
     )
+
+
+def _add_convert_weights(commands: Any) -> None:
+    text = "turn a PyTorch file (timm or torchvision names) into weights of one of our networks"
+    command = commands.add_parser("convert-weights", help=text, description=text)
+    command.add_argument("source", metavar="IN", help=".pth, .pt or .safetensors; PyTorch is not needed")
+    command.add_argument("target", metavar="OUT", help=".pdparams file to write")
+    command.add_argument("--arch", required=True, metavar="NAME", help="our network, as `ppcls models` lists")
+    command.add_argument("--class-num", type=int, default=1000, metavar="N", help="default 1000")
 
 
 def _launch(args: argparse.Namespace) -> int:
@@ -131,8 +141,50 @@ def _models(args: argparse.Namespace) -> int:
     from ppcls.arch import list_models
 
     names = list_models(args.pattern)
-    print("\n".join(names) if names else f"no network matches {args.pattern!r}")
-    return 0 if names else 2
+    if not names:
+        print(f"no network matches {args.pattern!r}", file=sys.stderr)
+        return 2
+    if not (args.details or args.json or args.input):
+        print("\n".join(names))
+        return 0
+    from ppcls.engine.models import describe_models, render_models, to_json
+
+    rows = describe_models(names, args.input)
+    print(to_json(rows) if args.json else render_models(rows))
+    return 0
+
+
+def _layers(args: argparse.Namespace) -> int:
+    if (args.network is None) == (args.config is None):
+        raise ConfigError("layers: give the name of a network, or a recipe with -c")
+    if args.config is None and args.override:
+        raise ConfigError("layers: -o changes a recipe; give one with -c")
+    if args.config is not None and args.class_num is not None:
+        raise ConfigError("layers: --class-num is for a network given by name; use -o Arch.class_num=...")
+    from ppcls.engine.layers import list_layers, read_arch, render_layers
+
+    if args.config is None:
+        arch, shape = {"name": args.network, "class_num": args.class_num or 1000}, [3, 224, 224]
+    else:
+        arch, shape = read_arch(args.config, args.override)
+    print(render_layers(list_layers(arch, args.input or shape), args.stages))
+    return 0
+
+
+def _convert_weights(args: argparse.Namespace) -> int:
+    from ppcls.arch import create_model
+    from ppcls.logger import setup_logging
+    from ppcls.weights import convert, find_file, load_into, read_params, write_params
+
+    setup_logging()
+    target = args.target if args.target.endswith(".pdparams") else f"{args.target}.pdparams"
+    network = create_model(args.arch, class_num=args.class_num)
+    source = find_file(args.source, "IN")
+    params = convert(read_params(source), network, args.arch, str(source))
+    load_into(network, params, str(source), allow_missing_head=False)
+    write_params(target, network.state_dict())
+    print(f"{target}: {len(params)} tensors of {args.arch}")
+    return 0
 
 
 _COMMANDS: dict[str, Any] = {
@@ -140,6 +192,8 @@ _COMMANDS: dict[str, Any] = {
     "validate": _validate,
     "predict": _predict,
     "models": _models,
+    "layers": _layers,
+    "convert-weights": _convert_weights,
 }
 
 
@@ -154,6 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         128 + signal number when interrupted.
     """
     args = build_parser().parse_args(argv)
+    if args.command in ("models", "layers"):
+        os.environ.setdefault("GLOG_minloglevel", "2")  # tracing makes Paddle warn of what is not used here
     for noise in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=noise)  # Paddle's remarks on itself
     try:

@@ -7,6 +7,7 @@ are compared when the result is loaded (`ppcls.weights.load_into`).
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections import Counter
@@ -21,6 +22,8 @@ from ppcls.errors import WeightsError
 
 if TYPE_CHECKING:
     from paddle import nn
+
+logger = logging.getLogger("ppcls.weights")
 
 # A pattern for a layer's path (or for a parameter that has another name than weight and bias) and what makes
 # our path of its groups; groups of digits come as numbers.
@@ -96,6 +99,13 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
         for key, tensor in net.state_dict().items()
         if _LEFT_OUT.fullmatch(key) and "num_batches_tracked" not in key
     }
+    if made:
+        layers_made = sorted({key.rpartition(".")[0] for key in made})
+        logger.info(
+            "%s has no %s: made the identity, exact while the network is in eval mode",
+            where,
+            ", ".join(layers_made),
+        )
     return {**found, **made, **kept}
 
 
