@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import paddle
@@ -83,14 +83,22 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in BACKBONES if name not in _PARTS and fnmatch.fnmatchcase(name, pattern))
 
 
-def build_model(config: Any, only: Collection[str] | None = None, load_pretrained: bool = True) -> nn.Layer:
+def build_model(
+    config: Any,
+    only: Collection[str] | None = None,
+    load_pretrained: bool = True,
+    normalize: Mapping[str, Sequence[float]] | None = None,
+) -> nn.Layer:
     """Build the network that an ``Arch`` node describes.
 
     Args:
         config: the node, plain or OmegaConf.
-        only: for a DistillationModel, the sub-networks to build; the others are left out (and so are their
-            weights). None builds all.
+        only: for a DistillationModel, the sub-networks to build for use after training; the others are left
+            out (and so are their weights), and so is what follows the first network of a chain. None builds
+            all.
         load_pretrained: whether the ``pretrained`` options are followed.
+        normalize: ``mean`` and ``std`` of the images that the model will get, needed if one of its networks
+            has its own.
 
     Raises:
         ConfigError: if the node describes no network.
@@ -101,7 +109,10 @@ def build_model(config: Any, only: Collection[str] | None = None, load_pretraine
         node = _select(node, only)
     if not load_pretrained:
         node = _without_pretrained(node)
-    return build_network(node)
+    network = build_network(node)
+    if normalize is not None and isinstance(network, DistillationModel):
+        network.connect_inputs(**normalize)
+    return network
 
 
 def layer_table(arch_config: Any) -> dict[str, set[str]]:
@@ -145,10 +156,22 @@ def _select(node: dict[str, Any], only: Collection[str]) -> dict[str, Any]:
         values = node.get(key)
         if isinstance(values, list) and len(values) == len(names):
             picked[key] = [values[index] for index in kept]
+    picked["models"] = [{name: _head(inner) for name, inner in entry.items()} for entry in picked["models"]]
     if picked.get("infer_model_name") not in only:
         picked.pop("infer_model_name", None)
     if isinstance(picked.get("frozen_mode"), dict):
         picked["frozen_mode"] = {name: mode for name, mode in picked["frozen_mode"].items() if name in only}
+    return picked
+
+
+def _head(node: Any) -> Any:
+    """Return the node of a chain with its first network alone: what follows serves training."""
+    if not isinstance(node, dict) or node.get("name") != "AttentionModel":
+        return node
+    picked = dict(node)
+    for key in ("models", "pretrained_list", "freeze_params_list"):
+        if isinstance(node.get(key), list):
+            picked[key] = node[key][:1]
     return picked
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+from ppcls.arch.afd import LinearTransform, Waiting, settle
+from ppcls.arch.inputs import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
 from ppcls.config import single
 from ppcls.errors import ConfigError, hint
@@ -112,6 +114,11 @@ class NetworkGroup(nn.Layer):
 class DistillationModel(NetworkGroup):
     """Teachers and students side by side on the same images; the output is ``{name: output}``.
 
+    A node may have three options beside those of its network, for one that was trained with different
+    preprocessing: ``mean`` and ``std`` (in the units of the pipeline's NormalizeImage, after its scale) and
+    ``input_size``. That network then sees the same augmented view, normalised and resized as it wants it;
+    see `ppcls.arch.inputs`.
+
     Args:
         models: one map ``{name: node}`` for each network; any number, any names.
         pretrained_list: for each network what its ``pretrained`` option would say, or null.
@@ -137,7 +144,11 @@ class DistillationModel(NetworkGroup):
         class_num: int | None = None,
         frozen_mode: str | dict[str, str] = "eval",
     ) -> None:
+        models, adapters = _take_adapters(models)
         super().__init__(models, pretrained_list, freeze_params_list, frozen_mode, class_num)
+        self._adapters = adapters
+        for name, adapter in self._adapters.items():
+            self.network(name).register_forward_pre_hook(adapter)
         if infer_model_name is not None and infer_model_name not in self.names:
             advice = hint(infer_model_name, self.names) or _listed(self.names)
             raise ConfigError(f"infer_model_name: there is no network {infer_model_name!r}.{advice}")
@@ -151,6 +162,37 @@ class DistillationModel(NetworkGroup):
         for name in self.names:  # not a comprehension: to_static loses `self` in one
             outputs[name] = self._run(name, x)
         return outputs
+
+    def connect_inputs(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Tell networks with their own ``mean`` and ``std`` how the images they get are normalised."""
+        for adapter in self._adapters.values():
+            adapter.connect(mean, std)
+
+    def prepare(self, image_shape: Sequence[int]) -> None:
+        """Let feature transforms find the shapes and keys that the config leaves out, and check given ones.
+
+        One dry forward; parameters whose shapes were left out exist afterwards, so it comes before weights
+        are loaded and before an optimizer is made. Does nothing without such transforms.
+
+        Args:
+            image_shape: [C, H, W] of the images to train with.
+
+        Raises:
+            ConfigError: with the path of the network, if something given differs from what there is.
+        """
+        waiting: list[Waiting] = []
+        training = self.training
+        self.eval()
+        with paddle.no_grad():
+            for index, name in enumerate(self.names):
+                chain = self.network(name)
+                if isinstance(chain, AttentionModel) and chain.transforms():
+                    x = paddle.zeros([1, *image_shape])
+                    x = self._adapters[name].adapt(x) if name in self._adapters else x
+                    waiting += chain.features(x, f"Arch.models.{index}.{name}")
+        if training:
+            self.train()
+        settle(waiting)
 
     def infer_network(self, name: str | None = None) -> nn.Layer:
         """Return the network that is used after training, without what only training needs.
@@ -201,6 +243,23 @@ class AttentionModel(NetworkGroup):
         """The first network of the chain, the one that classifies."""
         return self.network(self.names[0])
 
+    def transforms(self) -> list[str]:
+        """Return the names of the networks in the chain that transform features."""
+        return [name for name in self.names if isinstance(self.network(name), LinearTransform)]
+
+    def features(self, x: Tensor, where: str) -> list[Waiting]:
+        """Return each transform with its config path and features; the transforms themselves do not run."""
+        found: list[Waiting] = []
+        given: dict[str, Any] = {}
+        for index, name in enumerate(self.names):
+            network = self.network(name)
+            if isinstance(network, LinearTransform):
+                found.append(Waiting(f"{where}.models.{index}.{name}", network, given))
+                continue
+            output = self._run(name, given if index else x)
+            given = {**given, **(output if isinstance(output, Mapping) else {"logits": output})}
+        return found
+
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Run the chain on images [N, C, H, W] and return the outputs of all networks by key."""
         given: dict[str, Any] = {}
@@ -222,6 +281,18 @@ def _split_models(models: Any, title: str) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"models.{index}: {name!r} cannot name a network; use letters, digits and '_'")
         nodes[name] = node
     return nodes
+
+
+def _take_adapters(models: Any) -> tuple[Any, dict[str, InputAdapter]]:
+    """Return `models` without the input options of its nodes, and what does the work of those."""
+    bare, adapters = [], {}
+    for index, entry in enumerate(models if isinstance(models, list) else []):
+        name, node = single(entry, f"models.{index}")
+        adapter = take_adapter(node, f"models.{index}.{name}")
+        if adapter is not None:
+            adapters[name] = adapter
+        bare.append({name: node})
+    return bare or models, adapters
 
 
 def _one_each(key: str, values: Sequence[Any] | None, nodes: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,10 +104,11 @@ class AFDLoss(nn.Layer):
 
     Args:
         model_name_pair: student and teacher.
-        student_keys: outputs of the student that hold keys [N, S, T, d] and values.
-        teacher_keys: outputs of the teacher that hold queries [N, T, d] and values.
+        student_keys: outputs of the student that hold keys [N, S, T, d] and values; null: bilinear_key and
+            value, as LinearTransformStudent gives them.
+        teacher_keys: outputs of the teacher that hold queries [N, T, d] and values; null: query and value.
         s_shapes: [C, H, W] of the student's features, for their number; null: found by a dry forward.
-        t_shapes: [C, H, W] of the teacher's features, for their number; null: found by a dry forward.
+        t_shapes: [C, H, W] of the teacher's features; null: found by a dry forward.
         qk_dim: d; null: found by a dry forward, or 128 if the shapes are given.
         name: name of the part.
     """
@@ -115,8 +116,8 @@ class AFDLoss(nn.Layer):
     def __init__(
         self,
         model_name_pair: list[str],
-        student_keys: list[str],
-        teacher_keys: list[str],
+        student_keys: list[str] | None = None,
+        teacher_keys: list[str] | None = None,
         s_shapes: list[list[int]] | None = None,
         t_shapes: list[list[int]] | None = None,
         qk_dim: int | None = None,
@@ -124,6 +125,8 @@ class AFDLoss(nn.Layer):
     ) -> None:
         super().__init__()
         ((self.student, self.teacher),) = check_pairs("AFDLoss", [model_name_pair])
+        student_keys = ["bilinear_key", "value"] if student_keys is None else student_keys
+        teacher_keys = ["query", "value"] if teacher_keys is None else teacher_keys
         if len(student_keys) != 2 or len(teacher_keys) != 2:
             raise ConfigError(
                 'AFDLoss: expected two student_keys such as ["bilinear_key", "value"] and two teacher_keys '
@@ -132,6 +135,7 @@ class AFDLoss(nn.Layer):
         self.student_keys, self.teacher_keys, self.part = list(student_keys), list(teacher_keys), name
         self.n_student = None if s_shapes is None else len(s_shapes)
         self.n_teacher = None if t_shapes is None else len(t_shapes)
+        self.positions = None if t_shapes is None else [math.prod(shape[1:]) for shape in t_shapes]
         self.qk_dim = qk_dim
         self.attention: Attention | None = None
         if self.n_student is not None and self.n_teacher is not None:
@@ -177,6 +181,12 @@ class AFDLoss(nn.Layer):
         for option, (given, there) in used.items():
             if given is not None and given != there:
                 raise ConfigError(f"AFDLoss.{option}: the config has {given}, the networks give {there}")
+        positions = [value.shape[-1] for value in teacher]
+        if self.positions not in (None, positions):
+            raise ConfigError(
+                f"AFDLoss.t_shapes: H * W are {self.positions} in the config and {positions} in the network; "
+                "leave t_shapes out to have it found"
+            )
         if self.attention is None or self.attention.p_t.shape[1] != dim:
             self.attention = Attention(n_teacher, n_student, dim)
 

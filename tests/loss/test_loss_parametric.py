@@ -180,7 +180,7 @@ def test_ofd_reads_margins_from_the_teachers_batch_norm():
         ),
         (
             AFD,
-            {"s_shapes": [[3, 4, 4]] * 2, "t_shapes": [[5, 4, 4]] * 3, "qk_dim": 6},
+            {"s_shapes": [[3, 4, 4]] * 2, "t_shapes": [[5, 4, 4], [5, 4, 4], [5, 2, 2]], "qk_dim": 6},
             "found 2 student and 3 teacher features, dimension 6",
         ),
     ],
@@ -231,6 +231,11 @@ def test_shapes_are_found_or_checked(config, given_options, logged, caplog):
         (OFD, {"student_channels": [3, 2]}, "student_channels.1: got 2, but the network gives 3"),
         (AFD, {"s_shapes": [[3, 4, 4]]}, "s_shapes: the config has 1, the networks give 2"),
         (AFD, {"qk_dim": 128}, "qk_dim: the config has 128, the networks give 6"),
+        (
+            AFD,
+            {"t_shapes": [[5, 4, 4]] * 3},
+            r"\[16, 16, 16\] in the config and \[16, 16, 4\] in the network",
+        ),
     ],
 )
 def test_given_shapes_that_the_networks_contradict(config, wrong, numbers):
@@ -240,7 +245,7 @@ def test_given_shapes_that_the_networks_contradict(config, wrong, numbers):
 
 
 def test_afd_takes_the_dimension_from_the_networks_if_it_is_left_out():
-    shapes = {"s_shapes": [[3, 4, 4]] * 2, "t_shapes": [[5, 4, 4]] * 3}
+    shapes = {"s_shapes": [[3, 4, 4]] * 2, "t_shapes": [[5, 4, 4], [5, 4, 4], [5, 2, 2]]}
     loss = build_loss([{"AFDLoss": {**AFD["AFDLoss"], **shapes}}])
     assert [list(p.shape) for p in loss.parameters()] == [[3, 128], [2, 128]]
     loss.prepare(outputs())

@@ -1,0 +1,121 @@
+"""One augmented view for networks that were trained with different preprocessing.
+
+A network of a DistillationModel may name the `mean`, `std` and `input_size` it was trained with. It then sees
+the images of the batch, which are normalised for the whole run, as its own pipeline would have given them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from ppcls.errors import ConfigError
+
+OPTIONS = ("mean", "std", "input_size")
+
+
+class InputAdapter:
+    """A forward pre-hook: normalise again, then resize.
+
+    It hangs on the network itself, so whoever runs the network (training, a metric, export) runs it too, and
+    the network's parameters keep their names.
+
+    Args:
+        mean: the network's own mean of each channel (or one for all), in the units of the pipeline's: after
+            its `scale`, so for pixels of 0 to 1 if that is 1/255.
+        std: likewise; given together with `mean`.
+        input_size: side length, or [height, width]. Bilinear with half-pixel centres, antialiased where it
+            shrinks: what Pillow's BILINEAR gives.
+
+    Raises:
+        ConfigError: for values that do not fit.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        input_size: int | Sequence[int] | None = None,
+    ) -> None:
+        if (mean is None) != (std is None):
+            given, missing = ("std", "mean") if mean is None else ("mean", "std")
+            raise ConfigError(f"{given} is given without {missing}; a network's own normalisation needs both")
+        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
+        if mean is not None and len(self.mean) != len(self.std):
+            raise ConfigError(f"mean has {len(self.mean)} values and std has {len(self.std)}")
+        if not (self.std > 0).all():
+            raise ConfigError(f"std must be positive, got {std}")
+        self.size = _size(input_size)
+        self.normalises = mean is not None
+        self._affine: tuple[np.ndarray, np.ndarray] | None = None
+
+    def connect(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Learn how the images of the batch are normalised: ``(pixel * scale - mean) / std``."""
+        given, spread = _numbers("mean", mean), _numbers("std", std)
+        slope = spread / self.std
+        offset = (given - self.mean) / self.std
+        slope, offset = np.broadcast_arrays(slope, offset)
+        self._affine = (_column(slope), _column(offset))
+
+    def __call__(self, layer: nn.Layer, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        """Do the work of a forward pre-hook."""
+        return (self.adapt(inputs[0]),)
+
+    def adapt(self, x: Tensor) -> Tensor:
+        """Return images [N, C, H, W] as the network wants them.
+
+        Raises:
+            ConfigError: if it normalises and was not told how the images are normalised so far.
+        """
+        if self.normalises:
+            if self._affine is None:
+                raise ConfigError(
+                    "a network has its own mean and std, but how its images are normalised is not known; "
+                    "build_model(config, normalize={'mean': [...], 'std': [...]})"
+                )
+            slope, offset = (paddle.to_tensor(values) for values in self._affine)
+            x = x.astype("float32") * slope + offset
+        if self.size is not None and list(x.shape[2:]) != list(self.size):
+            x = F.interpolate(x, size=list(self.size), mode="bilinear", antialias=True)
+        return x
+
+
+def take_adapter(node: dict[str, Any], where: str) -> InputAdapter | None:
+    """Remove the input options from the node of a network and return what does their work.
+
+    Raises:
+        ConfigError: for values that do not fit; the message begins with `where`.
+    """
+    given = {key: node.pop(key) for key in OPTIONS if key in node}
+    if all(value is None for value in given.values()):
+        return None
+    try:
+        return InputAdapter(**given)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _numbers(option: str, values: Sequence[float] | None) -> np.ndarray:
+    numbers = np.asarray([1.0] if values is None else values, np.float64).reshape(-1)
+    if not len(numbers) or not np.isfinite(numbers).all():
+        raise ConfigError(f"{option}: expected one number a channel, got {values}")
+    return numbers
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.float32).reshape(1, -1, 1, 1)
+
+
+def _size(value: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    sides = [value, value] if isinstance(value, int) else list(value)
+    whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+    if len(sides) != 2 or not whole or isinstance(value, bool):
+        raise ConfigError(f"input_size: expected a side length or [height, width], got {value!r}")
+    return sides[0], sides[1]
