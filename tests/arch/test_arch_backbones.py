@@ -1,76 +1,33 @@
-"""Every network: names, shapes and logits of the official weights, published sizes, options."""
+"""Networks: published sizes, options, blocks, initial values."""
 
 from __future__ import annotations
 
-import gzip
 import inspect
-import json
 import subprocess
 import sys
-import zlib
-from pathlib import Path
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from arch_networks import fill, filled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ppcls
 from ppcls.arch import TheseusLayer, register_network
 from ppcls.arch import backbone as families
-from ppcls.arch.backbone.layers import make_divisible, scaled
+from ppcls.arch.backbone.layers import interleave, make_divisible, scaled
 from ppcls.arch.backbone.wide_resnet import PreActBlock
 from ppcls.errors import ConfigError
 from ppcls.registry import BACKBONES
 
-DATA = Path(__file__).parent / "data"
-with gzip.open(DATA / "arch_keys.json.gz", "rt") as file:
-    KEYS = json.load(file)
-LOGITS = np.load(DATA / "arch_logits.npz")
 SMALL = [name for name in ppcls.list_models() if name.startswith(("resnet", "wrn"))]
 
 
 def trained_values(net):
     """The number of values that training changes."""
     return sum(int(np.prod(p.shape)) for p in net.parameters() if not p.stop_gradient)
-
-
-def fill(name, shape):
-    """The value of a tensor as a function of its name alone, so that no weights need storing."""
-    rng, leaf = np.random.default_rng(zlib.crc32(name.encode())), name.rsplit(".", 1)[-1]
-    if leaf == "_variance":
-        values = rng.uniform(0.5, 1.5, shape)
-    elif leaf == "_mean":
-        values = rng.standard_normal(shape) * 0.1
-    elif len(shape) == 4:
-        values = rng.standard_normal(shape) * np.sqrt(2.0 / np.prod(shape[1:]))
-    elif len(shape) == 2:
-        values = rng.standard_normal(shape) * np.sqrt(1.0 / shape[0])
-    elif leaf == "weight":
-        values = rng.uniform(0.5, 1.0, shape)
-    else:
-        values = rng.standard_normal(shape) * 0.1
-    return values.astype("float32")
-
-
-@pytest.mark.parametrize("name", KEYS)
-def test_parameters_have_the_names_and_shapes_of_the_official_weights(name):
-    with paddle.LazyGuard():
-        net = ppcls.create_model(name)
-    assert {key: list(value.shape) for key, value in net.state_dict().items()} == KEYS[name]
-
-
-@pytest.mark.parametrize("name", LOGITS.files)
-def test_logits_agree_with_the_recorded_ones(name):
-    net = ppcls.create_model(name)
-    net.set_state_dict({key: fill(key, tuple(value.shape)) for key, value in net.state_dict().items()})
-    net.eval()
-    x = np.random.default_rng(7).standard_normal((2, 3, 224, 224)).astype("float32")
-    with paddle.no_grad():
-        y = net(paddle.to_tensor(x)).numpy()[:, :64]
-    assert np.abs(y - LOGITS[name]).max() < 1e-3 * np.abs(LOGITS[name]).max()
 
 
 @pytest.mark.parametrize(
@@ -128,6 +85,26 @@ def test_pre_activation_block_shares_the_activation_where_the_shape_changes(wide
     short = x if wide == out else F.conv2d(first, block.short.weight, stride=stride)
     expected = F.conv2d(second, block.conv1.weight, padding=1) + short
     np.testing.assert_allclose(block(x).numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_depthwise_convolutions_of_several_sizes_become_one():
+    net = filled("PPLCNetV2_small", class_num=7)
+    x = paddle.to_tensor(np.random.default_rng(3).standard_normal((2, 3, 64, 64)).astype("float32"))
+    before = net(x).numpy()
+    blocks = [layer for layer in net.sublayers() if hasattr(layer, "dw_conv_list")]
+    assert len(blocks) == 6
+    for block in blocks:
+        assert all(p.stop_gradient for p in block.dw_conv.parameters())
+        for _ in range(2):
+            block.rep()
+        block.dw_conv_list = None  # only the one convolution may serve now
+    np.testing.assert_allclose(net(x).numpy(), before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
+
+
+def test_interleave_is_a_channel_shuffle():
+    x, y = np.arange(6.0).reshape(1, 3, 1, 2), -np.arange(6.0).reshape(1, 3, 1, 2)
+    wanted = np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1], x[:, 2], y[:, 2]], axis=1)
+    np.testing.assert_array_equal(interleave(paddle.to_tensor(x), paddle.to_tensor(y)).numpy(), wanted)
 
 
 def test_stages_halve_the_image_and_pad_odd_sizes():

@@ -1,0 +1,140 @@
+"""What every registered network can do: official names and logits, features, training, cutting, export."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import paddle
+import pytest
+from arch_networks import KEYS, LOGITS, SMALLEST, filled, images, side, size, slow_unless
+from paddle.nn.functional import cross_entropy
+
+import ppcls
+from ppcls.arch.theseus import dotted
+from ppcls.engine.export import export_network
+
+CLASSES = 5
+
+
+@pytest.mark.parametrize("name", slow_unless(lambda n: n in SMALLEST or len(KEYS[n]) < 280, KEYS))
+def test_parameters_have_the_names_and_shapes_of_the_official_weights(name):
+    with paddle.LazyGuard():
+        net = ppcls.create_model(name)
+    assert {key: list(value.shape) for key, value in net.state_dict().items()} == KEYS[name]
+
+
+@pytest.mark.parametrize("name", slow_unless(lambda n: size(n) < 12e6, LOGITS.files))
+def test_logits_agree_with_the_recorded_ones(name):
+    x = np.random.default_rng(7).standard_normal((2, 3, 224, 224)).astype("float32")
+    with paddle.no_grad():
+        y = filled(name)(paddle.to_tensor(x))
+    y = paddle.stack(y) if isinstance(y, (list, tuple)) else y
+    assert np.abs(y.numpy()[..., :64] - LOGITS[name]).max() < 1e-3 * np.abs(LOGITS[name]).max()
+
+
+@pytest.fixture(
+    scope="module", params=slow_unless(lambda n: n in SMALLEST and size(n) < 40e6, ppcls.list_models())
+)
+def network(request):
+    """Name and network, in eval mode with its stages tapped; whoever changes it takes a copy."""
+    if request.param not in SMALLEST and size(request.param) > 250e6:
+        pytest.skip("needs more than 6 GB; its smaller siblings are of the same code")
+    paddle.seed(0)
+    net = ppcls.create_model(request.param, class_num=CLASSES, return_stages=True)
+    net.eval()
+    return request.param, net
+
+
+def heads(logits):
+    """A network with several heads returns their logits as a list while it trains."""
+    return list(logits) if isinstance(logits, (list, tuple)) else [logits]
+
+
+def leaves(net):
+    return [(path, layer) for path, layer in net.named_sublayers() if not layer.sublayers()]
+
+
+def test_stages_are_features_of_the_same_forward(network):
+    name, net = network
+    assert len(net.stages_pattern) >= 3
+    x = images(name)
+    order = []
+    handles = [
+        layer.register_forward_post_hook(lambda _l, _i, _o, p=path: order.append(p))
+        for path, layer in leaves(net)
+    ]
+    with paddle.no_grad():
+        out = net(x)
+    for handle in handles:
+        handle.remove()
+    assert list(out) == ["logits", *net.stages_pattern]
+    assert out["logits"].shape == [2, CLASSES]
+    for key in net.stages_pattern:
+        assert out[key].shape[0] == 2
+        assert out[key].ndim in (3, 4)  # maps or tokens
+        assert np.isfinite(out[key].numpy()).all()
+    # Cutting and freezing go by the order of definition, so it has to be the order of running.
+    assert order == [path for path, _ in leaves(net) if path in order]
+    twin = copy.deepcopy(net)
+    twin.update_res([])
+    with paddle.no_grad():
+        assert (twin(x) == out["logits"]).all()
+        first, second = net.stages_pattern[:2]
+        twin.update_res([first])
+        twin.stop_after(second)
+        cut = twin(x)
+    assert (cut["logits"] == out[second]).all()
+    assert (cut[first] == out[first]).all()
+    assert len(twin.state_dict()) < len(net.state_dict())
+
+
+def test_training_reaches_every_parameter(network):
+    name, net = network
+    net = copy.deepcopy(net)
+    net.train()
+    free = {key: p for key, p in net.named_parameters() if not p.stop_gradient}
+    out = net(images(name, count=4))
+    label = paddle.to_tensor([0, 1, 2, 3])
+    loss = sum(cross_entropy(y, label) for y in heads(out["logits"]))
+    assert np.isfinite(float(loss))
+    loss.backward()
+    silent = [key for key, p in free.items() if p.grad is None or not p.grad.abs().max() > 0]
+    assert len(silent) <= 0.02 * len(free), silent  # a ReLU may be silent on four images
+    assert [key for key in silent if free[key].grad is None] == []
+    key, last = list(free.items())[-1]
+    before = last.numpy().copy()
+    paddle.optimizer.SGD(0.1, parameters=list(free.values())).step()
+    assert not (last.numpy() == before).all(), key
+
+
+def test_freeze_befor_a_stage(network):
+    name, net = network
+    net = copy.deepcopy(net)
+    target = net.stages_pattern[1]
+    net.freeze_befor(target)
+    order = []
+    for path, layer in leaves(net):
+        layer.register_forward_post_hook(lambda _l, _i, _o, p=path: order.append(p))
+    inside = dotted(target)
+    with paddle.no_grad():
+        net(images(name, count=1))
+    last = max(i for i, path in enumerate(order) if path == inside or path.startswith(f"{inside}."))
+    early = set(order[: last + 1])
+    layers = dict(leaves(net))
+    for path in early:
+        assert all(p.stop_gradient for p in layers[path].parameters())
+    trained = {path for path in order if any(not p.stop_gradient for p in layers[path].parameters())}
+    assert trained == {path for path in order if layers[path].parameters()} - early
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_exports_in_both_formats(name, tmp_path):
+    paddle.seed(0)
+    net = ppcls.create_model(name, class_num=CLASSES, return_stages=0)
+    report = export_network(net, tmp_path, (3, side(name), side(name)), formats="both")
+    assert {"inference.json", "inference.pdmodel", "inference.pdiparams"} <= {
+        p.name for p in tmp_path.iterdir()
+    }
+    assert report
