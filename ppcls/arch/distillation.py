@@ -54,7 +54,12 @@ class NetworkGroup(nn.Layer):
                 )
             _add_pretrained(node, pretrained[name], path)
             _add_class_num(node, class_num, name in self.frozen, path)
-            self.add_sublayer(name, build_network(node, path))
+            network = build_network(node, path)
+            if getattr(network, "always_frozen", False) and name not in self.frozen:
+                raise ConfigError(
+                    f"{path}: {node['name']} cannot be trained; freeze_params_list must say True for it"
+                )
+            self.add_sublayer(name, network)
         for name in self.frozen:
             for parameter in self.network(name).parameters():
                 parameter.stop_gradient = True
@@ -148,7 +153,7 @@ class DistillationModel(NetworkGroup):
         super().__init__(models, pretrained_list, freeze_params_list, frozen_mode, class_num)
         self._adapters = adapters
         for name, adapter in self._adapters.items():
-            self.network(name).register_forward_pre_hook(adapter)
+            self.infer_network(name).register_forward_pre_hook(adapter)
         if infer_model_name is not None and infer_model_name not in self.names:
             advice = hint(infer_model_name, self.names) or _listed(self.names)
             raise ConfigError(f"infer_model_name: there is no network {infer_model_name!r}.{advice}")
@@ -187,9 +192,7 @@ class DistillationModel(NetworkGroup):
             for index, name in enumerate(self.names):
                 chain = self.network(name)
                 if isinstance(chain, AttentionModel) and chain.transforms():
-                    x = paddle.zeros([1, *image_shape])
-                    x = self._adapters[name].adapt(x) if name in self._adapters else x
-                    waiting += chain.features(x, f"Arch.models.{index}.{name}")
+                    waiting += chain.features(paddle.zeros([1, *image_shape]), f"Arch.models.{index}.{name}")
         if training:
             self.train()
         settle(waiting)

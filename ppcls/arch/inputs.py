@@ -6,12 +6,12 @@ the images of the batch, which are normalised for the whole run, as its own pipe
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
@@ -80,9 +80,7 @@ class InputAdapter:
                 )
             slope, offset = (paddle.to_tensor(values) for values in self._affine)
             x = x.astype("float32") * slope + offset
-        if self.size is not None and list(x.shape[2:]) != list(self.size):
-            x = F.interpolate(x, size=list(self.size), mode="bilinear", antialias=True)
-        return x
+        return x if self.size is None else _resize(x, self.size)
 
 
 def take_adapter(node: dict[str, Any], where: str) -> InputAdapter | None:
@@ -98,6 +96,26 @@ def take_adapter(node: dict[str, Any], where: str) -> InputAdapter | None:
         return InputAdapter(**given)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    # Two products of matrices, by operator: F.interpolate antialiases too, but its legacy export does not.
+    height, width = x.shape[2:]
+    if height != size[0]:
+        x = paddle.to_tensor(triangle_filter(height, size[0])) @ x
+    if width != size[1]:
+        x = x @ paddle.to_tensor(np.ascontiguousarray(triangle_filter(width, size[1]).T))
+    return x
+
+
+@functools.lru_cache
+def triangle_filter(source: int, target: int) -> np.ndarray:
+    """Return the matrix [target, source] that resizes an axis bilinearly, antialiased where it shrinks."""
+    scale = source / target
+    centers = (np.arange(target) + 0.5) * scale
+    distance = np.abs(np.arange(source) + 0.5 - centers[:, None]) / max(scale, 1.0)
+    weights = np.maximum(1.0 - distance, 0.0)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def _numbers(option: str, values: Sequence[float] | None) -> np.ndarray:

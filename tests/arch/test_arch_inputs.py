@@ -127,7 +127,10 @@ def test_a_chain_with_a_size_of_its_own_finds_shapes_at_that_size():
     built.prepare([3, 32, 32])
     assert built.network("Teacher").network("Transform").shapes == [(64, 12, 12)]
     assert built.network("Student").network("Transform").shapes == [(64, 8, 8)]
-    out = built(paddle.randn([2, 3, 32, 32]))
+    x = paddle.randn([2, 3, 32, 32])
+    out = built(x)
+    built.eval()
+    assert (built.infer_network("Teacher")(x)["blocks[2]"] == built(x)["Teacher"]["blocks[2]"]).all()
     assert out["Teacher"]["value"][0].shape == [2, 144]
     assert out["Student"]["value"][0].shape == [2, 1, 144]
 
