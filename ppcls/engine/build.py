@@ -176,6 +176,8 @@ def build_trained_model(
 def _frozen_elsewhere(arch: dict[str, Any], names: set[str], params: Collection[str]) -> set[str]:
     """Return the frozen ones of `names` that a checkpoint leaves out: they keep the weights of the recipe."""
     nodes = sub_networks(arch)
+    if len(names) == 1 and not any(key.partition(".")[0] in nodes for key in params):
+        return set()  # a file of one network, and that is the one asked for
     frozen = dict(zip(nodes, arch.get("freeze_params_list") or [], strict=False))
     absent = set()
     for name in names:
