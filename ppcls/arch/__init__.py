@@ -11,6 +11,7 @@ from paddle import nn
 
 from ppcls.arch import afd as afd  # importing these registers what they define
 from ppcls.arch import backbone as backbone
+from ppcls.arch import foreign as foreign
 from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup
 from ppcls.arch.network import build_network, register_network
 from ppcls.arch.theseus import TheseusLayer, dotted
@@ -31,6 +32,7 @@ __all__ = [
 
 # Registered, but no classifiers by themselves.
 _PARTS = {"DistillationModel", "AttentionModel", "LinearTransformTeacher", "LinearTransformStudent"}
+_PARTS |= {"OnnxModel", "PaddleInferenceModel"}  # these come as files
 
 
 def create_model(

@@ -194,6 +194,8 @@ def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: 
     layer = _build(title, {k: v for k, v in node.items() if k not in elsewhere}, network.path, report)
     if layer is None:
         return None
+    if getattr(layer, "always_frozen", False) and not network.frozen and network.path != "Arch":
+        report.error(network.path, f"{title} cannot be trained; freeze_params_list must say True for it")
     if not hasattr(layer, "update_res"):
         known = getattr(layer, "output_keys", None)
         return set(known) if known is not None else None

@@ -21,6 +21,7 @@ from ppcls.distributed import is_main, rank
 from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER, setup_logging
+from ppcls.registry import BACKBONES
 from ppcls.weights import find_file, load_into, read_params
 
 
@@ -114,7 +115,7 @@ def _pretrained(node: dict[str, Any]) -> bool:
         first, base = next(iter(node["models"][0].items()))
         listed = node.get("pretrained_list") or [None]
         return bool(listed[0]) or _pretrained(base)
-    return bool(node.get("pretrained"))
+    return bool(node.get("pretrained")) or getattr(BACKBONES[node["name"]], "always_frozen", False)
 
 
 def normalization(config: dict[str, Any], mode: str) -> dict[str, Sequence[float]] | None:

@@ -1,0 +1,242 @@
+"""Teachers that come as a file: ONNX models of any framework, and folders that Paddle Inference runs.
+
+They run outside Paddle's graph, so they give no gradients and cannot be trained: they stand in a
+DistillationModel as frozen networks. Nothing of them enters checkpoints.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import paddle
+import yaml
+from paddle import Tensor, nn
+
+from ppcls.errors import ConfigError, WeightsError, hint
+from ppcls.registry import BACKBONES
+from ppcls.runtime import Program, find_program
+
+
+class Runner(Protocol):
+    """What runs a file.
+
+    Attributes:
+        outputs: names of what it gives, in order.
+    """
+
+    outputs: list[str]
+
+    def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        """Run a batch [N, C, H, W], float32; return the named outputs."""
+
+
+class ForeignModel(nn.Layer):
+    """A network in a file that others wrote; see `OnnxModel` and `PaddleInferenceModel`.
+
+    Attributes:
+        always_frozen: it cannot be trained.
+    """
+
+    always_frozen = True
+
+    def __init__(
+        self, path: str, logits: str | None, probabilities: bool, return_patterns: list[str] | str | None
+    ) -> None:
+        super().__init__()
+        self.path = Path(path).expanduser()
+        if not self.path.exists():
+            raise WeightsError(f"{type(self).__name__}: path: {self.path} does not exist")
+        self._logits = logits
+        self.probabilities = probabilities
+        self._patterns: list[str] = []
+        if logits is not None:
+            self._check(logits)
+        self.update_res(return_patterns or [])
+
+    @cached_property
+    def _runner(self) -> Runner:
+        """The file, opened when it is first needed."""
+        return self._open()
+
+    def _open(self) -> Runner:
+        raise NotImplementedError
+
+    def update_res(self, return_patterns: str | Sequence[str]) -> list[str]:
+        """Set which outputs of the file a forward returns beside the logits; returns them.
+
+        Raises:
+            ConfigError: if the file has no such output.
+        """
+        patterns = [return_patterns] if isinstance(return_patterns, str) else list(return_patterns)
+        for pattern in patterns:
+            self._check(pattern)
+        self._patterns = list(dict.fromkeys(patterns))
+        return list(self._patterns)
+
+    def _check(self, name: str) -> None:
+        known = self._runner.outputs
+        if name not in known:
+            advice = hint(name, known) or f" It has {', '.join(known[:12])}."
+            raise ConfigError(f"{self.path} has no output {name!r}.{advice}")
+
+    def forward(self, x: Tensor) -> Any:
+        """Run images [N, C, H, W].
+
+        Returns:
+            logits [N, classes]; with ``return_patterns`` a map of them and the named outputs.
+
+        Raises:
+            ConfigError: if it is asked to train, or runs inside a static graph.
+        """
+        title = type(self).__name__
+        if not paddle.in_dynamic_mode():
+            raise ConfigError(f"{title} runs outside Paddle's graph; set Global.to_static to False")
+        if self.training and paddle.is_grad_enabled():
+            raise ConfigError(f"{title} cannot be trained; freeze it with freeze_params_list")
+        names = [self._logits or self._runner.outputs[0], *self._patterns]
+        found = [paddle.to_tensor(value) for value in self._runner.run(x.numpy(), names)]
+        # Softmax and every loss on logits see them up to a constant, and that is what the logarithm gives.
+        logits = found[0].clip(min=np.finfo(np.float32).tiny).log() if self.probabilities else found[0]
+        if not self._patterns:
+            return logits
+        return {"logits": logits, **dict(zip(self._patterns, found[1:], strict=True))}
+
+
+@BACKBONES.register()
+class OnnxModel(ForeignModel):
+    """A frozen teacher in an ONNX file. Needs ONNX Runtime: ``pip install ppcls[onnx]``.
+
+    Args:
+        path: the file. Its first input takes images [N, C, H, W]; a fixed batch size is kept to by running
+            several times.
+        logits: name of the output that is the logits (default: the first).
+        probabilities: the output went through a softmax already; its logarithm is taken.
+        return_patterns: names of further outputs to return beside the logits.
+        threads: CPU threads (default: as many as Paddle uses).
+
+    Raises:
+        ConfigError: if ONNX Runtime is not installed, or the file has no output of a given name.
+        WeightsError: if the file is missing or is no ONNX model.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        logits: str | None = None,
+        probabilities: bool = False,
+        return_patterns: list[str] | str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.threads = threads
+        super().__init__(path, logits, probabilities, return_patterns)
+
+    def _open(self) -> Runner:
+        return _OnnxRunner(self.path, self.threads or _threads())
+
+
+@BACKBONES.register()
+class PaddleInferenceModel(ForeignModel):
+    """A frozen teacher in a folder that `ppcls export`, or `paddle.jit.save`, wrote.
+
+    Args:
+        path: folder with ``inference.json`` (else ``inference.pdmodel``) and ``inference.pdiparams``.
+        logits: name of the output that is the logits (default: the first).
+        probabilities: the output went through a softmax already; its logarithm is taken. Default: what
+            ``inference.yml`` in the folder says, False without one.
+        return_patterns: names of further outputs to return beside the logits.
+        threads: CPU threads (default: as many as Paddle uses).
+
+    Raises:
+        ConfigError: if the program has no output of a given name.
+        WeightsError: if a file is missing or cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        logits: str | None = None,
+        probabilities: bool | None = None,
+        return_patterns: list[str] | str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.threads = threads
+        softmax = _ends_with_softmax(Path(path).expanduser()) if probabilities is None else probabilities
+        super().__init__(path, logits, softmax, return_patterns)
+
+    def _open(self) -> Runner:
+        device = paddle.device.get_device()
+        return Program(find_program(self.path), device=device, threads=self.threads or _threads())
+
+
+class _OnnxRunner:
+    """An ONNX file behind ONNX Runtime."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ConfigError(
+                f"OnnxModel: {file} needs ONNX Runtime; install it with pip install 'ppcls[onnx]'"
+            ) from None
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # its warnings are about graphs, not about use
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(file), options, providers=onnxruntime.get_available_providers()
+            )
+        except (
+            errors.Fail,
+            errors.InvalidArgument,
+            errors.InvalidGraph,
+            errors.InvalidProtobuf,
+            errors.NotImplemented,
+            errors.RuntimeException,
+        ) as error:
+            raise WeightsError(f"{file} is not a model that ONNX Runtime can run: {error}") from error
+        self._file = file
+        self._input = self._session.get_inputs()[0]
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        """Run a batch [N, C, H, W]; return the named outputs, float32."""
+        fixed, *image = self._input.shape
+        step = fixed if isinstance(fixed, int) else len(batch)
+        if len(batch) % step:
+            raise ConfigError(f"{self._file} takes batches of {step} images alone, and here are {len(batch)}")
+        if any(isinstance(n, int) and n != m for n, m in zip(image, batch.shape[1:], strict=True)):
+            raise ConfigError(
+                f"{self._file} takes images {image}, and here they are {list(batch.shape[1:])}; "
+                "a network of a DistillationModel may have its own input_size"
+            )
+        dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
+        parts = [
+            self._session.run(list(outputs), {self._input.name: batch[start : start + step].astype(dtype)})
+            for start in range(0, len(batch), step)
+        ]
+        return [np.concatenate(values).astype(np.float32) for values in zip(*parts, strict=True)]
+
+
+def _threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+
+
+def _ends_with_softmax(folder: Path) -> bool:
+    description = folder / "inference.yml"
+    if not description.is_file():
+        return False
+    try:
+        content = yaml.safe_load(description.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{description} is not readable YAML: {error}") from error
+    section = content.get("Global") if isinstance(content, dict) else None
+    return bool((section or {}).get("softmax", False))

@@ -1,0 +1,178 @@
+"""Teachers that come as files answer as the networks they were made from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppcls import create_model
+from ppcls.arch import build_model
+from ppcls.config import load_config
+from ppcls.engine import Engine
+from ppcls.engine.export import export_network
+from ppcls.errors import ConfigError, WeightsError
+
+SHAPE = (3, 32, 32)
+
+
+class _Both(nn.Layer):
+    """Gives logits and a feature map as a plain tuple, for a file with several outputs."""
+
+    def __init__(self, net: nn.Layer) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: paddle.Tensor) -> Any:
+        out = self.net(x)
+        return out["logits"], out["blocks[2]"]
+
+
+@pytest.fixture(scope="module")
+def teacher() -> nn.Layer:
+    paddle.seed(3)
+    net = create_model("resnet8", class_num=4, return_patterns=["blocks[2]"])
+    net.eval()
+    return net
+
+
+@pytest.fixture(scope="module")
+def images() -> paddle.Tensor:
+    return paddle.to_tensor(np.random.default_rng(0).normal(0, 1, (3, *SHAPE)).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def folder(teacher: nn.Layer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("foreign")
+    spec = [paddle.static.InputSpec([None, *SHAPE], "float32", "x")]
+    both = paddle.jit.to_static(_Both(teacher), input_spec=spec, full_graph=True)
+    paddle.jit.save(both, str(folder / "inference"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def onnx_file(folder: Path) -> Path:
+    pytest.importorskip("onnxruntime")
+    paddle2onnx = pytest.importorskip("paddle2onnx")
+    file = folder / "teacher.onnx"
+    paddle2onnx.export(str(folder / "inference.json"), str(folder / "inference.pdiparams"), str(file))
+    return file
+
+
+@pytest.fixture(params=["PaddleInferenceModel", "OnnxModel"])
+def node(request: pytest.FixtureRequest, folder: Path) -> dict[str, str]:
+    path = folder if request.param == "PaddleInferenceModel" else request.getfixturevalue("onnx_file")
+    return {"name": request.param, "path": str(path)}
+
+
+def close(found: paddle.Tensor, wanted: paddle.Tensor) -> None:
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_logits_and_named_outputs(node: dict, teacher: nn.Layer, images: paddle.Tensor) -> None:
+    wanted = teacher(images)
+    net = build_model(node)
+    net.eval()
+    close(net(images), wanted["logits"])
+    feature = net._runner.outputs[1]
+    net.update_res([feature])
+    outputs = net(images)
+    assert list(outputs) == ["logits", feature]
+    close(outputs[feature], wanted["blocks[2]"])
+    swapped = build_model({**node, "logits": feature, "return_patterns": [net._runner.outputs[0]]})
+    swapped.eval()
+    close(swapped(images)["logits"], wanted["blocks[2]"])
+    assert not net.state_dict()
+
+
+def test_unknown_outputs_are_named(node: dict) -> None:
+    with pytest.raises(ConfigError, match="has no output 'blocks'"):
+        build_model({**node, "return_patterns": ["blocks"]})
+    with pytest.raises(ConfigError, match="has no output 'scores'"):
+        build_model({**node, "logits": "scores"})
+
+
+def test_probabilities_become_logits_up_to_a_constant(
+    tmp_path: Path, teacher: nn.Layer, images: paddle.Tensor
+) -> None:
+    plain = create_model("resnet8", class_num=4)
+    plain.set_state_dict(teacher.state_dict())
+    plain.eval()
+    # a bare folder of probabilities and one that says so in its inference.yml
+    export_network(plain, tmp_path, SHAPE, softmax=True)
+    net = build_model({"name": "PaddleInferenceModel", "path": str(tmp_path)})
+    net.eval()
+    found, wanted = net(images).numpy(), plain(images).numpy()
+    np.testing.assert_allclose(np.diff(found, axis=1), np.diff(wanted, axis=1), rtol=1e-3, atol=1e-4)
+    raw = build_model({"name": "PaddleInferenceModel", "path": str(tmp_path), "probabilities": False})
+    raw.eval()
+    np.testing.assert_allclose(raw(images).numpy().sum(1), 1, rtol=1e-5)
+
+
+def test_it_refuses_to_train(node: dict, images: paddle.Tensor) -> None:
+    with pytest.raises(ConfigError, match=r"models\.0\.Teacher: \w+ cannot be trained"):
+        build_model({"name": "DistillationModel", "models": [{"Teacher": node}]})
+    net = build_model(node)
+    net.train()
+    with pytest.raises(ConfigError, match="cannot be trained"):
+        net(images)
+
+
+def test_files_that_are_missing_or_something_else(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"gone\.onnx does not exist"):
+        build_model({"name": "OnnxModel", "path": str(tmp_path / "gone.onnx")})
+    with pytest.raises(WeightsError, match="neither"):
+        build_model({"name": "PaddleInferenceModel", "path": str(tmp_path), "logits": "x"})
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "page.onnx").write_bytes(b"<html>")
+    with pytest.raises(WeightsError, match=r"page\.onnx is not a model"):
+        build_model({"name": "OnnxModel", "path": str(tmp_path / "page.onnx"), "logits": "x"})
+
+
+def test_without_onnx_runtime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match=r"ppcls\[onnx\]"):
+        build_model({"name": "OnnxModel", "path": str(tmp_path / "x.onnx"), "logits": "x"})
+
+
+def test_a_fixed_batch_and_a_fixed_size(onnx_file: Path, images: paddle.Tensor, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(onnx_file))
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    assert [dims[0].dim_value, dims[2].dim_value] == [0, 32]
+    dims[0].dim_value = 1
+    onnx.save(model, str(tmp_path / "one.onnx"))
+    whole = build_model({"name": "OnnxModel", "path": str(onnx_file)})
+    single = build_model({"name": "OnnxModel", "path": str(tmp_path / "one.onnx")})
+    whole.eval()
+    single.eval()
+    close(single(images), whole(images))
+    with pytest.raises(ConfigError, match=r"takes images \[3, 32, 32\].*input_size"):
+        whole(paddle.zeros([2, 3, 40, 40]))
+
+
+def test_a_whole_run(recipe: dict, write_recipe: Any, node: dict, tmp_path: Path) -> None:
+    from support import distilled
+
+    content = distilled(recipe, DistillationKLDivLoss={"model_name_pairs": [["Student", "Teacher"]]})
+    content["Arch"]["models"][0] = {"Teacher": {**node, "input_size": 32}}
+    both = {"DistillationTopkAcc": {"model_key": "Teacher", "topk": [1]}}
+    content["Metric"]["Eval"].append(both)
+    path = write_recipe(content)
+    engine = Engine(load_config(path), "train")
+    engine.train()
+    saved = paddle.load(str(engine.folder / "latest.pdparams"))
+    assert saved
+    assert not any("Teacher" in name for name in saved)
+    weights = [f"Global.pretrained_model={engine.folder / 'latest'}"]
+    found = Engine(load_config(path, weights, mode="eval"), "eval").eval()
+    assert any("Teacher" in name for name in found)
+    content["Arch"]["freeze_params_list"] = [False, False]
+    with pytest.raises(ConfigError, match=r"Arch\.models\.0\.Teacher: \w+ cannot be trained"):
+        load_config(write_recipe(content))
