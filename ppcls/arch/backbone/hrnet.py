@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paddle import Tensor, nn
-from paddle.nn.functional import interpolate
+from paddle import Tensor, nn, stack
 
 from ppcls.arch.backbone.layers import Add, ConvBN, LinearSE
 from ppcls.arch.network import register_network
@@ -97,10 +96,19 @@ class Fusion(nn.Layer):
                     part = self.residual_func_list[used](part)
                     used += 1
                 if old > new:
-                    part = interpolate(part, scale_factor=2 ** (old - new), mode="nearest")
+                    part = _enlarge(part, 2 ** (old - new))
                 total = total + part
             sums.append(total)
         return [act(total) for act, total in zip(self.relu, sums, strict=True)]
+
+
+def _enlarge(x: Tensor, factor: int) -> Tensor:
+    """Repeat each pixel of [N, C, H, W] in both directions.
+
+    Paddle's own interpolation gives the same, but Paddle Inference refuses it with oneDNN.
+    """
+    x = stack([x] * factor, axis=4).flatten(3, 4)
+    return stack([x] * factor, axis=3).flatten(2, 3)
 
 
 class Module(nn.Layer):
