@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from paddle import nn
@@ -13,6 +13,7 @@ from ppcls.config import single
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.registry import BACKBONES
 from ppcls.weights import load_pretrained
+from ppcls.weights.sources import VARIANTS
 
 
 def _common(
@@ -20,6 +21,9 @@ def _common(
     class_num: int = 1000,
     pretrained: bool | str | None = False,
     use_ssld: bool = False,
+    use_ssld_stage1_pretrained: bool = False,
+    use_imagenet22k_pretrained: bool = False,
+    use_imagenet22kto1k_pretrained: bool = False,
     return_patterns: list[str] | str | None = None,
     return_stages: bool | int | list[int] | None = None,
     stop_after: str | None = None,
@@ -39,7 +43,10 @@ def register_network(
 
     - ``class_num``: number of classes.
     - ``pretrained``: True for the official weights of this name, a path or a URL.
-    - ``use_ssld``: the official weights that were distilled by SSLD.
+    - ``use_ssld``: the official weights that were distilled by SSLD; ``use_ssld_stage1_pretrained``: those of
+      its first stage alone.
+    - ``use_imagenet22k_pretrained``: the official weights for the 21841 classes of ImageNet-22k;
+      ``use_imagenet22kto1k_pretrained``: those fine-tuned on 1000 classes afterwards.
     - ``return_patterns``: layers whose outputs are returned beside the logits.
     - ``return_stages``: the same by stage: True (all), an index or a list of indices.
     - ``stop_after``: the layer that ends the network.
@@ -64,7 +71,7 @@ def register_network(
         given = {key: options.pop(key) for key in list(options) if key in _COMMON and key != "class_num"}
         network = build(**fixed, **options)
         network.registered_name = title
-        load_pretrained(network, title, given.get("pretrained"), given.get("use_ssld", False), where=title)
+        load_pretrained(network, title, given.get("pretrained"), where=title, variant=_variant(title, given))
         if given.get("freeze_befor"):
             network.freeze_befor(given["freeze_befor"])
         if given.get("stop_after"):
@@ -93,6 +100,16 @@ def _signature(build: Callable[..., TheseusLayer], fixed: dict[str, Any]) -> ins
     parameters.update({key: value for key, value in _COMMON.items() if key != "class_num"})
     keyword = [value.replace(kind=inspect.Parameter.KEYWORD_ONLY) for value in parameters.values()]
     return inspect.Signature(keyword, return_annotation=TheseusLayer)
+
+
+def _variant(title: str, options: Mapping[str, Any]) -> str | None:
+    """Return which official weights are asked for, None for the plain ones."""
+    asked = [option for option in VARIANTS if options.get(option)]
+    if asked == ["use_ssld", "use_ssld_stage1_pretrained"]:  # public recipes give both for the first stage
+        asked = asked[1:]
+    if len(asked) > 1:
+        raise ConfigError(f"{title}: {' and '.join(asked)} name different weights; give one")
+    return VARIANTS[asked[0]] if asked else None
 
 
 def build_network(node: Any, where: str = "Arch") -> nn.Layer:

@@ -105,6 +105,7 @@ def load_pretrained(
     use_ssld: bool = False,
     where: str = "Arch",
     *,
+    variant: str | None = None,
     allow_missing_head: bool = True,
     network: str | None = None,
 ) -> LoadReport | None:
@@ -118,6 +119,7 @@ def load_pretrained(
             None for none. PyTorch's files are converted.
         use_ssld: the official weights distilled by SSLD.
         where: config path for messages, such as ``Arch.models.0.Teacher``.
+        variant: other official weights; see `ppcls.weights.sources.official_url`.
         allow_missing_head: see `load_into`.
         network: see `load_into`.
 
@@ -127,9 +129,13 @@ def load_pretrained(
     if not pretrained:
         return None
     if pretrained is True:
-        source: str | os.PathLike[str] = official_url(name, use_ssld, where)
+        source: str | os.PathLike[str] = official_url(name, use_ssld, where, variant=variant)
     else:
         source = str(pretrained)
+        if use_ssld or variant:
+            logger.warning(
+                "%s: pretrained is %s; choosing among the official weights has no effect", where, source
+            )
     is_url = str(source).startswith(("http://", "https://"))
     file = fetch(str(source)) if is_url else find_file(source, f"{where}.pretrained")
     params = read_params(file)

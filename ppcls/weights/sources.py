@@ -8,6 +8,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -32,6 +33,15 @@ except ImportError:  # Windows: two processes may then download the same file tw
 logger = logging.getLogger("ppcls.weights")
 
 _CHUNK = 1 << 20
+# Options of networks that choose among the official weights, and what stands in their addresses.
+VARIANTS = {
+    "use_ssld": "ssld",
+    "use_ssld_stage1_pretrained": "ssld_stage1",
+    "use_imagenet22k_pretrained": "22k",
+    "use_imagenet22kto1k_pretrained": "22kto1k",
+}
+# PyTorch's files are called after the beginning of their SHA-256, as in resnet18-f37072fd.pth.
+_NAMED_BY_HASH = re.compile(r".*-([0-9a-f]{8,64})\.(?:pth|pt)")
 
 
 class _Retry(Exception):
@@ -49,13 +59,17 @@ def _table() -> dict[str, str]:
     return json.loads(resources.files(__package__).joinpath("pretrained_urls.json").read_text("utf-8"))
 
 
-def official_url(name: str, use_ssld: bool = False, where: str = "Arch") -> str:
-    """Return the address of the official weights of network `name`.
+def official_url(
+    name: str, use_ssld: bool = False, where: str = "Arch", *, variant: str | None = None
+) -> str:
+    """Return the address of official weights of network `name`.
 
     Args:
         name: the registered name of the network.
         where: config path for messages.
         use_ssld: the weights distilled by SSLD instead of those trained on labels.
+        variant: one of the values of `VARIANTS`: ``ssld`` (as `use_ssld`), ``ssld_stage1`` (SSLD's first
+            stage alone), ``22k`` (ImageNet-22k, 21841 classes) or ``22kto1k`` (that, fine-tuned on 1000).
 
     Raises:
         WeightsError: if no official weights are known for the name.
@@ -66,15 +80,19 @@ def official_url(name: str, use_ssld: bool = False, where: str = "Arch") -> str:
             "give a path or a URL instead of true." + hint(name, _table())
         )
     url = _table()[name]
-    if use_ssld and "_ssld_pretrained" not in url:
-        url = url.replace("_pretrained", "_ssld_pretrained")
-    return url
+    variant = variant or ("ssld" if use_ssld else None)
+    return url if variant is None else _plain(url).replace("_pretrained", f"_{variant}_pretrained")
+
+
+def _plain(url: str) -> str:
+    """Return the address that the variants of official weights have in common."""
+    return re.sub(rf"_(?:{'|'.join(VARIANTS.values())})_pretrained", "_pretrained", url)
 
 
 def cached_path(url: str) -> Path:
     """Return where `fetch` keeps the file of `url`, whether it is there or not."""
     name = Path(urlsplit(url).path).name or "weights"
-    if url in _table().values() or url.replace("_ssld_pretrained", "_pretrained") in _table().values():
+    if _plain(url) in map(_plain, _table().values()):
         return cache_folder() / name
     # Addresses of users may end alike, and must not be taken for one another.
     return cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
@@ -143,11 +161,25 @@ def _download(url: str, target: Path, attempts: int, timeout: float) -> None:
     os.replace(part, complete)
     _tag_file(part).unlink(missing_ok=True)
     try:
+        _check_hash(target.name, complete)
         read_params(complete)
     except WeightsError as error:
         complete.unlink()
         raise WeightsError(f"{url} did not send a weights file: {error}. {_by_hand(url)}") from error
     os.replace(complete, target)
+
+
+def _check_hash(name: str, file: Path) -> None:
+    """Compare a file with the hash in its name, if there is one."""
+    named = _NAMED_BY_HASH.fullmatch(name)
+    if named is None:
+        return
+    with file.open("rb") as stream:
+        found = hashlib.sha256()
+        while chunk := stream.read(_CHUNK):
+            found.update(chunk)
+    if not found.hexdigest().startswith(named[1]):
+        raise WeightsError(f"its SHA-256 is {found.hexdigest()[:16]}..., its name says {named[1]}")
 
 
 def _tag_file(part: Path) -> Path:

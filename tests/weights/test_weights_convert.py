@@ -5,21 +5,21 @@ The answers were recorded with `torch_reference.py`, in this folder.
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 import pytest
-from torch_reference import CLASSES, images, weights_for
+from safetensors.numpy import save
+from torch_reference import CLASSES, images, rows, weights_for
 
 from ppcls import create_model
-from ppcls.weights import convert, load_into
+from ppcls.cli import main
+from ppcls.errors import WeightsError
+from ppcls.weights import convert, load_into, read_params
 
-DATA = Path(__file__).parent / "data"
-ROWS: list[dict[str, Any]] = json.loads(gzip.decompress((DATA / "torch_reference.json.gz").read_bytes()))
+ROWS = rows()
 
 
 def row_of(theirs: str) -> dict[str, Any]:
@@ -37,3 +37,99 @@ def test_logits_are_those_of_pytorch(row: dict[str, Any]) -> None:
         logits = net(paddle.to_tensor(images(row["side"]))).numpy()
     wanted = np.array(row["logits"])
     np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.fixture(scope="module")
+def mobile() -> dict[str, np.ndarray]:
+    return weights_for(row_of("torchvision mobilenet_v2")["shapes"])
+
+
+def _saved(tmp_path: Path, params: dict[str, np.ndarray]) -> Path:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save(params, metadata={"format": "pt"}))
+    return path
+
+
+def test_pretrained_takes_the_file(tmp_path: Path, mobile: dict[str, np.ndarray]) -> None:
+    path = _saved(tmp_path, mobile)
+    net = create_model("MobileNetV2", class_num=CLASSES, pretrained=str(path))
+    np.testing.assert_array_equal(net.out.weight.numpy(), mobile["classifier.1.weight"].T)
+    np.testing.assert_array_equal(
+        net.conv9._batch_norm._variance.numpy(), mobile["features.18.1.running_var"]
+    )
+
+
+def test_another_class_count_keeps_the_new_classifier(
+    tmp_path: Path, mobile: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ppcls")
+    create_model("MobileNetV2", class_num=3, pretrained=str(_saved(tmp_path, mobile)))
+    assert f"file: {CLASSES} classes, network: 3" in caplog.text
+
+
+def test_a_plain_safetensors_file_is_ours(tmp_path: Path) -> None:
+    net = create_model("PPLCNet_x0_25", class_num=3)
+    path = tmp_path / "ours.safetensors"
+    path.write_bytes(save({k: v.numpy() for k, v in net.state_dict().items()}))
+    assert create_model("PPLCNet_x0_25", class_num=3, pretrained=str(path)) is not None
+
+
+def test_layers_that_pytorch_has_not_hand_on_their_input() -> None:
+    row = row_of("torchvision resnet18")
+    net = create_model("ResNet18", class_num=CLASSES)
+    load_into(net, convert(weights_for(row["shapes"]), net, "ResNet18", "file"), "file")
+    net.eval()
+    x = paddle.to_tensor(np.random.default_rng(0).normal(0, 3, (1, 64, 5, 5)).astype(np.float32))
+    np.testing.assert_allclose(net.blocks[0].short(x).numpy(), x.numpy(), rtol=1e-6)
+
+
+def test_every_tensor_needs_a_place_and_every_parameter_a_tensor(mobile: dict[str, np.ndarray]) -> None:
+    net = create_model("MobileNetV2", class_num=CLASSES)
+    fewer = {key: value for key, value in mobile.items() if key != "features.3.conv.1.0.weight"}
+    with pytest.raises(WeightsError, match="nothing in the file for: .*_bottleneck_conv._conv.weight"):
+        convert(fewer, net, "MobileNetV2", "file")
+    more = {**mobile, "features.20.0.weight": np.zeros(3), "aux": np.zeros(3)}
+    with pytest.raises(WeightsError, match="no place in the network: features.20.0.weight, aux"):
+        convert(more, net, "MobileNetV2", "file")
+    with pytest.raises(WeightsError, match="more than one tensor for: out.weight"):
+        convert({**mobile, "classifier.weight": np.zeros(3)}, net, "MobileNetV2", "file")
+    with pytest.raises(WeightsError, match="do not make up a MobileNetV2"):
+        convert(weights_for(row_of("torchvision resnet18")["shapes"]), net, "MobileNetV2", "file")
+
+
+def test_a_square_matrix_is_transposed_too() -> None:
+    row = row_of("timm deit_tiny_patch16_224")
+    net = create_model("DeiT_tiny_patch16_224", class_num=CLASSES)
+    given = weights_for(row["shapes"])
+    found = convert(given, net, "DeiT_tiny_patch16_224", "file")
+    np.testing.assert_array_equal(found["blocks.0.attn.proj.weight"], given["blocks.0.attn.proj.weight"].T)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("VGG11", "its convolutions have no biases"),
+        ("MobileNetV3_small_x0_35", "squeeze-and-excitation"),
+        ("PPLCNet_x0_25", "there are no rules .* there are for the families ResNet, "),
+    ],
+)
+def test_networks_that_are_another_function(name: str, says: str, mobile: dict[str, np.ndarray]) -> None:
+    net = create_model("resnet8", class_num=3)  # the network itself is not looked at
+    with pytest.raises(WeightsError, match=says):
+        convert(mobile, net, name, "file")
+
+
+def test_the_command(tmp_path: Path, mobile: dict[str, np.ndarray], capsys: pytest.CaptureFixture) -> None:
+    source, target = _saved(tmp_path, mobile), tmp_path / "ours.pdparams"
+    command = ["convert-weights", str(source), str(target), "--arch", "MobileNetV2"]
+    assert main([*command, "--class-num", str(CLASSES)]) == 0
+    found = read_params(target)
+    np.testing.assert_array_equal(found["out.bias"], mobile["classifier.1.bias"])
+    assert main(command) == 2
+    assert "set class_num" in capsys.readouterr().err
+
+
+def test_torch_names_given_as_they_are_are_recognised(mobile: dict[str, np.ndarray]) -> None:
+    net = create_model("MobileNetV2", class_num=CLASSES)
+    with pytest.raises(WeightsError, match="ppcls convert-weights"):
+        load_into(net, mobile, "file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import multiprocessing
 import os
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
+from torch_reference import CLASSES, rows, weights_for
 
-from ppcls.errors import WeightsError
+from ppcls import create_model
+from ppcls.errors import ConfigError, WeightsError
 from ppcls.weights import fetch, official_url, read_params
 from ppcls.weights.sources import cached_path
 
@@ -32,6 +36,8 @@ class Server(http.server.ThreadingHTTPServer):
     content = CONTENT
     etag = '"1"'
     ranges = True
+    length: int | None = 0  # what Content-Length differs by; None leaves it out
+    silent = 0.0  # seconds without an answer
     log: list[str | None]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -44,6 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server, wanted = self.server, self.headers.get("Range")
         server.log.append(wanted)
+        time.sleep(server.silent)
         if server.status != 200:
             self.send_error(server.status)
             return
@@ -53,7 +60,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = server.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("ETag", server.etag)
-        self.send_header("Content-Length", str(len(body)))
+        if server.length is not None:
+            self.send_header("Content-Length", str(len(body) + server.length))
         if start:
             self.send_header(
                 "Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
@@ -171,6 +179,53 @@ def test_a_wrong_file_does_not_enter_the_cache(server: Server) -> None:
     assert files_in_cache(url) == []
 
 
+def test_a_server_that_never_answers(server: Server) -> None:
+    server.silent = 1.0
+    url = url_of(server)
+    with pytest.raises(WeightsError, match="timed out"):
+        fetch(url, attempts=2, timeout=0.2)
+    assert files_in_cache(url) == []
+
+
+def test_fewer_bytes_than_announced(server: Server) -> None:
+    server.length = 10
+    url = url_of(server)
+    with pytest.raises(WeightsError, match=f"ended after {len(CONTENT)} of {len(CONTENT) + 10} bytes"):
+        fetch(url, attempts=1, timeout=0.3)
+    assert not cached_path(url).exists()
+    server.length = 0
+    server.etag = '"2"'
+    assert fetch(url, timeout=0.3).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", [-7, None])
+def test_a_cut_file_that_nobody_announced(server: Server, length: int | None) -> None:
+    server.length = length
+    server.content = CONTENT if length else CONTENT[:-7]
+    url = url_of(server)
+    with pytest.raises(WeightsError, match="did not send a weights file: .*not a complete weights file"):
+        fetch(url)
+    assert files_in_cache(url) == []
+
+
+def test_a_name_with_a_hash_is_held_to_it(server: Server) -> None:
+    server.content = (Path(__file__).parent / "data" / "torch_zip.pth").read_bytes()
+    right = hashlib.sha256(server.content).hexdigest()
+    assert len(read_params(fetch(url_of(server, f"net-{right[:8]}.pth")))) == 14
+    url = url_of(server, "net-0123abcd.pth")
+    with pytest.raises(WeightsError, match=f"SHA-256 is {right[:16]}.*its name says 0123abcd"):
+        fetch(url)
+    assert files_in_cache(url) == []
+
+
+def test_pytorch_weights_from_an_address(server: Server) -> None:
+    shapes = next(row["shapes"] for row in rows() if row["ours"] == "MobileNetV2")
+    server.content = save(weights_for(shapes), metadata={"format": "pt"})
+    net = create_model("MobileNetV2", class_num=CLASSES, pretrained=url_of(server, "model.safetensors"))
+    stem = "features.0.0.weight" if "features.0.0.weight" in shapes else "conv_stem.weight"
+    np.testing.assert_array_equal(net.conv1._conv.weight.numpy(), weights_for(shapes)[stem])
+
+
 def test_no_network_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PPCLS_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -209,3 +264,35 @@ def test_official_addresses() -> None:
     assert official_url("PPHGNetV2_B0", use_ssld=True).endswith("/PPHGNetV2_B0_ssld_pretrained.pdparams")
     assert cached_path(official_url("ResNet50_vd", True)).name == "ResNet50_vd_ssld_pretrained.pdparams"
     assert cached_path(plain).parent.name == "weights"
+
+
+@pytest.mark.parametrize("variant", ["ssld", "ssld_stage1", "22k", "22kto1k"])
+def test_addresses_of_variants(variant: str) -> None:
+    for name in ("ResNet50_vd", "PPHGNetV2_B0"):
+        url = official_url(name, variant=variant)
+        assert url.endswith(f"/{name}_{variant}_pretrained.pdparams")
+        assert cached_path(url) == cached_path(official_url(name)).with_name(url.rpartition("/")[2])
+    assert official_url("ResNet50_vd", variant="ssld") == official_url("ResNet50_vd", use_ssld=True)
+
+
+def test_options_choose_the_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(url: str) -> Path:
+        asked.append(url.rpartition("/")[2])
+        raise WeightsError("offline")
+
+    monkeypatch.setattr("ppcls.weights.loading.fetch", refuse)
+    for options in (
+        {"use_ssld": True},
+        {"use_ssld_stage1_pretrained": True},
+        {"use_ssld": True, "use_ssld_stage1_pretrained": True},
+        {"use_imagenet22k_pretrained": True},
+        {"use_imagenet22kto1k_pretrained": True},
+    ):
+        with pytest.raises(WeightsError, match="offline"):
+            create_model("PPLCNet_x0_25", pretrained=True, **options)
+    names = ["ssld", "ssld_stage1", "ssld_stage1", "22k", "22kto1k"]
+    assert asked == [f"PPLCNet_x0_25_{name}_pretrained.pdparams" for name in names]
+    with pytest.raises(ConfigError, match="use_ssld and use_imagenet22k_pretrained name different weights"):
+        create_model("PPLCNet_x0_25", use_ssld=True, use_imagenet22k_pretrained=True)

@@ -11,6 +11,7 @@ import gzip
 import json
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,13 +71,19 @@ def images(side: int) -> np.ndarray:
     return np.random.default_rng(side).normal(0, 1, (2, 3, side, side)).astype(np.float32)
 
 
+def rows() -> list[dict[str, Any]]:
+    """Return what was recorded."""
+    file = Path(__file__).parent / "data" / "torch_reference.json.gz"
+    return json.loads(gzip.decompress(file.read_bytes()))
+
+
 def record() -> list[dict[str, Any]]:
     """Ask each network of PyTorch."""
     import timm
     import torch
     from torchvision import models
 
-    rows = []
+    found = []
     for ours, sources in NETWORKS.items():
         for library, name, options, side in sources:
             make = getattr(models, name) if library == "torchvision" else None
@@ -90,12 +97,12 @@ def record() -> list[dict[str, Any]]:
             net.load_state_dict(values, strict=False)
             with torch.no_grad():
                 logits = net.eval()(torch.from_numpy(images(side))).numpy()
-            rows.append(
+            found.append(
                 {"ours": ours, "theirs": f"{library} {name}", "side": side, "shapes": shapes}
                 | {"logits": np.round(logits.astype(float), 6).tolist()}
             )
             print(ours, library, name, logits.std(axis=1), file=sys.stderr)
-    return rows
+    return found
 
 
 if __name__ == "__main__":
