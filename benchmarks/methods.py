@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results_methods.jsonl"
 TIMES = ROOT / "docs" / "results_methods_time.json"
 BASE = ROOT / "configs" / "quick_start" / "fashion_mnist_kd.yaml"
-EPOCHS = 45
+EPOCHS = 33
 T_STAGES, S_STAGES = [1, 3, 5], [0, 1, 2]  # last blocks of the stages of resnet14 and resnet8
 PAIR = [["Student", "Teacher"]]
 CE: dict[str, Any] = {"DistillationGTCELoss": {"weight": 1.0, "model_names": ["Student"]}}
@@ -55,14 +55,14 @@ def _afd() -> dict[str, Any]:
                 "name": "AttentionModel",
                 "freeze_params_list": [True, False],
                 "models": [
-                    {"backbone": {"return_patterns": t_keys}},
+                    {"net": {"return_patterns": t_keys}},
                     {"transform": {"name": "LinearTransformTeacher", "qk_dim": 128, "keys": t_keys}},
                 ],
             },
             "Student": {
                 "name": "AttentionModel",
                 "models": [
-                    {"backbone": {"return_patterns": s_keys}},
+                    {"net": {"return_patterns": s_keys}},
                     {"transform": {"name": "LinearTransformStudent", "qk_dim": 128, "keys": s_keys}},
                 ],
             },
@@ -215,7 +215,7 @@ def recipe(name: str, base: dict[str, Any]) -> dict[str, Any]:
         frozen = method["arch"]["freeze_params_list"]
         for key, chain in method["arch"]["models"].items():
             inner = [dict(entry) for entry in chain["models"]]
-            inner[0] = {"backbone": {**models[key], **inner[0]["backbone"]}}
+            inner[0] = {"net": {**models[key], **inner[0]["net"]}}
             models[key] = {**chain, "models": inner}
     arch: dict[str, Any] = {
         "freeze_params_list": frozen,

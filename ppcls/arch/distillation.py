@@ -48,7 +48,7 @@ class NetworkGroup(nn.Layer):
         self._frozen_modes = _modes(frozen_mode, self.names, self.frozen)
         for index, (name, node) in enumerate(nodes.items()):
             path = f"models.{index}.{name}"
-            if hasattr(self, name):
+            if hasattr(type(self), name) or name in self.__dict__:
                 raise ConfigError(
                     f"{path}: {name!r} cannot name a network, {title} has something of that name"
                 )
