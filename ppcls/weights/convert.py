@@ -280,6 +280,27 @@ def _densenet(names: list[str]) -> list[Rule]:
     ]
 
 
+def _efficientnet_lite(names: list[str]) -> list[Rule]:
+    starts = _starts(names, r"blocks\.(\d+)\.(\d+)\.")
+    # timm names a block's layers by their order, and its first block has no expansion
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    other = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    other |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    return [
+        # efficientnet_lite_pytorch: the names are ours
+        (r"(_conv_stem|_conv_head|_bn[01]|_fc)", str),
+        (r"(_blocks\.\d+\.(?:_expand_conv|_depthwise_conv|_project_conv|_bn[012]))", str),
+        # timm's tf_efficientnet_lite
+        (r"(conv_stem|conv_head)", lambda part: f"_{part}"),
+        (r"bn([12])", lambda n: f"_bn{n - 1}"),
+        (r"classifier", lambda: "_fc"),
+        (
+            r"blocks\.(\d+)\.(\d+)\.(conv_dw|conv_pwl?|bn[123])",
+            lambda s, i, part: f"_blocks.{starts[s] + i}.{(other if s else first)[part]}",
+        ),
+    ]
+
+
 def _vit(names: list[str]) -> list[Rule]:
     linear = {"0": "fc1", "3": "fc2", "linear_1": "fc1", "linear_2": "fc2"}
     layer = r"encoder\.layers\.encoder_layer_(\d+)\."
@@ -363,6 +384,7 @@ _FAMILIES = (
         identity=r"conv2\._first_block\._expand_conv\.(_conv|_batch_norm)",
     ),
     Family("DenseNet", r"DenseNet\d+", _densenet),
+    Family("EfficientNetLite", r"EfficientNetLite\d", _efficientnet_lite),
     Family("ViT and DeiT", r"(ViT|DeiT)_.*", _vit),
     Family("SwinTransformer", r"SwinTransformer_.*", _swin),
     Family("ConvNeXt", r"ConvNeXt_.*", _convnext),
