@@ -1,0 +1,91 @@
+"""Averaged weights."""
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from ppcls.config import load_config
+from ppcls.engine import Engine
+from ppcls.engine.ema import ModelEMA
+from ppcls.errors import WeightsError
+from ppcls.weights import read_params
+
+
+def test_averages_follow_the_formula():
+    tensor = paddle.to_tensor([1.0, -2.0])
+    count = paddle.to_tensor([3])
+    ema = ModelEMA({"w": tensor, "n": count}, decay=0.5)
+    expected = np.array([1.0, -2.0])
+    for step in range(1, 30):
+        tensor.set_value(np.array([step, step**2], "float32"))
+        count.set_value(np.array([step]))
+        d = min(0.5, (1 + step) / (10 + step))
+        expected = d * expected + (1 - d) * np.array([step, step**2])
+        ema.update(step)
+    np.testing.assert_allclose(ema.state()["w"].numpy(), expected, rtol=1e-6)
+    assert ema.state()["n"].item() == 29
+    with ema.applied():
+        np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-6)
+    np.testing.assert_array_equal(tensor.numpy(), [29, 29**2])
+
+
+def test_weights_come_back_when_the_evaluation_fails():
+    tensor = paddle.to_tensor([1.0])
+    ema = ModelEMA({"w": tensor}, 0.9)
+    tensor.set_value(np.array([5.0], "float32"))
+
+    def fail():
+        with ema.applied():
+            assert tensor.item() == 1.0
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert tensor.item() == 5.0
+
+
+def test_averages_of_another_network_are_refused():
+    ema = ModelEMA({"w": paddle.ones([2])}, 0.9)
+    for state in ({}, {"w": np.ones([3], "float32")}, {"v": np.ones([2], "float32")}):
+        with pytest.raises(WeightsError, match="another network"):
+            ema.restore(state, "latest.pdema")
+
+
+def test_a_run_keeps_and_resumes_them(recipe, write_recipe, tmp_path):
+    recipe["EMA"] = {"decay": 0.9}
+    path = write_recipe(recipe)
+    Engine(load_config(path, [f"Global.output_dir={tmp_path}/whole"])).train()
+    cut = [f"Global.output_dir={tmp_path}/cut"]
+    Engine(load_config(path, [*cut, "Global.save_interval=1"])).train()
+    folder = tmp_path / "cut" / "resnet8"
+    for file in folder.glob("latest.*"):
+        file.unlink()
+    for file in folder.glob("epoch_1.*"):
+        file.rename(folder / file.name.replace("epoch_1", "latest"))
+    Engine(load_config(path, [*cut, f"Global.checkpoints={folder}/latest"])).train()
+    for suffix in (".pdparams", ".pdema"):
+        whole, resumed = (read_params(tmp_path / d / "resnet8" / f"latest{suffix}") for d in ("whole", "cut"))
+        for name, value in whole.items():
+            np.testing.assert_array_equal(resumed[name], value, err_msg=name + suffix)
+    raw, averaged = (read_params(tmp_path / "whole/resnet8" / f"latest{s}") for s in (".pdparams", ".pdema"))
+    assert raw.keys() == averaged.keys()
+    assert any((raw[name] != averaged[name]).any() for name in raw)
+    rows = [json.loads(line) for line in (tmp_path / "whole/resnet8/metrics.jsonl").read_text().splitlines()]
+    assert "top1_ema" in rows[-1]
+    best = f"Global.pretrained_model={tmp_path}/whole/resnet8/best_model_ema"
+    found = Engine(load_config(path, [best], "eval"), "eval").eval()
+    top = max(row["top1_ema"] for row in rows if row["kind"] == "eval")
+    assert found["top1"] == pytest.approx(top)
+
+
+def test_static_graphs_train_alike(recipe, write_recipe, tmp_path):
+    path = write_recipe(recipe)
+    results = {}
+    for static in (False, True):
+        output = tmp_path / str(static)
+        Engine(load_config(path, [f"Global.output_dir={output}", f"Global.to_static={static}"])).train()
+        results[static] = read_params(output / "resnet8" / "latest.pdparams")
+    for name, value in results[False].items():
+        np.testing.assert_allclose(results[True][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
