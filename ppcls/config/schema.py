@@ -69,6 +69,7 @@ class Global:
         "both",
         "`paddle`: inference.json + .pdiparams; `legacy`: inference.pdmodel + .pdiparams + .pdiparams.info.",
     )
+    export_onnx: bool = key(False, "Export `inference.onnx` too (needs the extra `onnx`).")
     infer_add_softmax: bool = key(True, "Let an exported network end with softmax.")
     infer_model_name: str | None = key(None, "The same as `Arch.infer_model_name`.")
     seed: int | None = key(None, "Seed of everything random; null draws one and logs it.", minimum=0)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ppcls.config import plain
+from ppcls.config.construct import construct
 from ppcls.config.schema import LoaderOptions
 from ppcls.data.cifar import Cifar10, Cifar100
-from ppcls.data.construct import construct
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.images import ImageError, list_images, read_file
 from ppcls.data.loader import Batch, Loader

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from paddle import Tensor
 
-from ppcls.config import plain, single
-from ppcls.errors import ConfigError, hint
+from ppcls.config import plain
+from ppcls.config.construct import construct
+from ppcls.errors import ConfigError
 from ppcls.metric.topk import DistillationTopkAcc, TopkAcc
 from ppcls.registry import METRICS
 
@@ -55,19 +55,7 @@ def build_metric(config: Any, main: str | None = None) -> CombinedMetric:
 
 
 def _build(node: Any, where: str, main: str | None) -> Any:
-    name, options = single(node, where)
-    try:
-        factory = METRICS[name]
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    known = inspect.signature(factory).parameters
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"{where}: {name} has no option {key!r}.{hint(key, known)}")
-    missing = [k for k, p in known.items() if p.default is p.empty and k not in options]
-    if missing:
-        raise ConfigError(f"{where}: {name} needs {', '.join(missing)}")
-    metric = factory(**options)
+    metric = construct(METRICS, node, where)
     if metric.network is None:
         metric.network = main
     return metric

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +9,13 @@ from paddle import nn
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 
-from ppcls.config import plain, single
-from ppcls.errors import ConfigError, hint
+from ppcls.config import plain
+from ppcls.config.construct import construct
+from ppcls.errors import ConfigError
 from ppcls.optimizer.optimizers import OptimizerSettings, trainable_parameters
 from ppcls.optimizer.schedule import Schedule
 from ppcls.optimizer.state import load_structured_state, structured_state
-from ppcls.registry import OPTIMIZERS, SCHEDULES, Registry
+from ppcls.registry import OPTIMIZERS, SCHEDULES
 
 __all__ = ["build_optimizer", "build_schedule", "load_structured_state", "structured_state"]
 
@@ -46,7 +46,7 @@ def build_schedule(config: Any, epochs: int, steps_per_epoch: int) -> LRSchedule
                 "Optimizer.lr: expected a `name` (such as Cosine) or at least a `learning_rate`"
             )
         node["name"] = "ConstLR"
-    settings: Schedule = _settings(SCHEDULES, node, "Optimizer.lr")
+    settings: Schedule = construct(SCHEDULES, node, "Optimizer.lr")
     return settings.build(epochs, steps_per_epoch)
 
 
@@ -71,26 +71,6 @@ def build_optimizer(
             "Optimizer: a list of optimizers with scopes is not supported; write one optimizer as a map: "
             "{name: Momentum, momentum: 0.9, lr: {...}}"
         )
-    settings: OptimizerSettings = _settings(OPTIMIZERS, node, "Optimizer")
+    settings: OptimizerSettings = construct(OPTIMIZERS, node, "Optimizer")
     schedule = build_schedule(settings.lr, epochs, steps_per_epoch)
     return settings.build(schedule, trainable_parameters(models)), schedule
-
-
-def _settings(registry: Registry, node: Any, where: str) -> Any:
-    """Construct the registered settings class that `node` names, with its options."""
-    name, options = single(node, where)
-    try:
-        factory = registry[name]
-    except ConfigError as error:
-        raise ConfigError(f"{where}.name: {error}") from None
-    known = inspect.signature(factory).parameters
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"{where}: {name} has no option {key!r}.{hint(key, known)}")
-    missing = [k for k, p in known.items() if p.default is p.empty and k not in options]
-    if missing:
-        raise ConfigError(f"{where}: {name} needs {', '.join(missing)}")
-    try:
-        return factory(**options)
-    except ConfigError as error:
-        raise ConfigError(f"{where}.{error}") from None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.config import plain
-from ppcls.data.construct import construct
+from ppcls.config.construct import construct
 from ppcls.data.transforms import decode, geometry, normalize
 from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage
 from ppcls.errors import ConfigError

@@ -1,11 +1,11 @@
-"""Building a named component of the data layer from its node."""
+"""Building a named component from its node."""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
-from ppcls.config import single
+from ppcls.config.nodes import single
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import Registry
 
