@@ -44,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--batch-size", type=int, default=8)
     command.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"])
     command.add_argument("--on-error", default="raise", choices=["raise", "skip"], help="unreadable images")
-    command = commands.add_parser("models", help="list the networks by name")
-    command.add_argument("pattern", nargs="?", default="*", help="with wildcards, such as 'ResNet*'")
+    _add_models(commands)
+    _add_layers(commands)
     _add_convert_weights(commands)
     return parser
 
@@ -59,6 +59,48 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one setting, such as -o Global.epochs=2 (repeatable; the value is read as YAML)",
     )
+
+
+def _add_models(commands: Any) -> None:
+    text = "list the networks: names, or sizes and published accuracies"
+    command = commands.add_parser("models", help=text, description=text)
+    command.add_argument("pattern", nargs="?", default="*", help="with wildcards, such as 'ResNet*'")
+    command.add_argument(
+        "--details",
+        action="store_true",
+        help="parameters, multiply-adds (of convolutions and matrix products alone, one for each "
+        "multiplication), published top-1 with and without SSLD, weights in the cache; a second a network",
+    )
+    command.add_argument("--json", action="store_true", help="the details as JSON")
+    command.add_argument(
+        "--input",
+        type=_image_shape,
+        metavar="C,H,W",
+        help="image size of the details (default: that of the published accuracy, mostly 3,224,224)",
+    )
+
+
+def _add_layers(commands: Any) -> None:
+    text = "list the layers of networks with their output shapes: what return_patterns can name"
+    command = commands.add_parser("layers", help=text, description=text)
+    command.add_argument("network", nargs="?", help="as `ppcls models` lists it; or give a recipe with -c")
+    command.add_argument("-c", "--config", metavar="FILE", help="recipe (YAML)")
+    _add_overrides(command)
+    command.add_argument(
+        "--input",
+        type=_image_shape,
+        metavar="C,H,W",
+        help="image size (default: Global.image_shape of the recipe, else 3,224,224)",
+    )
+    command.add_argument("--class-num", type=int, metavar="N", help="classes of a network given by name")
+    command.add_argument("--stages", action="store_true", help="only the layers that end a stage")
+
+
+def _image_shape(text: str) -> tuple[int, ...]:
+    sides = [int(side) for side in text.split(",") if side.strip().isdecimal()]
+    if len(sides) != 3 or len(text.split(",")) != 3 or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"expected channels,height,width such as 3,224,224, got {text!r}")
+    return tuple(sides)
 
 
 def _add_convert_weights(commands: Any) -> None:

@@ -1,0 +1,183 @@
+"""What a network is made of and what it costs, found by tracing it: no weights, no memory, no arithmetic."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ppcls.arch.network import build_network
+from ppcls.arch.theseus import TheseusLayer, bracketed, dotted
+from ppcls.errors import ConfigError
+
+# Two images and not one: a leading 1 could be anything.
+_BATCH = 2
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv3d", "depthwise_conv3d")
+_TRANSPOSED = ("conv2d_transpose", "depthwise_conv2d_transpose", "conv3d_transpose")
+_PRODUCTS = ("matmul", "bmm")
+# Buffers that Paddle lists among the parameters of a BatchNorm.
+_STATISTICS = ("_mean", "_variance")
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """One layer of a network.
+
+    Attributes:
+        descriptor: its name as `return_patterns` takes it, such as ``blocks[3].conv0``.
+        kind: its class.
+        shape: of its output for one image, such as ``[64, 56, 56]`` (channels, height, width). Windows and
+            the like, of which an image has several, are written ``64 x [49, 96]``; a layer with several
+            outputs has several. Empty for a layer that does not run by itself and so cannot be tapped.
+        runs: how often one forward runs it; `shape` is that of the last output.
+        stage: number of the stage that it ends, for ``return_stages``; None for all others.
+    """
+
+    descriptor: str
+    kind: str
+    shape: str
+    runs: int
+    stage: int | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A network seen from outside.
+
+    Attributes:
+        name: its registered name.
+        image_shape: [C, H, W] of one image.
+        layers: all its layers in order of definition.
+        parameters: how many numbers it learns, BatchNorm statistics not counted.
+        multiply_adds: multiplications (each with its addition) of one image in convolutions and matrix
+            products, attention included. Normalisation, activations, pooling and sums of layers are left
+            out, as in most papers' "FLOPs"; `paddle.flops` adds some of them and shows a few percent more.
+    """
+
+    name: str
+    image_shape: tuple[int, ...]
+    layers: tuple[LayerOutput, ...]
+    parameters: int
+    multiply_adds: int
+
+
+def inspect_network(node: dict[str, Any], image_shape: Sequence[int], where: str = "Arch") -> Inspection:
+    """Build what a node of one network describes, without memory for parameters, and trace it.
+
+    Args:
+        node: as for `build_network`; weights are not loaded.
+        image_shape: [C, H, W] of the images.
+        where: the node's config path, for messages.
+
+    Raises:
+        ConfigError: if the node describes no network of images, or it does not take images of that shape.
+    """
+    bare = {key: value for key, value in node.items() if key not in ("pretrained", "use_ssld")}
+    with paddle.utils.unique_name.guard(), paddle.LazyGuard():
+        network = build_network(bare, where)
+    if not isinstance(network, TheseusLayer):
+        raise ConfigError(f"{where}: {node['name']} has no layers that could be listed")
+    return trace_network(network, image_shape, where)
+
+
+def trace_network(network: TheseusLayer, image_shape: Sequence[int], where: str = "Arch") -> Inspection:
+    """Trace a network. It stays in eval mode and is of no further use.
+
+    Args:
+        network: it may have been built under `paddle.LazyGuard`.
+        image_shape: [C, H, W] of the images.
+        where: what messages begin with.
+
+    Raises:
+        ConfigError: if it does not take images of that shape.
+    """
+    network.eval()
+    outputs: dict[str, tuple[str, int]] = {}
+    for path, layer in network.named_sublayers():
+        layer.register_forward_post_hook(_Recorder(outputs, path))
+    with paddle.utils.unique_name.guard():
+        ops = _operators(network, tuple(image_shape), f"{where}: {network.registered_name}")
+    return Inspection(
+        name=network.registered_name,
+        image_shape=tuple(image_shape),
+        layers=tuple(_layers(network, outputs)),
+        parameters=_parameter_count(network),
+        multiply_adds=sum(map(_multiply_adds, ops)) // _BATCH,
+    )
+
+
+class _Recorder:
+    """A forward post hook that notes the shape of a layer's output."""
+
+    def __init__(self, outputs: dict[str, tuple[str, int]], path: str) -> None:
+        self.outputs, self.path = outputs, path
+
+    def __call__(self, layer: nn.Layer, inputs: Any, output: Any) -> None:
+        runs = self.outputs.get(self.path, ("", 0))[1]
+        self.outputs[self.path] = (_describe(output), runs + 1)
+
+
+def _operators(network: nn.Layer, image_shape: tuple[int, ...], title: str) -> list[Any]:
+    """Return the operators of one forward of `_BATCH` images; hooks see symbols in place of tensors."""
+    spec = paddle.static.InputSpec([_BATCH, *image_shape], "float32", name="x")
+    try:
+        static = paddle.jit.to_static(network, input_spec=[spec], full_graph=True)
+        ops = list(static.forward.concrete_program.main_program.global_block().ops)
+    except (TypeError, ValueError, RuntimeError, IndexError, AssertionError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = re.sub(r"^\[Hint: |\] \(at [^)]*\)$", "", lines[-1]) if lines else type(error).__name__
+        raise ConfigError(f"{title} does not run on images of shape {list(image_shape)}: {reason}") from error
+    first = next((op for op in ops if _kind(op) in _CONVOLUTIONS), None)
+    if first is not None:  # tracing itself does not compare channels
+        wanted = first.operands_source()[1].shape[1] * first.attrs()["groups"]
+        if first.operands_source()[0].shape[1] != wanted:
+            raise ConfigError(f"{title} takes images of {wanted} channels, not {image_shape[0]}")
+    return ops
+
+
+def _kind(op: Any) -> str:
+    return str(op.name()).removeprefix("pd_op.")
+
+
+def _layers(network: TheseusLayer, outputs: dict[str, tuple[str, int]]) -> list[LayerOutput]:
+    stages = {dotted(pattern): index for index, pattern in enumerate(network.stages_pattern)}
+    return [
+        LayerOutput(bracketed(path), type(layer).__name__, *outputs.get(path, ("", 0)), stages.get(path))
+        for path, layer in network.named_sublayers()
+    ]
+
+
+def _describe(output: Any) -> str:
+    if isinstance(output, dict):
+        return ", ".join(f"{key}: {_describe(value)}" for key, value in output.items())
+    if isinstance(output, list | tuple):
+        return ", ".join(map(_describe, output))
+    shape = [int(side) for side in getattr(output, "shape", [])]
+    if not shape or shape[0] % _BATCH:
+        return f"{shape} for the whole batch" if shape else type(output).__name__
+    several = shape[0] // _BATCH
+    return f"{several} x {shape[1:]}" if several > 1 else str(shape[1:])
+
+
+def _parameter_count(network: nn.Layer) -> int:
+    named = network.named_parameters()
+    return sum(math.prod(value.shape) for name, value in named if not name.endswith(_STATISTICS))
+
+
+def _multiply_adds(op: Any) -> int:
+    """Return the multiplications of one operator of a traced program."""
+    name = _kind(op)
+    if name in _CONVOLUTIONS:  # each output value is one window times one filter
+        return math.prod(op.results()[0].shape) * math.prod(op.operands_source()[1].shape[1:])
+    if name in _TRANSPOSED:  # each input value is spread over one window by one filter
+        return math.prod(op.operands_source()[0].shape) * math.prod(op.operands_source()[1].shape[1:])
+    if name in _PRODUCTS:
+        left = op.operands_source()[0].shape
+        inner = left[-2] if op.attrs().get("transpose_x") else left[-1]
+        return math.prod(op.results()[0].shape) * inner
+    return 0

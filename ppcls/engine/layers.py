@@ -1,0 +1,214 @@
+"""What `ppcls layers` prints: the layers of a recipe's networks, and which of two networks' fit together."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from ppcls.arch.inputs import take_adapter
+from ppcls.arch.inspect import Inspection, LayerOutput, inspect_network
+from ppcls.config import single
+from ppcls.config.loading import find_recipe, override, read, resolve
+from ppcls.engine.tables import aligned
+from ppcls.errors import ConfigError
+
+# Options that only choose among the layers. They are not followed, so that a recipe in which they are still
+# wrong can be looked at too.
+_CHOICES = ("return_patterns", "return_stages", "stop_after", "freeze_befor")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A network of a recipe with its layers.
+
+    Attributes:
+        title: its name in the recipe; "" for a plain network.
+        frozen: whether it does not train.
+        seen: its layers.
+    """
+
+    title: str
+    frozen: bool
+    seen: Inspection
+
+
+def read_arch(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[int]]:
+    """Read what a recipe says about networks, without checking the rest of it.
+
+    Returns:
+        ``Arch`` and ``Global.image_shape``.
+
+    Raises:
+        ConfigError: if the file cannot be read or has no ``Arch``.
+    """
+    tree = read(find_recipe(path))
+    for text in overrides:
+        try:
+            override(tree, text)
+        except ConfigError as error:
+            raise ConfigError(f"-o {text}: {error}") from None
+    tree = resolve(tree)
+    arch, settings = tree.get("Arch"), tree.get("Global")
+    if not isinstance(arch, dict) or not isinstance(arch.get("name"), str):
+        raise ConfigError(f"{path}: Arch: expected a network with its name, got {arch!r}")
+    shape = (settings or {}).get("image_shape") if isinstance(settings, dict | None) else None
+    return arch, [3, 224, 224] if shape is None else shape
+
+
+def list_layers(arch: dict[str, Any], image_shape: Sequence[int]) -> list[Listed]:
+    """Look into every network of ``Arch`` that takes images.
+
+    In a chain (AttentionModel) that is the first; the others take its features.
+
+    Args:
+        arch: the node, plain.
+        image_shape: [C, H, W] of the images; a network with its own ``input_size`` sees those.
+
+    Raises:
+        ConfigError: if the node describes no network, or one does not take such images.
+    """
+    _check_shape(image_shape)
+    found = []
+    for title, node, frozen, where in _image_networks(arch, "Arch", None):
+        bare = {key: value for key, value in node.items() if key not in _CHOICES}
+        adapter = take_adapter(bare, where)
+        size = adapter.size if adapter is not None and adapter.size is not None else image_shape[1:]
+        found.append(Listed(title, frozen, inspect_network(bare, [image_shape[0], *size], where)))
+    return found
+
+
+def _check_shape(shape: Any) -> None:
+    whole = isinstance(shape, Sequence) and all(type(side) is int and side > 0 for side in shape)
+    if not whole or len(shape) != 3:
+        raise ConfigError(f"the shape of an image: expected channels, height, width, got {shape!r}")
+
+
+def _image_networks(
+    arch: dict[str, Any], path: str, class_num: Any, title: str = "", frozen: bool = False
+) -> list[tuple[str, dict[str, Any], bool, str]]:
+    """Return title, node, frozen and config path of each network that takes images."""
+    class_num = arch.get("class_num") or class_num
+    if "models" not in arch:
+        own = {"class_num": class_num} if class_num is not None else {}
+        return [(title, {**own, **arch}, frozen, path)]
+    entries = arch["models"]
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path}.models: expected a list of networks, got {entries!r}")
+    freeze = arch.get("freeze_params_list")
+    flags = freeze if isinstance(freeze, list) and len(freeze) == len(entries) else [False] * len(entries)
+    chain = arch.get("name") == "AttentionModel"
+    found = []
+    for index, entry in enumerate(entries[:1] if chain else entries):
+        name, node = single(entry, f"{path}.models.{index}")
+        here = f"{path}.models.{index}.{name}"
+        inside = title if chain else name
+        found += _image_networks(node, here, class_num, inside, frozen or bool(flags[index]))
+    return found
+
+
+def render_layers(networks: Sequence[Listed], stages_only: bool = False) -> str:
+    """Return the text of `ppcls layers`.
+
+    Args:
+        networks: what `list_layers` found.
+        stages_only: leave out all layers but those that end a stage.
+    """
+    parts = [_one(network, stages_only) for network in networks]
+    parts += [_pair(student, teacher, stages_only) for student, teacher in _pairs(networks)]
+    return "\n\n".join(parts)
+
+
+def _one(network: Listed, stages_only: bool) -> str:
+    seen = network.seen
+    title = f"{network.title}: {seen.name}" if network.title else seen.name
+    head = (
+        f"{title}{' (frozen)' if network.frozen else ''}, images {list(seen.image_shape)}, "
+        f"{seen.parameters / 1e6:.2f} M parameters, {seen.multiply_adds / 1e9:.3f} G multiply-adds"
+    )
+    rows = [
+        (layer.descriptor, layer.kind, layer.shape or "-", "" if layer.stage is None else str(layer.stage))
+        for layer in _chosen(seen, stages_only)
+    ]
+    notes = []
+    if not rows:
+        notes.append(f"{seen.name} has no stages; leave out --stages")
+    else:
+        notes.append(aligned(("layer", "type", "output", "stage"), rows))
+    if any(row[2] == "-" for row in rows):
+        notes.append('"-": does not run by itself, so it has no output to return')
+    repeated = [layer.descriptor for layer in _chosen(seen, stages_only) if layer.runs > 1]
+    if repeated:
+        notes.append(f"run several times, the last output counts: {', '.join(repeated)}")
+    return "\n".join([head, *notes])
+
+
+def _chosen(seen: Inspection, stages_only: bool) -> list[LayerOutput]:
+    layers = [layer for layer in seen.layers if layer.stage is not None or not stages_only]
+    return sorted(layers, key=lambda layer: layer.stage or 0) if stages_only else layers
+
+
+def _pairs(networks: Sequence[Listed]) -> list[tuple[Listed, Listed]]:
+    """Return who may learn from whom: those that train from frozen ones, or from each other if none is."""
+    students = [network for network in networks if not network.frozen]
+    teachers = [network for network in networks if network.frozen]
+    if not teachers:
+        return list(combinations(networks, 2))
+    return [(student, teacher) for student in students for teacher in teachers]
+
+
+def _pair(student: Listed, teacher: Listed, stages_only: bool) -> str:
+    one, two = _by_shape(student.seen, stages_only), _by_shape(teacher.seen, stages_only)
+    what = "stages" if stages_only else "layers"
+    lines = [f"{student.title} and {teacher.title}, {what} of the same shape:"]
+    for shape in (shape for shape in one if shape in two):
+        lines.append(f"  {shape}")
+        lines += _named(student.title, teacher.title, one[shape], two[shape])
+    if len(lines) == 1:
+        lines.append("  none")
+    lines.append(f"{student.title} and {teacher.title}, stages of the same height and width, other channels:")
+    before = len(lines)
+    one, two = _by_shape(student.seen, True), _by_shape(teacher.seen, True)
+    for shape, names in one.items():
+        for other, others in two.items():
+            if shape != other and _size(shape) is not None and _size(shape) == _size(other):
+                lines.append(f"  {shape} and {other}")
+                lines += _named(student.title, teacher.title, names, others)
+    if len(lines) == before:
+        lines.append("  none")
+    return "\n".join(lines)
+
+
+def _by_shape(seen: Inspection, stages_only: bool) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for layer in _chosen(seen, stages_only):
+        if layer.shape:
+            found.setdefault(layer.shape, []).append(layer.descriptor)
+    return found
+
+
+def _size(shape: str) -> str | None:
+    """Return height and width of a map's shape; None for what is no map."""
+    match = re.fullmatch(r"\[\d+, (\d+, \d+)\]", shape)
+    return match[1] if match else None
+
+
+def _named(first: str, second: str, one: Sequence[str], two: Sequence[str]) -> list[str]:
+    width = max(len(first), len(second)) + 2
+    columns = max(shutil.get_terminal_size().columns, 40)
+    return [
+        textwrap.fill(
+            ", ".join(names),
+            columns,
+            initial_indent=f"    {title.ljust(width)}",
+            subsequent_indent=" " * (width + 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for title, names in ((first, one), (second, two))
+    ]

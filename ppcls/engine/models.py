@@ -1,0 +1,204 @@
+"""What `ppcls models --details` prints: size, cost, published accuracy and weights of the networks.
+
+``python -m ppcls.engine.models > docs/networks.md`` writes the document of all networks.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from tqdm import tqdm
+
+from ppcls.arch import list_models
+from ppcls.arch.inspect import inspect_network
+from ppcls.engine.tables import aligned, markdown
+from ppcls.errors import ConfigError, WeightsError
+from ppcls.registry import BACKBONES
+from ppcls.weights import official_url
+from ppcls.weights.sources import cached_path
+
+CONVENTION = (
+    "M parameters: without BatchNorm statistics. G multiply-adds: of one image, in convolutions and matrix "
+    "products (attention included); normalisation, activations, pooling and sums are not counted, so "
+    "paddle.flops, which counts some of them, shows a few percent more."
+)
+_HEADER = ("network", "input", "M parameters", "G multiply-adds", "top-1 %", "SSLD top-1 %")
+_NUMBERS = (2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network.
+
+    Attributes:
+        name: its registered name.
+        input: [C, H, W] that `multiply_adds` is for.
+        parameters: numbers it learns; None if it does not take such images.
+        multiply_adds: of one image; None if it does not take such images.
+        top1: published top-1 accuracy in percent, on ImageNet-1k unless `note` says otherwise.
+        ssld_top1: published accuracy of the weights distilled by SSLD.
+        source: where the accuracies are published.
+        note: what one must know to read them.
+        weights: which official weights there are: ``plain``, ``ssld``.
+        cached: which of them lie in the cache.
+        refused: why it does not take such images.
+    """
+
+    name: str
+    input: tuple[int, ...]
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    top1: float | None = None
+    ssld_top1: float | None = None
+    source: str | None = None
+    note: str | None = None
+    weights: tuple[str, ...] = ()
+    cached: tuple[str, ...] = ()
+    refused: str | None = None
+
+
+@cache
+def _published() -> dict[str, dict[str, Any]]:
+    return json.loads(resources.files("ppcls.arch").joinpath("published.json").read_text("utf-8"))
+
+
+def describe_models(names: Iterable[str], image_shape: Sequence[int] | None = None) -> list[Row]:
+    """Collect what is known about networks; each is built and traced, which takes about a second.
+
+    Args:
+        names: registered names.
+        image_shape: [C, H, W]; None for the size that a network's published accuracy was measured at.
+    """
+    rows = []
+    for name in tqdm(list(names), unit="network", leave=False, disable=None):
+        fact = _published()["networks"].get(name, {})
+        side = fact.get("input", 224)
+        shape = tuple(image_shape) if image_shape is not None else (3, side, side)
+        size: dict[str, Any]
+        try:
+            seen = inspect_network(
+                {"name": name, "class_num": fact.get("class_num", 1000)}, shape, "ppcls models"
+            )
+            size = {"parameters": seen.parameters, "multiply_adds": seen.multiply_adds}
+        except ConfigError as error:
+            size = {"refused": str(error)}
+        weights = _official(name)
+        rows.append(
+            Row(
+                name,
+                shape,
+                **size,
+                top1=fact.get("top1"),
+                ssld_top1=fact.get("ssld_top1"),
+                source=_published()["sources"].get(fact.get("source")),
+                note=fact.get("note"),
+                weights=tuple(weights),
+                cached=tuple(kind for kind, url in weights.items() if cached_path(url).is_file()),
+            )
+        )
+    return rows
+
+
+def _official(name: str) -> dict[str, str]:
+    """Return the addresses of the official weights by kind, ``plain`` and ``ssld``."""
+    try:
+        url = official_url(name)
+    except WeightsError:
+        return {}
+    if "_ssld_" in url:
+        return {"ssld": url}
+    ssld = "ssld_top1" in _published()["networks"].get(name, {})
+    return {"plain": url, "ssld": official_url(name, use_ssld=True)} if ssld else {"plain": url}
+
+
+def render_models(rows: Sequence[Row]) -> str:
+    """Return the table of `ppcls models --details`, with sources and what the numbers mean."""
+    cells = [(*_cells(row), ", ".join(row.weights) or "-", ", ".join(row.cached) or "-") for row in rows]
+    parts = [aligned((*_HEADER, "weights", "cached"), cells, _NUMBERS), CONVENTION]
+    parts += [f"{row.name}: {row.note}" for row in rows if row.note]
+    parts += [row.refused for row in rows if row.refused]
+    parts += [f"accuracies: {source}" for source in _sources(rows)]
+    return "\n".join(parts)
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """Return the same as a JSON list, numbers as they are."""
+    return json.dumps([asdict(row) for row in rows], indent=1)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        ",".join(map(str, row.input)),
+        "-" if row.parameters is None else f"{row.parameters / 1e6:.2f}",
+        "-" if row.multiply_adds is None else f"{row.multiply_adds / 1e9:.3f}",
+        "-" if row.top1 is None else str(round(row.top1, 2)),
+        "-" if row.ssld_top1 is None else str(round(row.ssld_top1, 2)),
+    )
+
+
+def _sources(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.source for row in rows if row.source))
+
+
+_HEAD = """# Networks
+
+Made by `python -m ppcls.engine.models > docs/networks.md`; do not edit. `ppcls models 'ResNet*' --details`
+shows the same at any input size, with what is in the cache; `ppcls layers ResNet18` shows what
+`return_patterns` can name.
+
+{convention}
+
+Accuracies are published ones, top-1 on the 50 000 validation images of ImageNet-1k unless a note says
+otherwise; a network without one has none that we know of. They were not measured with this project.
+"""
+
+
+def document() -> str:
+    """Return docs/networks.md: the families, each with its paper and its networks."""
+    rows = describe_models(list_models())
+    parts = [_HEAD.format(convention=CONVENTION)]
+    for module, names in families().items():
+        paper = inspect.cleandoc(sys.modules[module].__doc__ or "").split("\n\n")[0]
+        own = [row for row in rows if row.name in names]
+        parts += [
+            f"## {module.rpartition('.')[2]}",
+            paper,
+            markdown(_HEADER, [_cells(r) for r in own], _NUMBERS),
+        ]
+        parts += [f"{note}: {', '.join(names)}." for note, names in _notes(own).items()]
+        parts += [f"Accuracies: {'; '.join(sources)}." for sources in [_sources(own)] if sources]
+    return re.sub(r"\n{3,}", "\n\n", "\n\n".join(parts)) + "\n"
+
+
+def markdown_row(row: Row) -> str:
+    """Return the line of the document that stands for a network."""
+    return markdown(_HEADER, [_cells(row)], _NUMBERS).splitlines()[-1]
+
+
+def families() -> dict[str, list[str]]:
+    """Return the names of the networks by the module that defines them."""
+    found: dict[str, list[str]] = {}
+    for name in list_models():
+        found.setdefault(BACKBONES[name].__module__, []).append(name)
+    return dict(sorted(found.items()))
+
+
+def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            found.setdefault(row.note, []).append(row.name)
+    return found
+
+
+if __name__ == "__main__":
+    print(document(), end="")
