@@ -129,6 +129,7 @@ class Engine:
             Path(self.globals["save_inference_dir"]),
             tuple(self.globals["image_shape"]),
             formats=self.globals["export_format"],
+            onnx=self.globals["export_onnx"],
             softmax=self.globals["infer_add_softmax"],
             sample=self._export_sample(),
             inference_yml=self._deployment_description(),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddle.pir_utils import DygraphOldIrGuard
 
+from ppcls.arch.foreign import OnnxModel
 from ppcls.config import plain
 from ppcls.data.postprocess import find_class_names
 from ppcls.errors import ConfigError, TrainingError
@@ -32,8 +35,10 @@ _FILES = {
     "paddle": ("inference.json", PARAMS),
     "legacy": ("inference.pdmodel", PARAMS, f"{PARAMS}.info"),
 }
+_ONNX = "inference.onnx"
+_OPSET = 17
 # Parameters first and programs last: whoever finds a program finds its parameters too.
-_ORDER = (PARAMS, f"{PARAMS}.info", "inference.yml", "inference.pdmodel", "inference.json")
+_ORDER = (PARAMS, f"{PARAMS}.info", "inference.yml", _ONNX, "inference.pdmodel", "inference.json")
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,15 @@ def export_network(
     image_shape: tuple[int, ...],
     *,
     formats: Literal["paddle", "legacy", "both"] = "paddle",
+    onnx: bool = False,
     softmax: bool = True,
     sample: np.ndarray | None = None,
     inference_yml: Mapping[str, Any] | None = None,
 ) -> ExportReport:
     """Write `net` to `out_dir` in eval mode, check the files, and only then let them replace older ones.
+
+    Layers with a method ``reparameterize``, which train in one form and are deployed in a simpler one that is
+    equal to it, are written in the simpler form. `net` itself is not changed.
 
     Args:
         net: one network with weights, not a teacher and student; features it returns are left out. Its
@@ -93,6 +102,7 @@ def export_network(
         image_shape: [C, H, W] of one input; the number of images stays open.
         formats: ``paddle`` (Paddle 3: inference.json), ``legacy`` (inference.pdmodel) or ``both``, which
             share one inference.pdiparams.
+        onnx: write inference.onnx too, which holds its own parameters. Needs the extra ``onnx``.
         softmax: end with probabilities instead of logits.
         sample: images to check with, [N, C, H, W], transformed; random numbers if None.
         inference_yml: what a deployed network must know (Global, PreProcess, PostProcess); the file of class
@@ -112,9 +122,14 @@ def export_network(
         if sample is None:
             sample = _random_sample(net, image_shape)
         expected = _run_in_memory(deployed, sample)
+        simple = _Deployed(_reparameterized(net), softmax)
         for name in chosen:
-            _write_program(deployed, image_shape, name, folder)
-        differences = _check(folder, [_FILES[name][0] for name in chosen], sample, expected)
+            _write_program(simple, image_shape, name, folder)
+        programs = [_FILES[name][0] for name in chosen]
+        if onnx:
+            _write_onnx(simple, image_shape, folder)
+            programs.append(_ONNX)
+        differences = _check(folder, programs, sample, expected)
         extra = _write_description(folder, inference_yml or {}, image_shape, softmax)
         names = [name for name in (*extra, *_ORDER) if (folder / name).is_file()]
         _move(folder, target, names)
@@ -164,23 +179,26 @@ def _random_sample(net: nn.Layer, image_shape: tuple[int, ...]) -> np.ndarray:
     return sample
 
 
-def _run_in_memory(deployed: _Deployed, sample: np.ndarray) -> np.ndarray:
+def _reparameterized(net: nn.Layer) -> nn.Layer:
+    """Return the network in the form in which it is deployed; a copy if that is another."""
+    if not any(hasattr(layer, "reparameterize") for layer in net.sublayers(include_self=True)):
+        return net
+    net = copy.deepcopy(net)
+    for layer in net.sublayers(include_self=True):
+        if hasattr(layer, "reparameterize"):
+            layer.reparameterize()
+    return net
+
+
+def _run_in_memory(deployed: nn.Layer, sample: np.ndarray) -> np.ndarray:
     with paddle.no_grad():
         return deployed(paddle.to_tensor(sample)).numpy()
 
 
-def _write_program(deployed: nn.Layer, image_shape: tuple[int, ...], name: str, folder: Path) -> None:
+def _write_program(deployed: _Deployed, image_shape: tuple[int, ...], name: str, folder: Path) -> None:
     """Trace `deployed` and save it in format `name`; refuse two formats that need different parameters."""
     part = folder / name
-    spec = [paddle.static.InputSpec([None, *image_shape], "float32", name="x")]
-    with DygraphOldIrGuard() if name == "legacy" else contextlib.nullcontext():
-        inner = _Deployed(deployed.net, deployed.softmax)
-        inner.eval()
-        try:
-            static = paddle.jit.to_static(inner, input_spec=spec, full_graph=True)
-            paddle.jit.save(static, str(part / "inference"))
-        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise ConfigError(_why_not(name, error)) from error
+    _trace(deployed, image_shape, name, part)
     for file in _FILES[name]:
         made, place = part / file, folder / file
         # Parameters are stored by position, so one file serves two programs only if it is the same file.
@@ -190,6 +208,44 @@ def _write_program(deployed: nn.Layer, image_shape: tuple[int, ...], name: str, 
                 "export them one after the other into two folders"
             )
         os.replace(made, place)
+    shutil.rmtree(part)
+
+
+def _trace(deployed: _Deployed, image_shape: tuple[int, ...], name: str, part: Path) -> None:
+    """Write the program of `deployed` and its parameters into the folder `part`."""
+    spec = [paddle.static.InputSpec([None, *image_shape], "float32", name="x")]
+    with DygraphOldIrGuard() if name == "legacy" else contextlib.nullcontext():
+        inner = _Deployed(deployed.net, deployed.softmax)
+        inner.eval()
+        try:
+            static = paddle.jit.to_static(inner, input_spec=spec, full_graph=True)
+            paddle.jit.save(static, str(part / "inference"))
+        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise ConfigError(_why_not(name, error)) from error
+
+
+def _write_onnx(deployed: _Deployed, image_shape: tuple[int, ...], folder: Path) -> None:
+    """Convert the program of `deployed` to ``inference.onnx``."""
+    try:
+        import paddle2onnx
+    except ImportError as error:
+        raise ConfigError(
+            f"Global.export_onnx: it needs paddle2onnx ({error}); install it with pip install 'ppcls[onnx]'"
+        ) from None
+    part = folder / "onnx"
+    _trace(deployed, image_shape, "paddle", part)
+    try:
+        # Without an optimize_tool: the default would let polygraphy install packages by itself.
+        paddle2onnx.export(
+            str(part / "inference.json"),
+            str(part / PARAMS),
+            str(folder / _ONNX),
+            opset_version=_OPSET,
+            optimize_tool="None",
+        )
+    except (RuntimeError, ValueError, UnboundLocalError) as error:
+        # It prints its own errors, and goes on until it misses its own result: UnboundLocalError.
+        raise ConfigError("Global.export_onnx: paddle2onnx cannot convert this network, see above") from error
     shutil.rmtree(part)
 
 
@@ -208,19 +264,28 @@ def _check(folder: Path, programs: list[str], sample: np.ndarray, expected: np.n
     """Run each program on the batch and on its first image alone, exactly and as it runs by default."""
     differences = {}
     tolerance = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    for program in programs:
-        for mkldnn in (False, True):
-            title = f"{program} with oneDNN" if mkldnn else program
-            run: Callable[[np.ndarray], np.ndarray] = Program(folder / program, mkldnn=mkldnn)
-            both = [(run(sample), expected), (run(sample[:1]), expected[:1])]
-            worst = max(float(np.abs(got - want).max()) for got, want in both)
-            if not worst <= tolerance:  # also false for NaN
-                raise TrainingError(
-                    f"export: {title} differs from the network in memory by {worst:.3g} "
-                    f"(limit {tolerance:.1g}); nothing was written"
-                )
-            differences[title] = worst
+    for title, run in _runs(folder, programs):
+        both = [(run(sample), expected), (run(sample[:1]), expected[:1])]
+        worst = max(float(np.abs(got - want).max()) for got, want in both)
+        if not worst <= tolerance:  # also false for NaN
+            raise TrainingError(
+                f"export: {title} differs from the network in memory by {worst:.3g} "
+                f"(limit {tolerance:.1g}); nothing was written"
+            )
+        differences[title] = worst
     return differences
+
+
+def _runs(folder: Path, programs: list[str]) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
+    """Give each program in each way of running it."""
+    for program in programs:
+        if program == _ONNX:
+            model = OnnxModel(path=str(folder / program))
+            model.eval()
+            yield f"{program} with ONNX Runtime", partial(_run_in_memory, model)
+            continue
+        yield program, Program(folder / program, mkldnn=False)
+        yield f"{program} with oneDNN", Program(folder / program, mkldnn=True)
 
 
 def _write_description(

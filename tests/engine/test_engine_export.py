@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,85 @@ def test_the_description_and_its_class_names(net: Net, tmp_path: Path) -> None:
     description["PostProcess"]["class_id_map_file"] = str(tmp_path / "no.txt")
     with pytest.raises(DataError, match=r"no\.txt"):
         export_network(net, tmp_path / "out", SHAPE, inference_yml=description)
+
+
+@pytest.mark.parametrize("formats", ["paddle", "legacy"])
+def test_onnx_repeats_the_network(net: Net, batch: np.ndarray, tmp_path: Path, formats: str) -> None:
+    pytest.importorskip("paddle2onnx", reason="needs the extra onnx")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    report = export_network(net, tmp_path / "out", SHAPE, formats=formats, onnx=True, sample=batch)
+    assert "inference.onnx" in report.files
+    assert "inference.onnx with ONNX Runtime" in report.differences
+    assert max(report.differences.values()) < 1e-6
+    alone = tmp_path / "alone.onnx"  # it needs no file beside it
+    (tmp_path / "out" / "inference.onnx").rename(alone)
+    session = onnxruntime.InferenceSession(str(alone), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"x": batch})
+    np.testing.assert_allclose(got, softmax(logits_of(net, batch)), atol=1e-6)
+    export_network(net, tmp_path / "out", SHAPE, onnx=True)
+    assert (tmp_path / "out" / "inference.onnx").is_file()
+    export_network(net, tmp_path / "out", SHAPE)
+    assert not (tmp_path / "out" / "inference.onnx").exists()
+
+
+def test_an_onnx_file_that_differs_is_an_error(
+    net: Net, batch: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("paddle2onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    write = export._write_onnx
+
+    def of_another_network(deployed: nn.Layer, *rest: object) -> None:
+        paddle.seed(4)
+        other = export._Deployed(Net(), softmax=True)
+        other.eval()
+        write(other, *rest)
+
+    monkeypatch.setattr(export, "_write_onnx", of_another_network)
+    with pytest.raises(TrainingError, match=r"inference\.onnx with ONNX Runtime differs"):
+        export_network(net, tmp_path / "out", SHAPE, onnx=True, sample=batch)
+    assert not os.listdir(tmp_path)
+
+
+def test_onnx_without_its_extra(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
+    with pytest.raises(ConfigError, match=r"export_onnx.*pip install 'ppcls\[onnx\]'"):
+        export_network(net, tmp_path / "out", SHAPE, onnx=True)
+    assert not os.listdir(tmp_path)
+
+
+class Branches(nn.Layer):
+    """Two convolutions beside each other, which one convolution can do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2D(3, 4, 3, padding=1), nn.Conv2D(3, 4, 3, padding=1)
+        self.one: nn.Layer | None = None
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.left(x) + self.right(x) if self.one is None else self.one(x)
+
+    def reparameterize(self) -> None:
+        self.one = nn.Conv2D(3, 4, 3, padding=1)
+        self.one.weight.set_value(self.left.weight + self.right.weight)
+        self.one.bias.set_value(self.left.bias + self.right.bias)
+        del self.left, self.right
+
+
+def test_branches_are_merged_in_the_files_alone(batch: np.ndarray, tmp_path: Path) -> None:
+    paddle.seed(0)
+    net = nn.Sequential(Branches(), nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Linear(4, 7))
+    before = {name: value.numpy() for name, value in net.state_dict().items()}
+    want = softmax(logits_of(net, batch))
+    export_network(net, tmp_path / "out", SHAPE, formats="both", sample=batch)
+    size = (tmp_path / "out" / "inference.pdiparams").stat().st_size
+    assert size < 4 * sum(value.size for value in before.values())
+    for program in ("inference.json", "inference.pdmodel"):
+        np.testing.assert_allclose(Program(tmp_path / "out" / program)(batch), want, atol=1e-6)
+    after = {name: value.numpy() for name, value in net.state_dict().items()}
+    assert list(after) == list(before)
+    assert all((after[name] == before[name]).all() for name in before)
+    assert (softmax(logits_of(net, batch)) == want).all()
 
 
 def test_a_folder_that_cannot_be_written(net: Net, tmp_path: Path) -> None:
