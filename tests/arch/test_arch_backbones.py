@@ -96,7 +96,7 @@ def test_depthwise_convolutions_of_several_sizes_become_one():
     for block in blocks:
         assert all(p.stop_gradient for p in block.dw_conv.parameters())
         for _ in range(2):
-            block.rep()
+            block.reparameterize()
         block.dw_conv_list = None  # only the one convolution may serve now
     np.testing.assert_allclose(net(x).numpy(), before, rtol=1e-4, atol=1e-4 * np.abs(before).max())
 

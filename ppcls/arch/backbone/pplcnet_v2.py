@@ -25,11 +25,11 @@ class RepDepthwiseSeparable(nn.Layer):
     """Depthwise convolution, optionally squeeze and excitation, one or two 1x1 convolutions, with ReLU.
 
     ``add`` is the sum with the input, where there is one. If `rep` is asked for, the depthwise convolution is
-    a sum of convolutions of all odd sizes up to `kernel`; :meth:`rep` turns it into the one convolution
-    ``dw_conv``, which does not train and serves after that.
+    a sum of convolutions of all odd sizes up to `kernel`; :meth:`reparameterize` turns it into the one
+    convolution ``dw_conv``, which does not train and serves after that.
 
     Attributes:
-        is_repped: whether the one convolution serves.
+        reparameterized: whether the one convolution serves.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RepDepthwiseSeparable(nn.Layer):
     ) -> None:
         super().__init__()
         # Without several convolutions there is nothing to do.
-        self.is_repped = not rep
+        self.reparameterized = not rep
         if rep:
             sizes = [size for size in range(kernel, 0, -2) if stride == 1 or size > 1]
             self.dw_conv_list = nn.LayerList(
@@ -72,7 +72,7 @@ class RepDepthwiseSeparable(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
-        if self.is_repped:
+        if self.reparameterized:
             y = self.dw_conv(x)
         else:
             y = self.dw_conv_list[0](x)
@@ -83,9 +83,9 @@ class RepDepthwiseSeparable(nn.Layer):
         return y if self.add is None else self.add(y, x)
 
     @paddle.no_grad()
-    def rep(self) -> None:
+    def reparameterize(self) -> None:
         """Let one depthwise convolution do what the several do in eval mode; for export."""
-        if self.is_repped:
+        if self.reparameterized:
             return
         kernel, bias = 0.0, 0.0
         side = self.dw_conv.weight.shape[-1]
@@ -97,7 +97,7 @@ class RepDepthwiseSeparable(nn.Layer):
             bias = bias + layer.bn.bias - layer.bn._mean * factor
         self.dw_conv.weight.set_value(kernel)
         self.dw_conv.bias.set_value(bias)
-        self.is_repped = True
+        self.reparameterized = True
 
 
 class LCNet(TheseusLayer):
