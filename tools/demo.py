@@ -255,7 +255,7 @@ def show_images(best: str, folder: Path) -> None:
     ]
     networks = {"teacher": "teacher", "baseline": "student", "student": best}
     predictions = {
-        who: Predictor(export(name, folder), batch_size=200, device="cpu").predict(list(truths))
+        who: Predictor(export(name, folder), batch_size=200, device="cpu", threads=1).predict(list(truths))
         for who, name in networks.items()
     }
     for file, row in list(zip(truths, predictions["student"], strict=True))[:5]:
