@@ -1,0 +1,263 @@
+"""Swin Transformer (Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
+arXiv 2103.14030).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from ppcls.arch.backbone.layers import drop_path
+from ppcls.arch.backbone.transformer import MLP, Attention, PatchEmbed, linear, rising, trunc_normal
+from ppcls.arch.network import register_network
+from ppcls.arch.theseus import TheseusLayer
+
+_PATCH = 4
+
+
+class WindowAttention(Attention):
+    """Self attention of the tokens of a window, with a learnt bias for each relative place and head."""
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__(dim, heads)
+        self.relative_position_bias_table = self.create_parameter(
+            [(2 * window - 1) ** 2, heads], default_initializer=trunc_normal()
+        )
+        # Official weights hold the table of indices, too.
+        self.register_buffer("relative_position_index", paddle.to_tensor(relative_places(window)))
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Map windows [N, window ** 2, dim] to the same shape.
+
+        Args:
+            x: the windows, those of one image after each other.
+            bias: [windows of an image, 1, window ** 2, window ** 2], added to the scores; None for 0.
+        """
+        places = F.embedding(self.relative_position_index, self.relative_position_bias_table)
+        places = places.transpose([2, 0, 1]).unsqueeze(0)
+        return super().forward(x, places if bias is None else places + bias)
+
+
+class SwinBlock(nn.Layer):
+    """Attention inside windows, which may be shifted by half a window, and MLP.
+
+    A map that the windows do not fill is padded by zeros below and on the right. Maps of a single window are
+    shifted like the others, which the original implementation does not do, but the reference here does.
+    """
+
+    def __init__(self, dim: int, heads: int, window: int, shifted: bool, drop: float) -> None:
+        super().__init__()
+        self.window, self.shifted = window, shifted
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, heads, window)
+        self.drop_path1 = drop_path(drop)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = MLP(dim, 4 * dim)
+        self.drop_path2 = drop_path(drop)
+
+    def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """Map tokens [N, rows columns, dim] to the same shape."""
+        x = x + self.drop_path1(self._attend(self.norm1(x), rows, columns))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        window, dim = self.window, x.shape[2]
+        height, width = (-(-size // window) * window for size in (rows, columns))
+        x = x.reshape([-1, rows, columns, dim])
+        if (height, width) != (rows, columns):
+            x = F.pad(x, [0, width - columns, 0, height - rows], data_format="NHWC")
+        shift = window // 2 if self.shifted else 0
+        x = rolled(x, shift)
+        x = x.reshape([-1, height // window, window, width // window, window, dim])
+        x = x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, window**2, dim])
+        x = self.attn(x, self._mask(height, width) if shift else None)
+        x = x.reshape([-1, height // window, width // window, window, window, dim])
+        x = x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, height, width, dim])
+        x = rolled(x, -shift)
+        return x[:, :rows, :columns].reshape([-1, rows * columns, dim])
+
+    def _mask(self, height: int, width: int) -> Tensor:
+        """Return -100 for pairs of tokens that are neighbours by the roll alone, 0 for the others."""
+        parts = paddle.to_tensor(regions(height, width, self.window))
+        apart = (parts.unsqueeze(2) != parts.unsqueeze(1)).astype("float32")
+        return (apart * -100.0).unsqueeze(1)
+
+
+class PatchMerging(nn.Layer):
+    """2x2 neighbours as one token of twice the channels."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """Map tokens [N, rows columns, dim] to [N, rows / 2 columns / 2, 2 dim], rounded up."""
+        dim = x.shape[2]
+        x = x.reshape([-1, rows, columns, dim])
+        if rows % 2 or columns % 2:
+            x = F.pad(x, [0, columns % 2, 0, rows % 2], data_format="NHWC")
+        parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        x = paddle.concat(parts, axis=3).reshape([-1, (rows + 1) // 2 * ((columns + 1) // 2), 4 * dim])
+        return self.reduction(self.norm(x))
+
+
+class Stage(nn.Layer):
+    """Blocks, with windows shifted in every other one, and the merging that ends all stages but the last."""
+
+    def __init__(self, dim: int, heads: int, window: int, drops: list[float], merge: bool) -> None:
+        super().__init__()
+        self.blocks = nn.LayerList(
+            [SwinBlock(dim, heads, window, index % 2 == 1, drop) for index, drop in enumerate(drops)]
+        )
+        self.merge = merge
+        if merge:
+            self.downsample = PatchMerging(dim)
+
+    def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """Map tokens [N, rows columns, dim] to those of the next stage."""
+        for block in self.blocks:
+            x = block(x, rows, columns)
+        return self.downsample(x, rows, columns) if self.merge else x
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The shape of a Swin Transformer.
+
+    Attributes:
+        dim: channels of a token in the first stage; they double from stage to stage.
+        depths: blocks of the stages.
+        heads: heads of the stages.
+        window: side of a window in tokens.
+        drop: default of `drop_path_rate`.
+    """
+
+    dim: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    window: int = 7
+    drop: float = 0.2
+
+
+class SwinTransformer(TheseusLayer):
+    """Swin Transformer: ``patch_embed``, ``layers[0]`` ... ``layers[3]``, ``norm``, ``head``.
+
+    The outputs of the stages, ``layers[i]``, are tokens [N, places, channels] after the merging that ends a
+    stage. Images of any size are taken: maps are padded to whole windows.
+
+    Args:
+        spec: the shape of the network.
+        drop_path_rate: probability of dropping the last block's branches for a sample in training; that of
+            the others falls to 0 at the first (default: 0.3 for small, 0.5 for base at 224, else 0.2).
+        class_num: number of classes.
+        input_image_channel: channels of the images.
+    """
+
+    stages_pattern = tuple(f"layers[{stage}]" for stage in range(4))
+
+    def __init__(
+        self,
+        *,
+        spec: Spec,
+        drop_path_rate: float | None = None,
+        class_num: int = 1000,
+        input_image_channel: int = 3,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(input_image_channel, spec.dim, _PATCH, norm=True)
+        drops = rising(spec.drop if drop_path_rate is None else drop_path_rate, sum(spec.depths))
+        self.layers = nn.LayerList()
+        dim = spec.dim
+        for stage, (depth, heads) in enumerate(zip(spec.depths, spec.heads, strict=True)):
+            dim = spec.dim * 2**stage
+            mine, drops = drops[:depth], drops[depth:]
+            self.layers.append(Stage(dim, heads, spec.window, mine, merge=bool(drops)))
+        self.norm = nn.LayerNorm(dim)
+        self.avg_pool = nn.AdaptiveAvgPool1D(1)
+        self.flatten = nn.Flatten()
+        self.head = linear(dim, class_num)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [N, input_image_channel, H, W] to logits [N, class_num].
+
+        Raises:
+            ConfigError: if an image is smaller than a patch.
+        """
+        rows, columns = x.shape[2] // _PATCH, x.shape[3] // _PATCH
+        x = self.patch_embed(x)
+        for layer in self.layers:
+            x = layer(x, rows, columns)
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2
+        return self.head(self.flatten(self.avg_pool(self.norm(x).transpose([0, 2, 1]))))
+
+
+def relative_places(window: int) -> np.ndarray:
+    """Return for each pair of tokens of a window which row of the bias table is theirs.
+
+    Returns:
+        int64 [window ** 2, window ** 2]; the differences of rows and columns count from 0 to 2 (window - 1),
+        that of rows first.
+    """
+    row, column = np.divmod(np.arange(window**2), window)
+    rows, columns = (place[:, None] - place[None] + window - 1 for place in (row, column))
+    return (rows * (2 * window - 1) + columns).astype("int64")
+
+
+def regions(height: int, width: int, window: int) -> np.ndarray:
+    """Return which tokens of each window belong together on a map rolled by half a window.
+
+    Along each axis, the last window holds what was there before and, in its last ``window // 2`` places, what
+    the roll brought from the other end.
+
+    Returns:
+        int64 [windows, window ** 2]: tokens of a window with the same number belong together.
+    """
+    rows, columns = (
+        (np.arange(size) >= size - window // 2).astype("int64").reshape(-1, window)
+        for size in (height, width)
+    )
+    parts = 2 * rows[:, None, :, None] + columns[None, :, None, :]
+    return parts.reshape(-1, window**2)
+
+
+def rolled(x: Tensor, shift: int) -> Tensor:
+    """Return a map [N, H, W, C] that begins at row and column `shift` and goes on at the other end.
+
+    By slices, because `paddle.roll` cannot be exported in the older format.
+    """
+    if not shift:
+        return x
+    x = paddle.concat([x[:, shift:], x[:, :shift]], axis=1)
+    return paddle.concat([x[:, :, shift:], x[:, :, :shift]], axis=2)
+
+
+_TINY = Spec(96, (2, 2, 6, 2), (3, 6, 12, 24))
+_SMALL = Spec(96, (2, 2, 18, 2), (3, 6, 12, 24), drop=0.3)
+_BASE = Spec(128, (2, 2, 18, 2), (4, 8, 16, 32), drop=0.5)
+_BASE_384 = Spec(128, (2, 2, 18, 2), (4, 8, 16, 32), window=12)
+_LARGE = Spec(192, (2, 2, 18, 2), (6, 12, 24, 48))
+_LARGE_384 = Spec(192, (2, 2, 18, 2), (6, 12, 24, 48), window=12)
+
+SwinTransformer_tiny_patch4_window7_224 = register_network(
+    SwinTransformer, "SwinTransformer_tiny_patch4_window7_224", spec=_TINY
+)
+SwinTransformer_small_patch4_window7_224 = register_network(
+    SwinTransformer, "SwinTransformer_small_patch4_window7_224", spec=_SMALL
+)
+SwinTransformer_base_patch4_window7_224 = register_network(
+    SwinTransformer, "SwinTransformer_base_patch4_window7_224", spec=_BASE
+)
+SwinTransformer_base_patch4_window12_384 = register_network(
+    SwinTransformer, "SwinTransformer_base_patch4_window12_384", spec=_BASE_384
+)
+SwinTransformer_large_patch4_window7_224 = register_network(
+    SwinTransformer, "SwinTransformer_large_patch4_window7_224", spec=_LARGE
+)
+SwinTransformer_large_patch4_window12_384 = register_network(
+    SwinTransformer, "SwinTransformer_large_patch4_window12_384", spec=_LARGE_384
+)
