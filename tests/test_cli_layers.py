@@ -8,6 +8,7 @@ import pytest
 
 import ppcls
 from ppcls.cli import main
+from ppcls.engine.export import export_network
 
 
 def run(capsys, *arguments):
@@ -105,6 +106,19 @@ def test_own_input_sizes_chains_and_mutual_learning(recipe, write_recipe, capsys
     assert student.startswith("Student: resnet8, images [3, 32, 32]")
     assert re.search(r"^fc +Linear +\[9\]$", student, re.MULTILINE)
     assert matches.startswith("Teacher and Student, layers of the same shape:")
+
+
+def test_a_teacher_in_a_file_shows_its_outputs(recipe, write_recipe, tmp_path, capsys):
+    export_network(ppcls.create_model("resnet8", class_num=4), tmp_path / "teacher", (3, 32, 32))
+    teacher = {"name": "PaddleInferenceModel", "path": str(tmp_path / "teacher")}
+    code, out, _ = run(capsys, "-c", str(write_recipe(pair(recipe, teacher, {"name": "resnet8"}))))
+    assert code == 0
+    shown, _, matches = out.split("\n\n")
+    head, _, *rows = shown.splitlines()
+    assert head == "Teacher: PaddleInferenceModel (frozen), images [3, 32, 32]"
+    (row,) = rows
+    assert row.split()[1:] == ["output", "[4]"]
+    assert "Student  fc" in matches
 
 
 @pytest.mark.parametrize(

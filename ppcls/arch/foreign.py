@@ -66,6 +66,11 @@ class ForeignModel(nn.Layer):
     def _open(self) -> Runner:
         raise NotImplementedError
 
+    @property
+    def outputs(self) -> list[str]:
+        """Names of all that the file gives, in order."""
+        return list(self._runner.outputs)
+
     def update_res(self, return_patterns: str | Sequence[str]) -> list[str]:
         """Set which outputs of the file a forward returns beside the logits; returns them.
 

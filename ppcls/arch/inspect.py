@@ -11,6 +11,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
+from ppcls.arch.foreign import ForeignModel
 from ppcls.arch.network import build_network
 from ppcls.arch.theseus import TheseusLayer, bracketed, dotted
 from ppcls.errors import ConfigError
@@ -53,21 +54,24 @@ class Inspection:
         name: its registered name.
         image_shape: [C, H, W] of one image.
         layers: all its layers in order of definition.
-        parameters: how many numbers it learns, BatchNorm statistics not counted.
+        parameters: how many numbers it learns, BatchNorm statistics not counted; None if that is not known.
         multiply_adds: multiplications (each with its addition) of one image in convolutions and matrix
             products, attention included. Normalisation, activations, pooling and sums of layers are left
             out, as in most papers' "FLOPs"; `paddle.flops` adds some of them and shows a few percent more.
+            None if they are not known.
     """
 
     name: str
     image_shape: tuple[int, ...]
     layers: tuple[LayerOutput, ...]
-    parameters: int
-    multiply_adds: int
+    parameters: int | None
+    multiply_adds: int | None
 
 
 def inspect_network(node: dict[str, Any], image_shape: Sequence[int], where: str = "Arch") -> Inspection:
     """Build what a node of one network describes, without memory for parameters, and trace it.
+
+    A network that comes as a file (OnnxModel) is run instead; its layers are the outputs that the file has.
 
     Args:
         node: as for `build_network`; weights are not loaded.
@@ -80,6 +84,8 @@ def inspect_network(node: dict[str, Any], image_shape: Sequence[int], where: str
     bare = {key: value for key, value in node.items() if key not in ("pretrained", "use_ssld")}
     with paddle.utils.unique_name.guard(), paddle.LazyGuard():
         network = build_network(bare, where)
+    if isinstance(network, ForeignModel):
+        return _run_file(network, str(node["name"]), image_shape)
     if not isinstance(network, TheseusLayer):
         raise ConfigError(f"{where}: {node['name']} has no layers that could be listed")
     return trace_network(network, image_shape, where)
@@ -109,6 +115,14 @@ def trace_network(network: TheseusLayer, image_shape: Sequence[int], where: str 
         parameters=_parameter_count(network),
         multiply_adds=sum(map(_multiply_adds, ops)) // _BATCH,
     )
+
+
+def _run_file(network: ForeignModel, name: str, image_shape: Sequence[int]) -> Inspection:
+    network.eval()
+    network.update_res(network.outputs)
+    given = network(paddle.zeros([_BATCH, *image_shape]))
+    layers = [LayerOutput(key, "output", _describe(given[key]), 1, None) for key in network.outputs]
+    return Inspection(name, tuple(image_shape), tuple(layers), None, None)
 
 
 class _Recorder:

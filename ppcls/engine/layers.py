@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 import textwrap
@@ -17,6 +18,7 @@ from ppcls.config import single
 from ppcls.config.loading import find_recipe, override, read, resolve
 from ppcls.engine.tables import aligned
 from ppcls.errors import ConfigError
+from ppcls.registry import BACKBONES
 
 # Options that only choose among the layers. They are not followed, so that a recipe in which they are still
 # wrong can be looked at too.
@@ -95,8 +97,8 @@ def _image_networks(
     """Return title, node, frozen and config path of each network that takes images."""
     class_num = arch.get("class_num") or class_num
     if "models" not in arch:
-        own = {"class_num": class_num} if class_num is not None else {}
-        return [(title, {**own, **arch}, frozen, path)]
+        takes = class_num is not None and _has_option(arch.get("name"), "class_num")
+        return [(title, {**({"class_num": class_num} if takes else {}), **arch}, frozen, path)]
     entries = arch["models"]
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path}.models: expected a list of networks, got {entries!r}")
@@ -110,6 +112,14 @@ def _image_networks(
         inside = title if chain else name
         found += _image_networks(node, here, class_num, inside, frozen or bool(flags[index]))
     return found
+
+
+def _has_option(name: Any, option: str) -> bool:
+    return (
+        isinstance(name, str)
+        and name in BACKBONES
+        and option in inspect.signature(BACKBONES[name]).parameters
+    )
 
 
 def render_layers(networks: Sequence[Listed], stages_only: bool = False) -> str:
@@ -127,10 +137,9 @@ def render_layers(networks: Sequence[Listed], stages_only: bool = False) -> str:
 def _one(network: Listed, stages_only: bool) -> str:
     seen = network.seen
     title = f"{network.title}: {seen.name}" if network.title else seen.name
-    head = (
-        f"{title}{' (frozen)' if network.frozen else ''}, images {list(seen.image_shape)}, "
-        f"{seen.parameters / 1e6:.2f} M parameters, {seen.multiply_adds / 1e9:.3f} G multiply-adds"
-    )
+    head = f"{title}{' (frozen)' if network.frozen else ''}, images {list(seen.image_shape)}"
+    if seen.parameters is not None and seen.multiply_adds is not None:
+        head += f", {seen.parameters / 1e6:.2f} M parameters, {seen.multiply_adds / 1e9:.3f} G multiply-adds"
     rows = [
         (layer.descriptor, layer.kind, layer.shape or "-", "" if layer.stage is None else str(layer.stage))
         for layer in _chosen(seen, stages_only)
