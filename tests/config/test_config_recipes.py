@@ -258,7 +258,14 @@ def test_the_written_reference_is_up_to_date() -> None:
     written = HERE.parents[1] / "docs" / "config.md"
     text = docs.render()
     assert written.read_text(encoding="utf-8") == text, "run: python -m ppcls.config.docs > docs/config.md"
-    for key in ("`epochs`", "`use_amp`", "`decay`", "`num_workers`", "`infer_imgs`", "`DataLoader.UnLabelTrain`"):
+    for key in (
+        "`epochs`",
+        "`use_amp`",
+        "`decay`",
+        "`num_workers`",
+        "`infer_imgs`",
+        "`DataLoader.UnLabelTrain`",
+    ):
         assert key in text
 
 
