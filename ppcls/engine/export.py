@@ -20,6 +20,7 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddle.pir_utils import DygraphOldIrGuard
 
+from ppcls.arch import TheseusLayer
 from ppcls.arch.foreign import OnnxModel
 from ppcls.config import plain
 from ppcls.data.postprocess import find_class_names
@@ -184,6 +185,8 @@ def _reparameterized(net: nn.Layer) -> nn.Layer:
     if not any(hasattr(layer, "reparameterize") for layer in net.sublayers(include_self=True)):
         return net
     net = copy.deepcopy(net)
+    if isinstance(net, TheseusLayer):
+        net.update_res([])  # a tapped branch would be missed
     for layer in net.sublayers(include_self=True):
         if hasattr(layer, "reparameterize"):
             layer.reparameterize()

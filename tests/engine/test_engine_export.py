@@ -12,6 +12,7 @@ import pytest
 import yaml
 from paddle import nn
 
+import ppcls
 from ppcls.engine import export
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, DataError, TrainingError
@@ -319,6 +320,21 @@ def test_branches_are_merged_in_the_files_alone(batch: np.ndarray, tmp_path: Pat
     assert list(after) == list(before)
     assert all((after[name] == before[name]).all() for name in before)
     assert (softmax(logits_of(net, batch)) == want).all()
+
+
+def test_repvgg_is_written_without_its_branches(tmp_path: Path) -> None:
+    net = ppcls.create_model("RepVGG_A0", class_num=7, return_patterns=["stage1[1].rbr_identity"])
+    for name, value in net.state_dict().items():  # statistics of which the merged form must take account
+        if name.endswith(("_mean", "_variance")):
+            value.set_value(paddle.rand(value.shape) * 0.5 + 0.75)
+    x = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    want = logits_of(net, x)
+    export_network(net, tmp_path / "out", (3, 32, 32), softmax=False, sample=x)
+    got = Program(tmp_path / "out" / "inference.json")(x)
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
+    inside = net(paddle.to_tensor(x))
+    assert list(inside) == ["logits", "stage1[1].rbr_identity"]
+    assert (inside["logits"].numpy() == want).all()
 
 
 def test_a_folder_that_cannot_be_written(net: Net, tmp_path: Path) -> None:
