@@ -94,13 +94,14 @@ def test_training_reaches_every_parameter(network):
     net = copy.deepcopy(net)
     net.train()
     free = {key: p for key, p in net.named_parameters() if not p.stop_gradient}
-    out = net(images(name, count=4))
-    label = paddle.to_tensor([0, 1, 2, 3])
+    count = 4 if side(name) <= 64 else 2
+    out = net(images(name, count=count))
+    label = paddle.arange(count)
     loss = sum(cross_entropy(y, label) for y in heads(out["logits"]))
     assert np.isfinite(float(loss))
     loss.backward()
     silent = [key for key, p in free.items() if p.grad is None or not p.grad.abs().max() > 0]
-    assert len(silent) <= 0.02 * len(free), silent  # a ReLU may be silent on four images
+    assert len(silent) <= 0.02 * len(free), silent  # a ReLU may be silent on a few images
     assert [key for key in silent if free[key].grad is None] == []
     key, last = list(free.items())[-1]
     before = last.numpy().copy()
