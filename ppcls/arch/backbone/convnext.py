@@ -5,7 +5,7 @@ from __future__ import annotations
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant
 
-from ppcls.arch.backbone.layers import drop_path
+from ppcls.arch.backbone.layers import GELU, drop_path
 from ppcls.arch.backbone.transformer import linear, rising, trunc_normal
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
@@ -37,7 +37,7 @@ class ConvNeXtBlock(nn.Layer):
         self.dwconv = conv(channels, channels, 7, 1, 3, channels)
         self.norm = nn.LayerNorm(channels, epsilon=_EPSILON)
         self.pwconv1 = linear(channels, 4 * channels)
-        self.act = nn.GELU()
+        self.act = GELU()
         self.pwconv2 = linear(4 * channels, channels)
         self.drop_path = drop_path(drop)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import KaimingNormal
 
-from ppcls.arch.backbone.layers import drop_path, make_divisible
+from ppcls.arch.backbone.layers import Sigmoid, drop_path, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer, bracketed
 
@@ -138,7 +138,7 @@ class SqueezeExcitation(nn.Layer):
         self._conv1 = Nested(nn.Conv2D(channels, reduced, 1))
         self._swish = nn.Swish()
         self._conv2 = Nested(nn.Conv2D(reduced, channels, 1))
-        self._sigmoid = nn.Sigmoid()
+        self._sigmoid = Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale [N, channels, H, W] channel by channel."""

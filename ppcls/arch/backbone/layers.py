@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from paddle import ParamAttr, Tensor, nn, stack, stanh
+from paddle import ParamAttr, Tensor, erf, nn, stack, stanh
 from paddle.framework import in_dynamic_or_pir_mode
-from paddle.nn.functional import hardsigmoid, sigmoid
+from paddle.nn.functional import gelu, hardsigmoid, sigmoid
 from paddle.nn.initializer import KaimingNormal
 from paddle.regularizer import L2Decay
 
@@ -172,6 +172,16 @@ class Sigmoid(nn.Layer):
         if in_dynamic_or_pir_mode():
             return sigmoid(x)
         return stanh(x, scale_a=0.5, scale_b=0.5) + 0.5
+
+
+class GELU(nn.Layer):
+    """``x`` times the normal distribution function of `x`, also where `nn.GELU` does not export."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the values in the shape of `x`."""
+        if in_dynamic_or_pir_mode():
+            return gelu(x)
+        return x * (erf(x * 0.5**0.5) + 1.0) * 0.5
 
 
 class Hardsigmoid(nn.Layer):

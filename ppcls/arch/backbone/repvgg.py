@@ -47,8 +47,8 @@ class RepVGGBlock(nn.Layer):
         """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride]."""
         if self.fused:
             return self.nonlinearity(self.rbr_reparam(x))
-        y = self.rbr_dense(x) + self.rbr_1x1(x)
-        return self.nonlinearity(y + self.rbr_identity(x) if self.same else y)
+        kept = self.rbr_identity(x) if self.same else 0.0
+        return self.nonlinearity(self.rbr_dense(x) + self.rbr_1x1(x) + kept)
 
     def fuse(self) -> None:
         """Put one convolution with a bias, ``rbr_reparam``, in place of the branches (section 3.3)."""

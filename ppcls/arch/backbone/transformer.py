@@ -10,7 +10,7 @@ from __future__ import annotations
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, TruncatedNormal
 
-from ppcls.arch.backbone.layers import drop_path
+from ppcls.arch.backbone.layers import GELU, drop_path
 from ppcls.errors import ConfigError
 
 
@@ -100,7 +100,7 @@ class MLP(nn.Layer):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = linear(dim, hidden)
-        self.act = nn.GELU()
+        self.act = GELU()
         self.fc2 = linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
