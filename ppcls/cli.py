@@ -216,16 +216,18 @@ def _layers(args: argparse.Namespace) -> int:
 def _convert_weights(args: argparse.Namespace) -> int:
     from ppcls.arch import create_model
     from ppcls.logger import setup_logging
-    from ppcls.weights import convert, find_file, load_into, read_params, write_params
+    from ppcls.weights import convert, find_file, load_into, read_params, torch_options, write_params
 
     setup_logging()
     target = args.target if args.target.endswith(".pdparams") else f"{args.target}.pdparams"
-    network = create_model(args.arch, class_num=args.class_num)
+    options = torch_options(args.arch)
+    network = create_model(args.arch, class_num=args.class_num, **options)
     source = find_file(args.source, "IN")
     params = convert(read_params(source), network, args.arch, str(source))
     load_into(network, params, str(source), allow_missing_head=False)
     write_params(target, network.state_dict())
-    print(f"{target}: {len(params)} tensors of {args.arch}")
+    needs = "".join(f"; use it with {option}: {value}" for option, value in options.items())
+    print(f"{target}: {len(params)} tensors of {args.arch}{needs}")
     return 0
 
 

@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -122,7 +123,7 @@ def _official(name: str) -> dict[str, str]:
 def render_models(rows: Sequence[Row]) -> str:
     """Return the table of `ppcls models --details`, with sources and what the numbers mean."""
     cells = [(*_cells(row), ", ".join(row.weights) or "-", ", ".join(row.cached) or "-") for row in rows]
-    parts = [aligned((*_HEADER, "weights", "cached"), cells, _NUMBERS), CONVENTION]
+    parts = [aligned((*_HEADER, "weights", "cached"), cells, _NUMBERS), textwrap.fill(CONVENTION, 110)]
     parts += [f"{row.name}: {row.note}" for row in rows if row.note]
     parts += [row.refused for row in rows if row.refused]
     parts += [f"accuracies: {source}" for source in _sources(rows)]
@@ -156,6 +157,7 @@ shows the same at any input size, with what is in the cache; `ppcls layers ResNe
 `return_patterns` can name.
 
 {convention}
+RepVGG and PP-LCNetV2 are counted as they train; exported, their branches are merged and they are smaller.
 
 Accuracies are published ones, top-1 on the 50 000 validation images of ImageNet-1k unless a note says
 otherwise; a network without one has none that we know of. They were not measured with this project.
@@ -165,18 +167,24 @@ otherwise; a network without one has none that we know of. They were not measure
 def document() -> str:
     """Return docs/networks.md: the families, each with its paper and its networks."""
     rows = describe_models(list_models())
-    parts = [_HEAD.format(convention=CONVENTION)]
+    parts = [_HEAD.format(convention=textwrap.fill(CONVENTION, 110))]
     for module, names in families().items():
-        paper = inspect.cleandoc(sys.modules[module].__doc__ or "").split("\n\n")[0]
         own = [row for row in rows if row.name in names]
         parts += [
             f"## {module.rpartition('.')[2]}",
-            paper,
+            _paper(sys.modules[module].__doc__ or ""),
             markdown(_HEADER, [_cells(r) for r in own], _NUMBERS),
         ]
         parts += [f"{note}: {', '.join(names)}." for note, names in _notes(own).items()]
         parts += [f"Accuracies: {'; '.join(sources)}." for sources in [_sources(own)] if sources]
     return re.sub(r"\n{3,}", "\n\n", "\n\n".join(parts)) + "\n"
+
+
+def _paper(docstring: str) -> str:
+    """Return the beginning of a module's docstring up to the paragraph that names the paper."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    naming = [index for index, text in enumerate(paragraphs) if "arXiv" in text]
+    return "\n\n".join(paragraphs[: naming[0] + 1 if naming else 1])
 
 
 def markdown_row(row: Row) -> str:

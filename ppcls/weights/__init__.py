@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppcls.weights.convert import convert
+from ppcls.weights.convert import convert, torch_options
 from ppcls.weights.files import (
     find_file,
     has_torch_layout,
@@ -29,6 +29,7 @@ __all__ = [
     "read_params",
     "read_state",
     "sync_folder",
+    "torch_options",
     "write_atomic",
     "write_params",
     "write_state",

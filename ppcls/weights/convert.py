@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +44,14 @@ class Family:
         networks: pattern for our names of the networks.
         rules: makes the rules from the names in a file.
         identity: pattern for our layers that PyTorch's network has not; they become the identity.
+        options: options with which our network is the same function; it has attributes of these names.
     """
 
     title: str
     networks: str
     rules: Callable[[list[str]], list[Rule]]
     identity: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: str) -> dict[str, np.ndarray]:
@@ -66,10 +68,13 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
         comes as it is.
 
     Raises:
-        WeightsError: if there are no rules for the network, or if a tensor has no place in it or a parameter
-            of it would get none or two.
+        WeightsError: if there are no rules for the network, if it was built with other options than
+            `torch_options`, or if a tensor has no place in it or a parameter of it would get none or two.
     """
     family = _family(name)
+    for option, value in family.options.items():
+        if getattr(net, option) != value:
+            raise WeightsError(f"{where}: PyTorch's network is {name} with the option {option}: {value}")
     given = {key: value for key, value in params.items() if not _LEFT_OUT.fullmatch(key)}
     rules = family.rules(list(given))
     places = {key: _place(key, rules) for key in given}
@@ -107,6 +112,15 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
             ", ".join(layers_made),
         )
     return {**found, **made, **kept}
+
+
+def torch_options(name: str) -> dict[str, Any]:
+    """Return the options with which network `name` is the same function as PyTorch's.
+
+    Raises:
+        WeightsError: if there are no rules for it.
+    """
+    return dict(_family(name).options)
 
 
 def _family(name: str) -> Family:
@@ -386,7 +400,7 @@ _FAMILIES = (
     Family("DenseNet", r"DenseNet\d+", _densenet),
     Family("EfficientNetLite", r"EfficientNetLite\d", _efficientnet_lite),
     Family("ViT and DeiT", r"(ViT|DeiT)_.*", _vit),
-    Family("SwinTransformer", r"SwinTransformer_.*", _swin),
+    Family("SwinTransformer", r"SwinTransformer_.*", _swin, options={"shift_single_window": False}),
     Family("ConvNeXt", r"ConvNeXt_.*", _convnext),
 )
 

@@ -17,7 +17,7 @@ from torch_reference import CLASSES, images, rows, weights_for
 from ppcls import create_model
 from ppcls.cli import main
 from ppcls.errors import WeightsError
-from ppcls.weights import convert, load_into, read_params
+from ppcls.weights import convert, load_into, read_params, torch_options
 
 ROWS = rows()
 
@@ -28,7 +28,7 @@ def row_of(theirs: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['ours']}-{row['theirs'].replace(' ', '-')}")
 def test_logits_are_those_of_pytorch(row: dict[str, Any]) -> None:
-    net = create_model(row["ours"], class_num=CLASSES)
+    net = create_model(row["ours"], class_num=CLASSES, **torch_options(row["ours"]))
     found = convert(weights_for(row["shapes"]), net, row["ours"], "file")
     report = load_into(net, found, "file", allow_missing_head=False)
     assert not report.unexpected
@@ -133,3 +133,10 @@ def test_torch_names_given_as_they_are_are_recognised(mobile: dict[str, np.ndarr
     net = create_model("MobileNetV2", class_num=CLASSES)
     with pytest.raises(WeightsError, match="ppcls convert-weights"):
         load_into(net, mobile, "file")
+
+
+def test_an_option_that_makes_another_function_is_named() -> None:
+    row = row_of("torchvision swin_t")
+    net = create_model(row["ours"], class_num=CLASSES)
+    with pytest.raises(WeightsError, match="with the option shift_single_window: False"):
+        convert(weights_for(row["shapes"]), net, row["ours"], "file")

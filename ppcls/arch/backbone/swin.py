@@ -45,13 +45,14 @@ class WindowAttention(Attention):
 class SwinBlock(nn.Layer):
     """Attention inside windows, which may be shifted by half a window, and MLP.
 
-    A map that the windows do not fill is padded by zeros below and on the right. Maps of a single window are
-    shifted like the others, which the original implementation does not do, but the reference here does.
+    A map that the windows do not fill is padded by zeros below and on the right.
     """
 
-    def __init__(self, dim: int, heads: int, window: int, shifted: bool, drop: float) -> None:
+    def __init__(
+        self, dim: int, heads: int, window: int, shifted: bool, drop: float, shift_single_window: bool
+    ) -> None:
         super().__init__()
-        self.window, self.shifted = window, shifted
+        self.window, self.shifted, self.shift_single_window = window, shifted, shift_single_window
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window)
         self.drop_path1 = drop_path(drop)
@@ -70,13 +71,15 @@ class SwinBlock(nn.Layer):
         x = x.reshape([-1, rows, columns, dim])
         if (height, width) != (rows, columns):
             x = F.pad(x, [0, width - columns, 0, height - rows], data_format="NHWC")
-        shift = window // 2 if self.shifted else 0
+        single = min(rows, columns) <= window and not self.shift_single_window
+        shift = window // 2 if self.shifted and not single else 0
         x = rolled(x, shift)
         x = x.reshape([-1, height // window, window, width // window, window, dim])
-        x = x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, window**2, dim])
+        # Flattened and not reshaped: Paddle Inference's oneDNN passes lose a reshape behind a transpose.
+        x = x.transpose([0, 1, 3, 2, 4, 5]).flatten(0, 2).flatten(1, 2)
         x = self.attn(x, self._mask(height, width) if shift else None)
         x = x.reshape([-1, height // window, width // window, window, window, dim])
-        x = x.transpose([0, 1, 3, 2, 4, 5]).reshape([-1, height, width, dim])
+        x = x.transpose([0, 1, 3, 2, 4, 5]).flatten(3, 4).flatten(1, 2)
         x = rolled(x, -shift)
         return x[:, :rows, :columns].reshape([-1, rows * columns, dim])
 
@@ -109,10 +112,15 @@ class PatchMerging(nn.Layer):
 class Stage(nn.Layer):
     """Blocks, with windows shifted in every other one, and the merging that ends all stages but the last."""
 
-    def __init__(self, dim: int, heads: int, window: int, drops: list[float], merge: bool) -> None:
+    def __init__(
+        self, dim: int, heads: int, window: int, drops: list[float], merge: bool, shift_single_window: bool
+    ) -> None:
         super().__init__()
         self.blocks = nn.LayerList(
-            [SwinBlock(dim, heads, window, index % 2 == 1, drop) for index, drop in enumerate(drops)]
+            [
+                SwinBlock(dim, heads, window, index % 2 == 1, drop, shift_single_window)
+                for index, drop in enumerate(drops)
+            ]
         )
         self.merge = merge
         if merge:
@@ -154,6 +162,8 @@ class SwinTransformer(TheseusLayer):
         spec: the shape of the network.
         drop_path_rate: probability of dropping the last block's branches for a sample in training; that of
             the others falls to 0 at the first (default: 0.3 for small, 0.5 for base at 224, else 0.2).
+        shift_single_window: shift also where a map is one window, as the official weights of Paddle want it.
+            The original implementation and PyTorch's do not, so their weights want False.
         class_num: number of classes.
         input_image_channel: channels of the images.
     """
@@ -165,10 +175,12 @@ class SwinTransformer(TheseusLayer):
         *,
         spec: Spec,
         drop_path_rate: float | None = None,
+        shift_single_window: bool = True,
         class_num: int = 1000,
         input_image_channel: int = 3,
     ) -> None:
         super().__init__()
+        self.shift_single_window = shift_single_window
         self.patch_embed = PatchEmbed(input_image_channel, spec.dim, _PATCH, norm=True)
         drops = rising(spec.drop if drop_path_rate is None else drop_path_rate, sum(spec.depths))
         self.layers = nn.LayerList()
@@ -176,7 +188,7 @@ class SwinTransformer(TheseusLayer):
         for stage, (depth, heads) in enumerate(zip(spec.depths, spec.heads, strict=True)):
             dim = spec.dim * 2**stage
             mine, drops = drops[:depth], drops[depth:]
-            self.layers.append(Stage(dim, heads, spec.window, mine, merge=bool(drops)))
+            self.layers.append(Stage(dim, heads, spec.window, mine, bool(drops), shift_single_window))
         self.norm = nn.LayerNorm(dim)
         self.avg_pool = nn.AdaptiveAvgPool1D(1)
         self.flatten = nn.Flatten()

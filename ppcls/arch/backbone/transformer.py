@@ -91,7 +91,7 @@ class Attention(nn.Layer):
         if bias is not None:
             shape = [-1, bias.shape[0] * self.heads, length, length]
             scores = (scores.reshape(shape) + bias.reshape(shape)).reshape([-1, self.heads, length, length])
-        return self.proj((self.softmax(scores) @ qkv[2]).transpose([0, 2, 1, 3]).reshape([-1, length, dim]))
+        return self.proj((self.softmax(scores) @ qkv[2]).transpose([0, 2, 1, 3]).flatten(2))
 
 
 class MLP(nn.Layer):

@@ -93,8 +93,8 @@ class VisionTransformer(TheseusLayer):
         patch = self.patch_embed.patch
         rows, columns = x.shape[2] // patch, x.shape[3] // patch
         x = self.patch_embed(x)
-        count = x.shape[0]  # outside the comprehension, where an export would take the unknown for -1
-        heads = [token.expand([count, -1, -1]) for token in first]
+        none = paddle.zeros_like(x[:, :1])  # added and not expanded to: an export has no number of images
+        heads = [token + none for token in first]
         x = paddle.concat([*heads, x], axis=1) + self._positions(rows, columns)
         return self.norm(self.blocks(x))
 
