@@ -70,138 +70,137 @@ def _afd() -> dict[str, Any]:
     }
 
 
-def methods() -> dict[str, dict[str, Any]]:
-    """Return for each method its losses, the layers it looks at and what else differs from KD."""
-    peers = {"DistillationGTCELoss": {"weight": 1.0, "model_names": ["Student", "Teacher"]}}
-    last = f"blocks[{T_STAGES[-1]}]", f"blocks[{S_STAGES[-1]}]"
-    adds = _taps("blocks[{}].add", T_STAGES), _taps("blocks[{}].add", S_STAGES)
-    kd4 = _pair("DistillationKLDivLoss", 0.9, temperature=4, key="logits")
-    return {
-        "baseline": {"losses": [CE]},
-        "KD": {
-            "losses": [
-                {"DistillationGTCELoss": {"weight": 0.1, "model_names": ["Student"]}},
-                _pair("DistillationKLDivLoss", 0.9, temperature=4),
-            ]
-        },
-        "SSLD": {"losses": [_pair("DistillationDMLLoss")]},
-        "DML": {"losses": [peers, _pair("DistillationDMLLoss")], "peer": True},
-        "UDML": {
-            "losses": [
-                {"DistillationGTCELoss": {**peers["DistillationGTCELoss"], "key": "logits"}},
-                _pair("DistillationDMLLoss", key="logits"),
-                _pair("DistillationDistanceLoss", key=last[1]),
-            ],
-            "peer": True,
-            "twin": True,
-            "taps": ([last[1]], [last[1]]),
-        },
-        "AFD": {
-            "losses": [
-                {"DistillationGTCELoss": {**CE["DistillationGTCELoss"], "key": "logits"}},
-                kd4,
-                {
-                    "AFDLoss": {
-                        "weight": 200.0,
-                        "model_name_pair": PAIR[0],
-                        "student_keys": ["bilinear_key", "value"],
-                        "teacher_keys": ["query", "value"],
-                    }
-                },
-            ],
-            "arch": _afd(),
-        },
-        "DKD": {
-            "losses": [
-                CE,
-                _pair(
-                    "DistillationDKDLoss",
-                    {"name": "LinearWarmup", "value": 1.0, "epochs": round(EPOCHS * 20 / 240)},
-                    temperature=4,
-                    alpha=1.0,
-                    beta=2.0,
-                ),
-            ]
-        },
-        "DIST": {"losses": [CE, _pair("DistillationDISTLoss", 2.0, tau=4.0)]},
-        "MGD": {
-            "losses": [
-                CE,
-                {
-                    "DistillationPairLoss": {
-                        "weight": 1.0,
-                        "base_loss_name": "MGDLoss",
-                        "model_name_pairs": PAIR,
-                        "s_key": last[1],
-                        "t_key": last[0],
-                        "name": "loss_mgd",
-                        "alpha_mgd": 7e-5 * 64 * 5 * 5,
-                    }
-                },
-            ],
-            "taps": ([last[0]], [last[1]]),
-        },
-        "WSL": {"losses": [CE, _pair("DistillationWSLLoss", 2.25, temperature=4)]},
-        "SKD": {
-            "losses": [_pair("DistillationSKDLoss", temperature=4.0, multiplier=2.0, alpha=0.9)],
-        },
-        "PEFD": {
-            "losses": [
-                CE,
-                {
-                    "DistillationPairLoss": {
-                        "weight": 25.0,
-                        "base_loss_name": "PEFDLoss",
-                        "model_name_pairs": PAIR,
-                        "s_key": "flatten",
-                        "t_key": "flatten",
-                        "name": "loss_pefd",
-                    }
-                },
-            ],
-            "taps": (["flatten"], ["flatten"]),
-        },
-        "RKD": {
-            "losses": [
-                CE,
-                _pair(
-                    "DistillationRKDLoss",
-                    student_keepkeys=["flatten"],
-                    teacher_keepkeys=["flatten"],
-                    distance_weight=25.0,
-                    angle_weight=50.0,
-                ),
-            ],
-            "taps": (["flatten"], ["flatten"]),
-        },
-        "OverHaul": {
-            "losses": [
-                CE,
-                {
-                    "OFDLoss": {
-                        "weight": 1.0,
-                        "model_name_pair": PAIR[0],
-                        "student_keys": adds[1],
-                        "teacher_keys": adds[0],
-                        "teacher_bns": _taps("blocks[{}].conv1.bn", T_STAGES),
-                        "divisor": 1000,
-                    }
-                },
-            ],
-            "taps": adds,
-            "train_mode": True,
-        },
-    }
+PEERS: dict[str, Any] = {"DistillationGTCELoss": {"weight": 1.0, "model_names": ["Student", "Teacher"]}}
+LAST = f"blocks[{T_STAGES[-1]}]", f"blocks[{S_STAGES[-1]}]"
+ADDS = _taps("blocks[{}].add", T_STAGES), _taps("blocks[{}].add", S_STAGES)
+KD4 = _pair("DistillationKLDivLoss", 0.9, temperature=4, key="logits")
+# For each method its losses, the layers it looks at and what else differs from KD.
+METHODS: dict[str, dict[str, Any]] = {
+    "baseline": {"losses": [CE]},
+    "KD": {
+        "losses": [
+            {"DistillationGTCELoss": {"weight": 0.1, "model_names": ["Student"]}},
+            _pair("DistillationKLDivLoss", 0.9, temperature=4),
+        ]
+    },
+    "SSLD": {"losses": [_pair("DistillationDMLLoss")]},
+    "DML": {"losses": [PEERS, _pair("DistillationDMLLoss")], "peer": True},
+    "UDML": {
+        "losses": [
+            {"DistillationGTCELoss": {**PEERS["DistillationGTCELoss"], "key": "logits"}},
+            _pair("DistillationDMLLoss", key="logits"),
+            _pair("DistillationDistanceLoss", key=LAST[1]),
+        ],
+        "peer": True,
+        "twin": True,
+        "taps": ([LAST[1]], [LAST[1]]),
+    },
+    "AFD": {
+        "losses": [
+            {"DistillationGTCELoss": {**CE["DistillationGTCELoss"], "key": "logits"}},
+            KD4,
+            {
+                "AFDLoss": {
+                    "weight": 200.0,
+                    "model_name_pair": PAIR[0],
+                    "student_keys": ["bilinear_key", "value"],
+                    "teacher_keys": ["query", "value"],
+                }
+            },
+        ],
+        "arch": _afd(),
+    },
+    "DKD": {
+        "losses": [
+            CE,
+            _pair(
+                "DistillationDKDLoss",
+                {"name": "LinearWarmup", "value": 1.0, "epochs": round(EPOCHS * 20 / 240)},
+                temperature=4,
+                alpha=1.0,
+                beta=2.0,
+            ),
+        ]
+    },
+    "DIST": {"losses": [CE, _pair("DistillationDISTLoss", 2.0, tau=4.0)]},
+    "MGD": {
+        "losses": [
+            CE,
+            {
+                "DistillationPairLoss": {
+                    "weight": 1.0,
+                    "base_loss_name": "MGDLoss",
+                    "model_name_pairs": PAIR,
+                    "s_key": LAST[1],
+                    "t_key": LAST[0],
+                    "name": "loss_mgd",
+                    "alpha_mgd": 7e-5 * 64 * 5 * 5,
+                }
+            },
+        ],
+        "taps": ([LAST[0]], [LAST[1]]),
+    },
+    "WSL": {"losses": [CE, _pair("DistillationWSLLoss", 2.25, temperature=4)]},
+    "SKD": {
+        "losses": [_pair("DistillationSKDLoss", temperature=4.0, multiplier=2.0, alpha=0.9)],
+    },
+    "PEFD": {
+        "losses": [
+            CE,
+            {
+                "DistillationPairLoss": {
+                    "weight": 25.0,
+                    "base_loss_name": "PEFDLoss",
+                    "model_name_pairs": PAIR,
+                    "s_key": "flatten",
+                    "t_key": "flatten",
+                    "name": "loss_pefd",
+                }
+            },
+        ],
+        "taps": (["flatten"], ["flatten"]),
+    },
+    "RKD": {
+        "losses": [
+            CE,
+            _pair(
+                "DistillationRKDLoss",
+                student_keepkeys=["flatten"],
+                teacher_keepkeys=["flatten"],
+                distance_weight=25.0,
+                angle_weight=50.0,
+            ),
+        ],
+        "taps": (["flatten"], ["flatten"]),
+    },
+    "OverHaul": {
+        "losses": [
+            CE,
+            {
+                "OFDLoss": {
+                    "weight": 1.0,
+                    "model_name_pair": PAIR[0],
+                    "student_keys": ADDS[1],
+                    "teacher_keys": ADDS[0],
+                    "teacher_bns": _taps("blocks[{}].conv1.bn", T_STAGES),
+                    "divisor": 1000,
+                }
+            },
+        ],
+        "taps": ADDS,
+        "train_mode": True,
+    },
+}
 
 
 def recipe(name: str, base: dict[str, Any]) -> dict[str, Any]:
     """Return what the recipe of `name` changes in the KD recipe of the demo, whose networks are kept.
 
     Args:
-        name: a key of :func:`methods`.
+        name: a key of :data:`METHODS`.
         base: the resolved KD recipe.
     """
-    method = methods()[name]
+    method = METHODS[name]
     nodes = {key: dict(node) for entry in base["Arch"]["models"] for key, node in entry.items()}
     teacher, student = nodes["Teacher"], nodes["Student"]
     if method.get("peer"):
@@ -270,8 +269,13 @@ def _train(path: Path, name: str, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def _unpack() -> None:
+    subprocess.run([sys.executable, str(ROOT / "dataset" / "unpack.py")], check=True)
+
+
 def run(names: list[str], seeds: list[int], jobs: int) -> None:
     """Train what is not in the results yet, `jobs` runs at a time."""
+    _unpack()
     todo = [(name, seed) for seed in seeds for name in names if (name, seed) not in _done()]
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -296,6 +300,7 @@ def measure_times(names: list[str], steps: int) -> None:
     from ppcls.engine.train import train_step
     from ppcls.logger import setup_logging
 
+    _unpack()
     setup_logging(quiet=True)
     with tempfile.TemporaryDirectory() as temporary:
         runs: dict[str, Any] = {}
@@ -332,7 +337,7 @@ def measure_times(names: list[str], steps: int) -> None:
 
 
 def table() -> None:
-    """Print the table, write it and its picture beside the results."""
+    """Print the table; write it, its picture and the measured row of every method's page."""
     rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     times = json.loads(TIMES.read_text()) if TIMES.exists() else {}
     top1: dict[str, dict[int, float]] = {}
@@ -340,27 +345,42 @@ def table() -> None:
         top1.setdefault(row["method"], {})[row["seed"]] = row["top1"] * 100
     base = top1["baseline"]
     lines = [
-        "| method | top-1 % (mean ± std) | gain over baseline | runs | ms a step | teacher's share |",
+        "| method | top-1 % (mean ± std) | gain, seed by seed | runs | ms a step | teacher's share |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    summary = {}
-    for name in methods():
-        if name not in top1:
-            continue
-        values = [top1[name][seed] for seed in sorted(top1[name])]
+    values = {name: [top1[name][seed] for seed in sorted(top1[name])] for name in METHODS if name in top1}
+    for name, found in values.items():
         gains = [top1[name][seed] - base[seed] for seed in sorted(top1[name]) if seed in base]
-        summary[name] = (statistics.mean(values), _std(values))
         cost = times.get(name, {})
         share = f"{cost['teacher_ms'] / cost['step_ms']:.0%}" if cost.get("teacher_ms", 0) > 0.05 else "-"
-        gain = "-" if name == "baseline" else f"{statistics.mean(gains):+.2f} ± {_std(gains):.2f}"
+        gain = "-" if name == "baseline" else _spread(gains, "+")
         lines.append(
-            f"| {name} | {summary[name][0]:.2f} ± {summary[name][1]:.2f} | {gain} | {len(values)} | "
-            f"{cost.get('step_ms', '-')} | {share} |"
+            f"| {name} | {_spread(found)} | {gain} | {len(found)} | {cost.get('step_ms', '-')} | {share} |"
         )
+        if name != "baseline":
+            _write_page(name, f"{_spread(values['baseline'])} → {_spread(found)}", len(found))
     text = "\n".join(lines)
     print(text)
     (ROOT / "docs" / "results_methods.md").write_text(_HEADER + text + "\n\n![gains](results_methods.png)\n")
-    _draw(summary)
+    _draw({name: (statistics.mean(found), _std(found)) for name, found in values.items()})
+
+
+def _write_page(name: str, change: str, seeds: int) -> None:
+    """Write the row of the table under "measured" in a method's two pages."""
+    stem = {"OverHaul": "ofd"}.get(name, name.lower())
+    for suffix, heading, setting in (
+        ("", "Measured here", "Fashion-MNIST, 1,000 labels"),
+        ("_zh", "本项目实测", "Fashion-MNIST,1,000 张有标签图像"),
+    ):
+        page = ROOT / "docs" / "methods" / f"{stem}{suffix}.md"
+        lines = page.read_text(encoding="utf-8").split("\n")
+        place = lines.index(f"## {heading}") + 4  # behind a blank line and the table's two lines of heading
+        lines[place] = f"| [{setting}, resnet14 → resnet8](../results_methods.md) | {change} | {seeds} |"
+        page.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _spread(values: list[float], sign: str = "") -> str:
+    return f"{statistics.mean(values):{sign}.2f} ± {_std(values):.2f}"
 
 
 _HEADER = """# Every method on the same real images
@@ -397,7 +417,7 @@ def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["run", "time", "table"])
-    parser.add_argument("--methods", nargs="+", default=list(methods()), choices=list(methods()))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30, help="steps to time")
