@@ -4,15 +4,23 @@ Gradients are averaged after the backward pass in one exchange, instead of wrapp
 ``paddle.DataParallel``: frozen networks and losses with parameters need no special case, a parameter that got
 no gradient anywhere is left alone as in one process (with DataParallel's default, ranks drift apart without a
 word), and accumulation costs no exchange. Every collective is called by all processes at the same step.
+
+A process that finds another one gone does not end at once: the launcher shows the error of the first process
+that ends, and that has to be the one with the cause.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from ppcls.errors import TrainingError
+
+# Seconds in which the launcher, which looks every second, finds the one that failed first and ends the rest.
+GRACE = 10.0
 _counter = itertools.count()
 
 
@@ -45,14 +53,41 @@ def start() -> None:
 
 def wait_for_main() -> None:
     """Wait until rank 0 gets here, however long its work takes: gloo's collectives give up after 30 s."""
+    _meet([0])
+
+
+def wait_for_all() -> None:
+    """Wait until every process gets here, however long that takes."""
+    _meet(range(world_size()))
+
+
+def _meet(ranks: Iterable[int]) -> None:
+    """Wait until the processes `ranks` get here; the store, unlike a collective, knows no time limit."""
     if world_size() == 1:
         return
     from paddle.base.core import create_or_get_global_tcp_store
 
-    store, key = create_or_get_global_tcp_store(), f"ppcls/main/{next(_counter)}"
-    if is_main():
-        store.set(key, "1")
-    store.wait(key)
+    store, place = create_or_get_global_tcp_store(), next(_counter)
+    if rank() in ranks:
+        store.set(f"ppcls/{place}/{rank()}", "1")
+    for other in ranks:
+        _exchange(store.wait, f"ppcls/{place}/{other}")
+
+
+def _exchange(call: Callable[..., Any], *args: Any) -> None:
+    """Call something that needs the other processes.
+
+    Raises:
+        TrainingError: if one of them is gone, after the time the launcher needs to find out which.
+    """
+    try:
+        call(*args)
+    except RuntimeError as error:
+        time.sleep(GRACE)
+        raise TrainingError(
+            f"process {rank()} of {world_size()} lost the connection to another one ({str(error).strip()}). "
+            "Either that one ended, and what it printed says why, or it was 30 s behind: gloo waits no longer"
+        ) from error
 
 
 def gather(value: Any) -> list[Any]:
@@ -62,7 +97,7 @@ def gather(value: Any) -> list[Any]:
     import paddle
 
     found: list[Any] = []
-    paddle.distributed.all_gather_object(found, value)
+    _exchange(paddle.distributed.all_gather_object, found, value)
     return found
 
 
@@ -72,23 +107,28 @@ def copy_from_main(tensors: Iterable[Any]) -> None:
         return
     import paddle
 
+    wait_for_all()  # one process may have downloaded weights
     for tensor in tensors:
-        paddle.distributed.broadcast(tensor, 0)
+        _exchange(paddle.distributed.broadcast, tensor, 0)
 
 
 def gather_rows(tensor: Any) -> Any:
     """Return [N, ...] of all processes as [world * N, ...], for losses that look across the batch.
 
     Gradient flows to this process's rows, times the number of processes: gradients are averaged later, and
-    the loss of the whole batch is meant, not a share of it.
+    the loss of the whole batch is meant, not a share of it. Without gradient, in evaluation, rows stay where
+    they are: processes may have different numbers of batches.
     """
     if world_size() == 1:
         return tensor
     import paddle
 
+    if not paddle.is_grad_enabled():
+        return tensor
+
     parts: list[Any] = []
     fixed = tensor.detach()
-    paddle.distributed.all_gather(parts, fixed)
+    _exchange(paddle.distributed.all_gather, parts, fixed)
     parts[rank()] = fixed + (tensor - fixed) * world_size()  # the value is exactly `tensor`
     return paddle.concat(parts)
 
@@ -120,7 +160,7 @@ def average_gradients(parameters: list[Any], buffers: list[Any], flag: bool) -> 
         for parameter, present in zip(parameters, has, strict=True)
     ]
     flat = paddle.concat([notes, *grads, *(buffer.detach().reshape([-1]) for buffer in buffers)])
-    paddle.distributed.all_reduce(flat)
+    _exchange(paddle.distributed.all_reduce, flat)
     head = flat[: len(notes)].numpy()
     mean = flat[len(notes) :] / world_size()
     parts = paddle.split(mean, [tensor.size for tensor in (*parameters, *buffers)])

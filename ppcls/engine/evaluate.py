@@ -10,7 +10,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls.data import Loader
+from ppcls import distributed
+from ppcls.data import Batch, Loader
 from ppcls.engine.hooks import format_metrics
 from ppcls.engine.meters import Meters
 from ppcls.logger import LOGGER, progress_bar
@@ -38,6 +39,8 @@ def evaluate(
     *,
     epoch: int,
     print_every: int,
+    title: str = "Eval",
+    observe: Callable[[Any, Batch], None] | None = None,
 ) -> dict[str, float]:
     """Average `measures` over all samples of `loader`.
 
@@ -47,12 +50,14 @@ def evaluate(
         measures: losses and metrics, each mapping (outputs, label) to named batch means.
         epoch: shown in log lines; 0 outside training.
         print_every: batches between log lines.
+        title: how log lines begin.
+        observe: sees the outputs of each batch too.
 
     Returns:
         averages by name, in the order of `measures`.
     """
     meters, total = Meters(), len(loader)
-    bar = progress_bar(total, "eval")
+    bar = progress_bar(total, title.lower())
     begin = time.perf_counter()
     with paddle.no_grad():
         for number, batch in enumerate(loader.epoch(0)):
@@ -62,12 +67,15 @@ def evaluate(
             for measure in measures:
                 values.update(measure(outputs, label))
             meters.add(values, len(batch.index))
+            if observe is not None:
+                observe(outputs, batch)
             if number % print_every == 0:
                 meters.flush()
                 cost = time.perf_counter() - begin
                 LOGGER.info(
-                    "[Eval][Epoch %d][Iter: %d/%d]%s, batch_cost: %.5fs, reader_cost: %.5f, "
+                    "[%s][Epoch %d][Iter: %d/%d]%s, batch_cost: %.5fs, reader_cost: %.5f, "
                     "ips: %.5f images/sec",
+                    title,
                     epoch,
                     number,
                     total,
@@ -80,6 +88,7 @@ def evaluate(
             begin = time.perf_counter()
     bar.close()
     meters.flush()
+    distributed.wait_for_all()  # one process may be slower than a collective would wait
     averages = meters.averages(everywhere=True)
-    LOGGER.info("[Eval][Epoch %d][Avg]%s", epoch, format_metrics(averages))
+    LOGGER.info("[%s][Epoch %d][Avg]%s", title, epoch, format_metrics(averages))
     return averages

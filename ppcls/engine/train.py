@@ -88,6 +88,9 @@ class Run:
         buffers: BatchNorm statistics of what trains, which processes keep equal.
         update_freq: batches whose gradients are averaged into one optimizer step.
         plateau_metric: what a schedule that watches evaluations is told.
+        log_every: batches between log lines, set by the hook that prints them; None if nothing is printed.
+        gradient_norm: of the latest step that a line is printed for, on the device.
+        ending: set by a hook after an evaluation: the epoch under way is the last.
         stop_signal: set by a signal handler; `stopping` is what all processes have agreed on.
     """
 
@@ -112,6 +115,9 @@ class Run:
     meters: Meters = field(default_factory=Meters)
     timing: Timing = field(default_factory=Timing)
     learning_rate: float = 0.0
+    log_every: int | None = None
+    gradient_norm: paddle.Tensor | None = None
+    ending: bool = False
     stop_signal: int | None = None
     stopping: bool = False
     _unread: list[tuple[int, float, np.ndarray]] = field(default_factory=list, repr=False)
@@ -120,6 +126,14 @@ class Run:
         """Keep a step's scalars, unread, with what is needed to explain them if they turn out bad."""
         self.meters.add(values, len(batch.index))
         self._unread.append((self.progress.step, self.learning_rate, batch.index))
+
+    def line_due(self, done: int) -> bool:
+        """Tell whether a log line is due for the step that ends with the batch number `done` of the epoch.
+
+        It is when a batch since the last step has an index divisible by `log_every`.
+        """
+        every = self.log_every
+        return every is not None and (done - 1) // every > (done - 1 - self.update_freq) // every
 
     def read(self) -> dict[str, float] | None:
         """Move unread scalars to the host; return those of the latest step, None if there were none.
@@ -150,7 +164,7 @@ def train(run: Run) -> None:
     for hook in run.hooks:
         hook.before_train(run)
     with _signals_wait_for_the_step(run):
-        while run.progress.epoch <= run.epochs:
+        while run.progress.epoch <= run.epochs and not run.ending:
             epoch = run.progress.epoch
             train_epoch(run)
             if run.evaluate is not None and run.evaluation_due(epoch):
@@ -216,6 +230,8 @@ def train_step(run: Run, batch: Batch) -> bool:
     complete = position.batch + 1 == first + group
     if complete:
         run.stopping = average_gradients(run.trained, run.buffers, run.stop_signal is not None)
+        if run.line_due(position.batch + 1):
+            run.gradient_norm = gradient_norm(run.trained, _loss_scale(run.scaler))
         run.scaler.step(run.optimizer)
         run.scaler.update()
         run.optimizer.clear_grad()
@@ -226,6 +242,11 @@ def train_step(run: Run, batch: Batch) -> bool:
     position.batch += 1
     position.step += complete
     return complete
+
+
+def _loss_scale(scaler: paddle.amp.GradScaler) -> float:
+    """Return what losses are multiplied with at the moment, 1 without mixed precision."""
+    return float(np.asarray(scaler.state_dict().get("scale", 1.0)).reshape(-1)[0])
 
 
 def step_seed(seed: int, place: int, stream: int) -> int:
@@ -247,11 +268,16 @@ def _raise_if_stopped(run: Run) -> None:
 
 @contextmanager
 def _signals_wait_for_the_step(run: Run) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM finish the step under way; a second Ctrl-C interrupts at once."""
+    """Let Ctrl-C and SIGTERM finish the step under way; a second Ctrl-C interrupts at once.
+
+    A second SIGTERM does not: Paddle's launcher sends up to three within a second.
+    """
 
     def request(signum: int, frame: FrameType | None) -> None:
         if run.stop_signal is not None:
-            raise KeyboardInterrupt
+            if signum == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         run.stop_signal = signum
         LOGGER.info("%s: finishing the step, then saving", signal.Signals(signum).name)
 

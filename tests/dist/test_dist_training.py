@@ -16,40 +16,71 @@ WORKER = str(Path(__file__).parent / "worker.py")
 pytestmark = pytest.mark.dist
 PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
 CE = {"DistillationGTCELoss": {"model_names": ["Student"]}}
+MGD = {
+    "DistillationPairLoss": {
+        **PAIR, "base_loss_name": "MGDLoss", "s_key": "body", "t_key": "body", "alpha_mgd": 0.5
+    }
+}  # fmt: skip
 LOSSES = {
     "kd": {**CE, "DistillationKLDivLoss": {**PAIR, "temperature": 4.0}},
-    "mgd": {
-        **CE,
-        "DistillationPairLoss": {
-            **PAIR, "base_loss_name": "MGDLoss", "s_key": "body", "t_key": "body", "alpha_mgd": 0.5
-        },  # the mask is drawn alike
-    },
+    "mgd": {**CE, **MGD},  # its mask is drawn alike
+    "mgd_alone": MGD,  # the student's classifier has no gradient in any process
     "dist": {"DistillationDISTLoss": {**PAIR, "gather": True}},
     "rkd": {
         "DistillationRKDLoss": {
             **PAIR, "student_keepkeys": ["body"], "teacher_keepkeys": ["body"], "gather": True
         }
     },
+    "afd": {**CE, "AFDLoss": {"model_name_pair": ["Student", "Teacher"], "weight": 5.0}},
 }  # fmt: skip
+# DIST and RKD look across the batch, which accumulation splits; so does AFD's BatchNorm. MGD draws anew.
+ACCUMULATED = ("plain", "kd")
+# Samples to evaluate with: not divisible by the processes, and fewer than there are.
+SAMPLES = {"kd": 5, "mgd": 1, "dist": 5}
 
 
-def recipes(images, output, batch_size, **settings):
-    """Write recipes that see 16 samples a step as 1 x 8 or 2 x 4; return their paths by name."""
+def networks(name):
+    """Return the teacher and the student for a loss; for AFD each is followed by a transform."""
+    taps = {"return_patterns": ["body"]} if name in ("mgd", "mgd_alone", "rkd", "afd") else {}
+    teacher, student = {"name": "Plain", "width": 7, **taps}, {"name": "Plain", **taps}
+    if name == "afd":
+        teacher = {
+            "name": "AttentionModel",
+            "freeze_params_list": [True, False],
+            "models": [{"T": teacher}, {"TT": {"name": "LinearTransformTeacher", "qk_dim": 8}}],
+        }
+        student = {
+            "name": "AttentionModel",
+            "models": [{"S": student}, {"ST": {"name": "LinearTransformStudent", "qk_dim": 8}}],
+        }
+    return [{"Teacher": teacher}, {"Student": student}]
+
+
+def recipes(images, output, batch_size, names=("plain", *LOSSES), **settings):
+    """Write recipes whose step takes `batch_size` samples a process; return their paths by name."""
     paths = {}
     output.mkdir()
-    for name in ("plain", *LOSSES):
+    for name in names:
         recipe = tiny_recipe(images, output / name)
         recipe["Arch"] = {"name": "Plain", "class_num": 4}
         if name != "plain":
             recipe = distilled(recipe, **LOSSES[name])
-            taps = {"return_patterns": ["body"]} if name in ("mgd", "rkd") else {}
-            recipe["Arch"]["models"] = [
-                {"Teacher": {"name": "Plain", "width": 7, **taps}}, {"Student": {"name": "Plain", **taps}}
-            ]  # fmt: skip
+            recipe["Arch"]["models"] = networks(name)
+            if name == "afd":
+                recipe["Arch"].pop("freeze_params_list")
+                recipe["Loss"]["Train"][0]["DistillationGTCELoss"]["key"] = "logits"
         recipe["Global"] |= {"epochs": 10, "eval_interval": 10, "save_interval": 10, **settings}
         recipe["Optimizer"]["lr"] = {"name": "Cosine", "learning_rate": 0.3}
-        for part in recipe["DataLoader"].values():
-            part["sampler"]["batch_size"] = batch_size
+        recipe["DataLoader"]["Train"]["sampler"]["batch_size"] = batch_size
+        evaluation = recipe["DataLoader"]["Eval"]
+        evaluation["sampler"]["batch_size"] = 2
+        if name in SAMPLES:
+            lines = Path(evaluation["dataset"]["cls_label_path"]).read_text().splitlines()
+            chosen = output / f"{name}.txt"
+            chosen.write_text("\n".join(lines[: SAMPLES[name]]) + "\n")
+            evaluation["dataset"]["cls_label_path"] = str(chosen)
+        if name == "dist":  # processes with different numbers of batches must not wait for each other
+            recipe["Loss"]["Eval"] += [{loss: options} for loss, options in LOSSES[name].items()]
         paths[name] = output / f"{name}.json"
         paths[name].write_text(json.dumps(recipe))
     return paths
@@ -78,20 +109,19 @@ def evaluations(folder, name):
 
 
 def test_two_processes_equal_one(image_folder, tmp_path):
-    one = recipes(image_folder, tmp_path / "one", batch_size=8)
-    two = recipes(image_folder, tmp_path / "two", batch_size=4)
-    accumulated = recipes(image_folder, tmp_path / "accumulated", batch_size=4, update_freq=2)
-    for folder, paths, processes in (("one", one, 1), ("two", two, 2), ("accumulated", accumulated, 1)):
-        # DIST and RKD look across the batch, which accumulation splits
-        chosen = [p for n, p in paths.items() if folder != "accumulated" or n in ("plain", "kd")]
-        done = launch(tmp_path / folder, chosen, processes)
+    """20 steps of 8 samples (then 4): by one process at once or in parts, by two at once or in parts."""
+    one = recipes(image_folder, tmp_path / "one", 8)
+    parts = recipes(image_folder, tmp_path / "parts", 4, ACCUMULATED, update_freq=2)
+    two = recipes(image_folder, tmp_path / "two", 4)
+    two_parts = recipes(image_folder, tmp_path / "two_parts", 2, ACCUMULATED, update_freq=2)
+    for folder, paths, processes in (("one", [one, parts], 1), ("two", [two, two_parts], 2)):
+        done = launch(tmp_path / folder, [p for group in paths for p in group.values()], processes)
         assert done.returncode == 0, done.stdout + done.stderr
     for name in one:
         expected = final(tmp_path / "one", name)
-        start = np.abs(expected["fc.weight" if name == "plain" else "Student.fc.weight"]).max()
-        assert start > 0
-        others = ["two"] + (["accumulated"] if name in ("plain", "kd") else [])
-        for other in others:
+        moved = [key for key, value in expected.items() if np.ptp(value) > 0]
+        assert len(moved) > 4
+        for other in ["two", *(["parts", "two_parts"] if name in ACCUMULATED else [])]:
             found = final(tmp_path / other, name)
             assert found.keys() == expected.keys()
             for key, value in expected.items():
@@ -102,8 +132,11 @@ def test_two_processes_equal_one(image_folder, tmp_path):
                     atol=1e-6 + 1e-4 * np.abs(value).max(),
                     err_msg=f"{other} {name} {key}",
                 )
-        for mine, theirs in zip(
-            evaluations(tmp_path / "one", name), evaluations(tmp_path / "two", name), strict=True
-        ):
-            assert mine["top1"] == pytest.approx(theirs["top1"])
-            assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+            for mine, theirs in zip(
+                evaluations(tmp_path / "one", name), evaluations(tmp_path / other, name), strict=True
+            ):
+                assert mine["top1"] == pytest.approx(theirs["top1"])
+                assert mine["CELoss"] == pytest.approx(theirs["CELoss"], rel=1e-4)
+    # one exchange of gradients for each of the 20 steps, however many parts a step has
+    for path in (two["plain"], two["kd"], two["mgd"], *two_parts.values()):
+        assert json.loads(path.with_suffix(".collectives.json").read_text())["all_reduce"] == 20
