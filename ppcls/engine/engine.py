@@ -14,7 +14,7 @@ from ppcls import distributed
 from ppcls.arch import build_model
 from ppcls.config import plain
 from ppcls.data import build_loader, build_postprocess, build_transforms, list_images, read_image
-from ppcls.distributed import is_main, rank, wait_for_main, world_size
+from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
 from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
 from ppcls.engine.ema import ModelEMA
@@ -22,13 +22,14 @@ from ppcls.engine.evaluate import evaluate, evaluating
 from ppcls.engine.export import ExportReport, export_network
 from ppcls.engine.hooks import EMA, CheckpointHook, EMAHook, Hook, LogHook
 from ppcls.engine.infer import classify
+from ppcls.engine.resume import read_checkpoint, restore
 from ppcls.engine.train import Run, StopRequested, train
 from ppcls.errors import DataError
 from ppcls.logger import LOGGER, ScalarWriter
 from ppcls.loss import build_loss
 from ppcls.metric import build_metric
 from ppcls.optimizer import build_optimizer
-from ppcls.optimizer.state import load_structured_state, structured_state
+from ppcls.optimizer.state import structured_state
 from ppcls.weights import find_file, load_into, read_params
 
 
@@ -70,7 +71,7 @@ class Engine:
         Raises:
             SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
         """
-        resumed = self._read_checkpoint()
+        resumed = read_checkpoint(self.globals["checkpoints"])
         if resumed is not None and resumed.progress.finished:
             LOGGER.info("%s: already finished, nothing to do", self.globals["checkpoints"])
             return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
@@ -217,7 +218,7 @@ class Engine:
         )
         saver = self._checkpoint_hook(run, ema)
         if resumed is not None:
-            self._restore(run, resumed, ema)
+            restore(run, resumed, ema, self.globals["checkpoints"])
         averaging = [] if ema is None else [EMAHook(ema)]
         run.hooks = [*averaging, *self._log_hooks(run.progress), saver]
         build.announce(model, self.config, self.seed)
@@ -305,58 +306,6 @@ class Engine:
         """Return the first metric after the losses; without a metric, the negative loss."""
         accuracies = [value for name, value in metrics.items() if name.startswith("top")]
         return accuracies[0] if accuracies else -metrics["loss"]
-
-    def _read_checkpoint(self) -> Any:
-        """Read ``Global.checkpoints`` if it is set: ``<folder>/<tag>``, with or without a suffix."""
-        asked = self.globals["checkpoints"]
-        if not asked:
-            return None
-        path = Path(asked)
-        if path.suffix in {".pdparams", ".pdopt", ".pdstates"}:
-            path = path.with_suffix("")
-        checkpointer = Checkpointer(path.parent)
-        if is_main() and path.parent.is_dir():
-            checkpointer.recover(path.name)  # by one process; load() finds nothing left to do
-        wait_for_main()
-        return checkpointer.load(path.name)
-
-    def _restore(self, run: Run, resumed: Any, ema: ModelEMA | None) -> None:
-        """Put a run where the checkpoint stood."""
-        where = str(self.globals["checkpoints"])
-        load_into(run.model, resumed.params, where=f"{where}.pdparams", allow_missing_head=False)
-        loss_state = {
-            n[5:]: v for n, v in resumed.optimizer.items() if n.startswith("loss.") and "@" not in n
-        }
-        if loss_state:
-            load_into(run.loss, loss_state, where=f"{where}.pdopt", allow_missing_head=False)
-        slots = {name: value for name, value in resumed.optimizer.items() if "@" in name}
-        layers = {"network": run.model, "loss": run.loss}
-        load_structured_state(run.optimizer, layers, slots, where=f"{where}.pdopt")
-        scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
-        if scaler:
-            run.scaler.load_state_dict(scaler)
-        run.progress = resumed.progress
-        run.schedule.set_state_dict(resumed.progress.schedule)
-        states = resumed.progress.meters
-        if len(states) == world_size():
-            run.meters.restore(states[rank()])
-        elif states:
-            LOGGER.warning(
-                "%s was written by %d processes, this run has %d: it goes on, but not bit by bit",
-                where,
-                len(states),
-                world_size(),
-            )
-        if ema is not None:
-            ema.restore(resumed.ema or resumed.params, f"{where}.pdema")
-        LOGGER.info(
-            "resumed %s: epoch %d of %d, %d batches of it done, step %d",
-            where,
-            run.progress.epoch,
-            run.epochs,
-            run.progress.batch,
-            run.progress.step,
-        )
 
     def _export_sample(self) -> np.ndarray | None:
         """Return up to four real images, as the network takes them, for the check of an export."""
