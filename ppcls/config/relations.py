@@ -17,7 +17,7 @@ from ppcls.config.networks import Network, Networks
 from ppcls.config.nodes import show
 from ppcls.config.report import Report, join
 from ppcls.errors import PpclsError, hint
-from ppcls.registry import LOSSES, METRICS, Registry
+from ppcls.registry import LOSSES, METRICS, SAMPLERS, Registry
 
 # Options that name sub-networks ...
 _SINGLE, _LIST, _PAIR, _PAIRS = "model_key", "model_names", "model_name_pair", "model_name_pairs"
@@ -278,7 +278,11 @@ def _check_data(loaders: Mapping[str, Any], report: Report) -> None:
     sampler = evaluation["sampler"] if evaluation else None
     if isinstance(sampler, dict) and sampler.get("drop_last") is True:
         report.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
-    if isinstance(sampler, dict) and sampler.get("shuffle") is True:
+    name = str(sampler.get("name")) if isinstance(sampler, dict) else ""
+    if name in SAMPLERS and getattr(SAMPLERS[name], "training_only", False):
+        text = f"{name} is for training; evaluation counts every image once, with DistributedBatchSampler"
+        report.error("DataLoader.Eval.sampler", text)
+    elif isinstance(sampler, dict) and sampler.get("shuffle") is True:
         report.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
 
 

@@ -14,7 +14,14 @@ from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.images import ImageError, list_images, read_file
 from ppcls.data.loader import Batch, Loader
 from ppcls.data.postprocess import Topk
-from ppcls.data.sampler import DistributedBatchSampler, Share
+from ppcls.data.sampler import (
+    ClassAwareSampler,
+    DistributedBatchSampler,
+    Draws,
+    EpochSampler,
+    RASampler,
+    Share,
+)
 from ppcls.data.transforms import Compose, build_transforms
 from ppcls.distributed import rank, world_size
 from ppcls.errors import ConfigError, hint
@@ -24,13 +31,18 @@ __all__ = [
     "Batch",
     "Cifar10",
     "Cifar100",
+    "ClassAwareSampler",
     "Compose",
     "Dataset",
     "DistributedBatchSampler",
+    "Draws",
+    "EpochSampler",
     "FolderDataset",
     "ImageError",
     "ImageNetDataset",
     "Loader",
+    "RASampler",
+    "Share",
     "Topk",
     "build_dataset",
     "build_loader",
@@ -75,13 +87,20 @@ def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None
     training = mode != "Eval"
     if sampler.drop_last and not training:
         raise ConfigError(f"{where}.sampler.drop_last: evaluation counts every sample; set it to False")
+    if sampler.training_only and not training:
+        raise ConfigError(
+            f"{where}.sampler: {type(sampler).__name__} is for training; evaluation counts every "
+            "sample once, with DistributedBatchSampler"
+        )
     options = _loader_options(node.get("loader") or {}, f"{where}.loader")
     dataset = build_dataset(node["dataset"], mode, class_num)
     batch_ops = [
         construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}")
         for place, op in enumerate(dataset.batch_transform_ops)
     ]
-    share = Share(len(dataset), seed, rank(), world_size(), training)
+    labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
+    share = Share(len(dataset), seed, rank(), world_size(), training, labels)
+    sampler.check(share)
     return Loader(dataset, sampler, share, num_workers=options.num_workers, batch_ops=batch_ops)
 
 

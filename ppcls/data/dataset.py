@@ -70,7 +70,7 @@ class Dataset(ABC):
         return self.read(index), self.label(index)
 
     def sample(
-        self, index: int, epoch: int, seed: int, out: np.ndarray | None = None
+        self, index: int, epoch: int, seed: int, out: np.ndarray | None = None, repeat: int = 0
     ) -> tuple[np.ndarray, int]:
         """Return a sample as training sees it; a pure function of its arguments.
 
@@ -79,6 +79,7 @@ class Dataset(ABC):
             epoch: number of the epoch; with `seed` it decides the augmentation.
             seed: seed of the run.
             out: an array that may take the image; it does not change the values.
+            repeat: how often the epoch had this sample before; each time is augmented in its own way.
 
         Returns:
             image [C, H, W], float32 (float16 if a transform gives that), and the label.
@@ -88,7 +89,7 @@ class Dataset(ABC):
             DataError: naming the file, for whatever else goes wrong on the way; with the cause.
         """
         with _Naming(self, index):
-            rng = sample_rng(seed, epoch, index)
+            rng = sample_rng(seed, epoch, index, repeat)
             return self.transforms.chw(self.read(index), rng, out), self.label(index)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from ppcls.data.dataset import Dataset
 from ppcls.data.images import ImageError
 from ppcls.data.rng import batch_rng
-from ppcls.data.sampler import Sampler, Share
+from ppcls.data.sampler import Draws, Sampler, Share
 from ppcls.errors import DataError
 from ppcls.logger import LOGGER
 
@@ -50,8 +50,9 @@ class Batch:
 class _Job:
     """One batch in the making. Several threads fill it."""
 
-    def __init__(self, dataset: Dataset, indices: np.ndarray, epoch: int, seed: int) -> None:
-        self.dataset, self.indices, self.epoch, self.seed = dataset, indices, epoch, seed
+    def __init__(self, dataset: Dataset, draws: Draws, epoch: int, seed: int) -> None:
+        self.dataset, self.indices, self.epoch, self.seed = dataset, draws.index, epoch, seed
+        self.repeats, indices = draws.repeat, draws.index
         self.label = np.empty((len(indices), 1), np.int64)
         self.image: np.ndarray | None = None
         self.unreadable: dict[int, ImageError] = {}
@@ -68,7 +69,8 @@ class _Job:
             # Written in place: a fresh array an image costs a tenth of the time, most of it page faults.
             out = None if self.image is None else self.image[place]
             try:
-                image, self.label[place] = self.dataset.sample(index, self.epoch, self.seed, out)
+                repeat = int(self.repeats[place])
+                image, self.label[place] = self.dataset.sample(index, self.epoch, self.seed, out, repeat)
             except ImageError as error:
                 if self.dataset.on_error == "raise":
                     raise
@@ -180,8 +182,8 @@ class Loader:
             for job in jobs:  # the consumer left early, or an error ended the epoch
                 job.cancel()
 
-    def _start(self, indices: np.ndarray, epoch: int) -> _Job:
-        job = _Job(self.dataset, indices, epoch, self.share.seed)
+    def _start(self, draws: Draws, epoch: int) -> _Job:
+        job, indices = _Job(self.dataset, draws, epoch, self.share.seed), draws.index
         if self.num_workers:
             if self._pool is None:
                 # Images are the parallel work here; OpenCV's own threads would only compete for the cores.

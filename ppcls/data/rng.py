@@ -14,15 +14,16 @@ _KINDS = {"sample": 0, "batch": 1, "order": 2}
 _INDEX_BITS, _EPOCH_BITS = 40, 20
 
 
-def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+def sample_rng(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:
     """Return the generator of one sample's augmentation in one epoch.
 
     Args:
         seed: seed of the run.
         epoch: number of the epoch.
         index: place of the sample in its dataset.
+        repeat: how often the sample was drawn before in this epoch.
     """
-    return _generator("sample", seed, epoch, index)
+    return _generator("sample", seed, epoch, index, repeat)
 
 
 def batch_rng(seed: int, epoch: int, number: int) -> np.random.Generator:
@@ -35,8 +36,10 @@ def order_rng(seed: int, epoch: int) -> np.random.Generator:
     return _generator("order", seed, epoch, 0)
 
 
-def _generator(kind: str, seed: int, epoch: int, index: int) -> np.random.Generator:
+def _generator(kind: str, seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:
     if not (0 <= epoch < 1 << _EPOCH_BITS and 0 <= index < 1 << _INDEX_BITS):
         raise ValueError(f"no generator for epoch {epoch}, index {index}")
     what = _KINDS[kind] << (_EPOCH_BITS + _INDEX_BITS) | epoch << _INDEX_BITS | index
-    return np.random.Generator(np.random.Philox(key=(seed % (1 << 64)) << 64 | what))
+    # The counter has 256 bits; no generator gets far enough to reach the highest 64 by counting.
+    philox = np.random.Philox(counter=repeat << 192, key=(seed % (1 << 64)) << 64 | what)
+    return np.random.Generator(philox)

@@ -1,8 +1,14 @@
-"""Which samples make up which batch, in every epoch and process."""
+"""Which samples make up which batch, in every epoch and process.
+
+A sampler says in which order an epoch goes through the samples. That depends on the seed and the epoch alone;
+cutting the order into batches and sharing it among processes is the same for all samplers.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +29,7 @@ class Share:
         world_size: number of processes.
         training: every process needs equally many batches of equal sizes, because they exchange
             gradients. Otherwise every sample belongs to exactly one process.
+        labels: class of each sample, int64, for samplers with `needs_labels`.
     """
 
     length: int
@@ -30,6 +37,24 @@ class Share:
     rank: int = 0
     world_size: int = 1
     training: bool = True
+    labels: np.ndarray | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Samples in the order they are drawn.
+
+    Attributes:
+        index: place of each in the dataset, int64 [N].
+        repeat: how often the epoch drew it before, int64 [N]; tells augmentations of one sample apart.
+    """
+
+    index: np.ndarray
+    repeat: np.ndarray
+
+    def part(self, start: int, stop: int) -> Draws:
+        """Return the draws from `start` to before `stop`."""
+        return Draws(self.index[start:stop], self.repeat[start:stop])
 
 
 class Sampler(Protocol):
@@ -41,33 +66,47 @@ class Sampler(Protocol):
     def count(self, share: Share) -> int:
         """Return the number of batches an epoch."""
 
-    def batches(self, share: Share, epoch: int) -> list[np.ndarray]:
-        """Return the sample indices of each batch, int64."""
+    def batches(self, share: Share, epoch: int) -> list[Draws]:
+        """Return the samples of each batch."""
 
 
-@SAMPLERS.register()
-class DistributedBatchSampler:
-    """Split an epoch over processes and into batches; one process is the plain case.
+class EpochSampler(ABC):
+    """An order of the samples, cut into batches and shared among processes.
 
-    The order of an epoch depends on the seed and the epoch alone. In training, batch k of all W processes
-    together holds the samples k*W*B to (k+1)*W*B of that order, process r the r-th part: W processes with
-    B samples each see what one process with W*B sees. Only if the last, smaller batch cannot be divided by
-    W, the first samples of the order are repeated to fill it up, at most W - 1. In evaluation nothing is
-    repeated: the processes get consecutive parts whose sizes differ by at most one.
+    In training, batch k of all W processes together holds the samples k*W*B to (k+1)*W*B of the order,
+    process r the r-th part: W processes with B samples each see what one process with W*B sees. Only if the
+    last, smaller batch cannot be divided by W, the first samples of the order are repeated to fill it up, at
+    most W - 1. In evaluation nothing is repeated: the processes get consecutive parts whose sizes differ by
+    at most one.
 
     Args:
         batch_size: samples of one process in a batch.
         drop_last: leave out a last batch that is not full (training only).
-        shuffle: a new order in each epoch.
+
+    Attributes:
+        training_only: evaluation would not count every sample once.
+        needs_labels: `order` reads ``share.labels``.
+        repeating: an epoch can have a sample more than once.
 
     Raises:
         ConfigError: for a batch size below 1.
     """
 
-    def __init__(self, batch_size: int, drop_last: bool = False, shuffle: bool = False) -> None:
+    training_only = False
+    needs_labels = False
+    repeating = False
+
+    def __init__(self, batch_size: int, drop_last: bool = False) -> None:
         if batch_size < 1:
-            raise ConfigError(f"DistributedBatchSampler: batch_size must be at least 1, got {batch_size}")
-        self.batch_size, self.drop_last, self.shuffle = batch_size, drop_last, shuffle
+            raise ConfigError(f"{type(self).__name__}: batch_size must be at least 1, got {batch_size}")
+        self.batch_size, self.drop_last = batch_size, drop_last
+
+    @abstractmethod
+    def order(self, share: Share, epoch: int) -> np.ndarray:
+        """Return the samples of an epoch of all processes together, int64 [share.length]."""
+
+    def check(self, share: Share) -> None:  # noqa: B027 - most samplers have nothing to check
+        """Raise ConfigError if the options do not fit the dataset."""
 
     def count(self, share: Share) -> int:
         """Return the number of batches an epoch."""
@@ -77,23 +116,169 @@ class DistributedBatchSampler:
         together = self.batch_size * share.world_size
         return share.length // together if self.drop_last else -(-share.length // together)
 
-    def batches(self, share: Share, epoch: int) -> list[np.ndarray]:
-        """Return the sample indices of each batch of this process, int64."""
+    def batches(self, share: Share, epoch: int) -> list[Draws]:
+        """Return the samples of each batch of this process."""
+        order = self.order(share, epoch)
+        draws = Draws(order, repeats(order) if self.repeating else np.zeros_like(order))
+        if not share.training:
+            ends = np.cumsum([0, *map(len, np.array_split(order, share.world_size))])
+            mine = draws.part(*ends[share.rank : share.rank + 2])
+            starts = range(0, len(mine.index), self.batch_size)
+            return [mine.part(start, start + self.batch_size) for start in starts]
+        together = self.batch_size * share.world_size
+        starts = range(0, self.count(share) * together, together)
+        return [self._part(draws.part(start, start + together), draws, share) for start in starts]
+
+    @staticmethod
+    def _part(batch: Draws, order: Draws, share: Share) -> Draws:
+        fill = np.arange(-len(batch.index) % share.world_size) % len(order.index)
+        parts = (
+            np.concatenate([own, everything[fill]]).reshape(share.world_size, -1)[share.rank]
+            for own, everything in ((batch.index, order.index), (batch.repeat, order.repeat))
+        )
+        return Draws(*parts)
+
+
+def repeats(order: np.ndarray) -> np.ndarray:
+    """Return for each place of `order` how often its value stands before it, int64 [N]."""
+    by_value = np.argsort(order, kind="stable")
+    counts = np.unique(order, return_counts=True)[1]
+    found = np.empty_like(order)
+    found[by_value] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return found
+
+
+@SAMPLERS.register(aliases=("BatchSampler",))
+class DistributedBatchSampler(EpochSampler):
+    """Every sample once an epoch; one process is the plain case. How batches are cut: :class:`EpochSampler`.
+
+    Args:
+        batch_size: samples of one process in a batch.
+        drop_last: leave out a last batch that is not full (training only).
+        shuffle: a new order in each epoch.
+    """
+
+    def __init__(self, batch_size: int, drop_last: bool = False, shuffle: bool = False) -> None:
+        super().__init__(batch_size, drop_last)
+        self.shuffle = shuffle
+
+    def order(self, share: Share, epoch: int) -> np.ndarray:
+        """Return all samples, int64 [share.length]."""
         order = np.arange(share.length)
         if self.shuffle:
             order_rng(share.seed, epoch).shuffle(order)
-        if not share.training:
-            mine = np.array_split(order, share.world_size)[share.rank]
-            return [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)]
-        together = self.batch_size * share.world_size
-        return [
-            self._part(order[start : start + together], order, share)
-            for start in range(0, self.count(share) * together, together)
-        ]
+        return order
 
-    @staticmethod
-    def _part(batch: np.ndarray, order: np.ndarray, share: Share) -> np.ndarray:
-        lacking = -len(batch) % share.world_size
-        if lacking:
-            batch = np.concatenate([batch, order[np.arange(lacking) % len(order)]])
-        return batch.reshape(share.world_size, -1)[share.rank]
+
+@SAMPLERS.register(aliases=("RepeatedAugSampler",))
+class RASampler(EpochSampler):
+    """Repeated augmentation (Hoffer et al., arXiv 1901.09335; as DeiT trains, arXiv 2012.12877).
+
+    An epoch is as long as ever, but goes through a random part of the samples only, ``1 / num_repeats`` of
+    them, and has each `num_repeats` times, one after the other, each time with another augmentation.
+
+    Args:
+        batch_size: samples of one process in a batch.
+        drop_last: leave out a last batch that is not full.
+        shuffle: only true: without shuffling most samples would never be seen.
+        num_repeats: how often a sample comes.
+
+    Raises:
+        ConfigError: for `num_repeats` below 1 or `shuffle` false.
+    """
+
+    training_only = True
+    repeating = True
+
+    def __init__(
+        self, batch_size: int, drop_last: bool = False, shuffle: bool = True, num_repeats: int = 3
+    ) -> None:
+        super().__init__(batch_size, drop_last)
+        if num_repeats < 1:
+            raise ConfigError(f"RASampler.num_repeats: must be at least 1, got {num_repeats}")
+        if not shuffle:
+            raise ConfigError("RASampler.shuffle: must be True, or most samples would never be seen")
+        self.num_repeats = num_repeats
+
+    def order(self, share: Share, epoch: int) -> np.ndarray:
+        """Return each of the first samples of a random order `num_repeats` times, int64 [share.length]."""
+        chosen = order_rng(share.seed, epoch).permutation(share.length)
+        return np.repeat(chosen[: -(-share.length // self.num_repeats)], self.num_repeats)[: share.length]
+
+
+@SAMPLERS.register()
+class ClassAwareSampler(EpochSampler):
+    """Every class equally often, for unbalanced sets (Shen et al., arXiv 1512.05830).
+
+    An epoch is as long as ever. Each class gets its share of it, to the next whole number up or down, and
+    goes through its samples in a random order, again and again if they are few. Repetitions of a sample are
+    augmented differently.
+
+    Args:
+        batch_size: samples of one process in a batch.
+        drop_last: leave out a last batch that is not full.
+        class_weights: one number for each class, from class 0; a class with 2 is drawn twice as often as one
+            with 1, whatever the numbers of their samples. Null is 1 for every class that has samples.
+
+    Raises:
+        ConfigError: for weights below 0 or all 0.
+    """
+
+    training_only = True
+    needs_labels = True
+    repeating = True
+
+    def __init__(
+        self, batch_size: int, drop_last: bool = False, class_weights: list[float] | None = None
+    ) -> None:
+        super().__init__(batch_size, drop_last)
+        if class_weights is not None and (not any(class_weights) or min(class_weights) < 0):
+            raise ConfigError(
+                "ClassAwareSampler.class_weights: expected numbers of at least 0, one of them above 0"
+            )
+        self.class_weights = class_weights
+
+    def check(self, share: Share) -> None:
+        """Raise ConfigError if there are labels without a weight, or weights for classes without samples."""
+        if self.class_weights is None:
+            return
+        there = set(np.unique(_labels(share)).tolist())
+        where, given = "ClassAwareSampler.class_weights", len(self.class_weights)
+        if max(there) >= given:
+            raise ConfigError(f"{where}: {given} numbers, but the dataset has class {max(there)}")
+        empty = [c for c, weight in enumerate(self.class_weights) if weight > 0 and c not in there]
+        if empty:
+            raise ConfigError(f"{where}: class {_listed(empty)} has no samples; its weight must be 0")
+
+    def order(self, share: Share, epoch: int) -> np.ndarray:
+        """Return the samples of an epoch, int64 [share.length]."""
+        rng, labels = order_rng(share.seed, epoch), _labels(share)
+        classes = np.unique(labels)
+        given = self.class_weights
+        weights = np.ones(len(classes)) if given is None else np.asarray(given, np.float64)[classes]
+        classes, weights = classes[weights > 0], weights[weights > 0]
+        # Systematic sampling: equally spaced draws; a class gets those that fall into its interval.
+        ends = np.cumsum(weights) / weights.sum() * share.length
+        drawn = np.ceil(ends - rng.random()).astype(np.int64).clip(max=share.length)
+        drawn[-1] = share.length  # whatever rounding says
+        counts = np.diff(drawn, prepend=0)
+        members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+        order = np.concatenate([_cycle(members[c], n, rng) for c, n in zip(classes, counts, strict=True)])
+        rng.shuffle(order)
+        return order
+
+
+def _labels(share: Share) -> np.ndarray:
+    if share.labels is None:
+        raise ValueError("this sampler needs Share.labels")
+    return share.labels
+
+
+def _cycle(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `count` of the members, each as often as any other but for one, int64."""
+    rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
+    return np.concatenate([members[:0], *rounds])[:count]
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, list(numbers)[:5]))

@@ -81,7 +81,7 @@ UNKNOWN_NAMES: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("set", "Optimizer.lr.name", "Cosin")], "Optimizer.lr.name", "Did you mean: Cosine?"),
     ([("set", "Optimizer.regularizer.name", "L3")], "Optimizer", "L1 or L2"),
     ([("set", f"{TRAIN}.dataset.name", "ImagenetDataset")], f"{TRAIN}.dataset.name", "ImageNetDataset"),
-    ([("set", f"{TRAIN}.sampler.name", "BatchSampler")], f"{TRAIN}.sampler.name", "DistributedBatchSampler"),
+    ([("set", f"{TRAIN}.sampler.name", "BatchSamplers")], f"{TRAIN}.sampler.name", "DistributedBatchSampler"),
     ([("rename", f"{OPS}.2.RandFlipImage", "RandFlip")], f"{OPS}.2", "Did you mean: RandFlipImage"),
     ([("rename", "Infer.transforms.4.ToCHWImage", "ToCHW")], "Infer.transforms.4", "ToCHWImage"),
     ([("set", "Infer.PostProcess.name", "TopK5")], "Infer.PostProcess.name", "Did you mean: Topk?"),
@@ -220,6 +220,11 @@ NOT_FITTING: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ),
     ([("set", f"{TRAIN}.sampler", None)], f"{TRAIN}.sampler", "missing"),
     ([("set", "DataLoader.Eval.sampler.drop_last", True)], "DataLoader.Eval.sampler.drop_last", "False"),
+    (
+        [("set", "DataLoader.Eval.sampler", {"name": "RASampler", "batch_size": 4})],
+        "DataLoader.Eval.sampler",
+        "once",
+    ),
     (
         [("set", "Arch.models.0", {"Student": {"name": "resnet14"}})],
         "Arch.models",
