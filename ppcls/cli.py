@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,10 @@ def build_parser() -> argparse.ArgumentParser:
         if mode == "train":
             command.add_argument(
                 "--nproc", type=int, metavar="N", help="start N processes on this machine (one a GPU)"
+        if mode == "eval":
+            command.add_argument(
+                "--report", metavar="DIR", help="write tables of classes, confusions and mistakes there"
+            )
             )
     command = commands.add_parser("validate", help="check recipes without running them")
     command.add_argument("-c", "--config", required=True, action="append", metavar="FILE", help="repeatable")
@@ -145,7 +150,8 @@ def _run_engine(args: argparse.Namespace) -> int:
     config = load_config(args.config, args.override, mode=args.command)
     from ppcls.engine import Engine
 
-    getattr(Engine(config, args.command), args.command)()
+    options = {"report": args.report} if args.command == "eval" else {}
+    getattr(Engine(config, args.command), args.command)(**options)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import math
@@ -49,8 +50,13 @@ def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> loggi
 
 
 def progress_bar(total: int, title: str) -> tqdm[Any]:
-    """Return a bar over `total` batches; it shows itself only when standard error is a terminal."""
-    return tqdm(total=total, desc=title, leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty())
+    """Return a bar over `total` batches.
+
+    It shows itself only when standard error is a terminal, and only in processes that log to the console.
+    """
+    quiet = not any(isinstance(handler, _ConsoleHandler) for handler in LOGGER.handlers)
+    disable = quiet or not sys.stderr.isatty()
+    return tqdm(total=total, desc=title, leave=False, dynamic_ncols=True, disable=disable)
 
 
 def _plain_number(value: Any) -> Any:
@@ -68,18 +74,37 @@ def _is_kept(line: str, keep: Callable[[dict[str, Any]], bool]) -> bool:
         return False
 
 
+def require_scalar_packages(*, use_visualdl: bool = False, use_tensorboard: bool = False) -> None:
+    """Make sure that the packages asked for are there, before any work is done.
+
+    Raises:
+        ConfigError: naming the extra and the setting.
+    """
+    asked = (
+        (use_visualdl, "visualdl", "VisualDL", "visualdl"),
+        (use_tensorboard, "tensorboardX", "tensorboardX", "tensorboard"),
+    )
+    for wanted, module, title, extra in asked:
+        if wanted and importlib.util.find_spec(module) is None:
+            raise ConfigError(
+                f"Global.use_{extra}: {title} is not installed; pip install 'ppcls[{extra}]', "
+                f"or -o Global.use_{extra}=false"
+            )
+
+
 class ScalarWriter:
-    """Append scalars to ``metrics.jsonl`` and, when asked, to VisualDL.
+    """Append scalars to ``metrics.jsonl`` and, when asked, to VisualDL and TensorBoard.
 
     Args:
-        folder: where ``metrics.jsonl`` and the folder ``vdl`` lie.
+        folder: where ``metrics.jsonl`` and the folders ``vdl`` and ``tensorboard`` lie.
         use_visualdl: also write VisualDL records.
-
+        use_tensorboard: also write TensorBoard events.
+        start: steps that are done already; TensorBoard drops what the interrupted run wrote after them.
         keep: tells which rows of an existing ``metrics.jsonl`` a resumed run keeps; what the interrupted
             run wrote after its last checkpoint is written again.
 
     Raises:
-        ConfigError: if VisualDL is asked for and not installed.
+        ConfigError: if VisualDL or TensorBoard is asked for and not installed.
     """
 
     def __init__(
@@ -87,8 +112,11 @@ class ScalarWriter:
         folder: Path,
         *,
         use_visualdl: bool = False,
+        use_tensorboard: bool = False,
+        start: int = 0,
         keep: Callable[[dict[str, Any]], bool] = lambda row: True,
     ) -> None:
+        require_scalar_packages(use_visualdl=use_visualdl, use_tensorboard=use_tensorboard)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
         if path.exists():
@@ -97,20 +125,21 @@ class ScalarWriter:
         self._file: TextIO = path.open("a", encoding="utf-8")
         self._visualdl: Any = None
         if use_visualdl:
-            try:
-                from visualdl import LogWriter
-            except ImportError as error:
-                raise ConfigError(
-                    "Global.use_visualdl: VisualDL is not installed; pip install 'ppcls[visualdl]', "
-                    "or -o Global.use_visualdl=false"
-                ) from error
+            from visualdl import LogWriter
+
             self._visualdl = LogWriter(logdir=str(folder / "vdl"))
+        self._tensorboard: Any = None
+        if use_tensorboard:
+            from tensorboardX import SummaryWriter
+
+            logdir, purge = str(folder / "tensorboard"), start + 1 if start else None
+            self._tensorboard = SummaryWriter(logdir, purge_step=purge, write_to_disk=True)
 
     def write(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Record `values` of one moment.
 
         Args:
-            kind: ``"train"`` or ``"eval"``.
+            kind: ``"train"``, ``"eval"`` or ``"teacher"``.
             step: optimizer steps done since the start of the run.
             epoch: current epoch, from 1.
             values: scalars by name.
@@ -121,9 +150,15 @@ class ScalarWriter:
         if self._visualdl is not None:
             for name, value in values.items():
                 self._visualdl.add_scalar(tag=f"{kind}_{name}", step=step, value=value)
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
+            self._tensorboard.flush()
 
     def close(self) -> None:
         """Flush and close the files."""
         self._file.close()
         if self._visualdl is not None:
             self._visualdl.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()

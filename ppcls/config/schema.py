@@ -5,11 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# Settings whose feature is still to come: accepted at the value that changes nothing, refused otherwise.
-NOT_YET: dict[str, Any] = {
-    "DataLoader.UnLabelTrain": None,
-}
-
 
 def key(
     default: Any,
@@ -58,7 +53,18 @@ class Global:
     eval_during_train: bool = key(True, "Evaluate while training; needed to find `best_model`.")
     eval_interval: int = key(1, "Epochs between two evaluations.", minimum=1)
     start_eval_epoch: int = key(0, "First epoch that may be evaluated.", minimum=0)
+    check_teacher: bool = key(
+        True,
+        "Before the first step, log the accuracy of frozen networks on `DataLoader.Eval` and warn of one "
+        "that only guesses; costs one pass of each over that set, not repeated on resume.",
+    )
+    eval_agreement: bool = key(
+        True,
+        "In evaluations of a distillation, measure how often student and teacher agree, and their KL; costs "
+        "a pass of each frozen network with the student's classes over `DataLoader.Eval`.",
+    )
     use_visualdl: bool = key(False, "Write scalars for VisualDL (needs the extra `visualdl`).")
+    use_tensorboard: bool = key(False, "Write scalars for TensorBoard (needs the extra `tensorboard`).")
     pretrained_model: str | None = key(
         None, "Weights to start from, or to evaluate, infer with or export; with or without `.pdparams`."
     )
@@ -105,6 +111,14 @@ class EMA:
 
 
 @dataclass
+class EarlyStopping:
+    """End the run when evaluations no longer get better, by the score that chooses `best_model`."""
+
+    patience: int = key(10, "Evaluations in a row without improvement that end the run.", minimum=1)
+    min_delta: float = key(0.0, "By how much the score must pass that of the last improvement.", minimum=0)
+
+
+@dataclass
 class Loss:
     """Losses; each counts with its `weight`, the total is their sum."""
 
@@ -143,7 +157,12 @@ class DataLoader:
 
     Train: DataPart | None = section(DataPart, "Data of training.", optional=True)
     Eval: DataPart | None = section(DataPart, "Data of evaluation.", optional=True)
-    UnLabelTrain: DataPart | None = section(DataPart, "Images without labels.", optional=True)
+    UnLabelTrain: DataPart | None = section(
+        DataPart,
+        "Images without labels, `sampler.batch_size` of them in every batch besides those of `Train`; losses "
+        "that need no labels see them. Labels of its list are not read.",
+        optional=True,
+    )
 
 
 @dataclass
@@ -169,6 +188,9 @@ class Recipe:
     DataLoader: DataLoader = section(DataLoader, "Data.")
     Metric: Metric = section(Metric, "Metrics.")
     Infer: Infer = section(Infer, "Prediction for images.")
+    EarlyStopping: EarlyStopping | None = section(
+        EarlyStopping, "End a run that no longer gets better.", optional=True
+    )
 
 
 # Sections that must be there, by what is about to be done.

@@ -46,11 +46,11 @@ def select_device(name: str) -> str:
         raise ConfigError(f"Global.device: {name!r}: {error}") from None
 
 
-def prepare_folder(folder: Path) -> None:
-    """Create the folder of a run and make sure that it can be written, before any work is done.
+def prepare_folder(folder: Path, where: str = "Global.output_dir") -> None:
+    """Create a folder and make sure that it can be written, before any work is done.
 
     Raises:
-        ConfigError: naming the folder and the reason.
+        ConfigError: naming the setting `where`, the folder and the reason.
     """
     probe = folder / f".write-test-{os.getpid()}"
     try:
@@ -58,7 +58,7 @@ def prepare_folder(folder: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"Global.output_dir: cannot write to {folder}: {error.strerror}") from None
+        raise ConfigError(f"{where}: cannot write to {folder}: {error.strerror}") from None
 
 
 def start_logging(folder: Path | None, log_ranks: list[int]) -> None:

@@ -45,6 +45,9 @@ class Progress:
         best_score: the number evaluations are compared by, larger is better.
         best_epoch: epoch of `best`.
         best_ema_score: like `best_score`, of the averaged weights.
+        judged_epoch: last epoch whose evaluation early stopping has judged.
+        judged_score: score of the last improvement it saw.
+        waited: evaluations since then.
         seed: seed of the run; every random choice derives from it and the position.
         schedule: state of the learning-rate schedule.
         meters: sums and counts behind the averages of the epoch under way, of each process.
@@ -58,6 +61,9 @@ class Progress:
     best_score: float | None = None
     best_epoch: int | None = None
     best_ema_score: float | None = None
+    judged_epoch: int | None = None
+    judged_score: float | None = None
+    waited: int = 0
     seed: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     meters: list[dict[str, list[float]]] = field(default_factory=list)

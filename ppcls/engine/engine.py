@@ -13,7 +13,14 @@ import paddle
 from ppcls import distributed
 from ppcls.arch import build_model
 from ppcls.config import plain
-from ppcls.data import build_loader, build_postprocess, build_transforms, list_images, read_image
+from ppcls.data import (
+    build_loader,
+    build_postprocess,
+    build_train_loader,
+    build_transforms,
+    list_images,
+    read_image,
+)
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
 from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
@@ -22,10 +29,12 @@ from ppcls.engine.evaluate import evaluate, evaluating
 from ppcls.engine.export import ExportReport, export_network
 from ppcls.engine.hooks import EMA, CheckpointHook, EMAHook, Hook, LogHook
 from ppcls.engine.infer import classify
+from ppcls.engine.report import ReportWriter
 from ppcls.engine.resume import read_checkpoint, restore
 from ppcls.engine.train import Run, StopRequested, train
+from ppcls.engine.watch import Agreement, EarlyStopping, TeacherCheck, watched_teachers
 from ppcls.errors import DataError
-from ppcls.logger import LOGGER, ScalarWriter
+from ppcls.logger import LOGGER, ScalarWriter, require_scalar_packages
 from ppcls.loss import build_loss
 from ppcls.metric import build_metric
 from ppcls.optimizer import build_optimizer
@@ -71,6 +80,7 @@ class Engine:
         Raises:
             SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
         """
+        require_scalar_packages(**self._scalar_packages())
         resumed = read_checkpoint(self.globals["checkpoints"])
         if resumed is not None and resumed.progress.finished:
             LOGGER.info("%s: already finished, nothing to do", self.globals["checkpoints"])
@@ -101,14 +111,23 @@ class Engine:
             run.loader.close()
         return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
 
-    def eval(self) -> dict[str, float]:
-        """Evaluate the network to deploy (and others that a metric names); returns averages by name."""
+    def eval(self, report: str | None = None) -> dict[str, float]:
+        """Evaluate the network to deploy (and others that a metric names); returns averages by name.
+
+        Args:
+            report: folder for tables of classes, confusions and mistakes, see `ppcls.engine.report`.
+        """
         build.start_logging(self.folder, self.globals["log_ranks"])
+        writer = None if report is None else ReportWriter(report, self.main, self.config.get("Infer"))
         loader = self._loader("Eval")
         measures, needed = self._evaluation_measures()
         model = self._trained_model(None if self.main is None else {self.main, *needed})
         try:
-            return evaluate(model, loader, measures, epoch=0, print_every=self.globals["print_batch_step"])
+            every = self.globals["print_batch_step"]
+            found = evaluate(model, loader, measures, epoch=0, print_every=every, observe=writer)
+            if writer is not None:
+                writer.write(loader.dataset)
+            return found
         finally:
             loader.close()
 
@@ -194,6 +213,7 @@ class Engine:
         model, optimizer = build.cast_for_amp(model, optimizer, amp)
         if self.globals["to_static"]:
             build.make_static(model)
+        teachers = watched_teachers(model, self.main, self.class_num, shape) if evaluates else []
         trainable = build.trainable_state(model)
         ema = ModelEMA(trainable, self.config["EMA"]["decay"]) if self.config.get("EMA") else None
         run = Run(
@@ -205,7 +225,7 @@ class Engine:
             optimizer=optimizer,
             schedule=schedule,
             loader=loader,
-            evaluate=None if eval_loader is None else self._evaluator(model, eval_loader, ema, amp),
+            evaluate=None if eval_loader is None else self._evaluator(model, eval_loader, ema, amp, teachers),
             evaluation_due=self._evaluation_due,
             scaler=scaler,
             amp=amp,
@@ -220,7 +240,12 @@ class Engine:
         if resumed is not None:
             restore(run, resumed, ema, self.globals["checkpoints"])
         averaging = [] if ema is None else [EMAHook(ema)]
-        run.hooks = [*averaging, *self._log_hooks(run.progress), saver]
+        hooks = self._log_hooks(run.progress)
+        if teachers and self.globals["check_teacher"] and resumed is None:
+            hooks.append(self._teacher_check(teachers, eval_loader, hooks, amp))
+        if self.config.get("EarlyStopping"):
+            hooks.append(EarlyStopping(**self.config["EarlyStopping"], score=self._score))
+        run.hooks = [*averaging, *hooks, saver]
         build.announce(model, self.config, self.seed)
         return run, saver
 
@@ -231,7 +256,8 @@ class Engine:
 
         writer = None
         if is_main():
-            writer = ScalarWriter(self.folder, use_visualdl=self.globals["use_visualdl"], keep=before_start)
+            packages = self._scalar_packages()
+            writer = ScalarWriter(self.folder, **packages, start=start.step, keep=before_start)
         lr = self.config["Optimizer"]["lr"]
         return [
             LogHook(
@@ -241,6 +267,20 @@ class Engine:
                 memory=self.globals["print_mem_info"],
             )
         ]
+
+    def _scalar_packages(self) -> dict[str, bool]:
+        return {name: self.globals[name] for name in ("use_visualdl", "use_tensorboard")}
+
+    def _teacher_check(
+        self, teachers: list[str], loader: Any, hooks: list[Hook], amp: dict[str, Any]
+    ) -> TeacherCheck:
+        writer = next(hook.writer for hook in hooks if isinstance(hook, LogHook))
+        every = self.globals["print_batch_step"]
+        return TeacherCheck(teachers, loader, writer, print_every=every, casting=self._eval_casting(amp))
+
+    def _eval_casting(self, amp: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of ``paddle.amp.auto_cast`` in evaluations."""
+        return amp | {"enable": amp["enable"] and self.config["AMP"]["use_fp16_test"]}
 
     def _checkpoint_hook(self, run: Run, ema: ModelEMA | None) -> CheckpointHook:
         layers = {"network": run.model, "loss": run.loss}
@@ -263,11 +303,14 @@ class Engine:
             ema=ema,
         )
 
-    def _evaluator(self, model: Any, loader: Any, ema: ModelEMA | None, amp: dict[str, Any]) -> Any:
+    def _evaluator(
+        self, model: Any, loader: Any, ema: ModelEMA | None, amp: dict[str, Any], teachers: list[str]
+    ) -> Any:
         """Return a function of the epoch that evaluates `model` and its averaged weights as of then."""
         measures, needed = self._evaluation_measures()
-
-        casting = amp | {"enable": amp["enable"] and self.config["AMP"]["use_fp16_test"]}
+        if teachers and self.main is not None and self.globals["eval_agreement"]:
+            measures, needed = [*measures, Agreement(self.main, teachers)], {*needed, self.main, *teachers}
+        casting = self._eval_casting(amp)
 
         def some_networks(image: paddle.Tensor) -> dict[str, Any]:
             return {name: model.network(name)(image) for name in needed}

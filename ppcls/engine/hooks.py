@@ -30,8 +30,17 @@ def _memory_used() -> str:
     return f", max_mem_reserved: {reserved:.0f} MB, max_mem_allocated: {allocated:.0f} MB"
 
 
+def split_averages(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the metrics of the weights, and those of averaged weights under the same names."""
+    own = {name: value for name, value in metrics.items() if not name.endswith(EMA)}
+    averaged = {name[: -len(EMA)]: value for name, value in metrics.items() if name.endswith(EMA)}
+    return own, averaged
+
+
 class LogHook(Hook):
     """Print a line every `every` batches and at the end of every epoch, in PaddleClas's format.
+
+    What PaddleClas does not print, the norm of the gradients, stands at the end of the line.
 
     Args:
         every: ``Global.print_batch_step``.
@@ -47,13 +56,17 @@ class LogHook(Hook):
         self.memory = memory and paddle.device.get_device().startswith("gpu")
         self._bar: Any = None
 
+    def before_train(self, run: Run) -> None:
+        """Ask for what is computed only where it is printed."""
+        run.log_every = self.every
+
     def after_step(self, run: Run, batch: Batch) -> None:
-        """Advance the bar; print when a batch since the last step has an index divisible by `every`."""
-        total, before = len(run.loader), run.progress.batch - run.update_freq
+        """Advance the bar; print when a line is due."""
+        total = len(run.loader)
         if self._bar is None:
             self._bar = progress_bar(total, f"epoch {run.progress.epoch}/{run.epochs}")
         self._bar.update(run.progress.batch - self._bar.n)
-        if (run.progress.batch - 1) // self.every > (before - 1) // self.every:
+        if run.line_due(run.progress.batch):
             self._print(run, batch)
         if run.progress.batch == total:
             self._bar.close()
@@ -67,10 +80,11 @@ class LogHook(Hook):
         run.timing.summarize()
         averages, rate = run.meters.averages(everywhere=True), run.learning_rate
         cost = run.timing.batch_cost
+        norm = None if run.gradient_norm is None else float(run.gradient_norm)
         left = (run.epochs - run.progress.epoch + 1) * len(run.loader) - run.progress.batch
         LOGGER.info(
             "[Train][Epoch %d/%d][Iter: %d/%d]lr(%s): %.8f, %s, batch_cost: %.5fs, reader_cost: %.5f, "
-            "ips: %.5f samples/s, eta: %s%s",
+            "ips: %.5f samples/s, eta: %s%s%s",
             run.progress.epoch,
             run.epochs,
             run.progress.batch - 1,
@@ -83,9 +97,12 @@ class LogHook(Hook):
             len(batch.index) / max(cost, 1e-12),
             datetime.timedelta(seconds=int(left * cost)),
             _memory_used() if self.memory else "",
+            "" if norm is None else f", grad_norm: {norm:.5f}",
         )
         if self.writer:
             extra = {"lr": rate, "batch_cost": cost, "reader_cost": run.timing.reader_cost}
+            if norm is not None:
+                extra["grad_norm"] = norm
             self.writer.write("train", run.progress.step, run.progress.epoch, averages | extra)
 
     def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
@@ -175,8 +192,8 @@ class CheckpointHook(Hook):
     def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
         """Keep the best network under ``best_model``, the best averaged one under ``best_model_ema``."""
         progress, epoch = run.progress, run.progress.epoch
-        averaged = {name[: -len(EMA)]: value for name, value in metrics.items() if name.endswith(EMA)}
-        score = self.score({name: value for name, value in metrics.items() if not name.endswith(EMA)})
+        own, averaged = split_averages(metrics)
+        score = self.score(own)
         if self.ema is not None:
             ema_score = self.score(averaged)
             if progress.best_ema_score is None or ema_score > progress.best_ema_score:
@@ -208,7 +225,7 @@ class CheckpointHook(Hook):
 
     def after_epoch(self, run: Run, epoch: int) -> None:
         """Save ``latest``, and ``epoch_N`` every `save_interval` epochs."""
-        run.progress.finished = epoch == run.epochs
+        run.progress.finished = run.ending or epoch == run.epochs
         self.save(run, "latest")
         if epoch % self.save_interval == 0:
             self.save(run, f"epoch_{epoch}")

@@ -25,10 +25,12 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls.data import Batch, Loader
+from ppcls.data import Batch, JoinedLoader, Loader
 from ppcls.distributed import average_gradients, rank, world_size
 from ppcls.engine.checkpoint import Progress
+from ppcls.engine.gradients import gradient_norm
 from ppcls.engine.meters import Meters
+from ppcls.engine.rows import rows_of
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER
 
@@ -101,7 +103,7 @@ class Run:
     metric: Callable[[Any, paddle.Tensor], dict[str, paddle.Tensor]]
     optimizer: paddle.optimizer.Optimizer
     schedule: Any
-    loader: Loader
+    loader: Loader | JoinedLoader
     evaluate: Callable[[int], dict[str, float]] | None
     evaluation_due: Callable[[int], bool]
     scaler: paddle.amp.GradScaler
@@ -122,9 +124,13 @@ class Run:
     stopping: bool = False
     _unread: list[tuple[int, float, np.ndarray]] = field(default_factory=list, repr=False)
 
-    def record(self, batch: Batch, values: Mapping[str, paddle.Tensor]) -> None:
+    def record(
+        self, batch: Batch, metrics: Mapping[str, paddle.Tensor], losses: Mapping[str, paddle.Tensor]
+    ) -> None:
         """Keep a step's scalars, unread, with what is needed to explain them if they turn out bad."""
-        self.meters.add(values, len(batch.index))
+        # Losses count every image, accuracies those that have labels.
+        labelled = dict.fromkeys(metrics, len(batch.label))
+        self.meters.add({**metrics, **losses}, len(batch.index), labelled)
         self._unread.append((self.progress.step, self.learning_rate, batch.index))
 
     def line_due(self, done: int) -> bool:
@@ -149,7 +155,7 @@ class Run:
         return rows[-1] if rows else None
 
     def _not_finite(self, row: Mapping[str, float], step: int, rate: float, index: np.ndarray) -> str:
-        names = [str(self.loader.dataset.path(int(i))) for i in index]
+        names = [self.loader.path(int(i)) for i in index]
         shown = "\n  ".join(names[:64]) + (f"\n  and {len(names) - 64} more" if len(names) > 64 else "")
         values = ", ".join(f"{name}: {value}" for name, value in row.items())
         return (
@@ -223,7 +229,8 @@ def train_step(run: Run, batch: Batch) -> bool:
     with paddle.amp.auto_cast(**run.amp):
         outputs = run.model(image)
     paddle.seed(step_seed(position.seed, place, stream=0))
-    parts = run.loss(outputs, label)
+    known = outputs if batch.labelled is None else rows_of(outputs, paddle.to_tensor(batch.labelled))
+    parts = run.loss(outputs, label, known)
     first = position.batch - position.batch % run.update_freq
     group = min(run.update_freq, len(run.loader) - first)  # the last group of an epoch may be smaller
     run.scaler.scale(parts["loss"] if group == 1 else parts["loss"] / group).backward()
@@ -238,7 +245,7 @@ def train_step(run: Run, batch: Batch) -> bool:
         if not run.schedule.by_epoch:
             run.schedule.step()
     with paddle.no_grad():
-        run.record(batch, {**run.metric(outputs, label), **parts})
+        run.record(batch, run.metric(known, label), parts)
     position.batch += 1
     position.step += complete
     return complete

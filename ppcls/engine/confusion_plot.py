@@ -1,0 +1,185 @@
+"""A picture of a confusion matrix that can be read with ten classes and with a thousand."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import ConfigError
+from ppcls.logger import LOGGER
+
+_DPI = 100
+_NAMED = 200  # with more classes, names would be smaller than letters can be
+_COUNTED = 20  # with more classes, numbers do not fit into cells
+_LONGEST = 24  # letters of a name
+
+
+def require_matplotlib(where: str) -> None:
+    """Make sure that matplotlib is there, before any work is done.
+
+    Raises:
+        ConfigError: naming the extra.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"{where}: matplotlib is not installed; pip install 'ppcls[report]'") from error
+
+
+def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
+    """Return a PNG of the shares of each true class (rows) that got each class (columns).
+
+    Up to 200 classes are named beside the rows, up to 20 have their counts in the cells, more have their
+    numbers along the axes. A name with letters that no installed font has is replaced by the number.
+
+    Args:
+        matrix: images, int [C, C]; rows are true classes.
+        names: of the classes.
+    """
+    from matplotlib import colors, rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    classes = len(matrix)
+    cell = _cell_pixels(classes)
+    texts, family = _labels(names) if classes <= _NAMED else ([], None)
+    letter = min(13.0, 0.8 * cell)  # height in pixels
+    widest = max((_width(text) for text in texts), default=0)
+    side, margin = classes * cell, max(70.0, 24 + 0.62 * letter * widest)
+    if classes > _NAMED:
+        margin = 130.0
+    width, height = side + margin + (130 if classes <= _NAMED else 180), side + margin + 60
+    stream = io.BytesIO()
+    with rc_context({"font.size": 10 * max(1.0, side / 1000)}):
+        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
+        FigureCanvasAgg(figure)
+        # Cells are whole pixels, so that every one of a thousand is as wide as the next.
+        axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
+        shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        norm = colors.PowerNorm(0.4, 0, 1)  # a share of 1 % can be seen
+        some = np.ma.masked_equal(shares, 0)  # nothing stays white
+        image = axes.imshow(some, cmap="YlGnBu", norm=norm, interpolation="nearest", aspect="auto")
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        total = int(matrix.sum())
+        axes.set_title(f"{total} images, top-1 {np.trace(matrix) / max(total, 1):.4f}", pad=10)
+        if texts:
+            _name(axes, texts, family, letter)
+        if classes <= _COUNTED:
+            _count(axes, matrix, shares)
+        if classes > _NAMED:
+            _enlarge(axes, shares, norm)
+        bar = figure.add_axes(((margin + side + 20) / width, margin / height, 16 / width, side / height))
+        figure.colorbar(image, cax=bar, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], format="%g")
+        bar.set_ylabel("share of the images of the true class")
+        figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def _cell_pixels(classes: int) -> int:
+    """Return the side of a cell in pixels."""
+    if classes <= _COUNTED:
+        return max(40, 560 // classes)
+    if classes <= _NAMED:
+        return max(12, 1300 // classes)
+    return max(1, 2000 // classes)
+
+
+def _name(axes: Any, texts: Sequence[str], family: str | None, letter: float) -> None:
+    """Put names along both axes; they are text, not formulas, whatever signs are in them."""
+    places = range(len(texts))
+    options: dict[str, Any] = {"fontsize": letter * 72 / _DPI, "parse_math": False}
+    if family is not None:
+        options["family"] = family
+    axes.set_xticks(places, texts, rotation=90, **options)
+    axes.set_yticks(places, texts, **options)
+    axes.tick_params(length=2)
+
+
+def _count(axes: Any, matrix: np.ndarray, shares: np.ndarray) -> None:
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        color = "white" if shares[row, column] > 0.25 else "black"
+        text = f"{matrix[row, column]}"
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+
+
+def _enlarge(axes: Any, shares: np.ndarray, norm: Any) -> None:
+    """Draw what is mistaken larger than its cell of a pixel or two, the frequent on top and larger still."""
+    rows, columns = np.nonzero(shares)
+    wrong = rows != columns
+    rows, columns = rows[wrong], columns[wrong]
+    values = shares[rows, columns]
+    order = np.argsort(values, kind="stable")
+    sides = (3 + 12 * values[order]) * 72 / _DPI
+    axes.scatter(
+        columns[order], rows[order], s=sides**2, c=values[order], cmap="YlGnBu", norm=norm, marker="s", lw=0
+    )
+
+
+def _labels(names: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return what to write for each class, and the font family for it (None: matplotlib's own)."""
+    short = [_shorten(name) for name in names]
+    needed = {ord(sign) for name in short for sign in name if not sign.isspace()}
+    family, covered = _best_font(needed)
+    texts, replaced = [], []
+    for number, name in enumerate(short):
+        shown = covered.issuperset(ord(sign) for sign in name if not sign.isspace())
+        texts.append(name if shown and name else str(number))
+        if not shown:
+            replaced.append(names[number])
+    if replaced:
+        LOGGER.warning(
+            "no installed font has the letters of %d class names (such as %s): the picture shows their "
+            "numbers; a font such as Noto Sans CJK mends it",
+            len(replaced),
+            replaced[0],
+        )
+    return texts, family
+
+
+def _shorten(name: str) -> str:
+    """Return a name on one line, cut at `_LONGEST` letters."""
+    line = " ".join(name.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1].rstrip(" ,") + "…"
+
+
+def _width(text: str) -> float:
+    """Return the width of a text in letters; Chinese ones are as wide as one and a half."""
+    return sum(1.6 if unicodedata.east_asian_width(sign) in "WF" else 1.0 for sign in text)
+
+
+def _best_font(needed: set[int]) -> tuple[str | None, set[int]]:
+    """Return the family that has most of the letters `needed`, and which; the default one if it has all."""
+    from matplotlib import font_manager
+
+    own = str(font_manager.findfont("DejaVu Sans"))
+    best: tuple[str | None, set[int]] = (None, needed & _signs(own))
+    seen = {own}
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+        if len(best[1]) == len(needed):
+            break
+        if entry.name.startswith("Last Resort"):  # comes with matplotlib: boxes for all there is
+            continue
+        file = str(entry.fname)
+        if file in seen or entry.style != "normal" or str(entry.weight) not in ("400", "normal"):
+            continue
+        seen.add(file)
+        found = needed & _signs(file)
+        if len(found) > len(best[1]):
+            best = (entry.name, found)
+    return best
+
+
+def _signs(file: str) -> set[int]:
+    """Return the characters that a font file has; none if it cannot be drawn with."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        font = FT2Font(file)
+    except (OSError, RuntimeError):  # a font of pictures (emoji), or a damaged file
+        return set()
+    return set(font.get_charmap()) if font.scalable else set()

@@ -1,0 +1,310 @@
+"""What an evaluation found, class by class and image by image: `ppcls eval --report DIR`.
+
+    per_class.csv         precision, recall, F1 and support of each class
+    averages.csv          the same averaged over classes, and the accuracy
+    confusion_matrix.csv  images by true class (rows) and predicted class (columns)
+    confusion_matrix.png  the same to look at
+    confused_pairs.csv    which class is taken for which, most frequent first
+    misclassified.csv     the images behind it, those first that the network is surest of
+
+With ``tp`` the images of a class that are predicted as it: precision = tp / predicted as it, recall =
+tp / images of it, F1 = 2 tp / (predicted + images). What would be 0 / 0 is left empty, but a class that has
+images and is never predicted has precision 0. Macro averages are over the classes that have images, weighted
+ones weigh these by their images.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from paddle.nn import functional as F
+
+from ppcls.data import Batch, Dataset, build_postprocess
+from ppcls.distributed import gather, is_main, wait_for_main
+from ppcls.engine.build import prepare_folder
+from ppcls.engine.confusion_plot import draw_confusion, require_matplotlib
+from ppcls.errors import DataError
+from ppcls.logger import LOGGER
+from ppcls.weights import write_atomic
+
+# A matrix of more classes takes gigabytes and cannot be read; confused_pairs.csv holds the same.
+MATRIX_CLASSES = 4096
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The answers to each image of a dataset, once each, in order of the dataset.
+
+    Attributes:
+        index: places in the dataset, int64 [N].
+        label: true classes, int64 [N].
+        predicted: classes with the highest probability, int64 [N].
+        score: probabilities of `predicted`, float32 [N].
+        label_score: probabilities of `label`, float32 [N].
+        classes: number of classes.
+    """
+
+    index: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    score: np.ndarray
+    label_score: np.ndarray
+    classes: int
+
+
+class ReportWriter:
+    """Keeps what a network answers while it is evaluated, and writes the report; `observe` of an evaluation.
+
+    Args:
+        folder: ``--report``; is created.
+        network: the sub-network to watch; None if the model is one network.
+        infer: the section ``Infer``, whose PostProcess may name the classes.
+
+    Raises:
+        ConfigError: if the folder cannot be written or matplotlib is missing.
+        DataError: if the file of class names is missing or broken.
+    """
+
+    def __init__(self, folder: str, network: str | None, infer: Mapping[str, Any] | None) -> None:
+        require_matplotlib("--report")
+        self.folder, self.network = Path(folder), network
+        if is_main():
+            prepare_folder(self.folder, "--report")
+        node = (infer or {}).get("PostProcess")
+        self._names: dict[int, str] = (
+            dict(getattr(build_postprocess(node), "names", None) or {}) if node else {}
+        )
+        self._rows: list[tuple[np.ndarray, ...]] = []
+        self._classes = 0
+
+    def __call__(self, outputs: Any, batch: Batch) -> None:
+        """Take in a batch."""
+        own = outputs if self.network is None else outputs[self.network]
+        logits = own["logits"] if isinstance(own, Mapping) else own
+        probabilities = F.softmax(logits.astype("float32"), axis=-1).numpy()
+        label, rows = batch.label.reshape(-1), np.arange(len(batch.index))
+        predicted = probabilities.argmax(-1)
+        self._classes = probabilities.shape[-1]
+        self._rows.append(
+            (batch.index, label, predicted, probabilities[rows, predicted], probabilities[rows, label])
+        )
+
+    def write(self, dataset: Dataset) -> None:
+        """Gather what the processes saw and let the first write it; all of them have to call this."""
+        found = self.gathered()
+        if is_main():
+            write_report(self.folder, found, dataset, self._class_names(dataset, found.classes))
+        wait_for_main()
+
+    def _class_names(self, dataset: Dataset, classes: int) -> dict[int, str]:
+        """Return the names of the file for inference, else those of the dataset, if there are any."""
+        if self._names and max(self._names) >= classes:
+            LOGGER.warning(
+                "Infer.PostProcess.class_id_map_file names a class %d, but the network has %d classes; the "
+                "report goes without these names",
+                max(self._names),
+                classes,
+            )
+        elif self._names:
+            return self._names
+        return dict(enumerate(getattr(dataset, "class_names", ())))
+
+    def gathered(self) -> Predictions:
+        """Return the answers of all processes; all of them have to ask.
+
+        Raises:
+            DataError: if an image was counted twice.
+        """
+        mine = [np.concatenate(column) for column in zip(*self._rows, strict=True)]
+        shares = [share for share in gather((mine, self._classes)) if share[0]]
+        index, label, predicted, score, label_score = (
+            np.concatenate(column) for column in zip(*(columns for columns, _ in shares), strict=True)
+        )
+        order = np.argsort(index, kind="stable")
+        if (np.diff(index[order]) == 0).any():
+            raise DataError("an image was evaluated twice; evaluation takes a sampler that repeats nothing")
+        return Predictions(
+            index[order],
+            label[order],
+            predicted[order],
+            score[order],
+            label_score[order],
+            max(classes for _, classes in shares),
+        )
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Arrays [C], one entry a class; NaN where a value would be 0 / 0 (see the module)."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+    predicted: np.ndarray
+
+    def averages(self) -> dict[str, dict[str, float]]:
+        """Return precision, recall and f1 for ``macro`` and ``weighted``."""
+        there = self.support > 0
+        weights = {"macro": there / there.sum(), "weighted": self.support / self.support.sum()}
+        values = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        return {
+            kind: {name: float((column[there] * weight[there]).sum()) for name, column in values.items()}
+            for kind, weight in weights.items()
+        }
+
+
+def class_scores(label: np.ndarray, predicted: np.ndarray, classes: int) -> ClassScores:
+    """Return precision, recall and F1 of each class.
+
+    Args:
+        label: true classes, int [N], N > 0.
+        predicted: predicted classes, int [N].
+        classes: C, above every class.
+    """
+    support, guesses = (np.bincount(values, minlength=classes) for values in (label, predicted))
+    hits = np.bincount(label[label == predicted], minlength=classes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where((guesses == 0) & (support > 0), 0.0, hits / guesses)
+        return ClassScores(precision, hits / support, 2 * hits / (support + guesses), support, guesses)
+
+
+def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return how many images of each true class (rows) got each class (columns), int64 [C, C]."""
+    cells = np.bincount(label * classes + predicted, minlength=classes * classes)
+    return cells.reshape(classes, classes)
+
+
+def confused_pairs(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return rows (true class, predicted class, images) of what was mistaken, most frequent first."""
+    wrong = label != predicted
+    cells, counts = np.unique(label[wrong] * classes + predicted[wrong], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return np.stack([cells // classes, cells % classes, counts], axis=1)[order]
+
+
+def write_report(folder: Path, found: Predictions, dataset: Dataset, names: Mapping[int, str]) -> None:
+    """Write the files of a report; each is complete or not there, and all are made before the first is put.
+
+    Args:
+        folder: is created; files of an earlier report in it are replaced.
+        found: what :meth:`ReportWriter.gathered` returned.
+        dataset: tells the files of images.
+        names: of classes; others are called by their number.
+
+    Raises:
+        WeightsError: if a file cannot be written (disk full, no permission).
+    """
+    scores = class_scores(found.label, found.predicted, found.classes)
+    pairs = confused_pairs(found.label, found.predicted, found.classes)
+    titles = [names.get(number, str(number)) for number in range(found.classes)]
+    files = {
+        "per_class.csv": _per_class(scores, titles),
+        "averages.csv": _averages(scores, found),
+        "confused_pairs.csv": _pairs(pairs, scores.support, titles),
+        "misclassified.csv": _misclassified(found, dataset, titles),
+    }
+    if found.classes <= MATRIX_CLASSES:
+        matrix = confusion_matrix(found.label, found.predicted, found.classes)
+        files["confusion_matrix.csv"] = _matrix(matrix, titles)
+        files["confusion_matrix.png"] = draw_confusion(matrix, titles)
+    else:
+        LOGGER.info(
+            "%d classes: no confusion matrix above %d, see confused_pairs.csv", found.classes, MATRIX_CLASSES
+        )
+    for name, content in files.items():
+        _put(folder / name, content)
+    _announce(folder, scores, pairs, titles)
+
+
+def _announce(folder: Path, scores: ClassScores, pairs: np.ndarray, titles: Sequence[str]) -> None:
+    macro = scores.averages()["macro"]
+    LOGGER.info(
+        "report in %s: macro precision %.5f, recall %.5f, F1 %.5f over %d classes",
+        folder,
+        macro["precision"],
+        macro["recall"],
+        macro["f1"],
+        int((scores.support > 0).sum()),
+    )
+    for true, taken, count in pairs[:3].tolist():
+        LOGGER.info("%s is taken for %s %d times", titles[true], titles[taken], count)
+
+
+def _put(path: Path, content: bytes) -> None:
+    def write(stream: BinaryIO) -> None:
+        stream.write(content)
+
+    write_atomic(path, write)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")  # file names may be bytes of another encoding
+
+
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.5f}"
+
+
+def _per_class(scores: ClassScores, titles: Sequence[str]) -> bytes:
+    columns = (scores.precision, scores.recall, scores.f1)
+    rows = (
+        [number, title, *(_number(column[number]) for column in columns), support, guesses]
+        for number, (title, support, guesses) in enumerate(
+            zip(titles, scores.support.tolist(), scores.predicted.tolist(), strict=True)
+        )
+    )
+    return _csv(["class_id", "name", "precision", "recall", "f1", "support", "predicted"], rows)
+
+
+def _averages(scores: ClassScores, found: Predictions) -> bytes:
+    rows = [
+        [kind, *(_number(values[name]) for name in ("precision", "recall", "f1"))]
+        for kind, values in scores.averages().items()
+    ]
+    accuracy, images = float((found.label == found.predicted).mean()), len(found.label)
+    rows = [[*row, _number(accuracy), str(images)] for row in rows]
+    return _csv(["average", "precision", "recall", "f1", "accuracy", "images"], rows)
+
+
+def _pairs(pairs: np.ndarray, support: np.ndarray, titles: Sequence[str]) -> bytes:
+    header = ["class_id", "name", "predicted_id", "predicted_name", "images", "share_of_class"]
+    rows = (
+        [true, titles[true], taken, titles[taken], count, _number(count / support[true])]
+        for true, taken, count in pairs.tolist()
+    )
+    return _csv(header, rows)
+
+
+def _misclassified(found: Predictions, dataset: Dataset, titles: Sequence[str]) -> bytes:
+    wrong = np.flatnonzero(found.label != found.predicted)
+    wrong = wrong[np.argsort(-found.score[wrong], kind="stable")]
+    header = ["file", "class_id", "name", "predicted_id", "predicted_name", "score", "score_of_class"]
+    rows = (
+        [
+            dataset.path(int(found.index[place])),
+            int(found.label[place]),
+            titles[found.label[place]],
+            int(found.predicted[place]),
+            titles[found.predicted[place]],
+            _number(found.score[place]),
+            _number(found.label_score[place]),
+        ]
+        for place in wrong
+    )
+    return _csv(header, rows)
+
+
+def _matrix(matrix: np.ndarray, titles: Sequence[str]) -> bytes:
+    rows = ([number, titles[number], *row] for number, row in enumerate(matrix.tolist()))
+    return _csv(["class_id", "name", *map(str, range(len(titles)))], rows)

@@ -1,0 +1,209 @@
+"""Watching a run: are the teachers any good, does the student come to agree, is it still learning."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ppcls.arch.distillation import AttentionModel
+from ppcls.data import Dataset, Loader
+from ppcls.engine.evaluate import evaluate, evaluating
+from ppcls.engine.hooks import split_averages
+from ppcls.engine.train import Hook, Run
+from ppcls.logger import LOGGER, ScalarWriter
+from ppcls.loss.kldiv import kl_divergence
+from ppcls.metric.topk import topk_accuracy
+
+
+def logits_of(output: Any) -> paddle.Tensor:
+    """Return the logits [N, C] in what one network returns: a map with taps, else the logits alone."""
+    return output["logits"] if isinstance(output, Mapping) else output
+
+
+def watched_teachers(model: nn.Layer, student: str | None, classes: int, shape: Sequence[int]) -> list[str]:
+    """Return the names of frozen networks that classify into the student's classes.
+
+    A dry forward of one image each finds out, because networks from other frameworks do not say.
+
+    Args:
+        model: the whole.
+        student: the network to deploy; None for a plain network, which has no teacher.
+        classes: how many classes it has.
+        shape: [C, H, W] of the images.
+    """
+    found: list[str] = []
+    if student is None:
+        return found
+    with evaluating(model), paddle.no_grad():
+        for name in model.names:
+            if name == student or not _is_frozen(model, name):
+                continue
+            output = model.network(name)(paddle.zeros([1, *shape]))
+            logits = output.get("logits") if isinstance(output, Mapping) else output
+            if logits is not None and list(logits.shape) == [1, classes]:
+                found.append(name)
+    return found
+
+
+def _is_frozen(model: nn.Layer, name: str) -> bool:
+    network = model.network(name)
+    if isinstance(network, AttentionModel) and network.names[0] in network.frozen:
+        return True  # the chain's classifier is frozen, what transforms its features is not
+    return name in model.frozen
+
+
+class Agreement:
+    """How near a student is to its teachers: a measure for evaluations.
+
+    ``agreement_<teacher>`` is the share of images for which both name the same class, ``kl_<teacher>`` the
+    mean of KL(softmax(teacher) || softmax(student)) in nats, without temperature.
+
+    Args:
+        student: name of the network to deploy.
+        teachers: names of networks with the same classes.
+    """
+
+    def __init__(self, student: str, teachers: Sequence[str]) -> None:
+        self.student, self.teachers = student, list(teachers)
+
+    def __call__(self, outputs: Mapping[str, Any], label: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """Return scalar means over the batch."""
+        own, values = logits_of(outputs[self.student]), {}
+        for name in self.teachers:
+            theirs = logits_of(outputs[name])
+            same = (own.argmax(-1) == theirs.argmax(-1)).astype("float32")
+            values[f"agreement_{name}"] = same.mean()
+            values[f"kl_{name}"] = kl_divergence(own, theirs, temperature=1.0)
+        return values
+
+
+class TeacherCheck(Hook):
+    """Measure the teachers on the validation set before the first step, and warn of one that only guesses.
+
+    Args:
+        teachers: their names, see :func:`watched_teachers`.
+        loader: the validation set.
+        writer: receives the accuracies; None on processes that do not write.
+        print_every: batches between log lines.
+        casting: options of ``paddle.amp.auto_cast`` in evaluations.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[str],
+        loader: Loader,
+        writer: ScalarWriter | None,
+        *,
+        print_every: int,
+        casting: Mapping[str, Any],
+    ) -> None:
+        self.teachers, self.loader, self.writer = list(teachers), loader, writer
+        self.print_every, self.casting = print_every, dict(casting)
+
+    def before_train(self, run: Run) -> None:
+        """Do all of it."""
+        networks = {name: run.model.network(name) for name in self.teachers}
+        begin = time.perf_counter()
+        with evaluating(run.model), paddle.amp.auto_cast(**self.casting):
+            found = evaluate(
+                lambda image: {name: network(image) for name, network in networks.items()},
+                self.loader,
+                [self._accuracies],
+                epoch=0,
+                print_every=self.print_every,
+                title="Teacher",
+            )
+        LOGGER.info(
+            "teachers checked on %d images in %.1f s (Global.check_teacher: false leaves it out)",
+            len(self.loader.dataset),
+            time.perf_counter() - begin,
+        )
+        if self.writer:
+            self.writer.write("teacher", run.progress.step, 0, found)
+        guess = guessing_accuracy(self.loader.dataset)
+        for name in self.teachers:
+            accuracy = found[f"top1_{name}"]
+            if guess < 1 and accuracy < suspicious_below(guess, len(self.loader.dataset)):
+                _warn_of(name, accuracy, guess)
+
+    def _accuracies(self, outputs: Mapping[str, Any], label: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        return {
+            f"top1_{name}": topk_accuracy(logits_of(output), label, [1])[0]
+            for name, output in outputs.items()
+        }
+
+
+def guessing_accuracy(dataset: Dataset) -> float:
+    """Return the accuracy of always naming the most frequent class, as a network without weights may."""
+    counts: dict[int, int] = {}
+    for index in range(len(dataset)):
+        label = dataset.label(index)
+        counts[label] = counts.get(label, 0) + 1
+    return max(counts.values()) / len(dataset)
+
+
+def suspicious_below(guess: float, images: int) -> float:
+    """Return the accuracy below which a teacher is taken for one that guesses.
+
+    Three standard deviations of the accuracy of a guess over `images`, and at least a twentieth of the way
+    from guessing to perfect; but half of that way suffices, however few images there are.
+    """
+    deviation = 3 * math.sqrt(guess * (1 - guess) / images)
+    return guess + min(max(deviation, 0.05 * (1 - guess)), 0.5 * (1 - guess))
+
+
+def _warn_of(name: str, accuracy: float, guess: float) -> None:
+    LOGGER.warning(
+        "!!! %s has top-1 accuracy %.5f on the validation set; naming one class for all reaches %.5f. "
+        "A student cannot learn from it. Its weights did not load (see the load report above, and its "
+        "`pretrained`), or it counts the classes in another order, or it wants other mean, std or input_size",
+        name,
+        accuracy,
+        guess,
+    )
+
+
+class EarlyStopping(Hook):
+    """End the run when evaluations no longer get better.
+
+    Its state is part of ``run.progress``, and each epoch is judged once, so a resumed run ends where an
+    uninterrupted one does. Comes before the hook that saves.
+
+    Args:
+        patience: evaluations in a row without improvement that end the run.
+        min_delta: by how much the score must pass that of the last improvement.
+        score: maps evaluation metrics to a number, larger is better. With averaged weights the better of
+            both counts.
+    """
+
+    def __init__(
+        self, patience: int, min_delta: float, score: Callable[[Mapping[str, float]], float]
+    ) -> None:
+        self.patience, self.min_delta, self.score = patience, min_delta, score
+
+    def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
+        """Judge an evaluation."""
+        progress = run.progress
+        if progress.judged_epoch != progress.epoch:  # the same again: resumed between evaluation and save
+            score = max(self.score(own) for own in split_averages(metrics) if own)
+            progress.judged_epoch = progress.epoch
+            if progress.judged_score is None or score > progress.judged_score + self.min_delta:
+                progress.judged_score, progress.waited = score, 0
+            else:
+                progress.waited += 1
+        if progress.waited >= self.patience:
+            run.ending = True
+            LOGGER.info(
+                "early stopping: no evaluation of the last %d was better than %.5f%s; the run ends after "
+                "epoch %d of %d",
+                progress.waited,
+                abs(progress.judged_score or 0.0),
+                f" by more than {self.min_delta:g}" if self.min_delta else "",
+                progress.epoch,
+                run.epochs,
+            )
