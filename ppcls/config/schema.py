@@ -140,6 +140,12 @@ class LoaderOptions:
 
     num_workers: int = key(4, "Threads that load images; 0 loads in the main thread.", minimum=0)
     use_shared_memory: bool = key(True, "Accepted for old recipes: threads share memory anyway.")
+    timeout: float = key(
+        600,
+        "Seconds in which no thread finishes a sample until the run ends with the names of those under way; "
+        "0 waits for ever. Not watched with `num_workers: 0`.",
+        minimum=0,
+    )
 
 
 @dataclass

@@ -101,7 +101,14 @@ def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None
     labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
     share = Share(len(dataset), seed, rank(), world_size(), training, labels)
     sampler.check(share)
-    return Loader(dataset, sampler, share, num_workers=options.num_workers, batch_ops=batch_ops)
+    return Loader(
+        dataset,
+        sampler,
+        share,
+        num_workers=options.num_workers,
+        timeout=options.timeout,
+        batch_ops=batch_ops,
+    )
 
 
 def _loader_options(options: dict[str, Any], where: str) -> LoaderOptions:
@@ -112,6 +119,8 @@ def _loader_options(options: dict[str, Any], where: str) -> LoaderOptions:
     found = LoaderOptions(**options)
     if found.num_workers < 0:
         raise ConfigError(f"{where}.num_workers: at least 0, got {found.num_workers}")
+    if not found.timeout >= 0:
+        raise ConfigError(f"{where}.timeout: at least 0, got {found.timeout}")
     return found
 
 

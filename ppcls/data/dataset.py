@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppcls.data.images import SUFFIXES, ImageError, read_file
+from ppcls.data.images import SUFFIXES, ImageError, images_below, read_file
 from ppcls.data.lists import class_mapping, read_list
 from ppcls.data.rng import sample_rng
 from ppcls.data.transforms import build_transforms
@@ -17,6 +17,10 @@ from ppcls.errors import ConfigError, DataError, PpclsError
 from ppcls.registry import DATASETS
 
 OnError = Literal["raise", "skip"]
+REMEDY = (
+    ". Replace the file, take it out of the data, or set on_error: skip in the dataset; "
+    "`ppcls check-data` finds all such files"
+)
 
 
 class Dataset(ABC):
@@ -105,11 +109,13 @@ class _Naming:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, Exception):  # nothing went wrong, or Ctrl-C
-            return
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return  # whatever else is no Exception, such as SystemExit, would end a thread without a word
         text = str(error) if isinstance(error, PpclsError) else f"{type(error).__name__}: {error}"
-        named = ImageError if isinstance(error, ImageError) else DataError
-        raise named(f"{self.dataset.path(self.index)} (sample {self.index}): {text}") from error
+        unreadable = isinstance(error, ImageError)
+        named = ImageError if unreadable else DataError
+        remedy = REMEDY if unreadable and self.dataset.on_error == "raise" else ""
+        raise named(f"{self.dataset.path(self.index)} (sample {self.index}): {text}{remedy}") from error
 
 
 @DATASETS.register(aliases=("ClsDataset",))
@@ -215,7 +221,7 @@ class FolderDataset(Dataset):
         self._samples = [
             (path, number)
             for number, name in enumerate(self.class_names)
-            for path in _images_below(os.path.join(image_root, name))
+            for path in images_below(os.path.join(image_root, name))
         ]
         if not self._samples:
             raise DataError(f"{image_root}: no class folder holds an image ({' '.join(sorted(SUFFIXES))})")
@@ -230,12 +236,3 @@ class FolderDataset(Dataset):
     def label(self, index: int) -> int:
         """Return the class of an image."""
         return self._samples[index][1]
-
-
-def _images_below(folder: str) -> list[str]:
-    return sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES
-    )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ppcls.data.lists import read_text
 from ppcls.errors import DataError, hint
+from ppcls.logger import LOGGER
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+_NOT_TAKEN = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".psd", ".svg", ".raw", ".dng"})
 
 
 class ImageError(DataError):
@@ -56,13 +60,27 @@ def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
     return _in_list(path) if path.suffix.lower() == ".txt" else [str(source)]
 
 
+def images_below(folder: str | Path) -> list[str]:
+    """Return the images in a folder and all below it, by their endings, in order of their paths.
+
+    Files that look like images of other kinds are counted in a warning.
+    """
+    found, others = [], Counter[str]()
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in SUFFIXES:
+                found.append(os.path.join(parent, name))
+            elif suffix in _NOT_TAKEN:
+                others[suffix] += 1
+    if others:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        LOGGER.warning("%s: not taken from this folder: %s; convert them to JPEG or PNG", folder, counts)
+    return sorted(found)
+
+
 def _in_folder(folder: Path) -> list[str]:
-    found = sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if os.path.splitext(name)[1].lower() in SUFFIXES
-    )
+    found = images_below(folder)
     if not found:
         raise DataError(f"{folder}: the folder holds no image ({' '.join(sorted(SUFFIXES))})")
     return found
@@ -70,7 +88,7 @@ def _in_folder(folder: Path) -> list[str]:
 
 def _in_list(path: Path) -> list[str]:
     found = []
-    for number, line in enumerate(path.read_bytes().decode("utf-8-sig", "replace").split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         name = line.strip()
         if not name:
             continue

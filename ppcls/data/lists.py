@@ -81,7 +81,7 @@ def read_list(
     path = Path(path)
     names, labels, numbers = [], [], []
     report = _Report(path)
-    lines = _text(path).split("\n")
+    lines = read_text(path).split("\n")
     for number, raw in enumerate(lines, 1):
         line = raw.strip()
         if not line:
@@ -111,7 +111,7 @@ def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, i
         DataError: if the list cannot be read.
     """
     found = set()
-    for number, line in enumerate(_text(Path(path)).split("\n"), 1):
+    for number, line in enumerate(read_text(Path(path)).split("\n"), 1):
         if line.strip():
             label = _split(line.strip(), delimiter)[1]
             if not _is_int(label):
@@ -120,7 +120,12 @@ def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, i
     return {label: place for place, label in enumerate(sorted(found))}
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a list file, without a byte order mark.
+
+    Raises:
+        DataError: if it is missing, cannot be read or is not UTF-8.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:

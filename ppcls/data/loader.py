@@ -2,7 +2,7 @@
 
 Threads, because OpenCV, Pillow and NumPy release the interpreter lock while they work: two of them are
 about twice as fast as two worker processes, which send every image through shared memory, and an error
-keeps its type and its place.
+keeps its type and its place. A sample that hangs ends the run with its name, see ``timeout``.
 
 Decoding is 1.3 times faster with the environment variables ``MALLOC_MMAP_THRESHOLD_`` and
 ``MALLOC_TRIM_THRESHOLD_`` set to 268435456 (glibc): freed image buffers then stay with the process.
@@ -11,16 +11,19 @@ Decoding is 1.3 times faster with the environment variables ``MALLOC_MMAP_THRESH
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 
 from ppcls.data.dataset import Dataset
 from ppcls.data.images import ImageError
+from ppcls.data.pool import HungError, Note, Pool
 from ppcls.data.rng import batch_rng
 from ppcls.data.sampler import Draws, Sampler, Share
 from ppcls.errors import DataError
@@ -40,11 +43,13 @@ class Batch:
         image: float32 [N, C, H, W].
         label: int64 [N, 1], unless a batch transform made soft labels of it.
         index: places of the samples in the dataset, int64 [N].
+        labelled: rows that have labels, int64, and `label` holds theirs alone; None for all rows.
     """
 
     image: np.ndarray
     label: np.ndarray
     index: np.ndarray
+    labelled: np.ndarray | None = None
 
 
 class _Job:
@@ -60,12 +65,13 @@ class _Job:
         self.unwanted = False
         self._lock = threading.Lock()
 
-    def fill(self, start: int, stop: int) -> None:
-        """Prepare the samples at `start` to `stop` of the batch."""
+    def fill(self, start: int, stop: int, note: Note) -> None:
+        """Prepare the samples at `start` to `stop` of the batch; `note` is told of each before."""
         for place in range(start, stop):
             if self.unwanted:
                 return
             index = int(self.indices[place])
+            note(index)
             # Written in place: a fresh array an image costs a tenth of the time, most of it page faults.
             out = None if self.image is None else self.image[place]
             try:
@@ -101,10 +107,8 @@ class _Job:
 
     def result(self) -> Batch:
         """Return the batch without unreadable images; to be called when all is filled."""
-        if self.image is None or len(self.unreadable) == len(self.indices):
-            raise DataError(
-                f"no image of a batch of {len(self.indices)} can be read; the first: {self.unreadable[0]}"
-            )
+        if self.image is None:  # all of them
+            return Batch(np.empty((0, 0, 0, 0), np.float32), self.label[:0], self.indices[:0])
         good = [place for place in range(len(self.indices)) if place not in self.unreadable]
         if len(good) == len(self.indices):
             return Batch(self.image, self.label, self.indices)
@@ -121,6 +125,7 @@ class Loader:
         sampler: puts them together.
         share: the part of this process.
         num_workers: threads; 0 prepares each batch when it is asked for.
+        timeout: seconds in which no thread finishes a sample until an epoch ends with an error; 0: any.
         batch_ops: transforms of whole batches, ``op(image, label, rng) -> (image, label)``.
 
     Attributes:
@@ -138,12 +143,14 @@ class Loader:
         share: Share,
         *,
         num_workers: int = 4,
+        timeout: float = 0,
         batch_ops: Sequence[BatchOp] = (),
     ) -> None:
         self.dataset, self.sampler, self.share = dataset, sampler, share
-        self.num_workers, self.batch_ops = num_workers, list(batch_ops)
+        self.num_workers, self.timeout, self.batch_ops = num_workers, timeout, list(batch_ops)
         self.skipped: dict[int, str] = {}
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
+        self._finalizer: weakref.finalize[..., Loader] | None = None
         # Enough for every thread to have work while the next batch is being collected.
         self._ahead = -(-2 * num_workers * _CHUNK // sampler.batch_size) if num_workers else 0
         self._ahead = min(max(self._ahead, 2), 64) if num_workers else 0
@@ -159,6 +166,10 @@ class Loader:
         """Return the number of batches an epoch."""
         return self.sampler.count(self.share)
 
+    def path(self, index: int) -> str:
+        """Return the file of an entry of ``Batch.index``."""
+        return self.dataset.path(index)
+
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch in order.
 
@@ -167,17 +178,30 @@ class Loader:
             start_batch: where to begin, for a run that was interrupted.
 
         Raises:
-            DataError: as soon as the turn comes to a batch with a sample that fails; names its file.
+            DataError: as soon as the turn comes to a batch with a sample that fails or hangs; names its
+                file. With ``on_error: skip``, if no image of a batch of training can be read, or none at all.
         """
         plan = self.sampler.batches(self.share, epoch)
         jobs: deque[_Job] = deque()
-        started = start_batch
+        started, unread = start_batch, 0
         try:
             for number in range(start_batch, len(plan)):
                 while started < len(plan) and started <= number + self._ahead:
                     jobs.append(self._start(plan[started], epoch))
                     started += 1
-                yield self._finish(jobs.popleft(), epoch, number)
+                job = jobs.popleft()
+                batch = self._finish(job, epoch, number)
+                unread += len(job.unreadable)
+                if len(batch.index):
+                    yield batch
+                elif self.share.training:
+                    raise DataError(
+                        f"{self.dataset.name}: no image of a batch of {len(job.indices)} can be read, so "
+                        f"there is nothing to train on in this step; the first: {job.unreadable[0]}. Take "
+                        "such files out (`ppcls check-data` finds them) or use a larger batch_size"
+                    )
+            if unread:
+                self._count_unread(unread, sum(len(draws.index) for draws in plan[start_batch:]))
         finally:
             for job in jobs:  # the consumer left early, or an error ended the epoch
                 job.cancel()
@@ -188,28 +212,62 @@ class Loader:
             if self._pool is None:
                 # Images are the parallel work here; OpenCV's own threads would only compete for the cores.
                 cv2.setNumThreads(1)
-                self._pool = ThreadPoolExecutor(self.num_workers, "ppcls-loader")
+                self._pool = Pool(self.num_workers)
+                self._finalizer = weakref.finalize(self, self._pool.close)  # at exit too
             for start in range(0, len(indices), _CHUNK):
                 stop = min(start + _CHUNK, len(indices))
-                job.futures.append(self._pool.submit(job.fill, start, stop))
+                job.futures.append(self._pool.submit(partial(job.fill, start, stop)))
         return job
 
-    def _finish(self, job: _Job, epoch: int, number: int) -> Batch:
+    def _finish(self, job: _Job, epoch: int, number: int, with_ops: bool = True) -> Batch:
         if not self.num_workers:
-            job.fill(0, len(job.indices))
+            job.fill(0, len(job.indices), lambda index: None)
         try:
             for future in job.futures:
-                future.result()
+                self._wait(future)
         finally:
             job.cancel()
         for place, error in sorted(job.unreadable.items()):
             self._skip(int(job.indices[place]), error)
         batch = job.result()
-        if self.batch_ops:
+        if with_ops and self.batch_ops and len(batch.index):
             rng = batch_rng(self.share.seed, epoch, number * self.share.world_size + self.share.rank)
             for op in self.batch_ops:
                 batch.image, batch.label = op(batch.image, batch.label, rng)
         return batch
+
+    def _wait(self, future: Future[None]) -> None:
+        if self._pool is None:
+            raise RuntimeError("the loader was closed while an epoch was under way")
+        try:
+            self._pool.wait(future, self.timeout)
+        except HungError as error:
+            names = "".join(f"\n  {self.dataset.path(i)} (sample {i})" for i in sorted(set(error.args)))
+            raise DataError(
+                f"{self.dataset.name}: no sample was finished for {self.timeout:g} s; the threads hang at:"
+                f"{names}\nLook whether these files can be read (a network drive, a pipe?). If the "
+                "transforms take that long, raise loader.timeout"
+            ) from None
+
+    def _count_unread(self, unread: int, total: int) -> None:
+        if unread == total:
+            raise DataError(
+                f"{self.dataset.name}: none of {total} images can be read; see the warnings above"
+            )
+        LOGGER.warning("%s: %d of %d images left out (on_error: skip)", self.dataset.name, unread, total)
+
+    def first_image(self) -> np.ndarray:
+        """Return the first image of the dataset that can be read, [C, H, W], as epoch 0 sees it.
+
+        Raises:
+            DataError: if it fails or hangs; with ``on_error: skip``, if none can be read.
+        """
+        for index in range(len(self.dataset)):
+            job = self._start(Draws(np.array([index]), np.array([0])), 0)
+            batch = self._finish(job, 0, 0, with_ops=False)
+            if len(batch.index):
+                return batch.image[0]
+        raise DataError(f"{self.dataset.name}: none of {len(self.dataset)} images can be read")
 
     def _skip(self, index: int, error: ImageError) -> None:
         if index not in self.skipped:
@@ -218,6 +276,6 @@ class Loader:
 
     def close(self) -> None:
         """End the threads; work not yet begun is dropped. The next epoch would start new ones."""
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        if self._finalizer is not None:
+            self._finalizer()  # closes the pool, once
+        self._pool = self._finalizer = None

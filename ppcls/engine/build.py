@@ -215,13 +215,13 @@ def _without_pretrained(arch: dict[str, Any], keep: set[str]) -> dict[str, Any]:
     }
 
 
-def first_sample_shape(loader: Any, seed: int) -> tuple[int, ...]:
+def first_sample_shape(loader: Any) -> tuple[int, ...]:
     """Read one training sample; a broken transform chain shows itself here, before anything is built.
 
     Returns:
         (C, H, W)
     """
-    image, _ = loader.dataset.sample(0, 0, seed)
+    image = loader.first_image()
     if image.ndim != 3:
         raise DataError(
             f"DataLoader.Train.dataset.transform_ops give an array of shape {image.shape}, not [C, H, W]"

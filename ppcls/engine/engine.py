@@ -196,7 +196,7 @@ class Engine:
     def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
         loader = self._loader("Train")
-        shape = build.first_sample_shape(loader, self.seed)
+        shape = build.first_sample_shape(loader)
         evaluates = self.globals["eval_during_train"]
         eval_loader = self._loader("Eval") if evaluates else None
         model = build_model(self.arch, normalize=build.normalization(self.config, self.mode))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import subprocess
 import sys
@@ -205,14 +207,15 @@ def test_skipping_leaves_out_counts_and_names(folder, workers, caplog):
     batches = list(loader.epoch(0))
     assert set(loader.skipped) == {3, 4}
     assert "3.png (sample 3): cannot be decoded" in loader.skipped[3]
-    assert caplog.text.count("left out") == 2
+    assert caplog.text.count("so far") == 2
     for batch, complete in zip(batches, whole, strict=True):
         keep = ~np.isin(complete.index, [3, 4])
         np.testing.assert_array_equal(batch.index, complete.index[keep])
         np.testing.assert_array_equal(batch.image, complete.image[keep])
         np.testing.assert_array_equal(batch.label, complete.label[keep])
     list(loader.epoch(0))
-    assert caplog.text.count("left out") == 2
+    assert caplog.text.count("so far") == 2
+    assert caplog.text.count("list.txt: 2 of 23 images left out") == 2
     loader.close()
 
 
@@ -222,8 +225,65 @@ def test_skipping_hides_no_broken_transform_and_no_empty_batch(folder):
         run(node(folder, [*CROP, {"FailAtWhite": None}], on_error="skip"))
     for number in range(COUNT):
         (folder / f"{number}.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no image of a batch of 4 can be read; the first: .*png"):
+    with pytest.raises(DataError, match=r"no image of a batch of 4 can be read, .* the first: \S*png"):
         run(node(folder, on_error="skip"))
+    with pytest.raises(DataError, match="none of 23 images can be read"):
+        run(node(folder, on_error="skip"), mode="Eval")
+
+
+def test_evaluation_leaves_out_a_batch_without_images(folder, caplog):
+    (folder / "3.png").write_bytes(b"nothing")
+    batches = run(node(folder, on_error="skip", batch_size=1, shuffle=False), mode="Eval")
+    assert [int(b.index[0]) for b in batches] == [n for n in range(COUNT) if n != 3]
+    assert "1 of 23 images left out" in caplog.text
+
+
+def test_the_first_image_is_the_first_that_can_be_read(folder):
+    config = node(folder, [{"DecodeImage": None}], on_error="skip")
+    loader = build_loader(config, "Train", seed=5)
+    assert loader.first_image().shape == (3, 20, 30)
+    for number in range(2):
+        (folder / f"{number}.png").write_bytes(b"nothing")
+    assert loader.first_image().shape == (3, 22, 30)
+    loader.close()
+    with pytest.raises(ImageError, match="0.png"):
+        build_loader(node(folder, workers=0), "Train", seed=5).first_image()
+
+
+@pytest.mark.timeout(60)
+def test_a_sample_that_hangs_ends_the_epoch_with_its_name(folder):
+    config = node(folder)
+    config["loader"]["timeout"] = 0.4
+    loader = build_loader(config, "Train", seed=5)
+    (folder / "9.png").unlink()
+    os.mkfifo(folder / "9.png")
+    begin = time.monotonic()
+    with pytest.raises(DataError, match=r"no sample was finished for 0.4 s(.|\n)*9.png \(sample 9\)\n"):
+        list(loader.epoch(0))
+    loader.close()
+    assert time.monotonic() - begin < 10
+    with (folder / "9.png").open("wb"):  # let the thread go
+        pass
+
+
+def test_slow_samples_are_no_hung_ones(folder):
+    config = node(folder, [*CROP, {"Slow": {"seconds": 0.08}}], workers=1)
+    config["loader"]["timeout"] = 0.3
+    assert len(run(config)) == 6  # a batch takes as long as the timeout, a sample does not
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_transform_that_ends_its_thread_is_an_error_with_the_sample(folder, workers, monkeypatch):
+    monkeypatch.setitem(TRANSFORMS._items, "Leave", lambda: lambda image, rng: sys.exit("bye"))
+    with pytest.raises(DataError, match=r"png \(sample \d+\): SystemExit: bye"):
+        run(node(folder, [*CROP, {"Leave": None}], workers))
+
+
+def test_a_forgotten_loader_ends_its_threads(folder):
+    loader = build_loader(node(folder), "Train", seed=5)
+    next(iter(loader.epoch(0)))
+    del loader
+    gc.collect()  # the fixture looks for threads
 
 
 def test_images_of_different_sizes_are_explained(folder):
@@ -273,6 +333,7 @@ def test_too_few_samples_for_a_step(folder):
             "DataLoader.Eval.loader: no option 'num_worker'. Did you",
         ),
         (lambda c: c["loader"].update(num_workers=-1), "DataLoader.Eval.loader.num_workers: at least 0"),
+        (lambda c: c["loader"].update(timeout=-1), "DataLoader.Eval.loader.timeout: at least 0"),
         (
             lambda c: c["sampler"].update(drop_last=True),
             "DataLoader.Eval.sampler.drop_last: evaluation counts",

@@ -1,0 +1,146 @@
+"""What the first bytes of an image file say, before anything is decoded."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import PurePath
+from typing import Any
+
+from PIL import Image
+
+# What Pillow raises for files that are damaged, of no known format, or too big to be meant.
+PIL_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+_EXIF_ORIENTATION = 0x0112
+_SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "MPO": {".jpg", ".jpeg", ".mpo"},
+    "PNG": {".png"},
+    "BMP": {".bmp", ".dib"},
+    "WEBP": {".webp"},
+    "TIFF": {".tif", ".tiff"},
+    "GIF": {".gif"},
+}
+_STARTS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
+_NOT_IMAGES = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"8BPS": "a Photoshop file",
+    b"version https://git-lfs": "a pointer of Git LFS, whose file was not fetched (git lfs pull)",
+}
+
+
+def declared_size(content: bytes | memoryview) -> tuple[int, int] | None:
+    """Return (width, height) as the header says, None if no format is recognised or the header is damaged."""
+    content = memoryview(content)
+    if content[:3] == b"\xff\xd8\xff":
+        return _jpeg_size(content)
+    if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:
+        return struct.unpack(">II", content[16:24])
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            return file.size
+    except PIL_ERRORS:
+        return None
+
+
+def _jpeg_size(content: memoryview) -> tuple[int, int] | None:
+    """Walk over the segments before the frame header; fifteen times faster than opening with Pillow."""
+    place = 2
+    while place + 9 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xFF:  # a fill byte
+            place += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", content[place + 5 : place + 9])
+            return width, height
+        else:
+            place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return None
+
+
+def why_not_decoded(content: bytes | memoryview) -> str:
+    """Say what the bytes of a file that no decoder takes are, and what to do about them."""
+    head = bytes(content[:4096])
+    if not head.strip(b"\0"):
+        return f"{len(content)} bytes that begin with zeros; copy or download the file again"
+    for start, what in _NOT_IMAGES.items():
+        if head.startswith(start):
+            return f"it is {what}, no image"
+    kind = _kind(head)
+    if kind is not None:
+        return (
+            f"the {kind} data ({len(content)} bytes) are damaged, cut off or of a rare kind; copy the file "
+            "again, or save it as an 8-bit PNG or JPEG"
+        )
+    if head[4:8] == b"ftyp":
+        return f"it is a {_box_kind(head[8:12])} file, which is not supported; convert it to JPEG or PNG"
+    if _is_text(head):
+        shown = " ".join(head.decode("utf-8", "replace").split())[:40]
+        return f"it is text, no image: {shown!r}; perhaps a failed download"
+    return f"{len(content)} bytes of no known image format; convert it to JPEG or PNG"
+
+
+def _kind(head: bytes) -> str | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    return next((kind for start, kind in _STARTS.items() if head.startswith(start)), None)
+
+
+def _box_kind(brand: bytes) -> str:
+    if brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        return "HEIC"
+    return "AVIF" if brand in (b"avif", b"avis") else "video or HEIC"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head[:512].decode("utf-8", "strict" if len(head) <= 512 else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text)
+
+
+def oddities(content: bytes | memoryview, path: str = "") -> dict[str, str]:
+    """Return what is unusual about an image file, as ``{kind: detail}``; decoding handles all of it.
+
+    Kinds: ``CMYK``, ``16 bits``, ``transparency``, ``turned by EXIF``, ``gray``, ``wrong extension``.
+
+    Args:
+        content: the file.
+        path: its name, for the check of the extension.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            return _oddities(file, content, PurePath(path).suffix.lower())
+    except PIL_ERRORS:
+        return {}
+
+
+def _oddities(file: Any, content: bytes | memoryview, suffix: str) -> dict[str, str]:
+    found = {}
+    if file.mode == "CMYK":
+        found["CMYK"] = "converted to RGB without its colour profile"
+    deep_png = file.format == "PNG" and len(content) > 24 and content[24] == 16
+    bits = getattr(file, "tag_v2", {}).get(258, 8)
+    if deep_png or file.mode.startswith("I") or max(bits if isinstance(bits, tuple) else (bits,)) > 8:
+        found["16 bits"] = "reduced to 8"
+    if "A" in file.mode or "transparency" in file.info:
+        found["transparency"] = "dropped: what is hidden under it shows"
+    if file.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9):
+        found["turned by EXIF"] = f"orientation {file.getexif()[_EXIF_ORIENTATION]}; decoded upright"
+    if file.mode in ("L", "LA", "1") or file.mode.startswith("I"):
+        found["gray"] = "one channel"
+    fitting = _SUFFIXES.get(file.format or "")
+    if suffix and fitting is not None and suffix not in fitting:
+        found["wrong extension"] = f"named {suffix}, but it is {file.format}; the content decides"
+    return found
