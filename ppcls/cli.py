@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ppcls.errors import ConfigError, PpclsError, TrainingError
@@ -32,10 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
         if mode == "train":
             command.add_argument(
                 "--nproc", type=int, metavar="N", help="start N processes on this machine (one a GPU)"
+            )
         if mode == "eval":
             command.add_argument(
                 "--report", metavar="DIR", help="write tables of classes, confusions and mistakes there"
-            )
             )
     command = commands.add_parser("validate", help="check recipes without running them")
     command.add_argument("-c", "--config", required=True, action="append", metavar="FILE", help="repeatable")
@@ -118,24 +117,13 @@ def _add_convert_weights(commands: Any) -> None:
 
 
 def _launch(args: argparse.Namespace) -> int:
-    """Start `ppcls train` in several processes with Paddle's launcher, as this machine can run it."""
-    import paddle
-
+    """Start `ppcls train` in several processes."""
     from ppcls.config import load_config
+    from ppcls.launch import launch
 
-    config = load_config(args.config, args.override, mode="train")  # a mistake is told once, not N times
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(args.nproc)]
-    command += ["--log_dir", os.path.join(config["Global"]["output_dir"], "log")]
-    environment = dict(os.environ)
-    if paddle.device.is_compiled_with_cuda():
-        command += ["--gpus", ",".join(map(str, range(args.nproc)))]
-    else:  # a CPU build crashes on --gpus, and on this variable whatever it says
-        environment.pop("CUDA_VISIBLE_DEVICES", None)
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
-    command += [script, "train", "-c", args.config]
-    for text in args.override:
-        command += ["-o", text]
-    return subprocess.run(command, env=environment, check=False).returncode
+    config = load_config(args.config, args.override, mode="train")["Global"]  # a mistake is told once
+    arguments = ["train", "-c", args.config, *(part for text in args.override for part in ("-o", text))]
+    return launch(arguments, args.nproc, config["device"], Path(config["output_dir"]) / "log")
 
 
 def _run_engine(args: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from ppcls.errors import TrainingError
 
 # Seconds in which the launcher, which looks every second, finds the one that failed first and ends the rest.
 GRACE = 10.0
+LOST = "lost the connection to another one"  # in the message of a process that did not fail by itself
 _counter = itertools.count()
 
 
@@ -85,7 +86,7 @@ def _exchange(call: Callable[..., Any], *args: Any) -> None:
     except RuntimeError as error:
         time.sleep(GRACE)
         raise TrainingError(
-            f"process {rank()} of {world_size()} lost the connection to another one ({str(error).strip()}). "
+            f"process {rank()} of {world_size()} {LOST} ({str(error).strip()}). "
             "Either that one ended, and what it printed says why, or it was 30 s behind: gloo waits no longer"
         ) from error
 

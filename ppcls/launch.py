@@ -1,0 +1,122 @@
+"""Training in several processes on this machine, started by Paddle's launcher.
+
+Beyond the launcher itself: the options this machine can run, one exit code whatever ended the run, signals
+passed on in order, and the error of the process that failed as the last thing on the console. The launcher
+shows the lines of process 0; the others write ``workerlog.<number>`` in the log folder.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ppcls.distributed import LOST
+from ppcls.errors import ConfigError
+
+_LINES = 30  # of a log, at most
+
+
+def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) -> int:
+    """Run ``ppcls`` with `arguments` in several processes and wait for all of them.
+
+    Args:
+        arguments: what follows ``ppcls`` on the command line.
+        processes: how many.
+        device: ``Global.device``.
+        logs: folder of the log files.
+
+    Returns:
+        exit code: 0 if every process ended with it, 128 + signal number after Ctrl-C or SIGTERM, else that of
+        a process that failed.
+
+    Raises:
+        ConfigError: if there are fewer GPUs than processes.
+    """
+    command, environment = _command(processes, device, logs)
+    logs.mkdir(parents=True, exist_ok=True)
+    files = {number: logs / f"workerlog.{number}" for number in range(processes)}
+    seen = {number: file.stat().st_size if file.exists() else 0 for number, file in files.items()}
+    script = str(Path(__file__).with_name("__main__.py"))
+    # In a session of its own: Ctrl-C reaches this process alone, which passes it on.
+    launcher = subprocess.Popen([*command, script, *arguments], env=environment, start_new_session=True)
+    with _passing_signals_to(launcher) as received:
+        code = launcher.wait()
+    if received:
+        return 128 + received[0]
+    if code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+        print(_explain({n: _read(file, seen[n]) for n, file in files.items()}, logs), file=sys.stderr)
+    return code if code >= 0 else 128 - code
+
+
+def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the launcher's command line and the environment to run it in."""
+    import paddle
+
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
+    command += ["--log_dir", str(logs)]
+    root = str(Path(__file__).parents[1])
+    environment = dict(os.environ, PYTHONSAFEPATH="1")  # the folder of a script is no place to import from
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    if not paddle.device.is_compiled_with_cuda():
+        # A CPU build crashes on --gpus, and on this variable whatever it says.
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
+        return command, environment
+    gpus = paddle.device.cuda.device_count()
+    if device != "cpu" and gpus:
+        if gpus < processes:
+            raise ConfigError(f"--nproc: {processes} processes need a GPU each, and Paddle sees {gpus}")
+        command += ["--gpus", ",".join(map(str, range(processes)))]
+    return command, environment
+
+
+@contextmanager
+def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Pass Ctrl-C and SIGTERM on to `process` while the block runs; yield the list of those that came."""
+    received: list[int] = []
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        process.send_signal(signum)
+
+    old = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
+
+
+def _read(file: Path, start: int) -> list[str]:
+    """Return the lines of a log from byte `start` on."""
+    if not file.exists():
+        return []
+    with file.open("rb") as stream:
+        stream.seek(start)
+        return stream.read().decode(errors="replace").splitlines()
+
+
+def _explain(logs: dict[int, list[str]], folder: Path) -> str:
+    """Return the errors of the processes that failed by themselves; if none tells, the last lines of all."""
+    errors = {number: _error(lines) for number, lines in logs.items()}
+    found = {n: lines for n, lines in errors.items() if lines and not any(LOST in line for line in lines)}
+    if not found:
+        found = {number: lines[-5:] for number, lines in logs.items()}
+    parts = []
+    for number, lines in found.items():
+        parts.append(f"ppcls: process {number} of {len(logs)} ({folder / f'workerlog.{number}'}):")
+        parts += [f"  {line}" for line in lines[-_LINES:]]
+    return "\n".join(parts)
+
+
+def _error(lines: list[str]) -> list[str]:
+    """Return what a log says from its last error message or traceback on."""
+    starts = [
+        i for i, line in enumerate(lines) if line.startswith(("ppcls: ", "Traceback (most recent call last)"))
+    ]
+    return lines[starts[-1] :] if starts else []
