@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppcls.config.inputs import check_inputs
+from ppcls.config.mixing import check_mixing
 from ppcls.config.networks import check_networks
 from ppcls.config.nodes import show
 from ppcls.config.relations import check_relations
@@ -37,6 +38,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     if networks is not None:
         check_relations(recipe, networks, mode, report)
         check_inputs(recipe, report)
+        check_mixing(recipe, networks, report)
     return recipe
 
 

@@ -66,6 +66,7 @@ KINDS: dict[str, Kind] = {
     "metric": Kind(METRICS, keyed=True, try_out=True),
     "transform": Kind(TRANSFORMS, keyed=True, nested=_TRANSFORM_LISTS, try_out=True),
     "batch_op": Kind(BATCH_OPS, keyed=True, try_out=True),
+    "sampled_op": Kind(BATCH_OPS, keyed=True, extra={"prob": float}, try_out=True),
     "dataset": Kind(
         DATASETS,
         supplied=frozenset({"class_num"}),
@@ -110,6 +111,9 @@ def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
         if options.get(option) is not None:
             check = check_nodes if many else check_node
             options[option] = check(inner, options[option], join(inside, option), report)
+    chosen = getattr(rules.registry[name], "nested_kind", None) if name in rules.registry else None
+    if chosen is not None:
+        options = _check_members(chosen, rules.registry[name], options, inside, report)
     if name not in rules.registry:
         where = join(path, "name") if inside == path else path
         report.error(
@@ -118,6 +122,21 @@ def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
     else:
         options = _bind(kind, name, options, (path, inside), report)
     return {name: options} if rules.keyed else {"name": name, **options}
+
+
+def _check_members(
+    kind: str, factory: Factory, options: dict[str, Any], path: str, report: Report
+) -> dict[str, Any]:
+    """Check the options of a component that chooses among others: beside its own, each names one of them."""
+    own = parameters_of(factory)
+    checked = {}
+    for name, value in options.items():
+        if name in own:
+            checked[name] = value
+        else:
+            node = check_node(kind, {name: value}, path, report)
+            checked[name] = node[name] if isinstance(node, dict) and name in node else value
+    return checked
 
 
 def _check_models(kind: str, value: Any, path: str, report: Report) -> Any:
@@ -159,7 +178,7 @@ def _bind(
         report.error(paths[0], str(error))
         return options
     bound = bind(name, signature, options, paths, report, extra=rules.extra, supplied=rules.supplied)
-    if rules.try_out and len(report.mistakes) == before:
+    if rules.try_out and len(report.mistakes) == before and not report.mistakes_below(paths[1]):
         _try_out(name, factory, {k: v for k, v in bound.items() if k not in rules.extra}, paths, report)
     return bound
 

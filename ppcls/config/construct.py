@@ -27,9 +27,10 @@ def construct(registry: Registry, node: Any, where: str, **supplied: Any) -> Any
         factory = registry[name]
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    parameters = inspect.signature(factory).parameters
+    everything = inspect.signature(factory).parameters
+    parameters = {k: p for k, p in everything.items() if p.kind is not p.VAR_KEYWORD}
     for option in options:
-        if option not in parameters:
+        if option not in parameters and len(parameters) == len(everything):
             raise ConfigError(f"{where}: {name} has no option {option!r}.{hint(option, parameters)}")
     options = {k: v for k, v in supplied.items() if k in parameters} | options
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in options]

@@ -9,6 +9,7 @@ import numpy as np
 from ppcls.config import plain
 from ppcls.config.construct import construct
 from ppcls.config.schema import LoaderOptions
+from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
 from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.images import ImageError, list_images, read_file
@@ -94,8 +95,8 @@ def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None
         )
     options = _loader_options(node.get("loader") or {}, f"{where}.loader")
     dataset = build_dataset(node["dataset"], mode, class_num)
-    batch_ops = [
-        construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}")
+    mixing = [
+        construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
         for place, op in enumerate(dataset.batch_transform_ops)
     ]
     labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
@@ -107,7 +108,7 @@ def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None
         share,
         num_workers=options.num_workers,
         timeout=options.timeout,
-        batch_ops=batch_ops,
+        batch_ops=mixing,
     )
 
 

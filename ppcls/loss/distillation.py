@@ -205,10 +205,11 @@ def distillation_dkd(
     loss = "DistillationDKDLoss"
     check_positive(loss, temperature=temperature)
 
+    reason = (
+        "it splits the classes into one target and the others; use_target_as_gt: True does without labels"
+    )
+
     def fn(student: Tensor, teacher: Tensor, label: Tensor | None) -> Tensor:
-        reason = (
-            "it splits the classes into one target and the others; use_target_as_gt: True does without labels"
-        )
         target = teacher.argmax(-1) if use_target_as_gt else class_index(label, loss, reason)
         return decoupled_kl(student, teacher, target, alpha=alpha, beta=beta, temperature=temperature)
 
@@ -221,7 +222,7 @@ def distillation_dkd(
         t_key=key,
         pair_weights=pair_weights,
         class_map=class_map,
-        hard_labels_only=not use_target_as_gt,
+        hard_labels_only=None if use_target_as_gt else reason,
     )
 
 

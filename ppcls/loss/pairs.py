@@ -30,7 +30,7 @@ class PairLoss(nn.Layer):
         class_map: file that names the teacher class of each student class (:func:`read_class_map`).
         logits: the tensors are class logits, so their class counts have to fit.
         mutual: let gradient flow to the second network as well.
-        hard_labels_only: the function cannot work with label probabilities.
+        hard_labels_only: why the function cannot work with label probabilities; None if it can.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class PairLoss(nn.Layer):
         class_map: str | None = None,
         logits: bool = True,
         mutual: bool = False,
-        hard_labels_only: bool = False,
+        hard_labels_only: str | None = None,
     ) -> None:
         super().__init__()
         self.loss, self.fn, self.part = loss, fn, part

@@ -13,12 +13,33 @@ import numpy as np
 
 from ppcls.config import plain
 from ppcls.config.construct import construct
-from ppcls.data.transforms import decode, geometry, normalize
+from ppcls.data.transforms import (
+    colour,
+    decode,
+    erasing,
+    geometry,
+    normalize,
+    padding,
+    policies,
+    timm_augment,
+)
 from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
-__all__ = ["Compose", "build_transforms", "decode", "geometry", "normalize"]
+# Importing these modules fills the registry.
+__all__ = [
+    "Compose",
+    "build_transforms",
+    "colour",
+    "decode",
+    "erasing",
+    "geometry",
+    "normalize",
+    "padding",
+    "policies",
+    "timm_augment",
+]
 
 Transform = Callable[[Any, np.random.Generator], Any]
 

@@ -26,9 +26,34 @@ def check_image(image: Any, op: str) -> np.ndarray:
     return image
 
 
+def last_axis_channels(image: Any, op: str) -> np.ndarray:
+    """Return a view [H, W, C] of an image that comes as [H, W, C] or [C, H, W].
+
+    For transforms that may stand behind ToCHWImage. Of two readings that both give 1 to 4 channels, [H, W, C]
+    is taken.
+
+    Raises:
+        DataError: naming the transform `op` that cannot work on it.
+    """
+    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] > 4 and image.shape[0] <= 4:
+        image = image.transpose(1, 2, 0)
+    return check_image(image, op)
+
+
 def with_channels(image: np.ndarray) -> np.ndarray:
     """Give back the channel axis that OpenCV and Pillow drop from images with one channel."""
     return image[:, :, None] if image.ndim == 2 else image
+
+
+def check_share(name: str, value: float) -> float:
+    """Return a probability or share.
+
+    Raises:
+        ConfigError: if it is not in 0..1; `name` begins the message.
+    """
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name}: expected a number from 0 to 1, got {value}")
+    return value
 
 
 def width_height(size: int | Sequence[int], op: str) -> tuple[int, int]:

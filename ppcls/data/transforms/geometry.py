@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ppcls.data.transforms.arrays import check_image, width_height, with_channels
+from ppcls.data.transforms.padding import Padder, PaddingMode, sides
 from ppcls.data.transforms.resample import Backend, Interpolation, Resampler
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
@@ -145,14 +146,6 @@ class RandCropImage:
         return self.resample(image[top : top + height, left : left + width], self.size, rng)
 
 
-_BORDERS = {
-    "constant": cv2.BORDER_CONSTANT,
-    "edge": cv2.BORDER_REPLICATE,
-    "reflect": cv2.BORDER_REFLECT_101,
-    "symmetric": cv2.BORDER_REFLECT,
-}
-
-
 @TRANSFORMS.register()
 class RandomCropImage:
     """Cut out a rectangle of fixed size at a random place, after padding: the usual one for small images.
@@ -176,16 +169,13 @@ class RandomCropImage:
         padding: int | list[int] | None = None,
         pad_if_needed: bool = False,
         fill: int | list[int] = 0,
-        padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant",
+        padding_mode: PaddingMode = "constant",
     ) -> None:
-        self.width, self.height = width_height(size, "RandomCropImage")
-        self.padding = _sides(padding or 0)
-        if padding_mode not in _BORDERS:
-            raise ConfigError(
-                f"RandomCropImage: padding_mode must be one of {', '.join(_BORDERS)}, got {padding_mode!r}"
-            )
-        self.pad_if_needed, self.border = pad_if_needed, _BORDERS[padding_mode]
-        self.fill = [fill] * 4 if isinstance(fill, int) else list(fill)
+        op = type(self).__name__
+        self.width, self.height = width_height(size, op)
+        self.padding = sides(padding or 0, op)
+        self.pad_if_needed = pad_if_needed
+        self.pad = Padder(padding_mode, fill, op)
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
         """Return a random crop.
@@ -193,21 +183,28 @@ class RandomCropImage:
         Raises:
             DataError: if the padded image is smaller than the crop.
         """
-        image = self._pad(check_image(image, "RandomCropImage"), self.padding)
+        op = type(self).__name__
+        image = self.pad(check_image(image, op), self.padding)
         if self.pad_if_needed:
             x, y = max(self.width - image.shape[1], 0), max(self.height - image.shape[0], 0)
-            image = self._pad(image, (x, y, x, y))
-        free_x, free_y = _room(image, self.width, self.height, "RandomCropImage")
+            image = self.pad(image, (x, y, x, y))
+        free_x, free_y = _room(image, self.width, self.height, op)
         left = int(rng.integers(free_x, endpoint=True))
         top = int(rng.integers(free_y, endpoint=True))
         return image[top : top + self.height, left : left + self.width]
 
-    def _pad(self, image: np.ndarray, sides: tuple[int, int, int, int]) -> np.ndarray:
-        left, top, right, bottom = sides
-        if not any(sides):
-            return image
-        padded = cv2.copyMakeBorder(image, top, bottom, left, right, self.border, value=self.fill)
-        return with_channels(padded)
+
+@TRANSFORMS.register()
+class RandCropImageV2(RandomCropImage):
+    """Cut out a rectangle of fixed size at a random place, without padding or resizing.
+
+    Args:
+        size: a number for a square, or [height, width]: the other way round than in RandomCropImage, as in
+            PaddleClas.
+    """
+
+    def __init__(self, size: int | list[int]) -> None:
+        super().__init__(size[::-1] if isinstance(size, list) else size)
 
 
 @TRANSFORMS.register()
@@ -249,12 +246,3 @@ def _bounds(pair: list[float] | None, default: tuple[float, float], where: str) 
     if not isinstance(pair, list | tuple) or len(pair) != 2 or not 0 < pair[0] <= pair[1]:
         raise ConfigError(f"{where} must be [low, high] with 0 < low <= high, got {pair!r}")
     return float(pair[0]), float(pair[1])
-
-
-def _sides(padding: int | list[int]) -> tuple[int, int, int, int]:
-    """Return the padding as left, top, right, bottom."""
-    sides = [padding] if isinstance(padding, int) else list(padding)
-    if len(sides) not in (1, 2, 4) or any(n < 0 for n in sides):
-        raise ConfigError(f"RandomCropImage: padding must be 1, 2 or 4 numbers >= 0, got {padding!r}")
-    left, top, right, bottom = (sides * (4 // len(sides)))[:4]
-    return left, top, right, bottom

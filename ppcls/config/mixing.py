@@ -1,0 +1,74 @@
+"""Batch transforms: with the classes of the networks, and with losses that need one class for an image."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ppcls.config.networks import Networks
+from ppcls.config.report import Report, join
+from ppcls.errors import PpclsError
+from ppcls.registry import LOSSES
+
+
+def check_mixing(recipe: Mapping[str, Any], networks: Networks, report: Report) -> None:
+    """Check ``batch_transform_ops``: where they stand, their ``class_num``, and what the losses make of them.
+
+    A loss says by its attribute ``hard_labels_only`` why it cannot work with label probabilities.
+    """
+    for part, loader in recipe["DataLoader"].items():
+        dataset = loader["dataset"] if loader else None
+        ops = dataset.get("batch_transform_ops") if isinstance(dataset, dict) else None
+        path = f"DataLoader.{part}.dataset.batch_transform_ops"
+        if not ops or report.mistakes_below(path):
+            continue
+        if part == "Eval":
+            report.error(path, "evaluation looks at the images as they are; leave it out")
+            continue
+        _check_class_num(ops, path, networks, report)
+        if part == "Train":  # losses that need labels do not see images without
+            _check_losses(recipe["Loss"]["Train"], path, report)
+
+
+def _check_class_num(ops: list[Any], path: str, networks: Networks, report: Report) -> None:
+    main = networks.members.get(networks.main)
+    for place, given in _class_nums(ops, path):
+        if main is not None and main.class_num is not None and given != main.class_num:
+            text = f"{given}, but {main.title} ({main.path}) has {main.class_num} classes; leave it out"
+            report.error(place, text)
+
+
+def _class_nums(value: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Yield config path and value of every ``class_num`` in the nodes."""
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for name, inner in entries:
+        if name == "class_num" and isinstance(inner, int):
+            yield join(path, name), inner
+        else:
+            yield from _class_nums(inner, join(path, name))
+
+
+def _check_losses(losses: Any, path: str, report: Report) -> None:
+    if not isinstance(losses, list) or report.mistakes_below("Loss.Train"):
+        return
+    for index, node in enumerate(losses):
+        ((name, options),) = node.items()
+        reason = _hard_labels_only(name, options or {})
+        if reason:
+            text = f"needs class indices, but {path} makes probabilities of them: {reason}"
+            report.error(join("Loss.Train", index, name), text)
+
+
+def _hard_labels_only(name: str, options: Mapping[str, Any]) -> str | None:
+    """Construct a loss whose options were checked, and return what it says."""
+    paddle = importlib.import_module("paddle")
+    own = {key: value for key, value in options.items() if key != "weight"}
+    try:
+        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
+            reason: str | None = getattr(LOSSES[name](**own), "hard_labels_only", None)
+    except PpclsError:
+        return None  # reported where the loss itself was checked
+    return reason

@@ -1,0 +1,202 @@
+"""Transforms of whole batches: mixing pairs of images together with their labels.
+
+``op(image, label, rng) -> (image, label)`` with images [N, C, H, W]. The result has label probabilities,
+float32 [N, K] with K classes, in every batch, also where nothing was mixed. The partner of an image comes
+from the part of the batch that its process holds, so W processes with B images each mix other pairs than one
+with W * B; what happens to a batch depends on the seed, the epoch and its number alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ppcls.config.construct import construct
+from ppcls.errors import ConfigError, hint
+from ppcls.registry import BATCH_OPS
+
+
+def label_probabilities(label: np.ndarray, class_num: int | None) -> np.ndarray:
+    """Return labels as probabilities, float32 [N, K].
+
+    Args:
+        label: class indices, int [N, 1], or probabilities, which come back as they are.
+        class_num: K.
+
+    Raises:
+        ConfigError: if `class_num` is needed and not known.
+    """
+    if label.dtype.kind == "f":
+        return label
+    if class_num is None:
+        raise ConfigError("batch_transform_ops: class_num is not known; set it here or in Arch.class_num")
+    result = np.zeros((len(label), class_num), np.float32)
+    result[np.arange(len(label)), label.reshape(-1)] = 1
+    return result
+
+
+def blend(image: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
+    """Return ``share * image + (1 - share) * image[order]`` for images [N, C, H, W], in their type."""
+    if image.dtype != np.float32:
+        return (image * share + image[order] * (1 - share)).astype(image.dtype)
+    image = np.ascontiguousarray(image)
+    result = np.empty_like(image)
+    planes, mixed = (batch.reshape(len(batch), -1, batch.shape[-1]) for batch in (image, result))
+    for place, partner in enumerate(order):
+        # One pass over the pixels and no copy in the new order: four times as fast as NumPy.
+        cv2.addWeighted(planes[place], share, planes[partner], 1 - share, 0, dst=mixed[place])
+    return result
+
+
+class _Mixing:
+    """What mixup and cutmix share: options, the share of the first image, and the labels.
+
+    Attributes:
+        class_num: number of classes.
+        alpha: the share of an image follows Beta(alpha, alpha).
+    """
+
+    def __init__(self, class_num: int | None, alpha: float) -> None:
+        name = type(self).__name__
+        if not (alpha > 0 and math.isfinite(alpha)):
+            raise ConfigError(f"{name}.alpha: expected a number above 0, got {alpha}")
+        check_class_num(name, class_num)
+        self.class_num, self.alpha = class_num, float(alpha)
+
+    def _labels(self, label: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
+        """Return the labels of images of which `share` is the image itself and the rest that of `order`."""
+        own = label_probabilities(label, self.class_num)
+        return own * np.float32(share) + own[order] * np.float32(1 - share)
+
+
+@BATCH_OPS.register()
+class MixupOperator(_Mixing):
+    """Replace every image by a mean of it and another of the batch (Zhang et al., arXiv 1710.09412).
+
+    The share of the first is one number for the batch, drawn from Beta(alpha, alpha), and that of its label.
+
+    Args:
+        class_num: number of classes; null is that of the network.
+        alpha: above 0; the larger, the more images become even mixtures.
+
+    Raises:
+        ConfigError: for numbers out of range.
+    """
+
+    def __init__(self, class_num: int | None = None, alpha: float = 1.0) -> None:
+        super().__init__(class_num, alpha)
+
+    def __call__(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return mixed images and their label probabilities."""
+        order, share = rng.permutation(len(image)), rng.beta(self.alpha, self.alpha)
+        return blend(image, order, share), self._labels(label, order, share)
+
+
+@BATCH_OPS.register()
+class CutmixOperator(_Mixing):
+    """Replace a rectangle of every image by that of another of the batch (Yun et al., arXiv 1905.04899).
+
+    The share of the image that stays is drawn from Beta(alpha, alpha), the middle of the rectangle anywhere.
+    What lies outside is cut off; the labels have the shares of pixels that result.
+
+    Args:
+        class_num: number of classes; null is that of the network.
+        alpha: above 0; 1 makes every share equally likely.
+
+    Raises:
+        ConfigError: for numbers out of range.
+    """
+
+    def __init__(self, class_num: int | None = None, alpha: float = 0.2) -> None:
+        super().__init__(class_num, alpha)
+
+    def __call__(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return mixed images and their label probabilities."""
+        height, width = image.shape[2:]
+        order, share = rng.permutation(len(image)), rng.beta(self.alpha, self.alpha)
+        rows, columns = self._rectangle(height, width, share, rng)
+        mixed = image.copy()
+        mixed[:, :, rows, columns] = image[order, :, rows, columns]
+        replaced = (rows.stop - rows.start) * (columns.stop - columns.start)
+        return mixed, self._labels(label, order, 1 - replaced / (height * width))
+
+    @staticmethod
+    def _rectangle(height: int, width: int, share: float, rng: np.random.Generator) -> tuple[slice, slice]:
+        side = math.sqrt(1 - share)
+        return _stretch(height, side, rng), _stretch(width, side, rng)
+
+
+def _stretch(length: int, share: float, rng: np.random.Generator) -> slice:
+    """Return a stretch of `share` of `length` about a random middle, cut off at the ends."""
+    size, middle = int(length * share), int(rng.integers(length))
+    begin = middle - size // 2
+    return slice(max(begin, 0), min(begin + size, length))
+
+
+@BATCH_OPS.register()
+class OpSampler:
+    """Apply one of several batch transforms to a batch, or none, by chance.
+
+    Written as ``OpSampler: {MixupOperator: {alpha: 0.8, prob: 0.5}, CutmixOperator: {prob: 0.5}}``.
+
+    Args:
+        class_num: number of classes; null is that of the network.
+        **ops: options of each transform by its name, with its probability ``prob``. What the probabilities
+            leave to 1 is that of no mixing.
+
+    Raises:
+        ConfigError: for unknown transforms or options, and probabilities that are none or exceed 1 together.
+    """
+
+    # How the config checks what stands in `ops`, see ppcls.config.components.
+    nested_kind = "sampled_op"
+
+    def __init__(self, class_num: int | None = None, **ops: dict[str, Any]) -> None:
+        check_class_num("OpSampler", class_num)
+        self.class_num = class_num
+        if not ops:
+            raise ConfigError(f"OpSampler: no transform to choose from; known: {', '.join(_members())}")
+        self.ops, self.limits, total = [], [], 0.0
+        for name, given in ops.items():
+            if name not in BATCH_OPS:
+                raise ConfigError(f"OpSampler.{name}: unknown batch transform.{hint(name, _members())}")
+            if not isinstance(given, Mapping) or "prob" not in given:
+                raise ConfigError(f"OpSampler.{name}: needs the option 'prob', its probability")
+            options = dict(given)
+            probability = options.pop("prob")
+            if not 0 <= probability <= 1:
+                raise ConfigError(f"OpSampler.{name}.prob: expected a number from 0 to 1, got {probability}")
+            total += probability
+            self.ops.append(construct(BATCH_OPS, {name: options}, "OpSampler", class_num=class_num))
+            self.limits.append(total)
+        if total > 1 + 1e-9:
+            raise ConfigError(f"OpSampler: the probabilities (prob) sum to {total:g}, expected at most 1")
+
+    def __call__(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return images, mixed or not, and their label probabilities."""
+        drawn = rng.random()
+        for op, limit in zip(self.ops, self.limits, strict=True):
+            if drawn < limit:
+                mixed: tuple[np.ndarray, np.ndarray] = op(image, label, rng)
+                return mixed
+        return image, label_probabilities(label, self.class_num)
+
+
+def _members() -> list[str]:
+    return [name for name in BATCH_OPS if name != "OpSampler"]
+
+
+def check_class_num(name: str, class_num: int | None) -> None:
+    """Raise ConfigError for a number of classes below 1."""
+    if class_num is not None and class_num < 1:
+        raise ConfigError(f"{name}.class_num: expected 1 or more, got {class_num}")

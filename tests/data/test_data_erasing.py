@@ -1,0 +1,152 @@
+"""Transforms that hide parts of an image: how much, where, and with what."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppcls.data import build_transforms
+from ppcls.data.transforms.erasing import Cutout, GridMask, HideAndSeek, RandomErasing
+
+RNG = np.random.default_rng
+OPS = [
+    {"RandomErasing": {"EPSILON": 1.0, "mode": "pixel", "attempt": 10, "sh": "1.0/3.0"}},
+    {"RandomErasing": {"EPSILON": 1.0, "mode": "rand"}},
+    {"RandomErasing": {"EPSILON": 1.0, "mean": [3.0, 4.0, 5.0]}},
+    {"Cutout": {"length": 11, "n_holes": 2}},
+    {"HideAndSeek": None},
+    {"GridMask": {"d1": 6, "d2": 20, "rotate": 90}},
+]
+
+
+def ones(kind=np.float32, shape=(40, 30, 3)) -> np.ndarray:
+    return np.full(shape, 7, kind)
+
+
+@pytest.mark.parametrize("node", OPS, ids=lambda node: "-".join(node))
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_shape_type_determinism_and_axes(node, kind):
+    """The same pixels change whichever axis the channels are on, and never those of the caller."""
+    chain = build_transforms([node])
+    changed = 0
+    for seed in range(12):
+        image = ones(kind)
+        found = chain(image, RNG(seed))
+        assert found.dtype == kind
+        assert found.shape == image.shape
+        assert (image == 7).all()
+        np.testing.assert_array_equal(found, chain(image, RNG(seed)))
+        turned = chain(np.ascontiguousarray(image.transpose(2, 0, 1)), RNG(seed))
+        np.testing.assert_array_equal(turned.transpose(1, 2, 0), found)
+        changed += bool((found != image).any())
+    assert changed >= 8
+
+
+@given(
+    low=st.floats(0.01, 0.5),
+    extra=st.floats(0, 0.4),
+    r1=st.floats(0.2, 1.0),
+    log=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_erased_rectangle_has_area_and_shape_within_bounds(low, extra, r1, log, seed):
+    op = RandomErasing(1.0, low, low + extra, r1, use_log_aspect=log)
+    box = op.box(300, 400, RNG(seed))
+    if box is None:  # a hundred attempts did not fit: only for shapes that hardly can
+        assert low + extra > 0.3
+        return
+    left, top, w, h = box
+    assert 0 <= left <= 300 - w
+    assert 0 <= top <= 400 - h
+    assert low - 0.02 <= w * h / 120_000 <= low + extra + 0.02
+    slack = 1 / min(w, h)  # whole pixels
+    assert r1 * (1 - slack) - 0.01 <= h / w <= (1 + slack) / r1 + 0.01
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_erased_areas_and_shapes_are_spread_as_the_paper_says(log):
+    op = RandomErasing(1.0, 0.02, 0.3, 0.5, use_log_aspect=log)
+    rng = RNG(0)
+    boxes = np.array([op.box(2000, 2000, rng) for _ in range(4000)])
+    area, ratio = boxes[:, 2] * boxes[:, 3] / 4e6, boxes[:, 3] / boxes[:, 2]
+    assert area.mean() == pytest.approx(0.16, abs=0.005)
+    assert area.std() == pytest.approx(0.28 / math.sqrt(12), abs=0.004)
+    if log:
+        assert np.log(ratio).mean() == pytest.approx(0, abs=0.02)
+    else:
+        assert ratio.mean() == pytest.approx(1.25, abs=0.02)
+    centre = boxes[:, 0] / (2000 - boxes[:, 2])
+    assert centre.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_erasing_happens_as_often_as_asked_and_only_where_it_fits():
+    op, rng = RandomErasing(0.25), RNG(0)
+    hit = np.mean([(op(ones(), rng) != 7).any() for _ in range(2000)])
+    assert hit == pytest.approx(0.25, abs=0.03)
+    assert (RandomErasing(0.0)(ones(), RNG()) == 7).all()
+    tiny = RandomErasing(1.0, 0.9, 1.0)
+    assert (tiny(ones(shape=(2, 2, 3)), RNG(1)) == 7).all()
+
+
+def test_what_is_put_into_the_rectangle():
+    image = ones(shape=(60, 60, 3))
+    erased = RandomErasing(1.0, mean=[1.0, 2.0, 3.0])(image, RNG(0))
+    assert set(map(tuple, erased.reshape(-1, 3))) == {(7, 7, 7), (1, 2, 3)}
+    plain = RandomErasing(1.0, mode="rand")(image, RNG(0))
+    assert len(set(map(tuple, plain.reshape(-1, 3)))) == 2
+    noise = RandomErasing(1.0, 0.3, 0.4, mode="pixel")(image, RNG(0))
+    drawn = noise[noise != 7]
+    assert drawn.mean() == pytest.approx(0, abs=0.1)
+    assert drawn.std() == pytest.approx(1, abs=0.1)
+    levels = RandomErasing(1.0, 0.3, 0.4, mode="pixel")(ones(np.uint8, (60, 60, 3)), RNG(0))
+    assert levels[levels != 7].mean() == pytest.approx(127.5, abs=8)
+
+
+@given(length=st.integers(1, 70), seed=st.integers(0, 200))
+def test_cutout_hides_one_square_around_a_pixel_of_the_image(length, seed):
+    hidden = Cutout(1, length)(ones(), RNG(seed))[:, :, 0] == 0
+    rows, columns = np.flatnonzero(hidden.any(1)), np.flatnonzero(hidden.any(0))
+    assert hidden.sum() == len(rows) * len(columns)  # a rectangle
+    for found, whole in ((rows, 40), (columns, 30)):
+        inside = found[0] > 0 and found[-1] < whole - 1
+        assert len(found) == length if inside else len(found) <= length
+        assert len(found) >= min(length // 2, whole // 2)
+
+
+def test_hide_and_seek_hides_half_of_the_cells_of_four_grids():
+    image, op = ones(shape=(224, 224, 3)), HideAndSeek()
+    shares = np.array([(op(image, RNG(seed)) == 0).mean() for seed in range(200)])
+    whole = shares == 0
+    assert whole.mean() == pytest.approx(0.2, abs=0.08)
+    assert shares[~whole].mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(("mode", "share"), [(0, 1 - 0.6**2), (1, 0.6**2)])
+@pytest.mark.parametrize("rotate", [1, 90])
+def test_grid_mask_hides_stripes_or_what_lies_between(mode, share, rotate):
+    op = GridMask(20, 21, rotate, ratio=0.4, mode=mode)
+    hidden = np.mean([op.mask(200, 200, RNG(seed)).mean() for seed in range(20)])
+    assert hidden == pytest.approx(share, abs=0.01)
+    if rotate == 1:
+        mask = op.mask(200, 200, RNG(0))
+        np.testing.assert_array_equal(mask[:-20], mask[20:])
+        np.testing.assert_array_equal(mask[:, :-20], mask[:, 20:])
+    never = GridMask(20, 30, prob=0.0)
+    assert (never(ones(), RNG()) == 7).all()
+
+
+def test_normalised_chain_with_erasing_at_its_end():
+    """As in published recipes: noise after NormalizeImage, and the batch still is [C, H, W]."""
+    erase = {"RandomErasing": {"EPSILON": 1.0, "sl": 0.02, "sh": "1.0/3.0", "mode": "pixel"}}
+    normalize = {"NormalizeImage": {"order": ""}}
+    image = RNG(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    found = build_transforms([normalize, erase]).chw(image, RNG(3))
+    plain = build_transforms([normalize]).chw(image, RNG(3))
+    assert found.shape == (3, 40, 30)
+    assert found.dtype == np.float32
+    same = (found == plain).all(0)
+    assert 1 - 1 / 3 - 0.05 <= same.mean() <= 1 - 0.02 + 0.01
