@@ -13,6 +13,7 @@ from ppcls.config.relations import check_relations
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
 from ppcls.config.sections import check_section
+from ppcls.config.unlabelled import check_unlabelled
 
 
 def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     if networks is not None:
         check_relations(recipe, networks, mode, report)
         check_inputs(recipe, report)
+        check_unlabelled(recipe, report)
         check_mixing(recipe, networks, report)
     return recipe
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ppcls.config.schema import NOT_YET, REQUIRED, REQUIRED_WITH_EVAL, Recipe
+from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
 from ppcls.config.sections import default_of, fields_of
 from ppcls.config.signature import describe
 
@@ -38,8 +38,6 @@ def render() -> str:
             lines += _section(field.metadata["section"], name)
         else:
             lines += ["", f"## {name}", "", field.metadata["doc"], "", _component(field.metadata)]
-    lines += ["", "## Not supported yet", "", "These keep the value that changes nothing:", ""]
-    lines += [f"- `{path}`: `{_yaml(value)}`" for path, value in NOT_YET.items()]
     return "\n".join(lines) + "\n"
 
 

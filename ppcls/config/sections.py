@@ -10,7 +10,6 @@ from typing import Any, get_type_hints
 from ppcls.config.components import check_node, check_nodes
 from ppcls.config.nodes import show
 from ppcls.config.report import Report, join
-from ppcls.config.schema import NOT_YET
 from ppcls.config.signature import Mismatch, convert
 from ppcls.errors import hint
 
@@ -62,9 +61,6 @@ def _check_key(
 ) -> Any:
     given = section.get(field.name)
     meta = field.metadata
-    if path in NOT_YET and given not in (None, NOT_YET[path]):
-        report.error(path, "not supported yet; leave it out")
-        return default_of(field)
     if "section" in meta:
         return (
             None

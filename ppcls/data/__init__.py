@@ -24,6 +24,7 @@ from ppcls.data.sampler import (
     Share,
 )
 from ppcls.data.transforms import Compose, build_transforms
+from ppcls.data.unlabelled import Endless, JoinedLoader, WithoutLabels
 from ppcls.distributed import rank, world_size
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
@@ -41,6 +42,7 @@ __all__ = [
     "FolderDataset",
     "ImageError",
     "ImageNetDataset",
+    "JoinedLoader",
     "Loader",
     "RASampler",
     "Share",
@@ -48,6 +50,7 @@ __all__ = [
     "build_dataset",
     "build_loader",
     "build_postprocess",
+    "build_train_loader",
     "build_transforms",
     "list_images",
     "read_image",
@@ -70,14 +73,37 @@ def build_dataset(config: Any, mode: str = "Train", class_num: int | None = None
     return construct(DATASETS, config, f"DataLoader.{mode}.dataset", class_num=class_num, mode=part)
 
 
-def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None) -> Loader:
+def build_train_loader(config: Any, seed: int, class_num: int | None = None) -> Loader | JoinedLoader:
+    """Build the loader of this process from ``DataLoader.Train`` and, if it is there, ``UnLabelTrain``.
+
+    Args:
+        config: the section ``DataLoader``.
+        seed: seed of the run, the same in every process.
+        class_num: classes of the network, which labels must fit; those of unlabelled images are not read.
+
+    Raises:
+        ConfigError, DataError: see :func:`build_loader`.
+    """
+    nodes = plain(config)
+    labelled = build_loader(nodes["Train"], "Train", seed, class_num)
+    if not nodes.get("UnLabelTrain"):
+        return labelled
+    other = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])  # independent streams
+    unlabelled = build_loader(nodes["UnLabelTrain"], "UnLabelTrain", other, class_num, steps=len(labelled))
+    return JoinedLoader(labelled, unlabelled)
+
+
+def build_loader(
+    config: Any, mode: str, seed: int, class_num: int | None = None, steps: int | None = None
+) -> Loader:
     """Build the loader of this process from ``DataLoader.<mode>``.
 
     Args:
         config: ``{"dataset": {...}, "sampler": {...}, "loader": {...}}``.
-        mode: ``Train`` or ``Eval``. In evaluation every sample counts exactly once.
+        mode: ``Train``, ``UnLabelTrain`` or ``Eval``. In evaluation every sample counts exactly once.
         seed: seed of the run, the same in every process.
         class_num: classes of the network, which labels must fit.
+        steps: batches an epoch of ``UnLabelTrain``.
 
     Raises:
         ConfigError: for unknown names or options, or ``drop_last`` in evaluation.
@@ -94,7 +120,7 @@ def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None
             "sample once, with DistributedBatchSampler"
         )
     options = _loader_options(node.get("loader") or {}, f"{where}.loader")
-    dataset = build_dataset(node["dataset"], mode, class_num)
+    dataset = build_dataset(node["dataset"], mode, class_num if steps is None else None)
     mixing = [
         construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
         for place, op in enumerate(dataset.batch_transform_ops)
@@ -102,6 +128,8 @@ def build_loader(config: Any, mode: str, seed: int, class_num: int | None = None
     labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
     share = Share(len(dataset), seed, rank(), world_size(), training, labels)
     sampler.check(share)
+    if steps is not None:
+        sampler, mixing = Endless(sampler, steps), [WithoutLabels(op) for op in mixing]
     return Loader(
         dataset,
         sampler,

@@ -195,7 +195,7 @@ class Engine:
 
     def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
-        loader = self._loader("Train")
+        loader = build_train_loader(self.config["DataLoader"], seed=self.seed, class_num=self.class_num)
         shape = build.first_sample_shape(loader)
         evaluates = self.globals["eval_during_train"]
         eval_loader = self._loader("Eval") if evaluates else None

@@ -21,12 +21,21 @@ class Meters:
     """
 
     totals: dict[str, float] = field(default_factory=dict)
-    count: float = 0.0
-    _pending: list[tuple[dict[str, paddle.Tensor], int]] = field(default_factory=list, repr=False)
+    counts: dict[str, float] = field(default_factory=dict)
+    _pending: list[dict[str, tuple[paddle.Tensor, int]]] = field(default_factory=list, repr=False)
 
-    def add(self, values: Mapping[str, paddle.Tensor], samples: int) -> None:
-        """Remember the scalars of one batch of `samples`."""
-        self._pending.append(({k: v.detach() for k, v in values.items()}, samples))
+    def add(
+        self, values: Mapping[str, paddle.Tensor], samples: int, others: Mapping[str, int] | None = None
+    ) -> None:
+        """Remember the scalars of one batch.
+
+        Args:
+            values: scalars by name.
+            samples: what each counts.
+            others: what some of them count instead.
+        """
+        others = others or {}
+        self._pending.append({k: (v.detach(), others.get(k, samples)) for k, v in values.items()})
 
     def __len__(self) -> int:
         """Number of batches that are not flushed yet."""
@@ -36,14 +45,15 @@ class Meters:
         """Move pending scalars to the host, add them to the sums and return them batch by batch."""
         if not self._pending:
             return []
-        flat = [v.astype("float32").reshape([1]) for values, _ in self._pending for v in values.values()]
+        flat = [v.astype("float32").reshape([1]) for row in self._pending for v, _ in row.values()]
         numbers = iter(paddle.concat(flat).numpy().astype(np.float64).tolist())
         rows = []
-        for values, samples in self._pending:
-            row = {name: next(numbers) for name in values}
+        for pending in self._pending:
+            row = {name: next(numbers) for name in pending}
             for name, value in row.items():
+                samples = pending[name][1]
                 self.totals[name] = self.totals.get(name, 0.0) + value * samples
-            self.count += samples
+                self.counts[name] = self.counts.get(name, 0.0) + samples
             rows.append(row)
         self._pending.clear()
         return rows
@@ -57,29 +67,30 @@ class Meters:
         Raises:
             TrainingError: if there was no sample.
         """
-        totals, count = dict(self.totals), self.count
+        states = [self.state()]
         if everywhere and world_size() > 1:
-            totals, count = {}, 0.0
-            for their_totals, their_count in gather((self.totals, self.count)):
-                count += their_count
-                for name, total in their_totals.items():
-                    totals[name] = totals.get(name, 0.0) + total
-        if not count:
+            states = gather(states[0])
+        sums: dict[str, list[float]] = {}
+        for state in states:
+            for name, (total, count) in state.items():
+                before = sums.get(name, [0.0, 0.0])
+                sums[name] = [before[0] + total, before[1] + count]
+        if not any(count for _, count in sums.values()):
             raise TrainingError("no sample was processed, so there is nothing to average")
-        return {name: total / count for name, total in totals.items()}
+        return {name: total / count for name, (total, count) in sums.items() if count}
 
     def reset(self) -> None:
         """Forget everything."""
         self.totals.clear()
-        self.count = 0.0
+        self.counts.clear()
         self._pending.clear()
 
     def state(self) -> dict[str, list[float]]:
-        """Return the flushed sums, for a checkpoint."""
-        return {name: [total, self.count] for name, total in self.totals.items()}
+        """Return the flushed sums and what they count, for a checkpoint."""
+        return {name: [total, self.counts[name]] for name, total in self.totals.items()}
 
     def restore(self, state: Mapping[str, list[float]]) -> None:
         """Continue from sums returned by :meth:`state`."""
         self.reset()
         for name, (total, count) in state.items():
-            self.totals[name], self.count = total, count
+            self.totals[name], self.counts[name] = total, count

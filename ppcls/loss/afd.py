@@ -113,6 +113,8 @@ class AFDLoss(nn.Layer):
         name: name of the part.
     """
 
+    label_free = True
+
     def __init__(
         self,
         model_name_pair: list[str],

@@ -37,7 +37,8 @@ class CombinedLoss(nn.Layer):
     """Every listed loss times its weight, and their sum.
 
     A loss that names its sub-networks (attribute ``networks``) is given the outputs of all of them; one that
-    does not, such as CELoss, is given the output of the network `main`.
+    does not, such as CELoss, is given the output of the network `main`. One with the attribute ``label_free``
+    works on images without labels, too, and is given no labels.
 
     Args:
         parts: the losses in the order of the config.
@@ -59,6 +60,11 @@ class CombinedLoss(nn.Layer):
     def hard_label_losses(self) -> list[str]:
         """Names of the losses that cannot work with label probabilities, as mixup and cutmix give."""
         return [part.name for part in self._parts if getattr(part.layer, "hard_labels_only", False)]
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether a loss works on images without labels."""
+        return any(_label_free(part.layer) for part in self._parts)
 
     def set_epoch(self, epoch: int) -> None:
         """Move weight schedules to `epoch`, counted from 1 as in the log lines."""
@@ -85,12 +91,18 @@ class CombinedLoss(nn.Layer):
             if hasattr(part.layer, "prepare"):
                 part.layer.prepare(self._view(part.layer, outputs))
 
-    def forward(self, outputs: Tensor | Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        outputs: Tensor | Mapping[str, Any],
+        label: Tensor | None = None,
+        labelled: Tensor | Mapping[str, Any] | None = None,
+    ) -> dict[str, Tensor]:
         """Return ``{"loss": sum, "<part>": value after weighting, ...}``.
 
         Args:
             outputs: logits [N, C], or ``{"logits": ...}``, or one of these for each sub-network by name.
             label: class indices, int [N] or [N, 1], or class probabilities, float [N, C].
+            labelled: where some images have no labels, the outputs of those that have; `label` is theirs.
         """
         values: dict[str, Tensor] = {}
         # Under autocast, matmul and convolution of a loss would run in half precision; labels and logits are
@@ -98,7 +110,9 @@ class CombinedLoss(nn.Layer):
         with paddle.amp.auto_cast(enable=False):
             for part in self._parts:
                 weight = part.weight(self._epoch)
-                found = part.layer(self._view(part.layer, outputs), label)
+                seen = outputs if labelled is None or _label_free(part.layer) else labelled
+                targets = () if _label_free(part.layer) else (label,)
+                found = part.layer(self._view(part.layer, seen), *targets)
                 for name, value in (found if isinstance(found, Mapping) else {part.name: found}).items():
                     values[free_name(name, values)] = value if weight == 1.0 else value * weight
             return {**values, TOTAL: sum(values.values())}  # the order of log lines
@@ -111,6 +125,10 @@ class CombinedLoss(nn.Layer):
         if "logits" in outputs:
             return outputs
         raise ConfigError(f"no sub-network {self._main!r} in the outputs ({', '.join(map(str, outputs))})")
+
+
+def _label_free(layer: nn.Layer) -> bool:
+    return bool(getattr(layer, "label_free", False))
 
 
 def _networks(layer: nn.Layer) -> frozenset[str]:

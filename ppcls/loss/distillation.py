@@ -222,6 +222,7 @@ def distillation_dkd(
         t_key=key,
         pair_weights=pair_weights,
         class_map=class_map,
+        labels=not use_target_as_gt,
         hard_labels_only=None if use_target_as_gt else reason,
     )
 
@@ -298,6 +299,7 @@ def distillation_wsl(
         t_key=key,
         pair_weights=pair_weights,
         class_map=class_map,
+        labels=not use_target_as_gt,
     )
 
 
@@ -352,6 +354,7 @@ class DistillationSKDLoss(PairLoss):
             t_key=key,
             pair_weights=pair_weights,
             class_map=class_map,
+            labels=not use_target_as_gt,
         )
         self._epoch = 1
 

@@ -89,6 +89,8 @@ class OFDLoss(nn.Layer):
         name: name of the part.
     """
 
+    label_free = True
+
     def __init__(
         self,
         model_name_pair: list[str],

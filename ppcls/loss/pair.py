@@ -51,6 +51,8 @@ class DistillationPairLoss(nn.Layer):
         **options: of the chosen loss.
     """
 
+    label_free = True
+
     def __init__(
         self,
         base_loss_name: str,

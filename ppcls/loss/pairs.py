@@ -30,6 +30,7 @@ class PairLoss(nn.Layer):
         class_map: file that names the teacher class of each student class (:func:`read_class_map`).
         logits: the tensors are class logits, so their class counts have to fit.
         mutual: let gradient flow to the second network as well.
+        labels: the function reads the label; without, it works on images that have none, too.
         hard_labels_only: why the function cannot work with label probabilities; None if it can.
     """
 
@@ -46,6 +47,7 @@ class PairLoss(nn.Layer):
         class_map: str | None = None,
         logits: bool = True,
         mutual: bool = False,
+        labels: bool = False,
         hard_labels_only: str | None = None,
     ) -> None:
         super().__init__()
@@ -54,6 +56,7 @@ class PairLoss(nn.Layer):
         self.keys = (s_key, t_key)
         self.pair_weights = check_pair_weights(loss, pair_weights, len(self.pairs))
         self.class_map = None if class_map is None else read_class_map(class_map)
+        self.label_free = not labels
         self.logits, self.mutual, self.hard_labels_only = logits, mutual, hard_labels_only
 
     @property

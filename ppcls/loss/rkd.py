@@ -87,6 +87,8 @@ class DistillationRKDLoss(nn.Layer):
         pair_weights: a factor for each pair.
     """
 
+    label_free = True
+
     def __init__(
         self,
         model_name_pairs: list[list[str]],

@@ -1,0 +1,40 @@
+"""``DataLoader.UnLabelTrain``: whether it has an effect."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from ppcls.config.report import Report
+from ppcls.errors import PpclsError
+from ppcls.registry import LOSSES
+
+_PATH = "DataLoader.UnLabelTrain"
+
+
+def check_unlabelled(recipe: Mapping[str, Any], report: Report) -> None:
+    """Check that a training loss works without labels, and that no option is idle."""
+    part, losses = recipe["DataLoader"]["UnLabelTrain"], recipe["Loss"]["Train"]
+    if part is None:
+        return
+    sampler = part["sampler"]
+    if isinstance(sampler, dict) and sampler.get("drop_last") is True:
+        text = "has no effect: the list is gone through again and again, every batch is full"
+        report.warn(f"{_PATH}.sampler.drop_last", text)
+    if not isinstance(losses, list) or report.mistakes_below("Loss.Train"):
+        return
+    if not any(_label_free(*next(iter(node.items()))) for node in losses):
+        names = ", ".join(name for node in losses for name in node)
+        report.error(_PATH, f"has no effect: all losses of Loss.Train need labels ({names})")
+
+
+def _label_free(name: str, options: Mapping[str, Any] | None) -> bool:
+    """Construct a loss whose options were checked, and return what it says."""
+    paddle = importlib.import_module("paddle")
+    own = {key: value for key, value in (options or {}).items() if key != "weight"}
+    try:
+        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
+            return bool(getattr(LOSSES[name](**own), "label_free", False))
+    except PpclsError:
+        return True  # reported where the loss itself was checked

@@ -1,0 +1,146 @@
+"""Images without labels in every batch, beside those with labels: ``DataLoader.UnLabelTrain``.
+
+An epoch is one pass over the labelled list. Every batch of it is joined by a batch of the unlabelled list,
+which is gone through pass after pass without a break, over the ends of epochs. What step k of epoch e holds
+depends on the seed, e and k alone, so a run can stop and go on anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from ppcls.data.loader import Batch, BatchOp, Loader
+from ppcls.data.sampler import Draws, EpochSampler, Share, repeats
+from ppcls.errors import DataError
+
+
+class Endless:
+    """The passes of a sampler one after the other, cut into as many batches an epoch as another list has.
+
+    Epochs count from 1; the first pass begins with the first of them.
+
+    Args:
+        sampler: gives the order of a pass and the batch size.
+        steps: batches an epoch.
+    """
+
+    drop_last = False
+
+    def __init__(self, sampler: EpochSampler, steps: int) -> None:
+        self.sampler, self.steps, self.batch_size = sampler, steps, sampler.batch_size
+
+    def count(self, share: Share) -> int:
+        """Return the number of batches an epoch."""
+        return self.steps
+
+    def batches(self, share: Share, epoch: int) -> list[Draws]:
+        """Return the samples of each batch of this process, all of full size."""
+        together = self.batch_size * share.world_size
+        order = self._stretch(share, (epoch - 1) * self.steps * together, self.steps * together)
+        draws, first = Draws(order, repeats(order)), self.batch_size * share.rank
+        return [draws.part(start, start + self.batch_size) for start in range(first, len(order), together)]
+
+    def _stretch(self, share: Share, start: int, length: int) -> np.ndarray:
+        """Return `length` samples from place `start` of the endless order, int64."""
+        first, skip = divmod(start, share.length)
+        passes = range(first, (start + length - 1) // share.length + 1)
+        return np.concatenate([self.sampler.order(share, number) for number in passes])[skip : skip + length]
+
+
+class WithoutLabels:
+    """A transform of batches for images without labels: it gets class 0, its labels are dropped."""
+
+    def __init__(self, op: BatchOp) -> None:
+        self.op = op
+
+    def __call__(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the transformed images and the labels as they came."""
+        return self.op(image, np.zeros_like(label), rng)[0], label
+
+
+class JoinedLoader:
+    """Batches of images with and without labels; to the training loop it is a :class:`Loader`.
+
+    In a batch of a labelled and b unlabelled images, each of the gcd(a, b) equal stretches has the labelled
+    ones first. So a batch of W processes together has the order of the batch of one process.
+
+    Args:
+        labelled: decides the length of an epoch.
+        unlabelled: gives as many batches.
+    """
+
+    def __init__(self, labelled: Loader, unlabelled: Loader) -> None:
+        self.labelled, self.unlabelled = labelled, unlabelled
+        self.dataset = labelled.dataset
+
+    def __len__(self) -> int:
+        """Return the number of batches an epoch."""
+        return len(self.labelled)
+
+    def path(self, index: int) -> str:
+        """Return the file of an entry of ``Batch.index``; those of unlabelled images follow on the others."""
+        own = len(self.labelled.dataset)
+        return self.labelled.path(index) if index < own else self.unlabelled.path(index - own)
+
+    def first_image(self) -> np.ndarray:
+        """Return the first labelled image, [C, H, W].
+
+        Raises:
+            DataError: if it or the first unlabelled image cannot be had, or their shapes differ.
+        """
+        image, other = self.labelled.first_image(), self.unlabelled.first_image()
+        _check_alike(image, other)
+        return image
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch in order, see :meth:`Loader.epoch`; epochs count from 1."""
+        both = zip(
+            *(loader.epoch(epoch, start_batch) for loader in (self.labelled, self.unlabelled)), strict=True
+        )
+        for batch, more in both:
+            yield join(batch, more, len(self.labelled.dataset))
+
+    def close(self) -> None:
+        """End the threads."""
+        self.labelled.close()
+        self.unlabelled.close()
+
+
+def join(labelled: Batch, unlabelled: Batch, offset: int) -> Batch:
+    """Return one batch of two, see :class:`JoinedLoader`.
+
+    Args:
+        labelled: images whose labels count.
+        unlabelled: images whose labels are dropped.
+        offset: added to the indices of `unlabelled`.
+
+    Raises:
+        DataError: if the images differ in shape or type.
+    """
+    _check_alike(labelled.image[0], unlabelled.image[0])
+    mask = labelled_rows(len(labelled.index), len(unlabelled.index))
+    image = np.empty((len(mask), *labelled.image.shape[1:]), labelled.image.dtype)
+    index = np.empty(len(mask), np.int64)
+    image[mask], image[~mask] = labelled.image, unlabelled.image
+    index[mask], index[~mask] = labelled.index, unlabelled.index + offset
+    return Batch(image, labelled.label, index, np.flatnonzero(mask))
+
+
+def labelled_rows(labelled: int, unlabelled: int) -> np.ndarray:
+    """Return which rows of a joined batch have labels, bool [labelled + unlabelled]."""
+    stretches = math.gcd(labelled, unlabelled)
+    length = (labelled + unlabelled) // stretches
+    return np.arange(labelled + unlabelled) % length < labelled // stretches
+
+
+def _check_alike(labelled: np.ndarray, unlabelled: np.ndarray) -> None:
+    if labelled.shape != unlabelled.shape or labelled.dtype != unlabelled.dtype:
+        raise DataError(
+            f"DataLoader.UnLabelTrain.dataset gives images {unlabelled.shape} {unlabelled.dtype}, "
+            f"DataLoader.Train.dataset {labelled.shape} {labelled.dtype}; their transform_ops must end alike"
+        )
