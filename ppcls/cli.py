@@ -32,6 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--nproc", type=int, metavar="N", help="start N processes on this machine (one a GPU)"
             )
+            command.add_argument(
+                "--resume",
+                metavar="WHAT",
+                help="go on from a checkpoint such as output/ResNet18/latest, or `auto`: from the newest "
+                "valid one of the output folder, from the beginning if there is none",
+            )
         if mode == "eval":
             command.add_argument(
                 "--report", metavar="DIR", help="write tables of classes, confusions and mistakes there"
@@ -42,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--mode", choices=list(MODES), default="train", help="what the recipe is to be used for"
     )
     _add_overrides(command)
+    _add_check_data(commands)
     command = commands.add_parser("predict", help="classify images with an exported network")
     command.add_argument("--model-dir", required=True, metavar="DIR", help="folder written by `ppcls export`")
     command.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or .txt lists")
@@ -63,6 +70,14 @@ def _add_overrides(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one setting, such as -o Global.epochs=2 (repeatable; the value is read as YAML)",
     )
+
+
+def _add_check_data(commands: Any) -> None:
+    text = "read all images of a recipe once: what would stop a training, and what is odd about them"
+    command = commands.add_parser("check-data", help=text, description=text)
+    command.add_argument("-c", "--config", required=True, metavar="FILE", help="recipe (YAML)")
+    _add_overrides(command)
+    command.add_argument("--report", metavar="FILE.json", help="also write all findings there")
 
 
 def _add_models(commands: Any) -> None:
@@ -127,6 +142,8 @@ def _launch(args: argparse.Namespace) -> int:
 
 
 def _run_engine(args: argparse.Namespace) -> int:
+    if getattr(args, "resume", None) is not None:
+        args.override.append(f"Global.checkpoints={args.resume}")
     if getattr(args, "nproc", None) is not None:
         if args.nproc < 1:
             raise ConfigError(f"--nproc: expected at least 1, got {args.nproc}")
@@ -158,6 +175,14 @@ def _validate(args: argparse.Namespace) -> int:
         else:
             print(f"{path}: valid")
     return 2 if failed else 0
+
+
+def _check_data(args: argparse.Namespace) -> int:
+    from ppcls.engine.data_report import run_check
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    return 0 if run_check(args.config, args.override, args.report, print) else 2
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -228,6 +253,7 @@ def _convert_weights(args: argparse.Namespace) -> int:
 _COMMANDS: dict[str, Any] = {
     **dict.fromkeys(MODES, _run_engine),
     "validate": _validate,
+    "check-data": _check_data,
     "predict": _predict,
     "models": _models,
     "layers": _layers,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, TrainingError
 
 LOGGER = logging.getLogger("ppcls")
 _FORMAT = logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
+_REMEDY = "The checkpoints saved before are as they were. Make space, then go on with --resume auto"
 
 
 class _ConsoleHandler(logging.Handler):
@@ -25,6 +28,21 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
+
+
+class _FileHandler(logging.FileHandler):
+    """Tell once, in one line, that the log cannot be written (a full disk): a run does not depend on it."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        if not self._told:
+            self._told = True
+            print(f"ppcls: cannot write {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written is tried once more
+            super().close()
 
 
 def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> logging.Logger:
@@ -40,12 +58,18 @@ def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> loggi
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
     handlers: list[logging.Handler] = [] if quiet else [_ConsoleHandler()]
+    problem = None
     if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
+        try:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(_FileHandler(log_file, encoding="utf-8"))
+        except OSError as error:  # evaluating what somebody else keeps read-only is fine
+            problem = error.strerror
     for handler in handlers or [logging.NullHandler()]:
         handler.setFormatter(_FORMAT)
         LOGGER.addHandler(handler)
+    if problem:
+        LOGGER.warning("%s: %s; the log goes to the console alone", log_file, problem)
     return LOGGER
 
 
@@ -64,6 +88,20 @@ def _plain_number(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Change a file at once, so that a kill on the way loses nothing of what it held."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write {path}: {error.strerror}. {_REMEDY}") from None
 
 
 def _is_kept(line: str, keep: Callable[[dict[str, Any]], bool]) -> bool:
@@ -121,8 +159,8 @@ class ScalarWriter:
         path = folder / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            path.write_text("".join(line for line in lines if _is_kept(line, keep)), encoding="utf-8")
-        self._file: TextIO = path.open("a", encoding="utf-8")
+            _replace(path, "".join(line for line in lines if _is_kept(line, keep)).encode())
+        self._path, self._file = path, path.open("ab", buffering=0)  # a line is on its way when it is written
         self._visualdl: Any = None
         if use_visualdl:
             from visualdl import LogWriter
@@ -145,8 +183,13 @@ class ScalarWriter:
             values: scalars by name.
         """
         row = {"kind": kind, "epoch": epoch, "step": step}
-        self._file.write(json.dumps(row | {k: _plain_number(v) for k, v in values.items()}) + "\n")
-        self._file.flush()
+        line = (json.dumps(row | {k: _plain_number(v) for k, v in values.items()}) + "\n").encode()
+        try:
+            complete = self._file.write(line) == len(line)
+        except OSError as error:
+            raise TrainingError(f"cannot write {self._path}: {error.strerror}. {_REMEDY}") from None
+        if not complete:
+            raise TrainingError(f"cannot write {self._path}: no space left on device. {_REMEDY}")
         if self._visualdl is not None:
             for name, value in values.items():
                 self._visualdl.add_scalar(tag=f"{kind}_{name}", step=step, value=value)

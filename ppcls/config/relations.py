@@ -297,7 +297,7 @@ def _list_file(part: Mapping[str, Any]) -> str | None:
 def _check_global(options: Mapping[str, Any], mode: str, report: Report) -> None:
     if mode != "train":
         return
-    if options["checkpoints"] and options["pretrained_model"]:
+    if options["checkpoints"] not in (None, "", "auto") and options["pretrained_model"]:
         report.warn("Global.pretrained_model", "has no effect: Global.checkpoints is resumed")
     if options["eval_during_train"] and options["start_eval_epoch"] > options["epochs"]:
         report.warn(

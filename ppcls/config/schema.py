@@ -49,7 +49,11 @@ class Global:
     print_batch_step: int = key(10, "Steps between two log lines.", minimum=1)
     save_interval: int = key(1, "Epochs between two `epoch_N` checkpoints.", minimum=1)
     save_steps: int | None = key(None, "Steps between two saves of `latest` within an epoch.", minimum=1)
-    keep_last: int | None = key(None, "How many `epoch_N` checkpoints to keep; null keeps all.", minimum=1)
+    keep_last: int | None = key(
+        None,
+        "`epoch_N` checkpoints to keep; null keeps all, 0 writes none: only `best_model` and `latest`.",
+        minimum=0,
+    )
     eval_during_train: bool = key(True, "Evaluate while training; needed to find `best_model`.")
     eval_interval: int = key(1, "Epochs between two evaluations.", minimum=1)
     start_eval_epoch: int = key(0, "First epoch that may be evaluated.", minimum=0)
@@ -68,7 +72,11 @@ class Global:
     pretrained_model: str | None = key(
         None, "Weights to start from, or to evaluate, infer with or export; with or without `.pdparams`."
     )
-    checkpoints: str | None = key(None, "Checkpoint to resume, e.g. `output/ResNet18/latest`.")
+    checkpoints: str | None = key(
+        None,
+        "Checkpoint to resume, e.g. `output/ResNet18/latest`; `auto`: the newest valid one of the output "
+        "folder, the beginning if there is none (`ppcls train --resume auto`).",
+    )
     image_shape: list[int] = key([3, 224, 224], "Channels, height, width.", minimum=1, length=3)
     save_inference_dir: str = key("./inference", "Folder that receives the exported network.")
     export_format: Literal["paddle", "legacy", "both"] = key(

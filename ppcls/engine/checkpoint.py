@@ -6,25 +6,27 @@ best metric, and size and checksum of the other two).
 
 Saving is a small redo log: all files are first written and synced under ``*.new``; then ``tag.commit``
 appears; then the files are renamed into place and ``tag.commit`` goes. A process killed before the commit
-leaves the old checkpoint; one killed after it leaves a complete new one, which :meth:`Checkpointer.recover`
-moves into place.
+leaves the old checkpoint; one killed after it leaves a complete new one, which reading finds under ``*.new``
+and :meth:`Checkpointer.recover` moves into place. Reading changes nothing, so the checkpoint of a run that is
+still going on can be read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ppcls.errors import WeightsError
+from ppcls.errors import TrainingError, WeightsError
 from ppcls.logger import LOGGER
 from ppcls.weights import read_params, sync_folder, write_atomic, write_params
 
@@ -72,8 +74,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What :meth:`Checkpointer.load` returns: weights, optimizer and loss tensors, position."""
+    """What :meth:`Checkpointer.load` returns.
 
+    Attributes:
+        where: path without suffix.
+        params: weights of what trains.
+        optimizer: tensors of optimizer and losses.
+        progress: position in the run.
+        ema: averaged weights, if there are any.
+    """
+
+    where: Path
     params: dict[str, np.ndarray]
     optimizer: dict[str, np.ndarray]
     progress: Progress
@@ -110,11 +121,20 @@ class Checkpointer:
         """Write checkpoint `tag` so that at every moment a complete one exists.
 
         Raises:
-            WeightsError: if the disk is full or the folder cannot be written; the previous one stays.
+            TrainingError: if the disk is full or the folder cannot be written; the previous one stays.
         """
+        tensors = {".pdparams": params, ".pdopt": optimizer, **({} if ema is None else {".pdema": ema})}
+        with self._explained(tensors.values()):
+            try:
+                self._save(tag, tensors, progress)
+            except (WeightsError, OSError):
+                with contextlib.suppress(OSError):
+                    self.recover(tag)  # half a checkpoint would take the space that is missing
+                raise
+
+    def _save(self, tag: str, tensors: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
         self.recover(tag)
         new = {suffix: self.folder / f"{tag}{suffix}.new" for suffix in SUFFIXES}
-        tensors = {".pdparams": params, ".pdopt": optimizer, **({} if ema is None else {".pdema": ema})}
         for suffix, values in tensors.items():
             write_params(new[suffix], values)
         files = {suffix: _fingerprint(new[suffix]) for suffix in tensors}
@@ -124,8 +144,37 @@ class Checkpointer:
         self.recover(tag)
 
     def save_weights(self, name: str, params: Mapping[str, Any]) -> None:
-        """Write ``name.pdparams`` alone: weights to evaluate and deploy, not to go on from."""
-        write_params(self.folder / f"{name}.pdparams", params)
+        """Write ``name.pdparams`` alone: weights to evaluate and deploy, not to go on from.
+
+        Raises:
+            TrainingError: as for :meth:`save`.
+        """
+        with self._explained([params]):
+            write_params(self.folder / f"{name}.pdparams", params)
+
+    @contextlib.contextmanager
+    def _explained(self, tensors: Collection[Mapping[str, Any]]) -> Iterator[None]:
+        """Turn a failure to write into a message that says how much space is needed and what to do."""
+        try:
+            yield
+        except (WeightsError, OSError) as error:
+            needed = sum(np.asarray(value).nbytes for group in tensors for value in group.values())
+            try:
+                space = f"{shutil.disk_usage(self.folder).free / 2**20:.1f} MB are free there"
+            except OSError as problem:
+                space = f"the folder cannot be looked at: {problem.strerror}"
+            raise TrainingError(
+                f"{error}. What was to be written needs {needed / 2**20:.1f} MB, {space}. The checkpoints "
+                f"saved before are as they were. Make space in {self.folder}, then go on with --resume auto"
+            ) from None
+
+    def clean(self) -> None:
+        """Finish or drop what a killed run left half done. Only for the one run that writes to the folder."""
+        for path in (*self.folder.glob("*.commit"), *self.folder.glob("*.new")):
+            name = path.name.removesuffix(".commit").removesuffix(".new")
+            self.recover(next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name))
+        for path in (*self.folder.glob(".*.tmp"), *self.folder.glob(".write-test-*")):
+            path.unlink(missing_ok=True)
 
     def recover(self, tag: str) -> None:
         """Finish a save that was committed and cut off; drop the remains of one that was not."""
@@ -148,9 +197,7 @@ class Checkpointer:
         Raises:
             WeightsError: naming the file that is missing, damaged or of another save.
         """
-        if self.folder.is_dir():
-            self.recover(tag)
-        paths = {suffix: self.folder / f"{tag}{suffix}" for suffix in SUFFIXES}
+        paths = {suffix: self._current(tag, suffix) for suffix in SUFFIXES}
         missing = [str(paths[suffix]) for suffix in NEEDED if not paths[suffix].is_file()]
         if missing:
             raise WeightsError(
@@ -168,19 +215,38 @@ class Checkpointer:
                 )
         known = Progress.__dataclass_fields__
         return Checkpoint(
+            where=self.folder / tag,
             params=read_params(paths[".pdparams"]),
             optimizer=read_params(paths[".pdopt"]),
             progress=Progress(**{k: v for k, v in states.items() if k in known}),
             ema=read_params(paths[".pdema"]) if ".pdema" in files else None,
         )
 
+    def _current(self, tag: str, suffix: str) -> Path:
+        """Return the file of the last complete save, which may still have to be moved into place."""
+        path = self.folder / f"{tag}{suffix}"
+        new = path.with_name(f"{path.name}.new")
+        return new if (self.folder / f"{tag}.commit").exists() and new.exists() else path
+
+    def tags(self) -> list[str]:
+        """Return the checkpoints a run can go on from, complete or not, the newest first by name.
+
+        ``latest`` comes first, then ``epoch_N`` from the highest, then ``best_model``.
+        """
+        found = {
+            name.removesuffix(".new").removesuffix(".pdstates")
+            for pattern in ("*.pdstates", "*.pdstates.new")
+            for name in (path.name for path in self.folder.glob(pattern))
+        }
+        epochs = sorted(
+            (int(m[1]) for tag in found if (m := re.fullmatch(r"epoch_(\d+)", tag))), reverse=True
+        )
+        ordered = ["latest", *(f"epoch_{epoch}" for epoch in epochs), "best_model"]
+        return [tag for tag in ordered if tag in found]
+
     def prune(self, keep_last: int) -> None:
         """Delete all but the newest `keep_last` of the ``epoch_N`` checkpoints."""
-        epochs = sorted(
-            int(match[1])
-            for path in self.folder.glob("epoch_*.pdstates")
-            if (match := re.fullmatch(r"epoch_(\d+)\.pdstates", path.name))
-        )
+        epochs = sorted(int(tag[6:]) for tag in self.tags() if tag.startswith("epoch_"))
         for epoch in epochs[: max(0, len(epochs) - keep_last)]:
             for suffix in reversed(SUFFIXES):  # the states go first: what is left is not a checkpoint
                 (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)

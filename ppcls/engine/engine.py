@@ -23,14 +23,15 @@ from ppcls.data import (
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
-from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
+from ppcls.engine.checkpoint import Checkpoint, Checkpointer, Progress
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluate import evaluate, evaluating
 from ppcls.engine.export import ExportReport, export_network
 from ppcls.engine.hooks import EMA, CheckpointHook, EMAHook, Hook, LogHook
 from ppcls.engine.infer import classify
+from ppcls.engine.lock import run_lock
 from ppcls.engine.report import ReportWriter
-from ppcls.engine.resume import read_checkpoint, restore
+from ppcls.engine.resume import find_checkpoint, is_finished, prepare_run, record_config, restore
 from ppcls.engine.train import Run, StopRequested, train
 from ppcls.engine.watch import Agreement, EarlyStopping, TeacherCheck, watched_teachers
 from ppcls.errors import DataError
@@ -61,18 +62,16 @@ class Engine:
         self.folder = Path(self.globals["output_dir"]) / self.arch["name"]
         build.select_device(self.globals["device"])
         distributed.start()
-        seed = self.globals.get("seed")
+        self._seed_asked = seed = self.globals.get("seed")
         drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
-        self.seed = distributed.gather(drawn)[0]
-        self.config["Global"]["seed"] = self.seed  # a run without a seed can be repeated from its config.yaml
-        paddle.seed(self.seed)
-        self.main = self._main_network()
+        self._set_seed(distributed.gather(drawn)[0])
+        self.main = build.main_network(self.arch, self.globals)
         self.class_num = build.class_count(self.arch, self.main)
 
     # ------------------------------------------------------------------ commands
 
     def train(self) -> dict[str, float]:
-        """Train as the config says, or go on from ``Global.checkpoints``.
+        """Train as the config says, or go on from ``Global.checkpoints``; one run at a time in a folder.
 
         Returns:
             metrics of the best evaluation and its ``epoch``; the training averages if nothing was evaluated.
@@ -81,20 +80,23 @@ class Engine:
             SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
         """
         require_scalar_packages(**self._scalar_packages())
-        resumed = read_checkpoint(self.globals["checkpoints"])
-        if resumed is not None and resumed.progress.finished:
-            LOGGER.info("%s: already finished, nothing to do", self.globals["checkpoints"])
-            return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
+        with run_lock(self.folder):
+            return self._train(find_checkpoint(self.globals["checkpoints"], self.folder))
+
+    def _train(self, resumed: Checkpoint | None) -> dict[str, float]:
+        if resumed is not None:
+            if is_finished(resumed, self.globals["epochs"]):
+                LOGGER.info("%s: already finished, nothing to do", resumed.where)
+                return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
+            self._set_seed(resumed.progress.seed)  # a resumed run keeps the seed it was started with
+            if self._seed_asked not in (None, self.seed):
+                LOGGER.warning("Global.seed has no effect: the run keeps its seed, %d", self.seed)
         if is_main():
-            if resumed is None:
-                set_aside_earlier_run(self.folder)
-            build.prepare_folder(self.folder)
+            prepare_run(self.folder, resumed)
         wait_for_main()
         build.start_logging(self.folder, self.globals["log_ranks"])
         if is_main():
-            build.write_run_files(self.folder, self.config)
-        if resumed is not None and resumed.progress.seed != self.seed:
-            self.seed = resumed.progress.seed  # a resumed run keeps the seed it was started with
+            record_config(self.folder, self.config, resumed)
         run, saver = self._build_run(resumed)
         try:
             train(run)
@@ -157,17 +159,10 @@ class Engine:
 
     # ------------------------------------------------------------------ parts
 
-    def _main_network(self) -> str | None:
-        """Return the name of the sub-network to evaluate and deploy; None for a plain network."""
-        if "models" not in self.arch:
-            return None
-        names = list(build.sub_networks(self.arch))
-        asked = self.globals.get("infer_model_name") or self.arch.get("infer_model_name")
-        if asked is None:
-            frozen = self.arch.get("freeze_params_list") or [False] * len(names)
-            training = [name for name, is_frozen in zip(names, frozen, strict=True) if not is_frozen]
-            asked = "Student" if "Student" in names else (training or names)[-1]
-        return str(asked)
+    def _set_seed(self, seed: int) -> None:
+        """Seed everything; the config holds it, so that a run without one can be repeated from its config."""
+        self.seed = self.globals["seed"] = seed
+        paddle.seed(seed)
 
     def _trained_model(self, needed: set[str] | None) -> Any:
         normalize = build.normalization(self.config, self.mode)
@@ -238,7 +233,7 @@ class Engine:
         )
         saver = self._checkpoint_hook(run, ema)
         if resumed is not None:
-            restore(run, resumed, ema, self.globals["checkpoints"])
+            restore(run, resumed, ema)
         averaging = [] if ema is None else [EMAHook(ema)]
         hooks = self._log_hooks(run.progress)
         if teachers and self.globals["check_teacher"] and resumed is None:
@@ -252,7 +247,8 @@ class Engine:
     def _log_hooks(self, start: Progress) -> list[Hook]:
         def before_start(row: dict[str, Any]) -> bool:
             due_again = row["kind"] == "eval" and start.batch > 0
-            return bool(row["step"] < start.step or (row["step"] == start.step and not due_again))
+            here = row["step"] == start.step > 0 and not due_again  # what a start writes comes again
+            return bool(row["step"] < start.step or here)
 
         writer = None
         if is_main():

@@ -137,7 +137,7 @@ class CheckpointHook(Hook):
             the model is that network.
         save_interval: epochs between ``epoch_N`` checkpoints.
         save_steps: steps between saves of ``latest`` within an epoch; None for epoch ends only.
-        keep_last: how many ``epoch_N`` to keep; None keeps all.
+        keep_last: how many ``epoch_N`` to keep; None keeps all, 0 writes none.
         score: maps evaluation metrics to a number, larger is better.
         ema: averaged weights, saved along and kept at their best; None without them.
     """
@@ -201,9 +201,11 @@ class CheckpointHook(Hook):
                 self._save_averages()
         if progress.best_score is None or score > progress.best_score:
             progress.best, progress.best_score, progress.best_epoch = dict(metrics), score, epoch
-            self.save(run, "best_model")
             if self.student is not None and is_main():
-                self.checkpointer.save_weights("best_model_student", self.student())
+                student = self.student()
+                self._check_finite(run, student)
+                self.checkpointer.save_weights("best_model_student", student)
+            self.save(run, "best_model")  # last: a run resumed from it does not write the others again
         LOGGER.info("[Eval][Epoch %d][best metric: %.5f]", epoch, abs(progress.best_score))
         if progress.best_ema_score is not None:
             best = "best_model_ema" if progress.best_ema_score > progress.best_score else "best_model"
@@ -224,10 +226,10 @@ class CheckpointHook(Hook):
                 self.checkpointer.save_weights("best_model_ema_student", self.student())
 
     def after_epoch(self, run: Run, epoch: int) -> None:
-        """Save ``latest``, and ``epoch_N`` every `save_interval` epochs."""
+        """Save ``epoch_N`` every `save_interval` epochs, and ``latest``."""
         run.progress.finished = run.ending or epoch == run.epochs
-        self.save(run, "latest")
-        if epoch % self.save_interval == 0:
+        if epoch % self.save_interval == 0 and self.keep_last != 0:
             self.save(run, f"epoch_{epoch}")
             if self.keep_last is not None and is_main():
                 self.checkpointer.prune(self.keep_last)
+        self.save(run, "latest")  # last: a run resumed from it does not write the others again

@@ -2,43 +2,113 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ppcls.distributed import is_main, rank, wait_for_main, world_size
-from ppcls.engine.checkpoint import Checkpoint, Checkpointer
+from ppcls.distributed import gather, is_main, rank, wait_for_main, world_size
+from ppcls.engine.build import prepare_folder, write_run_files
+from ppcls.engine.changes import keep_old_config, read_run_config, report_changes
+from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer, set_aside_earlier_run
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.train import Run
+from ppcls.errors import WeightsError
 from ppcls.logger import LOGGER
 from ppcls.optimizer.state import load_structured_state
 from ppcls.weights import load_into
 
+AUTO = "auto"
 
-def read_checkpoint(asked: str | None) -> Checkpoint | None:
-    """Read the checkpoint ``Global.checkpoints`` names: ``<folder>/<tag>``, with or without a suffix."""
+
+def find_checkpoint(asked: str | None, folder: Path) -> Checkpoint | None:
+    """Read the checkpoint to go on from.
+
+    Args:
+        asked: ``Global.checkpoints``: ``<folder>/<tag>``, with or without a suffix, or ``auto`` for the
+            newest valid one of `folder`.
+        folder: where this run writes; remains of a killed run in it are cleared away.
+
+    Returns:
+        None if nothing was asked for, or ``auto`` found nothing.
+
+    Raises:
+        WeightsError: if the checkpoint asked for is missing or damaged.
+    """
     if not asked:
         return None
-    path = Path(asked)
-    if path.suffix in {".pdparams", ".pdopt", ".pdstates"}:
-        path = path.with_suffix("")
-    checkpointer = Checkpointer(path.parent)
-    if is_main() and path.parent.is_dir():
-        checkpointer.recover(path.name)  # by one process; load() finds nothing left to do
-    wait_for_main()
-    return checkpointer.load(path.name)
+    if is_main() and folder.is_dir():
+        Checkpointer(folder).clean()
+    if asked == AUTO:
+        path = _newest_valid(folder) if is_main() else None
+        wait_for_main()  # reading large files may outlast the patience of a collective
+        path = gather(path)[0]
+        if path is None:
+            return None
+    else:
+        wait_for_main()
+        path = Path(asked)
+        if path.suffix in SUFFIXES:
+            path = path.with_suffix("")
+    return Checkpointer(path.parent).load(path.name)
 
 
-def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None, where: str) -> None:
+def _newest_valid(folder: Path) -> Path | None:
+    """Return the newest checkpoint whose files are whole; name those that are not."""
+    checkpointer = Checkpointer(folder)
+    for tag in checkpointer.tags():
+        try:
+            checkpointer.load(tag)
+        except WeightsError as error:
+            LOGGER.warning("skipped: %s", error)
+        else:
+            return folder / tag
+    LOGGER.info("no checkpoint to go on from in %s: starting from the beginning", folder)
+    return None
+
+
+def is_finished(resumed: Checkpoint, epochs: int) -> bool:
+    """Tell whether there is nothing left to train; a finished run goes on when it is given more epochs."""
+    progress = resumed.progress
+    if progress.epoch > epochs:
+        return True
+    before = ((read_run_config(resumed.where.parent) or {}).get("Global") or {}).get("epochs")
+    return progress.finished and not (isinstance(before, int) and before < epochs)
+
+
+def prepare_run(folder: Path, resumed: Checkpoint | None) -> None:
+    """Make the folder of a run; an earlier run in it that is not the one to go on with is kept elsewhere.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+    in_place = resumed is not None and folder.is_dir() and resumed.where.parent.samefile(folder)
+    if not in_place:
+        set_aside_earlier_run(folder)
+    prepare_folder(folder)
+
+
+def record_config(folder: Path, config: dict[str, Any], resumed: Checkpoint | None) -> None:
+    """Write config and environment of a run; for a resumed one, say what changed and keep what was."""
+    if resumed is not None:
+        source = resumed.where.parent
+        old = read_run_config(source)
+        if old is not None and report_changes(old, config, str(resumed.where)) and source.samefile(folder):
+            keep_old_config(folder, resumed.progress.step)
+    write_run_files(folder, config)
+
+
+def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
     """Put a run where the checkpoint stood.
 
     Args:
         run: as it was built, before its first step.
         resumed: the checkpoint.
         ema: the averaged weights of `run`, if it has any.
-        where: path of the checkpoint without suffix, for messages.
 
     Raises:
         WeightsError: if the checkpoint is of another network, loss or optimizer.
     """
+    where = str(resumed.where)
     load_into(run.model, resumed.params, where=f"{where}.pdparams", allow_missing_head=False)
     loss_state = {n[5:]: v for n, v in resumed.optimizer.items() if n.startswith("loss.") and "@" not in n}
     if loss_state:
@@ -49,7 +119,7 @@ def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None, where: str) -> 
     scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
     if scaler:
         run.scaler.load_state_dict(scaler)
-    run.progress = resumed.progress
+    run.progress = replace(resumed.progress, finished=False)
     run.schedule.set_state_dict(resumed.progress.schedule)
     states = resumed.progress.meters
     if len(states) == world_size():

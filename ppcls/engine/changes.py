@@ -1,0 +1,96 @@
+"""What changed between the config a run was started with and the one it goes on with."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppcls.config.nodes import show
+from ppcls.logger import LOGGER
+
+# Where files lie, and the seed, which a run keeps whatever the config says.
+QUIET = re.compile(r"Global\.(checkpoints|output_dir|pretrained_model|save_inference_dir|seed)")
+# What is printed, kept and exported, and how fast batches come: nothing of it reaches the weights.
+HARMLESS = re.compile(
+    r"Global\.(print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard|save_interval|save_steps"
+    r"|keep_last|export_\w+|infer_add_softmax)|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
+)
+ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that differs; `was` or `now` is ABSENT where the setting is not there."""
+
+    key: str
+    was: Any
+    now: Any
+
+    @property
+    def harmless(self) -> bool:
+        """Tell whether it leaves the trained weights as they would have been."""
+        return HARMLESS.fullmatch(self.key) is not None
+
+    def __str__(self) -> str:
+        was, now = ("not set" if value is ABSENT else show(value) for value in (self.was, self.now))
+        return f"{self.key}: was {was}, is {now}"
+
+
+def find_changes(old: Any, new: Any) -> list[Change]:
+    """Return the settings that differ between two resolved configs, paths and the seed left out."""
+    return [change for change in _walk(old, new, "") if not QUIET.fullmatch(change.key)]
+
+
+def _walk(old: Any, new: Any, key: str) -> Iterator[Change]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**old, **new}:
+            below = f"{key}.{name}" if key else str(name)
+            yield from _walk(old.get(name, ABSENT), new.get(name, ABSENT), below)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for number, (was, now) in enumerate(zip(old, new, strict=True)):
+            yield from _walk(was, now, f"{key}.{number}")
+    elif old != new:
+        yield Change(key, old, new)
+
+
+def read_run_config(folder: Path) -> dict[str, Any] | None:
+    """Return the config that a run wrote into its folder; None if there is none that can be read."""
+    try:
+        found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def report_changes(old: dict[str, Any], new: dict[str, Any], where: str) -> bool:
+    """Log what changed since the run was started.
+
+    Args:
+        old: the config that the run wrote.
+        new: the one it goes on with.
+        where: the checkpoint, for the message.
+
+    Returns:
+        whether anything changed that the weights depend on.
+    """
+    changes = find_changes(old, new)
+    training = [str(change) for change in changes if not change.harmless]
+    rest = [str(change) for change in changes if change.harmless]
+    if training:
+        LOGGER.warning("%s goes on under a changed config:\n  %s", where, "\n  ".join(training))
+    if rest:
+        LOGGER.info("also changed, without effect on the weights:\n  %s", "\n  ".join(rest))
+    return bool(training)
+
+
+def keep_old_config(folder: Path, step: int) -> None:
+    """Keep ``config.yaml`` of `folder`, which led to optimizer step `step`, before another replaces it."""
+    kept = folder / f"config.until_step_{step}.yaml"
+    if not kept.exists():  # it does after a second change at the same step; the first led there
+        os.replace(folder / "config.yaml", kept)
