@@ -95,6 +95,24 @@ def sub_networks(arch: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: node for entry in arch["models"] for name, node in entry.items()}
 
 
+def main_network(arch: dict[str, Any], settings: dict[str, Any]) -> str | None:
+    """Return the name of the sub-network to evaluate and deploy; None for a plain network.
+
+    Args:
+        arch: the node ``Arch``.
+        settings: the section ``Global``.
+    """
+    if "models" not in arch:
+        return None
+    names = list(sub_networks(arch))
+    asked = settings.get("infer_model_name") or arch.get("infer_model_name")
+    if asked is None:
+        frozen = arch.get("freeze_params_list") or [False] * len(names)
+        training = [name for name, is_frozen in zip(names, frozen, strict=True) if not is_frozen]
+        asked = "Student" if "Student" in names else (training or names)[-1]
+    return str(asked)
+
+
 def class_count(arch: dict[str, Any], main: str | None) -> int:
     """Return the number of classes that labels must lie in: that of the network to deploy."""
     node = arch if main is None else sub_networks(arch)[main]

@@ -1,0 +1,126 @@
+"""What ``ppcls check-data`` found, in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ppcls.config import load_config, plain
+from ppcls.engine.build import class_count, main_network
+from ppcls.engine.check_data import DataReport, PartReport, check_data
+from ppcls.errors import ConfigError
+from ppcls.weights import write_atomic
+
+_SHOWN = 5
+
+
+def run_check(path: str, overrides: Iterable[str], report: str | None, show: Callable[[str], Any]) -> bool:
+    """Check the data of a recipe.
+
+    Args:
+        path: the recipe.
+        overrides: as for every command.
+        report: JSON file that receives all findings; None for none.
+        show: called with the text.
+
+    Returns:
+        whether nothing would stop a training.
+
+    Raises:
+        ConfigError: for mistakes in the recipe, or if the report cannot be written.
+    """
+    config: dict[str, Any] = plain(load_config(path, list(overrides), mode="train"))
+    if report is not None:
+        _try_to_write(Path(report))
+    arch = config["Arch"]
+    found = check_data(config["DataLoader"], class_count(arch, main_network(arch, config["Global"])))
+    show(render(found))
+    if report is not None:
+        _write_json(found, Path(report))
+    return not found.stops
+
+
+def render(report: DataReport) -> str:
+    """Return the findings as text: all files that cannot be read, of the rest the first few of each kind."""
+    lines = [line for part in report.parts for line in _render_part(part)]
+    if report.leaked:
+        lines.append(
+            f"{len(report.leaked)} images of Eval are among those of training, byte for byte: the evaluation "
+            "is better than the network"
+        )
+        lines += _some(f"{one} = {other}" for one, other in report.leaked)
+    stops = report.stops
+    if not stops:
+        return "\n".join([*lines, "nothing would stop a training"])
+    return "\n".join([*lines, "this would stop a training:", *(f"  {text}" for text in stops)])
+
+
+def _render_part(part: PartReport) -> list[str]:
+    if not part.images:
+        return [f"{part.part}: {part.source}: could not be opened"]
+    speed = part.images / max(part.seconds, 1e-9)
+    lines = [f"{part.part}: {part.source}: {part.images} images, {speed:.0f} images/s"]
+    lines += _render_classes(part.class_images)
+    for title, files in (("cannot be read", part.unreadable), ("a transform fails", part.failed)):
+        if files:
+            lines.append(f"  {title}: {len(files)}")
+            lines += [f"    {path}: {reason}" for path, reason in files.items()]
+    for kind, details in sorted(part.odd.items()):
+        if len(details) == part.images:
+            lines.append(f"  {kind}: all of them")
+            continue
+        lines.append(f"  {kind}: {len(details)}")
+        lines += _some(f"{path}: {detail}" for path, detail in details.items())
+    if part.repeated:
+        lines.append(f"  the same file again: {len(part.repeated)}")
+        lines += _some(f"{one} = {other}" for one, other in part.repeated)
+    if part.contradictions:
+        lines.append(f"  the same file with another label: {len(part.contradictions)}")
+        lines += _some(f"{one} = {other}" for one, other in part.contradictions)
+    return lines
+
+
+def _render_classes(counts: list[int]) -> list[str]:
+    present = [(count, label) for label, count in enumerate(counts) if count]
+    if not present:
+        return []
+    (fewest, rare), (most, common) = min(present), max(present)
+    lines = [
+        f"  {len(present)} of {len(counts)} classes; from {fewest} (class {rare}) to {most} images "
+        f"(class {common})"
+    ]
+    empty = [str(label) for label, count in enumerate(counts) if not count]
+    if empty:
+        more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""
+        lines.append(f"  classes without images: {', '.join(empty[:20])}{more}")
+    return lines
+
+
+def _some(texts: Iterable[str]) -> list[str]:
+    every = list(texts)
+    lines = [f"    {text}" for text in every[:_SHOWN]]
+    return lines + [f"    and {len(every) - _SHOWN} more"] if len(every) > _SHOWN else lines
+
+
+def _try_to_write(path: Path) -> None:
+    """Find out before the reading whether its result can be kept."""
+    if path.suffix.lower() != ".json":
+        raise ConfigError(f"--report: {path}; expected a name that ends in .json")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--report: {path.parent} is no folder")
+
+
+def _write_json(report: DataReport, path: Path) -> None:
+    content: Mapping[str, Any] = {**asdict(report), "stops": report.stops}
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(text.encode())
+
+    try:
+        write_atomic(path, write)
+    except OSError as error:
+        raise ConfigError(f"--report: cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,182 @@
+"""`ppcls check-data`: everything that is wrong or odd with the data of a recipe, in one reading."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ppcls.cli import main
+
+
+@pytest.fixture
+def check(recipe, write_recipe, tmp_path, capsys):
+    """Return a function that checks the recipe: (exit code, text, findings)."""
+
+    def run(*arguments):
+        report = tmp_path / "found.json"
+        code = main(["check-data", "-c", str(write_recipe(recipe)), "--report", str(report), *arguments])
+        out, err = capsys.readouterr()
+        assert err == ""
+        return code, out, json.loads(report.read_text(encoding="utf-8"))
+
+    return run
+
+
+def separate(folder):
+    """Give evaluation files of its own: one more pixel row than those of training."""
+    (folder / "val").mkdir()
+    lines = []
+    for line in (folder / "val_list.txt").read_text().splitlines():
+        name, label = line.split()
+        pixels = cv2.imread(str(folder / name))
+        pixels[0, 0] ^= 255
+        cv2.imwrite(str(folder / "val" / name), pixels)
+        lines.append(f"val/{name} {label}\n")
+    (folder / "val_list.txt").write_text("".join(lines))
+
+
+def test_clean_data(check, image_folder, tmp_path):
+    separate(image_folder)
+    code, out, found = check()
+    assert code == 0
+    assert "Train: " in out
+    assert "12 images, " in out
+    assert "images/s" in out
+    assert "4 of 4 classes; from 3 (class 0) to 3 images (class 3)" in out
+    assert out.endswith("nothing would stop a training\n")
+    assert [part["class_images"] for part in found["parts"]] == [[3, 3, 3, 3], [2, 1, 2, 1]]
+    assert found["leaked"] == found["stops"] == []
+    assert not (tmp_path / "output").exists()  # nothing is trained
+
+
+def test_every_unreadable_file_is_named_with_its_reason(check, image_folder, recipe):
+    names = [line.split()[0] for line in (image_folder / "train_list.txt").read_text().splitlines()]
+    (image_folder / names[1]).write_bytes(b"")
+    (image_folder / names[4]).write_text("<html>")
+    (image_folder / names[7]).write_bytes((image_folder / names[7]).read_bytes()[:300])
+    code, out, found = check()
+    assert code == 2
+    unreadable = found["parts"][0]["unreadable"]
+    assert [os.path.basename(path) for path in unreadable] == [names[1], names[4], names[7]]
+    for name, reason in zip(
+        (names[1], names[4], names[7]), ("the file is empty", "it is text", "the PNG data"), strict=True
+    ):
+        assert unreadable[str(image_folder / name)].find(reason) >= 0
+        assert str(image_folder / name) in out
+    assert "Train: 3 images cannot be read; replace them" in out
+    for part in ("Train", "Eval"):
+        recipe["DataLoader"][part]["dataset"]["on_error"] = "skip"
+    code, out, found = check()
+    assert code == 0
+    assert len(found["parts"][0]["unreadable"]) == 3
+
+
+def test_leaks_repeats_and_contradictions(check, image_folder):
+    lines = (image_folder / "train_list.txt").read_text().splitlines()
+    first, third = lines[0].split()[0], lines[3].split()[0]
+    shutil.copy(image_folder / first, image_folder / "copy.png")
+    (image_folder / "train_list.txt").write_text("\n".join([*lines, "copy.png 0", f"{third} 3"]))
+    code, out, found = check()
+    assert code == 0
+    train = found["parts"][0]
+    assert train["repeated"] == [
+        [str(image_folder / "copy.png"), str(image_folder / first)],
+        [str(image_folder / third), str(image_folder / third)],
+    ]
+    assert train["contradictions"] == [train["repeated"][1]]
+    assert len(found["leaked"]) == 6  # the evaluation of the small recipe is a part of its training
+    assert "6 images of Eval are among those of training, byte for byte" in out
+    assert "the same file with another label: 1" in out
+
+
+def test_odd_images_are_named_by_kind(check, image_folder):
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    picture.save(image_folder / "turned.jpg", exif=tags)
+    picture.convert("CMYK").save(image_folder / "cmyk.jpg")
+    picture.save(image_folder / "named.jpg", format="PNG")
+    picture.convert("RGBA").save(image_folder / "clear.png")
+    cv2.imwrite(str(image_folder / "deep.png"), pixels.astype(np.uint16) * 257)
+    names = ("turned.jpg", "cmyk.jpg", "named.jpg", "clear.png", "deep.png")
+    with (image_folder / "train_list.txt").open("a") as file:
+        file.writelines(f"{name} 0\n" for name in names)
+    _, out, found = check()
+    odd = {kind: [os.path.basename(p) for p in files] for kind, files in found["parts"][0]["odd"].items()}
+    assert odd == {
+        "turned by EXIF": ["turned.jpg"],
+        "CMYK": ["cmyk.jpg"],
+        "wrong extension": ["named.jpg"],
+        "transparency": ["clear.png"],
+        "16 bits": ["deep.png"],
+    }
+    assert "orientation 6; decoded upright" in out
+
+
+def test_tiny_images_and_classes_without_any(check, image_folder, recipe):
+    lines = (image_folder / "train_list.txt").read_text().splitlines()
+    (image_folder / "train_list.txt").write_text("\n".join(line for line in lines if not line.endswith(" 2")))
+    cv2.imwrite(str(image_folder / lines[0].split()[0]), np.zeros((40, 15, 3), np.uint8))
+    recipe["DataLoader"]["Train"]["dataset"]["transform_ops"].insert(1, {"ResizeImage": {"size": [32, 32]}})
+    recipe["DataLoader"]["Eval"]["dataset"]["transform_ops"].insert(1, {"ResizeImage": {"size": [32, 32]}})
+    code, out, found = check()
+    assert code == 0
+    assert "3 of 4 classes" in out
+    assert "classes without images: 2" in out
+    assert list(found["parts"][0]["odd"]) == ["tiny"]
+    assert "15 x 40, less than half of what the network sees" in out
+
+
+def test_all_mistakes_of_all_parts_at_once(check, image_folder):
+    with (image_folder / "train_list.txt").open("a") as file:
+        file.write("gone.png 0\nalso.png 9\n")
+    name = (image_folder / "val_list.txt").read_text().split()[0]
+    cv2.imwrite(str(image_folder / name), np.zeros((20, 30, 3), np.uint8))
+    code, out, found = check()
+    assert code == 2
+    assert len(found["stops"]) == 2
+    assert "train_list.txt:13: no such file" in out
+    assert "train_list.txt:14: the label must be in 0..3 (class_num 4), got 9" in out
+    assert "Eval: the transforms give images of 2 shapes ([3, 32, 32]: 5, [3, 20, 30]: 1)" in out
+
+
+def test_too_few_samples_for_a_batch(check, recipe):
+    recipe["DataLoader"]["Train"]["sampler"].update(batch_size=64, drop_last=True)
+    code, out, _ = check()
+    assert code == 2
+    assert "12 samples, but a step takes 64" in out
+
+
+@pytest.mark.timeout(60)
+def test_a_file_that_hangs_is_named(check, image_folder, recipe):
+    """A list of 64 names in one folder is compared with the folder's entries, which a pipe is one of."""
+    line = (image_folder / "train_list.txt").read_text().splitlines()[0]
+    (image_folder / "train_list.txt").write_text("\n".join([line] * 70 + ["pipe.png 0"]))
+    os.mkfifo(image_folder / "pipe.png")
+    recipe["DataLoader"]["Train"]["loader"]["timeout"] = 0.5
+    code, out, found = check()
+    assert code == 2
+    assert f"reading hangs at: {image_folder}/pipe.png" in out
+    assert found["parts"][1]["images"] == 6  # the other part was read
+    (image_folder / "pipe.png").open("wb").close()  # let the thread go
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("found.csv", "ends in .json"), ("none/found.json", "none is no folder")]
+)
+def test_a_report_that_cannot_be_written(recipe, write_recipe, tmp_path, capsys, name, message):
+    assert main(["check-data", "-c", str(write_recipe(recipe)), "--report", str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_mistakes_in_the_recipe_come_first(recipe, write_recipe, capsys):
+    recipe["DataLoader"]["Train"]["dataset"]["image_rot"] = "x"
+    assert main(["check-data", "-c", str(write_recipe(recipe))]) == 2
+    assert "image_root" in capsys.readouterr().err
