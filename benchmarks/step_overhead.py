@@ -97,6 +97,9 @@ def ours(arch: dict[str, Any], loss: list[Any], batches: list[Batch], folder: Pa
         plateau_metric=lambda metrics: 0.0,
     )
 
+    for hook in run.hooks:
+        hook.before_train(run)
+
     def once() -> None:
         run.progress.batch = 0
         run.meters.reset()
