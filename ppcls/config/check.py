@@ -27,7 +27,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     Returns:
         The recipe with every section and key, defaults filled in.
     """
-    tree = _with_infer_model_name(tree, report)
+    tree = _with_sync_bn(_with_infer_model_name(tree, report))
     amp = tree.get("AMP")
     if isinstance(amp, dict) and "use_amp" not in amp:
         # As in PaddleClas, the section itself switches mixed precision on.
@@ -54,6 +54,16 @@ def _with_infer_model_name(tree: dict[str, Any], report: Report) -> dict[str, An
         report.error("Global.infer_model_name", f"{show(name)}, but Arch is a single network; leave it out")
         return tree
     return {**tree, "Arch": {**arch, "infer_model_name": name}}
+
+
+def _with_sync_bn(tree: dict[str, Any]) -> dict[str, Any]:
+    """Move ``Arch.use_sync_bn``, where PaddleClas has it, to the settings of the run as a whole."""
+    section, arch = tree.get("Global") or {}, tree.get("Arch")
+    if not (isinstance(arch, dict) and "use_sync_bn" in arch and isinstance(section, dict)):
+        return tree
+    asked = arch["use_sync_bn"]
+    arch = {key: value for key, value in arch.items() if key != "use_sync_bn"}
+    return {**tree, "Global": {**section, "use_sync_bn": asked}, "Arch": arch}
 
 
 def _ranks(given: str | int | list[int], report: Report) -> list[int]:

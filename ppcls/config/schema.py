@@ -88,6 +88,11 @@ class Global:
     infer_model_name: str | None = key(None, "The same as `Arch.infer_model_name`.")
     seed: int | None = key(None, "Seed of everything random; null draws one and logs it.", minimum=0)
     update_freq: int = key(1, "Steps whose gradients are summed before an update.", minimum=1)
+    use_sync_bn: bool = key(
+        False,
+        "BatchNorm of what trains takes the statistics of all processes (GPUs only). "
+        "`Arch.use_sync_bn`, as PaddleClas has it, is the same.",
+    )
     to_static: bool = key(False, "Train the network as a static graph.")
     log_ranks: str | int | list[int] = key([0], "Processes that log: a list, or numbers with commas: `0,1`.")
     print_mem_info: bool = key(False, "Log the memory used on the GPU.")

@@ -16,8 +16,9 @@ import yaml
 from paddle import nn
 
 from ppcls.arch import build_model
+from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
-from ppcls.distributed import is_main, rank
+from ppcls.distributed import is_main, rank, world_size
 from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER, setup_logging
@@ -293,6 +294,26 @@ def cast_for_amp(
         models=model, optimizers=optimizer, level="O2", dtype=amp["dtype"], save_dtype="float32"
     )
     return model, optimizer
+
+
+def synchronise(layers: Iterable[nn.Layer], asked: bool) -> None:
+    """Let BatchNorm of what trains take the statistics of all processes, if ``Global.use_sync_bn`` says so.
+
+    Raises:
+        ConfigError: with several processes on the CPU, which Paddle has no kernel for.
+    """
+    if not asked:
+        return
+    if world_size() == 1:
+        LOGGER.warning("use_sync_bn: one process has nothing to synchronise; its BatchNorm stays as it is")
+        return
+    if not paddle.device.get_device().startswith("gpu"):
+        raise ConfigError(
+            "use_sync_bn: Paddle's SyncBatchNorm has no CPU kernel; use -o Arch.use_sync_bn=false (each "
+            "process then normalises by its own part of the batch; running statistics are averaged anyway)"
+        )
+    count = sum(synchronise_batch_norm(layer) for layer in layers)
+    LOGGER.info("use_sync_bn: %d BatchNorm layers are synchronised", count)
 
 
 def make_static(model: nn.Layer) -> None:

@@ -201,6 +201,7 @@ class Engine:
         if self.globals["pretrained_model"] and resumed is None:
             path = find_file(self.globals["pretrained_model"], "Global.pretrained_model")
             load_into(model, read_params(path), where=str(path), network=self.main)
+        build.synchronise([model, loss], self.globals["use_sync_bn"])
         epochs, update_freq = self.globals["epochs"], self.globals["update_freq"]
         steps = -(-len(loader) // update_freq)
         optimizer, schedule = build_optimizer(self.config["Optimizer"], epochs, steps, [model, loss])

@@ -1,0 +1,41 @@
+"""BatchNorm with the statistics of all processes."""
+
+from __future__ import annotations
+
+from paddle import nn
+from paddle.nn.layer.norm import _BatchNormBase
+
+
+def synchronise_batch_norm(model: nn.Layer) -> int:
+    """Replace the BatchNorm layers that train by Paddle's SyncBatchNorm.
+
+    Names, parameters, statistics, modes and hooks stay, so weights, taps and checkpoints do not notice.
+    Layers that are frozen, and those that always use their running statistics, are left alone.
+
+    Args:
+        model: a network, or networks of networks with frozen ones among them.
+
+    Returns:
+        how many layers were replaced.
+    """
+    replaced = 0
+    for parent in model.sublayers(include_self=True):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, _BatchNormBase) and _uses_the_batch(layer):
+                parent.add_sublayer(name, _synchronised(layer))
+                replaced += 1
+    return replaced
+
+
+def _uses_the_batch(layer: _BatchNormBase) -> bool:
+    if isinstance(layer, nn.SyncBatchNorm) or layer._use_global_stats:
+        return False
+    return any(not p.stop_gradient for p in (layer.weight, layer.bias) if p is not None)
+
+
+def _synchronised(layer: _BatchNormBase) -> nn.SyncBatchNorm:
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # shares parameters and statistics
+    converted.training = layer.training
+    converted._forward_pre_hooks = layer._forward_pre_hooks
+    converted._forward_post_hooks = layer._forward_post_hooks
+    return converted
