@@ -171,7 +171,7 @@ class ScalarWriter:
             from tensorboardX import SummaryWriter
 
             logdir, purge = str(folder / "tensorboard"), start + 1 if start else None
-            self._tensorboard = SummaryWriter(logdir, purge_step=purge, write_to_disk=True)
+            self._tensorboard = SummaryWriter(logdir, purge_step=purge, flush_secs=5)
 
     def write(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Record `values` of one moment.
@@ -196,7 +196,6 @@ class ScalarWriter:
         if self._tensorboard is not None:
             for name, value in values.items():
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, step)
-            self._tensorboard.flush()
 
     def close(self) -> None:
         """Flush and close the files."""

@@ -1,0 +1,133 @@
+"""Console, progress bar and scalar files."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from ppcls.errors import ConfigError
+from ppcls.logger import ScalarWriter, require_scalar_packages
+
+SCRIPT = """
+from ppcls.logger import LOGGER, progress_bar, setup_logging
+setup_logging()
+bar = progress_bar(3, "epoch 1/1")
+for number in range(3):
+    bar.update()
+    bar.refresh()
+    LOGGER.info("line %d", number)
+bar.close()
+"""
+
+
+def test_plain_lines_without_a_terminal():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert [line.partition("INFO: ")[2] for line in done.stdout.splitlines()] == [
+        "line 0",
+        "line 1",
+        "line 2",
+    ]
+    assert done.stderr == ""
+
+
+def on_terminal(script):
+    """Run `script` with a terminal as its three streams; return what the terminal received."""
+    pty, termios, fcntl = (pytest.importorskip(name) for name in ("pty", "termios", "fcntl"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    received = b""
+    while True:
+        try:
+            block = os.read(ours, 4096)
+        except OSError:  # Linux ends the reading like this when the other side is closed
+            break
+        if not block:
+            break
+        received += block
+    os.close(ours)
+    assert process.wait(60) == 0
+    return received.decode()
+
+
+def test_a_bar_on_a_terminal_and_whole_lines_above_it():
+    screen = on_terminal(SCRIPT)
+    assert "epoch 1/1" in screen
+    assert "3/3" in screen
+    written = [
+        part for part in screen.replace("\r\n", "\n").replace("\r", "\n").split("\n") if "INFO" in part
+    ]
+    assert [line.partition("INFO: ")[2].strip() for line in written] == ["line 0", "line 1", "line 2"]
+    assert all(line.startswith("[20") for line in written)  # nothing of the bar before it
+
+
+def test_no_bar_in_a_process_that_does_not_log():
+    assert "epoch" not in on_terminal(SCRIPT.replace("setup_logging()", "setup_logging(quiet=True)"))
+
+
+def events(folder):
+    """Read TensorBoard's files: records of length, checksum, payload, checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for file in sorted(folder.iterdir()):
+        data, place = file.read_bytes(), 0
+        while place < len(data):
+            (length,) = struct.unpack_from("<Q", data, place)
+            event = Event()
+            event.ParseFromString(data[place + 12 : place + 12 + length])
+            found.append(event)
+            place += length + 16
+    return found
+
+
+def test_scalars_go_to_json_visualdl_and_tensorboard(tmp_path):
+    pytest.importorskip("tensorboardX")
+    pytest.importorskip("visualdl")
+    writer = ScalarWriter(tmp_path, use_visualdl=True, use_tensorboard=True)
+    writer.write("train", 7, 2, {"loss": 0.25, "lr": float("nan")})
+    writer.close()
+    scalars = [
+        (value.tag, event.step, value.simple_value)
+        for event in events(tmp_path / "tensorboard")
+        for value in event.summary.value
+    ]
+    assert scalars[0] == ("train/loss", 7, 0.25)
+    assert [tag for tag, _, _ in scalars] == ["train/loss", "train/lr"]
+    assert list((tmp_path / "vdl").iterdir())
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row == {"kind": "train", "epoch": 2, "step": 7, "loss": 0.25, "lr": "nan"}
+
+
+def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path):
+    pytest.importorskip("tensorboardX")
+    first = ScalarWriter(tmp_path, use_tensorboard=True)
+    for step in (1, 2, 3):
+        first.write("train", step, 1, {"loss": step})
+    first.close()
+    again = ScalarWriter(tmp_path, use_tensorboard=True, start=2, keep=lambda row: row["step"] <= 2)
+    again.write("train", 3, 1, {"loss": 3})
+    again.close()
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == [1, 2, 3]
+    starts = [e.step for e in events(tmp_path / "tensorboard") if e.session_log.status == 1]
+    assert starts == [3]  # TensorBoard forgets events of this step and later ones from before
+
+
+@pytest.mark.parametrize(
+    ("setting", "module", "title"),
+    [("visualdl", "visualdl", "VisualDL"), ("tensorboard", "tensorboardX", "tensorboardX")],
+)
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, setting, module, title):
+    from ppcls import logger
+
+    find = logger.importlib.util.find_spec
+    monkeypatch.setattr(logger.importlib.util, "find_spec", lambda n: None if n == module else find(n))
+    require_scalar_packages()
+    with pytest.raises(ConfigError, match=rf"Global.use_{setting}: {title} is not .*'ppcls\[{setting}\]'"):
+        ScalarWriter(tmp_path / "new", **{f"use_{setting}": True})
+    assert not (tmp_path / "new").exists()
