@@ -101,7 +101,9 @@ class Predictor:
                 arrays.append(self._transform(name, image))
             except ImageError as error:
                 if self.on_error == "raise":
-                    raise
+                    raise ImageError(
+                        f"{error}. Remove it, or leave such files out with on_error skip"
+                    ) from error
                 failed = {"class_ids": [], "scores": [], "label_names": [], "file_name": name}
                 failed["error"] = str(error)
             results.append(failed)

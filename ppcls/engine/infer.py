@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ppcls.data import build_transforms, list_images, read_image
+from ppcls.data import Compose, ImageError, build_transforms, list_images, read_image
 from ppcls.logger import LOGGER
 
 Postprocess = Callable[[np.ndarray, Sequence[str]], list[dict[str, Any]]]
@@ -32,19 +32,33 @@ def classify(
         a dict an image: class_ids, scores, file_name, label_names.
 
     Raises:
-        DataError: if nothing is found or an image cannot be read; results logged before stay valid.
+        DataError: if nothing is found or an image cannot be read; the ones before it are logged.
     """
     chain = build_transforms(transforms)
     files = list_images(images)
     results: list[dict[str, Any]] = []
     for start in range(0, len(files), batch_size):
         names = files[start : start + batch_size]
-        batch = np.stack([read_image(name, chain) for name in names])
-        with paddle.no_grad():
-            outputs = network(paddle.to_tensor(batch))
-            logits = outputs["logits"] if isinstance(outputs, dict) else outputs
-            probabilities = F.softmax(logits.astype("float32"), axis=-1).numpy()
-        found = postprocess(probabilities, [str(name) for name in names])
-        LOGGER.info("%s", found)
-        results.extend(found)
+        images, unreadable = _read(names, chain)
+        if images:
+            with paddle.no_grad():
+                outputs = network(paddle.to_tensor(np.stack(images)))
+                logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+                probabilities = F.softmax(logits.astype("float32"), axis=-1).numpy()
+            found = postprocess(probabilities, names[: len(images)])
+            LOGGER.info("%s", found)
+            results.extend(found)
+        if unreadable is not None:
+            raise unreadable
     return results
+
+
+def _read(names: list[str], chain: Compose) -> tuple[list[np.ndarray], ImageError | None]:
+    """Return the images up to the first that cannot be read, and what is wrong with that one."""
+    images = []
+    for name in names:
+        try:
+            images.append(read_image(name, chain))
+        except ImageError as error:
+            return images, ImageError(f"{error}. Remove it from Infer.infer_imgs")
+    return images, None
