@@ -39,13 +39,13 @@ def classify(
     results: list[dict[str, Any]] = []
     for start in range(0, len(files), batch_size):
         names = files[start : start + batch_size]
-        images, unreadable = _read(names, chain)
-        if images:
+        arrays, unreadable = _read(names, chain)
+        if arrays:
             with paddle.no_grad():
-                outputs = network(paddle.to_tensor(np.stack(images)))
+                outputs = network(paddle.to_tensor(np.stack(arrays)))
                 logits = outputs["logits"] if isinstance(outputs, dict) else outputs
                 probabilities = F.softmax(logits.astype("float32"), axis=-1).numpy()
-            found = postprocess(probabilities, names[: len(images)])
+            found = postprocess(probabilities, names[: len(arrays)])
             LOGGER.info("%s", found)
             results.extend(found)
         if unreadable is not None:
