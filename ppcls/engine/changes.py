@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from typing import Any
 
 import yaml
 
-from ppcls.config.nodes import show
 from ppcls.logger import LOGGER
 
 # Where files lie, and the seed, which a run keeps whatever the config says.
@@ -22,6 +22,7 @@ HARMLESS = re.compile(
     r"|keep_last|export_\w+|infer_add_softmax)|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
 )
 ABSENT = object()
+LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,15 @@ class Change:
         return HARMLESS.fullmatch(self.key) is not None
 
     def __str__(self) -> str:
-        was, now = ("not set" if value is ABSENT else show(value) for value in (self.was, self.now))
+        was, now = (_show(value) for value in (self.was, self.now))
         return f"{self.key}: was {was}, is {now}"
+
+
+def _show(value: Any) -> str:
+    if value is ABSENT:
+        return "not set"
+    text = json.dumps(value, ensure_ascii=False, default=str)  # which YAML reads as it stands
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def find_changes(old: Any, new: Any) -> list[Change]:

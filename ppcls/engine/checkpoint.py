@@ -234,9 +234,9 @@ class Checkpointer:
         ``latest`` comes first, then ``epoch_N`` from the highest, then ``best_model``.
         """
         found = {
-            name.removesuffix(".new").removesuffix(".pdstates")
-            for pattern in ("*.pdstates", "*.pdstates.new")
-            for name in (path.name for path in self.folder.glob(pattern))
+            path.name.removesuffix(suffix)
+            for suffix in (".pdstates", ".commit")
+            for path in self.folder.glob(f"*{suffix}")
         }
         epochs = sorted(
             (int(m[1]) for tag in found if (m := re.fullmatch(r"epoch_(\d+)", tag))), reverse=True
@@ -246,10 +246,14 @@ class Checkpointer:
 
     def prune(self, keep_last: int) -> None:
         """Delete all but the newest `keep_last` of the ``epoch_N`` checkpoints."""
-        epochs = sorted(int(tag[6:]) for tag in self.tags() if tag.startswith("epoch_"))
-        for epoch in epochs[: max(0, len(epochs) - keep_last)]:
-            for suffix in reversed(SUFFIXES):  # the states go first: what is left is not a checkpoint
-                (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)
+        whole = [int(tag[6:]) for tag in self.tags() if tag.startswith("epoch_")]
+        if len(whole) < keep_last:
+            return
+        names = [re.fullmatch(r"epoch_(\d+)\.pd\w+", path.name) for path in self.folder.glob("epoch_*")]
+        for epoch in sorted({int(name[1]) for name in names if name}):  # also what a kill left of one
+            if epoch < whole[keep_last - 1]:
+                for suffix in reversed(SUFFIXES):  # the states go first: what is left is not a checkpoint
+                    (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)
 
     @staticmethod
     def _write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.distributed import gather, is_main, rank, wait_for_main, world_size
+from ppcls.engine.amp import restore_scaler
 from ppcls.engine.build import prepare_folder, write_run_files
 from ppcls.engine.changes import keep_old_config, read_run_config, report_changes
 from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer, set_aside_earlier_run
@@ -33,11 +34,13 @@ def find_checkpoint(asked: str | None, folder: Path) -> Checkpoint | None:
 
     Raises:
         WeightsError: if the checkpoint asked for is missing or damaged.
+        ConfigError: if `folder` cannot be written.
     """
+    if is_main() and folder.is_dir():
+        prepare_folder(folder)  # whether it can be written
+        Checkpointer(folder).clean()
     if not asked:
         return None
-    if is_main() and folder.is_dir():
-        Checkpointer(folder).clean()
     if asked == AUTO:
         path = _newest_valid(folder) if is_main() else None
         wait_for_main()  # reading large files may outlast the patience of a collective
@@ -117,8 +120,7 @@ def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
     layers = {"network": run.model, "loss": run.loss}
     load_structured_state(run.optimizer, layers, slots, where=f"{where}.pdopt")
     scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
-    if scaler:
-        run.scaler.load_state_dict(scaler)
+    restore_scaler(run.scaler, scaler)
     run.progress = replace(resumed.progress, finished=False)
     run.schedule.set_state_dict(resumed.progress.schedule)
     states = resumed.progress.meters

@@ -133,6 +133,43 @@ def test_keep_last_counts_epochs_as_numbers(tmp_path):
     assert {p.stem for p in tmp_path.glob("*.pdparams")} == {"epoch_10", "epoch_11", "best_model"}
 
 
+def test_keep_last_clears_what_a_kill_left_of_an_earlier_one(tmp_path):
+    for epoch in (1, 2, 3):
+        save(tmp_path, epoch, tag=f"epoch_{epoch}")
+    (tmp_path / "epoch_1.pdstates").unlink()
+    Checkpointer(tmp_path).prune(2)
+    assert {p.stem for p in tmp_path.iterdir()} == {"epoch_2", "epoch_3"}
+
+
+def test_reading_finds_a_committed_save_and_changes_nothing(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2, tag="other")
+    for suffix in (".pdparams", ".pdopt", ".pdstates"):
+        (tmp_path / f"other{suffix}").rename(tmp_path / f"latest{suffix}.new")
+    before = sorted(tmp_path.iterdir())
+    assert Checkpointer(tmp_path).load("latest").progress.epoch == 1
+    (tmp_path / "latest.commit").touch()
+    assert Checkpointer(tmp_path).tags() == ["latest"]
+    assert Checkpointer(tmp_path).load("latest").progress.epoch == 2
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "latest.commit"])
+    Checkpointer(tmp_path).clean()
+    assert len(list(tmp_path.iterdir())) == 3
+    assert Checkpointer(tmp_path).load("latest").progress.epoch == 2
+
+
+def test_remains_of_killed_runs_are_cleared_away(tmp_path):
+    save(tmp_path, 1)
+    for name in (
+        ".latest.pdparams.new.7.tmp",
+        ".write-test-7",
+        "epoch_3.pdopt.new",
+        "best_model.pdparams.new",
+    ):
+        (tmp_path / name).write_bytes(b"half")
+    Checkpointer(tmp_path).clean()
+    assert {p.name for p in tmp_path.iterdir()} == {"latest.pdparams", "latest.pdopt", "latest.pdstates"}
+
+
 def test_an_earlier_run_is_kept(tmp_path):
     folder = tmp_path / "ResNet18"
     for _ in range(2):

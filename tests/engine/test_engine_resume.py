@@ -1,0 +1,398 @@
+"""Going on: the newest valid checkpoint, a changed config, one run in a folder, a disk that is full."""
+
+import errno
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ppcls.cli import main
+from ppcls.engine import lock
+from ppcls.engine.changes import find_changes, report_changes
+from ppcls.engine.checkpoint import Checkpointer, Progress
+from ppcls.engine.lock import run_lock
+from ppcls.errors import ConfigError, TrainingError
+from ppcls.logger import ScalarWriter
+from ppcls.weights import read_params
+
+# ---------------------------------------------------------------- whole runs
+
+
+def train(path, *overrides, resume="auto"):
+    options = [part for text in overrides for part in ("-o", text)]
+    return main(["train", "-c", str(path), *options, "--resume", str(resume)])
+
+
+def same_run(a, b):
+    """Compare everything two runs left, but for measured times and the config's paths."""
+    assert {p.name for p in a.glob("*.pd*")} == {p.name for p in b.glob("*.pd*")}
+    for path in a.glob("*.pd*"):
+        if path.suffix == ".pdstates":
+            assert path.read_bytes() == (b / path.name).read_bytes()
+            continue
+        first, second = read_params(path), read_params(b / path.name)
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            np.testing.assert_array_equal(value, second[name], err_msg=f"{path.name} {name}")
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (a, b)
+    ]
+    for row in (*rows[0], *rows[1]):
+        for measured in ("batch_cost", "reader_cost", "ips"):
+            row.pop(measured, None)
+    assert rows[0] == rows[1]
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+def test_auto_starts_goes_on_past_damage_and_says_when_it_is_done(recipe, write_recipe, tmp_path, capsys):
+    path = write_recipe(recipe)
+    folder = tmp_path / "output/resnet8"
+    assert train(path) == 0
+    assert "no checkpoint to go on from in" in capsys.readouterr().out
+    whole = folder.rename(tmp_path / "whole")
+
+    assert train(path, "Global.epochs=1") == 0
+    damage(folder / "latest.pdopt")
+    capsys.readouterr()
+    assert train(path) == 0
+    printed = capsys.readouterr().out
+    assert "skipped: " in printed
+    assert "latest.pdopt is damaged" in printed
+    assert f"resumed {folder / 'epoch_1'}: epoch 2 of 2" in printed
+    assert "Global.epochs: was 1, is 2" in printed
+    old = yaml.safe_load((folder / "config.until_step_3.yaml").read_text())
+    assert old["Global"]["epochs"] == 1
+    assert yaml.safe_load((folder / "config.yaml").read_text())["Global"]["epochs"] == 2
+    # the first epoch was trained under another schedule, so only the files can be compared
+    assert {p.name for p in folder.glob("*.pd*")} == {p.name for p in whole.glob("*.pd*")}
+
+    before = (folder / "latest.pdparams").read_bytes()
+    assert train(path) == 0
+    assert f"{folder / 'latest'}: already finished, nothing to do" in capsys.readouterr().out
+    assert (folder / "latest.pdparams").read_bytes() == before
+
+    for states in folder.glob("*.pdstates"):
+        states.write_text("{}")
+    assert train(path, "Global.epochs=1") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("skipped: ") == 4  # latest, epoch_2, epoch_1, best_model
+    assert "it is kept as" in printed
+    assert (tmp_path / "output/resnet8.earlier-1/latest.pdparams").read_bytes() == before
+
+
+def test_a_finished_run_goes_on_when_it_gets_more_epochs(recipe, write_recipe, tmp_path, capsys):
+    recipe["Optimizer"]["lr"] = {"name": "ConstLR", "learning_rate": 0.05}
+    path = write_recipe(recipe)
+    assert train(path) == 0
+    whole = (tmp_path / "output/resnet8").rename(tmp_path / "whole")
+    assert train(path, "Global.epochs=1") == 0
+    assert train(path, "Global.seed=9", "Global.print_batch_step=2", "Global.print_batch_step=1") == 0
+    assert "Global.seed has no effect: the run keeps its seed, 3" in capsys.readouterr().out
+    for folder in (whole, tmp_path / "output/resnet8"):
+        (folder / "epoch_1.pdstates").unlink()  # in one of them, this was the end
+    same_run(whole, tmp_path / "output/resnet8")
+    written = yaml.safe_load((tmp_path / "output/resnet8/config.yaml").read_text())
+    assert written["Global"]["seed"] == 3
+
+
+def test_a_checkpoint_of_another_run_is_read_and_left_alone(recipe, write_recipe, tmp_path):
+    path = write_recipe(recipe)
+    assert train(path, "Global.epochs=1") == 0
+    folder = tmp_path / "output/resnet8"
+    half = folder / "latest.pdparams.new"
+    half.write_bytes(b"the other run is saving this")
+    other = tmp_path / "other/resnet8"
+    for _ in range(2):
+        assert train(path, f"Global.output_dir={tmp_path}/other", resume=folder / "latest") == 0
+    assert half.exists()
+    # the second run was not to go on with what lay in its folder, so that was kept
+    same_run(other, tmp_path / "other/resnet8.earlier-1")
+
+
+def test_only_the_best_and_the_latest_are_kept_on_request(recipe, write_recipe, tmp_path):
+    path = write_recipe(recipe)
+    assert train(path, "Global.keep_last=0") == 0
+    found = {p.stem for p in (tmp_path / "output/resnet8").glob("*.pdparams")}
+    assert found == {"best_model", "latest"}
+
+
+@pytest.mark.parametrize("fails_at", [10, 33])
+def test_a_run_goes_on_after_the_disk_was_full(recipe, write_recipe, tmp_path, monkeypatch, capsys, fails_at):
+    recipe["Global"] |= {"save_steps": 2, "epochs": 1}
+    path = write_recipe(recipe)
+    assert train(path) == 0
+    folder = tmp_path / "output/resnet8"
+    whole = folder.rename(tmp_path / "whole")
+    count, sync = 0, os.fsync
+
+    def full(handle):
+        nonlocal count
+        count += 1
+        if count >= fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert train(path) == 1
+    told = capsys.readouterr().err
+    assert "No space left on device" in told
+    assert "MB are free there" in told
+    assert not list(folder.glob("*.new"))
+    assert not list(folder.glob(".*.tmp"))
+    assert train(path) == 0
+    same_run(whole, folder)
+
+
+# ---------------------------------------------------------------- changes
+
+
+OLD = {
+    "Global": {"epochs": 2, "print_batch_step": 10, "output_dir": "a", "seed": 1},
+    "Loss": {"Train": [{"CELoss": {"weight": 1.0}}, {"KL": {"temperature": 4.0}}]},
+    "DataLoader": {"Train": {"loader": {"num_workers": 2}, "sampler": {"batch_size": 8}}},
+}
+
+
+def test_changes_are_named_by_their_keys():
+    new = {
+        "Global": {"epochs": 3, "print_batch_step": 1, "output_dir": "b", "seed": 2},
+        "Loss": {"Train": [{"CELoss": {"weight": 1.0}}, {"KL": {"temperature": 2.0, "note": "x"}}]},
+        "DataLoader": {"Train": {"loader": {"num_workers": 4}, "sampler": {}}},
+    }
+    found = {str(change): change.harmless for change in find_changes(OLD, new)}
+    assert found == {
+        "Global.epochs: was 2, is 3": False,
+        "Global.print_batch_step: was 10, is 1": True,
+        "Loss.Train.1.KL.temperature: was 4.0, is 2.0": False,
+        'Loss.Train.1.KL.note: was not set, is "x"': False,
+        "DataLoader.Train.loader.num_workers: was 2, is 4": True,
+        "DataLoader.Train.sampler.batch_size: was 8, is not set": False,
+    }
+
+
+def test_a_list_of_another_length_is_shown_whole():
+    (change,) = find_changes({"Loss": [1, 2]}, {"Loss": [1]})
+    assert str(change) == "Loss: was [1, 2], is [1]"
+
+
+def test_an_unchanged_config_is_not_worth_a_word(caplog):
+    with caplog.at_level(logging.INFO, "ppcls"):
+        assert not report_changes(OLD, json.loads(json.dumps(OLD)), "latest")
+    assert not caplog.records
+
+
+# ---------------------------------------------------------------- one run in a folder
+
+
+def holder(folder, *, with_child=False):
+    """Fork a process that holds the lock, and perhaps a child of it; return their ids when it does."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with run_lock(folder):
+                child = os.fork() if with_child else 0
+                if with_child and child == 0:
+                    signal.pause()
+                os.write(write, f"{child}\n".encode())
+                signal.pause()
+        finally:
+            os._exit(1)
+    return pid, int(os.read(read, 100))
+
+
+def refused(folder):
+    with pytest.raises(ConfigError) as error, run_lock(folder):
+        pass
+    return str(error.value)
+
+
+@pytest.mark.parametrize("with_child", [False, True])
+def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path, with_child):
+    folder = tmp_path / "output" / "resnet8"
+    pid, child = holder(folder, with_child=with_child)
+    try:
+        told = refused(folder)
+        assert f"process {pid} on {os.uname().nodename}" in told
+        assert str(folder) in told
+        assert "Global.output_dir" in told
+        with run_lock(tmp_path / "output" / "resnet14"):
+            pass
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    try:
+        with run_lock(folder):  # although a worker of the dead run may still live
+            pass
+    finally:
+        if child:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_run_that_is_refused_changes_nothing(recipe, write_recipe, tmp_path, capsys):
+    path = write_recipe(recipe)
+    folder = tmp_path / "output/resnet8"
+    assert train(path, "Global.epochs=1") == 0
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    pid, _ = holder(folder)
+    try:
+        assert train(path) == 2
+        assert main(["train", "-c", str(path)]) == 2
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert capsys.readouterr().err.count(f"process {pid} on") == 2
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_a_file_system_without_locks_gets_a_warning(tmp_path, monkeypatch, caplog):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "lockf", unsupported)
+    with caplog.at_level(logging.WARNING, "ppcls"), run_lock(tmp_path / "resnet8"):
+        pass
+    assert "cannot be locked (No locks available)" in caplog.text
+
+
+# ---------------------------------------------------------------- disks
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return a function that mounts a file system of some kilobytes; skip where that is not allowed."""
+    mounted = []
+
+    def mount(size, *options):
+        point = tmp_path / f"disk{len(mounted)}"
+        point.mkdir()
+        flags = ",".join((f"size={size}k", *options))
+        try:
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", flags, "none", point], check=True, capture_output=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("mounting is not allowed here")
+        mounted.append(point)
+        return point
+
+    yield mount
+    for point in mounted:
+        subprocess.run(["umount", "-l", point], check=True)
+
+
+def save(folder, value):
+    params = {"conv.weight": np.full(20_000, value, "float32")}
+    Checkpointer(folder).save("latest", params, {"conv.weight@velocity": params["conv.weight"]}, Progress())
+
+
+def stored(folder):
+    return Checkpointer(folder).load("latest").params["conv.weight"][0]
+
+
+def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(small_disk):
+    disk = small_disk(400)
+    save(disk, 1)
+    filler = disk / "somebody else's file"
+    expected, told = 1, []
+    for spare in range(0, 200, 20):  # so that another file is the one that does not fit
+        filler.write_bytes(bytes(1024 * (220 - spare)))
+        try:
+            save(disk, 2 + spare)
+        except TrainingError as error:
+            told.append(str(error))
+        else:
+            expected = 2 + spare
+        assert stored(disk) == expected
+        assert {p.name for p in disk.iterdir()} == {
+            "latest.pdparams", "latest.pdopt", "latest.pdstates", filler.name
+        }  # fmt: skip
+    assert told
+    assert expected > 1
+    for text in told:
+        assert re.search(
+            r"latest\.pd\w+\.new: No space left on device. .*needs 0\.2 MB, 0\.\d MB are free there.*"
+            "--resume auto",
+            text,
+        )
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_every_write_may_be_the_one_that_fails(tmp_path, monkeypatch, number):
+    save(tmp_path, 1)
+    count = 0
+
+    def failing(function):
+        def call(*arguments, **options):
+            nonlocal count
+            count += 1
+            if count > number:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(os.fsync))
+        patch.setattr(os, "replace", failing(os.replace))
+        with pytest.raises(TrainingError, match="No space left on device"):
+            save(tmp_path, 2)
+    assert stored(tmp_path) in (1, 2)
+    save(tmp_path, 3)
+    assert stored(tmp_path) == 3
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_output_folder_that_is_read_only(recipe, write_recipe, small_disk, capsys):
+    disk = small_disk(100, "ro")
+    path = write_recipe(recipe)
+    assert main(["train", "-c", str(path), "-o", f"Global.output_dir={disk}"]) == 2
+    assert f"Global.output_dir: cannot write to {disk}: Read-only file system" in capsys.readouterr().err
+
+
+def test_metrics_survive_a_stop_while_they_are_cut_back(tmp_path, monkeypatch):
+    writer = ScalarWriter(tmp_path)
+    for step in (1, 2, 3):
+        writer.write("train", step, 1, {"loss": 1.0})
+    writer.close()
+    file = tmp_path / "metrics.jsonl"
+    before = file.read_text()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    for name in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, kill)
+            with pytest.raises(Killed):
+                ScalarWriter(tmp_path, keep=lambda row: row["step"] < 3)
+        assert file.read_text() == before
+    ScalarWriter(tmp_path, keep=lambda row: row["step"] < 3).close()
+    assert file.read_text().splitlines() == before.splitlines()[:2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_metrics_on_a_full_disk_end_the_run_with_the_reason(tmp_path):
+    writer = ScalarWriter(tmp_path)
+    writer._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - the writer closes it
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl: No space left on device.*--resume auto"):
+        writer.write("train", 1, 1, {"loss": 1.0})
+    writer.close()
