@@ -136,8 +136,12 @@ def _oddities(file: Any, content: bytes | memoryview, suffix: str) -> dict[str, 
         found["16 bits"] = "reduced to 8"
     if "A" in file.mode or "transparency" in file.info:
         found["transparency"] = "dropped: what is hidden under it shows"
-    if file.getexif().get(_EXIF_ORIENTATION, 1) in range(2, 9):
-        found["turned by EXIF"] = f"orientation {file.getexif()[_EXIF_ORIENTATION]}; decoded upright"
+    # Pillow would decode a whole PNG in search of its EXIF data.
+    orientation = 1
+    if file.format != "PNG" or b"eXIf" in bytes(content):
+        orientation = file.getexif().get(_EXIF_ORIENTATION, 1)
+    if orientation in range(2, 9):
+        found["turned by EXIF"] = f"orientation {orientation}; decoded upright"
     if file.mode in ("L", "LA", "1") or file.mode.startswith("I"):
         found["gray"] = "one channel"
     fitting = _SUFFIXES.get(file.format or "")

@@ -48,8 +48,8 @@ def render(report: DataReport) -> str:
     lines = [line for part in report.parts for line in _render_part(part)]
     if report.leaked:
         lines.append(
-            f"{len(report.leaked)} images of Eval are among those of training, byte for byte: the evaluation "
-            "is better than the network"
+            f"images of Eval that training has too, byte for byte: {len(report.leaked)}; the evaluation is "
+            "better than the network"
         )
         lines += _some(f"{one} = {other}" for one, other in report.leaked)
     stops = report.stops
