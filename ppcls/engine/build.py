@@ -23,7 +23,7 @@ from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.registry import BACKBONES
-from ppcls.weights import find_file, load_into, read_params
+from ppcls.weights import find_file, in_our_names, load_into, read_params
 
 
 def select_device(name: str) -> str:
@@ -188,6 +188,7 @@ def build_trained_model(
                 "and the recipe does not say where its weights come from; set its `pretrained`"
             )
         model = build_model(_without_pretrained(arch, absent), only=only, normalize=normalize)
+        params = in_our_names(params, path, model, arch["name"])
         load_into(model, params, where=str(path), allow_missing_head=False)
     model.eval()
     return model

@@ -40,7 +40,7 @@ from ppcls.loss import build_loss
 from ppcls.metric import build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.optimizer.state import structured_state
-from ppcls.weights import find_file, load_into, read_params
+from ppcls.weights import find_file, in_our_names, load_into, read_params
 
 
 class Engine:
@@ -200,7 +200,8 @@ class Engine:
         distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
         if self.globals["pretrained_model"] and resumed is None:
             path = find_file(self.globals["pretrained_model"], "Global.pretrained_model")
-            load_into(model, read_params(path), where=str(path), network=self.main)
+            params = in_our_names(read_params(path), path, model, self.arch["name"])
+            load_into(model, params, where=str(path), network=self.main)
         build.synchronise([model, loss], self.globals["use_sync_bn"])
         epochs, update_freq = self.globals["epochs"], self.globals["update_freq"]
         steps = -(-len(loader) // update_freq)

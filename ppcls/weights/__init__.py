@@ -13,7 +13,7 @@ from ppcls.weights.files import (
     write_params,
     write_state,
 )
-from ppcls.weights.loading import LoadReport, load_into, load_pretrained
+from ppcls.weights.loading import LoadReport, in_our_names, load_into, load_pretrained
 from ppcls.weights.sources import cache_folder, fetch, official_url
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "fetch",
     "find_file",
     "has_torch_layout",
+    "in_our_names",
     "load_into",
     "load_pretrained",
     "official_url",

@@ -409,4 +409,7 @@ _OTHER_FUNCTIONS = {
     r"MobileNetV3_.*": (
         "its squeeze-and-excitation has other widths and another gate, and its last layer has no bias"
     ),
+    r"DistillationModel|AttentionModel": (
+        "it is several networks; give the file as `pretrained` of the one that it is for"
+    ),
 }

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -138,10 +139,25 @@ def load_pretrained(
             )
     is_url = str(source).startswith(("http://", "https://"))
     file = fetch(str(source)) if is_url else find_file(source, f"{where}.pretrained")
-    params = read_params(file)
-    if has_torch_layout(file):
-        params = convert(params, net, name, str(file))
+    params = in_our_names(read_params(file), file, net, name)
     return load_into(net, params, str(file), allow_missing_head, network=network)
+
+
+def in_our_names(
+    params: dict[str, np.ndarray], file: Path, net: nn.Layer, name: str
+) -> dict[str, np.ndarray]:
+    """Return what was read from a file under the names of a network: PyTorch's files are converted.
+
+    Args:
+        params: what `read_params` gave for the file.
+        file: the file.
+        net: the network.
+        name: its registered name.
+
+    Raises:
+        WeightsError: if a PyTorch file is not of this network.
+    """
+    return convert(params, net, name, str(file)) if has_torch_layout(file) else params
 
 
 def _align(
