@@ -274,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.command in ("models", "layers"):
         os.environ.setdefault("GLOG_minloglevel", "2")  # tracing makes Paddle warn of what is not used here
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # it tells of damaged images without their names
     for noise in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=noise)  # Paddle's remarks on itself
     try:
