@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     _add_layers(commands)
     _add_convert_weights(commands)
+    _add_mine(commands)
     return parser
 
 
@@ -250,6 +251,40 @@ def _convert_weights(args: argparse.Namespace) -> int:
     return 0
 
 
+def _add_mine(commands: Any) -> None:
+    text = "list the images of an unlabelled pool that a teacher is sure of (the data of SSLD)"
+    command = commands.add_parser("mine", help=text, description=text)
+    command.add_argument("-c", "--config", required=True, metavar="FILE", help="recipe (YAML)")
+    _add_overrides(command)
+    command.add_argument("--pool", required=True, metavar="PATH", help="folder, or list with a path a line")
+    command.add_argument("--output", required=True, metavar="FILE", help="list to write; counts go beside it")
+    command.add_argument("--top-k", type=int, metavar="N", help="images of a class (default: all)")
+    command.add_argument("--threshold", type=float, default=0.0, metavar="P", help="least probability")
+    command.add_argument("--network", metavar="NAME", help="the teacher (default: the frozen network)")
+    command.add_argument("--label", choices=["teacher", "zero"], default="teacher", help="column of labels")
+    command.add_argument("--image-root", metavar="DIR", help="folder that paths start from")
+    command.add_argument(
+        "--distance",
+        type=int,
+        default=50,
+        metavar="D",
+        help="validation images whose 255-bit hash differs in up to D bits (default 50) count as duplicates",
+    )
+
+
+def _mine(args: argparse.Namespace) -> int:
+    from ppcls.config import load_config
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    config = load_config(args.config, args.override, mode="eval")
+    from ppcls.engine.mine import Mining, mine
+
+    options = {name: getattr(args, name) for name in Mining.__dataclass_fields__}
+    print(mine(config, Mining(**options)).render())
+    return 0
+
+
 _COMMANDS: dict[str, Any] = {
     **dict.fromkeys(MODES, _run_engine),
     "validate": _validate,
@@ -258,6 +293,7 @@ _COMMANDS: dict[str, Any] = {
     "models": _models,
     "layers": _layers,
     "convert-weights": _convert_weights,
+    "mine": _mine,
 }
 
 

@@ -120,7 +120,7 @@ def build_loader(
             "sample once, with DistributedBatchSampler"
         )
     options = _loader_options(node.get("loader") or {}, f"{where}.loader")
-    dataset = build_dataset(node["dataset"], mode, class_num if steps is None else None)
+    dataset = build_dataset(node["dataset"], mode, None if mode == "UnLabelTrain" else class_num)
     mixing = [
         construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
         for place, op in enumerate(dataset.batch_transform_ops)

@@ -1,0 +1,359 @@
+"""The mining of SSLD: from a pool of images without labels, those that a teacher is sure of.
+
+    for every image of the pool:
+        left out if it cannot be read
+        left out if it is a near-duplicate of an image of DataLoader.Eval
+        class and probability from the teacher      -> left out below the threshold
+    of every class, the most probable
+
+Cui et al. (arXiv 2103.05959) take duplicates out by matching SIFT features; here a perceptual hash does it
+(:mod:`ppcls.data.hashing`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppcls.config import plain
+from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
+from ppcls.data.hashing import HashIndex, perceptual_hash
+from ppcls.engine import build
+from ppcls.engine.engine import Engine
+from ppcls.errors import ConfigError, DataError, hint
+from ppcls.logger import LOGGER, progress_bar
+from ppcls.loss._select import read_class_map
+from ppcls.weights import write_atomic
+
+
+@dataclass(frozen=True)
+class Mining:
+    """What to take from where.
+
+    Attributes:
+        pool: a folder, or a list with a path a line; see :func:`ppcls.data.list_images`.
+        output: list to write; counts and names go to ``<output>.json``.
+        top_k: images to keep of a class; None keeps all.
+        threshold: least probability of the class.
+        network: the teacher; by default the frozen network of the recipe.
+        label: column of labels: the ``teacher``'s class, or ``zero`` as in lists of unlabelled images.
+        image_root: folder that paths in the list start from; by default that of the training list.
+        distance: greatest Hamming distance of 255-bit hashes at which images are near-duplicates.
+    """
+
+    pool: str
+    output: str
+    top_k: int | None = None
+    threshold: float = 0.0
+    network: str | None = None
+    label: Literal["teacher", "zero"] = "teacher"
+    image_root: str | None = None
+    distance: int = 50
+
+
+@dataclass
+class MiningReport:
+    """What was found.
+
+    Attributes:
+        images: images of the pool.
+        unreadable: reason by file.
+        duplicates: file, the validation image it is like, Hamming distance.
+        foreign: images whose class the student does not have (``class_map``).
+        below: images below the threshold.
+        beyond: images above it, but not among the first `top_k` of their class.
+        kept: images in the list.
+        classes: images in the list by class; classes without any are not there.
+    """
+
+    images: int
+    unreadable: dict[str, str] = field(default_factory=dict)
+    duplicates: list[tuple[str, str, int]] = field(default_factory=list)
+    foreign: int = 0
+    below: int = 0
+    beyond: int = 0
+    kept: int = 0
+    classes: dict[int, int] = field(default_factory=dict)
+
+    def render(self) -> str:
+        """Return the counts as text."""
+        rows = {
+            "images in the pool": self.images,
+            "cannot be read": len(self.unreadable),
+            "near-duplicates of validation images": len(self.duplicates),
+            "of a class the student does not have": self.foreign,
+            "below the threshold": self.below,
+            "not among the first of their class": self.beyond,
+            "kept": self.kept,
+        }
+        counts = sorted(self.classes.values())
+        spread = f" ({len(counts)} classes, {counts[0]} to {counts[-1]} images each)" if counts else ""
+        return "\n".join(f"{count:>10}  {text}" for text, count in rows.items()) + spread
+
+
+@dataclass
+class _Found:
+    """Images that may be kept: place in the pool, class, probability."""
+
+    place: list[int] = field(default_factory=list)
+    label: list[int] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+
+
+class _Pool(Dataset):
+    """Images without labels."""
+
+    def __init__(self, source: str, transform_ops: list[Any] | None) -> None:
+        super().__init__(source, transform_ops, None, "skip")
+        self._paths = list_images(source)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def path(self, index: int) -> str:
+        """Return the path of an image."""
+        return self._paths[index]
+
+    def label(self, index: int) -> int:
+        """Return 0."""
+        return 0
+
+
+class _Hashed(Dataset):
+    """Another dataset, whose images are hashed while they are read; whoever gets a batch takes the hashes."""
+
+    def __init__(self, base: Dataset) -> None:
+        self._base, self._hashes = base, dict[int, np.ndarray]()
+        self.name, self.transforms, self.on_error = base.name, base.transforms, base.on_error
+
+    def __len__(self) -> int:
+        return len(self._base)
+
+    def path(self, index: int) -> str:
+        """Return the path of an image."""
+        return self._base.path(index)
+
+    def label(self, index: int) -> int:
+        """Return the class of an image."""
+        return self._base.label(index)
+
+    def read(self, index: int) -> Any:
+        """Return what the first transform takes."""
+        content = self._base.read(index)
+        self._hashes[index] = perceptual_hash(content)
+        return content
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """Return the hashes of a batch, int8 [N, BITS], and forget them."""
+        return np.stack([self._hashes.pop(int(i)) for i in index])
+
+
+def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
+    """Write a list of the images of a pool that a teacher is sure of.
+
+    Args:
+        config: what :func:`ppcls.config.load_config` returned, with ``DataLoader.Eval``.
+        options: what to take from where.
+
+    Raises:
+        ConfigError: for options that do not fit, or a teacher without weights.
+        DataError: if images of the pool lie outside the root, or none is left.
+    """
+    _check(options)
+    tree = plain(config)
+    evaluation = tree["DataLoader"]["Eval"]
+    pool = _Pool(options.pool, evaluation["dataset"].get("transform_ops"))
+    root, delimiter = _list_form(tree["DataLoader"], options)
+    names = _below(root, pool)
+    build.prepare_folder(Path(options.output).resolve().parent, "--output")
+    engine = Engine(tree, "eval")
+    name = _teacher(engine.arch, options.network)
+    teacher = _network(engine, name)
+    class_map = _class_map(tree, name)
+    held_out = _Hashed(build_dataset(evaluation["dataset"], "Eval"))
+    index, places = _hash_all(held_out, evaluation)
+    report, found = MiningReport(len(pool)), _Found()
+    for batch, hashes in _read(_Hashed(pool), evaluation, "pool", report):
+        distance, nearest = index.nearest(hashes)
+        fresh = distance > options.distance
+        for row in np.flatnonzero(~fresh):
+            twin = held_out.path(int(places[nearest[row]]))
+            report.duplicates.append((pool.path(int(batch.index[row])), twin, int(distance[row])))
+        if fresh.any():
+            probabilities = _probabilities(teacher, batch.image[fresh])
+            _check_classes(probabilities.shape[1], engine.class_num, class_map, options)
+            _judge(batch.index[fresh], probabilities, class_map, options.threshold, report, found)
+    kept = _select(found, options.top_k, report)
+    if not kept:
+        raise DataError(f"{options.pool}: no image is left, nothing was written\n{report.render()}")
+    column = found.label if options.label == "teacher" else [0] * len(found.label)
+    _write(options.output, "".join(f"{names[found.place[i]]}{delimiter}{column[i]}\n" for i in kept))
+    summary = {"options": asdict(options), **asdict(report)}
+    _write(f"{options.output}.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    return report
+
+
+def _write(path: str, text: str) -> None:
+    def fill(file: BinaryIO) -> None:
+        file.write(text.encode())
+
+    write_atomic(path, fill)
+
+
+def _check(options: Mining) -> None:
+    if options.top_k is not None and options.top_k < 1:
+        raise ConfigError(f"--top-k: expected at least 1, got {options.top_k}")
+    if not 0 <= options.threshold <= 1:
+        raise ConfigError(f"--threshold: expected a probability from 0 to 1, got {options.threshold}")
+    if options.distance < 0:
+        raise ConfigError(f"--distance: expected at least 0, got {options.distance}")
+
+
+def _list_form(loaders: Mapping[str, Any], options: Mining) -> tuple[str, str]:
+    """Return root and delimiter of the training list, which the new list is to join."""
+    dataset = (loaders.get("Train") or loaders["Eval"])["dataset"]
+    root = options.image_root or dataset.get("image_root")
+    if not root:
+        raise ConfigError("--image-root: the recipe names none; give the folder that paths start from")
+    return str(root), dataset.get("delimiter") or " "
+
+
+def _below(root: str, pool: Dataset) -> list[str]:
+    """Return the paths of the pool, relative to `root`."""
+    folder, names = os.path.abspath(root), []
+    for index in range(len(pool)):
+        name = os.path.relpath(os.path.abspath(pool.path(index)), folder)
+        if name.startswith(os.pardir + os.sep):
+            raise DataError(
+                f"{pool.path(index)} does not lie below {root}, where paths of the training list start; "
+                "move the pool there, or give a common folder with --image-root"
+            )
+        names.append(name)
+    return names
+
+
+def _teacher(arch: Mapping[str, Any], asked: str | None) -> str:
+    """Return the name of the network to ask; ``""`` for a plain one."""
+    names = list(build.sub_networks(dict(arch)))
+    if names == [""]:
+        if asked is not None:
+            raise ConfigError(f"--network: {arch['name']} is one network, there is no {asked!r} in it")
+        return ""
+    if asked is not None:
+        if asked not in names:
+            raise ConfigError(f"--network: there is no {asked!r} in Arch.models.{hint(asked, names)}")
+        return asked
+    freeze = arch.get("freeze_params_list") or [False] * len(names)
+    frozen = [name for name, is_frozen in zip(names, freeze, strict=True) if is_frozen]
+    if len(frozen) != 1:
+        raise ConfigError(f"--network: {len(frozen)} networks are frozen; choose one of {', '.join(names)}")
+    return frozen[0]
+
+
+def _network(engine: Engine, name: str) -> nn.Layer:
+    """Return the teacher with weights, in eval mode."""
+    weights, normalize = engine.globals["pretrained_model"], build.normalization(engine.config, "eval")
+    model = build.build_trained_model(engine.arch, {name} if name else None, weights, "mining", normalize)
+    return model.infer_network(name) if name else model
+
+
+def _class_map(config: Mapping[str, Any], teacher: str) -> list[int] | None:
+    """Return the teacher's class of each student class, if a training loss has a ``class_map`` for it."""
+    for node in (config.get("Loss") or {}).get("Train") or []:
+        for options in node.values():
+            learned_from = [pair[1] for pair in (options or {}).get("model_name_pairs") or []]
+            if teacher in learned_from and options.get("class_map"):
+                return read_class_map(options["class_map"])
+    return None
+
+
+def _check_classes(theirs: int, ours: int, class_map: Sequence[int] | None, options: Mining) -> None:
+    if class_map is None and theirs != ours and options.label == "teacher":
+        raise ConfigError(
+            f"the teacher has {theirs} classes and the student {ours}; name a class_map in the loss of "
+            "Loss.Train that compares them, or write no classes with --label zero"
+        )
+
+
+def _read(
+    dataset: _Hashed, evaluation: Mapping[str, Any], title: str, report: MiningReport | None = None
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yield the batches of a dataset with their hashes; unreadable images go to the report."""
+    loading = evaluation.get("loader") or {}
+    loader = Loader(
+        dataset,
+        DistributedBatchSampler(int(evaluation["sampler"]["batch_size"])),
+        Share(len(dataset), seed=0, training=False),
+        num_workers=int(loading.get("num_workers", 4)),
+        timeout=float(loading.get("timeout", 0)),
+    )
+    bar = progress_bar(len(loader), title)
+    try:
+        for batch in loader.epoch(0):
+            yield batch, dataset.take(batch.index)
+            bar.update()
+    finally:
+        loader.close()
+        bar.close()
+    if report is not None:
+        report.unreadable = {dataset.path(i): text for i, text in sorted(loader.skipped.items())}
+
+
+def _hash_all(dataset: _Hashed, evaluation: Mapping[str, Any]) -> tuple[HashIndex, np.ndarray]:
+    """Return the hashes of the validation images, and the place of each in its dataset."""
+    found = [(batch.index, hashes) for batch, hashes in _read(dataset, evaluation, "validation images")]
+    LOGGER.info("%s: %d images, of which the list will hold no near-duplicates", dataset.name, len(dataset))
+    return HashIndex(np.concatenate([h for _, h in found])), np.concatenate([i for i, _ in found])
+
+
+def _probabilities(network: nn.Layer, images: np.ndarray) -> np.ndarray:
+    """Return class probabilities, float32 [N, C]."""
+    with paddle.no_grad():
+        outputs = network(paddle.to_tensor(images))
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs
+        return np.asarray(nn.functional.softmax(logits.astype("float32"), axis=-1).numpy())
+
+
+def _judge(
+    index: np.ndarray,
+    probabilities: np.ndarray,
+    class_map: Sequence[int] | None,
+    threshold: float,
+    report: MiningReport,
+    found: _Found,
+) -> None:
+    """Add the images of a batch that reach the threshold to `found`, count the others."""
+    ours = {c: c for c in range(probabilities.shape[1])}
+    if class_map is not None:
+        ours = {theirs: mine for mine, theirs in reversed(list(enumerate(class_map)))}
+    for place, row in zip(index.tolist(), probabilities, strict=True):
+        best = int(row.argmax())
+        if best not in ours:
+            report.foreign += 1
+        elif row[best] < threshold:
+            report.below += 1
+        else:
+            found.place.append(place)
+            found.label.append(ours[best])
+            found.probability.append(float(row[best]))
+
+
+def _select(found: _Found, top_k: int | None, report: MiningReport) -> list[int]:
+    """Return which of `found` to keep: by class, the most probable first, ties in the order of the pool."""
+    labels = np.array(found.label, np.int64)
+    order = np.lexsort((np.array(found.place), -np.array(found.probability), labels))
+    kept: list[int] = []
+    for label in np.unique(labels):
+        members = order[labels[order] == label][:top_k].tolist()
+        report.classes[int(label)] = len(members)
+        kept += members
+    report.kept, report.beyond = len(kept), len(labels) - len(kept)
+    return kept

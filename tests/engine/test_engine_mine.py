@@ -1,0 +1,227 @@
+"""Mining: what is kept is what the teacher is sure of, and no copy of a validation image."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import PHOTOS, distilled
+
+import ppcls
+from ppcls.cli import main
+from ppcls.config import load_config, plain
+from ppcls.data.hashing import BITS, HashIndex, perceptual_hash
+from ppcls.engine.mine import Mining, MiningReport, _Found, _select, mine
+from ppcls.errors import ConfigError, DataError
+from ppcls.weights import write_params
+
+
+def photo(name):
+    return cv2.imread(str(PHOTOS / f"{name}.jpg"))
+
+
+def distance(one, other):
+    return int((perceptual_hash(one) != perceptual_hash(other)).sum())
+
+
+def jpeg(pixels, quality=50):
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
+def test_copies_hash_alike_and_other_photos_do_not(name):
+    pixels = photo(name)
+    height, width = pixels.shape[:2]
+    copies = {
+        "the same": pixels,
+        "recompressed": jpeg(pixels),
+        "small": cv2.resize(pixels, (width // 3, height // 3), interpolation=cv2.INTER_AREA),
+        "stretched": cv2.resize(pixels, (width, height * 2)),
+        "brighter": np.clip(pixels * 1.2 + 10, 0, 255).astype(np.uint8),
+        "cut": pixels[height // 100 : -(height // 100), width // 100 : -(width // 100)],
+        "gray": cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None],
+    }
+    assert {
+        what: distance(pixels, copy) for what, copy in copies.items() if distance(pixels, copy) > 50
+    } == {}
+    others = [photo(p.stem) for p in PHOTOS.glob("*.jpg") if p.stem != name]
+    assert min(distance(pixels, other) for other in others) > 80
+
+
+def test_an_even_image_has_a_hash():
+    assert perceptual_hash(np.zeros((8, 8, 3), np.uint8)).shape == (BITS,)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 999), m=st.integers(1, 9), n=st.integers(1, 9))
+def test_the_index_finds_the_nearest(seed, m, n):
+    rng = np.random.default_rng(seed)
+    known, asked = (rng.choice([-1, 1], (count, BITS)).astype(np.int8) for count in (m, n))
+    found, which = HashIndex(known).nearest(asked)
+    table = (asked[:, None] != known[None]).sum(-1)
+    assert found.tolist() == table.min(1).tolist()
+    assert [table[i, w] for i, w in enumerate(which)] == found.tolist()
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.5, 0.6, 0.9])), min_size=1, max_size=40)
+
+
+@given(rows=ROWS, top_k=st.none() | st.integers(1, 6))
+def test_the_most_probable_of_each_class_are_kept(rows, top_k):
+    found = _Found(list(range(len(rows))), [c for c, _ in rows], [p for _, p in rows])
+    report = MiningReport(len(rows))
+    kept = _select(found, top_k, report)
+    for label in range(4):
+        members = [i for i, (c, _) in enumerate(rows) if c == label]
+        best = sorted(members, key=lambda i: (-rows[i][1], i))[:top_k]
+        assert [i for i in kept if rows[i][0] == label] == best  # ties in the order of the pool
+        assert report.classes.get(label, 0) == len(best)
+    assert report.kept + report.beyond == len(rows)
+
+
+@pytest.fixture
+def teacher(tmp_path, image_folder):
+    """Weights of a teacher of 4 classes, which gives each to some images and is sure to different degrees."""
+    paddle.seed(2)
+    network = ppcls.create_model("resnet14", class_num=4)
+    network.eval()
+    pixels = np.stack([cv2.imread(str(p))[:, :, ::-1] for p in sorted(image_folder.glob("*.png"))])
+    image = (pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255 - 0.5) / 0.25
+    with paddle.no_grad():
+        logits = network(paddle.to_tensor(image)).numpy()
+    scale = 1.5 / logits.std(0)
+    network.fc.weight.set_value(network.fc.weight.numpy() * scale)
+    network.fc.bias.set_value(-logits.mean(0) * scale)
+    path = tmp_path / "teacher.pdparams"
+    write_params(path, network.state_dict())
+    return path
+
+
+@pytest.fixture
+def task(recipe, image_folder, teacher, write_recipe, tmp_path):
+    """A recipe with a teacher, and a pool of 30 crops, 2 copies of validation images and a broken file."""
+    recipe = distilled(recipe, DistillationDMLLoss={"model_name_pairs": [["Student", "Teacher"]]})
+    recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(teacher)
+    pool = image_folder / "pool 池"
+    pool.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(30):
+        pixels = photo(["coffee", "chelsea", "rocket"][number % 3])
+        y, x = rng.integers(0, min(pixels.shape[:2]) - 64, 2)
+        write(pool / f"{number:02}.png", cv2.resize(pixels[y : y + 64, x : x + 64], (32, 32)))
+    twins = [line.split()[0] for line in (image_folder / "val_list.txt").read_text().splitlines()[:2]]
+    for number, twin in enumerate(twins):
+        (pool / f"copy_{number}.jpg").write_bytes(jpeg(cv2.imread(str(image_folder / twin)), 80))
+    (pool / "broken.png").write_bytes(b"\x89PNG nothing")
+    return write_recipe(recipe), pool, tmp_path / "mined" / "list.txt"
+
+
+def write(path, pixels):
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+
+def probabilities(path, teacher):
+    """Class and probability, found without any of the code under test but the transforms."""
+    network = ppcls.create_model("resnet14", class_num=4, pretrained=str(teacher))
+    network.eval()
+    pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), 1), cv2.COLOR_BGR2RGB)
+    image = (pixels.transpose(2, 0, 1)[None] / np.float32(255) - 0.5) / 0.25
+    with paddle.no_grad():
+        row = paddle.nn.functional.softmax(network(paddle.to_tensor(image.astype(np.float32)))).numpy()[0]
+    return int(row.argmax()), float(row.max())
+
+
+def mined(output):
+    return [line.rsplit(" ", 1) for line in output.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_list_of_what_the_teacher_is_sure_of(task, image_folder, teacher, capsys):
+    path, pool, output = task
+    known = {p.name: probabilities(p, teacher) for p in sorted(pool.glob("[0-9]*.png"))}
+    threshold = sorted(p for _, p in known.values())[8]
+    arguments = ["mine", "-c", str(path), "--pool", str(pool), "--output", str(output), "--top-k", "6"]
+    assert main([*arguments, "--threshold", str(threshold - 1e-5)]) == 0
+    rows = mined(output)
+    sure = {name: c for name, (c, p) in known.items() if p >= threshold - 1e-5}
+    sizes = Counter(sure.values())
+    assert Counter(int(label) for _, label in rows) == {c: min(n, 6) for c, n in sizes.items()}
+    for label in sizes:
+        best = sorted((n for n, c in sure.items() if c == label), key=lambda n: -known[n][1])[:6]
+        assert [name for name, given in rows if int(given) == label] == [f"pool 池/{name}" for name in best]
+    report = json.loads((output.parent / "list.txt.json").read_text(encoding="utf-8"))
+    assert report["images"] == 33
+    assert [name.rpartition("/")[2] for name, _, _ in report["duplicates"]] == ["copy_0.jpg", "copy_1.jpg"]
+    assert "cannot be decoded" in report["unreadable"][str(pool / "broken.png")]
+    assert report["below"] == 30 - len(sure) == 8
+    assert report["kept"] == len(rows) == len(sure) - report["beyond"]
+    assert f"{len(rows):>10}  kept" in capsys.readouterr().out
+
+    before = output.read_bytes()
+    assert main([*arguments, "--threshold", str(threshold - 1e-5)]) == 0
+    assert output.read_bytes() == before
+    assert {p.name for p in output.parent.iterdir()} == {"list.txt", "list.txt.json"}
+
+    joined = [  # ready for training, as the second list
+        f"DataLoader.UnLabelTrain={json.dumps(plain(load_config(path))['DataLoader']['Train'])}",
+        f"DataLoader.UnLabelTrain.dataset.cls_label_path={output}",
+        "Global.epochs=1",
+    ]
+    assert main(["train", "-c", str(path), *(text for o in joined for text in ("-o", o))]) == 0
+
+
+def test_labels_may_be_zero_and_the_pool_a_list(task, image_folder, tmp_path):
+    path, pool, output = task
+    listed = tmp_path / "pool.txt"
+    listed.write_text("".join(f"{pool}/{n:02}.png\n" for n in (5, 2, 9)), encoding="utf-8")
+    found = mine(load_config(path, mode="eval"), Mining(str(listed), str(output), label="zero"))
+    assert found.kept == 3
+    assert {label for _, label in mined(output)} == {"0"}
+    assert {name for name, _ in mined(output)} == {f"pool 池/{n:02}.png" for n in (2, 5, 9)}
+
+
+def test_a_class_map_gives_classes_of_the_student(task, teacher, tmp_path):
+    path, pool, output = task
+    known = [probabilities(p, teacher)[0] for p in sorted(pool.glob("[0-9]*.png"))]
+    theirs = sorted(set(known))[-1]
+    (tmp_path / "map.txt").write_text(f"0 {theirs}\n1 {(theirs + 1) % 4}\n")
+    changes = [
+        "Arch.class_num=2",
+        "Arch.models.0.Teacher.class_num=4",
+        f"+Loss.Train.0.DistillationDMLLoss.class_map={tmp_path}/map.txt",
+    ]
+    try:
+        config = load_config(path, changes, mode="eval")
+    except ConfigError:
+        changes = [text.removeprefix("+") for text in changes]
+        config = load_config(path, changes, mode="eval")
+    report = mine(config, Mining(str(pool), str(output)))
+    mapped = {theirs: 0, (theirs + 1) % 4: 1}
+    assert report.classes == Counter(mapped[c] for c in known if c in mapped)
+    assert report.foreign == sum(c not in mapped for c in known)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"top_k": 0}, "--top-k: expected at least 1"),
+        ({"threshold": 1.5}, "--threshold: expected a probability"),
+        ({"distance": -1}, "--distance: expected at least 0"),
+        ({"network": "Teachr"}, "there is no 'Teachr' in Arch.models. Did you mean: Teacher"),
+        ({"network": "Student"}, "network Student has no pretrained weights"),
+        ({"image_root": "/usr/share"}, "does not lie below /usr/share"),
+        ({"pool": "/nowhere"}, "/nowhere: no such file or folder"),
+        ({"threshold": 1.0}, "no image is left, nothing was written"),
+    ],
+)
+def test_mistakes_write_nothing(task, options, text):
+    path, pool, output = task
+    with pytest.raises((ConfigError, DataError)) as caught:
+        mine(load_config(path, mode="eval"), Mining(**{"pool": str(pool), "output": str(output), **options}))
+    assert text in str(caught.value)
+    assert not output.exists()
