@@ -266,37 +266,6 @@ def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> None
         loss.prepare(model(paddle.zeros([2, *shape])), networks)
 
 
-def mixed_precision(amp: dict[str, Any]) -> tuple[paddle.amp.GradScaler, dict[str, Any]]:
-    """Return the loss scaler and the arguments of ``auto_cast``; both do nothing when AMP is off.
-
-    Paddle has no float16 and bfloat16 kernels on the CPU and ignores autocast there without a word.
-    """
-    asked = bool(amp["use_amp"])
-    on_gpu = paddle.device.get_device().startswith("gpu")
-    if asked and not on_gpu:
-        LOGGER.warning("AMP.use_amp: Paddle has no mixed precision on the CPU; training in float32")
-    use = asked and on_gpu
-    scaler = paddle.amp.GradScaler(
-        enable=use and amp["dtype"] == "float16",
-        init_loss_scaling=float(amp["scale_loss"]),
-        use_dynamic_loss_scaling=bool(amp["use_dynamic_loss_scaling"]),
-    )
-    casting = {"enable": use, "level": amp["level"], "dtype": amp["dtype"], "use_promote": amp["use_promote"]}
-    return scaler, casting
-
-
-def cast_for_amp(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, amp: dict[str, Any]
-) -> tuple[nn.Layer, paddle.optimizer.Optimizer]:
-    """Cast the network for AMP level O2; weights are saved in float32 all the same."""
-    if not (amp["enable"] and amp["level"] == "O2"):
-        return model, optimizer
-    model, optimizer = paddle.amp.decorate(
-        models=model, optimizers=optimizer, level="O2", dtype=amp["dtype"], save_dtype="float32"
-    )
-    return model, optimizer
-
-
 def synchronise(layers: Iterable[nn.Layer], asked: bool) -> None:
     """Let BatchNorm of what trains take the statistics of all processes, if ``Global.use_sync_bn`` says so.
 

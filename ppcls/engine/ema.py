@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls.engine.amp import in_float32
 from ppcls.errors import WeightsError
 
 
@@ -17,7 +18,7 @@ class ModelEMA:
 
     After step t, ``average = d * average + (1 - d) * weights`` with ``d = min(decay, (1 + t) / (10 + t))``,
     so that the start of a run is soon forgotten. BatchNorm statistics are averaged like weights; integer
-    tensors are copied.
+    tensors are copied. Averages are float32 whatever the weights are.
 
     Args:
         tensors: what trains, by name; no tensor of a frozen network.
@@ -27,7 +28,7 @@ class ModelEMA:
     def __init__(self, tensors: Mapping[str, paddle.Tensor], decay: float) -> None:
         self.decay = decay
         self._tensors = dict(tensors)
-        self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+        self._averages = in_float32({name: t.detach().clone() for name, t in self._tensors.items()})
 
     def update(self, step: int) -> None:
         """Take in the weights after optimizer step `step`, counted from 1."""
@@ -37,7 +38,7 @@ class ModelEMA:
                 average = self._averages[name]
                 if tensor.is_floating_point():
                     average.scale_(d)
-                    average.add_(tensor.detach() * (1 - d))
+                    average.add_(tensor.detach().astype(average.dtype) * (1 - d))
                 else:
                     average.set_value(tensor)
 
@@ -53,7 +54,7 @@ class ModelEMA:
 
     def _fill(self, values: Mapping[str, paddle.Tensor]) -> None:
         for name, tensor in self._tensors.items():
-            tensor.set_value(values[name])
+            tensor.set_value(values[name].astype(tensor.dtype))
 
     def state(self) -> dict[str, paddle.Tensor]:
         """Return the averages by name."""

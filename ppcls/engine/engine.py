@@ -23,6 +23,13 @@ from ppcls.data import (
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
+from ppcls.engine.amp import (
+    cast_networks,
+    casting_in_evaluation,
+    in_float32,
+    mixed_precision,
+    scaler_state,
+)
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer, Progress
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluate import evaluate, evaluating
@@ -206,8 +213,8 @@ class Engine:
         epochs, update_freq = self.globals["epochs"], self.globals["update_freq"]
         steps = -(-len(loader) // update_freq)
         optimizer, schedule = build_optimizer(self.config["Optimizer"], epochs, steps, [model, loss])
-        scaler, amp = build.mixed_precision(self.config["AMP"])
-        model, optimizer = build.cast_for_amp(model, optimizer, amp)
+        scaler, amp = mixed_precision(self.config["AMP"])
+        model, optimizer = cast_networks(model, optimizer, amp)
         if self.globals["to_static"]:
             build.make_static(model)
         teachers = watched_teachers(model, self.main, self.class_num, shape) if evaluates else []
@@ -278,7 +285,7 @@ class Engine:
 
     def _eval_casting(self, amp: dict[str, Any]) -> dict[str, Any]:
         """Return the options of ``paddle.amp.auto_cast`` in evaluations."""
-        return amp | {"enable": amp["enable"] and self.config["AMP"]["use_fp16_test"]}
+        return casting_in_evaluation(amp, self.config["AMP"]["use_fp16_test"])
 
     def _checkpoint_hook(self, run: Run, ema: ModelEMA | None) -> CheckpointHook:
         layers = {"network": run.model, "loss": run.loss}
@@ -286,14 +293,14 @@ class Engine:
         def collect() -> tuple[dict[str, Any], dict[str, Any]]:
             tensors = {f"loss.{name}": value for name, value in run.loss.state_dict().items()}
             tensors |= structured_state(run.optimizer, layers)
-            tensors |= {f"scaler.{k}": np.asarray(v) for k, v in run.scaler.state_dict().items()}
-            return build.trainable_state(run.model), tensors
+            tensors |= {f"scaler.{name}": value for name, value in scaler_state(run.scaler).items()}
+            return in_float32(build.trainable_state(run.model)), tensors
 
         main = self.main
         return CheckpointHook(
             Checkpointer(self.folder),
             collect,
-            None if main is None else lambda: run.model.student_state_dict(main),
+            None if main is None else lambda: in_float32(run.model.student_state_dict(main)),
             save_interval=self.globals["save_interval"],
             save_steps=self.globals["save_steps"],
             keep_last=self.globals["keep_last"],

@@ -101,8 +101,8 @@ def test_one_failing_process_ends_both_and_is_heard(job, tmp_path, kind, who, ba
         (f"term:0:{FAULTY_STEP}", 143, False),
         pytest.param(f"int:1:{FAULTY_STEP}", 130, False, marks=pytest.mark.slow),
         pytest.param(f"term-launcher:0:{FAULTY_STEP}", 15, True, marks=pytest.mark.slow),
-        pytest.param("kill:*:5", None, False, marks=pytest.mark.slow),
-        pytest.param("kill:*:5", None, True, marks=pytest.mark.slow),
+        pytest.param(f"kill:*:{FAULTY_STEP}", None, False, marks=pytest.mark.slow),
+        pytest.param(f"kill:*:{FAULTY_STEP}", None, True, marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_run_of_two_processes_goes_on_exactly(job, tmp_path, fault, code, bare):
