@@ -206,3 +206,15 @@ def _try_out(
                 report.error(join(paths[1], place.removeprefix(f"{known}.")), text)
                 return
         report.error(paths[0], str(error))
+
+
+def ask_loss(name: str, options: Mapping[str, Any] | None, attribute: str) -> Any:
+    """Construct a loss whose options were checked, and return an attribute of it; None if there is none.
+
+    Raises:
+        PpclsError: if it cannot be constructed, which was reported where the loss itself was checked.
+    """
+    paddle = importlib.import_module("paddle")
+    own = {key: value for key, value in (options or {}).items() if key != "weight"}
+    with paddle.utils.unique_name.guard(), paddle.LazyGuard():
+        return getattr(LOSSES[name](**own), attribute, None)

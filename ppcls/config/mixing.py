@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ppcls.config.components import ask_loss
 from ppcls.config.networks import Networks
 from ppcls.config.report import Report, join
 from ppcls.errors import PpclsError
-from ppcls.registry import LOSSES
 
 
 def check_mixing(recipe: Mapping[str, Any], networks: Networks, report: Report) -> None:
@@ -56,19 +55,10 @@ def _check_losses(losses: Any, path: str, report: Report) -> None:
         return
     for index, node in enumerate(losses):
         ((name, options),) = node.items()
-        reason = _hard_labels_only(name, options or {})
+        try:
+            reason = ask_loss(name, options, "hard_labels_only")
+        except PpclsError:
+            continue  # reported where the loss itself was checked
         if reason:
             text = f"needs class indices, but {path} makes probabilities of them: {reason}"
             report.error(join("Loss.Train", index, name), text)
-
-
-def _hard_labels_only(name: str, options: Mapping[str, Any]) -> str | None:
-    """Construct a loss whose options were checked, and return what it says."""
-    paddle = importlib.import_module("paddle")
-    own = {key: value for key, value in options.items() if key != "weight"}
-    try:
-        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            reason: str | None = getattr(LOSSES[name](**own), "hard_labels_only", None)
-    except PpclsError:
-        return None  # reported where the loss itself was checked
-    return reason

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from ppcls.config.components import ask_loss
 from ppcls.config.report import Report
 from ppcls.errors import PpclsError
-from ppcls.registry import LOSSES
 
 _PATH = "DataLoader.UnLabelTrain"
 
@@ -30,11 +29,7 @@ def check_unlabelled(recipe: Mapping[str, Any], report: Report) -> None:
 
 
 def _label_free(name: str, options: Mapping[str, Any] | None) -> bool:
-    """Construct a loss whose options were checked, and return what it says."""
-    paddle = importlib.import_module("paddle")
-    own = {key: value for key, value in (options or {}).items() if key != "weight"}
     try:
-        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            return bool(getattr(LOSSES[name](**own), "label_free", False))
+        return bool(ask_loss(name, options, "label_free"))
     except PpclsError:
         return True  # reported where the loss itself was checked
