@@ -119,6 +119,9 @@ class EpochSampler(ABC):
     def batches(self, share: Share, epoch: int) -> list[Draws]:
         """Return the samples of each batch of this process."""
         order = self.order(share, epoch)
+        if len(order) != share.length:
+            name = type(self).__name__
+            raise ValueError(f"{name}.order gave {len(order)} samples, expected {share.length}")
         draws = Draws(order, repeats(order) if self.repeating else np.zeros_like(order))
         if not share.training:
             ends = np.cumsum([0, *map(len, np.array_split(order, share.world_size))])

@@ -214,3 +214,12 @@ def test_neighbouring_samples_are_not_correlated():
     values = np.array([sample_rng(0, 0, index).uniform(size=4) for index in range(4000)])
     assert np.abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.03
     assert values.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_an_order_of_the_wrong_length_is_an_error():
+    class Half(DistributedBatchSampler):
+        def order(self, share, epoch):
+            return np.arange(share.length // 2)
+
+    with pytest.raises(ValueError, match="Half.order gave 4 samples, expected 9"):
+        Half(3).batches(Share(9, 0), 0)
