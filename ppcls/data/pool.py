@@ -71,7 +71,7 @@ class Pool:
                 raise HungError(*self._at.values())
         future.result()
 
-    def close(self, patience: float = 10.0) -> None:
+    def close(self, patience: float = 5.0) -> None:
         """Drop queued work and end the threads.
 
         Args:

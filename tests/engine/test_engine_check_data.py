@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from support import distilled
 
 from ppcls.cli import main
 
@@ -180,3 +181,22 @@ def test_mistakes_in_the_recipe_come_first(recipe, write_recipe, capsys):
     recipe["DataLoader"]["Train"]["dataset"]["image_rot"] = "x"
     assert main(["check-data", "-c", str(write_recipe(recipe))]) == 2
     assert "image_root" in capsys.readouterr().err
+
+
+def test_unlabelled_images_are_read_too_and_their_labels_are_not(check, image_folder, recipe):
+    separate(image_folder)
+    names = [line.split()[0] for line in (image_folder / "val_list.txt").read_text().splitlines()]
+    (image_folder / "more.txt").write_text("".join(f"{name} 77\n" for name in names))
+    part = {**recipe["DataLoader"]["Train"], "dataset": dict(recipe["DataLoader"]["Train"]["dataset"])}
+    part["dataset"]["cls_label_path"] = str(image_folder / "more.txt")
+    recipe["DataLoader"]["UnLabelTrain"] = part
+    pairs = [["Student", "Teacher"]]
+    distilled(recipe, DistillationKLDivLoss={"weight": 1.0, "model_name_pairs": pairs})
+    code, out, found = check()
+    assert code == 0
+    assert [part["part"] for part in found["parts"]] == ["Train", "UnLabelTrain", "Eval"]
+    assert [part["images"] for part in found["parts"]] == [12, 6, 6]
+    assert found["parts"][1]["class_images"] == []
+    assert len(found["leaked"]) == 6
+    (image_folder / names[0]).write_bytes(b"")
+    assert check()[0] == 2
