@@ -23,7 +23,7 @@ from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.registry import BACKBONES
-from ppcls.weights import find_file, in_our_names, load_into, read_params
+from ppcls.weights import find_file, in_our_names, load_into, read_params, write_atomic
 
 
 def select_device(name: str) -> str:
@@ -76,7 +76,7 @@ def start_logging(folder: Path | None, log_ranks: list[int]) -> None:
 def write_run_files(folder: Path, config: dict[str, Any]) -> None:
     """Write the resolved config and the environment beside the checkpoints."""
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_atomic(folder / "config.yaml", lambda stream: stream.write(text.encode()))
     environment = {
         "python": sys.version.split()[0],
         "paddle": paddle.__version__,
@@ -86,7 +86,8 @@ def write_run_files(folder: Path, config: dict[str, Any]) -> None:
         "command": sys.argv,
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
-    (folder / "environment.json").write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
+    described = json.dumps(environment, indent=1) + "\n"
+    write_atomic(folder / "environment.json", lambda stream: stream.write(described.encode()))
 
 
 def sub_networks(arch: dict[str, Any]) -> dict[str, dict[str, Any]]:

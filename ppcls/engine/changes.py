@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from ppcls.logger import LOGGER
+from ppcls.weights import write_atomic
 
 # Where files lie, and the seed, which a run keeps whatever the config says.
 QUIET = re.compile(r"Global\.(checkpoints|output_dir|pretrained_model|save_inference_dir|seed)")
@@ -101,4 +101,5 @@ def keep_old_config(folder: Path, step: int) -> None:
     """Keep ``config.yaml`` of `folder`, which led to optimizer step `step`, before another replaces it."""
     kept = folder / f"config.until_step_{step}.yaml"
     if not kept.exists():  # it does after a second change at the same step; the first led there
-        os.replace(folder / "config.yaml", kept)
+        content = (folder / "config.yaml").read_bytes()
+        write_atomic(kept, lambda stream: stream.write(content))

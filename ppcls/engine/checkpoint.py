@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -139,8 +139,8 @@ class Checkpointer:
             write_params(new[suffix], values)
         files = {suffix: _fingerprint(new[suffix]) for suffix in tensors}
         text = json.dumps({"format": FORMAT, "files": files, **asdict(progress)}, indent=1)
-        self._write_text(new[".pdstates"], text)
-        self._write_text(self.folder / f"{tag}.commit", "")
+        write_atomic(new[".pdstates"], lambda stream: stream.write(text.encode()))
+        write_atomic(self.folder / f"{tag}.commit", lambda stream: None)
         self.recover(tag)
 
     def save_weights(self, name: str, params: Mapping[str, Any]) -> None:
@@ -254,13 +254,6 @@ class Checkpointer:
             if epoch < whole[keep_last - 1]:
                 for suffix in reversed(SUFFIXES):  # the states go first: what is left is not a checkpoint
                     (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)
-
-    @staticmethod
-    def _write_text(path: Path, text: str) -> None:
-        def write(stream: BinaryIO) -> None:
-            stream.write(text.encode())
-
-        write_atomic(path, write)
 
     @staticmethod
     def _read_states(path: Path) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def has_torch_layout(path: str | os.PathLike[str]) -> bool:
         raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
 
 
-def write_atomic(path: str | os.PathLike[str], writer: Callable[[BinaryIO], None]) -> None:
+def write_atomic(path: str | os.PathLike[str], writer: Callable[[BinaryIO], object]) -> None:
     """Let `writer` fill a new file and put it at `path` only when it is complete and on the disk.
 
     Whatever stops the writing, a file that was at `path` before stays as it was.
