@@ -15,9 +15,6 @@ def gradient_norm(parameters: Sequence[paddle.Tensor], scale: float = 1.0) -> pa
         scale: what the loss was multiplied with (mixed precision); the norm is of the gradients without it.
     """
     with paddle.no_grad():
-        squares = [
-            (parameter.grad.astype("float32") / scale).square().sum()
-            for parameter in parameters
-            if parameter.grad is not None
-        ]
-        return paddle.stack(squares).sum().sqrt() if squares else paddle.zeros([])
+        flat = [p.grad.flatten().astype("float32") for p in parameters if p.grad is not None]
+        squares = [paddle.dot(gradient, gradient) for gradient in flat]  # no array of squares in between
+        return paddle.stack(squares).sum().sqrt() / scale if squares else paddle.zeros([])
