@@ -123,12 +123,16 @@ def join(labelled: Batch, unlabelled: Batch, offset: int) -> Batch:
         DataError: if the images differ in shape or type.
     """
     _check_alike(labelled.image[0], unlabelled.image[0])
-    mask = labelled_rows(len(labelled.index), len(unlabelled.index))
-    image = np.empty((len(mask), *labelled.image.shape[1:]), labelled.image.dtype)
-    index = np.empty(len(mask), np.int64)
-    image[mask], image[~mask] = labelled.image, unlabelled.image
-    index[mask], index[~mask] = labelled.index, unlabelled.index + offset
-    return Batch(image, labelled.label, index, np.flatnonzero(mask))
+    index = _interleave(labelled.index, unlabelled.index + offset)
+    rows = np.flatnonzero(labelled_rows(len(labelled.index), len(unlabelled.index)))
+    return Batch(_interleave(labelled.image, unlabelled.image), labelled.label, index, rows)
+
+
+def _interleave(labelled: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:
+    """Return the rows of both, [a + b, ...], in the order of a joined batch."""
+    stretches = math.gcd(len(labelled), len(unlabelled))
+    parts = [rows.reshape(stretches, -1, *rows.shape[1:]) for rows in (labelled, unlabelled)]
+    return np.concatenate(parts, axis=1).reshape(-1, *labelled.shape[1:])
 
 
 def labelled_rows(labelled: int, unlabelled: int) -> np.ndarray:
