@@ -108,7 +108,15 @@ PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
 TAPPED = {**PAIR, "s_key": "blocks[1]", "t_key": "blocks[3]"}
 PARAMETRIC = {
     "MGDLoss": {"DistillationPairLoss": {**TAPPED, "base_loss_name": "MGDLoss", "alpha_mgd": 0.1}},
-    "PEFDLoss": {"DistillationPairLoss": {**TAPPED, "base_loss_name": "PEFDLoss"}},
+    "PEFDLoss": {"DistillationPairLoss": {**TAPPED, "base_loss_name": "PEFDLoss", "mode": "gap"}},
+    "OFDLoss": {
+        "OFDLoss": {
+            "model_name_pair": ["Student", "Teacher"],
+            "student_keys": ["blocks[1].add"],
+            "teacher_keys": ["blocks[3].add"],
+            "teacher_bns": ["blocks[3].conv1.bn"],
+        }
+    },
     "AFDLoss": {"AFDLoss": {"model_name_pair": ["Student", "Teacher"], "weight": 5.0}},
 }
 
@@ -121,8 +129,9 @@ def test_mixed_precision_trains_saves_and_resumes(recipe, write_recipe, tmp_path
     """A run of four epochs, and one that ends after two and goes on, agree; so do their loss scales."""
     paddle.set_flags({"FLAGS_cudnn_deterministic": True})
     recipe = distilled(recipe, DistillationGTCELoss={"model_names": ["Student"]}, **PARAMETRIC[loss])
-    teacher = {"name": "resnet14", "return_patterns": ["blocks[3]"]}
-    student = {"name": "resnet8", "return_patterns": ["blocks[1]"]}
+    layer = ".add" if loss == "OFDLoss" else ""
+    teacher = {"name": "resnet14", "return_patterns": [f"blocks[3]{layer}"]}
+    student = {"name": "resnet8", "return_patterns": [f"blocks[1]{layer}"]}
     if loss == "AFDLoss":
         recipe["Loss"]["Train"][0]["DistillationGTCELoss"]["key"] = "logits"
         recipe["Arch"].pop("freeze_params_list")
