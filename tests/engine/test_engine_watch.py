@@ -15,7 +15,13 @@ from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Progress
 from ppcls.engine.gradients import gradient_norm
 from ppcls.engine.train import Hook, Run
-from ppcls.engine.watch import Agreement, EarlyStopping, guessing_accuracy, suspicious_below
+from ppcls.engine.watch import (
+    Agreement,
+    EarlyStopping,
+    guessing_accuracy,
+    suspicious_below,
+    watched_teachers,
+)
 from ppcls.errors import ConfigError
 from ppcls.weights import read_params, write_params
 
@@ -63,7 +69,8 @@ def test_a_distillation_is_measured_against_its_teacher(recipe, write_recipe, tm
     write_params(tmp_path / "teacher.pdparams", teacher.state_dict())
     recipe = distilled(recipe, **KL, DistillationGTCELoss={"model_names": ["Student"]})
     recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "teacher.pdparams")
-    recipe["Global"]["epochs"] = 1
+    pytest.importorskip("tensorboardX")
+    recipe["Global"] |= {"epochs": 1, "use_tensorboard": True}
     run = engine(write_recipe(recipe))
     run.train()
     rows = metrics(tmp_path)
@@ -89,7 +96,42 @@ def test_a_distillation_is_measured_against_its_teacher(recipe, write_recipe, tm
     printed = capsys.readouterr().out
     assert f"agreement_Teacher: {rows[-1]['agreement_Teacher']:.5f}, kl_Teacher: " in printed
     assert f"[Teacher][Epoch 0][Avg]top1_Teacher: {rows[0]['top1_Teacher']:.5f}" in printed
+    (curves,) = (tmp_path / "output/DistillationModel/tensorboard").iterdir()
+    for tag in (
+        b"teacher/top1_Teacher",
+        b"train/grad_norm",
+        b"train/lr",
+        b"eval/agreement_Teacher",
+        b"eval/kl_",
+    ):
+        assert tag in curves.read_bytes()
     assert "[Eval][Epoch 0]" not in printed  # a log parser takes those lines for the student
+
+
+def test_a_writer_that_is_missing_stops_the_run_before_it_begins(recipe, write_recipe, tmp_path, monkeypatch):
+    from ppcls import logger
+
+    monkeypatch.setattr(logger.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"Global.use_tensorboard: .*'ppcls\[tensorboard\]'"):
+        engine(write_recipe(recipe), "Global.use_tensorboard=true").train()
+    assert not (tmp_path / "output").exists()
+
+
+def test_the_frozen_classifier_of_a_chain_is_a_teacher():
+    classifier = {"base": {"name": "resnet8", "class_num": 4, "return_patterns": ["avg_pool"]}}
+    chain = {"name": "AttentionModel", "models": [classifier], "freeze_params_list": [True]}
+    learning = {"name": "AttentionModel", "models": [classifier]}
+    model = ppcls.arch.build_model({
+        "name": "DistillationModel", "freeze_params_list": [False, True, False, True, False],
+        "models": [
+            {"Chain": chain}, {"Frozen": {"name": "resnet8", "class_num": 4}},
+            {"Student": {"name": "resnet8", "class_num": 4}}, {"Other": {"name": "resnet8", "class_num": 5}},
+            {"Peer": learning},
+        ],
+    })  # fmt: skip
+    assert watched_teachers(model, "Student", 4, (3, 32, 32)) == ["Chain", "Frozen"]
+    assert model.network("Student").training
+    assert watched_teachers(ppcls.create_model("resnet8", class_num=4), None, 4, (3, 32, 32)) == []
 
 
 def test_watching_can_be_switched_off_and_changes_nothing(recipe, write_recipe, tmp_path, capsys):
