@@ -153,6 +153,11 @@ class LoaderOptions:
 
     num_workers: int = key(4, "Threads that load images; 0 loads in the main thread.", minimum=0)
     use_shared_memory: bool = key(True, "Accepted for old recipes: threads share memory anyway.")
+    use_processes: bool = key(
+        False,
+        "Load in `num_workers` processes instead of threads: for plugins whose transforms are pure Python; "
+        "slower otherwise. The batches are the same.",
+    )
     timeout: float = key(
         600,
         "Seconds in which no thread finishes a sample until the run ends with the names of those under way; "

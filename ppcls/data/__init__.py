@@ -136,6 +136,7 @@ def build_loader(
         share,
         num_workers=options.num_workers,
         timeout=options.timeout,
+        use_processes=options.use_processes,
         batch_ops=mixing,
     )
 
@@ -148,6 +149,8 @@ def _loader_options(options: dict[str, Any], where: str) -> LoaderOptions:
     found = LoaderOptions(**options)
     if found.num_workers < 0:
         raise ConfigError(f"{where}.num_workers: at least 0, got {found.num_workers}")
+    if found.use_processes and not found.num_workers:
+        raise ConfigError(f"{where}.use_processes: has no effect with num_workers 0; set num_workers")
     if not found.timeout >= 0:
         raise ConfigError(f"{where}.timeout: at least 0, got {found.timeout}")
     return found

@@ -24,6 +24,7 @@ import numpy as np
 from ppcls.data.dataset import Dataset
 from ppcls.data.images import ImageError
 from ppcls.data.pool import HungError, Note, Pool
+from ppcls.data.processes import RemoteSamples
 from ppcls.data.rng import batch_rng
 from ppcls.data.sampler import Draws, Sampler, Share
 from ppcls.errors import DataError
@@ -55,8 +56,16 @@ class Batch:
 class _Job:
     """One batch in the making. Several threads fill it."""
 
-    def __init__(self, dataset: Dataset, draws: Draws, epoch: int, seed: int) -> None:
-        self.dataset, self.indices, self.epoch, self.seed = dataset, draws.index, epoch, seed
+    def __init__(
+        self, dataset: Dataset, source: Dataset | RemoteSamples, draws: Draws, epoch: int, seed: int
+    ) -> None:
+        self.dataset, self.source, self.indices, self.epoch, self.seed = (
+            dataset,
+            source,
+            draws.index,
+            epoch,
+            seed,
+        )
         self.repeats, indices = draws.repeat, draws.index
         self.label = np.empty((len(indices), 1), np.int64)
         self.image: np.ndarray | None = None
@@ -76,7 +85,7 @@ class _Job:
             out = None if self.image is None else self.image[place]
             try:
                 repeat = int(self.repeats[place])
-                image, self.label[place] = self.dataset.sample(index, self.epoch, self.seed, out, repeat)
+                image, self.label[place] = self.source.sample(index, self.epoch, self.seed, out, repeat)
             except ImageError as error:
                 if self.dataset.on_error == "raise":
                     raise
@@ -126,6 +135,7 @@ class Loader:
         share: the part of this process.
         num_workers: threads; 0 prepares each batch when it is asked for.
         timeout: seconds in which no thread finishes a sample until an epoch ends with an error; 0: any.
+        use_processes: let each thread hand its samples to a process of its own.
         batch_ops: transforms of whole batches, ``op(image, label, rng) -> (image, label)``.
 
     Attributes:
@@ -144,11 +154,14 @@ class Loader:
         *,
         num_workers: int = 4,
         timeout: float = 0,
+        use_processes: bool = False,
         batch_ops: Sequence[BatchOp] = (),
     ) -> None:
         self.dataset, self.sampler, self.share = dataset, sampler, share
         self.num_workers, self.timeout, self.batch_ops = num_workers, timeout, list(batch_ops)
         self.skipped: dict[int, str] = {}
+        self._use_processes = use_processes
+        self._source: Dataset | RemoteSamples = dataset
         self._pool: Pool | None = None
         self._finalizer: weakref.finalize[..., Loader] | None = None
         # Enough for every thread to have work while the next batch is being collected.
@@ -207,13 +220,16 @@ class Loader:
                 job.cancel()
 
     def _start(self, draws: Draws, epoch: int) -> _Job:
-        job, indices = _Job(self.dataset, draws, epoch, self.share.seed), draws.index
-        if self.num_workers:
-            if self._pool is None:
-                # Images are the parallel work here; OpenCV's own threads would only compete for the cores.
-                cv2.setNumThreads(1)
-                self._pool = Pool(self.num_workers)
-                self._finalizer = weakref.finalize(self, self._pool.close)  # at exit too
+        if self.num_workers and self._pool is None:
+            # Images are the parallel work here; OpenCV's own threads would only compete for the cores.
+            cv2.setNumThreads(1)
+            if self._use_processes:
+                self._source = RemoteSamples(self.dataset, self.num_workers)
+            self._pool = Pool(self.num_workers)
+            self._finalizer = weakref.finalize(self, _end, self._pool, self._source)  # at exit too
+        job = _Job(self.dataset, self._source, draws, epoch, self.share.seed)
+        indices = draws.index
+        if self._pool is not None:
             for start in range(0, len(indices), _CHUNK):
                 stop = min(start + _CHUNK, len(indices))
                 job.futures.append(self._pool.submit(partial(job.fill, start, stop)))
@@ -275,7 +291,13 @@ class Loader:
             LOGGER.warning("left out, %d so far: %s", len(self.skipped), error)
 
     def close(self) -> None:
-        """End the threads; work not yet begun is dropped. The next epoch would start new ones."""
+        """End the threads and processes; work not yet begun is dropped. An epoch starts new ones."""
         if self._finalizer is not None:
-            self._finalizer()  # closes the pool, once
-        self._pool = self._finalizer = None
+            self._finalizer()  # once
+        self._pool, self._finalizer, self._source = None, None, self.dataset
+
+
+def _end(pool: Pool, source: Dataset | RemoteSamples) -> None:
+    if isinstance(source, RemoteSamples):
+        source.close()  # first: it lets go of threads that wait for a sample
+    pool.close()

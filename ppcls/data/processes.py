@@ -1,0 +1,126 @@
+"""Samples prepared by processes, for transforms in pure Python, which hold the interpreter lock.
+
+Every thread of the loader hands its samples to a process and waits. So the batches are those of threads, and
+errors and hanging samples are told in the same way; each image is copied through a pipe. The processes run
+this module alone, not the program of the main process, as those of ``multiprocessing`` would.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ppcls.data.dataset import Dataset
+from ppcls.errors import ConfigError, DataError, PpclsError
+
+_GRACE = 2.0  # seconds until a process that does not end by itself is killed
+
+
+class RemoteSamples:
+    """The samples of a dataset, prepared by processes.
+
+    Args:
+        dataset: it is copied to each process, so its transforms must be what pickle takes.
+        workers: number of processes.
+
+    Raises:
+        ConfigError: if the dataset cannot be copied.
+    """
+
+    def __init__(self, dataset: Dataset, workers: int) -> None:
+        self._dataset = dataset
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        try:
+            self._content = pickle.dumps(dataset)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"loader.use_processes: the dataset cannot be copied to a process ({error}); use threads"
+            ) from error
+        command = [sys.executable, "-c", "from ppcls.data.processes import serve; serve()"]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._processes = [
+            subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            for _ in range(workers)
+        ]
+        self._fresh = set(self._processes)
+        for process in self._processes:
+            self._idle.put(process)
+
+    def sample(
+        self, index: int, epoch: int, seed: int, out: np.ndarray | None = None, repeat: int = 0
+    ) -> tuple[np.ndarray, int]:
+        """Return what :meth:`Dataset.sample` gives, from whichever process is idle; raise what it raises.
+
+        Raises:
+            DataError: naming the sample, if the process ends over it.
+        """
+        process = self._idle.get()
+        try:
+            answer = self._ask(process, (index, epoch, seed, repeat))
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError):  # closed, or cut off
+            code = process.wait(_GRACE)
+            raise DataError(
+                f"{self._dataset.path(index)} (sample {index}): the process that prepared it ended (exit "
+                f"code {code}). -9 mostly means that memory ran out: use fewer num_workers; -11 that a "
+                "library crashed over this file; 1 that the error above ended it"
+            ) from None
+        finally:
+            self._idle.put(process)
+        if isinstance(answer, PpclsError):
+            raise answer
+        image, label = answer
+        return image, label
+
+    def _ask(self, process: subprocess.Popen[bytes], question: tuple[int, ...]) -> Any:
+        stdin, stdout = process.stdin, process.stdout
+        if stdin is None or stdout is None:
+            raise EOFError
+        if process in self._fresh:
+            self._fresh.discard(process)
+            stdin.write(self._content)
+        stdin.write(pickle.dumps(question))
+        stdin.flush()
+        return pickle.load(stdout)  # noqa: S301 - from a process of ours
+
+    def close(self) -> None:
+        """Kill the processes: they hold nothing that could be lost."""
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    with suppress(OSError):  # what was not yet sent
+                        stream.close()
+
+
+def serve() -> None:
+    """Prepare samples for the process that started this one, until it closes the pipe or ends."""
+    for signum in (signal.SIGINT, signal.SIGTERM):  # they are for the main process, which ends this one
+        signal.signal(signum, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever transforms print
+    cv2.setNumThreads(1)
+    questions = sys.stdin.buffer
+    dataset: Dataset = pickle.load(questions)  # noqa: S301 - from the process that started this one
+    while True:
+        try:
+            index, epoch, seed, repeat = pickle.load(questions)  # noqa: S301
+        except EOFError:
+            return
+        answer: Any
+        try:
+            answer = dataset.sample(index, epoch, seed, None, repeat)
+        except PpclsError as error:
+            answer = error
+        pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
+        answers.flush()
