@@ -2,7 +2,8 @@
 
 Both sides run interleaved in one process, a handful of steps at a time; printed are medians per step and the
 median of the ratios of neighbouring measurements, by the wall clock and by this process's processor time,
-which other work on the machine disturbs less.
+which other work on the machine disturbs less. Then what metrics add to a step (the same comparison, with and
+without them), and what a checkpoint adds: the time of one save, spread over the 500 steps of save_steps: 500.
 
     python benchmarks/step_overhead.py [--rounds 15] [--steps 4] [--size 64] [--batch 16]
 """
@@ -24,13 +25,15 @@ from paddle.nn import functional as F
 
 from ppcls.arch import build_model
 from ppcls.data import Batch
-from ppcls.engine.checkpoint import Progress
-from ppcls.engine.hooks import LogHook
+from ppcls.engine.build import trainable_state
+from ppcls.engine.checkpoint import Checkpointer, Progress
+from ppcls.engine.hooks import CheckpointHook, LogHook
 from ppcls.engine.train import Run, train_epoch
 from ppcls.logger import ScalarWriter, setup_logging
 from ppcls.loss import build_loss
 from ppcls.metric import build_metric
 from ppcls.optimizer import build_optimizer
+from ppcls.optimizer.state import structured_state
 
 OPTIMIZER = {
     "name": "Momentum",
@@ -74,17 +77,19 @@ class SameBatches:
         yield from self.batches[start_batch:]
 
 
-def ours(arch: dict[str, Any], loss: list[Any], batches: list[Batch], folder: Path) -> Callable[[], None]:
-    """Return a function that trains one round with ppcls, log line and scalars included."""
+def build_run(
+    arch: dict[str, Any], loss: list[Any], batches: list[Batch], folder: Path, metrics: bool = True
+) -> Run:
+    """Return a run of ppcls, log line and scalars included."""
     main = "Student" if "models" in arch else None
     model, loss_layer = build_model(arch), build_loss(loss, main=main)
     optimizer, schedule = build_optimizer(OPTIMIZER, 100, len(batches), [model, loss_layer])
-    run = Run(
+    return Run(
         folder=folder,
         epochs=100,
         model=model,
         loss=loss_layer,
-        metric=build_metric([{"TopkAcc": {"topk": [1, 5]}}], main=main),
+        metric=build_metric([{"TopkAcc": {"topk": [1, 5]}}] if metrics else [], main=main),
         optimizer=optimizer,
         schedule=schedule,
         loader=SameBatches(batches),  # type: ignore[arg-type]
@@ -97,6 +102,9 @@ def ours(arch: dict[str, Any], loss: list[Any], batches: list[Batch], folder: Pa
         plateau_metric=lambda metrics: 0.0,
     )
 
+
+def rounds_of(run: Run) -> Callable[[], None]:
+    """Return a function that trains one round."""
     for hook in run.hooks:
         hook.before_train(run)
 
@@ -138,25 +146,63 @@ def bare(arch: dict[str, Any], batches: list[Batch]) -> Callable[[], None]:
     return once
 
 
-def compare(name: str, sides: dict[str, Callable[[], None]], rounds: int, steps: int) -> None:
-    """Time both sides in turn and print one row."""
-    clocks = {"wall": time.perf_counter, "CPU": time.process_time}
-    times: dict[str, dict[str, list[float]]] = {c: {side: [] for side in sides} for c in clocks}
+CLOCKS = {"wall": time.perf_counter, "CPU": time.process_time}
+
+
+def compare(
+    name: str, sides: dict[str, Callable[[], None]], rounds: int, steps: int
+) -> dict[str, dict[str, float]]:
+    """Time two sides in turn and print a row a clock: the first relative to the second.
+
+    Returns:
+        seconds of a step by clock and side.
+    """
+    first, second = sides
+    times: dict[str, dict[str, list[float]]] = {c: {side: [] for side in sides} for c in CLOCKS}
     for number in range(rounds + 1):  # the first round warms up
         order = list(sides) if number % 2 else list(reversed(sides))
         for side in order:
-            begin = {clock: read() for clock, read in clocks.items()}
+            begin = {clock: read() for clock, read in CLOCKS.items()}
             sides[side]()
-            for clock, read in clocks.items():
+            for clock, read in CLOCKS.items():
                 times[clock][side].append((read() - begin[clock]) / steps)
+    medians = {}
     for clock, by_side in times.items():
-        ratios = [a / b for a, b in zip(by_side["ppcls"][1:], by_side["bare"][1:], strict=True)]
-        medians = {side: statistics.median(values[1:]) * 1000 for side, values in by_side.items()}
+        ratios = [a / b for a, b in zip(by_side[first][1:], by_side[second][1:], strict=True)]
+        medians[clock] = {side: statistics.median(values[1:]) for side, values in by_side.items()}
+        shown = "  ".join(f"{side} {seconds * 1000:8.1f} ms" for side, seconds in medians[clock].items())
         print(
-            f"{name:22s} {clock:4s} ppcls {medians['ppcls']:8.1f} ms  bare {medians['bare']:8.1f} ms  "
-            f"median ratio {statistics.median(ratios):.3f}  (quartiles "
+            f"{name:22s} {clock:4s} {shown}  median ratio {statistics.median(ratios):.3f}  (quartiles "
             f"{np.percentile(ratios, 25):.3f} .. {np.percentile(ratios, 75):.3f}, {rounds} rounds)",
             flush=True,
+        )
+    return medians
+
+
+def save_cost(run: Run, folder: Path, step: dict[str, float], rounds: int) -> None:
+    """Print what a save of `run` costs, and the share of it in 500 steps of `step` seconds by clock."""
+    layers = {"network": run.model, "loss": run.loss}
+    hook = CheckpointHook(
+        Checkpointer(folder),
+        lambda: (trainable_state(run.model), structured_state(run.optimizer, layers)),
+        None,
+        save_interval=1,
+        save_steps=500,
+        keep_last=None,
+        score=lambda metrics: 0.0,
+    )
+    times: dict[str, list[float]] = {clock: [] for clock in CLOCKS}
+    for _ in range(rounds):
+        begin = {clock: read() for clock, read in CLOCKS.items()}
+        hook.save(run, "latest")
+        for clock, read in CLOCKS.items():
+            times[clock].append(read() - begin[clock])
+    size = sum(file.stat().st_size for file in folder.glob("latest.*")) / 2**20
+    for clock, values in times.items():
+        seconds = statistics.median(values)
+        print(
+            f"{'one checkpoint':22s} {clock:4s} {seconds * 1000:8.1f} ms for {size:.0f} MB, every 500 steps "
+            f"{100 * seconds / (500 * step[clock]):.3f} %  (slowest of {rounds}: {max(values) * 1000:.0f} ms)"
         )
 
 
@@ -180,10 +226,16 @@ def main() -> None:
         for _ in range(args.steps)
     ]
     ce = [{"CELoss": {"weight": 1.0}}]
-    with tempfile.TemporaryDirectory() as folder:
-        for name, arch, loss in (("ResNet18", PLAIN, ce), ("ResNet34 -> ResNet18", PAIR, PAIR_LOSS)):
-            sides = {"ppcls": ours(arch, loss, batches, Path(folder)), "bare": bare(arch, batches)}
-            compare(name, sides, args.rounds, args.steps)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for title, arch, loss in (("ResNet18", PLAIN, ce), ("ResNet34 -> ResNet18", PAIR, PAIR_LOSS)):
+            run = build_run(arch, loss, batches, folder)
+            sides = {"ppcls": rounds_of(run), "bare": bare(arch, batches)}
+            step = compare(title, sides, args.rounds, args.steps)
+        without = build_run(PAIR, PAIR_LOSS, batches, folder, metrics=False)
+        sides = {"with metrics": rounds_of(run), "without": rounds_of(without)}
+        compare("ResNet34 -> ResNet18", sides, args.rounds, args.steps)
+        save_cost(run, folder, {clock: sides["ppcls"] for clock, sides in step.items()}, args.rounds)
 
 
 if __name__ == "__main__":

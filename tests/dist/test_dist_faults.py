@@ -115,3 +115,15 @@ def test_an_interrupted_run_of_two_processes_goes_on_exactly(job, tmp_path, faul
     done = job("none:*:0", "-o", f"Global.checkpoints={latest}", bare=True)
     assert done.returncode == 0, done.stdout + done.stderr
     same_end(tmp_path / "whole", tmp_path / "output")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("late", [0, 1])
+def test_one_process_may_be_late_by_more_than_a_collective_waits(job, tmp_path, late):
+    """gloo gives up after 30 s; a slow save of process 0 and a slow part of an evaluation end no run."""
+    done = job(f"slow:{late}:0", "-o", "Loss.Eval.0={Fault: {}}", "-o", "Global.epochs=1", bare=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "output/resnet8/latest.pdstates").exists()
+    rows = [json.loads(line) for line in (tmp_path / "output/resnet8/metrics.jsonl").read_text().splitlines()]
+    assert [row["kind"] for row in rows].count("eval") == 1

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -86,15 +88,21 @@ def recipes(images, output, batch_size, names=("plain", *LOSSES), **settings):
     return paths
 
 
-def launch(folder, paths, processes):
+def launch(folder, paths, processes, *options):
     command = [sys.executable]
-    if processes > 1:
+    if processes > 1 or options:
         command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
-        command += ["--log_dir", str(folder / "log")]
+        command += ["--log_dir", str(folder / "log"), *options]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE", "CUDA"))}
     return subprocess.run(
         [*command, WORKER, *map(str, paths)], capture_output=True, text=True, timeout=200, env=environment
     )
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def final(folder, name):
@@ -140,3 +148,23 @@ def test_two_processes_equal_one(image_folder, tmp_path):
     # one exchange of gradients for each of the 20 steps, however many parts a step has
     for path in (two["plain"], two["kd"], two["mgd"], *two_parts.values()):
         assert json.loads(path.with_suffix(".collectives.json").read_text())["all_reduce"] == 20
+
+
+@pytest.mark.slow
+def test_two_launchers_are_two_machines(image_folder, tmp_path):
+    """What docs/distributed.md writes for several machines, with one process each, on this one."""
+    one = recipes(image_folder, tmp_path / "one", 8, ("kd",))
+    two = recipes(image_folder, tmp_path / "two", 4, ("kd",))
+    nodes = ["--master", f"127.0.0.1:{free_port()}", "--nnodes", "2"]
+    with ThreadPoolExecutor(3) as pool:
+        runs = [
+            pool.submit(launch, tmp_path / f"node{n}", two.values(), 1, *nodes, "--rank", str(n))
+            for n in (0, 1)
+        ]
+        runs.append(pool.submit(launch, tmp_path, one.values(), 1))
+        for run in runs:
+            done = run.result()
+            assert done.returncode == 0, done.stdout + done.stderr
+    expected, found = final(tmp_path / "one", "kd"), final(tmp_path / "two", "kd")
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-6 + 1e-4 * np.abs(value).max())

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import paddle
 import pytest
+from support import distilled
 
 from ppcls.config import load_config
 from ppcls.engine import Engine
@@ -80,12 +81,23 @@ def test_a_run_keeps_and_resumes_them(recipe, write_recipe, tmp_path):
     assert found["top1"] == pytest.approx(top)
 
 
-def test_static_graphs_train_alike(recipe, write_recipe, tmp_path):
+@pytest.mark.parametrize("kind", ["plain", pytest.param("distillation", marks=pytest.mark.slow)])
+def test_static_graphs_train_alike(recipe, write_recipe, tmp_path, kind):
+    if kind == "distillation":  # with features, and a loss that has parameters
+        pair = {"model_name_pairs": [["Student", "Teacher"]]}
+        maps = {"base_loss_name": "MGDLoss", "s_key": "blocks[1]", "t_key": "blocks[3]"}
+        recipe = distilled(
+            recipe,
+            DistillationKLDivLoss={**pair, "key": "logits"},
+            DistillationPairLoss={**pair, **maps},
+        )
+        for network, layer in zip(recipe["Arch"]["models"], ("blocks[3]", "blocks[1]"), strict=True):
+            next(iter(network.values()))["return_patterns"] = [layer]
     path = write_recipe(recipe)
     results = {}
     for static in (False, True):
         output = tmp_path / str(static)
         Engine(load_config(path, [f"Global.output_dir={output}", f"Global.to_static={static}"])).train()
-        results[static] = read_params(output / "resnet8" / "latest.pdparams")
+        results[static] = read_params(output / recipe["Arch"]["name"] / "latest.pdparams")
     for name, value in results[False].items():
         np.testing.assert_allclose(results[True][name], value, rtol=1e-4, atol=1e-5, err_msg=name)

@@ -1,7 +1,8 @@
 """A loss that adds nothing, until the step at which something has to go wrong.
 
 The environment variable PPCLS_TEST_FAULT says what, in which process (``*``: in all) and in which step of
-this process, counted from 1: ``kill:1:5``.
+this process, counted from 1: ``kill:1:5``. ``slow:1:0`` is a process that is late in every evaluation, and a
+first checkpoint that takes long.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from paddle import Tensor, nn
 
 from ppcls.distributed import rank
+from ppcls.engine.checkpoint import Checkpointer
 from ppcls.registry import LOSSES
+
+LONG = 33  # seconds: more than gloo waits
+KIND, WHO, STEP = os.environ.get("PPCLS_TEST_FAULT", "none:*:0").split(":")
 
 
 def _parent(process: int) -> int:
@@ -30,6 +36,22 @@ def _signal_parent(generations: int, signum: int) -> None:
     time.sleep(2)
 
 
+def _save_slowly() -> None:
+    """Let process 0 take long for its first checkpoint."""
+    save, done = Checkpointer.save, []
+
+    def slow(self: Checkpointer, *args: Any, **kwargs: Any) -> None:
+        if not done:
+            time.sleep(LONG)
+        done.append(save(self, *args, **kwargs))
+
+    Checkpointer.save = slow
+
+
+if KIND == "slow":
+    _save_slowly()
+
+
 @LOSSES.register()
 class Fault(nn.Layer):
     """0, or a fault."""
@@ -41,9 +63,11 @@ class Fault(nn.Layer):
     def forward(self, logits: Tensor, label: Tensor | None = None) -> Tensor:
         """Return 0 with a gradient, or do what PPCLS_TEST_FAULT says."""
         self.step += self.training
-        kind, who, step = os.environ.get("PPCLS_TEST_FAULT", "none:*:0").split(":")
+        kind = KIND
         value = (logits * 0).sum()
-        if not self.training or self.step != int(step) or who not in ("*", str(rank())):
+        if kind == "slow" and str(rank()) == WHO and not self.training:
+            time.sleep(LONG)
+        if not self.training or self.step != int(STEP) or WHO not in ("*", str(rank())):
             return value
         Path(os.environ["PPCLS_TEST_FAULT_TIME"]).write_text(str(time.time()))
         if kind == "raise":
