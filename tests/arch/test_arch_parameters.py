@@ -2,7 +2,7 @@
 
 ``data/published_parameters.json`` holds millions by network, from PaddleClas, docs/zh_CN/models/ImageNet1k/
 README.md. The counts there include BatchNorm statistics, leave out what no convolution, linear layer or
-normalisation owns (class tokens, position embeddings, Swin's position biases, ConvNeXt's layer scale), and are
+normalisation owns (class tokens, position embeddings and biases, layer scale), and are
 of RepVGG's merged form.
 """
 
