@@ -225,3 +225,17 @@ def test_mistakes_write_nothing(task, options, text):
         mine(load_config(path, mode="eval"), Mining(**{"pool": str(pool), "output": str(output), **options}))
     assert text in str(caught.value)
     assert not output.exists()
+
+
+def test_a_recipe_of_one_network_is_its_own_teacher(task, recipe, teacher, write_recipe):
+    _, pool, output = task
+    recipe["Arch"] = {"name": "resnet14", "class_num": 4}
+    recipe["Loss"] = {"Train": [{"CELoss": {}}]}
+    recipe["Metric"] = {"Eval": [{"TopkAcc": {"topk": [1]}}]}
+    path = write_recipe(recipe, "plain.yaml")
+    with pytest.raises(ConfigError, match="Global.pretrained_model: not set"):
+        mine(load_config(path, mode="eval"), Mining(str(pool), str(output)))
+    config = load_config(path, [f"Global.pretrained_model={teacher}"], mode="eval")
+    assert mine(config, Mining(str(pool), str(output))).kept == 30
+    with pytest.raises(ConfigError, match="is one network"):
+        mine(config, Mining(str(pool), str(output), network="Teacher"))
