@@ -84,11 +84,26 @@ def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, re
         _check_class_counts(use, networks, report)
     if recipe["Loss"]["Train"] and not any(map(report.mistakes_below, ("Arch", "Loss.Train"))):
         _check_training(recipe["Loss"]["Train"], uses["Loss.Train"], networks, report)
+    _check_gather(uses["Loss.Train"], recipe["DataLoader"]["Train"], report)
     _check_postprocess(recipe["Infer"], networks, report)
     _check_data(recipe["DataLoader"], report)
     _check_global(recipe["Global"], mode, report)
     if mode == "train" and recipe["EarlyStopping"]:
         _check_early_stopping(recipe["EarlyStopping"], recipe["Global"], report)
+
+
+def _check_gather(losses: list[Use], data: Mapping[str, Any] | None, report: Report) -> None:
+    """Losses that gather the batch of all processes need parts of equal size."""
+    dataset = (data or {}).get("dataset")
+    if not (isinstance(dataset, Mapping) and dataset.get("on_error") == "skip"):
+        return
+    for use in losses:
+        if use.options.get("gather") is True:
+            report.warn(
+                join(use.path, "gather"),
+                "true, but DataLoader.Train.dataset.on_error: skip may make the batches of several processes "
+                "differ in size, which ends such a run; `ppcls check-data` finds the images to take out",
+            )
 
 
 def _uses(nodes: Any, place: str, registry: Registry, networks: Networks, report: Report) -> Iterator[Use]:

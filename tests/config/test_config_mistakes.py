@@ -389,6 +389,16 @@ WARNED: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ),
     ([("set", f"{KL}.weight", 0)], f"{KL}.weight", "no effect"),
     (
+        [
+            ("rename", KL, "DistillationDISTLoss"),
+            ("drop", "Loss.Train.1.DistillationDISTLoss.temperature"),
+            ("set", "Loss.Train.1.DistillationDISTLoss.gather", True),
+            ("set", f"{TRAIN}.dataset.on_error", "skip"),
+        ],
+        "Loss.Train.1.DistillationDISTLoss.gather",
+        "differ in size",
+    ),
+    (
         [("set", "Metric.Eval.0.DistillationTopkAcc.topk", [1, 5000])],
         "Metric.Eval.0.DistillationTopkAcc.topk",
         "5000 of 1000 classes",
