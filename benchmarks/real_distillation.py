@@ -3,11 +3,11 @@
     python benchmarks/real_distillation.py [--teacher inference|onnx|paddle] [--epochs 200] [--cache FOLDER]
 
 The photos and the teacher's public PyTorch weights are those of real_weights.py. The recipe is
-configs/ImageNet/Distillation/EfficientNetLite2_distill_PPLCNet_x0_25.yaml; its loss uses no labels. Evaluation
-sees the same photos whole, cropped in the middle, as training never does, and measures how often student and
-teacher name the same class. The teacher runs as an exported folder (Paddle Inference), as an ONNX file, or as
-a network in memory. Prints the course of the run; ends with code 1 if the loss did not fall to half or if
-student and teacher agree on less than half of the photos.
+configs/ImageNet/Distillation/EfficientNetLite2_distill_PPLCNet_x0_25.yaml; its loss uses no labels.
+Evaluation sees the same photos whole, cropped in the middle, as training never does, and measures how often
+student and teacher name the same class. The teacher runs as an exported folder (Paddle Inference), as an ONNX
+file, or as a network in memory. Prints the course of the run; ends with code 1 if the loss did not fall to half
+or if student and teacher agree on less than half of the photos.
 """
 
 from __future__ import annotations
