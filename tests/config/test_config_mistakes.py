@@ -241,7 +241,11 @@ MISSING_OR_LATER: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("set", "EMA", {"decay": 1.5})], "EMA.decay", "1"),
     ([("set", "Global.update_freq", 0)], "Global.update_freq", "1"),
     ([("set", "Global.to_static", "yes please")], "Global.to_static", "expected true or false"),
-    ([("set", "DataLoader.UnLabelTrain", {"dataset": None})], "DataLoader.UnLabelTrain.dataset", "missing"),
+    (
+        [("set", "DataLoader.UnLabelTrain", {"sampler": {"name": "BatchSampler", "batch_size": 2}})],
+        "DataLoader.UnLabelTrain.dataset",
+        "missing",
+    ),
 ]
 
 

@@ -134,7 +134,8 @@ def test_defaults_are_filled_in(write_recipe: Callable[..., Path]) -> None:
     assert config.EMA is None
     assert config.Infer.transforms is None
     assert config.DataLoader.UnLabelTrain is None
-    assert config.DataLoader.Train.loader == {"num_workers": 4, "use_shared_memory": True}
+    loader = config.DataLoader.Train.loader
+    assert (loader.num_workers, loader.use_shared_memory, loader.use_processes) == (4, True, False)
 
 
 def test_lists_of_defaults_are_not_shared(write_recipe: Callable[..., Path]) -> None:
