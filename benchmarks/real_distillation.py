@@ -6,7 +6,7 @@ The photos and the teacher's public PyTorch weights are those of real_weights.py
 configs/ImageNet/Distillation/EfficientNetLite2_distill_PPLCNet_x0_25.yaml; its loss uses no labels.
 Evaluation sees the same photos whole, cropped in the middle, as training never does, and measures how often
 student and teacher name the same class. The teacher runs as an exported folder (Paddle Inference), as an ONNX
-file, or as a network in memory. Prints the course of the run; ends with code 1 if the loss did not fall to half
+file, or as a network in memory. Prints the course of the run; ends with code 1 if the loss did not halve
 or if student and teacher agree on less than half of the photos.
 """
 
