@@ -133,8 +133,10 @@ def test_freeze_befor_a_stage(network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", ppcls.list_models())
 def test_exports_in_both_formats(name, tmp_path):
+    if size(name) > 250e6:
+        pytest.skip("needs more than 6 GB; its smaller siblings are of the same code")
     paddle.seed(0)
     net = ppcls.create_model(name, class_num=CLASSES, return_stages=0)
     report = export_network(net, tmp_path, (3, side(name), side(name)), formats="both")
