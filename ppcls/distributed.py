@@ -83,7 +83,7 @@ def _exchange(call: Callable[..., Any], *args: Any) -> None:
     """
     try:
         call(*args)
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:  # gloo raises the one, nccl either
         time.sleep(GRACE)
         raise TrainingError(
             f"process {rank()} of {world_size()} {LOST} ({str(error).strip()}). "
