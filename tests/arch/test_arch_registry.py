@@ -132,13 +132,27 @@ def test_freeze_befor_a_stage(network):
     assert trained == {path for path in order if layers[path].parameters()} - early
 
 
+def tame(net, name):
+    """Divide the classifier so that the logits are of size 1: large ones are all alike after softmax."""
+    net.eval()
+    with paddle.no_grad():
+        most = net(images(name))["logits"].abs().max()
+        for layer in net.sublayers():
+            if isinstance(layer, paddle.nn.Linear) and layer.weight.shape[1] == CLASSES:
+                for value in layer.parameters():
+                    value.set_value(value / most)
+        assert 0.5 < float(net(images(name))["logits"].abs().max()) < 2
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # HRNet has thousands of operators
 @pytest.mark.parametrize("name", ppcls.list_models())
 def test_exports_in_both_formats(name, tmp_path):
     if size(name) > 250e6:
         pytest.skip("needs more than 6 GB; its smaller siblings are of the same code")
     paddle.seed(0)
     net = ppcls.create_model(name, class_num=CLASSES, return_stages=0)
+    tame(net, name)
     report = export_network(net, tmp_path, (3, side(name), side(name)), formats="both")
     assert {"inference.json", "inference.pdmodel", "inference.pdiparams"} <= {
         p.name for p in tmp_path.iterdir()
