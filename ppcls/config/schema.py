@@ -206,15 +206,15 @@ class Recipe:
     Global: Global = section(Global, "Settings of the run as a whole.")
     AMP: AMP = section(AMP, "Automatic mixed precision.")
     EMA: EMA | None = section(EMA, "Exponential moving average of the weights.", optional=True)
+    EarlyStopping: EarlyStopping | None = section(
+        EarlyStopping, "End a run that no longer gets better.", optional=True
+    )
     Arch: dict[str, Any] | None = node("network", "The network, or `DistillationModel` with several.")
     Loss: Loss = section(Loss, "Losses.")
     Optimizer: Any = node("optimizer", "One optimizer; its `lr` is a learning-rate schedule.")
     DataLoader: DataLoader = section(DataLoader, "Data.")
     Metric: Metric = section(Metric, "Metrics.")
     Infer: Infer = section(Infer, "Prediction for images.")
-    EarlyStopping: EarlyStopping | None = section(
-        EarlyStopping, "End a run that no longer gets better.", optional=True
-    )
 
 
 # Sections that must be there, by what is about to be done.
