@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -297,6 +299,16 @@ _COMMANDS: dict[str, Any] = {
 }
 
 
+def _reader_left() -> bool:
+    """Whether nobody reads our output any more (`ppcls layers ResNet50 | head`); then say no more to it."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    left = any(event & select.POLLERR for _, event in output.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -314,7 +326,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noise in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=noise)  # Paddle's remarks on itself
     try:
-        return int(_COMMANDS[args.command](args))
+        code = int(_COMMANDS[args.command](args))
+        sys.stdout.flush()  # here, where a reader that has left is known, not when Python ends
+        return code
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        return 128 + signal.SIGPIPE
     except TrainingError as error:
         print(f"ppcls: {error}", file=sys.stderr)
         return 1

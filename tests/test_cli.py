@@ -1,5 +1,6 @@
 """The command line before anything heavy is imported."""
 
+import os
 import subprocess
 import sys
 
@@ -35,3 +36,17 @@ def test_a_usage_mistake_exits_with_2():
 def test_processes_must_be_at_least_one(recipe, write_recipe, capsys):
     assert main(["train", "-c", str(write_recipe(recipe)), "--nproc", "0"]) == 2
     assert "--nproc" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_ends_a_list_quietly():
+    command = [sys.executable, "-c", "from ppcls.cli import main; raise SystemExit(main(['models']))"]
+    for unbuffered in ("", "1"):  # the write fails at another place
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        ) as process:
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait() == 141

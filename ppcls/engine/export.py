@@ -130,7 +130,7 @@ def export_network(
         if onnx:
             _write_onnx(simple, image_shape, folder)
             programs.append(_ONNX)
-        differences = _check(folder, programs, sample, expected)
+        differences = _check(folder, programs, sample, expected, deployed)
         extra = _write_description(folder, inference_yml or {}, image_shape, softmax)
         names = [name for name in (*extra, *_ORDER) if (folder / name).is_file()]
         _move(folder, target, names)
@@ -263,7 +263,9 @@ def _why_not(name: str, error: Exception) -> str:
     return f"this network cannot be traced for export ({name}): {reason}"
 
 
-def _check(folder: Path, programs: list[str], sample: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+def _check(
+    folder: Path, programs: list[str], sample: np.ndarray, expected: np.ndarray, deployed: nn.Layer
+) -> dict[str, float]:
     """Run each program on the batch and on its first image alone, exactly and as it runs by default."""
     differences = {}
     tolerance = TOLERANCE * max(1.0, float(np.abs(expected).max()))
@@ -271,12 +273,27 @@ def _check(folder: Path, programs: list[str], sample: np.ndarray, expected: np.n
         both = [(run(sample), expected), (run(sample[:1]), expected[:1])]
         worst = max(float(np.abs(got - want).max()) for got, want in both)
         if not worst <= tolerance:  # also false for NaN
+            why = _unstable(deployed, sample, expected, tolerance)
             raise TrainingError(
                 f"export: {title} differs from the network in memory by {worst:.3g} "
-                f"(limit {tolerance:.1g}); nothing was written"
+                f"(limit {tolerance:.1g}); nothing was written{why}"
             )
         differences[title] = worst
     return differences
+
+
+def _unstable(deployed: nn.Layer, sample: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
+    """Say so if the network in memory is no measure: it changes by itself, or amplifies rounding."""
+    if not (_run_in_memory(deployed, sample) == expected).all():
+        return ". The network in memory itself gives another answer at every call"
+    noise = np.random.default_rng(0).standard_normal(sample.shape).astype(np.float32)
+    moved = float(np.abs(_run_in_memory(deployed, sample * (1 + np.float32(1e-7) * noise)) - expected).max())
+    if moved <= tolerance:
+        return ""
+    return (
+        f". The network in memory itself moves by {moved:.3g} when its input changes by 1e-7 of its size: "
+        "its weights are untrained, or training has diverged"
+    )
 
 
 def _runs(folder: Path, programs: list[str]) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -38,12 +40,21 @@ def test_logits_agree_with_the_recorded_ones(name):
 )
 def network(request):
     """Name and network, in eval mode with its stages tapped; whoever changes it takes a copy."""
-    if request.param not in SMALLEST and size(request.param) > 250e6:
-        pytest.skip("needs more than 6 GB; its smaller siblings are of the same code")
+    needs_memory(request.param)
     paddle.seed(0)
     net = ppcls.create_model(request.param, class_num=CLASSES, return_stages=True)
     net.eval()
     return request.param, net
+
+
+def needs_memory(name):
+    """Skip a network that this machine cannot hold several times: weights, gradients and copies."""
+    if name in SMALLEST:
+        return
+    free = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    needed = 6 * 4 * size(name)
+    if free and int(free.group(1)) * 1024 < needed:
+        pytest.skip(f"needs {needed / 1e9:.0f} GB of free memory; its smaller siblings are of the same code")
 
 
 def heads(logits):
@@ -133,9 +144,19 @@ def test_freeze_befor_a_stage(network):
 
 
 def tame(net, name):
-    """Divide the classifier so that the logits are of size 1: large ones are all alike after softmax."""
-    net.eval()
+    """Divide the classifier so that the logits are of size 1: large ones are all alike after softmax.
+
+    With statistics of mean 0 and variance 1 the maps of an untrained SE_HRNet grow until its gates are steps,
+    and its logits move by 0.04 when its input moves by a rounding: it takes those of a batch first.
+    """
     with paddle.no_grad():
+        if name.startswith("SE_HRNet"):
+            for layer in net.sublayers():
+                if isinstance(layer, paddle.nn.BatchNorm2D):
+                    layer._momentum = 0.0
+            net.train()
+            net(images(name, count=8))
+        net.eval()
         most = net(images(name))["logits"].abs().max()
         for layer in net.sublayers():
             if isinstance(layer, paddle.nn.Linear) and layer.weight.shape[1] == CLASSES:
@@ -148,8 +169,7 @@ def tame(net, name):
 @pytest.mark.timeout(900)  # HRNet has thousands of operators
 @pytest.mark.parametrize("name", ppcls.list_models())
 def test_exports_in_both_formats(name, tmp_path):
-    if size(name) > 250e6:
-        pytest.skip("needs more than 6 GB; its smaller siblings are of the same code")
+    needs_memory(name)
     paddle.seed(0)
     net = ppcls.create_model(name, class_num=CLASSES, return_stages=0)
     tame(net, name)
