@@ -219,17 +219,32 @@ def _resnet(names: list[str]) -> list[Rule]:
 
 def _resnext(names: list[str]) -> list[Rule]:
     old = {"conv": "_conv", "bn": "_batch_norm"}
+    deep = "conv1.0.weight" in names  # three convolutions and a pooled short cut, as in timm's resnext50d
     return [
-        (r"(conv|bn)1", lambda p: f"conv.{old[p]}"),
+        (r"(conv|bn)1", lambda p: f"{'conv1_3' if deep else 'conv'}.{old[p]}"),
+        (r"conv1\.([036])", lambda i: f"conv1_{i // 3 + 1}._conv"),
+        (r"conv1\.([14])", lambda i: f"conv1_{i // 3 + 1}._batch_norm"),
         (
             r"layer(\d)\.(\d+)\.(conv|bn)(\d)",
             lambda s, i, p, n: f"bb_{s - 1}_{i}.conv{n - 1}.{old[p]}",
         ),
         (
             r"layer(\d)\.(\d+)\.downsample\.(\d)",
-            lambda s, i, n: f"bb_{s - 1}_{i}.short.{('_conv', '_batch_norm')[n]}",
+            lambda s, i, n: f"bb_{s - 1}_{i}.short.{('_conv', '_batch_norm')[n - deep]}",
         ),
         (r"fc", lambda: "out"),
+    ]
+
+
+def _resnext_wsl(names: list[str]) -> list[Rule]:
+    return [
+        (r"(conv|bn)1", lambda p: f"_conv_stem._{p}"),
+        (r"layer(\d)\.(\d+)\.(conv|bn)(\d)", lambda s, i, p, n: f"_conv{s}_{i}._conv{n - 1}._{p}"),
+        (
+            r"layer(\d)\.(\d+)\.downsample\.([01])",
+            lambda s, i, n: f"_conv{s}_{i}._short._conv.{('_conv', '_bn')[n]}",
+        ),
+        (r"fc", lambda: "_out"),
     ]
 
 
@@ -390,10 +405,11 @@ def _convnext(names: list[str]) -> list[Rule]:
 
 _FAMILIES = (
     Family("ResNet", r"ResNet\d+(_vd)?", _resnet, identity=r"blocks\.0\.short\.(conv|bn)"),
-    Family("ResNeXt", r"ResNeXt\d+_\d+x\d+d", _resnext),
+    Family("ResNeXt", r"ResNeXt\d+(_vd)?_\d+x\d+d", _resnext),
+    Family("ResNeXt101_wsl", r"ResNeXt101_32x\d+d_wsl", _resnext_wsl),
     Family(
         "MobileNetV2",
-        r"MobileNetV2(_x\d_\d+)?",
+        r"MobileNetV2(_x2_0)?",
         _mobilenet_v2,
         identity=r"conv2\._first_block\._expand_conv\.(_conv|_batch_norm)",
     ),
@@ -406,6 +422,7 @@ _FAMILIES = (
 
 _OTHER_FUNCTIONS = {
     r"VGG\d+": "its convolutions have no biases, and PyTorch's have",
+    r"MobileNetV2_x.*": "its widths are cut to whole numbers, PyTorch's are rounded to multiples of 8",
     r"MobileNetV3_.*": (
         "its squeeze-and-excitation has other widths and another gate, and its last layer has no bias"
     ),

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 from safetensors.numpy import save
-from torch_reference import CLASSES, images, rows, weights_for
+from torch_reference import CLASSES, QUICK, images, rows, weights_for
 
 from ppcls import create_model
 from ppcls.cli import main
@@ -26,7 +26,11 @@ def row_of(theirs: str) -> dict[str, Any]:
     return next(row for row in ROWS if row["theirs"] == theirs)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['ours']}-{row['theirs'].replace(' ', '-')}")
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=() if row["ours"] in QUICK else pytest.mark.slow) for row in ROWS],
+    ids=lambda row: f"{row['ours']}-{row['theirs'].replace(' ', '-')}",
+)
 def test_logits_are_those_of_pytorch(row: dict[str, Any]) -> None:
     net = create_model(row["ours"], class_num=CLASSES, **torch_options(row["ours"]))
     found = convert(weights_for(row["shapes"]), net, row["ours"], "file")

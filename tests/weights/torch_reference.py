@@ -18,8 +18,9 @@ import numpy as np
 
 CLASSES = 8
 
-# our name: (library, constructor, options), side of the images
-NETWORKS = {
+# our name: (library, constructor, options, side of the images)
+# what is quick enough for every run of the tests
+QUICK = {
     "ResNet18": [("torchvision", "resnet18", {}, 64)],
     "ResNet50": [("torchvision", "resnet50", {}, 64), ("timm", "resnet50", {}, 64)],
     "ResNet34_vd": [("timm", "resnet34d", {}, 64)],
@@ -46,6 +47,58 @@ NETWORKS = {
         ("torchvision", "swin_t", {}, 224),
     ],
     "ConvNeXt_tiny": [("timm", "convnext_tiny", {}, 64), ("torchvision", "convnext_tiny", {}, 64)],
+}
+# the other members of these families
+OTHERS = {
+    "ResNet34": [("torchvision", "resnet34", {}, 64)],
+    "ResNet101": [("torchvision", "resnet101", {}, 64)],
+    "ResNet152": [("torchvision", "resnet152", {}, 64)],
+    "ResNet18_vd": [("timm", "resnet18d", {}, 64)],
+    "ResNet101_vd": [("timm", "resnet101d", {}, 64)],
+    "ResNet152_vd": [("timm", "resnet152d", {}, 64)],
+    "ResNeXt50_vd_32x4d": [("timm", "resnext50d_32x4d", {}, 64)],
+    "ResNeXt101_32x4d": [("timm", "resnext101_32x4d", {}, 64)],
+    "ResNeXt101_64x4d": [("torchvision", "resnext101_64x4d", {}, 64)],
+    "ResNeXt101_32x8d_wsl": [
+        ("torchvision", "resnext101_32x8d", {}, 64),
+        ("timm", "resnext101_32x8d", {}, 64),
+    ],
+    "ResNeXt101_32x16d_wsl": [("timm", "resnext101_32x16d", {}, 64)],
+    "MobileNetV2_x2_0": [("torchvision", "mobilenet_v2", {"width_mult": 2.0}, 64)],
+    "DenseNet161": [("torchvision", "densenet161", {}, 64)],
+    "DenseNet169": [("timm", "densenet169", {}, 64)],
+    "DenseNet201": [("torchvision", "densenet201", {}, 64)],
+    "EfficientNetLite1": [("timm", "tf_efficientnet_lite1", {}, 64)],
+    "DeiT_small_patch16_224": [("timm", "deit_small_patch16_224", {}, 224)],
+    "DeiT_small_distilled_patch16_224": [("timm", "deit_small_distilled_patch16_224", {}, 224)],
+    "DeiT_base_patch16_224": [("timm", "deit_base_patch16_224", {}, 224)],
+    "DeiT_base_distilled_patch16_224": [("timm", "deit_base_distilled_patch16_224", {}, 224)],
+    "DeiT_base_patch16_384": [("timm", "deit_base_patch16_384", {}, 384)],
+    "DeiT_base_distilled_patch16_384": [("timm", "deit_base_distilled_patch16_384", {}, 384)],
+    "ViT_base_patch16_224": [
+        ("timm", "vit_base_patch16_224", {}, 224),
+        ("torchvision", "vit_b_16", {}, 224),
+    ],
+    "ViT_base_patch16_384": [("timm", "vit_base_patch16_384", {}, 384)],
+    "ViT_base_patch32_384": [("timm", "vit_base_patch32_384", {}, 384)],
+    "ViT_large_patch16_224": [("timm", "vit_large_patch16_224", {}, 224)],
+    "ViT_large_patch32_384": [("timm", "vit_large_patch32_384", {}, 384)],
+    "SwinTransformer_small_patch4_window7_224": [
+        ("timm", "swin_small_patch4_window7_224", {}, 224),
+        ("torchvision", "swin_s", {}, 224),
+    ],
+    "SwinTransformer_base_patch4_window7_224": [
+        ("timm", "swin_base_patch4_window7_224", {}, 224),
+        ("torchvision", "swin_b", {}, 224),
+    ],
+    "SwinTransformer_base_patch4_window12_384": [("timm", "swin_base_patch4_window12_384", {}, 384)],
+    "SwinTransformer_large_patch4_window7_224": [("timm", "swin_large_patch4_window7_224", {}, 224)],
+    "ConvNeXt_small": [
+        ("timm", "convnext_small", {}, 64),
+        ("torchvision", "convnext_small", {}, 64),
+    ],
+    "ConvNeXt_base_224": [("timm", "convnext_base", {}, 64), ("torchvision", "convnext_base", {}, 64)],
+    "ConvNeXt_large_224": [("timm", "convnext_large", {}, 64)],
 }
 
 
@@ -84,7 +137,7 @@ def record() -> list[dict[str, Any]]:
     from torchvision import models
 
     found = []
-    for ours, sources in NETWORKS.items():
+    for ours, sources in (QUICK | OTHERS).items():
         for library, name, options, side in sources:
             make = getattr(models, name) if library == "torchvision" else None
             net = (
