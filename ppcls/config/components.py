@@ -38,6 +38,7 @@ class Kind:
         supplied: parameters the builder fills in where a YAML leaves them out.
         nested: options that hold named nodes: their kind, and whether they hold a list.
         default_name: the name of a node that gives none.
+        listed: there may be one or a list of them.
         try_out: constructing it is cheap and touches neither data nor weights, so its own checks run too.
     """
 
@@ -47,6 +48,7 @@ class Kind:
     supplied: frozenset[str] = frozenset()
     nested: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     default_name: str | None = None
+    listed: bool = False
     try_out: bool = False
 
 
@@ -74,7 +76,7 @@ KINDS: dict[str, Kind] = {
     ),
     "sampler": Kind(SAMPLERS, try_out=True),
     "postprocess": Kind(POSTPROCESSES),
-    "optimizer": Kind(OPTIMIZERS, nested={"lr": ("schedule", False)}, try_out=True),
+    "optimizer": Kind(OPTIMIZERS, nested={"lr": ("schedule", False)}, listed=True, try_out=True),
     "schedule": Kind(SCHEDULES, default_name="ConstLR", try_out=True),
 }
 
@@ -93,6 +95,8 @@ def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
     Mistakes go to `report`; a node that cannot be read comes back as it is.
     """
     rules = KINDS[kind]
+    if isinstance(value, list) and value and rules.listed:
+        return check_nodes(kind, value, path, report)
     if isinstance(value, list):
         report.error(path, f"expected one {rules.registry.kind}, got a list of {len(value)}")
         return value

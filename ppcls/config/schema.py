@@ -211,7 +211,9 @@ class Recipe:
     )
     Arch: dict[str, Any] | None = node("network", "The network, or `DistillationModel` with several.")
     Loss: Loss = section(Loss, "Losses.")
-    Optimizer: Any = node("optimizer", "One optimizer; its `lr` is a learning-rate schedule.")
+    Optimizer: Any = node(
+        "optimizer", "One optimizer, or a list of them with a `scope` each; `lr` is a learning-rate schedule."
+    )
     DataLoader: DataLoader = section(DataLoader, "Data.")
     Metric: Metric = section(Metric, "Metrics.")
     Infer: Infer = section(Infer, "Prediction for images.")

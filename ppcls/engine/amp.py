@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.optimizer import Optimizer
 
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
+from ppcls.optimizer.joint import JointOptimizer, optimizers_of
 
 
 def mixed_precision(amp: Mapping[str, Any]) -> tuple[paddle.amp.GradScaler, dict[str, Any]]:
@@ -56,18 +58,17 @@ def casting_in_evaluation(casting: Mapping[str, Any], asked: bool) -> dict[str, 
 
 
 def cast_networks(
-    model: nn.Layer, optimizer: paddle.optimizer.Optimizer, casting: Mapping[str, Any]
-) -> tuple[nn.Layer, paddle.optimizer.Optimizer]:
+    model: nn.Layer, optimizer: Optimizer | JointOptimizer, casting: Mapping[str, Any]
+) -> nn.Layer:
     """Cast the networks for level O2.
 
     Without Paddle's ``save_dtype``: with it `state_dict` gives copies, which nothing could be loaded into.
     """
     if not (casting["enable"] and casting["level"] == "O2"):
-        return model, optimizer
-    model, optimizer = paddle.amp.decorate(
-        models=model, optimizers=optimizer, level="O2", dtype=casting["dtype"]
-    )
-    return model, optimizer
+        return model
+    optimizers = list(optimizers_of(optimizer))  # told to keep float32 copies
+    model, _ = paddle.amp.decorate(models=model, optimizers=optimizers, level="O2", dtype=casting["dtype"])
+    return model
 
 
 def in_float32(state: Mapping[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,7 @@ class Engine:
         steps = -(-len(loader) // update_freq)
         optimizer, schedule = build_optimizer(self.config["Optimizer"], epochs, steps, [model, loss])
         scaler, amp = mixed_precision(self.config["AMP"])
-        model, optimizer = cast_networks(model, optimizer, amp)
+        model = cast_networks(model, optimizer, amp)
         if self.globals["to_static"]:
             build.make_static(model)
         teachers = watched_teachers(model, self.main, self.class_num, shape) if evaluates else []
@@ -263,12 +263,11 @@ class Engine:
         if is_main():
             packages = self._scalar_packages()
             writer = ScalarWriter(self.folder, **packages, start=start.step, keep=before_start)
-        lr = self.config["Optimizer"]["lr"]
         return [
             LogHook(
                 self.globals["print_batch_step"],
                 writer,
-                schedule_name=lr.get("name", "ConstLR"),
+                schedule_names=[lr.get("name", "ConstLR") for lr in self._schedules()],
                 memory=self.globals["print_mem_info"],
             )
         ]
@@ -344,9 +343,14 @@ class Engine:
         start, interval = self.globals["start_eval_epoch"], self.globals["eval_interval"]
         return epoch >= start and (epoch % interval == 0 or epoch == self.globals["epochs"])
 
+    def _schedules(self) -> list[Mapping[str, Any]]:
+        """Return the schedule of each optimizer, as configured."""
+        node = self.config["Optimizer"]
+        return [entry["lr"] for entry in (node if isinstance(node, Sequence) else [node])]
+
     def _plateau_metric(self, metrics: Mapping[str, float]) -> float:
         """Return what ReduceOnPlateau watches: the loss in its mode ``min``, else the score."""
-        falling = self.config["Optimizer"]["lr"].get("mode") == "min"
+        falling = any(lr.get("mode") == "min" for lr in self._schedules())
         return metrics["loss"] if falling else self._score(metrics)
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import paddle
@@ -45,14 +45,14 @@ class LogHook(Hook):
     Args:
         every: ``Global.print_batch_step``.
         writer: also receives what is printed; None on processes that do not write.
-        schedule_name: shown in ``lr(...)``.
+        schedule_names: shown in ``lr(...)``, one for each optimizer.
         memory: also show the memory used on the GPU.
     """
 
     def __init__(
-        self, every: int, writer: ScalarWriter | None, schedule_name: str, *, memory: bool = False
+        self, every: int, writer: ScalarWriter | None, schedule_names: Sequence[str], *, memory: bool = False
     ) -> None:
-        self.every, self.writer, self.schedule_name = every, writer, schedule_name
+        self.every, self.writer, self.schedule_names = every, writer, schedule_names
         self.memory = memory and paddle.device.get_device().startswith("gpu")
         self._bar: Any = None
 
@@ -78,19 +78,18 @@ class LogHook(Hook):
     def _print(self, run: Run, batch: Batch) -> None:
         run.read()
         run.timing.summarize()
-        averages, rate = run.meters.averages(everywhere=True), run.learning_rate
+        averages, rates = run.meters.averages(everywhere=True), run.learning_rates
         cost = run.timing.batch_cost
         norm = None if run.gradient_norm is None else float(run.gradient_norm)
         left = (run.epochs - run.progress.epoch + 1) * len(run.loader) - run.progress.batch
         LOGGER.info(
-            "[Train][Epoch %d/%d][Iter: %d/%d]lr(%s): %.8f, %s, batch_cost: %.5fs, reader_cost: %.5f, "
+            "[Train][Epoch %d/%d][Iter: %d/%d]%s, %s, batch_cost: %.5fs, reader_cost: %.5f, "
             "ips: %.5f samples/s, eta: %s%s%s",
             run.progress.epoch,
             run.epochs,
             run.progress.batch - 1,
             len(run.loader),
-            self.schedule_name,
-            rate,
+            ", ".join(f"lr({n}): {r:.8f}" for n, r in zip(self.schedule_names, rates, strict=True)),
             format_metrics(averages),
             cost,
             run.timing.reader_cost,
@@ -100,7 +99,8 @@ class LogHook(Hook):
             "" if norm is None else f", grad_norm: {norm:.5f}",
         )
         if self.writer:
-            extra = {"lr": rate, "batch_cost": cost, "reader_cost": run.timing.reader_cost}
+            extra = {f"lr_{i}" if i > 1 else "lr": rate for i, rate in enumerate(rates, 1)}
+            extra |= {"batch_cost": cost, "reader_cost": run.timing.reader_cost}
             if norm is not None:
                 extra["grad_norm"] = norm
             self.writer.write("train", run.progress.step, run.progress.epoch, averages | extra)

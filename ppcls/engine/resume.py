@@ -15,6 +15,7 @@ from ppcls.engine.ema import ModelEMA
 from ppcls.engine.train import Run
 from ppcls.errors import WeightsError
 from ppcls.logger import LOGGER
+from ppcls.optimizer.joint import restore_schedule
 from ppcls.optimizer.state import load_structured_state
 from ppcls.weights import load_into
 
@@ -122,7 +123,7 @@ def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
     scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
     restore_scaler(run.scaler, scaler)
     run.progress = replace(resumed.progress, finished=False)
-    run.schedule.set_state_dict(resumed.progress.schedule)
+    restore_schedule(run.schedule, resumed.progress.schedule, f"{where}.pdstates")
     states = resumed.progress.meters
     if len(states) == world_size():
         run.meters.restore(states[rank()])

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.optimizer import Optimizer
 
 from ppcls.data import Batch, JoinedLoader, Loader
 from ppcls.distributed import average_gradients, rank, world_size
@@ -33,6 +34,8 @@ from ppcls.engine.meters import Meters
 from ppcls.engine.rows import rows_of
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER
+from ppcls.optimizer import learning_rates
+from ppcls.optimizer.joint import JointOptimizer
 
 
 class StopRequested(BaseException):
@@ -101,7 +104,7 @@ class Run:
     model: nn.Layer
     loss: nn.Layer
     metric: Callable[[Any, paddle.Tensor], dict[str, paddle.Tensor]]
-    optimizer: paddle.optimizer.Optimizer
+    optimizer: Optimizer | JointOptimizer
     schedule: Any
     loader: Loader | JoinedLoader
     evaluate: Callable[[int], dict[str, float]] | None
@@ -116,13 +119,13 @@ class Run:
     update_freq: int = 1
     meters: Meters = field(default_factory=Meters)
     timing: Timing = field(default_factory=Timing)
-    learning_rate: float = 0.0
+    learning_rates: list[float] = field(default_factory=list)
     log_every: int | None = None
     gradient_norm: paddle.Tensor | None = None
     ending: bool = False
     stop_signal: int | None = None
     stopping: bool = False
-    _unread: list[tuple[int, float, np.ndarray]] = field(default_factory=list, repr=False)
+    _unread: list[tuple[int, list[float], np.ndarray]] = field(default_factory=list, repr=False)
 
     def record(
         self, batch: Batch, metrics: Mapping[str, paddle.Tensor], losses: Mapping[str, paddle.Tensor]
@@ -131,7 +134,7 @@ class Run:
         # Losses count every image, accuracies those that have labels.
         labelled = dict.fromkeys(metrics, len(batch.label))
         self.meters.add({**metrics, **losses}, len(batch.index), labelled)
-        self._unread.append((self.progress.step, self.learning_rate, batch.index))
+        self._unread.append((self.progress.step, self.learning_rates, batch.index))
 
     def line_due(self, done: int) -> bool:
         """Tell whether a log line is due for the step that ends with the batch number `done` of the epoch.
@@ -148,18 +151,19 @@ class Run:
             TrainingError: if a loss is not finite; names step, learning rate and the files of the batch.
         """
         rows = self.meters.flush()
-        for row, (step, rate, index) in zip(rows, self._unread, strict=True):
+        for row, (step, rates, index) in zip(rows, self._unread, strict=True):
             if not np.isfinite(row["loss"]):
-                raise TrainingError(self._not_finite(row, step, rate, index))
+                raise TrainingError(self._not_finite(row, step, rates, index))
         self._unread.clear()
         return rows[-1] if rows else None
 
-    def _not_finite(self, row: Mapping[str, float], step: int, rate: float, index: np.ndarray) -> str:
+    def _not_finite(self, row: Mapping[str, float], step: int, rates: list[float], index: np.ndarray) -> str:
         names = [self.loader.path(int(i)) for i in index]
         shown = "\n  ".join(names[:64]) + (f"\n  and {len(names) - 64} more" if len(names) > 64 else "")
         values = ", ".join(f"{name}: {value}" for name, value in row.items())
+        rate = ", ".join(f"{one:.6g}" for one in rates)
         return (
-            f"the loss is not finite at step {step} (learning rate {rate:.6g}): {values}. "
+            f"the loss is not finite at step {step} (learning rate {rate}): {values}. "
             f"Checkpoints in {self.folder} were written before it and stay. "
             "Lower Optimizer.lr.learning_rate, set Optimizer.clip_norm, or look at the batch:\n  " + shown
         )
@@ -225,7 +229,7 @@ def train_step(run: Run, batch: Batch) -> bool:
     place = (position.epoch - 1) * len(run.loader) + position.batch
     paddle.seed(step_seed(position.seed, place, stream=1 + rank()))
     image, label = paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)
-    run.learning_rate = float(run.optimizer.get_lr())
+    run.learning_rates = learning_rates(run.optimizer)
     with paddle.amp.auto_cast(**run.amp):
         outputs = run.model(image)
     paddle.seed(step_seed(position.seed, place, stream=0))

@@ -12,12 +12,19 @@ from paddle.optimizer.lr import LRScheduler
 from ppcls.config import plain
 from ppcls.config.construct import construct
 from ppcls.errors import ConfigError
-from ppcls.optimizer.optimizers import OptimizerSettings, trainable_parameters
+from ppcls.optimizer.joint import JointOptimizer, JointSchedule, divide, optimizers_of
+from ppcls.optimizer.optimizers import OptimizerSettings
 from ppcls.optimizer.schedule import Schedule
 from ppcls.optimizer.state import load_structured_state, structured_state
 from ppcls.registry import OPTIMIZERS, SCHEDULES
 
-__all__ = ["build_optimizer", "build_schedule", "load_structured_state", "structured_state"]
+__all__ = [
+    "build_optimizer",
+    "build_schedule",
+    "learning_rates",
+    "load_structured_state",
+    "structured_state",
+]
 
 
 def build_schedule(config: Any, epochs: int, steps_per_epoch: int) -> LRScheduler:
@@ -52,11 +59,12 @@ def build_schedule(config: Any, epochs: int, steps_per_epoch: int) -> LRSchedule
 
 def build_optimizer(
     config: Any, epochs: int, steps_per_epoch: int, models: Sequence[nn.Layer]
-) -> tuple[Optimizer, LRScheduler]:
+) -> tuple[Optimizer | JointOptimizer, LRScheduler | JointSchedule]:
     """Build the optimizer of the section ``Optimizer`` and its schedule.
 
     Args:
-        config: ``{"name": "Momentum", "momentum": 0.9, "lr": {...}, "regularizer": {...}}``.
+        config: ``{"name": "Momentum", "momentum": 0.9, "lr": {...}, "regularizer": {...}}``, or a list of
+            these (also as ``{"Momentum": {...}}``), each with a ``scope``, see `ppcls.optimizer.joint`.
         epochs: epochs of the run.
         steps_per_epoch: optimizer steps of one epoch.
         models: layers to train: the network, and the losses where they have parameters. Frozen
@@ -66,11 +74,30 @@ def build_optimizer(
         ConfigError: for unknown names and options, values out of range, and when nothing is left to train.
     """
     node = plain(config)
-    if isinstance(node, list):
+    if isinstance(node, list) and not node:
+        raise ConfigError("Optimizer: an empty list; write at least one optimizer")
+    several = isinstance(node, list)
+    where = [f"Optimizer.{index}" for index in range(len(node))] if several else ["Optimizer"]
+    entries: list[OptimizerSettings] = [
+        construct(OPTIMIZERS, entry, place)
+        for entry, place in zip(node if several else [node], where, strict=True)
+    ]
+    schedules = [build_schedule(entry.lr, epochs, steps_per_epoch) for entry in entries]
+    modes = {schedule.settings.mode for schedule in schedules if schedule.needs_metric}
+    if len(modes) > 1:
         raise ConfigError(
-            "Optimizer: a list of optimizers with scopes is not supported; write one optimizer as a map: "
-            "{name: Momentum, momentum: 0.9, lr: {...}}"
+            "Optimizer: all ReduceOnPlateau of a list watch the same metric; give them one mode"
         )
-    settings: OptimizerSettings = construct(OPTIMIZERS, node, "Optimizer")
-    schedule = build_schedule(settings.lr, epochs, steps_per_epoch)
-    return settings.build(schedule, trainable_parameters(models)), schedule
+    parts = divide([entry.scope for entry in entries], models)
+    optimizers = [
+        entry.build(schedule, parameters)
+        for entry, schedule, parameters in zip(entries, schedules, parts, strict=True)
+    ]
+    if len(entries) == 1:
+        return optimizers[0], schedules[0]
+    return JointOptimizer(optimizers), JointSchedule(schedules, steps_per_epoch)
+
+
+def learning_rates(optimizer: Optimizer | JointOptimizer) -> list[float]:
+    """Return the present learning rate of each entry of ``Optimizer``."""
+    return [float(one.get_lr()) for one in optimizers_of(optimizer)]

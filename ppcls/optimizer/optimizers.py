@@ -8,8 +8,8 @@ Weight decay, three rules that hold for every optimizer:
   shifts of its BatchNorm layers this way.
 * ``no_weight_decay_name`` and ``one_dim_param_no_weight_decay`` exempt further parameters, in the same way.
 
-Gradients are clipped first and decayed afterwards. All parameters form one group: Paddle clips the norm of
-each group by itself, which would not be the global norm.
+Gradients are clipped first and decayed afterwards. All parameters of an optimizer form one group: Paddle
+clips the norm of each group by itself, which would not be the global norm.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class OptimizerSettings:
         clip_norm: scale all gradients so that their joint norm is at most this.
         clip_value: limit each element of the gradients to -clip_value ... clip_value.
         multi_precision: keep float32 copies of float16 or bfloat16 parameters.
+        scope: what it trains, in a list of optimizers: a class (``MGDLoss``) or a layer (``Student.fc``), or
+            several; ``all`` is what no other one of the list trains.
     """
 
     lr: dict[str, Any]
@@ -71,6 +73,7 @@ class OptimizerSettings:
     clip_norm: float | None = None
     clip_value: float | None = None
     multi_precision: bool = True
+    scope: str | list[str] = "all"
 
     def __post_init__(self) -> None:
         for key in ("clip_norm", "clip_value"):

@@ -16,11 +16,14 @@ from paddle import nn
 from paddle.optimizer import Optimizer
 
 from ppcls.errors import WeightsError
+from ppcls.optimizer.joint import JointOptimizer, optimizers_of
 
 MASTER = "master_weight"
 
 
-def structured_state(optimizer: Optimizer, layers: Mapping[str, nn.Layer]) -> dict[str, np.ndarray]:
+def structured_state(
+    optimizer: Optimizer | JointOptimizer, layers: Mapping[str, nn.Layer]
+) -> dict[str, np.ndarray]:
     """Return the state of `optimizer`, the schedule excepted, as arrays in the CPU's memory.
 
     Args:
@@ -30,13 +33,14 @@ def structured_state(optimizer: Optimizer, layers: Mapping[str, nn.Layer]) -> di
     names = {automatic: name for name, automatic in _names(layers).items()}
     return {
         f"{names[automatic]}@{slot}": tensor.numpy()
-        for slot, tensors in _slots(optimizer).items()
+        for one in optimizers_of(optimizer)
+        for slot, tensors in _slots(one).items()
         for automatic, tensor in tensors.items()
     }
 
 
 def load_structured_state(
-    optimizer: Optimizer,
+    optimizer: Optimizer | JointOptimizer,
     layers: Mapping[str, nn.Layer],
     state: Mapping[str, Any],
     where: str = "optimizer state",
@@ -54,20 +58,25 @@ def load_structured_state(
             another shape. The optimizer is unchanged then.
     """
     names = _names(layers)
-    parameters = {p.name: p for p in optimizer._parameter_list}
     wanted = {key: names.get(key.rpartition("@")[0], "") for key in state}
-    touched = {automatic for automatic in wanted.values() if automatic in parameters}
+    slots: dict[str, dict[str, paddle.Tensor]] = {}
+    touched = set()
     # Slots come into being at the first step; make those the state has, and no others: a parameter that
     # never got a gradient has none.
     block = paddle.base.framework.default_main_program().global_block()
-    optimizer._create_accumulators(block, [p for name, p in parameters.items() if name in touched])
-    slots = _slots(optimizer)
+    for one in optimizers_of(optimizer):
+        parameters = [p for p in one._parameter_list if p.name in wanted.values()]
+        touched |= {p.name for p in parameters}
+        one._create_accumulators(block, parameters)
+        for slot, tensors in _slots(one).items():
+            slots.setdefault(slot, {}).update(tensors)
+    title = " and ".join(type(one).__name__ for one in optimizers_of(optimizer))
     wrong, found = [], {}
     for key, value in state.items():
         slot = key.rpartition("@")[2]
         tensor = slots.get(slot, {}).get(wanted[key])
         if tensor is None:
-            wrong.append(f"{key}: nothing of that name is trained by {type(optimizer).__name__}")
+            wrong.append(f"{key}: nothing of that name is trained by {title}")
         elif list(tensor.shape) != list(np.shape(value)):
             wrong.append(f"{key}: shape {list(np.shape(value))}, expected {list(tensor.shape)}")
         else:

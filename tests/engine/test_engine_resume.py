@@ -122,6 +122,38 @@ def test_a_checkpoint_of_another_run_is_read_and_left_alone(recipe, write_recipe
     same_run(other, tmp_path / "other/resnet8.earlier-1")
 
 
+def test_a_list_of_optimizers_resumes_in_the_middle_of_an_epoch(recipe, write_recipe, tmp_path, capsys):
+    steady = {"name": "ConstLR", "learning_rate": 0.01}
+    falling = {"name": "Step", "learning_rate": 0.1, "step_size": 1, "gamma": 0.5, "by_epoch": True}
+    recipe["Optimizer"] = [
+        {"Momentum": {"lr": falling, "momentum": 0.9}},
+        {"AdamW": {"scope": "fc", "lr": steady, "weight_decay": 0.01}},
+    ]
+    recipe["Global"]["save_steps"] = 1
+    path = write_recipe(recipe)
+    assert train(path) == 0
+    assert "lr(Step): 0.10000000, lr(ConstLR): 0.01000000, " in capsys.readouterr().out
+    folder = tmp_path / "output/resnet8"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rates = [(row["lr"], row["lr_2"]) for row in rows if row["kind"] == "train"]
+    assert set(rates) == {(0.1, 0.01), (0.05, 0.01)}
+    whole = folder.rename(tmp_path / "whole")
+
+    stopped = Checkpointer.save
+
+    def stop_at_the_fifth(self, tag, params, optimizer, progress, averages=None):
+        stopped(self, tag, params, optimizer, progress, averages)
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpointer, "save", stop_at_the_fifth)
+        assert train(path) == 130
+    assert train(path) == 0
+    assert "resumed" in capsys.readouterr().out
+    same_run(whole, folder)
+
+
 def test_only_the_best_and_the_latest_are_kept_on_request(recipe, write_recipe, tmp_path):
     path = write_recipe(recipe)
     assert train(path, "Global.keep_last=0") == 0

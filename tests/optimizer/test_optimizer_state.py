@@ -33,10 +33,11 @@ class Pair(nn.Layer):
 
 
 def build(name, order):
+    paddle.seed(0)  # some weights make training diverge, and nan is not equal to nan
     net, loss = Pair(order), nn.Linear(2, 1)
     config = {
         "name": name,
-        "lr": {"name": "Cosine", "learning_rate": 0.1, "warmup_epoch": 1},
+        "lr": {"name": "Cosine", "learning_rate": 0.01, "warmup_epoch": 1},
         **OPTIMIZERS[name],
     }
     optimizer, schedule = build_optimizer(config, 4, 3, [net, loss])

@@ -232,11 +232,9 @@ def test_the_schedule_drives_the_optimizer():
         ({"name": "Momentum", "clip_norm": 1, "clip_value": 1}, "not both"),
         ({"name": "Momentum", "no_weight_decay_name": "wieght"}, "Did you mean: weight"),
         ({"name": "Adam", "beta1": 1.0}, "beta1"),
-        ([{"SGD": {"scope": "backbone"}}], "list of optimizers"),
     ],
 )
 def test_mistakes_are_named(config, message):
-    if isinstance(config, dict):
-        config = {"lr": {"learning_rate": LR}, **config}
+    config = {"lr": {"learning_rate": LR}, **config}
     with pytest.raises(ConfigError, match=message):
         build_optimizer(config, 1, 1, [Toy()])

@@ -1,0 +1,161 @@
+"""Several optimizers in one run, each with the parameters of its scope.
+
+``Optimizer`` may be a list, such as AdamW for what a loss learns and Momentum for the student. Every trained
+parameter belongs to exactly one entry; what no scope names belongs to the entry without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.optimizer import Optimizer
+from paddle.optimizer.lr import LRScheduler
+
+from ppcls.errors import ConfigError, WeightsError, hint
+from ppcls.optimizer.optimizers import NamedParameters, trainable_parameters
+
+_PARTS = "parts"
+
+
+class JointOptimizer:
+    """Optimizers that step together; to a gradient scaler they are one.
+
+    A step whose scaled gradients overflow anywhere is left out by all of them.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self.optimizers = tuple(optimizers)
+        self._parameter_list: list[paddle.Tensor] = [  # what paddle.amp.GradScaler reads
+            p for optimizer in optimizers for p in optimizer._parameter_list
+        ]
+
+    def step(self) -> None:
+        """Change the parameters by their gradients."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def clear_grad(self) -> None:
+        """Forget the gradients."""
+        for optimizer in self.optimizers:
+            optimizer.clear_grad()
+
+
+class JointSchedule:
+    """Schedules that step together, each at its own pace.
+
+    Args:
+        schedules: one for each optimizer.
+        steps_per_epoch: those ``by_epoch`` step once in so many steps.
+    """
+
+    by_epoch = False
+
+    def __init__(self, schedules: Sequence[LRScheduler], steps_per_epoch: int) -> None:
+        self.schedules = tuple(schedules)
+        self.needs_metric = any(schedule.needs_metric for schedule in schedules)
+        self._steps_per_epoch = steps_per_epoch
+        self._done = 0
+
+    def step(self, metric: float | None = None) -> None:
+        """Count one step of training, or tell the schedules that watch evaluations of `metric`."""
+        if metric is not None:
+            for schedule in self.schedules:
+                if schedule.needs_metric:
+                    schedule.step(metric)
+            return
+        self._done += 1
+        for schedule in self.schedules:
+            if not schedule.by_epoch or self._done % self._steps_per_epoch == 0:
+                schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of each."""
+        return {"done": self._done, _PARTS: [schedule.state_dict() for schedule in self.schedules]}
+
+    def set_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the positions that :meth:`state_dict` returned."""
+        self._done = state["done"]
+        for schedule, part in zip(self.schedules, state[_PARTS], strict=True):
+            schedule.set_state_dict(part)
+
+
+def optimizers_of(optimizer: Optimizer | JointOptimizer) -> tuple[Optimizer, ...]:
+    """Return the Paddle optimizers that `optimizer` consists of."""
+    return optimizer.optimizers if isinstance(optimizer, JointOptimizer) else (optimizer,)
+
+
+def restore_schedule(
+    schedule: LRScheduler | JointSchedule, state: Mapping[str, Any], where: str = "schedule"
+) -> None:
+    """Put `schedule` where its state was saved.
+
+    Raises:
+        WeightsError: if the state is of another number of schedules.
+    """
+    own = len(schedule.schedules) if isinstance(schedule, JointSchedule) else 1
+    saved = len(state[_PARTS]) if _PARTS in state else 1
+    if (_PARTS in state) != isinstance(schedule, JointSchedule) or own != saved:
+        raise WeightsError(
+            f"{where}: written by a run with {saved} entries in Optimizer, this one has {own}; "
+            "go on with that list, or start anew from its weights with Global.pretrained_model"
+        )
+    schedule.set_state_dict(dict(state))
+
+
+def divide(scopes: Sequence[Any], models: Sequence[nn.Layer]) -> list[NamedParameters]:
+    """Give each entry of ``Optimizer`` its parameters.
+
+    Args:
+        scopes: of each entry: ``all`` or None for what no other entry names, or one name or a list of names.
+            A name is that of a class (``MGDLoss``), or the path of a layer (``Student``,
+            ``Student.blocks[3].conv0``), in the network or the losses.
+        models: the network, and the losses where they have parameters.
+
+    Raises:
+        ConfigError: if a name hits nothing that is trained, or a parameter has no entry or two.
+    """
+    every = trainable_parameters(models)
+    owner: dict[int, int] = {}
+    rest = [index for index, scope in enumerate(scopes) if scope in (None, "all")]
+    if len(rest) > 1:
+        raise ConfigError(
+            f"Optimizer: the entries {', '.join(map(str, rest))} have no scope; one may, and takes the rest"
+        )
+    for index, scope in enumerate(scopes):
+        if index in rest:
+            continue
+        for name in [scope] if isinstance(scope, str) else scope:
+            for parameter in _inside(name, models, f"Optimizer.{index}.scope"):
+                first = owner.setdefault(id(parameter), index)
+                if first != index:
+                    raise ConfigError(
+                        f"Optimizer.{index}.scope: {name!r} has parameters that entry {first} trains already"
+                    )
+    free = [name for name, p in every if id(p) not in owner]
+    if free and not rest:
+        shown = ", ".join(free[:4]) + (f", ... ({len(free)} in all)" if len(free) > 4 else "")
+        raise ConfigError(f"Optimizer: no scope contains {shown}; one entry may leave its scope out")
+    found: list[NamedParameters] = [[] for _ in scopes]
+    for name, parameter in every:
+        found[owner.get(id(parameter), rest[0] if rest else 0)].append((name, parameter))
+    empty = [index for index, parameters in enumerate(found) if not parameters]
+    if empty:
+        raise ConfigError(f"Optimizer.{empty[0]}: nothing is left for it to train")
+    return found
+
+
+def _inside(name: str, models: Sequence[nn.Layer], where: str) -> list[paddle.Tensor]:
+    """Return the trained parameters of the layers that `name` names."""
+    path = name.replace("[", ".").replace("]", "")
+    layers = [found for model in models for found in model.named_sublayers(include_self=True)]
+    named = [layer for own, layer in layers if type(layer).__name__ == name or (own and own == path)]
+    parameters = {id(p): p for layer in named for p in layer.parameters() if not p.stop_gradient}
+    if parameters:
+        return list(parameters.values())
+    if named:
+        raise ConfigError(f"{where}: {name!r} has no parameter that is trained")
+    known = {type(layer).__name__ for _, layer in layers} | {own for own, _ in layers if own}
+    raise ConfigError(f"{where}: {name!r} is neither a layer nor a class of one.{hint(name, sorted(known))}")
