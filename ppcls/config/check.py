@@ -12,6 +12,7 @@ from ppcls.config.nodes import show
 from ppcls.config.relations import check_relations
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
+from ppcls.config.scopes import check_scopes
 from ppcls.config.sections import check_section
 from ppcls.config.unlabelled import check_unlabelled
 
@@ -41,6 +42,8 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
         check_inputs(recipe, report)
         check_unlabelled(recipe, report)
         check_mixing(recipe, networks, report)
+        if mode == "train":
+            check_scopes(recipe, report)
     return recipe
 
 

@@ -212,8 +212,8 @@ def _try_out(
         report.error(paths[0], str(error))
 
 
-def ask_loss(name: str, options: Mapping[str, Any] | None, attribute: str) -> Any:
-    """Construct a loss whose options were checked, and return an attribute of it; None if there is none.
+def loss_without_weights(name: str, options: Mapping[str, Any] | None) -> Any:
+    """Construct a loss whose options were checked.
 
     Raises:
         PpclsError: if it cannot be constructed, which was reported where the loss itself was checked.
@@ -221,4 +221,4 @@ def ask_loss(name: str, options: Mapping[str, Any] | None, attribute: str) -> An
     paddle = importlib.import_module("paddle")
     own = {key: value for key, value in (options or {}).items() if key != "weight"}
     with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-        return getattr(LOSSES[name](**own), attribute, None)
+        return LOSSES[name](**own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ppcls.config.components import ask_loss
+from ppcls.config.components import loss_without_weights
 from ppcls.config.networks import Networks
 from ppcls.config.report import Report, join
 from ppcls.errors import PpclsError
@@ -56,7 +56,7 @@ def _check_losses(losses: Any, path: str, report: Report) -> None:
     for index, node in enumerate(losses):
         ((name, options),) = node.items()
         try:
-            reason = ask_loss(name, options, "hard_labels_only")
+            reason = getattr(loss_without_weights(name, options), "hard_labels_only", None)
         except PpclsError:
             continue  # reported where the loss itself was checked
         if reason:

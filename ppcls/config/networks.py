@@ -97,7 +97,7 @@ def check_networks(arch: Any, report: Report) -> Networks | None:
     adapted = any(INPUT_OPTIONS.keys() & node.keys() for entry in arch["models"] for node in entry.values())
     unusual = adapted or "frozen_mode" in arch or not all(name.isidentifier() for name in members)
     if unusual and not report.mistakes_below("Arch"):
-        _build(title, arch, "Arch", report)
+        network_without_weights(title, arch, "Arch", report)
     return Networks(title, members, main)
 
 
@@ -191,7 +191,9 @@ def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
 def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: Report) -> set[str] | None:
     """Build the network without parameters and try each option that names layers."""
     elsewhere = (*_LAYER_OPTIONS, *INPUT_OPTIONS)
-    layer = _build(title, {k: v for k, v in node.items() if k not in elsewhere}, network.path, report)
+    layer = network_without_weights(
+        title, {k: v for k, v in node.items() if k not in elsewhere}, network.path, report
+    )
     if layer is None:
         return None
     if getattr(layer, "always_frozen", False) and not network.frozen and network.path != "Arch":
@@ -212,7 +214,7 @@ def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: 
     return set(found) if len(report.mistakes) == before else None
 
 
-def _build(title: str, node: Mapping[str, Any], path: str, report: Report) -> Any:
+def network_without_weights(title: str, node: Mapping[str, Any], path: str, report: Report) -> Any:
     """Construct a network without parameters, for the checks that it makes itself; None if it refuses."""
     paddle = importlib.import_module("paddle")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ppcls.config.components import ask_loss
+from ppcls.config.components import loss_without_weights
 from ppcls.config.report import Report
 from ppcls.errors import PpclsError
 
@@ -30,6 +30,6 @@ def check_unlabelled(recipe: Mapping[str, Any], report: Report) -> None:
 
 def _label_free(name: str, options: Mapping[str, Any] | None) -> bool:
     try:
-        return bool(ask_loss(name, options, "label_free"))
+        return bool(getattr(loss_without_weights(name, options), "label_free", False))
     except PpclsError:
         return True  # reported where the loss itself was checked

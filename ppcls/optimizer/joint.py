@@ -14,7 +14,8 @@ from paddle import nn
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 
-from ppcls.errors import ConfigError, WeightsError, hint
+from ppcls.config.scopes import EVERYTHING_ELSE, layers_named
+from ppcls.errors import ConfigError, WeightsError
 from ppcls.optimizer.optimizers import NamedParameters, trainable_parameters
 
 _PARTS = "parts"
@@ -110,8 +111,8 @@ def divide(scopes: Sequence[Any], models: Sequence[nn.Layer]) -> list[NamedParam
 
     Args:
         scopes: of each entry: ``all`` or None for what no other entry names, or one name or a list of names.
-            A name is that of a class (``MGDLoss``), or the path of a layer (``Student``,
-            ``Student.blocks[3].conv0``), in the network or the losses.
+            A name is that of a class in the network or the losses (``MGDLoss``), or the path of a layer of
+            the network (``Student``, ``Student.blocks[3].conv0``).
         models: the network, and the losses where they have parameters.
 
     Raises:
@@ -119,7 +120,7 @@ def divide(scopes: Sequence[Any], models: Sequence[nn.Layer]) -> list[NamedParam
     """
     every = trainable_parameters(models)
     owner: dict[int, int] = {}
-    rest = [index for index, scope in enumerate(scopes) if scope in (None, "all")]
+    rest = [index for index, scope in enumerate(scopes) if scope in EVERYTHING_ELSE]
     if len(rest) > 1:
         raise ConfigError(
             f"Optimizer: the entries {', '.join(map(str, rest))} have no scope; one may, and takes the rest"
@@ -149,13 +150,8 @@ def divide(scopes: Sequence[Any], models: Sequence[nn.Layer]) -> list[NamedParam
 
 def _inside(name: str, models: Sequence[nn.Layer], where: str) -> list[paddle.Tensor]:
     """Return the trained parameters of the layers that `name` names."""
-    path = name.replace("[", ".").replace("]", "")
-    layers = [found for model in models for found in model.named_sublayers(include_self=True)]
-    named = [layer for own, layer in layers if type(layer).__name__ == name or (own and own == path)]
-    parameters = {id(p): p for layer in named for p in layer.parameters() if not p.stop_gradient}
-    if parameters:
-        return list(parameters.values())
-    if named:
+    layers = layers_named(name, models, where)
+    parameters = {id(p): p for layer in layers for p in layer.parameters() if not p.stop_gradient}
+    if not parameters:
         raise ConfigError(f"{where}: {name!r} has no parameter that is trained")
-    known = {type(layer).__name__ for _, layer in layers} | {own for own, _ in layers if own}
-    raise ConfigError(f"{where}: {name!r} is neither a layer nor a class of one.{hint(name, sorted(known))}")
+    return list(parameters.values())

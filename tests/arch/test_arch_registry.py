@@ -143,26 +143,16 @@ def test_freeze_befor_a_stage(network):
     assert trained == {path for path in order if layers[path].parameters()} - early
 
 
-def tame(net, name):
-    """Divide the classifier so that the logits are of size 1: large ones are all alike after softmax.
-
-    With statistics of mean 0 and variance 1 the maps of an untrained SE_HRNet grow until its gates are steps,
-    and its logits move by 0.04 when its input moves by a rounding: it takes those of a batch first.
-    """
+def tame(net, x):
+    """Divide the classifier so that the logits are of size 1: large ones are all alike after softmax."""
+    net.eval()
     with paddle.no_grad():
-        if name.startswith("SE_HRNet"):
-            for layer in net.sublayers():
-                if isinstance(layer, paddle.nn.BatchNorm2D):
-                    layer._momentum = 0.0
-            net.train()
-            net(images(name, count=8))
-        net.eval()
-        most = net(images(name))["logits"].abs().max()
+        most = net(x)["logits"].abs().max()
         for layer in net.sublayers():
             if isinstance(layer, paddle.nn.Linear) and layer.weight.shape[1] == CLASSES:
                 for value in layer.parameters():
                     value.set_value(value / most)
-        assert 0.5 < float(net(images(name))["logits"].abs().max()) < 2
+        assert 0.5 < float(net(x)["logits"].abs().max()) < 2
 
 
 @pytest.mark.slow
@@ -172,8 +162,11 @@ def test_exports_in_both_formats(name, tmp_path):
     needs_memory(name)
     paddle.seed(0)
     net = ppcls.create_model(name, class_num=CLASSES, return_stages=0)
-    tame(net, name)
-    report = export_network(net, tmp_path, (3, side(name), side(name)), formats="both")
+    # Faint: with statistics of mean 0 and variance 1 the maps of an untrained network with squeeze-and-
+    # excitation grow until its gates are steps, and a rounding of its input moves the logits by 0.04.
+    x = images(name) * 0.01
+    tame(net, x)
+    report = export_network(net, tmp_path, (3, side(name), side(name)), formats="both", sample=x.numpy())
     assert {"inference.json", "inference.pdmodel", "inference.pdiparams"} <= {
         p.name for p in tmp_path.iterdir()
     }

@@ -21,6 +21,13 @@ PAIR = "Loss.Train.2.DistillationPairLoss"
 TRAIN = "DataLoader.Train"
 OPS = f"{TRAIN}.dataset.transform_ops"
 
+
+def _listed(scope: str, **options: Any) -> list[dict[str, Any]]:
+    """A list of optimizers."""
+    lr = {"learning_rate": 0.1}
+    return [{"SGD": {"lr": lr}}, {"Adam": {"scope": scope, "lr": lr, **options}}]
+
+
 # edits of the recipe, path of the one mistake, words of its message
 MISSPELT: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("rename", "Global", "Globl")], "Globl", "Did you mean: Global?"),
@@ -58,6 +65,10 @@ MISSPELT: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("rename", f"{KL}.model_name_pairs", "model_pairs")], "Loss.Train.1", "model_name_pairs"),
     ([("rename", f"{PAIR}.student_channels", "student_chanels")], "Loss.Train.2", "student_channels"),
     ([("set", "Optimizer.clip_grad", 1.0)], "Optimizer", "clip_norm"),
+    ([("set", "Optimizer", _listed("Studnet.fc"))], "Optimizer.1.scope", "Did you mean: Student.fc"),
+    ([("set", "Optimizer", _listed("DistillationPairLos"))], "Optimizer.1.scope", "DistillationPairLoss"),
+    ([("set", "Optimizer", _listed("Student", scop="fc"))], "Optimizer.1", "Did you mean: scope"),
+    ([("set", "Optimizer", _listed("Student", beta1=2))], "Optimizer.1", "expected 0 to 1"),
     ([("rename", "Optimizer.lr.warmup_epoch", "warm_up_epoch")], "Optimizer.lr", "warmup_epoch"),
     ([("rename", "Optimizer.regularizer.coeff", "coef")], "Optimizer", "coeff"),
     ([("rename", f"{OPS}.1.RandCropImage.size", "sizes")], f"{OPS}.1", "Did you mean: size?"),
@@ -117,7 +128,7 @@ WRONG_VALUES: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("set", "Optimizer.momentum", 1.5)], "Optimizer", "momentum"),
     ([("set", "Optimizer.lr", None)], "Optimizer.lr", "map"),
     ([("set", "Optimizer.weight_decay", 0.1)], "Optimizer", "not both"),
-    ([("set", "Optimizer", [{"SGD": {"lr": {"learning_rate": 0.1}}}])], "Optimizer", "got a list of 1"),
+    ([("set", "Optimizer", [0.1])], "Optimizer.0", "expected a name with options, got 0.1"),
     (
         [
             (

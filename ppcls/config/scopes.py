@@ -1,0 +1,61 @@
+"""Scopes of optimizers: the layers that a name in ``Optimizer.N.scope`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ppcls.config.components import loss_without_weights
+from ppcls.config.networks import network_without_weights
+from ppcls.config.report import Report, join
+from ppcls.errors import ConfigError, hint
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+EVERYTHING_ELSE = ("all", None)
+
+
+def layers_named(name: str, models: Iterable[nn.Layer], where: str) -> list[nn.Layer]:
+    """Return the layers of `models` that `name` names.
+
+    Args:
+        name: a class (``MGDLoss``) or the path of a layer of the network (``Student.blocks[3].conv0``).
+        models: the network and the losses.
+        where: config path, for the message.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    path = name.replace("[", ".").replace("]", "")
+    layers = [found for model in models for found in model.named_sublayers(include_self=True)]
+    named = [layer for own, layer in layers if type(layer).__name__ == name or (own and own == path)]
+    if not named:
+        known = {type(layer).__name__ for _, layer in layers} | {own for own, _ in layers if own}
+        raise ConfigError(
+            f"{where}: {name!r} is neither a layer nor a class of one.{hint(name, sorted(known))}".rstrip(".")
+        )
+    return named
+
+
+def check_scopes(recipe: Mapping[str, Any], report: Report) -> None:
+    """Check that each scope names something; whether all is trained once is seen when the run is built."""
+    entries = recipe["Optimizer"]
+    if not isinstance(entries, Sequence) or any(map(report.mistakes_below, ("Arch", "Loss", "Optimizer"))):
+        return
+    scopes = {
+        join("Optimizer", index, "scope"): entry["scope"]
+        for index, entry in enumerate(entries)
+        if entry.get("scope") not in EVERYTHING_ELSE
+    }
+    if not scopes:
+        return
+    arch, losses = recipe["Arch"], recipe["Loss"]["Train"]
+    models = [network_without_weights(arch["name"], arch, "Arch", report)]
+    models += [loss_without_weights(*item) for node in losses for item in node.items()]
+    for where, scope in scopes.items():
+        for name in [scope] if isinstance(scope, str) else scope:
+            try:
+                layers_named(name, models, where)
+            except ConfigError as error:
+                report.error(where, str(error).removeprefix(f"{where}: "))
