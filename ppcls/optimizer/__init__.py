@@ -14,7 +14,7 @@ from ppcls.config.construct import construct
 from ppcls.errors import ConfigError
 from ppcls.optimizer.joint import JointOptimizer, JointSchedule, divide, optimizers_of
 from ppcls.optimizer.optimizers import OptimizerSettings
-from ppcls.optimizer.schedule import Schedule
+from ppcls.optimizer.schedule import Plateau, Schedule
 from ppcls.optimizer.state import load_structured_state, structured_state
 from ppcls.registry import OPTIMIZERS, SCHEDULES
 
@@ -83,7 +83,7 @@ def build_optimizer(
         for entry, place in zip(node if several else [node], where, strict=True)
     ]
     schedules = [build_schedule(entry.lr, epochs, steps_per_epoch) for entry in entries]
-    modes = {schedule.settings.mode for schedule in schedules if schedule.needs_metric}
+    modes = {schedule.settings.mode for schedule in schedules if isinstance(schedule, Plateau)}
     if len(modes) > 1:
         raise ConfigError(
             "Optimizer: all ReduceOnPlateau of a list watch the same metric; give them one mode"

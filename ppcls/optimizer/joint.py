@@ -56,7 +56,7 @@ class JointSchedule:
 
     def __init__(self, schedules: Sequence[LRScheduler], steps_per_epoch: int) -> None:
         self.schedules = tuple(schedules)
-        self.needs_metric = any(schedule.needs_metric for schedule in schedules)
+        self.needs_metric = any(map(_watches, schedules))
         self._steps_per_epoch = steps_per_epoch
         self._done = 0
 
@@ -64,7 +64,7 @@ class JointSchedule:
         """Count one step of training, or tell the schedules that watch evaluations of `metric`."""
         if metric is not None:
             for schedule in self.schedules:
-                if schedule.needs_metric:
+                if _watches(schedule):
                     schedule.step(metric)
             return
         self._done += 1
@@ -81,6 +81,10 @@ class JointSchedule:
         self._done = state["done"]
         for schedule, part in zip(self.schedules, state[_PARTS], strict=True):
             schedule.set_state_dict(part)
+
+
+def _watches(schedule: LRScheduler) -> bool:
+    return getattr(schedule, "needs_metric", False)
 
 
 def optimizers_of(optimizer: Optimizer | JointOptimizer) -> tuple[Optimizer, ...]:
