@@ -233,7 +233,8 @@ def _write_onnx(deployed: _Deployed, image_shape: tuple[int, ...], folder: Path)
         import paddle2onnx
     except ImportError as error:
         raise ConfigError(
-            f"Global.export_onnx: it needs paddle2onnx ({error}); install it with pip install 'ppcls[onnx]'"
+            f"Global.export_onnx: it needs paddle2onnx ({error}); install it with pip install 'ppcls[onnx]' "
+            "(it has no build for Python 3.13)"
         ) from None
     part = folder / "onnx"
     _trace(deployed, image_shape, "paddle", part)
