@@ -29,7 +29,7 @@ def perceptual_hash(image: bytes | np.ndarray) -> np.ndarray:
     pixels = image if isinstance(image, np.ndarray) and image.ndim == 3 else _decode(image, _unused)
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.shape[2] == 3 else pixels[:, :, 0]
     small = cv2.resize(gray, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:_FREQUENCIES, :_FREQUENCIES].ravel()[1:]  # the first is the mean brightness
+    low: np.ndarray = cv2.dct(small)[:_FREQUENCIES, :_FREQUENCIES].ravel()[1:]  # without the mean brightness
     return np.where(low > np.median(low), 1, -1).astype(np.int8)
 
 
