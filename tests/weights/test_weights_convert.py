@@ -78,6 +78,16 @@ def test_a_plain_safetensors_file_is_ours(tmp_path: Path) -> None:
     assert create_model("PPLCNet_x0_25", class_num=3, pretrained=str(path)) is not None
 
 
+@pytest.mark.parametrize("theirs", ["timm tf_efficientnet_lite0", "timm tf_efficientnet_b0", "timm resnet50"])
+def test_files_with_a_twin_of_another_function_are_named(
+    theirs: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = row_of(theirs)
+    net = create_model(row["ours"], class_num=CLASSES)
+    convert(weights_for(row["shapes"]), net, row["ours"], "some file")
+    assert ("some file: timm's networks with tf_" in caplog.text) == ("tf_" in theirs)
+
+
 def test_layers_that_pytorch_has_not_hand_on_their_input() -> None:
     row = row_of("torchvision resnet18")
     net = create_model("ResNet18", class_num=CLASSES)

@@ -28,6 +28,7 @@ QUICK = {
     "ResNeXt50_32x4d": [("torchvision", "resnext50_32x4d", {}, 64)],
     "MobileNetV2": [("torchvision", "mobilenet_v2", {}, 64), ("timm", "mobilenetv2_100", {}, 64)],
     "DenseNet121": [("torchvision", "densenet121", {}, 64)],
+    "EfficientNetB0": [("timm", "tf_efficientnet_b0", {}, 64)],
     "EfficientNetLite0": [("timm", "tf_efficientnet_lite0", {}, 64)],
     "EfficientNetLite2": [("timm", "tf_efficientnet_lite2", {}, 72)],
     "DeiT_tiny_patch16_224": [
@@ -68,6 +69,10 @@ OTHERS = {
     "DenseNet161": [("torchvision", "densenet161", {}, 64)],
     "DenseNet169": [("timm", "densenet169", {}, 64)],
     "DenseNet201": [("torchvision", "densenet201", {}, 64)],
+    "EfficientNetB1": [("timm", "tf_efficientnet_b1", {}, 64)],
+    "EfficientNetB3": [("timm", "tf_efficientnet_b3", {}, 72)],
+    "EfficientNetB4": [("timm", "tf_efficientnet_b4", {}, 64)],
+    "EfficientNetB7": [("timm", "tf_efficientnet_b7", {}, 64)],
     "EfficientNetLite1": [("timm", "tf_efficientnet_lite1", {}, 64)],
     "DeiT_small_patch16_224": [("timm", "deit_small_patch16_224", {}, 224)],
     "DeiT_small_distilled_patch16_224": [("timm", "deit_small_distilled_patch16_224", {}, 224)],

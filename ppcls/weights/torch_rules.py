@@ -1,0 +1,333 @@
+"""Where each layer of timm's and torchvision's state dicts goes in our networks, family by family."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+# A pattern for a layer's path (or for a parameter that has another name than weight and bias) and what makes
+# our path of its groups; groups of digits come as numbers.
+Rule = tuple[str, Callable[..., str]]
+
+_PARTS = {"conv": "_conv", "norm": "_batch_norm"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family of networks is converted.
+
+    Attributes:
+        title: name of the family, for messages.
+        networks: pattern for our names of the networks.
+        rules: makes the rules from the names in a file.
+        identity: pattern for our layers that PyTorch's network has not; they become the identity.
+        options: options with which our network is the same function; it has attributes of these names.
+        twins: a tensor by whose name files are known that also fit networks of another function, and how to
+            tell these apart.
+    """
+
+    title: str
+    networks: str
+    rules: Callable[[list[str]], list[Rule]]
+    identity: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    twins: tuple[str, str] | None = None
+
+
+def _starts(names: list[str], pattern: str) -> list[int]:
+    """Return how many blocks come before each stage; `pattern` has the groups stage and block."""
+    found = {tuple(map(int, match.groups())) for match in (re.match(pattern, n) for n in names) if match}
+    stages = sorted({stage for stage, _ in found})
+    return [0, *accumulate(sum(s == stage for s, _ in found) for stage in stages)]
+
+
+def _resnet(names: list[str]) -> list[Rule]:
+    starts = _starts(names, r"layer(\d)\.(\d+)\.")
+
+    def block(stage: int, index: int) -> str:
+        return f"blocks.{starts[stage - 1] + index}"
+
+    stem: list[Rule] = [
+        (r"conv1", lambda: "stem.0.conv"),
+        (r"bn1", lambda: "stem.0.bn"),
+    ]
+    if "conv1.0.weight" in names:  # three convolutions, as in timm's resnet50d
+        stem = [
+            (r"conv1\.([036])", lambda i: f"stem.{i // 3}.conv"),
+            (r"conv1\.([14])", lambda i: f"stem.{i // 3}.bn"),
+            (r"bn1", lambda: "stem.2.bn"),
+        ]
+    pooled = any(re.fullmatch(r"layer2\.0\.downsample\.2\.weight", n) for n in names)
+    return [
+        *stem,
+        (r"layer(\d)\.(\d+)\.(conv|bn)(\d)", lambda s, i, p, n: f"{block(s, i)}.conv{n - 1}.{p}"),
+        (
+            r"layer(\d)\.(\d+)\.downsample\.(\d)",
+            lambda s, i, n: f"{block(s, i)}.short.{'bn' if n == (2 if pooled else 1) else 'conv'}",
+        ),
+        (r"fc", lambda: "fc"),
+    ]
+
+
+def _resnext(names: list[str]) -> list[Rule]:
+    old = {"conv": "_conv", "bn": "_batch_norm"}
+    deep = "conv1.0.weight" in names  # three convolutions and a pooled short cut, as in timm's resnext50d
+    return [
+        (r"(conv|bn)1", lambda p: f"{'conv1_3' if deep else 'conv'}.{old[p]}"),
+        (r"conv1\.([036])", lambda i: f"conv1_{i // 3 + 1}._conv"),
+        (r"conv1\.([14])", lambda i: f"conv1_{i // 3 + 1}._batch_norm"),
+        (
+            r"layer(\d)\.(\d+)\.(conv|bn)(\d)",
+            lambda s, i, p, n: f"bb_{s - 1}_{i}.conv{n - 1}.{old[p]}",
+        ),
+        (
+            r"layer(\d)\.(\d+)\.downsample\.(\d)",
+            lambda s, i, n: f"bb_{s - 1}_{i}.short.{('_conv', '_batch_norm')[n - deep]}",
+        ),
+        (r"fc", lambda: "out"),
+    ]
+
+
+def _resnext_wsl(names: list[str]) -> list[Rule]:
+    return [
+        (r"(conv|bn)1", lambda p: f"_conv_stem._{p}"),
+        (r"layer(\d)\.(\d+)\.(conv|bn)(\d)", lambda s, i, p, n: f"_conv{s}_{i}._conv{n - 1}._{p}"),
+        (
+            r"layer(\d)\.(\d+)\.downsample\.([01])",
+            lambda s, i, n: f"_conv{s}_{i}._short._conv.{('_conv', '_bn')[n]}",
+        ),
+        (r"fc", lambda: "_out"),
+    ]
+
+
+_V2_BLOCKS = [
+    f"conv{stage}." + ("_first_block" if index == 1 else f"conv{stage}_{index}")
+    for stage, count in enumerate((1, 2, 3, 4, 3, 3, 1), 2)
+    for index in range(1, count + 1)
+]
+
+
+def _mobilenet_v2(names: list[str]) -> list[Rule]:
+    starts = _starts(names, r"blocks\.(\d+)\.(\d+)\.")
+    kinds = ("_conv", "_batch_norm")
+
+    def part(stage: int, index: int, layer: str) -> str:
+        # timm's first block has no expansion, so its layers are counted from the depthwise one.
+        first = {"conv_dw": 1, "bn1": 1, "conv_pw": 2, "bn2": 2}
+        other = {"conv_pw": 0, "bn1": 0, "conv_dw": 1, "bn2": 1, "conv_pwl": 2, "bn3": 2}
+        flat = starts[stage] + index
+        where = ("_expand_conv", "_bottleneck_conv", "_linear_conv")[(other if flat else first)[layer]]
+        return f"{_V2_BLOCKS[flat]}.{where}.{kinds[layer.startswith('bn')]}"
+
+    return [
+        # torchvision
+        (r"features\.0\.([01])", lambda k: f"conv1.{kinds[k]}"),
+        (r"features\.18\.([01])", lambda k: f"conv9.{kinds[k]}"),
+        (r"features\.1\.conv\.0\.([01])", lambda k: f"{_V2_BLOCKS[0]}._bottleneck_conv.{kinds[k]}"),
+        (r"features\.1\.conv\.([12])", lambda k: f"{_V2_BLOCKS[0]}._linear_conv.{kinds[k - 1]}"),
+        (r"features\.(\d+)\.conv\.0\.([01])", lambda i, k: f"{_V2_BLOCKS[i - 1]}._expand_conv.{kinds[k]}"),
+        (
+            r"features\.(\d+)\.conv\.1\.([01])",
+            lambda i, k: f"{_V2_BLOCKS[i - 1]}._bottleneck_conv.{kinds[k]}",
+        ),
+        (
+            r"features\.(\d+)\.conv\.([23])",
+            lambda i, k: f"{_V2_BLOCKS[i - 1]}._linear_conv.{kinds[k - 2]}",
+        ),
+        (r"classifier(?:\.1)?", lambda: "out"),
+        # timm
+        (r"conv_stem", lambda: "conv1._conv"),
+        (r"bn1", lambda: "conv1._batch_norm"),
+        (r"conv_head", lambda: "conv9._conv"),
+        (r"bn2", lambda: "conv9._batch_norm"),
+        (r"blocks\.(\d+)\.(\d+)\.(conv_dw|conv_pwl?|bn[123])", part),
+    ]
+
+
+def _densenet(names: list[str]) -> list[Rule]:
+    return [
+        (r"features\.(conv|norm)0", lambda p: f"conv1_func.{_PARTS[p]}"),
+        (
+            # torchvision's first files have a dot before the number
+            r"features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)\.?(\d)",
+            lambda b, i, p, n: f"db_conv_{b + 1}.conv{b + 1}_{i}.bn_ac_func{n}.{_PARTS[p]}",
+        ),
+        (
+            r"features\.transition(\d)\.(norm|conv)",
+            lambda i, p: f"tr_conv{i + 1}_blk.conv_ac_func.{_PARTS[p]}",
+        ),
+        (r"features\.norm5", lambda: "batch_norm"),
+        (r"classifier", lambda: "out"),
+    ]
+
+
+def _efficientnet(names: list[str]) -> list[Rule]:
+    starts = _starts(names, r"blocks\.(\d+)\.(\d+)\.")
+    conv, norm = "_conv._conv._conv", "_conv._bn"
+    # timm names a block's layers by their order, and its first stage has no expansion
+    first = {
+        "conv_dw": f"_dcn.{conv}",
+        "bn1": f"_dcn.{norm}",
+        "conv_pw": f"_pcn.{conv}",
+        "bn2": f"_pcn.{norm}",
+    }
+    other = {
+        "conv_pw": f"_ecn.{conv}",
+        "bn1": f"_ecn.{norm}",
+        "conv_dw": f"_dcn.{conv}",
+        "bn2": f"_dcn.{norm}",
+    }
+    other |= {"conv_pwl": f"_pcn.{conv}", "bn3": f"_pcn.{norm}"}
+    gate = {"reduce": "_se._conv1._conv", "expand": "_se._conv2._conv"}
+
+    def block(stage: int, index: int) -> str:
+        return f"_ef.{'block' if index else '_blocks'}.{starts[stage] + index}."
+
+    return [
+        (r"conv_stem", lambda: f"_ef._conv_stem.{conv}"),
+        (r"bn1", lambda: f"_ef._conv_stem.{norm}"),
+        (r"conv_head", lambda: "_conv._conv._conv"),
+        (r"bn2", lambda: "_conv._bn"),
+        (r"classifier", lambda: "_fc"),
+        (
+            r"blocks\.(\d+)\.(\d+)\.se\.conv_(reduce|expand)",
+            lambda s, i, part: f"{block(s, i)}.{gate[part]}",
+        ),
+        (
+            r"blocks\.(\d+)\.(\d+)\.(conv_dw|conv_pwl?|bn[123])",
+            lambda s, i, part: f"{block(s, i)}.{(other if s else first)[part]}",
+        ),
+    ]
+
+
+def _efficientnet_lite(names: list[str]) -> list[Rule]:
+    starts = _starts(names, r"blocks\.(\d+)\.(\d+)\.")
+    # timm names a block's layers by their order, and its first block has no expansion
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    other = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
+    other |= {"conv_pwl": "_project_conv", "bn3": "_bn2"}
+    return [
+        # efficientnet_lite_pytorch: the names are ours
+        (r"(_conv_stem|_conv_head|_bn[01]|_fc)", str),
+        (r"(_blocks\.\d+\.(?:_expand_conv|_depthwise_conv|_project_conv|_bn[012]))", str),
+        # timm's tf_efficientnet_lite
+        (r"(conv_stem|conv_head)", lambda part: f"_{part}"),
+        (r"bn([12])", lambda n: f"_bn{n - 1}"),
+        (r"classifier", lambda: "_fc"),
+        (
+            r"blocks\.(\d+)\.(\d+)\.(conv_dw|conv_pwl?|bn[123])",
+            lambda s, i, part: f"_blocks.{starts[s] + i}.{(other if s else first)[part]}",
+        ),
+    ]
+
+
+def _vit(names: list[str]) -> list[Rule]:
+    linear = {"0": "fc1", "3": "fc2", "linear_1": "fc1", "linear_2": "fc2"}
+    layer = r"encoder\.layers\.encoder_layer_(\d+)\."
+    return [
+        # timm and DeiT
+        (r"(cls_token|dist_token|pos_embed|norm|head|head_dist|patch_embed\.proj)", str),
+        (r"blocks\.(\d+)\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])", lambda i, p: f"blocks.{i}.{p}"),
+        # torchvision
+        (r"class_token", lambda: "cls_token"),
+        (r"encoder\.pos_embedding", lambda: "pos_embed"),
+        (r"conv_proj", lambda: "patch_embed.proj"),
+        (layer + r"ln_([12])", lambda i, n: f"blocks.{i}.norm{n}"),
+        (
+            layer + r"self_attention\.in_proj_(weight|bias)",
+            lambda i, leaf: f"blocks.{i}.attn.qkv.{leaf}",
+        ),
+        (layer + r"self_attention\.out_proj", lambda i: f"blocks.{i}.attn.proj"),
+        (layer + r"mlp\.(0|3|linear_[12])", lambda i, n: f"blocks.{i}.mlp.{linear[str(n)]}"),
+        (r"encoder\.ln", lambda: "norm"),
+        (r"heads\.head", lambda: "head"),
+    ]
+
+
+def _swin(names: list[str]) -> list[Rule]:
+    # timm counts the merging of patches to the stage after it, Microsoft's files to the one before.
+    late = 0 if any(n.startswith("layers.0.downsample.") for n in names) else 1
+    part = r"norm[12]|attn\.(?:qkv|proj|relative_position_bias_table)"
+    linear = {0: "fc1", 3: "fc2"}
+    return [
+        (r"(patch_embed\.(?:proj|norm)|norm|head)", str),
+        (rf"(layers\.\d+\.blocks\.\d+\.(?:{part}|mlp\.fc[12]))", str),
+        (r"layers\.(\d+)\.downsample\.(norm|reduction)", lambda s, p: f"layers.{s - late}.downsample.{p}"),
+        (r"head\.fc", lambda: "head"),
+        # torchvision
+        (r"features\.0\.([02])", lambda n: "patch_embed.norm" if n else "patch_embed.proj"),
+        (rf"features\.([1357])\.(\d+)\.({part})", lambda s, i, p: f"layers.{s // 2}.blocks.{i}.{p}"),
+        (
+            r"features\.([1357])\.(\d+)\.mlp\.([03])",
+            lambda s, i, n: f"layers.{s // 2}.blocks.{i}.mlp.{linear[n]}",
+        ),
+        (
+            r"features\.([246])\.(norm|reduction)",
+            lambda s, p: f"layers.{s // 2 - 1}.downsample.{p}",
+        ),
+    ]
+
+
+def _convnext(names: list[str]) -> list[Rule]:
+    timm = {"conv_dw": "dwconv", "norm": "norm", "mlp.fc1": "pwconv1", "mlp.fc2": "pwconv2", "gamma": "gamma"}
+    torchvision = {0: "dwconv", 2: "norm", 3: "pwconv1", 5: "pwconv2"}
+    return [
+        # the authors' names are ours
+        (r"(downsample_layers\.\d\.\d|norm|head)", str),
+        (r"(stages\.\d\.\d+\.(?:dwconv|norm|pwconv[12]|gamma))", str),
+        # timm
+        (r"stem\.([01])", lambda n: f"downsample_layers.0.{n}"),
+        (r"stages\.(\d)\.downsample\.([01])", lambda s, n: f"downsample_layers.{s}.{n}"),
+        (
+            r"stages\.(\d)\.blocks\.(\d+)\.(conv_dw|norm|mlp\.fc[12]|gamma)",
+            lambda s, i, p: f"stages.{s}.{i}.{timm[p]}",
+        ),
+        (r"head\.(norm|fc)", lambda p: "norm" if p == "norm" else "head"),
+        # torchvision
+        (r"features\.([0246])\.([01])", lambda s, n: f"downsample_layers.{s // 2}.{n}"),
+        (
+            r"features\.([1357])\.(\d+)\.block\.([0235])",
+            lambda s, i, n: f"stages.{s // 2}.{i}.{torchvision[n]}",
+        ),
+        (r"features\.([1357])\.(\d+)\.layer_scale", lambda s, i: f"stages.{s // 2}.{i}.gamma"),
+        (r"classifier\.([02])", lambda n: "head" if n else "norm"),
+    ]
+
+
+_TF = (
+    "conv_stem.weight",
+    "timm's networks with tf_ in their names are this function; those without have tensors of the same names "
+    "and shapes, but another padding and another epsilon",
+)
+
+FAMILIES = (
+    Family("ResNet", r"ResNet\d+(_vd)?", _resnet, identity=r"blocks\.0\.short\.(conv|bn)"),
+    Family("ResNeXt", r"ResNeXt\d+(_vd)?_\d+x\d+d", _resnext),
+    Family("ResNeXt101_wsl", r"ResNeXt101_32x\d+d_wsl", _resnext_wsl),
+    Family(
+        "MobileNetV2",
+        r"MobileNetV2(_x2_0)?",
+        _mobilenet_v2,
+        identity=r"conv2\._first_block\._expand_conv\.(_conv|_batch_norm)",
+    ),
+    Family("DenseNet", r"DenseNet\d+", _densenet),
+    Family("EfficientNet", r"EfficientNetB\d", _efficientnet, twins=_TF),
+    Family("EfficientNetLite", r"EfficientNetLite\d", _efficientnet_lite, twins=_TF),
+    Family("ViT and DeiT", r"(ViT|DeiT)_.*", _vit),
+    Family("SwinTransformer", r"SwinTransformer_.*", _swin, options={"shift_single_window": False}),
+    Family("ConvNeXt", r"ConvNeXt_.*", _convnext),
+)
+
+OTHER_FUNCTIONS = {
+    r"VGG\d+": "its convolutions have no biases, and PyTorch's have",
+    r"MobileNetV2_x.*": "its widths are cut to whole numbers, PyTorch's are rounded to multiples of 8",
+    r"MobileNetV3_.*": (
+        "its squeeze-and-excitation has other widths and another gate, and its last layer has no bias"
+    ),
+    r"DistillationModel|AttentionModel": (
+        "it is several networks; give the file as `pretrained` of the one that it is for"
+    ),
+}
