@@ -12,6 +12,7 @@ from ppcls.config.schema import LoaderOptions
 from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
 from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
+from ppcls.data.fingerprint import Fingerprint
 from ppcls.data.images import ImageError, list_images, read_file
 from ppcls.data.loader import Batch, Loader
 from ppcls.data.postprocess import Topk
@@ -39,6 +40,7 @@ __all__ = [
     "DistributedBatchSampler",
     "Draws",
     "EpochSampler",
+    "Fingerprint",
     "FolderDataset",
     "ImageError",
     "ImageNetDataset",
@@ -52,6 +54,7 @@ __all__ = [
     "build_postprocess",
     "build_train_loader",
     "build_transforms",
+    "fingerprints",
     "list_images",
     "read_image",
 ]
@@ -139,6 +142,22 @@ def build_loader(
         use_processes=options.use_processes,
         batch_ops=mixing,
     )
+
+
+def fingerprints(train: Loader | JoinedLoader, evaluation: Loader | None = None) -> dict[str, Fingerprint]:
+    """Return the fingerprints of the lists of a run by the config paths of their datasets.
+
+    Args:
+        train: what :func:`build_train_loader` returned.
+        evaluation: the loader of ``DataLoader.Eval``; None if nothing is evaluated.
+    """
+    if isinstance(train, JoinedLoader):
+        loaders = {"Train": train.labelled, "UnLabelTrain": train.unlabelled}
+    else:
+        loaders = {"Train": train}
+    if evaluation is not None:
+        loaders["Eval"] = evaluation
+    return {f"DataLoader.{mode}.dataset": loader.dataset.fingerprint() for mode, loader in loaders.items()}
 
 
 def _loader_options(options: dict[str, Any], where: str) -> LoaderOptions:

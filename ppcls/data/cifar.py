@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls.data.dataset import Dataset
+from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.errors import DataError, hint
 from ppcls.registry import DATASETS
 
@@ -57,6 +58,11 @@ class _Cifar(Dataset):
     def label(self, index: int) -> int:
         """Return the class of an image."""
         return int(self._labels[index])
+
+    def fingerprint(self) -> Fingerprint:
+        """Return what tells these images from others; the file they lie in does not count."""
+        start = len(self.name) + 1
+        return fingerprint_of(self.name, (place[start:] for place in self._places), self._labels)
 
     def read(self, index: int) -> np.ndarray:
         """Return the image, uint8 [32, 32, 3] in RGB."""

@@ -72,7 +72,12 @@ def test_images_and_labels(files, tmp_path, packed):
     pixels = images["data_batch_2"][1].reshape(3, 32, 32)
     np.testing.assert_array_equal(train.read(4).transpose(2, 0, 1), pixels)
     assert train.sample(4, 0, 0)[0].shape == (3, 32, 32)
+    assert train.fingerprint().count == 15
+    moved = source.rename(tmp_path / f"moved{'.tar.gz' if packed else ''}")
+    node["data_file"] = str(moved)
+    assert build_dataset(node, "Train").fingerprint().same_as(train.fingerprint())
     evaluated = build_dataset(node, "Eval", class_num=10)
+    assert not evaluated.fingerprint().same_as(train.fingerprint())
     assert len(evaluated) == 3
     np.testing.assert_array_equal(evaluated.read(0)[..., 0].ravel(), images["test_batch"][0, :1024])
 
