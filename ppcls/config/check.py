@@ -9,6 +9,7 @@ from ppcls.config.inputs import check_inputs
 from ppcls.config.mixing import check_mixing
 from ppcls.config.networks import check_networks
 from ppcls.config.nodes import show
+from ppcls.config.paddleclas import other_file
 from ppcls.config.relations import check_relations
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
@@ -28,7 +29,11 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     Returns:
         The recipe with every section and key, defaults filled in.
     """
-    tree = _with_sync_bn(_with_infer_model_name(tree, report))
+    other = other_file(tree)
+    if other is not None:
+        report.error(*other)
+        return check_section(Recipe, {}, "", Report())
+    tree = _with_sync_bn(_with_infer_model_name(_with_save_interval(tree), report))
     amp = tree.get("AMP")
     if isinstance(amp, dict) and "use_amp" not in amp:
         # As in PaddleClas, the section itself switches mixed precision on.
@@ -57,6 +62,14 @@ def _with_infer_model_name(tree: dict[str, Any], report: Report) -> dict[str, An
         report.error("Global.infer_model_name", f"{show(name)}, but Arch is a single network; leave it out")
         return tree
     return {**tree, "Arch": {**arch, "infer_model_name": name}}
+
+
+def _with_save_interval(tree: dict[str, Any]) -> dict[str, Any]:
+    """Write ``save_interval: -1``, with which PaddleClas saves no ``epoch_N``, as ``keep_last: 0``."""
+    section = tree.get("Global")
+    if not isinstance(section, dict) or section.get("save_interval") != -1:
+        return tree
+    return {**tree, "Global": {**section, "save_interval": 1, "keep_last": 0}}
 
 
 def _with_sync_bn(tree: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppcls.config.nodes import show, split
+from ppcls.config.paddleclas import unknown_name, without_foreign
 from ppcls.config.report import Report, join
 from ppcls.config.signature import Factory, bind, parameters_of
-from ppcls.errors import ConfigError, PpclsError, hint
+from ppcls.errors import ConfigError, PpclsError
 from ppcls.registry import (
     BACKBONES,
     BATCH_OPS,
@@ -120,9 +121,7 @@ def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
         options = _check_members(chosen, rules.registry[name], options, inside, report)
     if name not in rules.registry:
         where = join(path, "name") if inside == path else path
-        report.error(
-            where, f"unknown {rules.registry.kind} {name!r}.{hint(name, rules.registry)}".rstrip(".")
-        )
+        report.error(where, unknown_name(kind, name, rules.registry.kind, rules.registry))
     else:
         options = _bind(kind, name, options, (path, inside), report)
     return {name: options} if rules.keyed else {"name": name, **options}
@@ -181,6 +180,8 @@ def _bind(
     except PpclsError as error:
         report.error(paths[0], str(error))
         return options
+    if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
+        options = without_foreign(kind, name, options, {**signature, **rules.extra}, paths[1], report)
     bound = bind(name, signature, options, paths, report, extra=rules.extra, supplied=rules.supplied)
     if rules.try_out and len(report.mistakes) == before and not report.mistakes_below(paths[1]):
         _try_out(name, factory, {k: v for k, v in bound.items() if k not in rules.extra}, paths, report)

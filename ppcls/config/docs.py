@@ -21,6 +21,9 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
 - `${Arch.class_num}` stands for the value of another setting.
 - Arithmetic of numbers, such as `1.0/255.0`, may stand where a number is expected.
 - A component is written `Name: {options}` in a list (`null` for no options) and `{name: Name, options}` else.
+- Options of PaddleClas that are not built here are accepted at a value that asks for nothing
+  (`last_epoch: -1`), and with a warning if they have no effect (`clip_grad`). Other tasks (several labels for
+  one image, retrieval) are refused with the reason. `ppcls/config/paddleclas.py` lists them.
 """
 
 

@@ -47,7 +47,11 @@ class Global:
     )
     epochs: int = key(100, "Epochs to train.", minimum=1)
     print_batch_step: int = key(10, "Steps between two log lines.", minimum=1)
-    save_interval: int = key(1, "Epochs between two `epoch_N` checkpoints.", minimum=1)
+    save_interval: int = key(
+        1,
+        "Epochs between two `epoch_N` checkpoints; -1, as PaddleClas has it, is the same as `keep_last: 0`.",
+        minimum=1,
+    )
     save_steps: int | None = key(None, "Steps between two saves of `latest` within an epoch.", minimum=1)
     keep_last: int | None = key(
         None,

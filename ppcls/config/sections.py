@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from ppcls.config.components import check_node, check_nodes
 from ppcls.config.nodes import show
+from ppcls.config.paddleclas import judge_key, why_refused
 from ppcls.config.report import Report, join
 from ppcls.config.signature import Mismatch, convert
 from ppcls.errors import hint
@@ -46,7 +47,7 @@ def check_section(section: type, value: Any, path: str, report: Report) -> dict[
         report.error(path, f"expected a section with keys such as {next(iter(fields))}, got {show(value)}")
         value = {}
     for name in value:
-        if name not in fields:
+        if name not in fields and not judge_key(join(path, name), value[name], report):
             near = hint(name, fields) or f" Known: {', '.join(fields)}"
             kind = "unknown" if path else "unknown section"
             report.error(join(path, name), f"{kind}.{near}")
@@ -76,7 +77,7 @@ def _check_key(
     try:
         converted = convert(given, wanted)
     except Mismatch as mismatch:
-        report.error(join(path, *mismatch.steps), mismatch.text)
+        report.error(join(path, *mismatch.steps), f"{mismatch.text}{why_refused(path)}")
         return default_of(field)
     _check_bounds(converted, meta, path, report)
     return converted

@@ -25,6 +25,7 @@ from paddle.optimizer.lr import LRScheduler
 from paddle.regularizer import L1Decay, L2Decay, WeightDecayRegularizer
 
 from ppcls.errors import ConfigError, hint
+from ppcls.logger import LOGGER
 from ppcls.registry import OPTIMIZERS
 
 _REGULARIZERS = {"L1": L1Decay, "L2": L2Decay}
@@ -56,7 +57,7 @@ class OptimizerSettings:
         regularizer: ``{name: L1 | L2, coeff: ...}``; adds ``coeff * sign(w)`` or ``coeff * w`` to gradients.
         weight_decay: short form of an L2 regularizer; decoupled in AdamW.
         no_weight_decay_name: parts of parameter names, as a list or separated by blanks; parameters with
-            such a part in their name are not decayed.
+            such a part in their name are not decayed; a part that no name has is warned of.
         one_dim_param_no_weight_decay: do not decay parameters with one axis (biases, normalisation).
         clip_norm: scale all gradients so that their joint norm is at most this.
         clip_value: limit each element of the gradients to -clip_value ... clip_value.
@@ -96,11 +97,7 @@ class OptimizerSettings:
             require(number, "regularizer.coeff", given["coeff"], "a number of 0 or more")
 
     def build(self, schedule: LRScheduler, parameters: NamedParameters) -> Optimizer:
-        """Return the Paddle optimizer over `parameters`.
-
-        Raises:
-            ConfigError: if a part of `no_weight_decay_name` is in the name of no parameter.
-        """
+        """Return the Paddle optimizer over `parameters`."""
         decay = self._decay()
         for _, parameter in self._exempt(parameters):
             parameter.regularizer = L2Decay(0.0)
@@ -133,8 +130,10 @@ class OptimizerSettings:
         for part in parts:
             if not any(part in name for name, _ in parameters):
                 close = hint(part, {piece for name, _ in parameters for piece in name.split(".")})
-                raise ConfigError(
-                    f"Optimizer.no_weight_decay_name: no parameter has {part!r} in its name.{close}"
+                LOGGER.warning(
+                    "Optimizer.no_weight_decay_name: %r has no effect: no parameter has it in its name.%s",
+                    part,
+                    close,
                 )
         flat = self.one_dim_param_no_weight_decay
         return [

@@ -183,19 +183,26 @@ def _left(unit: int, epochs: float) -> Callable[[int], float]:
 @SCHEDULES.register()
 @dataclass(frozen=True, kw_only=True)
 class Step(_WithRate):
-    """Multiply by `gamma` every `step_size` epochs."""
+    """Multiply by `gamma` every `step_size` epochs.
 
-    step_size: int
+    Attributes:
+        step_size: 2.4 epochs, for example, are rounded to whole steps.
+    """
+
+    step_size: float
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        require(self.step_size > 0, "step_size", self.step_size, "1 or more epochs")
+        require(self.step_size > 0, "step_size", self.step_size, "a number of epochs above 0")
+        whole = not self.by_epoch or float(self.step_size).is_integer()
+        require(whole, "step_size", self.step_size, "a whole number of epochs, because by_epoch is set")
         require(0 < self.gamma <= 1, "gamma", self.gamma, "a factor above 0, at most 1")
         super().__post_init__()
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
         """Return the stairs."""
-        return lambda t: self.learning_rate * self.gamma ** (t // (self.step_size * unit))
+        steps = max(round(self.step_size * unit), 1)
+        return lambda t: self.learning_rate * self.gamma ** (t // steps)
 
 
 @SCHEDULES.register()

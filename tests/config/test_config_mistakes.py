@@ -64,7 +64,7 @@ MISSPELT: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("rename", f"{KL}.temperature", "temprature")], "Loss.Train.1", "Did you mean: temperature?"),
     ([("rename", f"{KL}.model_name_pairs", "model_pairs")], "Loss.Train.1", "model_name_pairs"),
     ([("rename", f"{PAIR}.student_channels", "student_chanels")], "Loss.Train.2", "student_channels"),
-    ([("set", "Optimizer.clip_grad", 1.0)], "Optimizer", "clip_norm"),
+    ([("set", "Optimizer.clip_gradd", 1.0)], "Optimizer", "clip_value"),
     ([("set", "Optimizer", _listed("Studnet.fc"))], "Optimizer.1.scope", "Did you mean: Student.fc"),
     ([("set", "Optimizer", _listed("DistillationPairLos"))], "Optimizer.1.scope", "DistillationPairLoss"),
     ([("set", "Optimizer", _listed("Student", scop="fc"))], "Optimizer.1", "Did you mean: scope"),

@@ -18,6 +18,7 @@ OPS = [
     {"RandomErasing": {"EPSILON": 1.0, "mode": "rand"}},
     {"RandomErasing": {"EPSILON": 1.0, "mean": [3.0, 4.0, 5.0]}},
     {"Cutout": {"length": 11, "n_holes": 2}},
+    {"Cutout": {"length": 11, "n_holes": 2, "fill_value": None}},
     {"HideAndSeek": None},
     {"GridMask": {"d1": 6, "d2": 20, "rotate": 90}},
 ]
@@ -115,6 +116,23 @@ def test_cutout_hides_one_square_around_a_pixel_of_the_image(length, seed):
         inside = found[0] > 0 and found[-1] < whole - 1
         assert len(found) == length if inside else len(found) <= length
         assert len(found) >= min(length // 2, whole // 2)
+
+
+def test_cutout_fills_with_a_colour_or_draws_one_for_each_square():
+    image = ones(shape=(60, 60, 3))
+    fixed = Cutout(2, 20, fill_value=[1.0, 2.0, 3.0])(image, RNG(0))
+    assert set(map(tuple, fixed.reshape(-1, 3))) == {(7, 7, 7), (1, 2, 3)}
+    first = Cutout(2, 20, fill_value=[1.0, 2.0, 3.0])(image.transpose(2, 0, 1), RNG(0))
+    np.testing.assert_array_equal(first, fixed.transpose(2, 0, 1))
+    for fill in (None, "none"):
+        op = Cutout(3, 10, fill_value=fill)
+        drawn = op(ones(np.uint8, (300, 300, 3)), RNG(1))
+        assert len(set(map(tuple, drawn.reshape(-1, 3)))) == 4
+    many = np.concatenate(
+        [Cutout(1, 60, None)(ones(np.uint8, (9, 9, 3)), RNG(seed)).max((0, 1)) for seed in range(400)]
+    )
+    assert many.mean() == pytest.approx(127.5, abs=8)
+    assert Cutout(1, 60, None)(image, RNG(0)).min() < 7
 
 
 def test_hide_and_seek_hides_half_of_the_cells_of_four_grids():

@@ -14,7 +14,7 @@ from support import PHOTOS
 
 from ppcls.data import build_transforms
 from ppcls.data.transforms.pictures import CHANGES, Canvas, to_array, to_picture
-from ppcls.data.transforms.policies import IMAGENET_POLICY, RAND_CHANGES, change_argument
+from ppcls.data.transforms.policies import IMAGENET_POLICY, RAND_CHANGES, RandAugment, change_argument
 from ppcls.data.transforms.timm_augment import TIMM_CHANGES, TimmAutoAugment, parse, timm_argument
 from ppcls.errors import ConfigError, DataError
 
@@ -160,7 +160,7 @@ def test_strings_of_timm():
         0.5,
         False,
     )
-    for wrong in ("augmix-m3", "rand-m9-x2", "rand-m9-m8", "rand-m11", "rand-n0", "rand-inc2", "rand-m", ""):
+    for wrong in ("augmix-m3", "rand-m9-x2", "rand-m9-m8", "rand-n0", "rand-inc2", "rand-m", ""):
         with pytest.raises(ConfigError, match="config_str"):
             TimmAutoAugment(config_str=wrong)
 
@@ -173,6 +173,20 @@ def test_magnitude_of_timm_is_normally_distributed_within_its_bounds():
     top = TimmAutoAugment(config_str="rand-m10-mstd0.5")
     assert np.mean([top.strength(rng) == 1.0 for _ in range(500)]) == pytest.approx(0.5, abs=0.08)
     assert TimmAutoAugment(config_str="rand-m9").strength(rng) == 0.9
+
+
+def test_a_magnitude_above_the_largest_counts_as_the_largest(caplog):
+    rng = RNG(0)
+    assert {TimmAutoAugment(config_str="rand-m15-mstd0.5").strength(rng) for _ in range(100)} == {1.0}
+    assert "rand-m15-mstd0.5: 15 is above 10" in caplog.text
+    # What is drawn about 10.5 is cut off, not 10.5 itself.
+    beside = TimmAutoAugment(config_str="rand-m10.5-mstd0.5")
+    assert np.mean([beside.strength(rng) == 1.0 for _ in range(1000)]) == pytest.approx(0.84, abs=0.04)
+    caplog.clear()
+    assert RandAugment(magnitude=10).strength == 1.0
+    assert not caplog.records
+    assert RandAugment(magnitude=30).strength == 1.0
+    assert "RandAugment.magnitude: 30 is above 10" in caplog.text
 
 
 def test_each_change_of_timm_is_made_by_chance(monkeypatch):
@@ -262,7 +276,9 @@ def test_images_a_policy_cannot_work_on(name):
         ({"GridMask": {"d1": 300}}, "2 <= d1 < d2"),
         ({"GridMask": {"rotate": 0}}, "rotate: expected"),
         ({"GridMask": {"mode": 2}}, "mode: expected 0 or 1"),
-        ({"RandAugment": {"magnitude": 11}}, "magnitude: expected"),
+        ({"RandAugment": {"magnitude": -1}}, "magnitude: expected"),
+        ({"RandAugment": {"magnitude": float("nan")}}, "magnitude: expected"),
+        ({"Cutout": {"fill_value": "random"}}, "fill_value: expected"),
         ({"RandAugment": {"num_layers": 0}}, "num_layers: expected"),
         ({"AutoAugment": {"fillcolor": [1, 2]}}, "fillcolor: expected levels"),
         ({"TimmAutoAugment": {"interpolation": "area"}}, "interpolation: expected one of"),

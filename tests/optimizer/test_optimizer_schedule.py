@@ -151,6 +151,10 @@ def test_warmup_longer_than_the_run_fills_it_and_says_so(caplog):
         ),
         ({"name": "Linear", "learning_rate": 0.1, "power": 0}, "power"),
         ({"name": "Step", "learning_rate": 0.1, "step_size": 0}, "step_size"),
+        (
+            {"name": "Step", "learning_rate": 0.1, "step_size": 2.4, "by_epoch": True},
+            "whole number of epochs",
+        ),
         ({"name": "MultiStepDecay", "learning_rate": 0.1, "milestones": [6, 3]}, "rising"),
         ({"name": "Piecewise", "decay_epochs": [3], "values": [0.1]}, "2 values"),
         ({"name": "Piecewise", "decay_epochs": [3, 3], "values": [0.1, 0.2, 0.3]}, "rising"),
@@ -164,6 +168,12 @@ def test_warmup_longer_than_the_run_fills_it_and_says_so(caplog):
 def test_mistakes_are_named(config, message):
     with pytest.raises(ConfigError, match=message):
         build_schedule(config, 5, 2)
+
+
+def test_a_step_size_of_a_part_of_an_epoch_is_rounded_to_steps():
+    config = {"name": "Step", "learning_rate": 1.0, "step_size": 2.4, "gamma": 0.5}
+    assert rates(config, 5, 4) == [0.5 ** (t // 10) for t in range(20)]
+    assert rates(config | {"step_size": 0.01}, 1, 3) == [1.0, 0.5, 0.25]
 
 
 def test_piecewise_may_repeat_its_first_value_as_learning_rate():

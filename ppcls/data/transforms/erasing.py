@@ -98,10 +98,7 @@ class RandomErasing:
     def _content(self, shape: tuple[int, int, int], kind: np.dtype[Any], rng: np.random.Generator) -> Any:
         if self.mode == "const":
             return self.mean[: shape[2]]
-        shape = (1, 1, shape[2]) if self.mode == "rand" else shape
-        if kind == np.uint8:
-            return rng.integers(0, 256, shape, np.uint8)
-        return rng.standard_normal(shape, np.float32)
+        return _random_colours((1, 1, shape[2]) if self.mode == "rand" else shape, kind, rng)
 
 
 @TRANSFORMS.register()
@@ -113,25 +110,45 @@ class Cutout:
     Args:
         n_holes: number of squares.
         length: side of a square in pixels.
+        fill_value: value of each channel; ``none`` or null draws a random colour for each square, in the same
+            way as mode ``rand`` of RandomErasing.
 
     Raises:
         ConfigError: for numbers below 1.
     """
 
-    def __init__(self, n_holes: int = 1, length: int = 112) -> None:
+    def __init__(
+        self,
+        n_holes: int = 1,
+        length: int = 112,
+        fill_value: list[float] | tuple[float, ...] | Literal["none"] | None = (0, 0, 0),
+    ) -> None:
         if n_holes < 1 or length < 1:
             raise ConfigError(f"Cutout: n_holes and length must be 1 or more, got {n_holes} and {length}")
+        if isinstance(fill_value, str) and fill_value != "none":
+            raise ConfigError(
+                f"Cutout.fill_value: expected a number for each channel, none or null, got {fill_value!r}"
+            )
         self.n_holes, self.length = n_holes, length
+        self.fill_value = None if fill_value is None or isinstance(fill_value, str) else list(fill_value)
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return a copy with the squares set to zero."""
+        """Return a copy with the squares filled."""
         image = _copy(image, "Cutout")
         pixels = last_axis_channels(image, "Cutout")
         height, width = pixels.shape[:2]
         for _ in range(self.n_holes):
             top = int(rng.integers(height)) - self.length // 2
             left = int(rng.integers(width)) - self.length // 2
-            pixels[max(top, 0) : max(top + self.length, 0), max(left, 0) : max(left + self.length, 0)] = 0
+            colour: Any = self.fill_value
+            if colour is None:
+                colour = _random_colours((1, 1, pixels.shape[2]), pixels.dtype, rng)
+            else:
+                colour = colour[: pixels.shape[2]]
+            square = pixels[
+                max(top, 0) : max(top + self.length, 0), max(left, 0) : max(left + self.length, 0)
+            ]
+            square[...] = colour
         return image
 
 
@@ -220,6 +237,13 @@ class GridMask:
             x = math.sin(angle) * dy + math.cos(angle) * dx + middle_x
         stripes = ((y - begin[0]) % period < stripe) | ((x - begin[1]) % period < stripe)
         return stripes if self.mode == 0 else ~stripes
+
+
+def _random_colours(shape: tuple[int, int, int], kind: np.dtype[Any], rng: np.random.Generator) -> np.ndarray:
+    """Draw colours: uniform among the 256 levels of uint8 images, else normally distributed."""
+    if kind == np.uint8:
+        return rng.integers(0, 256, shape, np.uint8)
+    return rng.standard_normal(shape, np.float32)
 
 
 def _number(value: float | str) -> float:

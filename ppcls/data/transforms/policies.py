@@ -8,6 +8,7 @@ import numpy as np
 
 from ppcls.data.transforms.pictures import CHANGES, Canvas, check_fill, to_array, to_picture
 from ppcls.errors import ConfigError
+from ppcls.logger import LOGGER
 from ppcls.registry import TRANSFORMS
 
 # Cubuk et al., "AutoAugment" (arXiv 1805.09501), the policy found for ImageNet: 25 pairs of (change,
@@ -39,6 +40,8 @@ IMAGENET_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ..
     (("Color", 0.6, 4), ("Contrast", 1.0, 8)),
     (("Equalize", 0.8, 8), ("Equalize", 0.6, 3)),
 )
+
+LARGEST = 10  # magnitude of RandAugment
 
 # What RandAugment chooses from.
 RAND_CHANGES = (
@@ -80,6 +83,12 @@ def change_argument(name: str, strength: float, sign: int) -> float:
     return 1 + sign * 0.9 * strength
 
 
+def warn_of_magnitude(where: str, magnitude: float) -> None:
+    """Warn of a magnitude above the largest there is, which has the effect of the largest."""
+    if magnitude > LARGEST:
+        LOGGER.warning("%s: %g is above %d, the largest, and has its effect", where, magnitude, LARGEST)
+
+
 def _sign(rng: np.random.Generator) -> int:
     return 1 if rng.integers(2) else -1
 
@@ -114,7 +123,7 @@ class RandAugment:
 
     Args:
         num_layers: changes to an image; the same one may be drawn again.
-        magnitude: 0 to 10.
+        magnitude: 0 to 10; more counts as 10, with a warning.
         fillcolor: red, green and blue where the image leaves its frame.
 
     Raises:
@@ -129,9 +138,10 @@ class RandAugment:
     ) -> None:
         if num_layers < 1:
             raise ConfigError(f"RandAugment.num_layers: expected 1 or more, got {num_layers}")
-        if not 0 <= magnitude <= 10:
+        if not magnitude >= 0:
             raise ConfigError(f"RandAugment.magnitude: expected a number from 0 to 10, got {magnitude}")
-        self.num_layers, self.strength = num_layers, magnitude / 10
+        warn_of_magnitude("RandAugment.magnitude", magnitude)
+        self.num_layers, self.strength = num_layers, min(magnitude, LARGEST) / LARGEST
         self.canvas = Canvas(check_fill("RandAugment", "fillcolor", fillcolor))
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from ppcls.data.transforms.arrays import check_share
 from ppcls.data.transforms.normalize import IMAGENET_MEAN
 from ppcls.data.transforms.pictures import CHANGES, RESAMPLE, Canvas, check_fill, to_array, to_picture
+from ppcls.data.transforms.policies import LARGEST, warn_of_magnitude
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
@@ -40,7 +41,7 @@ class Settings:
     """What a configuration string says.
 
     Attributes:
-        magnitude: 0 to 10.
+        magnitude: 0 or more; what is drawn about it is cut off at 10.
         number: changes drawn for an image.
         deviation: standard deviation of the magnitude.
         increasing: colours, too, change the more the larger the magnitude is.
@@ -71,8 +72,9 @@ def parse(text: str) -> Settings:
             )
         found[match[1]] = float(match[2])
     magnitude, number = found.get("m", 10.0), found.get("n", 2.0)
-    if magnitude > 10 or number < 1 or number % 1 or found.get("inc", 0) not in (0, 1):
+    if number < 1 or number % 1 or found.get("inc", 0) not in (0, 1):
         raise ConfigError(f"{where}: a number of {text!r} is out of range; form: {_FORMAT}")
+    warn_of_magnitude(f"{where} {text}", magnitude)
     return Settings(magnitude, int(number), found.get("mstd", 0.0), bool(found.get("inc", 0)))
 
 
@@ -109,7 +111,8 @@ class TimmAutoAugment:
     Args:
         prob: probability that an image is treated.
         config_str: ``rand-m9-mstd0.5-inc1``: magnitude 9 of 10 (``m``), normally distributed about that with
-            deviation 0.5 (``mstd``), strength growing with the magnitude (``inc1``); ``n2`` changes an image.
+            deviation 0.5 (``mstd``) and cut off at 0 and 10, strength growing with the magnitude (``inc1``);
+            ``n2`` changes an image. A magnitude above 10 is warned of.
         interpolation: of rotations, shears and shifts; ``random`` draws bilinear or bicubic.
         img_size: accepted for old recipes; shifts are relative to the image.
         mean: red, green and blue, 0 to 1, where the image leaves its frame; null is the mean of ImageNet.
@@ -155,4 +158,4 @@ class TimmAutoAugment:
         """Draw a strength, 0 to 1."""
         deviation = self.settings.deviation
         magnitude = self.settings.magnitude + (deviation * rng.standard_normal() if deviation else 0.0)
-        return min(max(magnitude, 0.0), 10.0) / 10
+        return min(max(magnitude, 0.0), float(LARGEST)) / LARGEST

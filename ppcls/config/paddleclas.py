@@ -1,0 +1,283 @@
+"""What recipes of PaddleClas contain that this package does not have, and what to say of it.
+
+Three cases, each in a table. An option at a value that asks for nothing is accepted; one without effect is
+accepted with a notice; what belongs to another task (several labels for one image, retrieval, ...) is refused
+with the reason, instead of a suggestion of the name that looks most alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ppcls.config.report import Report, join
+from ppcls.errors import hint
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """An option or a key of PaddleClas that is not built here.
+
+    Attributes:
+        harmless: values that mean the same as leaving it out, accepted without a word; null always is one.
+        notice: what is said of any other value, which is accepted without effect; None refuses other values.
+        reason: why other values are refused.
+    """
+
+    harmless: tuple[Any, ...] = ()
+    notice: str | None = None
+    reason: str = ""
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether `value` asks for nothing; 0 and False, or 1 and 1.0, are told apart as YAML does."""
+        return value in (None, "None") or any(
+            value == good and isinstance(value, bool) == isinstance(good, bool) for good in self.harmless
+        )
+
+
+_MULTI_LABEL = "several labels for one image (multi-label) are not supported; here an image has one label"
+_RETRIEVAL = "retrieval and metric learning are not supported, only classification"
+_SEMI = (
+    "semi-supervised training of this kind is not supported; DataLoader.UnLabelTrain distils on images "
+    "without labels"
+)
+_SLIM = "quantisation and pruning are not supported"
+_DALI = "DALI is not supported; leave it out, the transforms are the same"
+_NOT_BUILT = "PaddleClas has it, but it is not built here"
+
+# Options of components: kind (see ``components.KINDS``), pattern of the component's name, option.
+OPTIONS: Mapping[tuple[str, str, str], Foreign] = {
+    ("optimizer", "*", "clip_grad"): Foreign(
+        notice="has no effect, as in PaddleClas; clip_norm or clip_value clips gradients"
+    ),
+    ("schedule", "*", "last_epoch"): Foreign(
+        harmless=(-1,), reason="a run is resumed with Global.checkpoints, which restores the schedule too"
+    ),
+    ("schedule", "*", "verbose"): Foreign(
+        notice="has no effect: every log line contains the learning rate anyway"
+    ),
+    ("dataset", "Cifar*", "download"): Foreign(
+        harmless=(False,), notice="has no effect: nothing is downloaded; name the archive in data_file"
+    ),
+    ("dataset", "Cifar*", "backend"): Foreign(harmless=("cv2", "pil")),
+    ("dataset", "Cifar*", "sample_per_label"): Foreign(reason=_SEMI),
+    ("dataset", "Cifar*", "expand_labels"): Foreign(harmless=(1,), reason=_SEMI),
+    ("transform", "*", "progress_size"): Foreign(
+        reason="training in stages of growing images is not supported"
+    ),
+    ("network", "*", "data_format"): Foreign(
+        harmless=("NCHW",), reason="only NCHW, the order of channels, height and width, is supported"
+    ),
+    ("network", "*", "use_ml_decoder"): Foreign(harmless=(False,), reason=_MULTI_LABEL),
+}
+
+# Sections and keys, by config path.
+KEYS: Mapping[str, Foreign] = {
+    "Global.image_channel": Foreign(
+        harmless=(3,), reason="images have 3 channels; a padded fourth is not supported"
+    ),
+    "Global.iter_per_epoch": Foreign(
+        reason="an epoch is one pass over the training list; its length cannot be set"
+    ),
+    "Global.warmup_iter": Foreign(reason=_RETRIEVAL),
+    "Global.feature_normalize": Foreign(reason=_RETRIEVAL),
+    "Global.feature_binarize": Foreign(reason=_RETRIEVAL),
+    "Global.retrieval_feature_from": Foreign(reason=_RETRIEVAL),
+    "Global.re_ranking": Foreign(reason=_RETRIEVAL),
+    "Global.infer_imgs": Foreign(reason="the images to classify stand in Infer.infer_imgs"),
+    "DataLoader.Eval.Query": Foreign(reason=_RETRIEVAL),
+    "DataLoader.Eval.Gallery": Foreign(reason=_RETRIEVAL),
+    "Loss.Basic": Foreign(reason=_RETRIEVAL),
+    "Loss.MetaTrain": Foreign(reason=_RETRIEVAL),
+    "Loss.MetaTest": Foreign(reason=_RETRIEVAL),
+    "IndexProcess": Foreign(reason=_RETRIEVAL),
+    "MLDecoder": Foreign(reason=_MULTI_LABEL),
+    "SSL": Foreign(reason=_SEMI),
+    "UnLabelLoss": Foreign(reason=_SEMI),
+    "Slim": Foreign(reason=_SLIM),
+}
+
+# Top-level keys that give away a file of another kind.
+OTHER_FILES: Mapping[str, str] = {
+    "search_dict": "a search over hyper-parameters is not supported; this file is no recipe",
+    "ARCHITECTURE": "recipes in the format that PaddleClas had before version 2.0 are not supported",
+}
+
+# Keys that this package has, for the sake of recipes that carry them, with one value only: why only that.
+VALUES: Mapping[str, str] = {
+    "Global.use_dali": _DALI,
+    "Global.use_multilabel": _MULTI_LABEL,
+    "Global.train_mode": "other ways of training are not supported",
+    "Global.eval_mode": _RETRIEVAL,
+    "Global.task": "only classification is supported",
+}
+
+# Names of components that are not built: kind, then patterns of names.
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "network": {
+        "RecModel": _RETRIEVAL,
+        **dict.fromkeys(
+            (
+                *(
+                    "AlexNet",
+                    "CLIP_*",
+                    "CSPDarkNet53",
+                    "CSWinTransformer_*",
+                    "CvT_*",
+                    "DLA*",
+                    "DPN*",
+                    "DSNet_*",
+                ),
+                *("DarkNet53", "EfficientNetB3_watermark", "EfficientNetV2_*", "FasterNet_*", "GoogLeNet"),
+                *("HarDNet*", "Inception*", "LeViT_*", "MicroNet_*", "MixNet_*", "MobileNeXt_*"),
+                *("MobileNetV4_hybrid_*", "MobileViT*", "NextViT_*", "PPHGNetV2_B5", "PPHGNetV2_B6", "PVT_*"),
+                *("PeleeNet", "ReXNet_*", "RedNet*", "RegNet*", "RepVGG_D2se", "ResNeSt*", "SENet154_vd"),
+                *("SE_ResNeXt*", "SqueezeNet*", "StarNet_*", "SwinTransformerV2_*", "TNT_*", "TinyNet_*"),
+                *("UniFormer_*", "VAN_*", "WideResNet", "Xception*", "alt_gvt_*", "cae_*", "pcpvt_*"),
+            ),
+            f"{_NOT_BUILT}; `ppcls models` lists the networks there are",
+        ),
+    },
+    "loss": {
+        "*MultiLabel*": _MULTI_LABEL,
+        **dict.fromkeys(
+            (
+                *("SupConLoss", "Triplet*", "CenterLoss", "ContrastiveLoss*", "Pairwise*", "*MetaBIN"),
+                *("DCHLoss", "DSHSDLoss", "LCDSHLoss", "EmlLoss", "NpairsLoss", "MSMLoss", "XBM*"),
+            ),
+            _RETRIEVAL,
+        ),
+        **dict.fromkeys(("GoogLeNetLoss", "SoftTargetCrossEntropy"), _NOT_BUILT),
+    },
+    "metric": {
+        **dict.fromkeys(("ATTRMetric", "MultiLabel*", "AccuracyScore", "HammingDistance"), _MULTI_LABEL),
+        **dict.fromkeys(("Recallk", "Precisionk", "mAP", "mINP"), _RETRIEVAL),
+        "GoogLeNetTopkAcc": _NOT_BUILT,
+    },
+    "dataset": {
+        "MultiLabelDataset": _MULTI_LABEL,
+        **dict.fromkeys(
+            (
+                *(
+                    "VeriWild",
+                    "Market1501",
+                    "MSMT17",
+                    "DukeMTMC",
+                    "CompCars",
+                    "LogoDataset",
+                    "ICartoonDataset",
+                ),
+                *("AdaFaceDataset", "FiveValidationDataset", "PersonBatchDataset"),
+            ),
+            _RETRIEVAL,
+        ),
+    },
+    "sampler": dict.fromkeys(("PKSampler", "DistributedRandomIdentitySampler"), _RETRIEVAL),
+    "transform": dict.fromkeys(
+        (
+            *(
+                "Padv2",
+                "RandAugmentV2",
+                "RandAugmentV3",
+                "RandAugmentV4",
+                "AugMix",
+                "PCALighting",
+                "BlurImage",
+            ),
+            *(
+                "RandomRot90",
+                "CropImageAtRatio",
+                "Pad_paddle_vision",
+                "RandomResizedCrop",
+                "RandomHorizontalFlip",
+            ),
+            *("RandomCrop", "Resize", "ToTensor", "Normalize"),
+        ),
+        _NOT_BUILT,
+    ),
+    "batch_op": {"MixupCutmixHybrid": _NOT_BUILT},
+    "postprocess": {
+        **dict.fromkeys(
+            ("MultiLabel*", "PersonAttribute", "VehicleAttribute", "TableAttribute"), _MULTI_LABEL
+        ),
+        "ScoreOutput": _NOT_BUILT,
+    },
+    "optimizer": {"AdamWDL": _NOT_BUILT},
+    "schedule": {"CosineFixmatch": _SEMI, "OneCycleLR": _NOT_BUILT},
+}
+
+
+def without_foreign(
+    kind: str, name: str, options: Mapping[str, Any], known: Mapping[str, Any], path: str, report: Report
+) -> dict[str, Any]:
+    """Return the options of a component without those of PaddleClas that are not built here.
+
+    Args:
+        kind: key of ``components.KINDS``.
+        name: the component's name.
+        options: what the YAML gives.
+        known: parameters the component has; an option of its own is never foreign.
+        path: config path of the options.
+        report: receives a notice of an option without effect, and a mistake for a value that is refused.
+    """
+    group = "network" if kind == "sub_network" else kind
+    kept = {}
+    for option, value in options.items():
+        foreign = None if option in known else _find(group, name, option)
+        if foreign is None:
+            kept[option] = value
+        else:
+            _judge(foreign, value, join(path, option), report)
+    return kept
+
+
+def _find(kind: str, name: str, option: str) -> Foreign | None:
+    for (group, pattern, key), foreign in OPTIONS.items():
+        if group == kind and key == option and fnmatchcase(name, pattern):
+            return foreign
+    return None
+
+
+def judge_key(path: str, value: Any, report: Report) -> bool:
+    """Judge an unknown section or key by ``KEYS``; return whether it stands there."""
+    foreign = KEYS.get(path)
+    if foreign is not None:
+        _judge(foreign, value, path, report)
+    return foreign is not None
+
+
+def _judge(foreign: Foreign, value: Any, path: str, report: Report) -> None:
+    if foreign.accepts(value):
+        return
+    if foreign.notice is not None:
+        report.warn(path, foreign.notice)
+        return
+    only = " or ".join(map(str, foreign.harmless))
+    report.error(path, f"{foreign.reason}" + (f"; only {only} is accepted" if only else ""))
+
+
+def why_refused(path: str) -> str:
+    """Return why the key at `path` has one value only, to be put behind a message, or an empty text."""
+    return f": {VALUES[path]}" if path in VALUES else ""
+
+
+def unknown_name(kind: str, name: str, title: str, known: Iterable[str]) -> str:
+    """Return the message about a component that is not registered.
+
+    Args:
+        kind: key of ``components.KINDS``.
+        name: the name in the recipe.
+        title: what messages call the kind, such as ``network``.
+        known: the registered names, of which the nearest are suggested.
+    """
+    group = "network" if kind == "sub_network" else kind
+    reasons = [why for pattern, why in NAMES.get(group, {}).items() if fnmatchcase(name, pattern)]
+    near = "" if reasons and reasons[0] != _NOT_BUILT else hint(name, known)
+    return f"unknown {title} {name!r}{': ' + reasons[0] if reasons else ''}.{near}".rstrip(".")
+
+
+def other_file(tree: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the key that shows that `tree` is no recipe of this format, and what to say, or None."""
+    return next(((key, text) for key, text in OTHER_FILES.items() if key in tree), None)
