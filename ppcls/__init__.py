@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ppcls.errors import PADDLE_MISSING
+
 if TYPE_CHECKING:
     from ppcls.arch import create_model, list_models
 
@@ -16,7 +18,12 @@ __all__ = ["__version__", "create_model", "list_models"]
 
 def __getattr__(name: str) -> Any:
     if name in ("create_model", "list_models"):
-        import ppcls.arch
+        try:
+            import ppcls.arch
+        except ModuleNotFoundError as error:
+            if error.name != "paddle":
+                raise
+            raise ModuleNotFoundError(PADDLE_MISSING, name="paddle") from None
 
         return getattr(ppcls.arch, name)
     raise AttributeError(f"module 'ppcls' has no attribute {name!r}")

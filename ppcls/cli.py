@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppcls.errors import ConfigError, PpclsError, TrainingError
+from ppcls.errors import PADDLE_MISSING, ConfigError, PpclsError, TrainingError, hint
 
 MODES = {
     "train": "train the networks of a recipe",
@@ -22,9 +22,21 @@ MODES = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers an unknown option with the usage of its own command and the nearest option."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is unknown here: the parser above would show the usage of ``ppcls`` alone."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [text for text in self._option_string_actions if text.startswith("--")]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}.{hint(unknown[0], options)}".rstrip("."))
+        return known, unknown
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(prog="ppcls", description="Knowledge distillation on PaddlePaddle.")
+    parser = _Parser(prog="ppcls", description="Knowledge distillation on PaddlePaddle.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for mode, text in MODES.items():
         command = commands.add_parser(mode, help=text, description=text)
@@ -338,6 +350,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except PpclsError as error:
         print(f"ppcls: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name != "paddle":
+            raise
+        print(f"ppcls: {PADDLE_MISSING}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ppcls: interrupted", file=sys.stderr)

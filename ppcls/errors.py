@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+
+PADDLE_MISSING = (
+    "Paddle is not installed. For CPUs: python -m pip install 'paddlepaddle>=3.3,<3.4'; for GPUs, with the "
+    "index of your CUDA version: python -m pip install 'paddlepaddle-gpu>=3.3,<3.4' "
+    "-i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
+)
 
 
 class PpclsError(Exception):
@@ -32,3 +39,11 @@ def hint(name: str, known: Iterable[str]) -> str:
     folded = {k.lower(): k for k in pool}
     close = difflib.get_close_matches(str(name).lower(), list(folded), n=3, cutoff=0.6)
     return f" Did you mean: {', '.join(folded[c] for c in close)}?" if close else ""
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return kind, text and origin of an exception that foreign code raised, as one line of a message."""
+    text = " ".join(str(error).split()) or "no message"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"

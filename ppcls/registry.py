@@ -7,11 +7,11 @@ Importing this module imports nothing heavy: the packages that fill the registri
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from ppcls.errors import ConfigError, hint
+from ppcls.errors import ConfigError, PpclsError, describe_failure, hint
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -70,15 +70,35 @@ OPTIMIZERS = Registry("optimizer")
 SCHEDULES = Registry("learning-rate schedule")
 
 _loaded = False
+_broken_plugin: ConfigError | None = None
+
+
+def create(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """Call a registered class or function with its options.
+
+    Raises:
+        ConfigError: if it comes from a plugin and fails in any way; the message names plugin, file and line.
+            What our own components raise is passed on as it is.
+    """
+    try:
+        return factory(**options)
+    except Exception as error:
+        package = str(getattr(factory, "__module__", "")).partition(".")[0]
+        if isinstance(error, PpclsError) or package == __name__.partition(".")[0]:
+            raise
+        raise ConfigError(f"{name} of the plugin {package!r} failed: {describe_failure(error)}") from error
 
 
 def load_components() -> None:
     """Import the built-in components and every installed plugin (entry-point group ``ppcls.plugins``).
 
     Raises:
-        ConfigError: if a plugin cannot be imported; the message names its distribution.
+        ConfigError: if a plugin fails while it is loaded, in whatever way; the message names its
+            distribution and the line that failed. Every later call raises it again.
     """
-    global _loaded
+    global _loaded, _broken_plugin
+    if _broken_plugin is not None:
+        raise _broken_plugin
     if _loaded:
         return
     _loaded = True  # set first: providers look names up while they are being imported
@@ -87,8 +107,10 @@ def load_components() -> None:
     for point in entry_points(group=PLUGIN_GROUP):
         try:
             plugin = point.load()
-        except (ImportError, AttributeError) as error:
+            if callable(plugin):
+                plugin()
+        except Exception as error:
             owner = point.dist.name if point.dist else "an installed package"
-            raise ConfigError(f"plugin {point.name!r} of {owner} ({point.value}): {error}") from error
-        if callable(plugin):
-            plugin()
+            where = f"plugin {point.name!r} of {owner} ({point.value})"
+            _broken_plugin = ConfigError(f"{where} cannot be loaded: {describe_failure(error)}")
+            raise _broken_plugin from error

@@ -50,3 +50,33 @@ def test_a_reader_that_leaves_ends_a_list_quietly():
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "-c", "x.yaml", "--resum-from", "y"], "usage: ppcls train"),
+        (["predict", "--model-dir", "x", "y.jpg", "--batchsize", "3"], "Did you mean: --batch-size?"),
+        (["models", "--detail", "--jsn"], "Did you mean: --json?"),
+        (["eval", "-c", "x.yaml", "--epochs=3"], "usage: ppcls eval"),
+    ],
+)
+def test_an_unknown_option_shows_the_usage_of_its_command(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert f"ppcls {arguments[0]}: error: unrecognized arguments: --" in error
+
+
+def test_a_missing_paddle_is_one_line_with_what_to_install(tmp_path):
+    (tmp_path / "paddle.py").write_text("raise ModuleNotFoundError('no module', name='paddle')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    for command in (["-m", "ppcls", "models"], ["-c", "import ppcls; ppcls.list_models()"]):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+        lines = done.stderr.splitlines()
+        assert "pip install 'paddlepaddle>=3.3" in lines[-1]
+        assert "pip install 'paddlepaddle-gpu>=3.3" in lines[-1]
+        if command[0] == "-m":
+            assert (done.returncode, len(lines)) == (2, 1)

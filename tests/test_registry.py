@@ -6,21 +6,25 @@ import sys
 import textwrap
 
 import pytest
+from paddle import nn
 
+from ppcls import registry
+from ppcls.config import load_config
 from ppcls.errors import ConfigError
-from ppcls.registry import LOSSES, Registry
+from ppcls.loss import build_loss
+from ppcls.registry import BACKBONES, LOSSES, METRICS, TRANSFORMS, Registry
 
 
 def test_a_name_is_found_under_its_aliases_and_only_once():
-    registry = Registry("thing")
+    things = Registry("thing")
 
-    @registry.register("Spoon", aliases=("Ladle",))
+    @things.register("Spoon", aliases=("Ladle",))
     def spoon():
         return 1
 
-    assert registry["Spoon"] is registry["Ladle"] is spoon
+    assert things["Spoon"] is things["Ladle"] is spoon
     with pytest.raises(ValueError, match="'Ladle' is registered twice"):
-        registry.register("Ladle")(spoon)
+        things.register("Ladle")(spoon)
 
 
 def test_an_unknown_name_is_answered_with_near_ones():
@@ -79,9 +83,60 @@ def test_a_plugin_package_trains_and_is_checked(tmp_path, recipe, write_recipe):
     assert "Did you mean: margin?" in done.stderr
 
 
-def test_a_broken_plugin_is_named(tmp_path, recipe, write_recipe):
-    write_package(tmp_path / "site", "tiny_plugin:nothing_of_that_name", BODY)
-    done = run(tmp_path / "site", "-m", "ppcls", "validate", "-c", str(write_recipe(recipe)))
-    assert done.returncode == 2
-    assert "plugin 'tiny' of tiny-plugin" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("target", "body", "words"),
+    [
+        ("tiny_plugin:nothing_of_that_name", BODY, "AttributeError"),
+        ("tiny_plugin", "1 / 0", "ZeroDivisionError: division by zero"),
+        ("tiny_plugin", "raise OSError('no licence')", "OSError: no licence"),
+        ("tiny_plugin", "def x(:", "SyntaxError"),
+        ("tiny_plugin:register", BODY + '        LOSSES.register("CELoss")(MarginLoss)', "registered twice"),
+    ],
+)
+def test_a_plugin_that_fails_to_load_is_named(monkeypatch, tmp_path, target, body, words):
+    write_package(tmp_path, target, body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tiny_plugin", raising=False)
+    monkeypatch.setattr(registry, "_loaded", False)
+    monkeypatch.setattr(registry, "_broken_plugin", None)
+    monkeypatch.setattr(LOSSES, "_items", dict(LOSSES._items))
+    for _ in range(2):  # what failed once is not taken for loaded
+        with pytest.raises(ConfigError, match=r"plugin 'tiny' of tiny-plugin \(tiny_plugin") as caught:
+            registry.load_components()
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+class Fails(nn.Layer):
+    def __init__(self, error: str) -> None:
+        super().__init__()
+        raise {"key": KeyError("x"), "run": RuntimeError("no\nlicence"), "stop": StopIteration()}[error]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [("key", "KeyError: 'x'"), ("run", "RuntimeError: no licence"), ("stop", "StopIteration: no message")],
+)
+def test_a_component_of_a_plugin_that_fails_is_named(monkeypatch, recipe, write_recipe, error, words):
+    for kind in (BACKBONES, LOSSES, METRICS, TRANSFORMS):
+        monkeypatch.setattr(kind, "_items", {**kind._items, "Fails": Fails})
+    recipe["Loss"]["Train"] = [{"Fails": {"error": error}}]
+    recipe["Metric"]["Eval"] = [{"Fails": {"error": error}}]
+    recipe["DataLoader"]["Eval"]["dataset"]["transform_ops"].append({"Fails": {"error": error}})
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_recipe(recipe))
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("3 mistakes")
+    for line in lines[1:]:
+        assert f"Fails of the plugin '{__name__}' failed: {words} ({__file__}:" in line
+    with pytest.raises(ConfigError, match="Fails of the plugin"):
+        build_loss(recipe["Loss"]["Train"])
+
+
+def test_a_failure_of_our_own_keeps_its_traceback():
+    def factory() -> None:
+        raise KeyError("ours")
+
+    factory.__module__ = "ppcls.loss"
+    with pytest.raises(KeyError):
+        registry.create("X", factory, {})

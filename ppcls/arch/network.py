@@ -11,7 +11,7 @@ from paddle import nn
 from ppcls.arch.theseus import TheseusLayer
 from ppcls.config import single
 from ppcls.errors import ConfigError, WeightsError, hint
-from ppcls.registry import BACKBONES
+from ppcls.registry import BACKBONES, create
 from ppcls.weights import load_pretrained
 from ppcls.weights.sources import VARIANTS
 
@@ -126,7 +126,7 @@ def build_network(node: Any, where: str = "Arch") -> nn.Layer:
     name, options = single(node, where)
     try:
         make = BACKBONES[name]
-        return make(**_accepted(name, make, options))
+        return create(name, make, _accepted(name, make, options))
     except (ConfigError, WeightsError) as error:
         # A network of networks says which of them it is about; the path is then one path.
         text = str(error)

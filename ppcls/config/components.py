@@ -25,6 +25,7 @@ from ppcls.registry import (
     SCHEDULES,
     TRANSFORMS,
     Registry,
+    create,
 )
 
 
@@ -201,7 +202,7 @@ def _try_out(
     paddle = importlib.import_module("paddle")
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            factory(**options)
+            create(name, factory, options)
     except (PpclsError, TypeError, ValueError, AssertionError) as error:
         # All but the first come from values that the signature says nothing about; Paddle asserts on sizes.
         # Components begin with what they complain about: "CELoss.epsilon: ...", "Optimizer.lr: ..."
@@ -222,4 +223,4 @@ def loss_without_weights(name: str, options: Mapping[str, Any] | None) -> Any:
     paddle = importlib.import_module("paddle")
     own = {key: value for key, value in (options or {}).items() if key != "weight"}
     with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-        return LOSSES[name](**own)
+        return create(name, LOSSES[name], own)

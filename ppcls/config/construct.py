@@ -7,7 +7,7 @@ from typing import Any
 
 from ppcls.config.nodes import single
 from ppcls.errors import ConfigError, hint
-from ppcls.registry import Registry
+from ppcls.registry import Registry, create
 
 
 def construct(registry: Registry, node: Any, where: str, **supplied: Any) -> Any:
@@ -36,4 +36,4 @@ def construct(registry: Registry, node: Any, where: str, **supplied: Any) -> Any
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in options]
     if missing:
         raise ConfigError(f"{where}: {name} needs {', '.join(missing)}")
-    return factory(**options)
+    return create(name, factory, options)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import io
+import itertools
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,11 @@ def _find_base(path: Path, base: str) -> Path:
     beside = path.parent / base
     if beside.is_file():
         return beside
+    # A copy of a packaged recipe names its base from where the original lies: ../_base_/own_images.yaml.
+    parts = list(itertools.dropwhile(lambda part: part == "..", Path(base).parts))
+    copied = PACKAGED.joinpath(*parts)
+    if parts and not Path(base).is_absolute() and copied.is_file():
+        return copied
     try:
         return find_recipe(base)
     except ConfigError as error:
@@ -106,14 +113,15 @@ def _parse(path: Path) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"{path}:{line}: not UTF-8 (byte 0x{error.object[error.start]:02x})") from None
+        byte = f"byte 0x{error.object[error.start]:02x}"
+        raise ConfigError(f"{path}:{line}: not UTF-8 ({byte}); save the file as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:
         config = OmegaConf.load(io.StringIO(text))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        line = _line(error, text)
+        place = str(path) if line is None else f"{path}:{line}"
         raise ConfigError(f"{place}: {_problem(error)}") from None
     except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
@@ -126,11 +134,46 @@ def _parse(path: Path) -> dict[str, Any]:
     return dict(tree)
 
 
+# What begins on one line and is missed on a later one: the line where it begins is the one to correct.
+_OPENED = ("a flow sequence", "a flow mapping", "a quoted scalar", "a simple key")
+
+
+def _line(error: yaml.MarkedYAMLError, text: str) -> int | None:
+    """Return the line to correct, counted from 1; the parser itself names the one where it gave up."""
+    if error.context_mark and str(error.context).endswith(_OPENED):
+        return int(error.context_mark.line) + 1
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return None
+    filled = [n for n, content in enumerate(text.splitlines(), 1) if content.partition("#")[0].strip()]
+    above = max((n for n in filled if n <= mark.line), default=None)
+    at_end = mark.line >= max(filled, default=0)
+    # A line without its colon is read as text that continues in the next line.
+    unfinished = str(error.problem).startswith(_AFTER_A_LINE_WITHOUT_COLON)
+    if above is not None and (at_end or (unfinished and ":" not in text.splitlines()[above - 1])):
+        return above
+    return int(mark.line) + 1
+
+
+_AFTER_A_LINE_WITHOUT_COLON = ("mapping values are not allowed", "did not find expected key")
+_REMEDIES = {
+    "mapping values are not allowed": ". Expected 'key: value' here: a colon is missing, there is one colon "
+    "too many, or the indentation is wrong",
+    "found character that cannot start any token": ". Indent with spaces, not tabs; put text that "
+    "begins with @, ` or % in quotes",
+    "found a tab character": ". Indent with spaces, not tabs",
+    "did not find expected key": ". A colon is missing, or the indentation differs from the lines above",
+    "could not find expected ':'": ". Expected 'key: value'",
+}
+
+
 def _problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "not YAML"
     if problem.startswith("found duplicate key"):
         return f"the key {problem.removeprefix('found duplicate key').strip()!r} is given twice"
-    return f"not YAML: {problem}" + (f" ({error.context})" if error.context and error.problem else "")
+    remedy = next((advice for start, advice in _REMEDIES.items() if problem.startswith(start)), "")
+    context = f" ({error.context})" if error.context and error.problem else ""
+    return f"not YAML: {problem}{context}{remedy}"
 
 
 def override(tree: dict[str, Any], text: str) -> None:
@@ -184,15 +227,34 @@ def _check_step(node: Any, step: str, before: Sequence[str]) -> None:
 def resolve(tree: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of `tree` with interpolations such as ``${Arch.class_num}`` replaced by their values.
 
+    Text that begins with ``~`` is a path below a home folder, and comes back as that path.
+
     Raises:
         ConfigError: if one cannot be resolved, or a value is left as ``???``.
     """
     text = str(tree)
     if "${" not in text and "???" not in text:
-        return copy.deepcopy(tree)
+        return dict(_at_home(tree))
     try:
         config = OmegaConf.create(tree)
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+        return dict(_at_home(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
-        raise ConfigError(f"{where}{str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{where}{_unresolved(str(error).splitlines()[0])}") from None
+
+
+def _at_home(node: Any) -> Any:
+    """Return a copy of a tree in which paths that begin with ``~`` begin with the home folder."""
+    if isinstance(node, dict):
+        return {key: _at_home(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_at_home(value) for value in node]
+    return os.path.expanduser(node) if isinstance(node, str) and node.startswith("~") else node
+
+
+def _unresolved(problem: str) -> str:
+    missing = re.search(r"Environment variable '(\w+)' not found", problem)
+    if missing is None:
+        return problem
+    name = missing[1]
+    return f"the environment variable {name} is not set; set it, or write ${{oc.env:{name},some default}}"

@@ -13,7 +13,7 @@ from ppcls.config.components import INPUT_OPTIONS
 from ppcls.config.report import Report, join
 from ppcls.config.signature import parameters_of
 from ppcls.errors import PpclsError, hint
-from ppcls.registry import BACKBONES
+from ppcls.registry import BACKBONES, create
 
 # Options that look at layers; each is tried by itself, so that a mistake is reported where it stands.
 _LAYER_OPTIONS = ("return_patterns", "return_stages", "freeze_befor", "stop_after")
@@ -219,7 +219,8 @@ def network_without_weights(title: str, node: Mapping[str, Any], path: str, repo
     paddle = importlib.import_module("paddle")
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            return BACKBONES[title](**{k: v for k, v in _weightless(node).items() if k != "name"})
+            options = {k: v for k, v in _weightless(node).items() if k != "name"}
+            return create(title, BACKBONES[title], options)
     except (PpclsError, TypeError, ValueError, AssertionError) as error:  # Paddle asserts on sizes below 1
         found = re.match(r"(models\.\d+\.\w+): ", str(error))  # a group names the network it is about
         report.error(join(path, found[1]) if found else path, str(error)[found.end() if found else 0 :])

@@ -109,9 +109,9 @@ def _any_of(choices: tuple[Any, ...]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    return (
-        {True: "true", False: "false", None: "null"}[value] if value in (True, False, None) else repr(value)
-    )
+    if value is None or isinstance(value, bool):  # 1 equals True, but is written 1
+        return {True: "true", False: "false", None: "null"}[value]
+    return repr(value)
 
 
 def _union(value: Any, options: tuple[Any, ...], wanted: Any) -> Any:
@@ -166,7 +166,7 @@ def describe(wanted: Any) -> str:
     if origin is Literal:
         return _any_of(args)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(arg) for arg in args)
+        return " or ".join(dict.fromkeys(describe(arg) for arg in args))
     base = origin or wanted
     if base is type(None):
         return "null"

@@ -13,7 +13,7 @@ from ppcls.errors import ConfigError, hint
 from ppcls.loss import afd, ce, distillation, mgd, ofd, pair, pefd, rkd
 from ppcls.loss.combined import CombinedLoss, Part
 from ppcls.loss.schedule import epoch_value
-from ppcls.registry import LOSSES
+from ppcls.registry import LOSSES, create
 
 # Importing these modules fills the registry.
 __all__ = [
@@ -80,4 +80,4 @@ def _part(node: Any, where: str) -> Part:
     for option, parameter in signature.parameters.items():
         if parameter.default is parameter.empty and option not in options:
             raise ConfigError(f"{where}: {name} needs the option {option!r}")
-    return Part(name, component(**options), weight)
+    return Part(name, create(name, component, options), weight)

@@ -39,7 +39,7 @@ def test_every_command_reports_a_mistake_with_code_2(
     ("text", "words"),
     [
         ("Global: {epochs: 1, epochs: 2}\n", ":1: the key 'epochs' is given twice"),
-        ("Global: [\n", ":2: not YAML"),
+        ("Global: [\n", ":1: not YAML"),
         ("_base_: nothing.yaml\n", "nothing.yaml"),
         ("", "empty"),
     ],

@@ -36,11 +36,22 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     [
         ("a: 1\nb: 2\na: 3\n", 3, "'a' is given twice"),
         ("a:\n  b: 1\n  b: 2\n", 3, "'b' is given twice"),
-        ("a: [1,\nb: 2\n", 3, "not YAML"),
-        ("a: 1\n\tb: 2\n", 2, "not YAML"),
+        ("a: [1,\nb: 2\n", 1, "not YAML"),
+        ("x: 1\na: {b: 1,\n  c: 2\nd: 3\n", 2, "flow mapping"),
+        ("x: 1\na: 'text\nb: 2\n", 2, "quoted"),
+        ("a:\n  epochs 3\n  device: cpu\n", 2, "a colon is missing"),
+        ("a:\n  epochs 3\n\n  # why\n  device: cpu\n", 2, "A colon is missing"),
+        ("a:\n  b: 1\n   c: 2\n", 3, "indentation"),
+        ("a:\n  b: c: d\n", 2, "one colon too many"),
+        ("a: 1\nb\n", 2, "Expected 'key: value'"),
+        ("a:\n  - b\n  c: 1\n", 3, "not YAML"),
+        ("a:\n  b: 1\n c: 2\n", 3, "indentation"),
+        ("a: 1\nb: @x\n", 2, "in quotes"),
+        ("a: 1\n\tb: 2\n", 2, "not tabs"),
         ("a: *missing\n", 1, "undefined alias"),
         ("a: 1\nb: !!python/object:os.system x\n", 2, "tag"),
         (b"a: 1\nb: \xff\n", 2, "not UTF-8"),
+        ("a: 1\nb: \u7f51\u7edc\n".encode("gbk"), 2, "save the file as UTF-8"),
     ],
 )
 def test_a_mistake_in_the_text_is_named_with_file_and_line(
@@ -70,6 +81,25 @@ def test_interpolation(tmp_path: Path) -> None:
         resolve({"a": "???"})
 
 
+def test_paths_may_begin_with_the_home_folder_or_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("PLACE", "/disk")
+    tree = {"a": "~/x", "b": ["~", {"c": "${oc.env:PLACE}/y"}], "d": "x~y"}
+    assert resolve(tree) == {
+        "a": "/home/me/x",
+        "b": ["/home/me", {"c": "/disk/y"}],
+        "d": "x~y",
+        "e": "/home/me/z",
+    }
+    assert tree["a"] == "~/x"
+
+
+def test_a_missing_variable_is_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(ConfigError, match=r"^a\.b: the environment variable NOWHERE is not set"):
+        resolve({"a": {"b": "${oc.env:NOWHERE}"}})
+
+
 # ---------------------------------------------------------------- bases
 
 
@@ -91,6 +121,14 @@ def test_a_base_is_found_from_the_file_that_names_it(tmp_path: Path, monkeypatch
 def test_a_base_may_be_a_packaged_recipe(tmp_path: Path) -> None:
     top = _write(tmp_path, "top.yaml", "_base_: ImageNet/ResNet/ResNet18.yaml\nArch: {class_num: 7}\n")
     assert read(top)["Arch"] == {"name": "ResNet18", "class_num": 7}
+
+
+def test_a_base_beside_a_copied_recipe_wins_over_the_packaged_one(tmp_path: Path) -> None:
+    _write(tmp_path, "_base_/own_images.yaml", "a: mine\n")
+    assert read(_write(tmp_path, "x/top.yaml", "_base_: ../_base_/own_images.yaml\n")) == {"a": "mine"}
+    assert "DataLoader" in read(_write(tmp_path, "x/y/top.yaml", "_base_: ../_base_/own_images.yaml\n"))
+    with pytest.raises(ConfigError, match=r"top\.yaml: _base_"):
+        read(_write(tmp_path, "x/y/top.yaml", "_base_: /_base_/own_images.yaml\n"))
 
 
 def test_a_circle_of_bases_ends(tmp_path: Path) -> None:

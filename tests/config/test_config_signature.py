@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
 import pytest
 
 from ppcls.config.report import Report
-from ppcls.config.signature import Mismatch, bind, convert, parameters_of
+from ppcls.config.signature import Mismatch, bind, convert, describe, parameters_of
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -136,3 +137,20 @@ def test_classes_and_open_signatures() -> None:
 
     assert _bind({"size": "x"}, Child)[1][0][0] == "P.C.size"
     assert _bind({"anything": 1}, takes_more) == ({"anything": 1}, [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Literal[1, 3], "1 or 3"),
+        (Literal[0, 1], "0 or 1"),
+        (Literal[True, 3], "true or 3"),
+        (Literal[False, None, "x"], "false or null or 'x'"),
+        (list[int] | tuple[int, ...], "a list of whole numbers"),
+        (Sequence[float] | list[float] | None, "a list of numbers or null"),
+    ],
+)
+def test_messages_say_once_what_may_stand_in_the_recipe(wanted: Any, words: str) -> None:
+    assert describe(wanted) == words
+    with pytest.raises(Mismatch, match=f"expected {re.escape(words)}, got 'y'"):
+        convert("y", wanted)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ppcls.config import load_config
+from ppcls.config.loading import read
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base_" not in path.parts)
@@ -28,6 +30,12 @@ def test_header_names_the_command(path):
     head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     commands = [found for line in head for found in re.findall(r"-c (\S+\.yaml)", line)]
     assert any(command.endswith(str(path.relative_to(CONFIGS))) for command in commands)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=IDS)
+def test_a_copy_in_a_folder_of_its_own_is_the_same_recipe(path, tmp_path):
+    copy = shutil.copy(path, tmp_path / "my.yaml")
+    assert read(Path(copy)) == read(path)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=IDS)

@@ -34,6 +34,8 @@ REST = ROOT / "tests" / "config" / "rest.yaml"
 SIDE = 64
 # Float sums differ in order between processors; two steps make 1e-5 of it. A change of mathematics is more.
 TOLERANCE = 5e-4
+# Here an untrained network of 56 layers trains too: step 2 differs by 1.6e-3 between Intel and AMD processors.
+TOLERANCES = {"cifar/resnet56_resnet20_dml": 5e-3}
 LARGE = ("PPLCNet_x2_5_dml", "PPLCNet_x2_5_udml", "tutorial/dml", "tutorial/udml", "res2net200_vd_distill")
 
 
@@ -178,10 +180,11 @@ def test_a_recipe_gives_the_losses_on_record(
         RECORD.write_text(text + "\n", encoding="utf-8")
         return
     assert name in stored, "nothing on record for this recipe; the head of this file says how to record it"
+    tolerance = TOLERANCES.get(name, TOLERANCE)
     for number, (mine, expected) in enumerate(zip(found, stored[name], strict=True), 1):
         assert list(mine) == list(expected)
         for part, value in expected.items():
-            assert mine[part] == pytest.approx(value, rel=TOLERANCE, abs=1e-6), f"{part} of step {number}"
+            assert mine[part] == pytest.approx(value, rel=tolerance, abs=1e-6), f"{part} of step {number}"
 
 
 def test_refinery_learns_from_the_teacher_alone(images: Path, tmp_path: Path) -> None:
