@@ -34,7 +34,7 @@ REST = ROOT / "tests" / "config" / "rest.yaml"
 SIDE = 64
 # Float sums differ in order between processors; two steps make 1e-5 of it. A change of mathematics is more.
 TOLERANCE = 5e-4
-# Here an untrained network of 56 layers trains too: step 2 differs by 1.6e-3 between Intel and AMD processors.
+# Here an untrained network of 56 layers trains too: step 2 differs by 1.6e-3 between Intel and AMD CPUs.
 TOLERANCES = {"cifar/resnet56_resnet20_dml": 5e-3}
 LARGE = ("PPLCNet_x2_5_dml", "PPLCNet_x2_5_udml", "tutorial/dml", "tutorial/udml", "res2net200_vd_distill")
 
