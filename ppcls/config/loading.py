@@ -120,8 +120,8 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         config = OmegaConf.load(io.StringIO(text))
     except yaml.MarkedYAMLError as error:
-        line = _line(error, text)
-        place = str(path) if line is None else f"{path}:{line}"
+        wrong = _line(error, text)
+        place = str(path) if wrong is None else f"{path}:{wrong}"
         raise ConfigError(f"{place}: {_problem(error)}") from None
     except (yaml.YAMLError, OmegaConfBaseException, OSError) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
