@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import paddle
-import yaml
 from paddle import Tensor, nn
 
+from ppcls.config import MAX_NODES_OF_DATA, read_yaml
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.registry import BACKBONES
 from ppcls.runtime import Program, find_program
@@ -239,9 +239,6 @@ def _ends_with_softmax(folder: Path) -> bool:
     description = folder / "inference.yml"
     if not description.is_file():
         return False
-    try:
-        content = yaml.safe_load(description.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{description} is not readable YAML: {error}") from error
+    content = read_yaml(description, MAX_NODES_OF_DATA)
     section = content.get("Global") if isinstance(content, dict) else None
-    return bool((section or {}).get("softmax", False))
+    return isinstance(section, dict) and bool(section.get("softmax", False))

@@ -8,13 +8,15 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from ppcls.config.check import check_recipe
-from ppcls.config.loading import find_recipe, override, read, resolve
+from ppcls.config.interpolation import resolve
+from ppcls.config.loading import find_recipe, override, read
 from ppcls.config.nodes import plain, single
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED
+from ppcls.config.yaml_text import MAX_NODES_OF_DATA, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, hint
 
-__all__ = ["load_config", "plain", "single"]
+__all__ = ["MAX_NODES_OF_DATA", "load_config", "parse_yaml", "plain", "read_yaml", "single"]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "train") -> DictConfig:

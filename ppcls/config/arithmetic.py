@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable
 
+from ppcls.config.nodes import shorten
 from ppcls.errors import ConfigError
 
 Number = int | float
@@ -19,21 +21,29 @@ _BINARY: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
 }
 # Long enough for any real setting, short enough that the parser cannot run out of stack.
 _LONGEST = 200
+# Beyond this a whole number fits no computer's, and what multiplies it may print for ever.
+_LARGEST = 1e18
 
 
 def evaluate(text: str) -> Number:
     """Return the value of a sum, difference, product or quotient of numbers, e.g. ``"1.0/255.0"``.
 
     Raises:
-        ConfigError: if `text` holds anything but numbers, ``+ - * / //`` and brackets, or divides by zero.
+        ConfigError: if `text` holds anything but numbers, ``+ - * / //`` and brackets, divides by zero, or
+            gives a number beyond 1e18.
     """
     try:
         if len(text) > _LONGEST:
             raise ValueError(f"longer than {_LONGEST} characters")
-        return _value(ast.parse(text.strip(), mode="eval").body)
+        value = _value(ast.parse(text.strip(), mode="eval").body)
+        if not math.isfinite(value) or abs(value) > _LARGEST:
+            raise ValueError(f"larger than {_LARGEST:.0e}")
+        return value
     except (ValueError, SyntaxError, ArithmeticError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else error
-        raise ConfigError(f"{text!r} is no number and no arithmetic of numbers ({reason})") from None
+        raise ConfigError(
+            f"{shorten(repr(text))} is no number and no arithmetic of numbers ({reason})"
+        ) from None
 
 
 def _value(node: ast.expr) -> Number:

@@ -18,7 +18,10 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
 - `_base_: path` (or a list of paths) starts from other files, relative to this one or packaged recipes: maps
   merge, lists and single values are replaced.
 - `-o Key.sub.0.sub=value` changes one setting; the value is read as YAML, a number counts entries of a list.
-- `${Arch.class_num}` stands for the value of another setting.
+- `${Arch.class_num}` stands for the value of another setting, `${oc.env:NAME}` or `${oc.env:NAME,default}`
+  for an environment variable, `${oc.decode:${oc.env:NAME}}` for one that is a number or a list.
+- Keys are text or whole numbers. A file has at most 8 MB, 10,000 values and 40 levels, with everything that
+  aliases and interpolations repeat counted each time; whole numbers have at most 64 bits.
 - Arithmetic of numbers, such as `1.0/255.0`, may stand where a number is expected.
 - A component is written `Name: {options}` in a list (`null` for no options) and `{name: Name, options}` else.
 - Options of PaddleClas that are not built here are accepted at a value that asks for nothing

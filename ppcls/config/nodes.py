@@ -78,6 +78,11 @@ def show(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, dict):
-        return f"a map ({', '.join(map(str, list(value)[:4]))})" if value else "an empty map"
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+        keys = ", ".join(shorten(str(key), 30) for key in list(value)[:4])
+        return f"a map ({keys})" if value else "an empty map"
+    return f"{shorten(repr(value), 60)} ({type(value).__name__})"
+
+
+def shorten(text: str, longest: int = 300) -> str:
+    """Return a text as it is, or its beginning and three dots where it is longer than a message should be."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

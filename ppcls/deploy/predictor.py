@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 
+from ppcls.config import MAX_NODES_OF_DATA, read_yaml
 from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, read_image
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.runtime import PARAMS, Program, find_program
@@ -163,10 +163,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
             "`ppcls export` writes it; for a folder exported elsewhere write one with Global, "
             "PreProcess.transform_ops (as Infer.transforms in the recipe) and PostProcess"
         )
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not readable YAML: {error}") from error
+    content = read_yaml(file, MAX_NODES_OF_DATA)
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected the sections Global, PreProcess and PostProcess")
     pre = content.get("PreProcess")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ppcls.config import MAX_NODES_OF_DATA, read_yaml
+from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.weights import write_atomic
 
@@ -70,8 +70,8 @@ def _walk(old: Any, new: Any, key: str) -> Iterator[Change]:
 def read_run_config(folder: Path) -> dict[str, Any] | None:
     """Return the config that a run wrote into its folder; None if there is none that can be read."""
     try:
-        found = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        found = read_yaml(folder / "config.yaml", MAX_NODES_OF_DATA)
+    except ConfigError:
         return None
     return found if isinstance(found, dict) else None
 

@@ -15,7 +15,8 @@ from typing import Any
 from ppcls.arch.inputs import take_adapter
 from ppcls.arch.inspect import Inspection, LayerOutput, inspect_network
 from ppcls.config import single
-from ppcls.config.loading import find_recipe, override, read, resolve
+from ppcls.config.interpolation import resolve
+from ppcls.config.loading import find_recipe, override, read
 from ppcls.engine.tables import aligned
 from ppcls.errors import ConfigError
 from ppcls.registry import BACKBONES

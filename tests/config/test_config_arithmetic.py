@@ -55,6 +55,12 @@ def test_precedence_signs_and_spaces(text: str, value: float) -> None:
         "1 if 1 else 2",
         "1" * 500,
         "1;2",
+        "9*" * 99 + "9",
+        "1e999",
+        "-1e300*1e300",
+        "1e19",
+        "0x" + "f" * 150,
+        "(" * 10_000,
     ],
 )
 def test_everything_else_is_refused(text: str) -> None:

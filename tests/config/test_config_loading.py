@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ppcls.config import load_config
-from ppcls.config.loading import find_recipe, override, read, resolve
+from ppcls.config.interpolation import resolve
+from ppcls.config.loading import find_recipe, override, read
 from ppcls.errors import ConfigError
 
 
@@ -144,7 +145,7 @@ def test_one_base_below_two_others_is_no_circle(tmp_path: Path) -> None:
     assert read(_write(tmp_path, "top.yaml", "_base_: [left.yaml, right.yaml]\n")) == {"a": 1, "b": 1, "c": 1}
 
 
-@pytest.mark.parametrize("base", ["missing.yaml", "{a: 1}", "[1]", "3"])
+@pytest.mark.parametrize("base", ["missing.yaml", "{a: 1}", "[1]", "3", '"a\\0b"', "x" * 5000])
 def test_a_wrong_base_is_named_with_the_file(tmp_path: Path, base: str) -> None:
     with pytest.raises(ConfigError, match=r"top\.yaml: _base_"):
         read(_write(tmp_path, "top.yaml", f"_base_: {base}\na: 1\n"))

@@ -1,0 +1,177 @@
+"""Interpolations such as ``${Arch.class_num}``: their growth is bounded, then OmegaConf resolves them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ppcls.config.nodes import shorten
+from ppcls.config.yaml_text import MAX_DEPTH, MAX_NODES, TEXT_OF_A_NODE
+from ppcls.errors import ConfigError
+
+_INNERMOST = re.compile(r"\$\{([^${}]*)\}")
+_STEP = re.compile(r"[^.\[\]]+")
+_LONGEST = 1000
+_MISSING = "???"
+# What stands for an interpolation inside another one: of the environment, and of the recipe.
+_ENVIRONMENT, _VALUE = "\x01", "\x02"
+
+
+def resolve(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of `tree` with interpolations replaced by their values.
+
+    ``${Arch.class_num}`` means another value of the recipe, ``${oc.env:NAME}`` or ``${oc.env:NAME,default}``
+    a variable of the environment as text, ``${oc.decode:${oc.env:NAME}}`` as a number or list.
+
+    Text that begins with ``~`` is a path below a home folder, and comes back as that path.
+
+    Raises:
+        ConfigError: if one cannot be resolved, the recipe would grow beyond any real one, or a value is
+            left as ``???``.
+    """
+    texts = [text for text in _texts(tree) if "${" in text or text == _MISSING]
+    if not texts:
+        return dict(_at_home(tree))
+    _Growth(tree).check()
+    try:
+        config = OmegaConf.create(tree)
+        return dict(_at_home(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(shorten(f"{where}{_unresolved(str(error).splitlines()[0])}")) from None
+
+
+def _at_home(node: Any) -> Any:
+    """Return a copy of a tree in which paths that begin with ``~`` begin with the home folder."""
+    if isinstance(node, dict):
+        return {key: _at_home(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_at_home(value) for value in node]
+    return os.path.expanduser(node) if isinstance(node, str) and node.startswith("~") else node
+
+
+def _unresolved(problem: str) -> str:
+    missing = re.search(r"Environment variable '(\w+)' not found", problem)
+    if missing is None:
+        return problem
+    name = missing[1]
+    return f"the environment variable {name} is not set; set it, or write ${{oc.env:{name},some default}}"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value
+
+
+Path = tuple[Any, ...]
+
+
+class _Growth:
+    """Works out how large a tree becomes, without making it: three lines may describe a million values."""
+
+    def __init__(self, tree: dict[str, Any]) -> None:
+        self.tree = tree
+        self.known: dict[Path, int] = {}
+        self.under_way: list[Path] = []
+
+    def check(self) -> None:
+        """Raise a ConfigError if the tree grows too large or too deep, or refers to itself."""
+        self._weigh((), self.tree)
+
+    def _weigh(self, path: Path, value: Any) -> int:
+        if path in self.known:
+            return self.known[path]
+        name = ".".join(map(str, path))
+        if path in self.under_way:
+            raise ConfigError(f"{name}: the interpolation leads back to itself")
+        if len(self.under_way) > MAX_DEPTH:
+            raise ConfigError(f"{name}: nested more than {MAX_DEPTH} levels deep, interpolations included")
+        self.under_way.append(path)
+        weight = 1
+        if isinstance(value, dict):
+            weight += sum(self._weigh((*path, key), item) for key, item in value.items())
+        elif isinstance(value, list):
+            weight += sum(self._weigh((*path, index), item) for index, item in enumerate(value))
+        elif isinstance(value, str):
+            weight += len(value) // TEXT_OF_A_NODE
+            for target in self._targets(path, value):
+                found = self._find(target)
+                weight += self._weigh(*found) if found else 0
+        self.under_way.pop()
+        if weight > 2 * MAX_NODES:
+            raise ConfigError(f"{name}: interpolations make more than {MAX_NODES} values of it")
+        self.known[path] = weight
+        return weight
+
+    def _targets(self, path: Path, text: str) -> list[Path]:
+        """Return the paths that the interpolations of a text name; a missing one is reported later."""
+        if "${" not in text:
+            return []
+        name, targets = ".".join(map(str, path)), []
+        if len(text) > _LONGEST:
+            raise ConfigError(f"{name}: {len(text)} characters with interpolations, at most {_LONGEST}")
+        while found := _INNERMOST.search(text):
+            inner = found[1].strip()
+            kind, colon, argument = inner.partition(":")
+            mark = _VALUE
+            if not colon and not set(inner) & {_VALUE, _ENVIRONMENT}:
+                targets.append(_absolute(path, inner))
+            elif kind == "oc.env" and not set(argument.partition(",")[0]) & {_VALUE, _ENVIRONMENT}:
+                mark = _ENVIRONMENT
+            elif not (kind == "oc.decode" and argument.strip() == _ENVIRONMENT):
+                raise ConfigError(
+                    f"{name}: an interpolation is ${{path.of.a.value}}, ${{oc.env:NAME}}, "
+                    f"${{oc.env:NAME,default}} or ${{oc.decode:${{oc.env:NAME}}}}"
+                )
+            text = text[: found.start()] + mark + text[found.end() :]
+        return targets
+
+    def _find(self, target: Path) -> tuple[Path, Any] | None:
+        """Return where a path leads and what is there, through interpolations on its way."""
+        path: Path = ()
+        node: Any = self.tree
+        hops, steps = 0, list(target)
+        while steps:
+            if isinstance(node, str):
+                inner = self._targets(path, node)
+                hops += 1
+                if len(inner) != 1 or hops > MAX_DEPTH:
+                    return None
+                path, node, steps = (), self.tree, [*inner[0], *steps]
+                continue
+            step = steps.pop(0)
+            key = _key(node, step)
+            if key is None:
+                return None
+            path, node = (*path, key), node[key]
+        return path, node
+
+
+def _absolute(path: Path, name: str) -> Path:
+    """Return the steps of ``a.b[0]``, or of ``.b`` and ``..b``, which start at the map around `path`."""
+    dots = len(name) - len(name.lstrip("."))
+    steps = tuple(_STEP.findall(name))
+    return (*path[: max(len(path) - dots, 0)], *steps) if dots else steps
+
+
+def _key(node: Any, step: Any) -> Any:
+    """Return the key of a map or the index of a list that a step means, None if there is none."""
+    if isinstance(node, dict):
+        return next(
+            (key for key in (step, str(step)) if key in node), next((k for k in node if str(k) == step), None)
+        )
+    if isinstance(node, list) and str(step).isdecimal() and len(str(step)) < 6 and int(step) < len(node):
+        return int(step)
+    return None

@@ -1,0 +1,202 @@
+"""Reading YAML that may be damaged or hostile: every answer comes quickly and in little memory.
+
+All YAML that ppcls reads comes through here: recipes, ``-o`` values, ``config.yaml`` of runs and
+``inference.yml`` of exports. Plain YAML allows a few lines to describe gigabytes (aliases of aliases), texts
+that no parser survives (thousands of brackets) and numbers that cannot be printed; these are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from ppcls.config.yaml_problems import describe, line_to_correct
+from ppcls.errors import ConfigError
+
+# Far above any real file: the longest recipe has some 300 values, a list of 22,000 class names 0.5 MB.
+MAX_BYTES = 8 << 20
+MAX_DEPTH = 40
+MAX_NODES = 10_000
+MAX_NODES_OF_DATA = 100_000
+_LONGEST_NUMBER = 100
+# How many characters count as much as one value, where aliases repeat them.
+TEXT_OF_A_NODE = 256
+
+_PREFIX = "tag:yaml.org,2002:"
+_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
+# YAML 1.1 wants a dot and a sign in 1.0e-4; people write 1e-4, and mean the number.
+_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+\Z")
+# The C parser is ten times as fast, and is missing only where PyYAML was built without it.
+_Base: TypeAlias = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[valid-type]
+
+
+class _Loader(_Base):  # type: ignore[misc, valid-type]
+    """Makes dicts, lists, texts, numbers, booleans and null, and nothing else."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, rule) for tag, rule in rules if tag.removeprefix(_PREFIX) in (*_TAGS, "merge")]
+        for first, rules in _Base.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {f"{_PREFIX}{tag}": _Base.yaml_constructors[f"{_PREFIX}{tag}"] for tag in _TAGS}
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Build the value of a node; a tag that does not fit its text, as in ``!!int x``, is an error."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError):
+            kind = node.tag.removeprefix(_PREFIX)
+            raise _problem_at(node, f"a value marked as {kind} that is none") from None
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        """Build a map whose keys are text or whole numbers, each given once."""
+        if not isinstance(node, yaml.MappingNode):
+            raise _problem_at(node, f"expected a map, got {_short(node)}")
+        seen: set[Any] = set()
+        for key_node, _ in node.value:  # before `<<` brings keys along, which may be given again
+            if key_node.tag == f"{_PREFIX}merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, bool) or not isinstance(key, (str, int)):
+                raise _problem_at(key_node, f"the key {_short(key_node)} is no text; put it in quotes")
+            if key in seen:
+                raise _problem_at(key_node, f"the key {key!r} is given twice")
+            seen.add(key)
+        self.flatten_mapping(node)
+        return {
+            self.construct_object(key_node, deep=True): self.construct_object(value_node, deep=True)
+            for key_node, value_node in node.value
+        }
+
+    def construct_whole(self, node: yaml.Node) -> int:
+        """Build a whole number of at most 64 bits."""
+        value = self.construct_yaml_int(node) if len(node.value) <= _LONGEST_NUMBER else 1 << 64
+        if value.bit_length() > 64:
+            raise _problem_at(node, f"the whole number {_short(node)} has more than 64 bits")
+        return value
+
+    def construct_real(self, node: yaml.Node) -> float:
+        """Build a number that fits a float."""
+        if len(node.value) > _LONGEST_NUMBER:
+            raise _problem_at(node, f"the number {_short(node)} has more than {_LONGEST_NUMBER} characters")
+        return self.construct_yaml_float(node)
+
+    def refuse_tag(self, node: yaml.Node) -> None:
+        """Refuse a tag; those of Python would build any object."""
+        raise _problem_at(node, f"the tag {node.tag.replace(_PREFIX, '!!')} is not supported")
+
+
+_Loader.add_constructor(f"{_PREFIX}int", _Loader.construct_whole)
+_Loader.add_constructor(f"{_PREFIX}float", _Loader.construct_real)
+_Loader.add_constructor(None, _Loader.refuse_tag)
+_Loader.add_implicit_resolver(f"{_PREFIX}float", _FLOAT, list("-+0123456789."))
+
+
+def _problem_at(place: Any, text: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, text, place.start_mark)
+
+
+def _short(node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode):
+        return "a map" if isinstance(node, yaml.MappingNode) else "a list"
+    text: str = node.value
+    return text if len(text) <= 30 else f"{text[:20]}... ({len(text)} characters)"
+
+
+def read_yaml(path: str | Path, max_nodes: int = MAX_NODES) -> Any:
+    """Return the content of a YAML file as plain dicts, lists, texts, numbers, booleans and None.
+
+    Args:
+        path: the file, UTF-8.
+        max_nodes: see :func:`parse_yaml`.
+
+    Raises:
+        ConfigError: with file and line, if it cannot be read, is not UTF-8, or is refused by
+            :func:`parse_yaml`.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_BYTES >> 20} MB, which no YAML file of ppcls is")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        byte = f"byte 0x{content[error.start]:02x}"
+        raise ConfigError(f"{path}:{line}: not UTF-8 ({byte}); save the file as UTF-8") from None
+    return parse_yaml(text, str(path), max_nodes)
+
+
+def parse_yaml(text: str, where: str, max_nodes: int = MAX_NODES) -> Any:
+    """Return the content of a YAML text as plain dicts, lists, texts, numbers, booleans and None.
+
+    ``1e-4`` is a number and ``2024-1-1`` a text. What aliases repeat is copied, so that changing one place
+    changes no other.
+
+    Args:
+        text: the YAML.
+        where: the file, for messages.
+        max_nodes: how many values it may have, those that aliases repeat counted each time.
+
+    Raises:
+        ConfigError: with file and line: not YAML, a key that is given twice or is no text, a tag for Python
+            objects, more than `MAX_DEPTH` levels or `max_nodes` values, a whole number beyond 64 bits.
+    """
+    try:
+        _check_size(text, max_nodes)
+        return _unshared(yaml.load(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        line = line_to_correct(error, text)
+        place = where if line is None else f"{where}:{line}"
+        raise ConfigError(f"{place}: {describe(error)}") from None
+    except (yaml.YAMLError, UnicodeEncodeError) as error:  # characters that YAML does not allow
+        raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
+
+
+def _check_size(text: str, max_nodes: int) -> None:
+    """Measure a YAML text without building anything of it.
+
+    Raises:
+        yaml.MarkedYAMLError: if it is nested too deeply or has too many values, aliases written out.
+    """
+    weights: dict[str | None, tuple[int, int]] = {}  # weight and height of what has an anchor
+    open_nodes: list[list[Any]] = [
+        [None, 0, 0]
+    ]  # anchor, weight so far, height so far; the first is the stream
+    for event in yaml.parse(text, Loader=_Base):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append([event.anchor, 1, 0])
+            weights.pop(event.anchor, None)
+            done = (0, 0)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, *measured = open_nodes.pop()
+            done = (measured[0], measured[1] + 1)
+            weights[anchor] = done
+        elif isinstance(event, yaml.ScalarEvent):
+            done = (1 + len(event.value) // TEXT_OF_A_NODE, 0)
+            weights[event.anchor] = done
+        elif isinstance(event, yaml.AliasEvent):
+            if any(node[0] == event.anchor for node in open_nodes):
+                raise _problem_at(event, f"the alias *{event.anchor} stands inside what it means")
+            done = weights.get(event.anchor, (0, 0))  # an unknown one is reported when it is loaded
+        else:
+            continue
+        above = open_nodes[-1]
+        above[1], above[2] = above[1] + done[0], max(above[2], done[1])
+        if len(open_nodes) - 1 + done[1] > MAX_DEPTH:
+            raise _problem_at(event, f"nested more than {MAX_DEPTH} levels deep")
+        if sum(node[1] for node in open_nodes) > max_nodes + len(text) // TEXT_OF_A_NODE:
+            repeats = ", aliases written out" if weights.keys() - {None} else ""
+            raise _problem_at(event, f"more than {max_nodes} values{repeats}")
+
+
+def _unshared(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
