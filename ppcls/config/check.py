@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ppcls.config.class_names import check_class_names
 from ppcls.config.inputs import check_inputs
 from ppcls.config.mixing import check_mixing
 from ppcls.config.networks import check_networks
@@ -44,6 +45,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     networks = check_networks(recipe["Arch"], report)
     if networks is not None:
         check_relations(recipe, networks, mode, report)
+        check_class_names(recipe, networks, report)
         check_inputs(recipe, report)
         check_unlabelled(recipe, report)
         check_mixing(recipe, networks, report)

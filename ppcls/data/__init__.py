@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from ppcls.data.sampler import (
 from ppcls.data.transforms import Compose, build_transforms
 from ppcls.data.unlabelled import Endless, JoinedLoader, WithoutLabels
 from ppcls.distributed import rank, world_size
-from ppcls.errors import ConfigError, hint
+from ppcls.errors import ConfigError, DataError, hint
 from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
 
 __all__ = [
@@ -60,35 +61,65 @@ __all__ = [
 ]
 
 
-def build_dataset(config: Any, mode: str = "Train", class_num: int | None = None) -> Dataset:
+def build_dataset(
+    config: Any, mode: str = "Train", class_num: int | None = None, class_names: Sequence[str] | None = None
+) -> Dataset:
     """Build ``DataLoader.<mode>.dataset``; its list is checked here.
 
     Args:
         config: the node, ``{"name": "ImageNetDataset", ...}``.
         mode: ``Train`` or ``Eval``; also chooses the part of datasets that have two.
         class_num: classes of the network, which labels must fit.
+        class_names: names of the classes in order, as training or the run has them; None if they are not
+            known. Data whose classes have names are ordered by them.
 
     Raises:
         ConfigError: for unknown names or options.
-        DataError: for mistakes in lists and folders.
+        DataError: for mistakes in lists and folders, or classes with other names.
     """
-    part = "test" if mode == "Eval" else "train"
-    return construct(DATASETS, config, f"DataLoader.{mode}.dataset", class_num=class_num, mode=part)
+    part, where = "test" if mode == "Eval" else "train", f"DataLoader.{mode}.dataset"
+    known = {} if class_names is None else {"class_names": list(class_names)}
+    node = plain(config)
+    if isinstance(node, dict) and node.get("class_names", 0) is None:  # null: to be found
+        node = {key: value for key, value in node.items() if key != "class_names"}
+    dataset: Dataset = construct(DATASETS, node, where, class_num=class_num, mode=part, **known)
+    if class_names is not None and dataset.class_names is not None:
+        _compare_names(dataset.class_names, list(class_names), f"{where} ({dataset.name})")
+    return dataset
 
 
-def build_train_loader(config: Any, seed: int, class_num: int | None = None) -> Loader | JoinedLoader:
+def _compare_names(found: list[str], expected: list[str], where: str) -> None:
+    """Refuse classes other than those that labels stand for.
+
+    Raises:
+        DataError: naming the first one that differs.
+    """
+    for place in range(max(len(found), len(expected))):
+        here, there = (names[place] if place < len(names) else "missing" for names in (found, expected))
+        if here != there:
+            raise DataError(
+                f"{where}: class {place} is {here}, but {there} in training (or in the run that is continued "
+                "or evaluated); a label would stand for another class. Both need the same class names in the "
+                f"same order{hint(here, expected)}"
+            )
+
+
+def build_train_loader(
+    config: Any, seed: int, class_num: int | None = None, class_names: Sequence[str] | None = None
+) -> Loader | JoinedLoader:
     """Build the loader of this process from ``DataLoader.Train`` and, if it is there, ``UnLabelTrain``.
 
     Args:
         config: the section ``DataLoader``.
         seed: seed of the run, the same in every process.
         class_num: classes of the network, which labels must fit; those of unlabelled images are not read.
+        class_names: see :func:`build_dataset`; of a run that goes on.
 
     Raises:
         ConfigError, DataError: see :func:`build_loader`.
     """
     nodes = plain(config)
-    labelled = build_loader(nodes["Train"], "Train", seed, class_num)
+    labelled = build_loader(nodes["Train"], "Train", seed, class_num, class_names=class_names)
     if not nodes.get("UnLabelTrain"):
         return labelled
     other = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])  # independent streams
@@ -97,7 +128,12 @@ def build_train_loader(config: Any, seed: int, class_num: int | None = None) -> 
 
 
 def build_loader(
-    config: Any, mode: str, seed: int, class_num: int | None = None, steps: int | None = None
+    config: Any,
+    mode: str,
+    seed: int,
+    class_num: int | None = None,
+    steps: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Loader:
     """Build the loader of this process from ``DataLoader.<mode>``.
 
@@ -107,6 +143,7 @@ def build_loader(
         seed: seed of the run, the same in every process.
         class_num: classes of the network, which labels must fit.
         steps: batches an epoch of ``UnLabelTrain``.
+        class_names: see :func:`build_dataset`.
 
     Raises:
         ConfigError: for unknown names or options, or ``drop_last`` in evaluation.
@@ -123,7 +160,10 @@ def build_loader(
             "sample once, with DistributedBatchSampler"
         )
     options = _loader_options(node.get("loader") or {}, f"{where}.loader")
-    dataset = build_dataset(node["dataset"], mode, None if mode == "UnLabelTrain" else class_num)
+    unlabelled = mode == "UnLabelTrain"
+    dataset = build_dataset(
+        node["dataset"], mode, None if unlabelled else class_num, None if unlabelled else class_names
+    )
     mixing = [
         construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
         for place, op in enumerate(dataset.batch_transform_ops)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 
+from ppcls.class_names import shown_name
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
-from ppcls.data.images import SUFFIXES, ImageError, images_below, read_file
+from ppcls.data.folders import SUFFIXES, FolderSearch, list_class_names, match_classes, shown_names
+from ppcls.data.images import ImageError, read_file
 from ppcls.data.lists import class_mapping, read_list
 from ppcls.data.rng import sample_rng
 from ppcls.data.transforms import build_transforms
 from ppcls.errors import ConfigError, DataError, PpclsError
 from ppcls.registry import DATASETS
+from ppcls.texts import near_path
 
 OnError = Literal["raise", "skip"]
 REMEDY = (
@@ -32,7 +36,12 @@ class Dataset(ABC):
         transforms: the chain, see :class:`ppcls.data.transforms.Compose`.
         batch_transform_ops: nodes of the transforms of whole batches; the loader runs them.
         on_error: ``raise``, or ``skip`` to leave out images that cannot be read.
+        class_names: names by class, where they are a part of the data; None if they are not.
+        has_class_names: whether names are a part of such data.
     """
+
+    class_names: list[str] | None = None
+    has_class_names: bool = False
 
     def __init__(
         self,
@@ -64,6 +73,21 @@ class Dataset(ABC):
         """Return what tells this list of samples from another one, wherever the data lies."""
         places = range(len(self))
         return fingerprint_of(self.name, map(self.path, places), map(self.label, places))
+
+    @classmethod
+    def find_class_names(cls, options: Mapping[str, Any]) -> list[str] | None:
+        """Return what `class_names` of a dataset with these options would be, without reading its images.
+
+        Args:
+            options: as in the YAML.
+
+        Returns:
+            None if the names are no part of the data, or the data are not here.
+
+        Raises:
+            DataError: if the data cannot be read.
+        """
+        return None
 
     def read(self, index: int) -> Any:
         """Return what the first transform takes; here the bytes of the file.
@@ -187,23 +211,28 @@ class ImageNetDataset(Dataset):
 
 @DATASETS.register()
 class FolderDataset(Dataset):
-    """Images in one folder for each class, in order of the folders' names.
+    """Images in one folder for each class.
+
+    Classes are in order of the folders' names; names that are whole numbers come first, as numbers: 0, 1, 2,
+    10. Hidden files and folders are no data, and no real folder is searched twice, see
+    :class:`ppcls.data.folders.FolderSearch`.
 
     Args:
         image_root: folder that holds the class folders.
         transform_ops: transforms of an image.
         batch_transform_ops: transforms of a batch.
-        class_names: the class folders in order; null takes all there are. Name them where a dataset, such
-            as that of evaluation, lacks a class, so that the others keep their numbers.
+        class_names: the class folders in order; null takes all there are, or in evaluation those of the
+            training data. A class without a folder keeps its number; a folder that is no class is refused.
         on_error: ``raise``, or ``skip``: images that cannot be read are left out, counted and named.
         class_num: number of classes there must be; by default that of the network.
 
-    Attributes:
-        class_names: names by class index.
-
     Raises:
-        DataError: if folders or images are missing, or there are not `class_num` classes.
+        DataError: if folders or images are missing, a folder is no class, or there are not `class_num`
+            classes.
     """
+
+    class_names: list[str]
+    has_class_names = True
 
     def __init__(
         self,
@@ -216,25 +245,36 @@ class FolderDataset(Dataset):
     ) -> None:
         super().__init__(image_root, transform_ops, batch_transform_ops, on_error)
         if not os.path.isdir(image_root):
-            raise DataError(f"image_root {image_root} is no folder")
-        with os.scandir(image_root) as entries:
-            folders = sorted(entry.name for entry in entries if entry.is_dir())
-        unknown = [] if class_names is None else [name for name in folders if name not in class_names]
-        if unknown:
-            raise DataError(f"{image_root}: folders that class_names does not name: {', '.join(unknown[:5])}")
-        self.class_names = folders if class_names is None else list(class_names)
+            raise DataError(f"image_root {image_root} is no folder.{near_path(image_root)}".rstrip("."))
+        search = FolderSearch(image_root)
+        folders = search.class_folders()
+        if class_names is None:
+            self.class_names = shown_names(folders, image_root)
+        else:
+            self.class_names = shown_names([str(name) for name in class_names], "class_names")
+        by_name = match_classes(folders, self.class_names, image_root)
         if class_num is not None and len(self.class_names) != class_num:
             raise DataError(
                 f"{image_root}: {len(self.class_names)} classes, but class_num is {class_num}; change "
                 "class_num, or name all classes in class_names if some have no images here"
+                f"{_skipped(search)}"
             )
+        paths_of = search.images([os.path.join(image_root, folder) for folder in by_name.values()])
+        images = dict(zip(by_name, paths_of, strict=True))
+        search.report()
         self._samples = [
-            (path, number)
-            for number, name in enumerate(self.class_names)
-            for path in images_below(os.path.join(image_root, name))
+            (path, number) for number, name in enumerate(self.class_names) for path in images.get(name, ())
         ]
         if not self._samples:
             raise DataError(f"{image_root}: no class folder holds an image ({' '.join(sorted(SUFFIXES))})")
+
+    @classmethod
+    def find_class_names(cls, options: Mapping[str, Any]) -> list[str] | None:
+        """Return the names of the class folders; see :meth:`Dataset.find_class_names`."""
+        given, root = options.get("class_names"), str(options.get("image_root"))
+        if given is not None:
+            return [shown_name(str(name)) for name in given]
+        return list_class_names(root) if os.path.isdir(root) else None
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -251,3 +291,8 @@ class FolderDataset(Dataset):
         """Return what tells these images from others; the folder they lie in does not count."""
         names = (os.path.relpath(path, self.name).replace(os.sep, "/") for path, _ in self._samples)
         return fingerprint_of(self.name, names, (label for _, label in self._samples))
+
+
+def _skipped(search: FolderSearch) -> str:
+    left_out = [os.path.basename(path) for path in (*search.hidden, *search.again) if os.path.isdir(path)]
+    return f" (folders that are hidden or links do not count: {', '.join(left_out[:5])})" if left_out else ""

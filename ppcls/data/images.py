@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppcls.data.lists import read_text
-from ppcls.errors import DataError, hint
-from ppcls.logger import LOGGER
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-_NOT_TAKEN = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".psd", ".svg", ".raw", ".dng"})
+from ppcls.data.folders import SUFFIXES, FolderSearch, is_hidden
+from ppcls.errors import DataError
+from ppcls.texts import near_path, read_text
 
 
 class ImageError(DataError):
@@ -40,9 +37,9 @@ def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
 
     Args:
         source: an image file; a folder, searched with all folders below it for files that end in
-            .jpg .jpeg .png .bmp .webp .tif .tiff in any case, in order of their paths; a ``.txt`` file
-            with one path a line, relative to the working directory or to the list, a label after the
-            path is ignored; or a list of these.
+            .jpg .jpeg .png .bmp .webp .tif .tiff in any case, in order of their paths, see
+            :class:`ppcls.data.folders.FolderSearch`; a ``.txt`` file with one path a line, relative to the
+            working directory or to the list, a label after the path is ignored; or a list of these.
 
     Raises:
         DataError: if a file is missing or nothing is found.
@@ -56,31 +53,27 @@ def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
     if path.is_dir():
         return _in_folder(path)
     if not path.is_file():
-        raise DataError(f"{source}: no such file or folder.{_near(path)}")
+        raise DataError(f"{source}: no such file or folder.{near_path(path)}")
     return _in_list(path) if path.suffix.lower() == ".txt" else [str(source)]
 
 
-def images_below(folder: str | Path) -> list[str]:
-    """Return the images in a folder and all below it, by their endings, in order of their paths.
+def matching(pattern: str) -> list[str]:
+    """Return the files that a pattern such as ``photos/**/*.jpg`` matches, sorted.
 
-    Files that look like images of other kinds are counted in a warning.
+    Hidden files are left out, and a file that links make appear twice is given once.
     """
-    found, others = [], Counter[str]()
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in SUFFIXES:
-                found.append(os.path.join(parent, name))
-            elif suffix in _NOT_TAKEN:
-                others[suffix] += 1
-    if others:
-        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-        LOGGER.warning("%s: not taken from this folder: %s; convert them to JPEG or PNG", folder, counts)
-    return sorted(found)
+    found: dict[tuple[str, str], str] = {}
+    for path in sorted(glob.glob(pattern, recursive=True), key=lambda path: (path.count(os.sep), path)):
+        folder, name = os.path.split(path)
+        if not is_hidden(name) and not os.path.isdir(path):
+            found.setdefault((os.path.realpath(folder), name), path)
+    return sorted(found.values())
 
 
 def _in_folder(folder: Path) -> list[str]:
-    found = images_below(folder)
+    search = FolderSearch(folder)
+    (found,) = search.images([str(folder)])
+    search.report()
     if not found:
         raise DataError(f"{folder}: the folder holds no image ({' '.join(sorted(SUFFIXES))})")
     return found
@@ -101,7 +94,3 @@ def _in_list(path: Path) -> list[str]:
     if not found:
         raise DataError(f"{path}: the list is empty")
     return found
-
-
-def _near(path: Path) -> str:
-    return hint(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""

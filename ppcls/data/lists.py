@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls.errors import DataError, hint
+from ppcls.errors import DataError
+from ppcls.texts import read_text
 
 _SHOWN = 10
 # Below this many names in one folder, asking for each is cheaper than listing a folder that may be huge.
@@ -118,26 +119,6 @@ def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, i
                 raise DataError(f"{path}:{number}: the label must be a whole number, got {label!r}")
             found.add(int(label))
     return {label: place for place, label in enumerate(sorted(found))}
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a list file, without a byte order mark.
-
-    Raises:
-        DataError: if it is missing, cannot be read or is not UTF-8.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        near = hint(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
-        raise DataError(f"{path}: no such list file.{near}") from None
-    except OSError as error:
-        raise DataError(f"{path}: the list cannot be read: {error.strerror}") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason}); save the list as UTF-8") from None
 
 
 def _split(line: str, delimiter: str | None) -> tuple[str, str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ppcls.errors import ConfigError, DataError, hint
+from ppcls.class_names import find_class_names, is_packaged, read_class_names, read_fitting_names
+from ppcls.errors import ConfigError, DataError
+from ppcls.logger import LOGGER
 from ppcls.registry import POSTPROCESSES
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+__all__ = ["Topk", "find_class_names", "read_class_names"]
 
 
 @POSTPROCESSES.register()
@@ -20,22 +21,38 @@ class Topk:
 
     Args:
         topk: how many; no more than there are classes are given.
-        class_id_map_file: names of the classes, a line ``id name`` each, UTF-8. Besides a path of one's own,
-            ``ppcls/data/labels/...`` names a list that comes with the package, from any folder.
+        class_id_map_file: names of the classes, a line ``id name`` each, with ids from 0, UTF-8. Besides a
+            path of one's own, ``ppcls/data/labels/...`` names a list that comes with the package, from any
+            folder; such a list is left out where it does not fit the classes.
         delimiter: between id and name; null is the first blank or tab.
+        label_list: the names themselves, in order of the classes; they replace the file.
+
+    Attributes:
+        names: by class; None if there are none.
 
     Raises:
         ConfigError: if `topk` is below 1.
-        DataError: if the file is missing or a line has no id.
+        DataError: if the file is missing, or does not name each class once.
     """
 
     def __init__(
-        self, topk: int = 1, class_id_map_file: str | None = None, delimiter: str | None = None
+        self,
+        topk: int = 1,
+        class_id_map_file: str | None = None,
+        delimiter: str | None = None,
+        label_list: list[str] | None = None,
     ) -> None:
         if topk < 1:
             raise ConfigError(f"Topk: topk must be at least 1, got {topk}")
         self.topk = topk
-        self.names = None if class_id_map_file is None else read_class_names(class_id_map_file, delimiter)
+        self.names: list[str] | None = None
+        self._origin, self._packaged = "label_list", False
+        if label_list is not None:
+            self.names = [str(name) for name in label_list]
+        elif class_id_map_file is not None:
+            self._origin = f"class_id_map_file {class_id_map_file}"
+            self._packaged = is_packaged(find_class_names(class_id_map_file))
+            self.names = read_fitting_names(class_id_map_file, None, delimiter)
 
     def __call__(
         self, probabilities: np.ndarray, file_names: Sequence[str] | None = None
@@ -46,11 +63,16 @@ class Topk:
             probabilities: [N, C].
             file_names: one for each row.
 
-        Scores are rounded to 5 places; equal ones stay in order of their ids. A class without a name gets
-        its number as name; without a file there are no names.
+        Scores are rounded to 5 places; equal ones stay in order of their ids. Without names of the classes
+        ``label_names`` is empty.
+
+        Raises:
+            DataError: if there are names for another number of classes.
         """
+        probabilities = np.asarray(probabilities)
+        names = self._fitting_names(probabilities.shape[-1])
         results = []
-        for row, values in enumerate(np.asarray(probabilities)):
+        for row, values in enumerate(probabilities):
             ids = np.argsort(-values, kind="stable")[: self.topk].tolist()
             result: dict[str, Any] = {
                 "class_ids": ids,
@@ -58,51 +80,17 @@ class Topk:
             }
             if file_names is not None:
                 result["file_name"] = file_names[row]
-            names = self.names
-            result["label_names"] = [] if names is None else [names.get(n, str(n)) for n in ids]
+            result["label_names"] = [] if names is None else [names[place] for place in ids]
             results.append(result)
         return results
 
-
-def find_class_names(path: str | Path) -> Path:
-    """Return the file that ``class_id_map_file`` means: as written, or one of the package.
-
-    Raises:
-        DataError: if there is none.
-    """
-    for file in _places(Path(path)):
-        if file.is_file():
-            return file
-    parent = Path(path).parent
-    near = hint(Path(path).name, [p.name for p in parent.iterdir()]) if parent.is_dir() else ""
-    raise DataError(f"class_id_map_file {path}: no such file.{near}")
-
-
-def read_class_names(path: str | Path, delimiter: str | None = None) -> dict[int, str]:
-    """Read a file with a line ``id name`` for each class.
-
-    Raises:
-        DataError: if it is missing, or naming the line that has no id.
-    """
-    file = find_class_names(path)
-    names = {}
-    for number, line in enumerate(file.read_bytes().decode("utf-8-sig", "replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        key, _, name = line.strip().partition(delimiter) if delimiter else _first_blank(line.strip())
-        if not key.strip().isdigit():
-            raise DataError(f"{path}:{number}: expected 'id name', got {line!r}")
-        names[int(key)] = name.strip()
-    return names
-
-
-def _first_blank(line: str) -> tuple[str, str, str]:
-    key, *rest = line.split(None, 1)
-    return key, " ", rest[0] if rest else ""
-
-
-def _places(path: Path) -> list[Path]:
-    """Return where a file of class names may be: as written, or in the package."""
-    if path.is_absolute():
-        return [path]
-    return [path, _PACKAGE.parent / path, _PACKAGE / "data" / "labels" / path.name]
+    def _fitting_names(self, classes: int) -> list[str] | None:
+        names = self.names
+        if names is None or len(names) == classes:
+            return names
+        problem = f"{self._origin} has {len(names)} names, but the network has {classes} classes"
+        if not self._packaged:
+            raise DataError(f"{problem}; give each class one name")
+        LOGGER.warning("%s; results go without names", problem)
+        self.names = None
+        return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -67,15 +67,20 @@ class DataReport:
     Attributes:
         parts: one report a part, in order.
         leaked: images of ``Eval`` that training sees too, byte for byte: (file, file of training).
+        class_names: names of the classes; None if they are not known.
+        wrong_names: why those of ``Infer.PostProcess`` would stop a training; None if they would not.
     """
 
     parts: list[PartReport]
     leaked: list[tuple[str, str]]
+    class_names: list[str] | None = None
+    wrong_names: str | None = None
 
     @property
     def stops(self) -> list[str]:
         """What would stop a training, each with its part."""
-        return [f"{part.part}: {text}" for part in self.parts for text in part.stops]
+        stops = [f"{part.part}: {text}" for part in self.parts for text in part.stops]
+        return stops if self.wrong_names is None else [*stops, f"Infer.PostProcess: {self.wrong_names}"]
 
 
 class _Scan:
@@ -123,12 +128,15 @@ class _Scan:
             self.odd[index] = found
 
 
-def check_data(data: Mapping[str, Any], class_num: int) -> DataReport:
+def check_data(
+    data: Mapping[str, Any], class_num: int, eval_names: Sequence[str] | None = None
+) -> DataReport:
     """Read everything once.
 
     Args:
         data: the section ``DataLoader`` of a checked recipe.
         class_num: classes of the network.
+        eval_names: names that the classes of ``Eval`` must have; None if they cannot be compared.
 
     Returns:
         the findings; mistakes in the data are among them, not raised.
@@ -138,7 +146,7 @@ def check_data(data: Mapping[str, Any], class_num: int) -> DataReport:
     for part in PARTS:
         if data.get(part):
             report = PartReport(part, source=_source(data[part]))
-            scan = _check_part(report, data[part], class_num)
+            scan = _check_part(report, data[part], class_num, eval_names if part == "Eval" else None)
             reports.append(report)
             if scan is not None:
                 scans[part] = scan
@@ -159,11 +167,13 @@ def _source(node: Mapping[str, Any]) -> str:
     return next((str(dataset[key]) for key in keys if dataset.get(key)), dataset["name"])
 
 
-def _check_part(report: PartReport, node: Mapping[str, Any], class_num: int) -> _Scan | None:
+def _check_part(
+    report: PartReport, node: Mapping[str, Any], class_num: int, names: Sequence[str] | None
+) -> _Scan | None:
     """Fill in the report of one part; return what its images are, None if its list is wrong."""
     unlabelled = report.part == "UnLabelTrain"
     try:
-        loader = build_loader(node, report.part, 0, class_num, 1 if unlabelled else None)
+        loader = build_loader(node, report.part, 0, class_num, 1 if unlabelled else None, names)
     except (ConfigError, DataError) as error:
         report.stops.append(str(error))
         return None

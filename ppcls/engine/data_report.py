@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 from ppcls.config import load_config, plain
 from ppcls.engine.build import class_count, main_network
 from ppcls.engine.check_data import DataReport, PartReport, check_data
-from ppcls.errors import ConfigError
+from ppcls.engine.class_names import data_class_names, evaluation_names, names_to_record
+from ppcls.errors import ConfigError, DataError
 from ppcls.weights import write_atomic
 
 _SHOWN = 5
@@ -36,7 +37,13 @@ def run_check(path: str, overrides: Iterable[str], report: str | None, show: Cal
     if report is not None:
         _try_to_write(Path(report))
     arch = config["Arch"]
-    found = check_data(config["DataLoader"], class_count(arch, main_network(arch, config["Global"])))
+    class_num = class_count(arch, main_network(arch, config["Global"]))
+    names = data_class_names(config, None)
+    found = check_data(config["DataLoader"], class_num, evaluation_names(config, names, None))
+    try:
+        found.class_names = names_to_record(config, names, class_num)
+    except DataError as error:
+        found.wrong_names = str(error)
     show(render(found))
     if report is not None:
         _write_json(found, Path(report))

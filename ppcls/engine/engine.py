@@ -31,6 +31,18 @@ from ppcls.engine.amp import (
     scaler_state,
 )
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer, Progress
+from ppcls.engine.class_names import (
+    ClassNames,
+    check_teachers,
+    class_names,
+    data_class_names,
+    evaluation_names,
+    names_to_record,
+    record_names,
+    recorded_names,
+    weights_folder,
+    with_names,
+)
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluate import evaluate, evaluating
 from ppcls.engine.export import ExportReport, export_network
@@ -105,6 +117,9 @@ class Engine:
         if is_main():
             record_config(self.folder, self.config, resumed)
         run, saver = self._build_run(resumed)
+        if is_main():
+            of_data = ClassNames(run.loader.dataset.class_names, run.loader.dataset.name)
+            record_names(self.folder, names_to_record(self.config, of_data, self.class_num))
         try:
             train(run)
         except StopRequested as stop:
@@ -127,8 +142,11 @@ class Engine:
             report: folder for tables of classes, confusions and mistakes, see `ppcls.engine.report`.
         """
         build.start_logging(self.folder, self.globals["log_ranks"])
-        writer = None if report is None else ReportWriter(report, self.main, self.config.get("Infer"))
-        loader = self._loader("Eval")
+        folder = weights_folder(self.config)
+        known = data_class_names(self.config, folder)
+        shown = class_names(self.config, self.class_num, known).names if report is not None else None
+        writer = None if report is None else ReportWriter(report, self.main, shown)
+        loader = self._loader("Eval", evaluation_names(self.config, known, folder))
         measures, needed = self._evaluation_measures()
         model = self._trained_model(None if self.main is None else {self.main, *needed})
         try:
@@ -144,7 +162,7 @@ class Engine:
         """Classify ``Infer.infer_imgs`` (an image, a folder or a list); logs and returns the results."""
         build.start_logging(None, self.globals["log_ranks"])
         node = self.config["Infer"]
-        postprocess = build_postprocess(node["PostProcess"])
+        postprocess = build_postprocess(with_names(node["PostProcess"], self._class_names().names))
         network = self._deployed_network()
         return classify(
             network, node["infer_imgs"], node["transforms"], postprocess, batch_size=int(node["batch_size"])
@@ -182,8 +200,16 @@ class Engine:
             return self._trained_model(None)
         return self._trained_model({self.main}).infer_network(self.main)
 
-    def _loader(self, mode: str) -> Any:
-        return build_loader(self.config["DataLoader"][mode], mode, seed=self.seed, class_num=self.class_num)
+    def _loader(self, mode: str, names: Sequence[str] | None) -> Any:
+        node = self.config["DataLoader"][mode]
+        return build_loader(node, mode, seed=self.seed, class_num=self.class_num, class_names=names)
+
+    def _class_names(self) -> ClassNames:
+        """Return the names that results are shown with; say so if there are none."""
+        found = class_names(self.config, self.class_num)
+        if found.names is None:
+            LOGGER.info("no class names: %s", found.source)
+        return found
 
     def _evaluation_measures(self) -> tuple[list[Any], set[str]]:
         """Return the losses and metrics of an evaluation and the sub-networks they look at."""
@@ -197,10 +223,19 @@ class Engine:
 
     def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
-        loader = build_train_loader(self.config["DataLoader"], seed=self.seed, class_num=self.class_num)
+        kept = None if resumed is None else recorded_names(resumed.where.parent, self.config)
+        loader = build_train_loader(
+            self.config["DataLoader"],
+            seed=self.seed,
+            class_num=self.class_num,
+            class_names=None if kept is None else kept.names,
+        )
+        known = ClassNames(loader.dataset.class_names, loader.dataset.name)
+        check_teachers(self.config, known.names)
         shape = build.first_sample_shape(loader)
         evaluates = self.globals["eval_during_train"]
-        eval_loader = self._loader("Eval") if evaluates else None
+        eval_names = evaluation_names(self.config, kept or known, None) if evaluates else None
+        eval_loader = self._loader("Eval", eval_names) if evaluates else None
         model = build_model(self.arch, normalize=build.normalization(self.config, self.mode))
         loss = build_loss(self.config["Loss"]["Train"], main=self.main)
         build.find_shapes(model, loss, shape)
@@ -381,5 +416,5 @@ class Engine:
                 "class_num": self.class_num,
             },
             "PreProcess": {"transform_ops": infer.get("transforms") or []},
-            "PostProcess": infer.get("PostProcess") or {},
+            "PostProcess": with_names(infer.get("PostProcess"), self._class_names().names),
         }

@@ -22,8 +22,8 @@ from paddle.pir_utils import DygraphOldIrGuard
 
 from ppcls.arch import TheseusLayer
 from ppcls.arch.foreign import OnnxModel
+from ppcls.class_names import find_class_names
 from ppcls.config import plain
-from ppcls.data.postprocess import find_class_names
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.runtime import PARAMS, Program
 from ppcls.weights import sync_folder

@@ -27,6 +27,7 @@ from ppcls.config import plain
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
 from ppcls.data.hashing import HashIndex, perceptual_hash
 from ppcls.engine import build
+from ppcls.engine.class_names import check_teachers, class_names, data_class_names
 from ppcls.engine.engine import Engine
 from ppcls.errors import ConfigError, DataError, hint
 from ppcls.logger import LOGGER, progress_bar
@@ -176,6 +177,8 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
     build.prepare_folder(Path(options.output).resolve().parent, "--output")
     engine = Engine(tree, "eval")
     name = _teacher(engine.arch, options.network)
+    known = data_class_names(tree, None)
+    check_teachers(tree, known.names)
     teacher = _network(engine, name)
     class_map = _class_map(tree, name)
     held_out = _Hashed(build_dataset(evaluation["dataset"], "Eval"))
@@ -196,7 +199,8 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
         raise DataError(f"{options.pool}: no image is left, nothing was written\n{report.render()}")
     column = found.label if options.label == "teacher" else [0] * len(found.label)
     _write(options.output, "".join(f"{names[found.place[i]]}{delimiter}{column[i]}\n" for i in kept))
-    summary = {"options": asdict(options), **asdict(report)}
+    shown = class_names(tree, engine.class_num, known).names
+    summary = {"options": asdict(options), **asdict(report), "class_names": shown}
     _write(f"{options.output}.json", json.dumps(summary, indent=1, ensure_ascii=False))
     return report
 

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from paddle.nn import functional as F
 
-from ppcls.data import Batch, Dataset, build_postprocess
+from ppcls.data import Batch, Dataset
 from ppcls.distributed import gather, is_main, wait_for_main
 from ppcls.engine.build import prepare_folder
 from ppcls.engine.confusion_plot import draw_confusion, require_matplotlib
@@ -64,22 +64,18 @@ class ReportWriter:
     Args:
         folder: ``--report``; is created.
         network: the sub-network to watch; None if the model is one network.
-        infer: the section ``Infer``, whose PostProcess may name the classes.
+        names: of the classes; None if they are not known.
 
     Raises:
         ConfigError: if the folder cannot be written or matplotlib is missing.
-        DataError: if the file of class names is missing or broken.
     """
 
-    def __init__(self, folder: str, network: str | None, infer: Mapping[str, Any] | None) -> None:
+    def __init__(self, folder: str, network: str | None, names: Sequence[str] | None) -> None:
         require_matplotlib("--report")
         self.folder, self.network = Path(folder), network
         if is_main():
             prepare_folder(self.folder, "--report")
-        node = (infer or {}).get("PostProcess")
-        self._names: dict[int, str] = (
-            dict(getattr(build_postprocess(node), "names", None) or {}) if node else {}
-        )
+        self._names = names
         self._rows: list[tuple[np.ndarray, ...]] = []
         self._classes = 0
 
@@ -99,21 +95,9 @@ class ReportWriter:
         """Gather what the processes saw and let the first write it; all of them have to call this."""
         found = self.gathered()
         if is_main():
-            write_report(self.folder, found, dataset, self._class_names(dataset, found.classes))
+            names = self._names or dataset.class_names or ()
+            write_report(self.folder, found, dataset, dict(enumerate(names)))
         wait_for_main()
-
-    def _class_names(self, dataset: Dataset, classes: int) -> dict[int, str]:
-        """Return the names of the file for inference, else those of the dataset, if there are any."""
-        if self._names and max(self._names) >= classes:
-            LOGGER.warning(
-                "Infer.PostProcess.class_id_map_file names a class %d, but the network has %d classes; the "
-                "report goes without these names",
-                max(self._names),
-                classes,
-            )
-        elif self._names:
-            return self._names
-        return dict(enumerate(getattr(dataset, "class_names", ())))
 
     def gathered(self) -> Predictions:
         """Return the answers of all processes; all of them have to ask.

@@ -1,0 +1,212 @@
+"""Searching folders for images: each real folder once, and nothing hidden."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ppcls.class_names import shown_name
+from ppcls.errors import DataError, hint
+from ppcls.logger import LOGGER
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+_NOT_TAKEN = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".psd", ".svg", ".raw", ".dng"})
+# What systems and tools leave beside images; in lower case. Names that begin with a dot are hidden anyway.
+_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
+_SHOWN = 5
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is no data: ``.ipynb_checkpoints``, ``._x.jpg``, ``Thumbs.db``."""
+    return name.startswith(".") or name.lower() in _BY_SYSTEMS
+
+
+class FolderSearch:
+    """One search below a folder. What it leaves out is counted and reported once, by :meth:`report`.
+
+    Links to folders are followed, but no real folder is searched twice, nor one that holds the root. Where a
+    folder can be reached by a link and without one, its images have the path without the link.
+
+    Args:
+        root: the folder; it may be hidden itself.
+
+    Raises:
+        DataError: if a folder cannot be read.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        real = os.path.realpath(self.root)
+        # A link to one of these leads back up: everything beside the root would be searched too.
+        self._seen = {_identity(str(folder)) for folder in (Path(real), *Path(real).parents)}
+        self.hidden: list[str] = []
+        self.again: list[str] = []
+        self.others: Counter[str] = Counter()
+
+    def class_folders(self) -> list[str]:
+        """Return the names of the folders right below the root in order of classes, see :func:`in_order`."""
+        folders, links, _ = self._entries(self.root)
+        found = [os.path.basename(folder) for folder in folders]
+        known = {*self._seen, *map(_identity, folders)}
+        for link in links:
+            identity = _identity(link)
+            if identity in known:
+                self.again.append(link)
+            else:
+                known.add(identity)
+                found.append(os.path.basename(link))
+        return in_order(found)
+
+    def images(self, folders: Sequence[str]) -> list[list[str]]:
+        """Return the images in each of several folders and all below it, in order of their paths."""
+        found: list[list[str]] = [[] for _ in folders]
+        waiting = [(os.path.islink(folder), place, folder) for place, folder in enumerate(folders)]
+        waiting.sort()  # real folders come first; what only links lead to comes after
+        while waiting:
+            links: list[tuple[bool, int, str]] = []
+            for linked, place, folder in waiting:
+                if folder == self.root or self._enter(folder, linked):
+                    links += [(True, place, link) for link in self._walk(folder, found[place])]
+            waiting = sorted(links)
+        return [sorted(paths) for paths in found]
+
+    def report(self) -> None:
+        """Log what was left out, if anything was."""
+        if self.others:
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.others.items()))
+            LOGGER.warning(
+                "%s: not taken from this folder: %s; convert them to JPEG or PNG", self.root, counts
+            )
+        if self.hidden:
+            names = _some(dict.fromkeys(map(os.path.basename, sorted(self.hidden))))
+            LOGGER.info("%s: %d hidden files and folders skipped: %s", self.root, len(self.hidden), names)
+        if self.again:
+            names = _some(os.path.relpath(link, self.root) for link in sorted(self.again))
+            LOGGER.warning(
+                "%s: %d links skipped, because they lead to folders that are searched anyway or that hold "
+                "this folder: %s",
+                self.root,
+                len(self.again),
+                names,
+            )
+
+    def _enter(self, folder: str, linked: bool) -> bool:
+        """Note a folder as searched; return False if it was already, or is not there."""
+        if not os.path.isdir(folder):
+            return False
+        identity = _identity(folder)
+        if identity in self._seen:
+            if linked:
+                self.again.append(folder)
+            return False
+        self._seen.add(identity)
+        return True
+
+    def _walk(self, folder: str, found: list[str]) -> list[str]:
+        """Add the images below `folder`, links not followed, to `found`; return the links to folders."""
+        stack, links = [folder], []
+        while stack:
+            folders, more, files = self._entries(stack.pop())
+            links += more
+            stack += [inner for inner in folders if self._enter(inner, False)]
+            for file in files:
+                suffix = os.path.splitext(file)[1].lower()
+                if suffix in SUFFIXES:
+                    found.append(file)
+                elif suffix in _NOT_TAKEN:
+                    self.others[suffix] += 1
+        return links
+
+    def _entries(self, folder: str) -> tuple[list[str], list[str], list[str]]:
+        """Return the paths of the folders, links to folders, and files in `folder`, hidden ones left out."""
+        folders: list[str] = []
+        links: list[str] = []
+        files: list[str] = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if is_hidden(entry.name):
+                        self.hidden.append(entry.path)
+                    elif entry.is_symlink():  # os.path.isdir takes a link to itself for no folder
+                        (links if os.path.isdir(entry.path) else files).append(entry.path)
+                    else:
+                        (folders if entry.is_dir() else files).append(entry.path)
+        except OSError as error:
+            raise DataError(f"{folder}: the folder cannot be read: {error.strerror or error}") from error
+        return folders, sorted(links), files
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _some(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return ", ".join(every[:_SHOWN]) + more
+
+
+def in_order(folders: Iterable[str]) -> list[str]:
+    """Return names of class folders in order of their classes.
+
+    Names that are whole numbers come first, in order of the numbers, then the others as texts.
+    """
+    return sorted(folders, key=lambda name: (0, int(name), name) if _is_number(name) else (1, 0, name))
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def match_classes(folders: Iterable[str], class_names: Sequence[str], where: str) -> dict[str, str]:
+    """Return the folder of each class, for those that have one.
+
+    Args:
+        folders: names of class folders.
+        class_names: the classes in order.
+        where: what messages begin with.
+
+    Raises:
+        DataError: for folders that are no class, each with the nearest class.
+    """
+    by_name = {shown_name(folder): folder for folder in folders}
+    unknown = [name for name in by_name if name not in class_names]
+    if unknown:
+        named = "; ".join(f"{name!r}{hint(name, class_names)}" for name in unknown[:_SHOWN])
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        raise DataError(
+            f"{where}: folders that are none of the {len(class_names)} classes: {named}{more}. The classes "
+            f"are {_some(class_names)}; they come from the training data, unless class_names gives them. "
+            "Rename the folders, or take them out"
+        )
+    return by_name
+
+
+def list_class_names(root: str | Path) -> list[str]:
+    """Return the names of the class folders of `root` in order; nothing below them is read.
+
+    Raises:
+        DataError: if `root` cannot be read, or two folders differ in blanks alone.
+    """
+    return shown_names(FolderSearch(root).class_folders(), str(root))
+
+
+def shown_names(folders: Sequence[str], where: str) -> list[str]:
+    """Return the class names of folders.
+
+    Raises:
+        DataError: if two of them have the same.
+    """
+    names = [shown_name(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise DataError(f"{where}: two class folders differ in blanks alone: {twice!r}; rename one")
+    return names
+
+
+def text_order(names: Sequence[str]) -> list[str]:
+    """Return class names as they were ordered before numbers were: 0, 1, 10, 11, 2."""
+    return sorted(names)

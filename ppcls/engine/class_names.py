@@ -1,0 +1,318 @@
+"""The class names of a run: those of its data, kept in its folder, and those that results are shown with.
+
+Names that belong to the data (class folders) decide what a label means. Training writes them into the run
+folder as ``class_names.txt``, and every later command on these weights takes them from there, so the training
+data need not be at hand, and evaluation compares its own classes with them by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ppcls.class_names import (
+    find_class_names,
+    format_class_names,
+    is_packaged,
+    read_fitting_names,
+    shown_name,
+)
+from ppcls.data import Dataset
+from ppcls.data.folders import list_class_names, text_order
+from ppcls.engine.build import main_network, sub_networks
+from ppcls.engine.changes import read_run_config
+from ppcls.errors import ConfigError, DataError
+from ppcls.logger import LOGGER
+from ppcls.registry import DATASETS, POSTPROCESSES
+from ppcls.weights import write_atomic
+
+FILE = "class_names.txt"
+_SETTING = "Infer.PostProcess.class_id_map_file"
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """Names of all classes of a network.
+
+    Attributes:
+        names: by class; None if they are not known.
+        source: where they come from, or why there are none, in words.
+    """
+
+    names: list[str] | None
+    source: str
+
+
+def class_names(config: Mapping[str, Any], class_num: int, of_data: ClassNames | None = None) -> ClassNames:
+    """Return the names that results are shown and exported with.
+
+    In this order: the file (or list) that ``Infer.PostProcess`` names, the names kept with the run that the
+    weights come from, the names that belong to the data of training.
+
+    Args:
+        config: a checked recipe.
+        class_num: number of classes of the network.
+        of_data: what :func:`data_class_names` returned, if it was asked before.
+
+    Raises:
+        DataError: if a file of one's own does not give each class one name, or gives those of the data in
+            another order.
+    """
+    node = (config.get("Infer") or {}).get("PostProcess") or {}
+    of_data = of_data or data_class_names(config, weights_folder(config))
+    file, listed = node.get("class_id_map_file"), node.get("label_list")
+    if listed is not None:
+        return _agreeing(ClassNames([str(name) for name in listed], "Infer.PostProcess.label_list"), of_data)
+    if file and not _left_out(file, class_num):
+        names = read_fitting_names(file, class_num, node.get("delimiter"))
+        return _agreeing(ClassNames(names, f"{_SETTING}: {file}"), of_data)
+    if of_data.names is not None and len(of_data.names) != class_num:
+        return ClassNames(None, f"{of_data.source} has {len(of_data.names)} names for {class_num} classes")
+    if of_data.names is None and file:
+        return ClassNames(None, f"{_SETTING}: {file} names other classes than the {class_num} of the network")
+    return of_data
+
+
+def _left_out(file: str, class_num: int) -> bool:
+    """Tell whether a list of the package names other classes; the check of the recipe warned of that."""
+    found = find_class_names(file)
+    return is_packaged(found) and len(read_fitting_names(found, None)) != class_num
+
+
+def _agreeing(found: ClassNames, of_data: ClassNames) -> ClassNames:
+    names, theirs = found.names or [], of_data.names
+    if theirs is not None and names != theirs and sorted(names) == sorted(theirs):
+        place = next(i for i, (one, other) in enumerate(zip(names, theirs, strict=True)) if one != other)
+        raise DataError(
+            f"{found.source}: class {place} is {names[place]!r}, but {theirs[place]!r} in {of_data.source}; "
+            "results would carry the names of other classes. Put the names into the order of the classes, "
+            f"or leave {_SETTING} out"
+        )
+    return found
+
+
+def data_class_names(config: Mapping[str, Any], folder: Path | None) -> ClassNames:
+    """Return the names that belong to the data a network is trained on.
+
+    Args:
+        config: a checked recipe.
+        folder: of the run that trained the weights; None if there is none yet, or it is not known.
+    """
+    kept = None if folder is None else recorded_names(folder, config)
+    if kept is not None:
+        return kept
+    node = _dataset(config, "Train")
+    if node is None:
+        return ClassNames(None, "the recipe has no DataLoader.Train.dataset")
+    names = _names_of_dataset(node)
+    if names is not None:
+        return ClassNames(names, f"DataLoader.Train.dataset ({_place(node)})")
+    return ClassNames(None, f"DataLoader.Train.dataset ({_place(node)}) has none, or is not here")
+
+
+def evaluation_names(config: Mapping[str, Any], known: ClassNames, folder: Path | None) -> list[str] | None:
+    """Return the names that the classes of ``DataLoader.Eval`` must have, None if they cannot be compared.
+
+    Names of a file beside a list of training images may be written otherwise than folders of evaluation;
+    they count only where all of these folders are among them.
+    """
+    train, evaluation = _dataset(config, "Train"), _dataset(config, "Eval")
+    if train is None and folder is not None:
+        train = _dataset(read_run_config(folder) or {}, "Train")
+    theirs = None if evaluation is None else _names_of_dataset(evaluation)
+    if theirs is None or known.names is None or train is None or _has_names(train):
+        if theirs is not None and known.names is None:
+            LOGGER.info("DataLoader.Eval: its classes cannot be compared by name: %s", known.source)
+        return known.names
+    if set(theirs) <= set(known.names):
+        return known.names
+    LOGGER.warning(
+        "DataLoader.Eval: its class folders are not compared by name with training, whose list has numbers "
+        "alone; make sure that class 0 is %s",
+        theirs[0],
+    )
+    return None
+
+
+def recorded_names(folder: Path, config: Mapping[str, Any] | None = None) -> ClassNames | None:
+    """Return the names that a run kept in its folder.
+
+    Runs from before names were kept had class folders in order of texts: 0, 1, 10, 11, 2. Theirs are given in
+    that order, with a warning, wherever it differs from today's.
+
+    Args:
+        folder: of the run.
+        config: the recipe of now, whose folders are looked into if those of the old run are gone.
+
+    Raises:
+        DataError: if ``class_names.txt`` is damaged.
+    """
+    if (folder / FILE).is_file():
+        return ClassNames(read_fitting_names(folder / FILE, None), str(folder / FILE))
+    old = read_run_config(folder) or {}
+    node = _dataset(old, "Train")
+    if node is None or node.get("name") != "FolderDataset":
+        return None
+    if node.get("class_names") is not None:
+        return ClassNames([shown_name(str(name)) for name in node["class_names"]], f"{folder}/config.yaml")
+    nodes = [node, *(_dataset(config or {}, part) for part in ("Train", "Eval"))]
+    roots = [str(part.get("image_root")) for part in nodes if part and part.get("name") == "FolderDataset"]
+    root = next((place for place in roots if os.path.isdir(place)), None)
+    names = list_class_names(root) if root is not None else []
+    before = text_order(names)
+    if names == before:
+        return None
+    LOGGER.warning(
+        "%s was trained by an earlier version, which ordered class folders as texts (%s, ...) and kept no "
+        "names; this order stays for its weights. Write it into %s to be sure of it, a line 'id name' each",
+        folder,
+        ", ".join(before[:4]),
+        folder / FILE,
+    )
+    return ClassNames(before, f"the class folders of {root} in order of texts")
+
+
+def record_names(folder: Path, names: list[str] | None) -> None:
+    """Keep the names of a run's classes in its folder; `names` None leaves the folder as it is."""
+    if names is None:
+        return
+    content = format_class_names(names).encode("utf-8", "backslashreplace")
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(content)
+
+    write_atomic(folder / FILE, write)
+
+
+def names_to_record(config: Mapping[str, Any], of_data: ClassNames, class_num: int) -> list[str] | None:
+    """Return the names a run keeps: those of its data, else those of one's own file in ``Infer.PostProcess``.
+
+    Args:
+        config: a checked recipe.
+        of_data: the names that belong to the data.
+        class_num: number of classes of the network.
+
+    Raises:
+        DataError: if the file does not fit, or gives the names of the data in another order.
+    """
+    node = (config.get("Infer") or {}).get("PostProcess") or {}
+    file = node.get("class_id_map_file")
+    if not file:
+        return of_data.names
+    try:
+        found = find_class_names(file)
+    except DataError as error:
+        LOGGER.warning("Infer.PostProcess: %s", error)
+        return of_data.names
+    if is_packaged(found):
+        return of_data.names
+    names = read_fitting_names(file, class_num, node.get("delimiter"))
+    _agreeing(ClassNames(names, f"{_SETTING}: {file}"), of_data)
+    return names if of_data.names is None else of_data.names
+
+
+def weights_folder(config: Mapping[str, Any]) -> Path | None:
+    """Return the folder that the weights of the network to deploy lie in; None if they are no local file."""
+    arch, settings = config["Arch"], config["Global"]
+    weights = settings.get("pretrained_model") or pretrained_paths(arch).get(
+        main_network(arch, settings) or ""
+    )
+    return _folder_of(weights)
+
+
+def _folder_of(weights: Any) -> Path | None:
+    if not isinstance(weights, str) or "://" in weights:
+        return None
+    return Path(weights).expanduser().parent
+
+
+def pretrained_paths(arch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``Arch`` says about the weights of each network; a plain network is named ``""``."""
+    nodes = sub_networks(dict(arch))
+    listed = dict(zip(nodes, arch.get("pretrained_list") or [], strict=False))
+    return {name: listed.get(name) or node.get("pretrained") for name, node in nodes.items()}
+
+
+def check_teachers(config: Mapping[str, Any], names: list[str] | None) -> None:
+    """Refuse frozen networks whose run had the same classes in another order.
+
+    Args:
+        config: a checked recipe.
+        names: of the classes of training, in order.
+
+    Raises:
+        ConfigError: naming the network and the first class that differs.
+    """
+    arch = config["Arch"]
+    if names is None or "models" not in arch or _has_class_map(config):
+        return
+    frozen = dict(zip(sub_networks(arch), arch.get("freeze_params_list") or [], strict=False))
+    for name, weights in pretrained_paths(arch).items():
+        folder = _folder_of(weights)
+        theirs = recorded_names(folder, config) if frozen.get(name) and folder is not None else None
+        if theirs is None or theirs.names is None or theirs.names == names:
+            continue
+        if sorted(theirs.names) == sorted(names):
+            place = next(i for i, (a, b) in enumerate(zip(theirs.names, names, strict=True)) if a != b)
+            raise ConfigError(
+                f"Arch.models.{name}: its weights were trained with the same classes in another order "
+                f"({theirs.source}): class {place} was {theirs.names[place]!r}, here it is {names[place]!r}. "
+                "Name the classes in its order in DataLoader.Train.dataset.class_names"
+            )
+        LOGGER.warning(
+            "Arch.models.%s: its weights were trained on other classes (%s: %s) than these (%s)",
+            name,
+            theirs.source,
+            ", ".join(theirs.names[:4]),
+            ", ".join(names[:4]),
+        )
+
+
+def _has_class_map(config: Mapping[str, Any]) -> bool:
+    nodes = (config.get("Loss") or {}).get("Train") or []
+    return any((options or {}).get("class_map") for node in nodes for options in node.values())
+
+
+def _dataset(config: Mapping[str, Any], part: str) -> Mapping[str, Any] | None:
+    loader = (config.get("DataLoader") or {}).get(part) or {}
+    node = loader.get("dataset") if isinstance(loader, Mapping) else None
+    return node if isinstance(node, Mapping) else None
+
+
+def _place(node: Mapping[str, Any]) -> str:
+    keys = ("cls_label_path", "data_file", "image_root")
+    return next((str(node[key]) for key in keys if node.get(key)), str(node.get("name")))
+
+
+def _dataset_class(node: Mapping[str, Any]) -> type[Dataset] | None:
+    name = node.get("name")
+    found = DATASETS[str(name)] if name in DATASETS else None
+    return found if isinstance(found, type) and issubclass(found, Dataset) else None
+
+
+def _names_of_dataset(node: Mapping[str, Any]) -> list[str] | None:
+    found = _dataset_class(node)
+    return None if found is None else found.find_class_names(node)
+
+
+def _has_names(node: Mapping[str, Any]) -> bool:
+    """Tell whether class names are a part of such data."""
+    found = _dataset_class(node)
+    return found is not None and found.has_class_names
+
+
+def with_names(node: Mapping[str, Any] | None, names: list[str] | None) -> dict[str, Any]:
+    """Return ``Infer.PostProcess`` with the names of the classes in it, in place of the file that holds them.
+
+    A post-process that takes no ``label_list`` stays as it is, as long as it has names of its own.
+    """
+    options = dict(node or {"name": "Topk", "topk": 5})
+    factory = POSTPROCESSES[options["name"]]
+    if "label_list" not in inspect.signature(factory).parameters:
+        return options
+    bare = {k: v for k, v in options.items() if k not in ("class_id_map_file", "delimiter", "label_list")}
+    return bare if names is None else {**bare, "label_list": list(names)}

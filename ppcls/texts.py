@@ -1,0 +1,90 @@
+"""Text files and paths that users write: what is wrong with one, and what to do about it."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from pathlib import Path, PureWindowsPath
+
+from ppcls.errors import DataError, hint
+
+# Encodings that text files come in when they were not saved as UTF-8, the most likely one first.
+_ENCODINGS = {"gbk": "GBK", "cp1252": "Windows-1252"}
+_WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_LONGEST = 60
+
+
+def read_text(path: Path, what: str = "list") -> str:
+    """Return the text of a file, without a byte order mark.
+
+    Args:
+        path: the file, UTF-8.
+        what: what messages call it, such as ``list``.
+
+    Raises:
+        DataError: if it is missing, cannot be read, or is not UTF-8; then with the line.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such {what} file.{near_path(path)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: the {what} cannot be read: {error.strerror}") from error
+    return decode(content, path, what)
+
+
+def decode(content: bytes, path: str | Path, what: str = "list") -> str:
+    """Return the text of `content`, without a byte order mark.
+
+    Raises:
+        DataError: if it is not UTF-8, naming the line and, where it can be told, the encoding.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}:1: not UTF-8 but UTF-16 ('Unicode' in Notepad); save the {what} as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        shown = _guess(content, line)
+        raise DataError(f"{path}:{line}: not UTF-8{shown}; save the {what} as UTF-8") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError(f"{path}:{line}: holds zero bytes, so it is not plain text; save the {what} as UTF-8")
+    return text
+
+
+def _guess(content: bytes, line: int) -> str:
+    """Return in which encoding the text could be, with the line as it reads then."""
+    for codec, name in _ENCODINGS.items():
+        try:
+            content.decode(codec)
+            text = content.split(b"\n")[line - 1].decode(codec).strip()
+        except UnicodeDecodeError:
+            continue
+        return f" (as {name} the line reads {text[:_LONGEST]!r})"
+    return ""
+
+
+def is_windows_path(text: str) -> bool:
+    """Tell whether a path is written in the way of Windows, where this system writes ``/``."""
+    return os.sep == "/" and ("\\" in text or _WINDOWS_DRIVE.match(text) is not None)
+
+
+def near_path(path: str | Path) -> str:
+    r"""Return a hint at what a missing path could have been meant for; empty if there is none.
+
+    That is the same path with ``/`` for ``\``, if it exists, or a similar name in its folder.
+    """
+    text = str(path)
+    if is_windows_path(text):
+        turned = text.replace("\\", "/")
+        if os.path.exists(turned):
+            return f" It is written for Windows: {turned} exists, write / for \\"
+        if PureWindowsPath(text).drive:
+            return f" {text} is a path of Windows, which this system does not have"
+    path = Path(path)
+    try:
+        return hint(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+    except OSError:
+        return ""
