@@ -11,11 +11,13 @@ from ppcls.config.mixing import check_mixing
 from ppcls.config.networks import check_networks
 from ppcls.config.nodes import show
 from ppcls.config.paddleclas import other_file
+from ppcls.config.postprocess import check_postprocess
 from ppcls.config.relations import check_relations
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
 from ppcls.config.scopes import check_scopes
 from ppcls.config.sections import check_section
+from ppcls.config.sizes import check_sizes
 from ppcls.config.unlabelled import check_unlabelled
 
 
@@ -42,7 +44,9 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     recipe = check_section(Recipe, tree, "", report)
     recipe["Global"]["log_ranks"] = _ranks(recipe["Global"]["log_ranks"], report)
     _check_required(tree, recipe, mode, report)
+    check_sizes(recipe["DataLoader"], report)
     networks = check_networks(recipe["Arch"], report)
+    recipe["Infer"]["PostProcess"] = check_postprocess(recipe["Infer"]["PostProcess"], networks, report)
     if networks is not None:
         check_relations(recipe, networks, mode, report)
         check_class_names(recipe, networks, report)

@@ -42,6 +42,7 @@ class Kind:
         default_name: the name of a node that gives none.
         listed: there may be one or a list of them.
         try_out: constructing it is cheap and touches neither data nor weights, so its own checks run too.
+        untried: options that are left out of that, because they name files.
     """
 
     registry: Registry
@@ -52,6 +53,7 @@ class Kind:
     default_name: str | None = None
     listed: bool = False
     try_out: bool = False
+    untried: frozenset[str] = frozenset()
 
 
 _TRANSFORM_LISTS = {"transform_ops": ("transform", True), "transforms": ("transform", True)}
@@ -77,7 +79,7 @@ KINDS: dict[str, Kind] = {
         nested={**_TRANSFORM_LISTS, "batch_transform_ops": ("batch_op", True)},
     ),
     "sampler": Kind(SAMPLERS, try_out=True),
-    "postprocess": Kind(POSTPROCESSES),
+    "postprocess": Kind(POSTPROCESSES, try_out=True, untried=frozenset({"class_id_map_file"})),
     "optimizer": Kind(OPTIMIZERS, nested={"lr": ("schedule", False)}, listed=True, try_out=True),
     "schedule": Kind(SCHEDULES, default_name="ConstLR", try_out=True),
 }
@@ -185,7 +187,8 @@ def _bind(
         options = without_foreign(kind, name, options, {**signature, **rules.extra}, paths[1], report)
     bound = bind(name, signature, options, paths, report, extra=rules.extra, supplied=rules.supplied)
     if rules.try_out and len(report.mistakes) == before and not report.mistakes_below(paths[1]):
-        _try_out(name, factory, {k: v for k, v in bound.items() if k not in rules.extra}, paths, report)
+        tried = {k: v for k, v in bound.items() if k not in rules.extra and k not in rules.untried}
+        _try_out(name, factory, tried, paths, report)
     return bound
 
 

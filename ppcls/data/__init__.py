@@ -16,7 +16,9 @@ from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.fingerprint import Fingerprint
 from ppcls.data.images import ImageError, list_images, read_file
 from ppcls.data.loader import Batch, Loader
+from ppcls.data.multi_scale import MultiScaleDataset, MultiScaleSampler
 from ppcls.data.postprocess import Topk
+from ppcls.data.postprocess_distillation import DistillationPostProcess
 from ppcls.data.sampler import (
     ClassAwareSampler,
     DistributedBatchSampler,
@@ -25,6 +27,7 @@ from ppcls.data.sampler import (
     RASampler,
     Share,
 )
+from ppcls.data.threshold import ThreshOutput
 from ppcls.data.transforms import Compose, build_transforms
 from ppcls.data.unlabelled import Endless, JoinedLoader, WithoutLabels
 from ppcls.distributed import rank, world_size
@@ -38,6 +41,7 @@ __all__ = [
     "ClassAwareSampler",
     "Compose",
     "Dataset",
+    "DistillationPostProcess",
     "DistributedBatchSampler",
     "Draws",
     "EpochSampler",
@@ -47,8 +51,11 @@ __all__ = [
     "ImageNetDataset",
     "JoinedLoader",
     "Loader",
+    "MultiScaleDataset",
+    "MultiScaleSampler",
     "RASampler",
     "Share",
+    "ThreshOutput",
     "Topk",
     "build_dataset",
     "build_loader",
@@ -171,6 +178,8 @@ def build_loader(
     labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
     share = Share(len(dataset), seed, rank(), world_size(), training, labels)
     sampler.check(share)
+    if sampler.multi_scale and not dataset.multi_scale:
+        raise ConfigError(f"{where}.dataset: {type(sampler).__name__} needs MultiScaleDataset")
     if steps is not None:
         sampler, mixing = Endless(sampler, steps), [WithoutLabels(op) for op in mixing]
     return Loader(

@@ -16,7 +16,7 @@ from ppcls.data.folders import SUFFIXES, FolderSearch, list_class_names, match_c
 from ppcls.data.images import ImageError, read_file
 from ppcls.data.lists import class_mapping, read_list
 from ppcls.data.rng import sample_rng
-from ppcls.data.transforms import build_transforms
+from ppcls.data.transforms import Compose, build_transforms
 from ppcls.errors import ConfigError, DataError, PpclsError
 from ppcls.registry import DATASETS
 from ppcls.texts import near_path
@@ -38,10 +38,12 @@ class Dataset(ABC):
         on_error: ``raise``, or ``skip`` to leave out images that cannot be read.
         class_names: names by class, where they are a part of the data; None if they are not.
         has_class_names: whether names are a part of such data.
+        multi_scale: whether :meth:`chain` gives images of the size that is asked for.
     """
 
     class_names: list[str] | None = None
     has_class_names: bool = False
+    multi_scale = False
 
     def __init__(
         self,
@@ -103,8 +105,24 @@ class Dataset(ABC):
             raise IndexError(f"{self.name} has {len(self)} samples, there is no sample {index}")
         return self.read(index), self.label(index)
 
+    def chain(self, size: tuple[int, int] | None) -> Compose:
+        """Return the transforms that give images of `size` (width, height); None is as they are written.
+
+        Raises:
+            ConfigError: for a size, which this dataset cannot choose.
+        """
+        if size is not None:
+            raise ConfigError(f"{self.name}: only MultiScaleDataset gives images of several sizes")
+        return self.transforms
+
     def sample(
-        self, index: int, epoch: int, seed: int, out: np.ndarray | None = None, repeat: int = 0
+        self,
+        index: int,
+        epoch: int,
+        seed: int,
+        out: np.ndarray | None = None,
+        repeat: int = 0,
+        size: tuple[int, int] | None = None,
     ) -> tuple[np.ndarray, int]:
         """Return a sample as training sees it; a pure function of its arguments.
 
@@ -114,6 +132,7 @@ class Dataset(ABC):
             seed: seed of the run.
             out: an array that may take the image; it does not change the values.
             repeat: how often the epoch had this sample before; each time is augmented in its own way.
+            size: width and height of the image, see :meth:`chain`.
 
         Returns:
             image [C, H, W], float32 (float16 if a transform gives that), and the label.
@@ -124,7 +143,7 @@ class Dataset(ABC):
         """
         with _Naming(self, index):
             rng = sample_rng(seed, epoch, index, repeat)
-            return self.transforms.chw(self.read(index), rng, out), self.label(index)
+            return self.chain(size).chw(self.read(index), rng, out), self.label(index)
 
 
 class _Naming:

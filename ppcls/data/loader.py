@@ -66,7 +66,7 @@ class _Job:
             epoch,
             seed,
         )
-        self.repeats, indices = draws.repeat, draws.index
+        self.repeats, self.size, indices = draws.repeat, draws.size, draws.index
         self.label = np.empty((len(indices), 1), np.int64)
         self.image: np.ndarray | None = None
         self.unreadable: dict[int, ImageError] = {}
@@ -85,7 +85,9 @@ class _Job:
             out = None if self.image is None else self.image[place]
             try:
                 repeat = int(self.repeats[place])
-                image, self.label[place] = self.source.sample(index, self.epoch, self.seed, out, repeat)
+                image, self.label[place] = self.source.sample(
+                    index, self.epoch, self.seed, out, repeat, self.size
+                )
             except ImageError as error:
                 if self.dataset.on_error == "raise":
                     raise

@@ -56,7 +56,13 @@ class RemoteSamples:
             self._idle.put(process)
 
     def sample(
-        self, index: int, epoch: int, seed: int, out: np.ndarray | None = None, repeat: int = 0
+        self,
+        index: int,
+        epoch: int,
+        seed: int,
+        out: np.ndarray | None = None,
+        repeat: int = 0,
+        size: tuple[int, int] | None = None,
     ) -> tuple[np.ndarray, int]:
         """Return what :meth:`Dataset.sample` gives, from whichever process is idle; raise what it raises.
 
@@ -65,7 +71,7 @@ class RemoteSamples:
         """
         process = self._idle.get()
         try:
-            answer = self._ask(process, (index, epoch, seed, repeat))
+            answer = self._ask(process, (index, epoch, seed, repeat, size))
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):  # closed, or cut off
             code = process.wait(_GRACE)
             raise DataError(
@@ -80,7 +86,7 @@ class RemoteSamples:
         image, label = answer
         return image, label
 
-    def _ask(self, process: subprocess.Popen[bytes], question: tuple[int, ...]) -> Any:
+    def _ask(self, process: subprocess.Popen[bytes], question: tuple[Any, ...]) -> Any:
         stdin, stdout = process.stdin, process.stdout
         if stdin is None or stdout is None:
             raise EOFError
@@ -114,12 +120,12 @@ def serve() -> None:
     dataset: Dataset = pickle.load(questions)  # noqa: S301 - from the process that started this one
     while True:
         try:
-            index, epoch, seed, repeat = pickle.load(questions)  # noqa: S301
+            index, epoch, seed, repeat, size = pickle.load(questions)  # noqa: S301
         except EOFError:
             return
         answer: Any
         try:
-            answer = dataset.sample(index, epoch, seed, None, repeat)
+            answer = dataset.sample(index, epoch, seed, None, repeat, size)
         except PpclsError as error:
             answer = error
         pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)

@@ -10,7 +10,7 @@ import numpy as np
 
 # The key of a counter-based generator (Philox, Salmon et al. 2011) has 128 bits: 64 for the seed and
 # 64 for these fields. Different keys give independent streams, and a generator costs 10 microseconds.
-_KINDS = {"sample": 0, "batch": 1, "order": 2}
+_KINDS = {"sample": 0, "batch": 1, "order": 2, "size": 3}
 _INDEX_BITS, _EPOCH_BITS = 40, 20
 
 
@@ -34,6 +34,11 @@ def batch_rng(seed: int, epoch: int, number: int) -> np.random.Generator:
 def order_rng(seed: int, epoch: int) -> np.random.Generator:
     """Return the generator that shuffles an epoch; it is the same in every process."""
     return _generator("order", seed, epoch, 0)
+
+
+def size_rng(seed: int, epoch: int) -> np.random.Generator:
+    """Return the generator of the image sizes of an epoch's batches; it is the same in every process."""
+    return _generator("size", seed, epoch, 0)
 
 
 def _generator(kind: str, seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:

@@ -47,10 +47,12 @@ class Draws:
     Attributes:
         index: place of each in the dataset, int64 [N].
         repeat: how often the epoch drew it before, int64 [N]; tells augmentations of one sample apart.
+        size: width and height that the images of a batch get; None for what the transforms say.
     """
 
     index: np.ndarray
     repeat: np.ndarray
+    size: tuple[int, int] | None = None
 
     def part(self, start: int, stop: int) -> Draws:
         """Return the draws from `start` to before `stop`."""
@@ -87,6 +89,7 @@ class EpochSampler(ABC):
         training_only: evaluation would not count every sample once.
         needs_labels: `order` reads ``share.labels``.
         repeating: an epoch can have a sample more than once.
+        multi_scale: batches have images of several sizes, so the dataset must be able to give them.
 
     Raises:
         ConfigError: for a batch size below 1.
@@ -95,6 +98,7 @@ class EpochSampler(ABC):
     training_only = False
     needs_labels = False
     repeating = False
+    multi_scale = False
 
     def __init__(self, batch_size: int, drop_last: bool = False) -> None:
         if batch_size < 1:

@@ -1,0 +1,67 @@
+"""The post-process of one network out of several, as PaddleClas's distillation recipes write it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls.config.construct import construct
+from ppcls.errors import ConfigError
+from ppcls.registry import POSTPROCESSES
+
+
+@POSTPROCESSES.register()
+class DistillationPostProcess:
+    """The post-process `func` for the network to deploy.
+
+    Here that network alone predicts, so a recipe with this post-process is read as if it named `func`.
+
+    Args:
+        model_name: the network to deploy, ``Arch.infer_model_name``.
+        key: its output; only ``logits``, which null stands for.
+        func: name of the post-process.
+        **options: its options.
+
+    Raises:
+        ConfigError: for an unknown `func`, other outputs or options that do not fit.
+    """
+
+    def __init__(
+        self, model_name: str = "Student", key: str | None = None, func: str = "Topk", **options: Any
+    ) -> None:
+        name = type(self).__name__
+        if key not in (None, "logits"):
+            raise ConfigError(f"{name}.key: expected logits or null, got {key!r}: probabilities come from it")
+        self._factory(func)
+        self.inner = construct(POSTPROCESSES, {func: options}, name)
+
+    def __call__(
+        self, probabilities: np.ndarray, file_names: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return what `func` makes of probabilities [N, C]."""
+        found: list[dict[str, Any]] = self.inner(probabilities, file_names)
+        return found
+
+    @classmethod
+    def signature_for(cls, options: Mapping[str, Any]) -> inspect.Signature:
+        """Return what a recipe may set: the options of this class and those of the post-process `func`.
+
+        Raises:
+            ConfigError: for an unknown `func`.
+        """
+        func = options.get("func", "Topk")
+        own = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        inner = inspect.signature(cls._factory(func)).parameters.values() if isinstance(func, str) else ()
+        return inspect.Signature([*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in inner)])
+
+    @classmethod
+    def _factory(cls, func: str) -> Any:
+        if func == cls.__name__:
+            raise ConfigError(f"{func}.func: names itself; expected one for a single network, such as Topk")
+        try:
+            return POSTPROCESSES[func]
+        except ConfigError as error:
+            raise ConfigError(f"{cls.__name__}.func: {error}") from None
