@@ -2,45 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ppcls.config import MAX_NODES_OF_DATA, read_yaml
 from ppcls.errors import ConfigError, WeightsError
+from ppcls.files import FileSet
 
 PROGRAMS = ("inference.json", "inference.pdmodel")
 PARAMS = "inference.pdiparams"
+DESCRIPTION = "inference.yml"
+ONNX = "inference.onnx"
+# Parameters first and programs last: whoever finds a program finds its parameters too.
+EXPORTED = (PARAMS, f"{PARAMS}.info", DESCRIPTION, ONNX, "inference.pdmodel", "inference.json")
 
 
-def find_program(folder: Path) -> Path:
-    """Return the program in an exported folder: Paddle 3's if there is one, else the legacy one.
+def export_files(folder: Path) -> FileSet:
+    """Return the files of an export as the set that is replaced as a whole."""
+    return FileSet(folder, "inference", EXPORTED, last=(ONNX, *PROGRAMS))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The files of an export that running it needs.
+
+    Attributes:
+        program: ``inference.json`` of Paddle 3, else ``inference.pdmodel``.
+        params: its parameters.
+        description: ``inference.yml``; None if there is none.
+        files: all of them.
+    """
+
+    program: Path
+    params: Path
+    description: Path | None
+    files: FileSet
+
+
+def find_program(folder: Path) -> Exported:
+    """Return the files of an exported folder, of the program of Paddle 3 if there is one.
 
     Raises:
-        WeightsError: if there is neither, or if its parameters are missing or empty. Paddle itself would run
-            on whatever is in memory then.
+        WeightsError: if there is no program, or if its parameters are missing or empty. Paddle itself would
+            run on whatever is in memory then.
     """
-    for name in PROGRAMS:
-        if (folder / name).is_file():
-            break
-    else:
+    files = export_files(folder)
+    program = next((path for path in map(files.place, PROGRAMS) if path is not None), None)
+    if program is None:
         what = "holds neither" if folder.is_dir() else "does not exist, so has neither"
         raise WeightsError(f"{folder} {what} {' nor '.join(PROGRAMS)}; write it with `ppcls export`")
-    params = folder / PARAMS
-    if not params.is_file() or params.stat().st_size == 0:
-        state = "is empty" if params.is_file() else "is missing"
-        raise WeightsError(f"{params} {state}; the program {name} is of no use without its parameters")
-    return folder / name
+    params = files.place(PARAMS)
+    if params is None or params.stat().st_size == 0:
+        state = "is missing" if params is None else "is empty"
+        raise WeightsError(
+            f"{folder / PARAMS} {state}; the program {program.name} is of no use without its parameters"
+        )
+    return Exported(program, params, files.place(DESCRIPTION), files)
+
+
+def read_description(file: Path) -> dict[str, Any]:
+    """Return the content of an ``inference.yml``; its section ``Global`` is there and a map.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    content = read_yaml(file, MAX_NODES_OF_DATA)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: expected the sections Global, PreProcess and PostProcess")
+    content["Global"] = content.get("Global") or {}
+    if not isinstance(content["Global"], dict):
+        raise ConfigError(f"{file}: Global: expected a map")
+    return content
+
+
+def fingerprint(params: Path) -> dict[str, Any]:
+    """Return what ``inference.yml`` says of the file of parameters: ``params_size``, ``params_sha256``."""
+    digest = hashlib.sha256()
+    with params.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            digest.update(block)
+    return {"params_size": params.stat().st_size, "params_sha256": digest.hexdigest()}
+
+
+def check_params(params: Path, described: Mapping[str, Any]) -> None:
+    """Refuse parameters that are damaged or belong to another export; Paddle would run on them.
+
+    Args:
+        params: the file.
+        described: ``Global`` of the description. One without `params_sha256`, of an earlier version, is
+            compared by `params_size` alone; one without either, of another exporter, not at all.
+
+    Raises:
+        WeightsError: if they differ.
+    """
+    size, digest = described.get("params_size"), described.get("params_sha256")
+    found = params.stat().st_size
+    if size is not None and found != size:
+        raise WeightsError(
+            f"{params} has {found} bytes, its {DESCRIPTION} says {size}: the file was not copied "
+            "to its end, or comes from another export"
+        )
+    if digest is not None and fingerprint(params)["params_sha256"] != digest:
+        raise WeightsError(
+            f"{params} does not have the SHA-256 that its {DESCRIPTION} says ({digest}): the file is damaged "
+            "or comes from another export. Copy the whole folder again, or export again"
+        )
 
 
 class Program:
     """One exported network, ready to run.
 
+    Threads may share it: they run one after the other, each with its own images. To run several at once, open
+    one for each thread. (Paddle can clone a predictor, but that takes as long as opening another one, and
+    most of its memory.) A pickled or copied program opens its file again.
+
     Attributes:
         outputs: names of what it gives, in order.
 
     Args:
-        file: ``inference.json`` or ``inference.pdmodel``, with ``inference.pdiparams`` beside it.
+        file: ``inference.json`` or ``inference.pdmodel``.
+        params: its parameters; None for ``inference.pdiparams`` beside it.
         device: ``cpu``, ``gpu``, ``gpu:1``, or ``auto`` for a GPU if there is one.
         threads: CPU threads for one batch.
         mkldnn: use oneDNN on the CPU; faster, and equal to about seven digits.
@@ -50,10 +140,21 @@ class Program:
         WeightsError: if Paddle cannot read the program.
     """
 
-    def __init__(self, file: Path, *, device: str = "cpu", threads: int = 1, mkldnn: bool = True) -> None:
+    def __init__(
+        self,
+        file: Path,
+        params: Path | None = None,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        mkldnn: bool = True,
+    ) -> None:
         from paddle import inference
 
-        config = inference.Config(str(file), str(file.with_name(PARAMS)))
+        params = params or file.with_name(PARAMS)
+        self._options: dict[str, Any] = {"file": file, "params": params, "device": device}
+        self._options |= {"threads": threads, "mkldnn": mkldnn}
+        config = inference.Config(str(file), str(params))
         config.disable_glog_info()
         gpu = _gpu_index(device)
         if gpu is not None:
@@ -69,6 +170,15 @@ class Program:
             raise WeightsError(f"Paddle cannot read {file}: {str(error).strip().splitlines()[-1]}") from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self.outputs: list[str] = list(self._predictor.get_output_names())
+        self.renew_lock()
+        _OPEN.add(self)
+
+    def renew_lock(self) -> None:
+        """Forget who is running; a forked process has one thread, and that is not running anything."""
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Program, **self._options), ()
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Run a batch [N, C, H, W], float32; return the first output, a classifier's [N, classes]."""
@@ -76,9 +186,23 @@ class Program:
 
     def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
         """Run a batch [N, C, H, W], float32; return the named outputs."""
-        self._input.copy_from_cpu(np.ascontiguousarray(batch, np.float32))
-        self._predictor.run()
-        return [self._predictor.get_output_handle(name).copy_to_cpu() for name in outputs]
+        images = np.ascontiguousarray(batch, np.float32)
+        with self._lock:  # input and outputs are kept in the predictor: the next batch replaces them
+            self._input.copy_from_cpu(images)
+            self._predictor.run()
+            return [self._predictor.get_output_handle(name).copy_to_cpu() for name in outputs]
+
+
+_OPEN: weakref.WeakSet[Program] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for program in list(_OPEN):
+        program.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _gpu_index(device: str) -> int | None:

@@ -16,10 +16,16 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ppcls.config import MAX_NODES_OF_DATA, read_yaml
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.registry import BACKBONES
-from ppcls.runtime import Program, find_program
+from ppcls.runtime import (
+    DESCRIPTION,
+    Program,
+    check_params,
+    export_files,
+    find_program,
+    read_description,
+)
 
 
 class Runner(Protocol):
@@ -172,12 +178,15 @@ class PaddleInferenceModel(ForeignModel):
         threads: int | None = None,
     ) -> None:
         self.threads = threads
-        softmax = _ends_with_softmax(Path(path).expanduser()) if probabilities is None else probabilities
-        super().__init__(path, logits, softmax, return_patterns)
+        if probabilities is None:
+            probabilities = bool(_description(Path(path).expanduser()).get("softmax", False))
+        super().__init__(path, logits, probabilities, return_patterns)
 
     def _open(self) -> Runner:
+        files = find_program(self.path)
+        check_params(files.params, _description(self.path))
         device = paddle.device.get_device()
-        return Program(find_program(self.path), device=device, threads=self.threads or _threads())
+        return Program(files.program, files.params, device=device, threads=self.threads or _threads())
 
 
 class _OnnxRunner:
@@ -235,10 +244,7 @@ def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
-def _ends_with_softmax(folder: Path) -> bool:
-    description = folder / "inference.yml"
-    if not description.is_file():
-        return False
-    content = read_yaml(description, MAX_NODES_OF_DATA)
-    section = content.get("Global") if isinstance(content, dict) else None
-    return isinstance(section, dict) and bool(section.get("softmax", False))
+def _description(folder: Path) -> dict[str, Any]:
+    """Return what ``inference.yml`` in a folder says of its program; nothing if there is none."""
+    file = export_files(folder).place(DESCRIPTION)
+    return read_description(file)["Global"] if file else {}

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ppcls.config import MAX_NODES_OF_DATA, read_yaml
 from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, read_image
+from ppcls.deploy.description import described_postprocess, described_transforms
 from ppcls.errors import ConfigError, WeightsError
-from ppcls.runtime import PARAMS, Program, find_program
-
-DESCRIPTION = "inference.yml"
+from ppcls.runtime import DESCRIPTION, Program, check_params, find_program, read_description
 
 Image = str | os.PathLike[str] | np.ndarray
 
 
 class Predictor:
     """An exported network with its transforms and class names.
+
+    Threads may share one: images are read side by side, and the network runs one batch after the other, by
+    default on all cores. It can be pickled, and is opened again where it arrives. After ``os.fork`` it works
+    in the child, if no thread was predicting at that moment.
 
     Args:
         model_dir: folder with ``inference.json`` (else ``inference.pdmodel``), ``inference.pdiparams`` and
@@ -35,7 +37,7 @@ class Predictor:
             leaves its result empty with the reason under ``error``.
 
     Raises:
-        WeightsError: if a file of the folder is missing or cut off.
+        WeightsError: if a file of the folder is missing, cut off or damaged.
         ConfigError: if ``inference.yml`` or an argument is wrong.
 
     Example:
@@ -57,20 +59,25 @@ class Predictor:
             raise ConfigError(f"batch_size: {batch_size}; expected at least 1")
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error: {on_error!r}; expected raise or skip")
-        folder = Path(model_dir)
-        program = find_program(folder)
-        description = _read_description(folder)
+        files = find_program(Path(model_dir))
+        if files.description is None:
+            raise ConfigError(_missing(Path(model_dir) / DESCRIPTION))
+        description = read_description(files.description)
         self.batch_size = batch_size
         self.on_error = on_error
         self._softmax = bool(description["Global"].get("softmax", True))
-        _check_params(folder / PARAMS, description["Global"].get("params_size"))
-        operations = description["PreProcess"]["transform_ops"]
-        self._chain = build_transforms(operations)
-        self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op])
-        self._postprocess = build_postprocess(_post_process(description, folder))
-        self._run = Program(program, device=device, threads=threads or os.cpu_count() or 1, mkldnn=mkldnn)
+        check_params(files.params, description["Global"])
+        operations = described_transforms(description, files.description)
+        where = f"{files.description}: PreProcess.transform_ops"
+        self._chain = build_transforms(operations, where)
+        self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
+        self._postprocess = build_postprocess(
+            described_postprocess(description, files.description, files.files.place)
+        )
+        threads = threads or os.cpu_count() or 1
+        self._run = Program(files.program, files.params, device=device, threads=threads, mkldnn=mkldnn)
         if len(self._run.outputs) != 1:
-            raise WeightsError(f"{program} has {len(self._run.outputs)} outputs, a classifier has one")
+            raise WeightsError(f"{files.program} has {len(self._run.outputs)} outputs, a classifier has one")
 
     def predict(self, images: Image | Sequence[Image]) -> list[dict[str, Any]]:
         """Classify images.
@@ -146,41 +153,9 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def _check_params(file: Path, size: int | None) -> None:
-    """Refuse parameters that were cut off or belong to another export; Paddle would run on garbage."""
-    if size is not None and file.stat().st_size != size:
-        raise WeightsError(
-            f"{file} has {file.stat().st_size} bytes, its {DESCRIPTION} says {size}: the file was not copied "
-            "to its end, or comes from another export"
-        )
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    file = folder / DESCRIPTION
-    if not file.is_file():
-        raise ConfigError(
-            f"{file} is missing: it says how images are prepared and what the classes are called. "
-            "`ppcls export` writes it; for a folder exported elsewhere write one with Global, "
-            "PreProcess.transform_ops (as Infer.transforms in the recipe) and PostProcess"
-        )
-    content = read_yaml(file, MAX_NODES_OF_DATA)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: expected the sections Global, PreProcess and PostProcess")
-    pre = content.get("PreProcess")
-    if not isinstance(pre, Mapping) or not isinstance(pre.get("transform_ops"), list):
-        raise ConfigError(f"{file}: PreProcess.transform_ops: expected a list of transforms")
-    content.setdefault("Global", {})
-    return content
-
-
-def _post_process(description: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the post-process as recipes write it, with the file of class names inside the folder."""
-    section = dict(description.get("PostProcess") or {"Topk": {"topk": 5}})
-    name = section.pop("main_indicator", None) or next(iter(section))
-    if name not in section:
-        raise ConfigError(f"{folder / DESCRIPTION}: PostProcess has no {name}")
-    options = dict(section[name] or {})
-    labels = options.get("class_id_map_file")
-    if labels and (folder / labels).is_file():
-        options["class_id_map_file"] = str(folder / labels)
-    return {"name": name, **options}
+def _missing(file: Path) -> str:
+    return (
+        f"{file} is missing: it says how images are prepared and what the classes are called. "
+        "`ppcls export` writes it; for a folder exported elsewhere write one with Global, "
+        "PreProcess.transform_ops (as Infer.transforms in the recipe) and PostProcess"
+    )

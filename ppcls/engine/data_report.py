@@ -12,7 +12,7 @@ from ppcls.config import load_config, plain
 from ppcls.engine.build import class_count, main_network
 from ppcls.engine.check_data import DataReport, PartReport, check_data
 from ppcls.engine.class_names import data_class_names, evaluation_names, names_to_record
-from ppcls.errors import ConfigError, DataError
+from ppcls.errors import ConfigError, DataError, WeightsError
 from ppcls.weights import write_atomic
 
 _SHOWN = 5
@@ -129,5 +129,5 @@ def _write_json(report: DataReport, path: Path) -> None:
 
     try:
         write_atomic(path, write)
-    except OSError as error:
-        raise ConfigError(f"--report: cannot write {path}: {error.strerror}") from None
+    except WeightsError as error:
+        raise ConfigError(f"--report: {error}") from None

@@ -23,10 +23,10 @@ from paddle.pir_utils import DygraphOldIrGuard
 from ppcls.arch import TheseusLayer
 from ppcls.arch.foreign import OnnxModel
 from ppcls.class_names import find_class_names
-from ppcls.config import plain
+from ppcls.config import plain, single
+from ppcls.deploy.description import describe_transforms
 from ppcls.errors import ConfigError, TrainingError
-from ppcls.runtime import PARAMS, Program
-from ppcls.weights import sync_folder
+from ppcls.runtime import DESCRIPTION, ONNX, PARAMS, Program, export_files, fingerprint
 
 LOGGER = logging.getLogger("ppcls.export")
 TOLERANCE = 1e-4
@@ -36,10 +36,7 @@ _FILES = {
     "paddle": ("inference.json", PARAMS),
     "legacy": ("inference.pdmodel", PARAMS, f"{PARAMS}.info"),
 }
-_ONNX = "inference.onnx"
 _OPSET = 17
-# Parameters first and programs last: whoever finds a program finds its parameters too.
-_ORDER = (PARAMS, f"{PARAMS}.info", "inference.yml", _ONNX, "inference.pdmodel", "inference.json")
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def export_network(
         raise ConfigError(f"Global.export_format: {formats!r}; expected paddle, legacy or both")
     chosen = list(_FILES) if formats == "both" else [formats]
     target = Path(out_dir)
-    with _new_folder(target) as folder, _eval_mode(net):
+    with _new_files(target) as folder, _eval_mode(net):
         deployed = _Deployed(net, softmax)
         deployed.eval()
         if sample is None:
@@ -129,28 +126,23 @@ def export_network(
         programs = [_FILES[name][0] for name in chosen]
         if onnx:
             _write_onnx(simple, image_shape, folder)
-            programs.append(_ONNX)
+            programs.append(ONNX)
         differences = _check(folder, programs, sample, expected, deployed)
-        extra = _write_description(folder, inference_yml or {}, image_shape, softmax)
-        names = [name for name in (*extra, *_ORDER) if (folder / name).is_file()]
-        _move(folder, target, names)
+        _write_description(folder, inference_yml or {}, image_shape, softmax)
+        names = sorted(path.name for path in folder.iterdir())
     report = ExportReport(target, tuple(names), differences)
     LOGGER.info("%s", report)
     return report
 
 
 @contextlib.contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder beside `target` that is gone afterwards, whatever happens."""
-    folder = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def _new_files(target: Path) -> Iterator[Path]:
+    """Give a folder for the new files, which replace those of an earlier export if nothing fails."""
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder
+        with export_files(target).replacing() as folder:
+            yield folder
     except OSError as error:
         raise ConfigError(f"cannot write to {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -243,7 +235,7 @@ def _write_onnx(deployed: _Deployed, image_shape: tuple[int, ...], folder: Path)
         paddle2onnx.export(
             str(part / "inference.json"),
             str(part / PARAMS),
-            str(folder / _ONNX),
+            str(folder / ONNX),
             opset_version=_OPSET,
             optimize_tool="None",
         )
@@ -300,7 +292,7 @@ def _unstable(deployed: nn.Layer, sample: np.ndarray, expected: np.ndarray, tole
 def _runs(folder: Path, programs: list[str]) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
     """Give each program in each way of running it."""
     for program in programs:
-        if program == _ONNX:
+        if program == ONNX:
             model = OnnxModel(path=str(folder / program))
             model.eval()
             yield f"{program} with ONNX Runtime", partial(_run_in_memory, model)
@@ -311,36 +303,24 @@ def _runs(folder: Path, programs: list[str]) -> Iterator[tuple[str, Callable[[np
 
 def _write_description(
     folder: Path, description: Mapping[str, Any], image_shape: tuple[int, ...], softmax: bool
-) -> list[str]:
-    """Write inference.yml and copy the file of class names it mentions; return the latter's name."""
+) -> None:
+    """Write inference.yml, and beside it the file of class names of a post-process that reads one."""
     content = plain(description)
+    if content.get("PreProcess"):
+        content |= describe_transforms(content["PreProcess"]["transform_ops"], image_shape[0])
     content["Global"] = {
         **content.get("Global", {}),
         "image_shape": list(image_shape),
         "softmax": softmax,
-        "params_size": (folder / PARAMS).stat().st_size,
+        **fingerprint(folder / PARAMS),
     }
-    copied = []
-    post = dict(content.get("PostProcess") or {})
+    post = content.get("PostProcess")
     if post:
-        labels = post.get("class_id_map_file")
-        if labels:
-            source = find_class_names(labels)
-            post["class_id_map_file"] = source.name
+        name, options = single(post, "PostProcess")
+        if options.get("class_id_map_file"):
+            source = find_class_names(options["class_id_map_file"])
+            options["class_id_map_file"] = source.name
             shutil.copyfile(source, folder / source.name)
-            copied.append(source.name)
-        name = post.pop("name", "Topk")
-        content["PostProcess"] = {"main_indicator": name, name: post}
+        content["PostProcess"] = {name: options}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (folder / "inference.yml").write_text(text, encoding="utf-8")
-    return copied
-
-
-def _move(folder: Path, target: Path, names: list[str]) -> None:
-    """Put the new files into `target`, where at no moment a program lies beside foreign parameters."""
-    target.mkdir(parents=True, exist_ok=True)
-    for stale in reversed(_ORDER):
-        (target / stale).unlink(missing_ok=True)
-    for name in names:
-        os.replace(folder / name, target / name)
-    sync_folder(target)
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")

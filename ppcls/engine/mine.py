@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import paddle
@@ -30,9 +30,9 @@ from ppcls.engine import build
 from ppcls.engine.class_names import check_teachers, class_names, data_class_names
 from ppcls.engine.engine import Engine
 from ppcls.errors import ConfigError, DataError, hint
+from ppcls.files import FileSet
 from ppcls.logger import LOGGER, progress_bar
 from ppcls.loss._select import read_class_map
-from ppcls.weights import write_atomic
 
 
 @dataclass(frozen=True)
@@ -198,18 +198,25 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
     if not kept:
         raise DataError(f"{options.pool}: no image is left, nothing was written\n{report.render()}")
     column = found.label if options.label == "teacher" else [0] * len(found.label)
-    _write(options.output, "".join(f"{names[found.place[i]]}{delimiter}{column[i]}\n" for i in kept))
     shown = class_names(tree, engine.class_num, known).names
     summary = {"options": asdict(options), **asdict(report), "class_names": shown}
-    _write(f"{options.output}.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    _write(
+        Path(options.output),
+        "".join(f"{names[found.place[i]]}{delimiter}{column[i]}\n" for i in kept),
+        json.dumps(summary, indent=1, ensure_ascii=False),
+    )
     return report
 
 
-def _write(path: str, text: str) -> None:
-    def fill(file: BinaryIO) -> None:
-        file.write(text.encode())
-
-    write_atomic(path, fill)
+def _write(path: Path, text: str, summary: str) -> None:
+    """Write the list and its counts, both or neither."""
+    beside = f"{path.name}.json"
+    try:
+        with FileSet(path.parent, path.name, (beside, path.name)).replacing() as folder:
+            (folder / path.name).write_text(text, "utf-8")
+            (folder / beside).write_text(summary, "utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output: cannot write {path}: {error.strerror or error}") from error
 
 
 def _check(options: Mining) -> None:

@@ -20,7 +20,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from paddle.nn import functional as F
@@ -29,10 +29,18 @@ from ppcls.data import Batch, Dataset
 from ppcls.distributed import gather, is_main, wait_for_main
 from ppcls.engine.build import prepare_folder
 from ppcls.engine.confusion_plot import draw_confusion, require_matplotlib
-from ppcls.errors import DataError
+from ppcls.errors import ConfigError, DataError
+from ppcls.files import FileSet
 from ppcls.logger import LOGGER
-from ppcls.weights import write_atomic
 
+FILES = (
+    "per_class.csv",
+    "averages.csv",
+    "confused_pairs.csv",
+    "misclassified.csv",
+    "confusion_matrix.csv",
+    "confusion_matrix.png",
+)
 # A matrix of more classes takes gigabytes and cannot be read; confused_pairs.csv holds the same.
 MATRIX_CLASSES = 4096
 
@@ -174,16 +182,16 @@ def confused_pairs(label: np.ndarray, predicted: np.ndarray, classes: int) -> np
 
 
 def write_report(folder: Path, found: Predictions, dataset: Dataset, names: Mapping[int, str]) -> None:
-    """Write the files of a report; each is complete or not there, and all are made before the first is put.
+    """Write the files of a report, which replace those of an earlier one together.
 
     Args:
-        folder: is created; files of an earlier report in it are replaced.
+        folder: is created.
         found: what :meth:`ReportWriter.gathered` returned.
         dataset: tells the files of images.
         names: of classes; others are called by their number.
 
     Raises:
-        WeightsError: if a file cannot be written (disk full, no permission).
+        ConfigError: if a file cannot be written (disk full, no permission); an earlier report stays.
     """
     scores = class_scores(found.label, found.predicted, found.classes)
     pairs = confused_pairs(found.label, found.predicted, found.classes)
@@ -202,8 +210,12 @@ def write_report(folder: Path, found: Predictions, dataset: Dataset, names: Mapp
         LOGGER.info(
             "%d classes: no confusion matrix above %d, see confused_pairs.csv", found.classes, MATRIX_CLASSES
         )
-    for name, content in files.items():
-        _put(folder / name, content)
+    try:
+        with FileSet(folder, "report", FILES).replacing() as new:
+            for name, content in files.items():
+                (new / name).write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"--report: cannot write to {folder}: {error.strerror or error}") from error
     _announce(folder, scores, pairs, titles)
 
 
@@ -219,13 +231,6 @@ def _announce(folder: Path, scores: ClassScores, pairs: np.ndarray, titles: Sequ
     )
     for true, taken, count in pairs[:3].tolist():
         LOGGER.info("%s is taken for %s %d times", titles[true], titles[taken], count)
-
-
-def _put(path: Path, content: bytes) -> None:
-    def write(stream: BinaryIO) -> None:
-        stream.write(content)
-
-    write_atomic(path, write)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from ppcls.files import sync_folder, write_atomic
 from ppcls.weights.convert import convert, torch_options
 from ppcls.weights.files import (
     find_file,
     has_torch_layout,
     read_params,
     read_state,
-    sync_folder,
-    write_atomic,
     write_params,
     write_state,
 )

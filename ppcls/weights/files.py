@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ppcls.errors import WeightsError, hint
+from ppcls.files import write_atomic
 from ppcls.weights.torch_file import TORCH_SUFFIXES, is_torch_name, read_torch
 from ppcls.weights.unpickle import MALFORMED, RefusedError, load_plain
 
@@ -134,42 +134,6 @@ def has_torch_layout(path: str | os.PathLike[str]) -> bool:
         raise WeightsError(f"{file} is not a complete safetensors file ({error})") from error
     except OSError as error:
         raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
-
-
-def write_atomic(path: str | os.PathLike[str], writer: Callable[[BinaryIO], object]) -> None:
-    """Let `writer` fill a new file and put it at `path` only when it is complete and on the disk.
-
-    Whatever stops the writing, a file that was at `path` before stays as it was.
-
-    Raises:
-        WeightsError: if the file cannot be written (disk full, no permission).
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            writer(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-        sync_folder(target.parent)
-    except OSError as error:
-        raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut, where the system lets a folder be opened."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_state(path: str | os.PathLike[str], state: Any) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
+import pickle
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -143,6 +149,9 @@ def test_broken_folders(exported: tuple[Path, Net], tmp_path: Path) -> None:
     params.write_bytes(content[:-1])
     with pytest.raises(WeightsError, match=rf"has {len(content) - 1} bytes, .* says {len(content)}"):
         Predictor(folder)
+    params.write_bytes(bytes([content[0] ^ 1]) + content[1:])  # one bit, same size
+    with pytest.raises(WeightsError, match=r"does not have the SHA-256 that its inference\.yml says"):
+        Predictor(folder)
     params.write_bytes(b"")
     with pytest.raises(WeightsError, match="is empty"):
         Predictor(folder)
@@ -158,6 +167,49 @@ def test_broken_folders(exported: tuple[Path, Net], tmp_path: Path) -> None:
         Predictor(tmp_path / "nowhere")
 
 
+def test_exports_of_earlier_versions_are_compared_by_size(
+    exported: tuple[Path, Net], photos: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(exported, tmp_path)
+    file = folder / "inference.yml"
+    content = yaml.safe_load(file.read_text())
+    del content["Global"]["params_sha256"], content["ppcls"]
+    content["PreProcess"] = {"transform_ops": TRANSFORMS}
+    content["PostProcess"] = {"main_indicator": "Topk", "Topk": content["PostProcess"]["Topk"]}
+    file.write_text(yaml.safe_dump(content))
+    assert Predictor(folder).predict(photos) == Predictor(exported[0] / "both").predict(photos)
+    with (folder / "inference.pdiparams").open("ab") as params:
+        params.write(b"x")
+    with pytest.raises(WeightsError, match="not copied"):
+        Predictor(folder)
+
+
+def test_descriptions_of_other_exporters(exported: tuple[Path, Net], photos: Path, tmp_path: Path) -> None:
+    folder = copy_of(exported, tmp_path)
+    file = folder / "inference.yml"
+    content = yaml.safe_load(file.read_text())
+    content = {key: content[key] for key in ("PreProcess", "PostProcess")}  # they decode to RGB
+    file.write_text(yaml.safe_dump(content))
+    assert Predictor(folder).predict(photos) == Predictor(exported[0] / "both").predict(photos)
+
+
+def test_an_export_that_was_killed_while_it_was_moved(
+    exported: tuple[Path, Net], photos: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(exported, tmp_path)
+    want = Predictor(folder).predict(photos)
+    half = folder / ".inference.new"
+    half.mkdir()
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    for name in ("inference.yml", "inference.pdiparams", "inference.json"):
+        (folder / name).rename(half / name)
+        (folder / name).write_bytes(b"of another network")
+    (half / "files.json").write_text(json.dumps(names))
+    assert Predictor(folder).predict(photos) == want
+    (half / "inference.yml").replace(folder / "inference.yml")
+    assert Predictor(folder).predict(photos) == want
+
+
 def test_broken_descriptions(exported: tuple[Path, Net], tmp_path: Path) -> None:
     folder = copy_of(exported, tmp_path)
     file = folder / "inference.yml"
@@ -166,6 +218,14 @@ def test_broken_descriptions(exported: tuple[Path, Net], tmp_path: Path) -> None
         ({"PreProcess": {}}, "PreProcess.transform_ops: expected a list"),
         ({"PreProcess": {"transform_ops": [{"DecodImage": {}}]}}, "Did you mean: DecodeImage"),
         ({"PostProcess": {"main_indicator": "Topk"}}, "PostProcess has no Topk"),
+        ({"PostProcess": {"main_indicator": None}}, "PostProcess has no None"),
+        ({"PostProcess": ["Topk"]}, "PostProcess: expected a map"),
+        ({"PostProcess": {"Topk": 5}}, "PostProcess.Topk: expected a map"),
+        ({"PreProcess": None}, "PreProcess.transform_ops: expected a list"),
+        ({"PreProcess": {"transform_ops": []}}, "PreProcess.transform_ops: expected a list"),
+        ({"ppcls": ["x"]}, "ppcls: expected a map"),
+        ({"ppcls": {"DecodeImage": 7}}, "ppcls: expected a map"),
+        ({"Global": [1]}, "Global: expected a map"),
     ):
         file.write_text(yaml.safe_dump(content | change))
         with pytest.raises(ConfigError, match=message):
@@ -176,6 +236,51 @@ def test_broken_descriptions(exported: tuple[Path, Net], tmp_path: Path) -> None
     file.unlink()
     with pytest.raises(ConfigError, match=r"inference\.yml is missing.*ppcls export"):
         Predictor(folder)
+
+
+def test_threads_get_the_answers_to_their_own_images(exported: tuple[Path, Net]) -> None:
+    predictor = Predictor(exported[0] / "paddle", threads=1)
+    images = [np.full((8, 8, 3), level, np.uint8) for level in (0, 80, 160, 240)]
+    want = [predictor.predict(image)[0]["scores"] for image in images]
+    assert len({tuple(scores) for scores in want}) == 4
+    wrong: list[int] = []
+
+    def work(place: int) -> None:
+        wrong.extend(predictor.predict(images[place])[0]["scores"] != want[place] for _ in range(2500))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert (sum(wrong), len(wrong)) == (0, 10_000)
+
+
+def test_copies_answer_as_the_original(exported: tuple[Path, Net], photos: Path) -> None:
+    predictor = Predictor(exported[0] / "paddle", batch_size=2, threads=1)
+    want = predictor.predict(photos)
+    for other in (pickle.loads(pickle.dumps(predictor)), copy.deepcopy(predictor)):
+        assert other.predict(photos) == want
+    assert predictor.predict(photos) == want
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_process_goes_on_while_another_thread_was_predicting(exported: tuple[Path, Net]) -> None:
+    predictor = Predictor(exported[0] / "paddle", threads=1)
+    image = np.full((8, 8, 3), 80, np.uint8)
+    want = predictor.predict(image)
+    with predictor._run._lock:  # what a thread holds that does not exist in the child
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os._exit(0 if predictor.predict(image) == want else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert predictor.predict(image) == want
 
 
 def test_wrong_arguments(exported: tuple[Path, Net]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -242,17 +243,18 @@ def test_the_description_and_its_class_names(net: Net, tmp_path: Path) -> None:
     }
     export_network(net, tmp_path / "out", SHAPE, inference_yml=description)
     got = yaml.safe_load((tmp_path / "out" / "inference.yml").read_text())
-    size = (tmp_path / "out" / "inference.pdiparams").stat().st_size
+    params = (tmp_path / "out" / "inference.pdiparams").read_bytes()
     assert got["Global"] == {
         "model_name": "Net",
         "class_num": 7,
         "image_shape": list(SHAPE),
         "softmax": True,
-        "params_size": size,
+        "params_size": len(params),
+        "params_sha256": hashlib.sha256(params).hexdigest(),
     }
-    assert got["PreProcess"] == description["PreProcess"]
-    topk = {"topk": 2, "class_id_map_file": "names.txt"}
-    assert got["PostProcess"] == {"main_indicator": "Topk", "Topk": topk}
+    assert got["PreProcess"] == {"transform_ops": [{"ToCHWImage": None}]}
+    assert got["ppcls"] == {"DecodeImage": {"to_rgb": True}}
+    assert got["PostProcess"] == {"Topk": {"topk": 2, "class_id_map_file": "names.txt"}}
     assert (tmp_path / "out" / "names.txt").read_text() == labels.read_text()
     description["PostProcess"]["class_id_map_file"] = str(tmp_path / "no.txt")
     with pytest.raises(DataError, match=r"no\.txt"):

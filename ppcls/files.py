@@ -1,0 +1,183 @@
+"""Writing files so that a kill at any moment, or a full disk, leaves whole ones behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ppcls.errors import WeightsError
+
+_MANIFEST = "files.json"
+
+
+def write_atomic(path: str | os.PathLike[str], writer: Callable[[BinaryIO], object]) -> None:
+    """Let `writer` fill a new file and put it at `path` only when it is complete and on the disk.
+
+    Whatever stops the writing, a file that was at `path` before stays as it was. What a killed process left
+    of an earlier attempt is removed.
+
+    Raises:
+        WeightsError: if the file cannot be written (disk full, no permission).
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target.parent, target.name)
+        with temporary.open("wb") as stream:
+            writer(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut, where the system lets a folder be opened."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """Files of one folder that belong together and are replaced together; other files there are left alone.
+
+    New files are written into a hidden folder beside the old ones. When all of them are on the disk, that
+    folder gets its final name: from this moment the new files count, and they are moved to their places. A
+    process that is killed before leaves the old files, one that is killed afterwards the new ones; where they
+    are, :meth:`place` says, and :meth:`finish` ends the moving.
+
+    Attributes:
+        folder: where the files are.
+        label: names the hidden folder.
+        names: files that belong to the set, in the order in which they are moved; those that a new set does
+            not have are removed. A new set may have others besides.
+        last: those of `names` that must not stand beside older files: their old ones are removed first.
+    """
+
+    folder: Path
+    label: str
+    names: tuple[str, ...]
+    last: tuple[str, ...] = ()
+
+    @property
+    def _complete(self) -> Path:
+        """The folder of new files that count, but are not all in their places."""
+        return self.folder / f".{self.label}.new"
+
+    def place(self, name: str) -> Path | None:
+        """Return where a file of the set is; None if the set has none of this name."""
+        listed = self._listed()
+        if listed is not None and name not in listed and name in self.names:
+            return None  # an old one that is about to be removed
+        places = (self._complete / name, self.folder / name)
+        return next((path for path in places if path.is_file()), None)
+
+    @contextlib.contextmanager
+    def replacing(self) -> Iterator[Path]:
+        """Give a folder for new files; they replace the old ones if the block ends without an error.
+
+        Raises:
+            OSError: if a file cannot be written or moved.
+        """
+        created = not self.folder.is_dir()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stage = self.folder / f".{self.label}.{os.getpid()}.tmp"
+        try:
+            self.finish()
+            shutil.rmtree(stage, ignore_errors=True)
+            stage.mkdir()
+            yield stage
+            made = {path.name for path in stage.iterdir()}
+            listed = [*sorted(made.difference(self.names)), *(n for n in self.names if n in made)]
+            (stage / _MANIFEST).write_text(json.dumps(listed), "utf-8")
+            for path in stage.iterdir():
+                _sync_file(path)
+            sync_folder(stage)
+            os.replace(stage, self._complete)
+            self.finish()
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+            if created:
+                with contextlib.suppress(OSError):  # it is not empty, unless nothing was written
+                    self.folder.rmdir()
+
+    def finish(self) -> None:
+        """Move to their places what a killed process had written completely, and remove what it had not.
+
+        Raises:
+            OSError: if a file cannot be moved or removed.
+        """
+        _remove_leftovers(self.folder, self.label)
+        listed = self._listed()
+        if listed is None:
+            shutil.rmtree(self._complete, ignore_errors=True)  # it is empty, if it is there at all
+            return
+        for name in self.names:
+            outdated = name in self.last and (self._complete / name).exists()
+            if outdated or name not in listed:
+                (self.folder / name).unlink(missing_ok=True)
+        for name in listed:
+            if (self._complete / name).exists():
+                os.replace(self._complete / name, self.folder / name)
+        sync_folder(self.folder)
+        (self._complete / _MANIFEST).unlink()
+        self._complete.rmdir()
+
+    def _listed(self) -> list[str] | None:
+        """Return the names of new files that may not be in their places yet; None if there are none."""
+        try:
+            found = json.loads((self._complete / _MANIFEST).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(found, list):
+            return None
+        return [name for name in found if isinstance(name, str) and os.path.basename(name) == name]
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _remove_leftovers(folder: Path, name: str) -> None:
+    """Remove ``.<name>.<process>.tmp`` of processes that have ended."""
+    for path in folder.glob(f".{_escaped(name)}.*.tmp"):
+        process = path.name.removesuffix(".tmp").rpartition(".")[2]
+        if process.isdecimal() and path.name == f".{name}.{process}.tmp" and not _is_running(int(process)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # asking would end it there
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
