@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, WeightsError
+from ppcls.runtime import fingerprint
 
 SHAPE = (3, 32, 32)
 
@@ -121,6 +124,22 @@ def test_it_refuses_to_train(node: dict, images: paddle.Tensor) -> None:
     net.train()
     with pytest.raises(ConfigError, match="cannot be trained"):
         net(images)
+
+
+def test_parameters_of_another_export_are_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    params = copy / "inference.pdiparams"
+    described = {"Global": {"softmax": True, **fingerprint(params)}}
+    (copy / "inference.yml").write_text(json.dumps(described))
+    node = {"name": "PaddleInferenceModel", "path": str(copy)}
+    model = build_model(node)
+    assert model.probabilities
+    assert len(model.outputs) == 2
+    content = params.read_bytes()
+    params.write_bytes(content[:-4] + b"9999")
+    with pytest.raises(WeightsError, match="SHA-256"):
+        assert build_model(node).outputs
 
 
 def test_files_that_are_missing_or_something_else(tmp_path: Path) -> None:

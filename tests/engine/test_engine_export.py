@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import ppcls
 from ppcls.engine import export
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, DataError, TrainingError
-from ppcls.runtime import Program
+from ppcls.runtime import Program, check_params, export_files, find_program, read_description
 
 SHAPE = (3, 12, 12)
 TRIO = ["inference.pdiparams", "inference.pdiparams.info", "inference.pdmodel"]
@@ -151,6 +153,60 @@ def test_a_difference_is_an_error_and_the_old_export_stays(net: Net, tmp_path: P
         export_network(Broken(), out, SHAPE, softmax=False)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert os.listdir(tmp_path) == ["out"]
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_while_moving_leaves_the_old_export_or_the_new_one(
+    batch: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rename of the second export, and every removal of an old file, is the last thing that happens."""
+    nets = []
+    for seed in (1, 2):
+        paddle.seed(seed)
+        nets.append(Net())
+    want = [softmax(logits_of(one, batch)) for one in nets]
+    export_network(nets[0], tmp_path / "old", SHAPE, formats="both")
+
+    def answer(folder: Path) -> int:
+        files = find_program(folder)
+        check_params(files.params, read_description(files.description)["Global"])
+        got = Program(files.program, files.params)(batch)
+        (found,) = [place for place, one in enumerate(want) if np.abs(got - one).max() < 1e-5]
+        return found
+
+    seen = []
+    for stop in range(12):
+        folder = tmp_path / str(stop)
+        shutil.copytree(tmp_path / "old", folder)
+        count = 0
+
+        def last(function, stop: int = stop):  # noqa: ANN001, ANN202
+            def call(first: object, *rest: object, **options: object) -> object:
+                nonlocal count
+                if ".new" in f"{first}{rest}" or Path(str(first)).parent.name == str(stop):
+                    count += 1
+                if count > stop:
+                    raise Killed
+                return function(first, *rest, **options)
+
+            return call
+
+        with monkeypatch.context() as patch, contextlib.suppress(Killed):
+            patch.setattr(os, "replace", last(os.replace))
+            patch.setattr(Path, "unlink", last(Path.unlink))
+            export_network(nets[1], folder, SHAPE, formats="paddle")
+        seen.append(answer(folder))
+        export_files(folder).finish()
+        assert answer(folder) == seen[-1]
+        assert len(os.listdir(folder)) == (3 if seen[-1] else 5)
+        if count <= stop:
+            break
+    assert count <= stop, "the export ended by itself"
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1}
 
 
 def test_an_unstable_network_is_named_as_the_cause(tmp_path: Path) -> None:

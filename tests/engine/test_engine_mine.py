@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ import ppcls
 from ppcls.cli import main
 from ppcls.config import load_config, plain
 from ppcls.data.hashing import BITS, HashIndex, perceptual_hash
+from ppcls.engine import mine as mining_module
 from ppcls.engine.mine import Mining, MiningReport, _Found, _select, mine
 from ppcls.errors import ConfigError, DataError
 from ppcls.weights import write_params
@@ -173,6 +175,24 @@ def test_a_list_of_what_the_teacher_is_sure_of(task, image_folder, teacher, caps
         "Global.epochs=1",
     ]
     assert main(["train", "-c", str(path), *(text for o in joined for text in ("-o", o))]) == 0
+
+
+def test_the_list_and_its_counts_stay_as_they_were_when_one_cannot_be_written(tmp_path, monkeypatch):
+    output = tmp_path / "list.txt"
+    mining_module._write(output, "a 0\n", "{}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"list.txt", "list.txt.json"}
+    write = Path.write_text
+
+    def full(path, *rest):
+        if path.name.endswith(".json"):
+            raise OSError(28, "No space left on device")
+        return write(path, *rest)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ConfigError, match=r"--output: cannot write .*list\.txt: No space left"):
+        mining_module._write(output, "b 1\n", '{"new": 1}')
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_labels_may_be_zero_and_the_pool_a_list(task, image_folder, tmp_path):

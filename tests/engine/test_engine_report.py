@@ -17,6 +17,7 @@ from ppcls.cli import main
 from ppcls.engine import confusion_plot, report
 from ppcls.engine.confusion_plot import draw_confusion
 from ppcls.engine.report import Predictions, class_scores, confused_pairs, confusion_matrix, write_report
+from ppcls.errors import ConfigError
 from ppcls.weights import write_params
 
 pytest.importorskip("matplotlib")
@@ -118,11 +119,32 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("stop", range(6))
+def test_a_full_disk_leaves_the_old_report_whole(tmp_path, monkeypatch, stop):
+    write_report(tmp_path, predictions([0, 1], [0, 1], 2), Files(), {})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    written = []
+
+    def write(path, content):
+        if len(written) == stop:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        path.write_text("half of it")
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(ConfigError, match=r"--report: cannot write to .*: No space left"):
+        write_report(tmp_path, predictions([0, 1], [1, 1], 2), Files(), {})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_very_many_classes_go_without_a_matrix(tmp_path, monkeypatch):
+    write_report(tmp_path, predictions([0, 1], [0, 1], 2), Files(), {})  # its matrix is of another evaluation
+    (tmp_path / "notes.txt").write_text("mine")
     monkeypatch.setattr(report, "MATRIX_CLASSES", 3)
     write_report(tmp_path, predictions([0, 3], [0, 1], 4), Files(), {})
     assert not list(tmp_path.glob("confusion_matrix.*"))
     assert len(rows(tmp_path, "confused_pairs.csv")) == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def pixels(png: bytes) -> np.ndarray:
