@@ -88,3 +88,8 @@ def near_path(path: str | Path) -> str:
         return hint(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
     except OSError:
         return ""
+
+
+def sentence(hint_text: str) -> str:
+    """Return a hint, which begins with a blank, as the sentence after another one; empty if there is none."""
+    return f".{hint_text}" if hint_text else ""

@@ -19,7 +19,7 @@ from ppcls.data.rng import sample_rng
 from ppcls.data.transforms import Compose, build_transforms
 from ppcls.errors import ConfigError, DataError, PpclsError
 from ppcls.registry import DATASETS
-from ppcls.texts import near_path
+from ppcls.texts import near_path, sentence
 
 OnError = Literal["raise", "skip"]
 REMEDY = (
@@ -264,7 +264,7 @@ class FolderDataset(Dataset):
     ) -> None:
         super().__init__(image_root, transform_ops, batch_transform_ops, on_error)
         if not os.path.isdir(image_root):
-            raise DataError(f"image_root {image_root} is no folder.{near_path(image_root)}".rstrip("."))
+            raise DataError(f"image_root {image_root} is no folder{sentence(near_path(image_root))}")
         search = FolderSearch(image_root)
         folders = search.class_folders()
         if class_names is None:

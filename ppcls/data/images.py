@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ppcls.data.folders import SUFFIXES, FolderSearch, is_hidden
 from ppcls.errors import DataError
-from ppcls.texts import near_path, read_text
+from ppcls.texts import is_windows_path, near_path, read_text
 
 
 class ImageError(DataError):
@@ -89,7 +89,10 @@ def _in_list(path: Path) -> list[str]:
         candidates = [c for text in readings for c in (text, str(path.parent / text))]
         hit = next((c for c in candidates if os.path.isfile(c)), None)
         if hit is None:
-            raise DataError(f"{path}:{number}: no such file: {name}")
+            turned = [c.replace("\\", "/") for c in candidates if is_windows_path(name)]
+            known = next((c for c in turned if os.path.isfile(c)), None)
+            remedy = "" if known is None else f"; it is a path of Windows: write {known}, which exists"
+            raise DataError(f"{path}:{number}: no such file: {name}{remedy}")
         found.append(hit)
     if not found:
         raise DataError(f"{path}: the list is empty")

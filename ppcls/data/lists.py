@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from ppcls.errors import DataError
-from ppcls.texts import read_text
+from ppcls.texts import is_windows_path, near_path, read_text, sentence
 
 _SHOWN = 10
+_LONGEST = 200
 # Below this many names in one folder, asking for each is cheaper than listing a folder that may be huge.
 _ASK_EACH = 64
+_NUMBER = r"[-+]?\d+(?:\.\d*)?"
+# Several labels in one field, as lists for many labels have them: 0,1,0 or [0, 1].
+_SEVERAL = re.compile(rf"\s({_NUMBER}(?:[,;|:/]{_NUMBER})+|[\[(]\s*{_NUMBER}(?:[\s,;|]+{_NUMBER})*\s*[\])])$")
+# What stands between the name of a file and the last number, if that is not the only one: a.jpg 0 1.
+_MORE_LABELS = re.compile(rf"\.[A-Za-z]{{3,4}}[\s,;|]+({_NUMBER}(?:[\s,;|]+{_NUMBER})*)$")
+_OTHER_DELIMITER = re.compile(rf"([,;|]){_NUMBER}$")
 
 
 @dataclass
@@ -127,31 +135,55 @@ def _split(line: str, delimiter: str | None) -> tuple[str, str]:
 
 
 def _is_int(text: str) -> bool:
+    """Tell whether `text` is a whole number that fits into 64 bits."""
     digits = text[1:] if text[:1] in "+-" else text
-    return digits.isascii() and digits.isdigit()
+    return digits.isascii() and digits.isdigit() and len(digits) <= 18
 
 
 def _label_problem(
     line: str, name: str, label: str, mapping: Mapping[int, int] | None, class_num: int | None
 ) -> tuple[str, str] | None:
     """Return the kind of mistake and its text, or None for a good line."""
-    if not name:
-        return "no label", f"expected a path and a label, got {line!r}"
-    if not _is_int(label):
-        return "label is no whole number", f"the label must be a whole number, got {label!r} in {line!r}"
+    if not (name and _is_int(label)):
+        return _unreadable(line, name, label)
     if mapping is not None:
         if int(label) not in mapping:
             return "label outside the relabel list", f"label {label} does not occur in the list of relabel"
         label = str(mapping[int(label)])
     if int(label) < 0 or (class_num is not None and int(label) >= class_num):
+        before = _MORE_LABELS.search(name)
+        if before is not None:
+            return _several_labels(f"{before[1]} {label}")
         bound = "at least 0" if class_num is None else f"in 0..{class_num - 1} (class_num {class_num})"
         return "label out of range", f"the label must be {bound}, got {label}"
     return None
 
 
+def _unreadable(line: str, name: str, label: str) -> tuple[str, str]:
+    """Return the kind of mistake in a line without a path or a whole number, and its text."""
+    several = _SEVERAL.search(line)
+    if several is not None:
+        return _several_labels(several[1])
+    if not name:
+        other = _OTHER_DELIMITER.search(line)
+        remedy = f"; set delimiter: '{other[1]}' in the dataset" if other else ""
+        return "no label", f"expected a path and a label, got {_cut(line)!r}{remedy}"
+    text = f"the label must be a whole number, got {_cut(label)!r} in {_cut(line)!r}"
+    return "label is no whole number", text
+
+
+def _several_labels(labels: str) -> tuple[str, str]:
+    text = f"several labels ({_cut(labels)}): multi-label lists are not supported; give each image one class"
+    return "several labels", text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 def _check_files(names: list[str], numbers: list[int], root: str, report: _Report) -> None:
     if root and not os.path.isdir(root):
-        raise DataError(f"{report.path}: image_root {root} is no folder")
+        raise DataError(f"{report.path}: image_root {root} is no folder{sentence(near_path(root))}")
     by_folder: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         by_folder.setdefault(os.path.dirname(name), []).append(place)
@@ -160,8 +192,35 @@ def _check_files(names: list[str], numbers: list[int], root: str, report: _Repor
         present = _present(here, [os.path.basename(names[p]) for p in places])
         for place in places:
             if os.path.basename(names[place]) not in present:
-                missing = os.path.join(root, names[place])
-                report.add(numbers[place], "missing file", f"no such file: {missing}")
+                report.add(numbers[place], *_why_missing(names[place], root))
+
+
+def _why_missing(name: str, root: str) -> tuple[str, str]:
+    """Return the kind of mistake that a missing file is likely to be, and its text."""
+    missing = f"no such file: {os.path.join(root, name)}"
+    labels = _MORE_LABELS.search(name)
+    if labels is not None:
+        return _several_labels(f"{labels[1]} ...")
+    if is_windows_path(name):
+        parts = PureWindowsPath(name).parts
+        inner = parts[1:] if PureWindowsPath(name).anchor else parts
+        rest = next((r for r in _endings(inner) if os.path.isfile(os.path.join(root, r))), None)
+        remedy = f"write {rest}, which exists" if rest else "write it with / and from image_root on"
+        return "path of Windows", f"{missing}; it is a path of Windows: {remedy}"
+    own = Path(os.path.normpath(name)).parts
+    above = Path(os.path.normpath(root)).parts if root else ()
+    for count in range(min(len(own) - 1, len(above)), 0, -1):
+        rest = os.path.join(*own[count:])
+        if own[:count] == above[-count:] and os.path.isfile(os.path.join(root, rest)):
+            text = f"{missing}; image_root {root} is put before every path, so write {rest}"
+            return "image_root repeated", text
+    return "missing file", missing
+
+
+def _endings(parts: Sequence[str]) -> Iterator[str]:
+    """Return a path and what is left of it without its first folders."""
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])
 
 
 def _present(folder: str, names: list[str]) -> set[str]:

@@ -118,7 +118,9 @@ def test_relabel_mapping_is_that_of_the_list_given(root):
 
 
 @given(
-    name=st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1).map(lambda s: f"a {s} b"),
+    name=st.text(
+        st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters="\\"), min_size=1
+    ).map(lambda s: f"a {s} b"),
     label=st.integers(0, 999),
     gap=st.sampled_from([" ", "\t", "  ", " \t"]),
 )
@@ -128,6 +130,83 @@ def test_any_name_survives(tmp_path_factory, name, label, gap):
     with pytest.raises(DataError) as caught:  # the file is not there: the message shows what was read
         read_list(path, path.parent, class_num=1000)
     assert str(caught.value).endswith(f"no such file: {path.parent}/{name.strip()}")
+
+
+def messages(path, root, **options):
+    """Return the text of each mistake in a list."""
+    with pytest.raises(DataError) as caught:
+        read_list(path, root, **options)
+    return re.findall(r"list\.txt:\d+: (.*)", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "sub\\d.jpg",
+        ".\\sub\\d.jpg",
+        "C:\\photos\\sub\\d.jpg",
+        "c:/photos/sub/d.jpg",
+        "\\\\server\\x\\sub\\d.jpg",
+    ],
+)
+def test_paths_of_windows_are_named_as_they_are_written_here(root, written):
+    (found,) = messages(write(root, f"{written} 0\n"), root)
+    assert found.endswith("it is a path of Windows: write sub/d.jpg, which exists")
+    (root / "sub/d.jpg").unlink()
+    (found,) = messages(write(root, f"{written} 0\n"), root)
+    assert found.endswith("it is a path of Windows: write it with / and from image_root on")
+
+
+def test_paths_of_windows_in_what_is_searched_for(root, monkeypatch):
+    monkeypatch.chdir(root)
+    path = write(root, "sub\\d.jpg 3\n")
+    with pytest.raises(DataError, match="list.txt:1: no such file: .*: write sub/d.jpg, which exists"):
+        list_images(path)
+    for missing in (lambda: list_images(".\\sub"), lambda: read_list(path, ".\\sub")):
+        with pytest.raises(DataError, match=r"written for Windows: ./sub exists, write / for"):
+            missing()
+    with pytest.raises(DataError, match=r"C:.photos is a path of Windows, which this system does not have"):
+        list_images("C:\\photos")
+
+
+@pytest.mark.parametrize(
+    ("inside", "written"), [("sub", "sub/d.jpg"), ("", "{root}/sub/d.jpg"), (".", "./{root}/a.jpg")]
+)
+def test_an_image_root_that_stands_in_the_list_too_is_named(root, inside, written):
+    folder = root / inside
+    written = written.format(root=root.name)
+    (found,) = messages(write(root, f"{written} 0\n"), folder)
+    rest = written.rpartition(f"{root.name if inside != 'sub' else 'sub'}/")[2]
+    assert found.endswith(f"image_root {folder} is put before every path, so write {rest}")
+    (found,) = messages(write(root, "sub/none.jpg 0\n"), folder)
+    assert found == f"no such file: {folder}/sub/none.jpg"
+
+
+@pytest.mark.parametrize(
+    "labels", ["0,1,0", "0,1", "[0, 1]", "(1)", "0.0,1.0", "0|2", "0 1", "0 0 1 0", "0 9", "0\t1"]
+)
+def test_several_labels_are_not_supported(root, labels):
+    (found,) = messages(write(root, f"sub/d.jpg {labels}\n"), root, class_num=4)
+    assert found.startswith("several labels (")
+    assert found.endswith("multi-label lists are not supported; give each image one class")
+
+
+def test_labels_beyond_all_numbers_and_other_delimiters(root):
+    first, second = messages(write(root, f"a.jpg {'9' * 5000}\na.jpg,0\n"), root)
+    assert len(first) < 600
+    assert "the label must be a whole number, got '999" in first
+    assert second == "expected a path and a label, got 'a.jpg,0'; set delimiter: ',' in the dataset"
+    with pytest.raises(DataError, match="list.txt:1: the label must be a whole number"):
+        class_mapping(root / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"), [("utf-16", "not UTF-8 but UTF-16"), ("cp1252", "as Windows-1252")]
+)
+def test_other_encodings_are_named(root, codec, message):
+    path = write(root, "a.jpg 0\né 1\n", codec)
+    with pytest.raises(DataError, match=f"{message}.*save the list as UTF-8"):
+        read_list(path, root)
 
 
 def test_images_of_a_folder_a_list_and_one_file(tmp_path):
