@@ -7,6 +7,7 @@ from typing import Any
 
 from ppcls.config.class_names import check_class_names
 from ppcls.config.inputs import check_inputs
+from ppcls.config.layout import check_layout
 from ppcls.config.mixing import check_mixing
 from ppcls.config.networks import check_networks
 from ppcls.config.nodes import show
@@ -45,6 +46,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     recipe["Global"]["log_ranks"] = _ranks(recipe["Global"]["log_ranks"], report)
     _check_required(tree, recipe, mode, report)
     check_sizes(recipe["DataLoader"], report)
+    check_layout(recipe, report)
     networks = check_networks(recipe["Arch"], report)
     recipe["Infer"]["PostProcess"] = check_postprocess(recipe["Infer"]["PostProcess"], networks, report)
     if networks is not None:

@@ -57,7 +57,10 @@ def test_it_needs_one_known_normalisation(
     train, eval_ = (position(recipe_tree, part) for part in ("Train", "Eval"))
     (line,) = mistakes(write_recipe(*OWN, ("drop", f"{TRAIN}.{train}")))
     assert line.startswith(f"{TEACHER}.mean: {TRAIN} has 0 NormalizeImage, expected one")
-    twice = [*recipe_tree["DataLoader"]["Eval"]["dataset"]["transform_ops"], {"NormalizeImage": {}}]
+    twice = [
+        *recipe_tree["DataLoader"]["Eval"]["dataset"]["transform_ops"],
+        {"NormalizeImage": {"order": ""}},
+    ]
     (line,) = mistakes(write_recipe(*OWN, ("set", EVAL, twice)))
     assert line.startswith(f"{TEACHER}.mean: {EVAL} has 2 NormalizeImage")
     (line,) = mistakes(write_recipe(*OWN, ("set", f"{EVAL}.{eval_}.NormalizeImage.mean", [0.1, 0.2, 0.3])))

@@ -16,6 +16,7 @@ from PIL import Image
 from ppcls.data import ImageError, build_transforms, read_image
 from ppcls.data.transforms.normalize import NormalizeImage
 from ppcls.errors import ConfigError, DataError
+from ppcls.registry import TRANSFORMS
 
 HERE = Path(__file__).parent
 CHAINS = json.loads((HERE / "chains.json").read_text())
@@ -248,6 +249,62 @@ def test_mistakes_in_a_chain(ops, part):
     assert part in str(caught.value)
 
 
+HWC = {"DecodeImage": {}}
+CHW = {"DecodeImage": {"channel_first": True}}
+
+
+@pytest.mark.parametrize(
+    ("ops", "text"),
+    [
+        (
+            [HWC, {"NormalizeImage": {"order": "chw"}}],
+            "1.NormalizeImage.order: 'chw', which is for images [C, H, W], but they come as [H, W, C]: "
+            "DecodeImage has channel_first: false; set order: ''",
+        ),
+        ([HWC, {"RandFlipImage": {}}, {"NormalizeImage": None}], "2.NormalizeImage.order: chw (the default)"),
+        ([HWC, {"NormalizeImage": {"mean": [0.5], "std": [0.5]}}], "order: chw (the default)"),
+        ([CHW, {"NormalizeImage": {"order": "hwc"}}], "has channel_first: true; set order: chw"),
+        (
+            [HWC, {"ToCHWImage": None}, {"NormalizeImage": {"order": ""}}],
+            "ToCHWImage comes before; set order",
+        ),
+        ([{"ToCHWImage": None}, {"NormalizeImage": {"order": None}}], "None, which is for images [H, W, C]"),
+    ],
+)
+def test_the_order_of_a_normalisation_must_be_that_of_the_images(ops, text):
+    with pytest.raises(ConfigError) as caught:
+        build_transforms(ops, "chain")
+    assert str(caught.value).startswith("chain.")
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        [HWC, {"NormalizeImage": {"order": ""}}, {"ToCHWImage": None}],
+        [HWC, {"NormalizeImage": {"order": "hwc"}}],
+        [HWC, {"ToCHWImage": None}, {"NormalizeImage": {}}],
+        [CHW, {"NormalizeImage": {"order": "chw"}}],
+        [CHW, {"NormalizeImage": {"order": "", "mean": [0.5], "std": [0.5]}}],
+    ],
+)
+def test_orders_that_fit_give_the_same(ops):
+    content = png(photo())
+    options = {"mean": [0.5], "std": [0.5]} if "mean" in str(ops) else {}
+    expected = build_transforms([HWC, {"NormalizeImage": {"order": "", **options}}]).chw(content)
+    np.testing.assert_array_equal(build_transforms(ops).chw(content), expected)
+
+
+def test_nothing_is_known_of_the_order_that_plugins_return(monkeypatch):
+    class Turned:
+        def __call__(self, image, rng):
+            return image.transpose(2, 0, 1)
+
+    monkeypatch.setitem(TRANSFORMS._items, "Turned", Turned)
+    chain = build_transforms([HWC, {"Turned": None}, {"NormalizeImage": {"order": "chw"}}])
+    assert chain.chw(png(photo())).shape == (3, 30, 40)
+
+
 @pytest.mark.parametrize(
     ("ops", "image", "part"),
     [
@@ -256,7 +313,22 @@ def test_mistakes_in_a_chain(ops, part):
         ([{"CropImage": {"size": 50}}], photo(), "the image is 40x30, smaller than the crop of 50x50"),
         ([{"RandomCropImage": {"size": 50}}], photo(), "smaller than the crop"),
         ([{"ToCHWImage": None}, {"CropImage": {"size": 4}}], photo(), "belong at the end of the chain"),
-        ([{"NormalizeImage": {"order": "chw"}}], photo(), "3 means for an image with 30 channels"),
+        (
+            [{"NormalizeImage": {"order": "chw"}}],
+            photo(),
+            "order is chw, but the image comes as [H, W, C], with the shape [30, 40, 3]; set order: ''",
+        ),
+        (
+            [{"NormalizeImage": {"order": "chw", "mean": [0.5], "std": [0.5]}}],
+            photo(channels=1),
+            "order is chw, but the image comes as [H, W, C], with the shape [30, 40, 1]; set order: ''",
+        ),
+        (
+            [{"NormalizeImage": {"order": "hwc"}}],
+            photo().transpose(2, 0, 1),
+            "order is hwc, but the image comes as [C, H, W], with the shape [3, 30, 40]; set order: chw",
+        ),
+        ([{"NormalizeImage": {"order": "chw"}}], photo()[..., :2], "3 means for an image with 30 channels"),
         ([{"NormalizeImage": {"order": ""}}], photo(channels=1), "3 means for an image with 1 channels"),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from ppcls.config import plain
 from ppcls.config.construct import construct
+from ppcls.config.layout import layout_problem
 from ppcls.data.transforms import (
     colour,
     decode,
@@ -118,9 +119,13 @@ def build_transforms(config: Any, where: str = "transforms") -> Compose:
         where: its config path, for messages.
 
     Raises:
-        ConfigError: for unknown names or options.
+        ConfigError: for unknown names or options, or a NormalizeImage whose order is not that of the images.
     """
     nodes = plain(config) or []
     if not isinstance(nodes, list):
         raise ConfigError(f"{where}: expected a list of transforms, got {nodes!r}")
-    return Compose([construct(TRANSFORMS, node, f"{where}.{place}") for place, node in enumerate(nodes)])
+    ops = [construct(TRANSFORMS, node, f"{where}.{place}") for place, node in enumerate(nodes)]
+    wrong = layout_problem(nodes)
+    if wrong is not None:
+        raise ConfigError(f"{where}.{wrong[0]}.NormalizeImage.order: {wrong[1]}")
+    return Compose(ops)

@@ -85,7 +85,17 @@ class NormalizeImage:
         axis = 0 if self.channel_first else 2
         if not isinstance(image, np.ndarray) or image.ndim != 3:
             raise DataError(f"NormalizeImage: expected an image with 3 axes, got {np.shape(image)}")
-        count = image.shape[axis]
+        count, other = image.shape[axis], image.shape[2 - axis]
+        expected = (1, 3) if self.channels == 1 else (self.channels,)
+        alike = self.channels == 1 and not self.channel_first  # then the order does not matter
+        if count not in expected and other in expected and not alike:
+            order, comes, other_order = (
+                ("chw", "[H, W, C]", "''") if self.channel_first else ("hwc", "[C, H, W]", "chw")
+            )
+            raise DataError(
+                f"NormalizeImage: order is {order}, but the image comes as {comes}, with the shape "
+                f"{list(image.shape)}; set order: {other_order}"
+            )
         if self.channels not in (1, count):
             raise DataError(
                 f"NormalizeImage: {self.channels} means for an image with {count} channels "

@@ -1,0 +1,76 @@
+"""Whether ``NormalizeImage.order`` is the order in which images come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ppcls.config.nodes import split
+from ppcls.config.report import Report, join
+from ppcls.errors import ConfigError
+from ppcls.registry import TRANSFORMS
+
+_AXES = {"chw": "[C, H, W]", "hwc": "[H, W, C]"}
+
+
+def check_layout(recipe: Mapping[str, Any], report: Report) -> None:
+    """Report each NormalizeImage of a recipe whose order is not that of the images."""
+    for place, nodes in _chains(recipe).items():
+        if isinstance(nodes, list) and not report.mistakes_below(place):
+            found = layout_problem(nodes)
+            if found is not None:
+                report.error(join(place, found[0], "NormalizeImage.order"), found[1])
+
+
+def _chains(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    chains = {"Infer.transforms": recipe["Infer"]["transforms"]}
+    for part, loader in recipe["DataLoader"].items():
+        dataset = loader["dataset"] if loader else None
+        if isinstance(dataset, dict):
+            chains[f"DataLoader.{part}.dataset.transform_ops"] = dataset.get("transform_ops")
+    return chains
+
+
+def layout_problem(nodes: Sequence[Any]) -> tuple[int, str] | None:
+    """Return the place of the first NormalizeImage in a chain with the wrong order, and what is wrong.
+
+    What a chain without DecodeImage starts from is not known, nor what a transform of a plugin returns unless
+    it says ``channel_first = True``; nothing is wrong then.
+
+    Args:
+        nodes: ``[{"DecodeImage": {...}}, ...]``.
+    """
+    layout, cause = None, ""
+    for place, node in enumerate(nodes):
+        try:
+            name, options = split(node)
+        except ConfigError:
+            return None  # reported where the node itself is checked
+        if name not in TRANSFORMS:
+            return None
+        if name == "DecodeImage":
+            first = bool(options.get("channel_first"))
+            layout, cause = (
+                ("chw" if first else "hwc"),
+                f"DecodeImage has channel_first: {str(first).lower()}",
+            )
+        elif name == "NormalizeImage":
+            order = options.get("order", "chw")
+            wanted = "chw" if order == "chw" else "hwc"
+            if layout not in (None, wanted) and not (wanted == "hwc" and _one_for_all(options)):
+                given = f"{order!r}" if "order" in options else "chw (the default)"
+                remedy = "chw" if layout == "chw" else "''"
+                return place, (
+                    f"{given}, which is for images {_AXES[wanted]}, but they come as {_AXES[str(layout)]}: "
+                    f"{cause}; set order: {remedy}"
+                )
+        elif getattr(TRANSFORMS[name], "channel_first", None) is True:
+            layout, cause = "chw", f"{name} comes before"
+        elif not TRANSFORMS[name].__module__.startswith("ppcls."):
+            layout = None
+    return None
+
+
+def _one_for_all(options: Mapping[str, Any]) -> bool:
+    """Tell whether each channel is normalised alike, so that their order does not matter."""
+    return all(isinstance(options.get(key), list) and len(options[key]) == 1 for key in ("mean", "std"))
