@@ -14,7 +14,7 @@ from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
 from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.fingerprint import Fingerprint
-from ppcls.data.images import ImageError, list_images, read_file
+from ppcls.data.images import ImageError, list_images, matching, read_file
 from ppcls.data.loader import Batch, Loader
 from ppcls.data.multi_scale import MultiScaleDataset, MultiScaleSampler
 from ppcls.data.postprocess import Topk
@@ -64,6 +64,7 @@ __all__ = [
     "build_transforms",
     "fingerprints",
     "list_images",
+    "matching",
     "read_image",
 ]
 

@@ -48,6 +48,8 @@ class Topk:
         self.names: list[str] | None = None
         self._origin, self._packaged = "label_list", False
         if label_list is not None:
+            if not isinstance(label_list, list | tuple):
+                raise ConfigError(f"Topk: label_list must be a list of names, got {label_list!r:.100}")
             self.names = [str(name) for name in label_list]
         elif class_id_map_file is not None:
             self._origin = f"class_id_map_file {class_id_map_file}"

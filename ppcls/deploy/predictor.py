@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, read_image
+from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, matching, read_image
 from ppcls.deploy.description import described_postprocess, described_transforms
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.runtime import DESCRIPTION, Program, check_params, find_program, read_description
@@ -139,7 +139,7 @@ class Predictor:
             path = str(image)
             exists = os.path.exists(path)
             if not exists and glob.has_magic(path):
-                files = sorted(glob.glob(path, recursive=True)) or list_images(path)
+                files = matching(path) or list_images(path)
             elif not exists and self.on_error == "skip":
                 files = [path]  # its turn comes when it is read
             else:

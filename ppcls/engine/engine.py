@@ -118,8 +118,7 @@ class Engine:
             record_config(self.folder, self.config, resumed)
         run, saver = self._build_run(resumed)
         if is_main():
-            of_data = ClassNames(run.loader.dataset.class_names, run.loader.dataset.name)
-            record_names(self.folder, names_to_record(self.config, of_data, self.class_num))
+            record_names(self.folder, run.class_names)
         try:
             train(run)
         except StopRequested as stop:
@@ -274,6 +273,7 @@ class Engine:
             trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
             buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
             update_freq=update_freq,
+            class_names=names_to_record(self.config, known, self.class_num),
         )
         saver = self._checkpoint_hook(run, ema)
         if resumed is not None:

@@ -92,6 +92,7 @@ class Run:
         trained: parameters that the optimizer changes, the same order in every process.
         buffers: BatchNorm statistics of what trains, which processes keep equal.
         update_freq: batches whose gradients are averaged into one optimizer step.
+        class_names: names of the classes that the run keeps in its folder; None if they are not known.
         plateau_metric: what a schedule that watches evaluations is told.
         log_every: batches between log lines, set by the hook that prints them; None if nothing is printed.
         gradient_norm: of the latest step that a line is printed for, on the device.
@@ -117,6 +118,7 @@ class Run:
     trained: list[paddle.Tensor] = field(default_factory=list)
     buffers: list[paddle.Tensor] = field(default_factory=list)
     update_freq: int = 1
+    class_names: list[str] | None = None
     meters: Meters = field(default_factory=Meters)
     timing: Timing = field(default_factory=Timing)
     learning_rates: list[float] = field(default_factory=list)
