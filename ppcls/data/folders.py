@@ -175,7 +175,7 @@ def match_classes(folders: Iterable[str], class_names: Sequence[str], where: str
     by_name = {shown_name(folder): folder for folder in folders}
     unknown = [name for name in by_name if name not in class_names]
     if unknown:
-        named = "; ".join(f"{name!r}{hint(name, class_names)}" for name in unknown[:_SHOWN])
+        named = ", ".join(repr(name) + _nearest(name, class_names) for name in unknown[:_SHOWN])
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise DataError(
             f"{where}: folders that are none of the {len(class_names)} classes: {named}{more}. The classes "
@@ -183,6 +183,11 @@ def match_classes(folders: Iterable[str], class_names: Sequence[str], where: str
             "Rename the folders, or take them out"
         )
     return by_name
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = hint(name, known).strip()
+    return f" ({near[0].lower()}{near[1:]})" if near else ""
 
 
 def list_class_names(root: str | Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,9 @@ from ppcls.errors import ConfigError, DataError, WeightsError
 from ppcls.weights import write_atomic
 
 _SHOWN = 5
+_REASONS = 20
+# What differs between messages of one kind: numbers and what is quoted from a file.
+_VARYING = re.compile(r"\d+|'[^']*'|\"[^\"]*\"")
 
 
 def run_check(path: str, overrides: Iterable[str], report: str | None, show: Callable[[str], Any]) -> bool:
@@ -51,8 +55,8 @@ def run_check(path: str, overrides: Iterable[str], report: str | None, show: Cal
 
 
 def render(report: DataReport) -> str:
-    """Return the findings as text: all files that cannot be read, of the rest the first few of each kind."""
-    lines = [line for part in report.parts for line in _render_part(part)]
+    """Return the findings as text: of each kind how many there are and the first few; JSON has them all."""
+    lines = [line for part in report.parts for line in _render_part(part, report.class_names)]
     if report.leaked:
         lines.append(
             f"images of Eval that training has too, byte for byte: {len(report.leaked)}; the evaluation is "
@@ -65,16 +69,16 @@ def render(report: DataReport) -> str:
     return "\n".join([*lines, "this would stop a training:", *(f"  {text}" for text in stops)])
 
 
-def _render_part(part: PartReport) -> list[str]:
+def _render_part(part: PartReport, names: list[str] | None) -> list[str]:
     if not part.images:
         return [f"{part.part}: {part.source}: could not be opened"]
     speed = part.images / max(part.seconds, 1e-9)
     lines = [f"{part.part}: {part.source}: {part.images} images, {speed:.0f} images/s"]
-    lines += _render_classes(part.class_images)
+    lines += _render_classes(part.class_images, names)
     for title, files in (("cannot be read", part.unreadable), ("a transform fails", part.failed)):
         if files:
             lines.append(f"  {title}: {len(files)}")
-            lines += [f"    {path}: {reason}" for path, reason in files.items()]
+            lines += _by_reason(files)
     for kind, details in sorted(part.odd.items()):
         if len(details) == part.images:
             lines.append(f"  {kind}: all of them")
@@ -90,16 +94,39 @@ def _render_part(part: PartReport) -> list[str]:
     return lines
 
 
-def _render_classes(counts: list[int]) -> list[str]:
+def _by_reason(files: Mapping[str, str]) -> list[str]:
+    """Return the first few files for each reason; reasons that differ in numbers or quotes alone are one."""
+    groups: dict[str, list[str]] = {}
+    for path, reason in files.items():
+        groups.setdefault(_VARYING.sub("", reason.replace(path, "")), []).append(path)
+    ordered = sorted(groups.values(), key=len, reverse=True)
+    lines = []
+    for paths in ordered[:_REASONS]:
+        if len(paths) <= _SHOWN:
+            lines += [f"    {path}: {files[path]}" for path in paths]
+        else:
+            lines.append(f"    {len(paths)} files, such as {paths[0]}: {files[paths[0]]}")
+            lines += [f"      {path}" for path in paths[1:_SHOWN]]
+            lines.append(f"      and {len(paths) - _SHOWN} more")
+    rest = ordered[_REASONS:]
+    if rest:
+        lines.append(f"    and {sum(map(len, rest))} files for {len(rest)} other reasons")
+    return lines
+
+
+def _render_classes(counts: list[int], names: list[str] | None) -> list[str]:
+    def title(label: int) -> str:
+        return str(label) if names is None or label >= len(names) else f"{label} {names[label]}"
+
     present = [(count, label) for label, count in enumerate(counts) if count]
     if not present:
         return []
     (fewest, rare), (most, common) = min(present), max(present)
     lines = [
-        f"  {len(present)} of {len(counts)} classes; from {fewest} (class {rare}) to {most} images "
-        f"(class {common})"
+        f"  {len(present)} of {len(counts)} classes; from {fewest} (class {title(rare)}) to {most} images "
+        f"(class {title(common)})"
     ]
-    empty = [str(label) for label, count in enumerate(counts) if not count]
+    empty = [title(label) for label, count in enumerate(counts) if not count]
     if empty:
         more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""
         lines.append(f"  classes without images: {', '.join(empty[:20])}{more}")

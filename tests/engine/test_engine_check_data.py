@@ -13,6 +13,7 @@ from PIL import Image
 from support import distilled
 
 from ppcls.cli import main
+from ppcls.engine.data_report import _by_reason
 
 
 @pytest.fixture
@@ -200,3 +201,37 @@ def test_unlabelled_images_are_read_too_and_their_labels_are_not(check, image_fo
     assert len(found["leaked"]) == 6
     (image_folder / names[0]).write_bytes(b"")
     assert check()[0] == 2
+
+
+def test_errors_of_one_kind_are_counted_and_the_first_shown(check, image_folder, recipe):
+    (image_folder / "more").mkdir()
+    names = [f"more/{number:03d}.png" for number in range(60)]
+    for number, name in enumerate(names):
+        text = {0: f"<html>{number}", 1: f"<html> '{number}' {number}"}.get(number % 2)
+        (image_folder / name).write_bytes(
+            text.encode() if number % 10 else b"\x89PNG\r\n\x1a\n" + bytes(number)
+        )
+    with (image_folder / "train_list.txt").open("a") as file:
+        file.writelines(f"{name} 0\n" for name in names)
+    code, out, found = check()
+    assert code == 2
+    assert len(found["parts"][0]["unreadable"]) == 60
+    assert "  cannot be read: 60\n" in out
+    lines = out[out.index("cannot be read: 60") : out.index("Eval: ")].splitlines()[1:]
+    assert [line.split(", such as")[0].strip() for line in lines[::6]] == ["54 files", "6 files"]
+    assert "it is text, no image: " in lines[0]
+    assert [line.strip() for line in lines[1:6]] == [
+        *(f"{image_folder}/{n}" for n in names[2:6]),
+        "and 49 more",
+    ]
+    assert "the PNG data" in lines[6]
+    assert len(lines) == 12
+
+
+def test_a_reason_of_its_own_for_each_file_is_cut_too():
+    letters = [f"{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(100)]
+    lines = _by_reason({f"{one}.png": f"odd {one}" for one in letters})
+    assert len(lines) == 21
+    assert lines[0] == "    aa.png: odd aa"
+    assert lines[-1] == "    and 80 files for 80 other reasons"
+    assert len(_by_reason({f"{one}.png": f"{one}.png is odd" for one in letters})) == 6
