@@ -115,6 +115,34 @@ def main_network(arch: dict[str, Any], settings: dict[str, Any]) -> str | None:
     return str(asked)
 
 
+def trained_networks(arch: dict[str, Any]) -> list[str]:
+    """Return the names of the sub-networks whose classifier trains, in order; none of a plain network."""
+    if "models" not in arch:
+        return []
+    nodes = sub_networks(arch)
+    frozen = arch.get("freeze_params_list") or [False] * len(nodes)
+    found = []
+    for (name, node), whole in zip(nodes.items(), frozen, strict=True):
+        chain = "models" in node  # its first network may be frozen by itself
+        if not whole and not (chain and (node.get("freeze_params_list") or [False])[0]):
+            found.append(name)
+    return found
+
+
+def networks_with_weights(arch: dict[str, Any], names: Sequence[str], weights: str | None) -> list[str]:
+    """Return which of the networks `names` have weights to be evaluated with.
+
+    Args:
+        arch: the node ``Arch``.
+        names: names of sub-networks that train.
+        weights: ``Global.pretrained_model``; None if the recipe's own weights are meant.
+    """
+    if weights is None or not names:
+        return [name for name in names if has_own_weights(arch, [name])]
+    there = {key.partition(".")[0] for key in read_params(find_file(weights, "Global.pretrained_model"))}
+    return [name for name in names if name in there]
+
+
 def class_count(arch: dict[str, Any], main: str | None) -> int:
     """Return the number of classes that labels must lie in: that of the network to deploy."""
     node = arch if main is None else sub_networks(arch)[main]
@@ -158,6 +186,7 @@ def build_trained_model(
     weights: str | None,
     mode: str,
     normalize: dict[str, Sequence[float]] | None = None,
+    main: str | None = None,
 ) -> nn.Layer:
     """Build what evaluation, inference or export needs, with weights.
 
@@ -167,6 +196,7 @@ def build_trained_model(
         weights: ``Global.pretrained_model``; it replaces whatever the recipe loads.
         mode: named in the message.
         normalize: see :func:`normalization`.
+        main: the sub-network that a file of one network is meant for.
 
     Raises:
         ConfigError: if nothing says where weights come from, because predictions would be random.
@@ -190,7 +220,7 @@ def build_trained_model(
             )
         model = build_model(_without_pretrained(arch, absent), only=only, normalize=normalize)
         params = in_our_names(params, path, model, arch["name"])
-        load_into(model, params, where=str(path), allow_missing_head=False)
+        load_into(model, params, where=str(path), allow_missing_head=False, network=main)
     model.eval()
     return model
 
@@ -236,8 +266,12 @@ def _without_pretrained(arch: dict[str, Any], keep: set[str]) -> dict[str, Any]:
     }
 
 
-def first_sample_shape(loader: Any) -> tuple[int, ...]:
-    """Read one training sample; a broken transform chain shows itself here, before anything is built.
+def first_sample_shape(loader: Any, part: str = "Train") -> tuple[int, ...]:
+    """Read one sample; a broken transform chain shows itself here, before anything is built.
+
+    Args:
+        loader: of the section ``DataLoader.<part>``.
+        part: ``Train`` or ``Eval``, for the message.
 
     Returns:
         (C, H, W)
@@ -245,12 +279,18 @@ def first_sample_shape(loader: Any) -> tuple[int, ...]:
     image = loader.first_image()
     if image.ndim != 3:
         raise DataError(
-            f"DataLoader.Train.dataset.transform_ops give an array of shape {image.shape}, not [C, H, W]"
+            f"DataLoader.{part}.dataset.transform_ops give an array of shape {image.shape}, not [C, H, W]"
         )
     return tuple(image.shape)
 
 
-def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> None:
+def dry_forward(model: nn.Layer, shape: tuple[int, ...]) -> Any:
+    """Return what `model` gives for two empty images of `shape`, [C, H, W]; it stays in its mode."""
+    with evaluating(model), paddle.no_grad():
+        return model(paddle.zeros([2, *shape]))
+
+
+def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> Any:
     """Find by a dry forward what the config leaves out of feature transforms and losses, and check the rest.
 
     Parameters whose shapes were left out exist afterwards; wrong keys and shapes show before training.
@@ -259,12 +299,17 @@ def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> None
         model: the network.
         loss: the training loss.
         shape: [C, H, W] of the images.
+
+    Returns:
+        what the network gave for two images.
     """
     if hasattr(model, "prepare"):
         model.prepare(shape)
     networks = {name: model.network(name) for name in getattr(model, "names", ())}
-    with evaluating(model), paddle.no_grad():
-        loss.prepare(model(paddle.zeros([2, *shape])), networks)
+    outputs = dry_forward(model, shape)
+    with paddle.no_grad():
+        loss.prepare(outputs, networks)
+    return outputs
 
 
 def synchronise(layers: Iterable[nn.Layer], asked: bool) -> None:

@@ -36,6 +36,15 @@ NEEDED = (".pdparams", ".pdopt", ".pdstates")
 
 
 @dataclass
+class StudentBest:
+    """The best evaluation of a student beside the network to deploy; scores as in :class:`Progress`."""
+
+    score: float | None = None
+    epoch: int | None = None
+    ema_score: float | None = None
+
+
+@dataclass
 class Progress:
     """Where a run stands; everything a resumed run needs besides tensors.
 
@@ -47,6 +56,8 @@ class Progress:
         best_score: the number evaluations are compared by, larger is better.
         best_epoch: epoch of `best`.
         best_ema_score: like `best_score`, of the averaged weights.
+        best_by: what `best_score` measures, such as ``top1 of Student``; empty in old checkpoints.
+        students: the best evaluation of each other student, by name.
         judged_epoch: last epoch whose evaluation early stopping has judged.
         judged_score: score of the last improvement it saw.
         waited: evaluations since then.
@@ -63,6 +74,8 @@ class Progress:
     best_score: float | None = None
     best_epoch: int | None = None
     best_ema_score: float | None = None
+    best_by: str = ""
+    students: dict[str, StudentBest] = field(default_factory=dict)
     judged_epoch: int | None = None
     judged_score: float | None = None
     waited: int = 0

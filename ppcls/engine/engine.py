@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,31 @@ from ppcls.engine.class_names import (
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluate import evaluate, evaluating
 from ppcls.engine.export import ExportReport, export_network
-from ppcls.engine.hooks import EMA, CheckpointHook, EMAHook, Hook, LogHook
+from ppcls.engine.hooks import CheckpointHook, EMAHook, Hook, LogHook, StudentFile
 from ppcls.engine.infer import classify
 from ppcls.engine.lock import run_lock
+from ppcls.engine.measures import EMA, Measures, classifiers
 from ppcls.engine.report import ReportWriter
-from ppcls.engine.resume import find_checkpoint, is_finished, prepare_run, record_config, restore
+from ppcls.engine.resume import (
+    compare_by,
+    find_checkpoint,
+    is_finished,
+    prepare_run,
+    record_config,
+    restore,
+)
 from ppcls.engine.train import Run, StopRequested, train
-from ppcls.engine.watch import Agreement, EarlyStopping, TeacherCheck, watched_teachers
+from ppcls.engine.watch import (
+    Agreement,
+    EarlyStopping,
+    TeacherCheck,
+    watched_students,
+    watched_teachers,
+)
 from ppcls.errors import DataError
 from ppcls.logger import LOGGER, ScalarWriter, require_scalar_packages
 from ppcls.loss import build_loss
-from ppcls.metric import build_metric
+from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.optimizer.state import structured_state
 from ppcls.weights import find_file, in_our_names, load_into, read_params
@@ -135,7 +149,10 @@ class Engine:
         return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
 
     def eval(self, report: str | None = None) -> dict[str, float]:
-        """Evaluate the network to deploy (and others that a metric names); returns averages by name.
+        """Evaluate the network to deploy, every other student and what else a metric names.
+
+        Returns:
+            averages by name; those of another student end in its name.
 
         Args:
             report: folder for tables of classes, confusions and mistakes, see `ppcls.engine.report`.
@@ -146,11 +163,10 @@ class Engine:
         shown = class_names(self.config, self.class_num, known).names if report is not None else None
         writer = None if report is None else ReportWriter(report, self.main, shown)
         loader = self._loader("Eval", evaluation_names(self.config, known, folder))
-        measures, needed = self._evaluation_measures()
-        model = self._trained_model(None if self.main is None else {self.main, *needed})
+        model, measures = self._evaluated_model(loader)
         try:
             every = self.globals["print_batch_step"]
-            found = evaluate(model, loader, measures, epoch=0, print_every=every, observe=writer)
+            found = evaluate(model, loader, measures.groups, epoch=0, print_every=every, observe=writer)
             if writer is not None:
                 writer.write(loader.dataset)
             return found
@@ -191,7 +207,7 @@ class Engine:
     def _trained_model(self, needed: set[str] | None) -> Any:
         normalize = build.normalization(self.config, self.mode)
         weights = self.globals["pretrained_model"]
-        return build.build_trained_model(self.arch, needed, weights, self.mode, normalize)
+        return build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)
 
     def _deployed_network(self) -> Any:
         """Return the network to deploy, alone, with weights, in eval mode."""
@@ -210,15 +226,26 @@ class Engine:
             LOGGER.info("no class names: %s", found.source)
         return found
 
-    def _evaluation_measures(self) -> tuple[list[Any], set[str]]:
-        """Return the losses and metrics of an evaluation and the sub-networks they look at."""
-        metric = build_metric((self.config.get("Metric") or {}).get("Eval"), main=self.main)
-        nodes = (self.config.get("Loss") or {}).get("Eval")
-        if not nodes:
-            return [metric], set(metric.networks)
-        loss = build_loss(nodes, main=self.main)
-        loss.eval()
-        return [loss, metric], {*loss.networks, *metric.networks}
+    def _evaluated_model(self, loader: Any) -> tuple[Any, Measures]:
+        """Return the networks to evaluate, with weights, and what to measure of them."""
+        if self.main is None:
+            return self._trained_model(None), Measures(self.config, None)
+        students = [name for name in build.trained_networks(self.arch) if name != self.main]
+        weights = self.globals["pretrained_model"]
+        there = build.networks_with_weights(self.arch, students, weights)
+        absent = [name for name in students if name not in there]
+        measures = Measures(self.config, self.main, there, absent)
+        for name in sorted(measures.named & set(absent)):
+            LOGGER.warning(
+                "Metric.Eval: %s is not evaluated: %s has no weights of it", name, weights or "the recipe"
+            )
+        model = self._trained_model({self.main, *measures.networks})
+        if there:
+            outputs = build.dry_forward(model, build.first_sample_shape(loader, "Eval"))
+            classifying = set(classifiers(outputs, self.class_num))
+            measures = Measures(self.config, self.main, [n for n in there if n in classifying], absent)
+            measures.criteria(outputs)
+        return model, measures
 
     def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
@@ -237,7 +264,7 @@ class Engine:
         eval_loader = self._loader("Eval", eval_names) if evaluates else None
         model = build_model(self.arch, normalize=build.normalization(self.config, self.mode))
         loss = build_loss(self.config["Loss"]["Train"], main=self.main)
-        build.find_shapes(model, loss, shape)
+        outputs = build.find_shapes(model, loss, shape)
         distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
         if self.globals["pretrained_model"] and resumed is None:
             path = find_file(self.globals["pretrained_model"], "Global.pretrained_model")
@@ -251,7 +278,11 @@ class Engine:
         model = cast_networks(model, optimizer, amp)
         if self.globals["to_static"]:
             build.make_static(model)
-        teachers = watched_teachers(model, self.main, self.class_num, shape) if evaluates else []
+        classifying = classifiers(outputs, self.class_num) if evaluates and self.main is not None else []
+        teachers = watched_teachers(model, self.main, classifying)
+        measures = self._measures(watched_students(model, self.main, classifying), teachers)
+        criteria = measures.criteria(outputs) if evaluates else {}
+        criterion = criteria.pop("", LOSS)
         trainable = build.trainable_state(model)
         ema = ModelEMA(trainable, self.config["EMA"]["decay"]) if self.config.get("EMA") else None
         run = Run(
@@ -259,31 +290,32 @@ class Engine:
             epochs=epochs,
             model=model,
             loss=loss,
-            metric=build_metric((self.config.get("Metric") or {}).get("Train") or [], main=self.main),
+            metric=build_metric((self.config.get("Metric") or {}).get("Train"), self.main, "Metric.Train"),
             optimizer=optimizer,
             schedule=schedule,
             loader=loader,
-            evaluate=None if eval_loader is None else self._evaluator(model, eval_loader, ema, amp, teachers),
+            evaluate=None if eval_loader is None else self._evaluator(model, eval_loader, ema, amp, measures),
             evaluation_due=self._evaluation_due,
             scaler=scaler,
             amp=amp,
             progress=Progress(seed=self.seed),
             hooks=[],
-            plateau_metric=self._plateau_metric,
+            plateau_metric=self._plateau_metric(criterion),
             trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
             buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
             update_freq=update_freq,
             class_names=names_to_record(self.config, known, self.class_num),
         )
-        saver = self._checkpoint_hook(run, ema)
+        saver = self._checkpoint_hook(run, ema, criterion, criteria)
         if resumed is not None:
             restore(run, resumed, ema)
+        compare_by(run.progress, criterion, self.main or self.arch["name"])
         averaging = [] if ema is None else [EMAHook(ema)]
         hooks = self._log_hooks(run.progress)
         if teachers and self.globals["check_teacher"] and resumed is None:
             hooks.append(self._teacher_check(teachers, eval_loader, hooks, amp))
         if self.config.get("EarlyStopping"):
-            hooks.append(EarlyStopping(**self.config["EarlyStopping"], score=self._score))
+            hooks.append(EarlyStopping(**self.config["EarlyStopping"], criterion=criterion))
         run.hooks = [*averaging, *hooks, saver]
         build.announce(model, self.config, self.seed)
         return run, saver
@@ -321,7 +353,9 @@ class Engine:
         """Return the options of ``paddle.amp.auto_cast`` in evaluations."""
         return casting_in_evaluation(amp, self.config["AMP"]["use_fp16_test"])
 
-    def _checkpoint_hook(self, run: Run, ema: ModelEMA | None) -> CheckpointHook:
+    def _checkpoint_hook(
+        self, run: Run, ema: ModelEMA | None, criterion: Criterion, others: Mapping[str, Criterion]
+    ) -> CheckpointHook:
         layers = {"network": run.model, "loss": run.loss}
 
         def collect() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -330,36 +364,53 @@ class Engine:
             tensors |= {f"scaler.{name}": value for name, value in scaler_state(run.scaler).items()}
             return in_float32(build.trainable_state(run.model)), tensors
 
-        main = self.main
+        def student(name: str, compared_by: Criterion) -> StudentFile:
+            return StudentFile(name, compared_by, lambda: in_float32(run.model.student_state_dict(name)))
+
         return CheckpointHook(
             Checkpointer(self.folder),
             collect,
-            None if main is None else lambda: in_float32(run.model.student_state_dict(main)),
+            criterion,
+            None if self.main is None else student(self.main, criterion),
+            [student(name, compared_by) for name, compared_by in others.items()],
             save_interval=self.globals["save_interval"],
             save_steps=self.globals["save_steps"],
             keep_last=self.globals["keep_last"],
-            score=self._score,
             ema=ema,
         )
 
+    def _measures(self, students: Sequence[str], teachers: Sequence[str]) -> Measures:
+        """Return what to measure in the evaluations of a run: also how far students and teachers agree."""
+        measures = Measures(self.config, self.main, students)
+        if students:
+            LOGGER.info(
+                "%s is the network to deploy, which best_model follows; evaluated and saved at their best by "
+                "themselves: %s",
+                self.main,
+                ", ".join(students),
+            )
+        if teachers and self.main is not None and self.globals["eval_agreement"]:
+            measures.networks |= {self.main, *students, *teachers}
+            measures.add("", Agreement(self.main, teachers))
+            for name in students:
+                measures.add(name, Agreement(name, teachers))
+        return measures
+
     def _evaluator(
-        self, model: Any, loader: Any, ema: ModelEMA | None, amp: dict[str, Any], teachers: list[str]
+        self, model: Any, loader: Any, ema: ModelEMA | None, amp: dict[str, Any], measures: Measures
     ) -> Any:
         """Return a function of the epoch that evaluates `model` and its averaged weights as of then."""
-        measures, needed = self._evaluation_measures()
-        if teachers and self.main is not None and self.globals["eval_agreement"]:
-            measures, needed = [*measures, Agreement(self.main, teachers)], {*needed, self.main, *teachers}
         casting = self._eval_casting(amp)
 
         def some_networks(image: paddle.Tensor) -> dict[str, Any]:
-            return {name: model.network(name)(image) for name in needed}
+            return {name: model.network(name)(image) for name in measures.networks}
 
         def evaluate_once(epoch: int) -> dict[str, float]:
             with evaluating(model), paddle.amp.auto_cast(**casting):
                 return evaluate(
-                    some_networks if needed else model,
+                    some_networks if measures.networks else model,
                     loader,
-                    measures,
+                    measures.groups,
                     epoch=epoch,
                     print_every=self.globals["print_batch_step"],
                 )
@@ -383,16 +434,15 @@ class Engine:
         node = self.config["Optimizer"]
         return [entry["lr"] for entry in (node if isinstance(node, Sequence) else [node])]
 
-    def _plateau_metric(self, metrics: Mapping[str, float]) -> float:
-        """Return what ReduceOnPlateau watches: the loss in its mode ``min``, else the score."""
-        falling = any(lr.get("mode") == "min" for lr in self._schedules())
-        return metrics["loss"] if falling else self._score(metrics)
+    def _plateau_metric(self, criterion: Criterion) -> Callable[[Mapping[str, float]], float]:
+        """Return what ReduceOnPlateau watches: the score that chooses `best_model`.
 
-    @staticmethod
-    def _score(metrics: Mapping[str, float]) -> float:
-        """Return the first metric after the losses; without a metric, the negative loss."""
-        accuracies = [value for name, value in metrics.items() if name.startswith("top")]
-        return accuracies[0] if accuracies else -metrics["loss"]
+        In its mode ``min`` it is a value that falls: the metric if less of it is better, else the loss.
+        """
+        if all(lr.get("mode") != "min" for lr in self._schedules()):
+            return criterion.score
+        falling = LOSS if criterion.higher_is_better else criterion
+        return lambda metrics: -falling.score(metrics)
 
     def _export_sample(self) -> np.ndarray | None:
         """Return up to four real images, as the network takes them, for the check of an export."""

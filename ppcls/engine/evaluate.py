@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,9 @@ from paddle import nn
 from ppcls import distributed
 from ppcls.data import Batch, Loader
 from ppcls.engine.hooks import format_metrics
+from ppcls.engine.measures import Measure, measure_batch, value_name
 from ppcls.engine.meters import Meters
 from ppcls.logger import LOGGER, progress_bar
-
-Measure = Callable[[Any, paddle.Tensor], Mapping[str, paddle.Tensor]]
 
 
 @contextmanager
@@ -35,42 +34,43 @@ def evaluating(*layers: nn.Layer) -> Iterator[None]:
 def evaluate(
     forward: Callable[[paddle.Tensor], Any],
     loader: Loader,
-    measures: list[Measure],
+    groups: Mapping[str, Sequence[Measure]],
     *,
     epoch: int,
     print_every: int,
     title: str = "Eval",
     observe: Callable[[Any, Batch], None] | None = None,
 ) -> dict[str, float]:
-    """Average `measures` over all samples of `loader`.
+    """Average what is measured over all samples of `loader`; one line of averages for each student.
 
     Args:
         forward: maps images [N, C, H, W] to outputs; in eval mode already.
         loader: yields every sample once.
-        measures: losses and metrics, each mapping (outputs, label) to named batch means.
+        groups: losses and metrics, each mapping (outputs, label) to named batch means, by student; ``""``
+            stands for the network to deploy, whose values keep their names.
         epoch: shown in log lines; 0 outside training.
         print_every: batches between log lines.
         title: how log lines begin.
         observe: sees the outputs of each batch too.
 
     Returns:
-        averages by name, in the order of `measures`.
+        averages by name, in the order of `groups`.
     """
-    meters, total = Meters(), len(loader)
+    meters, total = {network: Meters() for network in groups}, len(loader)
     bar = progress_bar(total, title.lower())
     begin = time.perf_counter()
     with paddle.no_grad():
         for number, batch in enumerate(loader.epoch(0)):
             ready = time.perf_counter()
             outputs, label = forward(paddle.to_tensor(batch.image)), paddle.to_tensor(batch.label)
-            values: dict[str, paddle.Tensor] = {}
-            for measure in measures:
-                values.update(measure(outputs, label))
-            meters.add(values, len(batch.index))
+            for network, values in measure_batch(groups, outputs, label).items():
+                meters[network].add(values, len(batch.index))
             if observe is not None:
                 observe(outputs, batch)
             if number % print_every == 0:
-                meters.flush()
+                for meter in meters.values():
+                    meter.flush()
+                shown = next(iter(meters.values())).averages()
                 cost = time.perf_counter() - begin
                 LOGGER.info(
                     "[%s][Epoch %d][Iter: %d/%d]%s, batch_cost: %.5fs, reader_cost: %.5f, "
@@ -79,7 +79,7 @@ def evaluate(
                     epoch,
                     number,
                     total,
-                    format_metrics(meters.averages()),
+                    format_metrics(shown),
                     cost,
                     ready - begin,
                     len(batch.index) / max(cost, 1e-12),
@@ -87,8 +87,13 @@ def evaluate(
             bar.update()
             begin = time.perf_counter()
     bar.close()
-    meters.flush()
+    for meter in meters.values():
+        meter.flush()
     distributed.wait_for_all()  # one process may be slower than a collective would wait
-    averages = meters.averages(everywhere=True)
-    LOGGER.info("[%s][Epoch %d][Avg]%s", title, epoch, format_metrics(averages))
-    return averages
+    found: dict[str, float] = {}
+    for network, meter in meters.items():
+        averages = meter.averages(everywhere=True)
+        place = f"[{network}]" if network else ""
+        LOGGER.info("[%s]%s[Epoch %d][Avg]%s", title, place, epoch, format_metrics(averages))
+        found |= {value_name(name, network): value for name, value in averages.items()}
+    return found

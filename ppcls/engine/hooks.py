@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import paddle
 
 from ppcls.data import Batch
 from ppcls.distributed import gather, is_main, wait_for_main
-from ppcls.engine.checkpoint import Checkpointer
+from ppcls.engine.checkpoint import Checkpointer, StudentBest
 from ppcls.engine.ema import ModelEMA
+from ppcls.engine.measures import EMA
 from ppcls.engine.train import Hook, Run
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER, ScalarWriter, progress_bar
-
-EMA = "_ema"  # ends the names of metrics of averaged weights
+from ppcls.metric import Criterion
 
 
 def format_metrics(values: Mapping[str, float]) -> str:
@@ -28,6 +31,11 @@ def _memory_used() -> str:
     cuda = paddle.device.cuda
     reserved, allocated = cuda.max_memory_reserved() / 2**20, cuda.max_memory_allocated() / 2**20
     return f", max_mem_reserved: {reserved:.0f} MB, max_mem_allocated: {allocated:.0f} MB"
+
+
+def is_better(score: float, best: float | None) -> bool:
+    """Tell whether a score is the best so far; minus infinity, the score of what is not finite, never is."""
+    return score > (-math.inf if best is None else best)
 
 
 def split_averages(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
@@ -127,18 +135,33 @@ class EMAHook(Hook):
         self.ema.update(run.progress.step)
 
 
+@dataclass(frozen=True)
+class StudentFile:
+    """A student whose best weights are kept in a file of its own.
+
+    Attributes:
+        name: its name in the recipe.
+        criterion: what its evaluations are compared by.
+        weights: returns its weights, keys as that network alone has them.
+    """
+
+    name: str
+    criterion: Criterion
+    weights: Callable[[], dict[str, Any]]
+
+
 class CheckpointHook(Hook):
     """Save ``latest``, ``epoch_N`` and ``best_model``.
 
     Args:
         checkpointer: writes into the folder of the run.
         collect: returns (weights of what trains, optimizer and loss tensors).
-        student: returns the weights of the network to deploy, keys as that network alone has them; None if
-            the model is that network.
+        criterion: what evaluations of the network to deploy are compared by.
+        student: the network to deploy; None if the model is that network.
+        others: the other students.
         save_interval: epochs between ``epoch_N`` checkpoints.
         save_steps: steps between saves of ``latest`` within an epoch; None for epoch ends only.
         keep_last: how many ``epoch_N`` to keep; None keeps all, 0 writes none.
-        score: maps evaluation metrics to a number, larger is better.
         ema: averaged weights, saved along and kept at their best; None without them.
     """
 
@@ -146,17 +169,19 @@ class CheckpointHook(Hook):
         self,
         checkpointer: Checkpointer,
         collect: Callable[[], tuple[dict[str, Any], dict[str, Any]]],
-        student: Callable[[], dict[str, Any]] | None,
+        criterion: Criterion,
+        student: StudentFile | None,
+        others: Sequence[StudentFile] = (),
         *,
         save_interval: int,
         save_steps: int | None,
         keep_last: int | None,
-        score: Callable[[Mapping[str, float]], float],
         ema: ModelEMA | None = None,
     ) -> None:
-        self.checkpointer, self.collect, self.student = checkpointer, collect, student
+        self.checkpointer, self.collect, self.criterion = checkpointer, collect, criterion
+        self.student, self.others = student, list(others)
         self.save_interval, self.save_steps, self.keep_last = save_interval, save_steps, keep_last
-        self.score, self.ema = score, ema
+        self.ema = ema
 
     def save(self, run: Run, tag: str) -> None:
         """Write checkpoint `tag` of the run as it stands, unless its losses or weights are not finite.
@@ -190,40 +215,69 @@ class CheckpointHook(Hook):
             self.save(run, "latest")
 
     def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Keep the best network under ``best_model``, the best averaged one under ``best_model_ema``."""
+        """Keep every student at its best: the one to deploy as ``best_model``, others under their names."""
         progress, epoch = run.progress, run.progress.epoch
         own, averaged = split_averages(metrics)
-        score = self.score(own)
+        for student in self.others:
+            self._keep_other(run, student, own, averaged)
         if self.ema is not None:
-            ema_score = self.score(averaged)
-            if progress.best_ema_score is None or ema_score > progress.best_ema_score:
+            ema_score = self.criterion.score(averaged)
+            if is_better(ema_score, progress.best_ema_score):
                 progress.best_ema_score = ema_score
-                self._save_averages()
-        if progress.best_score is None or score > progress.best_score:
+                self._write(run, "best_model_ema", lambda: self.collect()[0], averaged=True)
+                self._write_deployed(run, "best_model_ema", averaged=True)
+        score = self.criterion.score(own)
+        if is_better(score, progress.best_score):
             progress.best, progress.best_score, progress.best_epoch = dict(metrics), score, epoch
-            if self.student is not None and is_main():
-                student = self.student()
-                self._check_finite(run, student)
-                self.checkpointer.save_weights("best_model_student", student)
+            self._write_deployed(run, "best_model")
             self.save(run, "best_model")  # last: a run resumed from it does not write the others again
-        LOGGER.info("[Eval][Epoch %d][best metric: %.5f]", epoch, abs(progress.best_score))
+        LOGGER.info("[Eval][Epoch %d][best metric: %s]", epoch, self.criterion.shown(progress.best_score))
         if progress.best_ema_score is not None:
-            best = "best_model_ema" if progress.best_ema_score > progress.best_score else "best_model"
+            better = is_better(progress.best_ema_score, progress.best_score)
             LOGGER.info(
-                "[Eval][Epoch %d][best metric of the averaged weights: %.5f; the better file is %s]",
+                "[Eval][Epoch %d][best metric of the averaged weights: %s; the better file is %s]",
                 epoch,
-                abs(progress.best_ema_score),
-                best,
+                self.criterion.shown(progress.best_ema_score),
+                "best_model_ema" if better else "best_model",
             )
 
-    def _save_averages(self) -> None:
-        """Write ``best_model_ema`` and, for a distillation, ``best_model_ema_student``."""
-        if self.ema is None or not is_main():
+    def _keep_other(
+        self, run: Run, student: StudentFile, own: Mapping[str, float], averaged: Mapping[str, float]
+    ) -> None:
+        """Keep another student at its best, as ``best_model.<name>`` and ``best_model_ema.<name>``."""
+        best = run.progress.students.setdefault(student.name, StudentBest())
+        score = student.criterion.score(own)
+        if is_better(score, best.score):
+            best.score, best.epoch = score, run.progress.epoch
+            self._write(run, f"best_model.{student.name}", student.weights)
+        if self.ema is not None:
+            score = student.criterion.score(averaged)
+            if is_better(score, best.ema_score):
+                best.ema_score = score
+                self._write(run, f"best_model_ema.{student.name}", student.weights, averaged=True)
+        place, shown = f"[Eval][{student.name}][Epoch {run.progress.epoch}]", student.criterion.shown
+        LOGGER.info("%s[best metric: %s]", place, shown(best.score))
+        if best.ema_score is not None:
+            LOGGER.info("%s[best metric of the averaged weights: %s]", place, shown(best.ema_score))
+
+    def _write_deployed(self, run: Run, tag: str, *, averaged: bool = False) -> None:
+        """Write the network to deploy alone: ``<tag>_student``; with several students under its name too."""
+        if self.student is None:
             return
-        with self.ema.applied():
-            self.checkpointer.save_weights("best_model_ema", self.collect()[0])
-            if self.student is not None:
-                self.checkpointer.save_weights("best_model_ema_student", self.student())
+        self._write(run, f"{tag}_student", self.student.weights, averaged=averaged)
+        if self.others:
+            self._write(run, f"{tag}.{self.student.name}", self.student.weights, averaged=averaged)
+
+    def _write(
+        self, run: Run, name: str, weights: Callable[[], dict[str, Any]], *, averaged: bool = False
+    ) -> None:
+        """Write weights to evaluate and deploy, or their averages."""
+        if not is_main():
+            return
+        with self.ema.applied() if averaged and self.ema is not None else contextlib.nullcontext():
+            values = weights()
+            self._check_finite(run, values)
+            self.checkpointer.save_weights(name, values)
 
     def after_epoch(self, run: Run, epoch: int) -> None:
         """Save ``epoch_N`` every `save_interval` epochs, and ``latest``."""

@@ -10,11 +10,12 @@ from ppcls.distributed import gather, is_main, rank, wait_for_main, world_size
 from ppcls.engine.amp import restore_scaler
 from ppcls.engine.build import prepare_folder, write_run_files
 from ppcls.engine.changes import keep_old_config, read_run_config, report_changes
-from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer, set_aside_earlier_run
+from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer, Progress, set_aside_earlier_run
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.train import Run
 from ppcls.errors import WeightsError
 from ppcls.logger import LOGGER
+from ppcls.metric import Criterion
 from ppcls.optimizer.joint import restore_schedule
 from ppcls.optimizer.state import load_structured_state
 from ppcls.weights import load_into
@@ -144,3 +145,26 @@ def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
         run.progress.batch,
         run.progress.step,
     )
+
+
+def compare_by(progress: Progress, criterion: Criterion, network: str) -> None:
+    """Note what chooses the best evaluation; forget a best one that another value or network chose.
+
+    Args:
+        progress: of a run that begins or was just restored.
+        criterion: what evaluations are compared by from now on.
+        network: the network to deploy.
+    """
+    best_by = f"{criterion.name} of {network}"
+    known = criterion.name in progress.best and criterion.score(progress.best) == progress.best_score
+    if progress.best_score is not None and (progress.best_by != best_by if progress.best_by else not known):
+        LOGGER.warning(
+            "the best evaluation so far was chosen by %s, from now on it is chosen by %s: the search for the "
+            "best begins again, and best_model will be written anew",
+            progress.best_by or "another value",
+            best_by,
+        )
+        progress.best, progress.students = {}, {}
+        progress.best_score = progress.best_ema_score = progress.best_epoch = None
+        progress.judged_epoch, progress.judged_score, progress.waited = None, None, 0
+    progress.best_by = best_by

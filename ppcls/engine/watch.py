@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import paddle
@@ -17,6 +17,7 @@ from ppcls.engine.hooks import split_averages
 from ppcls.engine.train import Hook, Run
 from ppcls.logger import LOGGER, ScalarWriter
 from ppcls.loss.kldiv import kl_divergence
+from ppcls.metric import Criterion
 from ppcls.metric.topk import topk_accuracy
 
 
@@ -25,29 +26,20 @@ def logits_of(output: Any) -> paddle.Tensor:
     return output["logits"] if isinstance(output, Mapping) else output
 
 
-def watched_teachers(model: nn.Layer, student: str | None, classes: int, shape: Sequence[int]) -> list[str]:
+def watched_teachers(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
     """Return the names of frozen networks that classify into the student's classes.
-
-    A dry forward of one image each finds out, because networks from other frameworks do not say.
 
     Args:
         model: the whole.
         student: the network to deploy; None for a plain network, which has no teacher.
-        classes: how many classes it has.
-        shape: [C, H, W] of the images.
+        classifying: names of the networks with the student's classes.
     """
-    found: list[str] = []
-    if student is None:
-        return found
-    with evaluating(model), paddle.no_grad():
-        for name in model.names:
-            if name == student or not _is_frozen(model, name):
-                continue
-            output = model.network(name)(paddle.zeros([1, *shape]))
-            logits = output.get("logits") if isinstance(output, Mapping) else output
-            if logits is not None and list(logits.shape) == [1, classes]:
-                found.append(name)
-    return found
+    return [name for name in classifying if name != student and _is_frozen(model, name)]
+
+
+def watched_students(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
+    """Return the names of the other networks that train and classify into the student's classes."""
+    return [name for name in classifying if name != student and not _is_frozen(model, name)]
 
 
 def _is_frozen(model: nn.Layer, name: str) -> bool:
@@ -113,7 +105,7 @@ class TeacherCheck(Hook):
             found = evaluate(
                 lambda image: {name: network(image) for name, network in networks.items()},
                 self.loader,
-                [self._accuracies],
+                {"": [self._accuracies]},
                 epoch=0,
                 print_every=self.print_every,
                 title="Teacher",
@@ -177,32 +169,30 @@ class EarlyStopping(Hook):
     Args:
         patience: evaluations in a row without improvement that end the run.
         min_delta: by how much the score must pass that of the last improvement.
-        score: maps evaluation metrics to a number, larger is better. With averaged weights the better of
-            both counts.
+        criterion: what evaluations are compared by. With averaged weights the better of both counts.
     """
 
-    def __init__(
-        self, patience: int, min_delta: float, score: Callable[[Mapping[str, float]], float]
-    ) -> None:
-        self.patience, self.min_delta, self.score = patience, min_delta, score
+    def __init__(self, patience: int, min_delta: float, criterion: Criterion) -> None:
+        self.patience, self.min_delta, self.criterion = patience, min_delta, criterion
 
     def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
         """Judge an evaluation."""
         progress = run.progress
         if progress.judged_epoch != progress.epoch:  # the same again: resumed between evaluation and save
-            score = max(self.score(own) for own in split_averages(metrics) if own)
+            score = max(self.criterion.score(own) for own in split_averages(metrics) if own)
             progress.judged_epoch = progress.epoch
-            if progress.judged_score is None or score > progress.judged_score + self.min_delta:
+            mark = -math.inf if progress.judged_score is None else progress.judged_score + self.min_delta
+            if score > mark:
                 progress.judged_score, progress.waited = score, 0
             else:
                 progress.waited += 1
         if progress.waited >= self.patience:
             run.ending = True
             LOGGER.info(
-                "early stopping: no evaluation of the last %d was better than %.5f%s; the run ends after "
+                "early stopping: no evaluation of the last %d was better than %s%s; the run ends after "
                 "epoch %d of %d",
                 progress.waited,
-                abs(progress.judged_score or 0.0),
+                self.criterion.shown(progress.judged_score),
                 f" by more than {self.min_delta:g}" if self.min_delta else "",
                 progress.epoch,
                 run.epochs,

@@ -66,6 +66,11 @@ class CombinedLoss(nn.Layer):
         """Whether a loss works on images without labels."""
         return any(_label_free(part.layer) for part in self._parts)
 
+    def for_network(self, network: str) -> CombinedLoss | None:
+        """Return the losses that name no sub-network, looking at `network`; None if there are none."""
+        plain = [part for part in self._parts if not _networks(part.layer)]
+        return CombinedLoss(plain, network) if plain else None
+
     def set_epoch(self, epoch: int) -> None:
         """Move weight schedules to `epoch`, counted from 1 as in the log lines."""
         self._epoch = epoch

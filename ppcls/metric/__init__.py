@@ -2,60 +2,220 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import paddle
 from paddle import Tensor
 
-from ppcls.config import plain
+from ppcls.config import plain, single
 from ppcls.config.construct import construct
 from ppcls.errors import ConfigError
+from ppcls.metric.base import Metric, PlainMetric
 from ppcls.metric.topk import DistillationTopkAcc, TopkAcc
 from ppcls.registry import METRICS
 
-__all__ = ["CombinedMetric", "DistillationTopkAcc", "TopkAcc", "build_metric"]
+__all__ = [
+    "LOSS",
+    "CombinedMetric",
+    "Criterion",
+    "DistillationTopkAcc",
+    "Metric",
+    "TopkAcc",
+    "build_metric",
+    "build_metric_for",
+]
+
+_NETWORK_OPTION = "model_key"  # which names the network that a metric looks at
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What the evaluations of a run are compared by.
+
+    Attributes:
+        name: of a value among the averages of an evaluation, such as ``top1`` or ``loss``.
+        higher_is_better: whether a larger value is the better one.
+    """
+
+    name: str
+    higher_is_better: bool
+
+    def score(self, averages: Mapping[str, float]) -> float:
+        """Return a number of which larger is better; minus infinity for a value that is not finite."""
+        value = averages[self.name]
+        if not math.isfinite(value):
+            return -math.inf
+        return value if self.higher_is_better else -value
+
+    def shown(self, score: float | None) -> str:
+        """Return the value that has this score, as log lines show it; ``none`` before there is one."""
+        if score is None:
+            return "none"
+        return f"{score if self.higher_is_better else -score:.5f}"
+
+
+LOSS = Criterion("loss", higher_is_better=False)
 
 
 class CombinedMetric:
     """All metrics of a section, called as one.
 
+    Args:
+        metrics: the metrics in the order of the section.
+        main: the network whose values carry no name of a network; None for a model of one network.
+        places: config path of each metric, for messages.
+
     Attributes:
         networks: names of the sub-networks whose outputs are needed; empty for a plain network.
     """
 
-    def __init__(self, metrics: list[Any]) -> None:
-        self.metrics = metrics
+    def __init__(
+        self, metrics: Sequence[Metric], main: str | None = None, places: Sequence[str] | None = None
+    ) -> None:
+        self.metrics, self.main = list(metrics), main
+        self.places = list(places or [type(metric).__name__ for metric in metrics])
         self.networks: set[str] = {m.network for m in metrics if m.network is not None}
 
     def __call__(self, outputs: Any, label: Tensor) -> dict[str, Tensor]:
         """Return scalar means over the batch, by name, in the order of the section.
 
-        A name that is taken already gets that of the network behind it: ``top1``, ``top1_Teacher``.
+        Values of the main network keep their names, those of another one carry its name: ``top1``,
+        ``top1_Teacher``.
+
+        Raises:
+            ConfigError: if a metric returns anything but numbers by name.
         """
         values: dict[str, Tensor] = {}
         for number, metric in enumerate(self.metrics):
-            for name, value in metric(outputs, label).items():
-                values[name if name not in values else f"{name}_{metric.network or number}"] = value
+            for name, value in self._values(number, outputs, label).items():
+                candidates = [f"{name}_{metric.network or number}", f"{name}_{number}"]
+                if self._is_main(metric):
+                    candidates.insert(0, name)
+                values[next(c for c in candidates if c not in values)] = value
         return values
 
+    def criterion(self, outputs: Any, label: Tensor) -> Criterion | None:
+        """Return what the first metric of the main network says about which evaluation is better.
 
-def build_metric(config: Any, main: str | None = None) -> CombinedMetric:
+        Args:
+            outputs: what the model returned for any batch; the names of the values are found out with it.
+            label: labels of that batch.
+
+        Returns:
+            None if no metric looks at the main network.
+        """
+        for number, metric in enumerate(self.metrics):
+            if self._is_main(metric):
+                return Criterion(next(iter(self._values(number, outputs, label))), metric.higher_is_better)
+        return None
+
+    def _is_main(self, metric: Metric) -> bool:
+        return self.main is None or metric.network in (None, self.main)
+
+    def _values(self, number: int, outputs: Any, label: Tensor) -> dict[str, Tensor]:
+        found = self.metrics[number](outputs, label)
+        place = self.places[number]
+        if not isinstance(found, Mapping) or not found:
+            raise ConfigError(
+                f"{place}: expected values by name such as {{'top1': 0.5}}, got {_described(found)}"
+            )
+        return {name: _scalar(value, f"{place}: {name}") for name, value in found.items()}
+
+
+def _scalar(value: Any, where: str) -> Tensor:
+    if isinstance(value, numbers.Real):
+        return paddle.to_tensor(float(value))
+    if not isinstance(value, Tensor) or value.size != 1:
+        raise ConfigError(f"{where}: expected one number, the mean over the batch, got {_described(value)}")
+    return value
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {value.shape}"
+    return "an empty map" if value == {} else f"a {type(value).__name__}"
+
+
+def build_metric(config: Any, main: str | None = None, where: str = "Metric") -> CombinedMetric:
     """Build the metrics of ``Metric.Train`` or ``Metric.Eval``.
 
     Args:
         config: ``[{"TopkAcc": {"topk": [1, 5]}}, ...]``; nothing gives a metric without values.
         main: the sub-network that metrics which name none look at, when the model is made of several.
+        where: config path of the section, for messages.
 
     Raises:
         ConfigError: for unknown names and options.
     """
+    nodes = _nodes(config, where)
+    metrics = [_build(node, f"{where}.{i}", main) for i, node in enumerate(nodes)]
+    return CombinedMetric(metrics, main, _places(nodes, where))
+
+
+def build_metric_for(
+    config: Any, network: str, main: str, others: Sequence[str], where: str = "Metric.Eval"
+) -> CombinedMetric:
+    """Build the metrics that measure one network out of several.
+
+    These are the metrics that name it. If none does, they are those of the network to deploy or, if none
+    names that one either, of the network that is named first, and they follow to `network`. For the network
+    to deploy, metrics of networks that are not measured by themselves (frozen ones) come after its own.
+
+    Args:
+        config: ``Metric.Eval``.
+        network: the network to measure.
+        main: the network to deploy.
+        others: the other networks that are measured by themselves.
+        where: config path of the section, for messages.
+
+    Raises:
+        ConfigError: for unknown names and options.
+    """
+    nodes = _nodes(config, where)
+    places = _places(nodes, where)
+    metrics = [_build(node, f"{where}.{i}", main) for i, node in enumerate(nodes)]
+    named = [metric.network for metric in metrics]
+    followed = next((name for name in (network, main, *named[:1]) if name in named), None)
+    chosen, shown = [], []
+    for i, metric in enumerate(metrics):
+        if metric.network == followed:
+            chosen.append(_build(_aimed_at(network, nodes[i]), places[i], network))
+            shown.append(places[i])
+    if network == main:
+        elsewhere = [i for i, name in enumerate(named) if name not in (main, *others)]
+        chosen += [metrics[i] for i in elsewhere]
+        shown += [places[i] for i in elsewhere]
+    return CombinedMetric(chosen, network, shown)
+
+
+def _nodes(config: Any, where: str) -> list[Any]:
     nodes = plain(config) or []
     if not isinstance(nodes, list):
-        raise ConfigError(f"Metric: expected a list of metrics, got {nodes!r}")
-    return CombinedMetric([_build(node, f"Metric.{i}", main) for i, node in enumerate(nodes)])
+        raise ConfigError(f"{where}: expected a list of metrics, got {nodes!r}")
+    return nodes
 
 
-def _build(node: Any, where: str, main: str | None) -> Any:
+def _places(nodes: Sequence[Any], where: str) -> list[str]:
+    return [f"{where}.{i}.{single(node, f'{where}.{i}')[0]}" for i, node in enumerate(nodes)]
+
+
+def _aimed_at(network: str, node: Any) -> dict[str, Any]:
+    """Return a node of a metric that names `network`, if metrics of its kind name one."""
+    name, options = single(node, "Metric")
+    return {name: {**options, _NETWORK_OPTION: network} if _NETWORK_OPTION in options else options}
+
+
+def _build(node: Any, where: str, network: str | None) -> Metric:
+    """Build one metric; one that names no network looks at `network`."""
     metric = construct(METRICS, node, where)
+    if not callable(metric):
+        raise ConfigError(f"{where}: a {type(metric).__name__} cannot be called with outputs and labels")
+    if not isinstance(metric, Metric):
+        metric = PlainMetric(metric)
     if metric.network is None:
-        metric.network = main
+        metric.network = network
     return metric

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import paddle
 from paddle import Tensor
 
 from ppcls.errors import ConfigError
+from ppcls.metric.base import Metric
 from ppcls.registry import METRICS
 
 
@@ -30,7 +30,7 @@ def topk_accuracy(logits: Tensor, label: Tensor, ks: list[int]) -> list[Tensor]:
 
 
 @METRICS.register()
-class TopkAcc:
+class TopkAcc(Metric):
     """Top-k accuracy of the network, or of the main one among several (as values 0 to 1).
 
     Args:
@@ -41,12 +41,11 @@ class TopkAcc:
         self.topk = [topk] if isinstance(topk, int) else list(topk)
         if not self.topk or any(not isinstance(k, int) or k < 1 for k in self.topk):
             raise ConfigError(f"TopkAcc: topk is {topk!r}, expected whole numbers of 1 or more")
-        self.network: str | None = None
         self.key = "logits"
 
     def __call__(self, outputs: Any, label: Tensor) -> dict[str, Tensor]:
         """Return scalar means over the batch."""
-        values = topk_accuracy(_pick(outputs, self.network, self.key), label, self.topk)
+        values = topk_accuracy(self.output_of(outputs, self.key), label, self.topk)
         return {f"top{k}": value for k, value in zip(self.topk, values, strict=True)}
 
 
@@ -69,19 +68,3 @@ class DistillationTopkAcc(TopkAcc):
         super().__init__(topk)
         self.network = model_key
         self.key = feature_key or "logits"
-
-
-def _pick(outputs: Any, network: str | None, key: str) -> Tensor:
-    """Return the entry `key` of `network` in what a model returned.
-
-    A model of several networks returns a map of their outputs; a network with taps returns a map, one
-    without returns its logits.
-    """
-    for name in (network, key):
-        # A network asked for its logits alone may come without the map around it.
-        if name is None or not isinstance(outputs, Mapping) or (name == network and "logits" in outputs):
-            continue
-        if name not in outputs:
-            raise ConfigError(f"a metric needs {name!r}; the model returns {', '.join(map(str, outputs))}")
-        outputs = outputs[name]
-    return outputs

@@ -12,17 +12,21 @@ from support import distilled
 import ppcls
 from ppcls.config import load_config
 from ppcls.engine import Engine
+from ppcls.engine.build import dry_forward
 from ppcls.engine.checkpoint import Progress
 from ppcls.engine.gradients import gradient_norm
+from ppcls.engine.measures import classifiers
 from ppcls.engine.train import Hook, Run
 from ppcls.engine.watch import (
     Agreement,
     EarlyStopping,
     guessing_accuracy,
     suspicious_below,
+    watched_students,
     watched_teachers,
 )
 from ppcls.errors import ConfigError
+from ppcls.metric import Criterion
 from ppcls.weights import read_params, write_params
 
 KL = {"DistillationKLDivLoss": {"model_name_pairs": [["Student", "Teacher"]], "temperature": 4.0}}
@@ -129,9 +133,10 @@ def test_the_frozen_classifier_of_a_chain_is_a_teacher():
             {"Peer": learning},
         ],
     })  # fmt: skip
-    assert watched_teachers(model, "Student", 4, (3, 32, 32)) == ["Chain", "Frozen"]
+    classifying = classifiers(dry_forward(model, (3, 32, 32)), 4)
     assert model.network("Student").training
-    assert watched_teachers(ppcls.create_model("resnet8", class_num=4), None, 4, (3, 32, 32)) == []
+    assert watched_teachers(model, "Student", classifying) == ["Chain", "Frozen"]
+    assert watched_students(model, "Student", classifying) == ["Peer"]
 
 
 def test_watching_can_be_switched_off_and_changes_nothing(recipe, write_recipe, tmp_path, capsys):
@@ -255,7 +260,7 @@ def test_the_norm_stands_in_lines_before_clipping(
 
 def judged(scores, patience, min_delta=0.0, start=None):
     """Return after how many of `scores` the run ends (None: it does not) and its progress."""
-    hook = EarlyStopping(patience, min_delta, lambda metrics: metrics["top1"])
+    hook = EarlyStopping(patience, min_delta, Criterion("top1", True))
     run = object.__new__(Run)
     run.progress, run.epochs, run.ending = start or Progress(), 100, False
     for number, score in enumerate(scores, 1):

@@ -1,0 +1,185 @@
+"""What an evaluation measures: the losses and metrics of every student.
+
+A student is a network that trains, whatever it is called; deep mutual learning has two of them. Each is
+measured by itself. The values of the network to deploy keep their names (``top1``), those of another student
+carry its name (``top1_Student2``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import paddle
+
+from ppcls.errors import ConfigError
+from ppcls.logger import LOGGER
+from ppcls.loss import build_loss
+from ppcls.loss.combined import CombinedLoss
+from ppcls.metric import LOSS, CombinedMetric, Criterion, build_metric, build_metric_for
+
+Measure = Callable[[Any, paddle.Tensor], Mapping[str, paddle.Tensor]]
+
+EMA = "_ema"  # ends the names of values of averaged weights
+
+
+def classifiers(outputs: Mapping[str, Any], classes: int) -> list[str]:
+    """Return the names of the networks that classify into `classes` classes.
+
+    Args:
+        outputs: what each network returned for two images, by name.
+        classes: how many classes the labels have.
+    """
+    found = []
+    for name, output in outputs.items():
+        logits = output.get("logits") if isinstance(output, Mapping) else output
+        if logits is not None and list(logits.shape) == [2, classes]:
+            found.append(name)
+    return found
+
+
+def value_name(name: str, network: str | None) -> str:
+    """Return what a value is called among all averages: that of another student carries its name."""
+    return f"{name}_{network}" if network else name
+
+
+def measure_batch(
+    groups: Mapping[str, Sequence[Measure]], outputs: Any, label: paddle.Tensor
+) -> dict[str, dict[str, paddle.Tensor]]:
+    """Measure a batch.
+
+    Args:
+        groups: what to measure; the key is the name of a student, ``""`` for the network to deploy.
+        outputs: what the model returned.
+        label: labels of the batch.
+
+    Returns:
+        for each key of `groups` its values by name.
+
+    Raises:
+        ConfigError: if two values have the same name.
+    """
+    found: dict[str, dict[str, paddle.Tensor]] = {}
+    taken: set[str] = set()
+    for network, measures in groups.items():
+        values = found[network] = {}
+        for measure in measures:
+            for name, value in measure(outputs, label).items():
+                full = value_name(name, network)
+                if full in taken:
+                    raise ConfigError(
+                        f"Metric.Eval: two values of an evaluation are called {full!r}; rename one"
+                    )
+                taken.add(full)
+                values[name] = value
+    return found
+
+
+class Measures:
+    """The measures of an evaluation, student by student.
+
+    Args:
+        config: the recipe.
+        main: the network to deploy; None for a model of one network.
+        students: the other networks that are measured by themselves.
+        absent: further networks that train but cannot be measured, because their weights are not there.
+
+    Attributes:
+        groups: see :func:`measure_batch`.
+        networks: names of the networks whose outputs are needed; empty for a model of one network.
+        named: names of the networks that ``Metric.Eval`` names.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        main: str | None,
+        students: Sequence[str] = (),
+        absent: Sequence[str] = (),
+    ) -> None:
+        self.main = main
+        metrics, losses = ((config.get(section) or {}).get("Eval") for section in ("Metric", "Loss"))
+        self._metrics: dict[str, CombinedMetric] = {}
+        self._losses: dict[str, CombinedLoss] = {}
+        if main is None:
+            self._metrics[""] = build_metric(metrics, where="Metric.Eval")
+        else:
+            self._metrics[""] = build_metric_for(metrics, main, main, [*students, *absent])
+            for name in students:
+                self._metrics[name] = build_metric_for(metrics, name, main, [])
+        if losses:
+            self._losses[""] = build_loss(losses, main=main)
+            for name in students:
+                own = self._losses[""].for_network(name)
+                if own is not None:
+                    self._losses[name] = own
+        for loss in self._losses.values():
+            loss.eval()
+        self.named = build_metric(metrics, main, "Metric.Eval").networks
+        self._more: dict[str, list[Measure]] = {}
+        self.networks: set[str] = set()
+        for metric in self._metrics.values():
+            self.networks |= metric.networks
+        for loss in self._losses.values():
+            self.networks |= loss.networks
+
+    @property
+    def groups(self) -> dict[str, list[Measure]]:
+        """What to measure of each student; see :func:`measure_batch`."""
+        return {
+            network: [
+                *([self._losses[network]] if network in self._losses else []),
+                metric,
+                *self._more.get(network, []),
+            ]
+            for network, metric in self._metrics.items()
+        }
+
+    def add(self, network: str, measure: Measure) -> None:
+        """Measure something more of a student, ``""`` for the network to deploy."""
+        self._more.setdefault(network, []).append(measure)
+
+    def criteria(self, outputs: Any) -> dict[str, Criterion]:
+        """Find out by which value the evaluations of each student are compared, and try every measure.
+
+        A student that no metric names, and that lacks the output which the metrics of the network to deploy
+        look at, is compared by its loss or, without one, left out.
+
+        Args:
+            outputs: what the model returned for two images.
+
+        Returns:
+            by student, ``""`` for the network to deploy.
+
+        Raises:
+            ConfigError: if a measure does not fit the model.
+        """
+        label = paddle.zeros([2, 1], "int64")
+        found = {}
+        with paddle.no_grad():
+            for network in list(self._metrics):
+                criterion = self._criterion(network, outputs, label)
+                if criterion is not None:
+                    found[network] = replace(criterion, name=value_name(criterion.name, network))
+            for network, values in measure_batch(self.groups, outputs, label).items():
+                for name in values:
+                    if value_name(name, network).endswith(EMA):
+                        raise ConfigError(
+                            f"Metric.Eval: {value_name(name, network)!r} cannot name a value: names that end "
+                            f"in {EMA} stand for averaged weights"
+                        )
+        return found
+
+    def _criterion(self, network: str, outputs: Any, label: paddle.Tensor) -> Criterion | None:
+        loss = LOSS if network in self._losses else None
+        try:
+            return self._metrics[network].criterion(outputs, label) or loss
+        except ConfigError as error:
+            if not network:
+                raise
+            LOGGER.info("%s: not measured by the metrics of %s (%s)", network, self.main, error)
+        self._metrics[network] = CombinedMetric([])
+        if loss is None:
+            del self._metrics[network]
+        return loss

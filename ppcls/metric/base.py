@@ -1,0 +1,76 @@
+"""What every metric has: the network that it looks at, and the direction in which its value is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from paddle import Tensor
+
+from ppcls.errors import ConfigError
+
+
+class Metric:
+    """Base class of metrics; values are averaged over the images of an evaluation.
+
+    The first value of the first metric of ``Metric.Eval`` chooses ``best_model``, ends a run early and is
+    what ReduceOnPlateau watches.
+
+    Attributes:
+        higher_is_better: whether a larger value is the better one. A metric of which less is better, such as
+            an error, sets it to False.
+        network: name of the sub-network that the metric looks at. None stands for the network to deploy;
+            whoever builds the metric fills its name in when the model has several networks.
+    """
+
+    higher_is_better: bool = True
+    network: str | None = None
+
+    def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor]:
+        """Return scalar means over the batch, by name.
+
+        Args:
+            outputs: what the model returns: logits [N, C], a map with ``logits`` among other outputs, or,
+                for a model of several networks, a map from their names to one of these.
+            label: classes, int64 [N, 1].
+        """
+        raise NotImplementedError
+
+    def output_of(self, outputs: Any, key: str = "logits") -> Tensor:
+        """Return the output `key` of the metric's network.
+
+        Raises:
+            ConfigError: if the model did not return it; the message lists what it returned.
+        """
+        for name in (self.network, key):
+            # A network asked for its logits alone may come without the map around it.
+            alone = name == self.network and isinstance(outputs, Mapping) and "logits" in outputs
+            if name is None or not isinstance(outputs, Mapping) or alone:
+                continue
+            if name not in outputs:
+                raise ConfigError(
+                    f"a metric needs {name!r}; the model returns {', '.join(map(str, outputs))}"
+                )
+            outputs = outputs[name]
+        return outputs
+
+
+class PlainMetric(Metric):
+    """A callable of a plug-in that does not derive from :class:`Metric`.
+
+    Args:
+        function: ``function(outputs, label) -> {name: mean over the batch}``. Its attributes
+            ``higher_is_better`` and ``network`` count where it has them.
+    """
+
+    def __init__(self, function: Callable[[Any, Tensor], Mapping[str, Tensor]]) -> None:
+        self.function = function
+        self.higher_is_better = getattr(function, "higher_is_better", True)
+        self.network = getattr(function, "network", None)
+        self._told = hasattr(function, "network")
+
+    def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor]:
+        """Return what the function returns."""
+        if self._told:
+            self.function.network = self.network  # type: ignore[attr-defined]
+        return self.function(outputs, label)
