@@ -26,7 +26,8 @@ from paddle.nn import functional as F
 from ppcls.arch import build_model
 from ppcls.data import Batch
 from ppcls.engine.build import trainable_state
-from ppcls.engine.checkpoint import Checkpointer, Progress
+from ppcls.engine.checkpoint import Checkpointer
+from ppcls.engine.states import Progress
 from ppcls.engine.hooks import CheckpointHook, LogHook
 from ppcls.engine.train import Run, train_epoch
 from ppcls.logger import ScalarWriter, setup_logging

@@ -104,12 +104,31 @@ def _replace(path: Path, content: bytes) -> None:
         raise TrainingError(f"cannot write {path}: {error.strerror}. {_REMEDY}") from None
 
 
-def _is_kept(line: str, keep: Callable[[dict[str, Any]], bool]) -> bool:
-    """Apply `keep` to a row; the last row of a killed run may be half of one."""
+def _kept_rows(content: bytes, keep: Callable[[dict[str, Any]], bool]) -> tuple[list[bytes], int]:
+    """Return the rows of a ``metrics.jsonl`` that `keep` wants, and how many lines of it are damaged.
+
+    The last line of a killed run may be half of one; that is no damage.
+    """
+    kept, damaged = [], 0
+    for line in content.splitlines(keepends=True):
+        row = _parsed(line)
+        if row is not None and line.endswith(b"\n"):
+            if keep(row):
+                kept.append(line)
+        elif line.endswith(b"\n"):
+            damaged += 1
+    return kept, damaged
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Return a row of ``metrics.jsonl``; None if it is not one."""
     try:
-        return line.endswith("\n") and keep(json.loads(line))
-    except json.JSONDecodeError:
-        return False
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, a number of thousands of digits, deep nesting
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
+        return None
+    return row if all(type(row.get(name)) is int for name in ("epoch", "step")) else None
 
 
 def require_scalar_packages(*, use_visualdl: bool = False, use_tensorboard: bool = False) -> None:
@@ -158,8 +177,10 @@ class ScalarWriter:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
         if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            _replace(path, "".join(line for line in lines if _is_kept(line, keep)).encode())
+            kept, damaged = _kept_rows(path.read_bytes(), keep)
+            if damaged:
+                LOGGER.warning("%s: %d damaged lines were left out", path, damaged)
+            _replace(path, b"".join(kept))
         self._path, self._file = path, path.open("ab", buffering=0)  # a line is on its way when it is written
         self._visualdl: Any = None
         if use_visualdl:

@@ -113,6 +113,10 @@ def _check_required(tree: Mapping[str, Any], recipe: Mapping[str, Any], mode: st
     wanted = REQUIRED[mode]
     if mode == "train" and recipe["Global"]["eval_during_train"]:
         wanted += REQUIRED_WITH_EVAL
+    if recipe["Loss"]["Eval"] and not recipe["Metric"]["Eval"] and "Metric.Eval" in wanted:
+        wanted = tuple(path for path in wanted if path != "Metric.Eval")
+        if mode == "train" and not _misspelt("Metric.Eval", report):
+            report.warn("Metric.Eval", "missing; the loss of Loss.Eval chooses best_model")
     for path in wanted:
         node: Any = tree
         for step in path.split("."):

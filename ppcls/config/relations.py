@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppcls.config.components import signature_of
+from ppcls.config.evaluation import check_evaluation
 from ppcls.config.networks import Network, Networks
 from ppcls.config.nodes import show
 from ppcls.config.report import Report, join
@@ -88,8 +89,7 @@ def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, re
     _check_postprocess(recipe["Infer"], networks, report)
     _check_data(recipe["DataLoader"], report)
     _check_global(recipe["Global"], mode, report)
-    if mode == "train" and recipe["EarlyStopping"]:
-        _check_early_stopping(recipe["EarlyStopping"], recipe["Global"], report)
+    check_evaluation(recipe, [use.names for use in uses["Loss.Eval"]], networks, mode, report)
 
 
 def _check_gather(losses: list[Use], data: Mapping[str, Any] | None, report: Report) -> None:
@@ -318,15 +318,3 @@ def _check_global(options: Mapping[str, Any], mode: str, report: Report) -> None
         report.warn(
             "Global.start_eval_epoch", f"later than the last of {options['epochs']} epochs: no evaluation"
         )
-
-
-def _check_early_stopping(stopping: Mapping[str, Any], options: Mapping[str, Any], report: Report) -> None:
-    if not options["eval_during_train"]:
-        report.error("EarlyStopping", "judges evaluations, but Global.eval_during_train is false")
-        return
-    epochs, interval = options["epochs"], options["eval_interval"]
-    first = max(1, options["start_eval_epoch"])
-    due = sum(1 for epoch in range(first, epochs + 1) if epoch % interval == 0 or epoch == epochs)
-    if due <= stopping["patience"]:
-        text = f"has no effect: {epochs} epochs have {due} evaluations, of which the first is an improvement"
-        report.warn("EarlyStopping.patience", text)

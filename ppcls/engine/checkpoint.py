@@ -2,7 +2,7 @@
 
 A checkpoint ``tag`` is ``tag.pdparams`` (weights of what trains), ``tag.pdopt`` (optimizer slots and
 parameters of losses, by structured names) and ``tag.pdstates`` (JSON: position in the run, schedule,
-best metric, and size and checksum of the other two).
+best metric, and size and checksum of the other two; see :mod:`ppcls.engine.states`).
 
 Saving is a small redo log: all files are first written and synced under ``*.new``; then ``tag.commit``
 appears; then the files are renamed into place and ``tag.commit`` goes. A process killed before the commit
@@ -14,75 +14,24 @@ still going on can be read.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ppcls.engine.states import Progress, encode_states, read_states
 from ppcls.errors import TrainingError, WeightsError
 from ppcls.logger import LOGGER
 from ppcls.weights import read_params, sync_folder, write_atomic, write_params
 
-FORMAT = 1
 SUFFIXES = (".pdparams", ".pdopt", ".pdema", ".pdstates")
 NEEDED = (".pdparams", ".pdopt", ".pdstates")
-
-
-@dataclass
-class StudentBest:
-    """The best evaluation of a student beside the network to deploy; scores as in :class:`Progress`."""
-
-    score: float | None = None
-    epoch: int | None = None
-    ema_score: float | None = None
-
-
-@dataclass
-class Progress:
-    """Where a run stands; everything a resumed run needs besides tensors.
-
-    Attributes:
-        epoch: epoch under way, from 1.
-        batch: batches of it that are done.
-        step: optimizer steps done since the start.
-        best: metrics of the best evaluation so far, empty before the first one.
-        best_score: the number evaluations are compared by, larger is better.
-        best_epoch: epoch of `best`.
-        best_ema_score: like `best_score`, of the averaged weights.
-        best_by: what `best_score` measures, such as ``top1 of Student``; empty in old checkpoints.
-        students: the best evaluation of each other student, by name.
-        judged_epoch: last epoch whose evaluation early stopping has judged.
-        judged_score: score of the last improvement it saw.
-        waited: evaluations since then.
-        seed: seed of the run; every random choice derives from it and the position.
-        schedule: state of the learning-rate schedule.
-        meters: sums and counts behind the averages of the epoch under way, of each process.
-        finished: the run went through all its epochs.
-    """
-
-    epoch: int = 1
-    batch: int = 0
-    step: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    best_score: float | None = None
-    best_epoch: int | None = None
-    best_ema_score: float | None = None
-    best_by: str = ""
-    students: dict[str, StudentBest] = field(default_factory=dict)
-    judged_epoch: int | None = None
-    judged_score: float | None = None
-    waited: int = 0
-    seed: int = 0
-    schedule: dict[str, Any] = field(default_factory=dict)
-    meters: list[dict[str, list[float]]] = field(default_factory=list)
-    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,12 +54,19 @@ class Checkpoint:
 
 
 def _fingerprint(path: Path) -> dict[str, int]:
-    """Return size and CRC-32 of a file."""
+    """Return size and CRC-32 of a file.
+
+    Raises:
+        WeightsError: if it cannot be read.
+    """
     crc = 0
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            crc = zlib.crc32(block, crc)
-    return {"size": path.stat().st_size, "crc32": crc}
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                crc = zlib.crc32(block, crc)
+        return {"size": path.stat().st_size, "crc32": crc}
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 class Checkpointer:
@@ -151,8 +107,8 @@ class Checkpointer:
         for suffix, values in tensors.items():
             write_params(new[suffix], values)
         files = {suffix: _fingerprint(new[suffix]) for suffix in tensors}
-        text = json.dumps({"format": FORMAT, "files": files, **asdict(progress)}, indent=1)
-        write_atomic(new[".pdstates"], lambda stream: stream.write(text.encode()))
+        states = encode_states(progress, files)
+        write_atomic(new[".pdstates"], lambda stream: stream.write(states))
         write_atomic(self.folder / f"{tag}.commit", lambda stream: None)
         self.recover(tag)
 
@@ -218,20 +174,18 @@ class Checkpointer:
                 f"has the files {', '.join(NEEDED)}. To start from weights alone use "
                 "-o Global.pretrained_model=..."
             )
-        states = self._read_states(paths[".pdstates"])
-        files = states.pop("files")
+        progress, files = read_states(paths[".pdstates"])
         for suffix, expected in files.items():
             if not paths[suffix].is_file() or _fingerprint(paths[suffix]) != expected:
                 raise WeightsError(
                     f"{paths[suffix]} is damaged or not of the same save as {paths['.pdstates'].name}: "
                     f"expected {expected['size']} bytes with CRC-32 {expected['crc32']}"
                 )
-        known = Progress.__dataclass_fields__
         return Checkpoint(
             where=self.folder / tag,
             params=read_params(paths[".pdparams"]),
             optimizer=read_params(paths[".pdopt"]),
-            progress=Progress(**{k: v for k, v in states.items() if k in known}),
+            progress=progress,
             ema=read_params(paths[".pdema"]) if ".pdema" in files else None,
         )
 
@@ -267,20 +221,6 @@ class Checkpointer:
             if epoch < whole[keep_last - 1]:
                 for suffix in reversed(SUFFIXES):  # the states go first: what is left is not a checkpoint
                     (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)
-
-    @staticmethod
-    def _read_states(path: Path) -> dict[str, Any]:
-        try:
-            states = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            raise WeightsError(
-                f"{path} is not a checkpoint state of ppcls (JSON expected). To start from the weights "
-                "beside it use -o Global.pretrained_model=..."
-            ) from None
-        found = states.get("format") if isinstance(states, dict) else None
-        if found != FORMAT:
-            raise WeightsError(f"{path}: checkpoint format {found!r}, this version reads {FORMAT}")
-        return states
 
 
 def set_aside_earlier_run(folder: Path) -> Path | None:

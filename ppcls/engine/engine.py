@@ -30,7 +30,7 @@ from ppcls.engine.amp import (
     mixed_precision,
     scaler_state,
 )
-from ppcls.engine.checkpoint import Checkpoint, Checkpointer, Progress
+from ppcls.engine.checkpoint import Checkpoint, Checkpointer
 from ppcls.engine.class_names import (
     ClassNames,
     check_teachers,
@@ -59,6 +59,7 @@ from ppcls.engine.resume import (
     record_config,
     restore,
 )
+from ppcls.engine.states import Progress
 from ppcls.engine.train import Run, StopRequested, train
 from ppcls.engine.watch import (
     Agreement,
@@ -235,10 +236,12 @@ class Engine:
         there = build.networks_with_weights(self.arch, students, weights)
         absent = [name for name in students if name not in there]
         measures = Measures(self.config, self.main, there, absent)
-        for name in sorted(measures.named & set(absent)):
-            LOGGER.warning(
-                "Metric.Eval: %s is not evaluated: %s has no weights of it", name, weights or "the recipe"
-            )
+        if self.main in measures.named:
+            for name in sorted(measures.named & set(absent)):
+                LOGGER.warning(
+                    "Metric.Eval: %s is not evaluated: %s has no weights of it", name, weights or "the recipe"
+                )
+        measures.log_following()
         model = self._trained_model({self.main, *measures.networks})
         if there:
             outputs = build.dry_forward(model, build.first_sample_shape(loader, "Eval"))
@@ -382,6 +385,7 @@ class Engine:
     def _measures(self, students: Sequence[str], teachers: Sequence[str]) -> Measures:
         """Return what to measure in the evaluations of a run: also how far students and teachers agree."""
         measures = Measures(self.config, self.main, students)
+        measures.log_following()
         if students:
             LOGGER.info(
                 "%s is the network to deploy, which best_model follows; evaluated and saved at their best by "

@@ -13,9 +13,10 @@ import paddle
 
 from ppcls.data import Batch
 from ppcls.distributed import gather, is_main, wait_for_main
-from ppcls.engine.checkpoint import Checkpointer, StudentBest
+from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.measures import EMA
+from ppcls.engine.states import StudentBest
 from ppcls.engine.train import Hook, Run
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER, ScalarWriter, progress_bar

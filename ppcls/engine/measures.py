@@ -140,6 +140,14 @@ class Measures:
         """Measure something more of a student, ``""`` for the network to deploy."""
         self._more.setdefault(network, []).append(measure)
 
+    def log_following(self) -> None:
+        """Say that metrics which name other networks only are taken for the network to deploy too."""
+        if self.named and self.main not in self.named:
+            names = ", ".join(sorted(self.named))
+            LOGGER.info(
+                "Metric.Eval names %s; %s, the network to deploy, has the same metrics", names, self.main
+            )
+
     def criteria(self, outputs: Any) -> dict[str, Criterion]:
         """Find out by which value the evaluations of each student are compared, and try every measure.
 

@@ -10,8 +10,9 @@ from ppcls.distributed import gather, is_main, rank, wait_for_main, world_size
 from ppcls.engine.amp import restore_scaler
 from ppcls.engine.build import prepare_folder, write_run_files
 from ppcls.engine.changes import keep_old_config, read_run_config, report_changes
-from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer, Progress, set_aside_earlier_run
+from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer, set_aside_earlier_run
 from ppcls.engine.ema import ModelEMA
+from ppcls.engine.states import Progress
 from ppcls.engine.train import Run
 from ppcls.errors import WeightsError
 from ppcls.logger import LOGGER
@@ -76,7 +77,8 @@ def is_finished(resumed: Checkpoint, epochs: int) -> bool:
     progress = resumed.progress
     if progress.epoch > epochs:
         return True
-    before = ((read_run_config(resumed.where.parent) or {}).get("Global") or {}).get("epochs")
+    settings = (read_run_config(resumed.where.parent) or {}).get("Global")
+    before = settings.get("epochs") if isinstance(settings, dict) else None
     return progress.finished and not (isinstance(before, int) and before < epochs)
 
 

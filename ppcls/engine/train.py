@@ -28,10 +28,10 @@ from paddle.optimizer import Optimizer
 
 from ppcls.data import Batch, JoinedLoader, Loader
 from ppcls.distributed import average_gradients, rank, world_size
-from ppcls.engine.checkpoint import Progress
 from ppcls.engine.gradients import gradient_norm
 from ppcls.engine.meters import Meters
 from ppcls.engine.rows import rows_of
+from ppcls.engine.states import Progress
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER
 from ppcls.optimizer import learning_rates

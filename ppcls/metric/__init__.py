@@ -136,7 +136,7 @@ def _scalar(value: Any, where: str) -> Tensor:
 
 def _described(value: Any) -> str:
     if isinstance(value, Tensor):
-        return f"a tensor of shape {value.shape}"
+        return f"a tensor of shape {list(value.shape)}"
     return "an empty map" if value == {} else f"a {type(value).__name__}"
 
 
@@ -213,7 +213,7 @@ def _build(node: Any, where: str, network: str | None) -> Metric:
     """Build one metric; one that names no network looks at `network`."""
     metric = construct(METRICS, node, where)
     if not callable(metric):
-        raise ConfigError(f"{where}: a {type(metric).__name__} cannot be called with outputs and labels")
+        raise ConfigError(f"{where}: {type(metric).__name__} cannot be called with outputs and labels")
     if not isinstance(metric, Metric):
         metric = PlainMetric(metric)
     if metric.network is None:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from ppcls.engine.checkpoint import Checkpointer, Progress, set_aside_earlier_run
+from ppcls.engine.checkpoint import Checkpointer, set_aside_earlier_run
+from ppcls.engine.states import Progress
 from ppcls.errors import WeightsError
 
 

@@ -16,8 +16,9 @@ import yaml
 from ppcls.cli import main
 from ppcls.engine import lock
 from ppcls.engine.changes import find_changes, report_changes
-from ppcls.engine.checkpoint import Checkpointer, Progress
+from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.lock import run_lock
+from ppcls.engine.states import Progress
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.logger import ScalarWriter
 from ppcls.weights import read_params

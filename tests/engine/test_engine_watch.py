@@ -13,9 +13,9 @@ import ppcls
 from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.build import dry_forward
-from ppcls.engine.checkpoint import Progress
 from ppcls.engine.gradients import gradient_norm
 from ppcls.engine.measures import classifiers
+from ppcls.engine.states import Progress
 from ppcls.engine.train import Hook, Run
 from ppcls.engine.watch import (
     Agreement,

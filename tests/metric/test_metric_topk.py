@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppcls.errors import ConfigError
-from ppcls.metric import build_metric
+from ppcls.metric import Criterion, build_metric, build_metric_for
+from ppcls.registry import METRICS
 
 
 def counted(logits, label, k):
@@ -94,3 +95,85 @@ def test_a_missing_network_is_named_with_those_there_are():
     metric = build_metric([{"DistillationTopkAcc": {"model_key": "Studnt", "topk": [1]}}])
     with pytest.raises(ConfigError, match="Student, Teacher"):
         metric(LOGITS, LABEL)
+
+
+# ------------------------------------------------------------------ several networks, plug-ins
+
+
+def accuracy(network, **more):
+    return {"DistillationTopkAcc": {"model_key": network, "topk": [1], **more}}
+
+
+def test_only_the_main_network_goes_without_a_name():
+    metric = build_metric([accuracy("Teacher"), accuracy("Student")], main="Student")
+    values = {name: float(value) for name, value in metric(LOGITS, LABEL).items()}
+    assert values == {"top1_Teacher": 0.5, "top1": 1.0}
+    assert metric.criterion(LOGITS, LABEL) == Criterion("top1", True)
+    assert build_metric([accuracy("Teacher")], main="Student").criterion(LOGITS, LABEL) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "network", "expected"),
+    [
+        ([accuracy("A")], "A", ["A"]),
+        ([accuracy("A")], "B", ["B"]),  # follows
+        ([accuracy("B")], "A", ["A"]),
+        ([{"TopkAcc": {}}], "B", ["B"]),
+        ([accuracy("A"), accuracy("B", topk=[2])], "B", ["B"]),
+        ([accuracy("Frozen"), accuracy("A")], "A", ["A", "Frozen"]),
+        ([accuracy("Frozen"), accuracy("A")], "B", ["B"]),
+        ([accuracy("Frozen")], "A", ["A", "Frozen"]),
+        ([accuracy("Frozen")], "B", ["B"]),
+        ([accuracy("B"), accuracy("C", topk=[2])], "A", ["A"]),
+        ([], "A", []),
+    ],
+)
+def test_metrics_of_one_network_out_of_several(nodes, network, expected):
+    """A is the network to deploy; B and C are measured by themselves too."""
+    metric = build_metric_for(nodes, network, "A", ["B", "C"])
+    assert [m.network for m in metric.metrics] == expected
+    explicit = [node["DistillationTopkAcc"]["topk"] for node in nodes if node == accuracy("B", topk=[2])]
+    if network == "B" and explicit:
+        assert metric.metrics[0].topk == [2]
+    if expected:
+        outputs = dict.fromkeys(("A", "B", "C", "Frozen"), LOGITS["Student"])
+        assert next(iter(metric(outputs, LABEL))).startswith("top")
+        assert metric.criterion(outputs, LABEL).higher_is_better
+
+
+def test_scores_grow_with_quality_and_nothing_infinite_wins():
+    more, less = Criterion("a", True), Criterion("a", False)
+    assert more.score({"a": 2.0}) > more.score({"a": 1.0})
+    assert less.score({"a": 1.0}) > less.score({"a": 2.0})
+    for criterion in (more, less):
+        assert criterion.shown(criterion.score({"a": -0.25})) == "-0.25000"
+        assert criterion.shown(None) == "none"
+        for value in (np.nan, np.inf, -np.inf):
+            assert criterion.score({"a": value}) == -np.inf
+
+
+def test_a_plugin_need_not_derive_from_the_base_class():
+    class Plain:
+        higher_is_better = False
+
+        def __call__(self, outputs, label):
+            return {"error": 1 - float((outputs.argmax(-1) == label.reshape([-1])).astype("float32").mean())}
+
+    class Aware:
+        network = None
+
+        def __call__(self, outputs, label):
+            return {"mean": outputs[self.network].mean()}
+
+    METRICS._items |= {"Plain": Plain, "Aware": Aware, "NoMetric": lambda: 3}
+    try:
+        metric = build_metric([{"Plain": None}])
+        assert float(metric(LOGITS["Teacher"], LABEL)["error"]) == 0.5
+        assert metric.criterion(LOGITS["Teacher"], LABEL) == Criterion("error", False)
+        metric = build_metric([{"Aware": None}], main="Student")
+        assert float(metric(LOGITS, LABEL)["mean"]) == 2.0
+        with pytest.raises(ConfigError, match="Metric.0: int cannot be called with outputs and labels"):
+            build_metric([{"NoMetric": None}])
+    finally:
+        for name in ("Plain", "Aware", "NoMetric"):
+            del METRICS._items[name]

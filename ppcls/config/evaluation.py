@@ -1,0 +1,108 @@
+"""What an evaluation measures, which network it measures, and what is decided by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ppcls.config.networks import Networks
+from ppcls.config.report import Report
+from ppcls.registry import METRICS
+
+
+def check_evaluation(
+    recipe: Mapping[str, Any], loss_names: Iterable[set[str]], networks: Networks, mode: str, report: Report
+) -> None:
+    """Check that one network is evaluated, chosen and deployed, and that evaluations can decide.
+
+    Args:
+        recipe: the recipe, checked section by section.
+        loss_names: for each loss of ``Loss.Eval`` the networks that it names.
+        networks: the networks of the recipe.
+        mode: what is about to be done.
+        report: receives the mistakes.
+    """
+    evaluates = mode == "eval" or (mode == "train" and recipe["Global"]["eval_during_train"])
+    # A mistake in Arch or in the losses would show again.
+    if evaluates and networks.several and not any(map(report.mistakes_below, ("Arch", "Loss.Eval"))):
+        _check_losses(list(loss_names), networks, report)
+    if mode != "train":
+        return
+    if evaluates:
+        _check_deployed(networks, report)
+        _check_plateau(recipe, report)
+        if recipe["EMA"]:
+            _check_averaged(networks, report)
+    if recipe["EarlyStopping"]:
+        _check_early_stopping(recipe["EarlyStopping"], recipe["Global"], report)
+
+
+def _check_losses(named: list[set[str]], networks: Networks, report: Report) -> None:
+    """Refuse the accuracy of one network beside the loss of another."""
+    names = set().union(*named)
+    if not named or networks.main in names or not all(named) or not names <= set(networks.members):
+        return
+    report.error(
+        "Loss.Eval",
+        f"looks at {', '.join(sorted(names))}, but the network to deploy is {networks.main} "
+        "(Arch.infer_model_name), whose metrics would stand beside the loss of another network; use CELoss, "
+        f"which follows the network to deploy, or name {networks.main}",
+    )
+
+
+def _check_deployed(networks: Networks, report: Report) -> None:
+    main = networks.members.get(networks.main)
+    training = [name for name, network in networks.members.items() if not network.frozen]
+    if main is not None and main.frozen and training and networks.several:
+        report.error(
+            "Arch.infer_model_name",
+            f"{networks.main} is frozen (Arch.freeze_params_list), so best_model would follow a network that "
+            f"does not change; name one that trains: {', '.join(training)}",
+        )
+
+
+def _check_averaged(networks: Networks, report: Report) -> None:
+    for name, network in networks.members.items():
+        if name == "ema" or name.endswith("_ema"):
+            report.error(
+                network.path,
+                f"{name!r} cannot name a network of a run with EMA: values that end in _ema are those of "
+                "averaged weights",
+            )
+
+
+def _check_plateau(recipe: Mapping[str, Any], report: Report) -> None:
+    """Check that there is a value for schedules that watch evaluations."""
+    node = recipe["Optimizer"]
+    modes = {}
+    for index, entry in enumerate(node if isinstance(node, list) else [node]):
+        lr = entry.get("lr") if isinstance(entry, Mapping) else None
+        if isinstance(lr, Mapping) and lr.get("name") == "ReduceOnPlateau":
+            place = f"Optimizer.{index}.lr.mode" if isinstance(node, list) else "Optimizer.lr.mode"
+            modes[place] = lr.get("mode") or "max"
+    if len(set(modes.values())) > 1:
+        report.error(
+            list(modes)[-1], "the schedules of one run watch the same value; give all of them the same mode"
+        )
+    for place, mode in modes.items():
+        if mode == "min" and not recipe["Loss"]["Eval"] and not _falling(recipe["Metric"]["Eval"]):
+            report.error(place, "min watches the loss of evaluations, but Loss.Eval is empty")
+
+
+def _falling(metrics: Any) -> bool:
+    """Tell whether less of the first metric is better."""
+    first = metrics[0] if isinstance(metrics, list) and metrics else None
+    name = next(iter(first), None) if isinstance(first, Mapping) else None
+    return name in METRICS and getattr(METRICS[str(name)], "higher_is_better", True) is False
+
+
+def _check_early_stopping(stopping: Mapping[str, Any], options: Mapping[str, Any], report: Report) -> None:
+    if not options["eval_during_train"]:
+        report.error("EarlyStopping", "judges evaluations, but Global.eval_during_train is false")
+        return
+    epochs, interval = options["epochs"], options["eval_interval"]
+    first = max(1, options["start_eval_epoch"])
+    due = sum(1 for epoch in range(first, epochs + 1) if epoch % interval == 0 or epoch == epochs)
+    if due <= stopping["patience"]:
+        text = f"has no effect: {epochs} epochs have {due} evaluations, of which the first is an improvement"
+        report.warn("EarlyStopping.patience", text)

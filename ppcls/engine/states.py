@@ -1,0 +1,209 @@
+"""Where a run stands, as ``tag.pdstates`` holds it: JSON with a checksum of its own.
+
+The last member, ``crc32``, is that of all bytes before it. A file that was damaged, cut off or changed by
+hand is refused with a message, never a traceback, and never taken for something it is not. Files of format 1,
+which had no checksum, are read too; their structure is checked alike.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppcls.errors import WeightsError
+
+FORMAT = 2
+WITHOUT_CHECKSUM = 1  # the format before
+LARGEST = 64 * 2**20  # bytes; a thousand processes with a hundred meters each take less
+_END = re.compile(rb',\n "crc32": "([0-9a-f]{8})"\n\}\Z')
+
+
+@dataclass
+class StudentBest:
+    """The best evaluation of a student beside the network to deploy; scores as in :class:`Progress`."""
+
+    score: float | None = None
+    epoch: int | None = None
+    ema_score: float | None = None
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything a resumed run needs besides tensors.
+
+    Attributes:
+        epoch: epoch under way, from 1.
+        batch: batches of it that are done.
+        step: optimizer steps done since the start.
+        best: metrics of the best evaluation so far, empty before the first one.
+        best_score: the number evaluations are compared by, larger is better.
+        best_epoch: epoch of `best`.
+        best_ema_score: like `best_score`, of the averaged weights.
+        best_by: what `best_score` measures, such as ``top1 of Student``; empty in old checkpoints.
+        students: the best evaluation of each other student, by name.
+        judged_epoch: last epoch whose evaluation early stopping has judged.
+        judged_score: score of the last improvement it saw.
+        waited: evaluations since then.
+        seed: seed of the run; every random choice derives from it and the position.
+        schedule: state of the learning-rate schedule.
+        meters: sums and counts behind the averages of the epoch under way, of each process.
+        finished: the run went through all its epochs.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    best_score: float | None = None
+    best_epoch: int | None = None
+    best_ema_score: float | None = None
+    best_by: str = ""
+    students: dict[str, StudentBest] = field(default_factory=dict)
+    judged_epoch: int | None = None
+    judged_score: float | None = None
+    waited: int = 0
+    seed: int = 0
+    schedule: dict[str, Any] = field(default_factory=dict)
+    meters: list[dict[str, list[float]]] = field(default_factory=list)
+    finished: bool = False
+
+
+def encode_states(progress: Progress, files: Mapping[str, Mapping[str, int]]) -> bytes:
+    """Return the content of a ``.pdstates`` file.
+
+    Args:
+        progress: where the run stands.
+        files: size and CRC-32 of the other files of the checkpoint, by suffix.
+    """
+    text = json.dumps({"format": FORMAT, "files": files, **asdict(progress)}, indent=1)
+    body = text.removesuffix("\n}").encode()
+    return body + f',\n "crc32": "{zlib.crc32(body):08x}"\n}}'.encode()
+
+
+def read_states(path: Path) -> tuple[Progress, dict[str, dict[str, int]]]:
+    """Read a ``.pdstates`` file.
+
+    Returns:
+        where the run stood; size and CRC-32 of the other files of the checkpoint, by suffix.
+
+    Raises:
+        WeightsError: if the file cannot be read, is damaged, or is not one of ppcls.
+    """
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= LARGEST else b""
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
+    if size > LARGEST:
+        raise WeightsError(f"{path} has {size} bytes; the states of a run never have more than {LARGEST}")
+    try:
+        states = json.loads(content.decode())
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, a number of thousands of digits, deep nesting
+        raise WeightsError(
+            f"{path} is not a checkpoint state of ppcls, or it is damaged (JSON expected). To start from the "
+            "weights beside it use -o Global.pretrained_model=..."
+        ) from None
+    _check_whole(path, content, states)
+    _check_structure(path, states)
+    progress = Progress(**{name: states[name] for name in _FIELDS if name in states})
+    progress.students = {name: StudentBest(**best) for name, best in states.get("students", {}).items()}
+    return progress, states["files"]
+
+
+def _check_whole(path: Path, content: bytes, states: Any) -> None:
+    """Check the format and, where there is one, the checksum."""
+    end = _END.search(content)
+    if end is not None and zlib.crc32(content[: end.start()]) != int(end[1], 16):
+        raise WeightsError(f"{path} is damaged: its content is not that of its checksum")
+    found = states.get("format") if isinstance(states, dict) else None
+    if type(found) is not int or found not in (FORMAT, WITHOUT_CHECKSUM):
+        raise WeightsError(f"{path}: checkpoint format {_short(found)}, this version reads {FORMAT}")
+    if found == FORMAT and end is None:
+        raise WeightsError(f"{path} is damaged: it does not end in its checksum")
+
+
+def _check_structure(path: Path, states: Mapping[str, Any]) -> None:
+    for name in ("files", "epoch", "batch", "step", "seed"):
+        if name not in states:
+            raise WeightsError(f"{path} is damaged: it has no {name!r}")
+    for name, (fits, expected) in {"files": (_is_files, "sizes and checksums"), **_FIELDS}.items():
+        if name in states and not fits(states[name]):
+            raise WeightsError(f"{path} is damaged: {name} is {_short(states[name])}, expected {expected}")
+
+
+def _short(value: Any) -> str:
+    """Return a value of any size and depth for a message."""
+    if isinstance(value, dict | list):
+        return "a map" if isinstance(value, dict) else "a list"
+    return repr(value)[:60]
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_position(value: Any) -> bool:
+    return _is_count(value) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
+def _is_map(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _is_files(value: Any) -> bool:
+    needed = isinstance(value, dict) and {".pdparams", ".pdopt"} <= value.keys()
+    return needed and value.keys() <= {".pdparams", ".pdopt", ".pdema"} and _is_map(value, _is_fingerprint)
+
+
+def _is_fingerprint(value: Any) -> bool:
+    return _is_map(value, _is_count) and value.keys() == {"size", "crc32"}
+
+
+def _is_meters(value: Any) -> bool:
+    def is_pair(pair: Any) -> bool:
+        return isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))
+
+    return isinstance(value, list) and all(_is_map(process, is_pair) for process in value)
+
+
+def _is_best(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"score", "epoch", "ema_score"}
+        and all(value[name] is None or _is_number(value[name]) for name in ("score", "ema_score"))
+        and (value["epoch"] is None or _is_position(value["epoch"]))
+    )
+
+
+def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or fits(value)
+
+
+# What each field of Progress may hold, and the words for it.
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "epoch": (_is_position, "a whole number from 1"),
+    "batch": (_is_count, "a whole number from 0"),
+    "step": (_is_count, "a whole number from 0"),
+    "best": (lambda value: _is_map(value, _is_number), "numbers by name"),
+    "best_score": (_or_null(_is_number), "a number or null"),
+    "best_epoch": (_or_null(_is_position), "a whole number from 1 or null"),
+    "best_ema_score": (_or_null(_is_number), "a number or null"),
+    "best_by": (lambda value: isinstance(value, str), "text"),
+    "students": (lambda value: _is_map(value, _is_best), "score, epoch and ema_score by name"),
+    "judged_epoch": (_or_null(_is_position), "a whole number from 1 or null"),
+    "judged_score": (_or_null(_is_number), "a number or null"),
+    "waited": (_is_count, "a whole number from 0"),
+    "seed": (_is_count, "a whole number from 0"),
+    "schedule": (lambda value: isinstance(value, dict), "a map"),
+    "meters": (_is_meters, "sums and counts by name, for each process"),
+    "finished": (lambda value: isinstance(value, bool), "true or false"),
+}
