@@ -216,7 +216,7 @@ class Engine:
             return self._trained_model(None)
         return self._trained_model({self.main}).infer_network(self.main)
 
-    def _loader(self, mode: str, names: Sequence[str] | None) -> Any:
+    def _loader(self, mode: str, names: Sequence[str] | None = None) -> Any:
         node = self.config["DataLoader"][mode]
         return build_loader(node, mode, seed=self.seed, class_num=self.class_num, class_names=names)
 

@@ -98,16 +98,33 @@ def restore_schedule(
     """Put `schedule` where its state was saved.
 
     Raises:
-        WeightsError: if the state is of another number of schedules.
+        WeightsError: if the state is of another number of schedules, or not of their kind.
     """
     own = len(schedule.schedules) if isinstance(schedule, JointSchedule) else 1
-    saved = len(state[_PARTS]) if _PARTS in state else 1
+    saved = len(state[_PARTS]) if isinstance(state.get(_PARTS), list) else 1
     if (_PARTS in state) != isinstance(schedule, JointSchedule) or own != saved:
         raise WeightsError(
             f"{where}: written by a run with {saved} entries in Optimizer, this one has {own}; "
             "go on with that list, or start anew from its weights with Global.pretrained_model"
         )
+    if not _is_alike(schedule.state_dict(), state):
+        raise WeightsError(
+            f"{where}: the state of the learning-rate schedule in it is not that of this kind of schedule"
+        )
     schedule.set_state_dict(dict(state))
+
+
+def _is_alike(own: Any, saved: Any) -> bool:
+    """Tell whether `saved` has what `own` has: the same entries, numbers where there are numbers."""
+    if isinstance(own, Mapping):
+        return isinstance(saved, Mapping) and all(
+            name in saved and _is_alike(value, saved[name]) for name, value in own.items()
+        )
+    if isinstance(own, list | tuple):
+        return isinstance(saved, list | tuple) and all(map(_is_alike, own, saved))
+    if own is None or isinstance(own, int | float):  # a best value is None before there is one
+        return isinstance(saved, int | float) or (own is None and saved is None)
+    return isinstance(saved, type(own))
 
 
 def divide(scopes: Sequence[Any], models: Sequence[nn.Layer]) -> list[NamedParameters]:
