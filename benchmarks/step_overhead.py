@@ -27,8 +27,8 @@ from ppcls.arch import build_model
 from ppcls.data import Batch
 from ppcls.engine.build import trainable_state
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.states import Progress
 from ppcls.engine.hooks import CheckpointHook, LogHook
+from ppcls.engine.states import Progress
 from ppcls.engine.train import Run, train_epoch
 from ppcls.logger import ScalarWriter, setup_logging
 from ppcls.loss import build_loss
