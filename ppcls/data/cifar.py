@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ppcls.class_names import shown_name
 from ppcls.data.dataset import Dataset
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
-from ppcls.errors import DataError, hint
+from ppcls.errors import DataError
 from ppcls.registry import DATASETS
+from ppcls.texts import near_path
 
 Part = Literal["train", "test"]
 
 
 class _Cifar(Dataset):
-    """Images of 32x32 pixels in memory, uint8 [32, 32, 3] in RGB: chains have no DecodeImage."""
+    """Images of 32x32 pixels in memory, uint8 [32, 32, 3] in RGB: chains have no DecodeImage.
+
+    Attributes:
+        classes: how many there are.
+        label_key: of the labels in a file.
+        meta: the file that names the classes.
+        names_key: of the names in it.
+    """
+
+    has_class_names = True
+    classes: int
+    label_key: bytes
+    meta: str
+    names_key: bytes
 
     def __init__(
         self,
         data_file: str,
         files: list[str],
-        label_key: bytes,
-        classes: int,
         transform_ops: list[Any] | None,
         batch_transform_ops: list[Any] | None,
         class_num: int | None,
     ) -> None:
         super().__init__(data_file, transform_ops, batch_transform_ops, "raise")
+        classes = self.classes
         if class_num is not None and class_num != classes:
             raise DataError(f"{data_file}: {classes} classes, but class_num is {class_num}")
-        parts = [_load(Path(data_file), name, label_key) for name in files]
+        parts = [_load(Path(data_file), name, self.label_key) for name in files]
         self._images = np.concatenate([images for images, _ in parts])
         self._labels = np.concatenate([labels for _, labels in parts])
         self._places = [
@@ -47,6 +62,16 @@ class _Cifar(Dataset):
             raise DataError(
                 f"{self.path(int(bad[0]))}: the label is {self._labels[bad[0]]}, not in 0..{classes - 1}"
             )
+        self.class_names = self.find_class_names({"data_file": data_file})
+
+    @classmethod
+    def find_class_names(cls, options: Mapping[str, Any]) -> list[str] | None:
+        """Return the names in the file ``meta``; see :meth:`Dataset.find_class_names`."""
+        source = Path(str(options.get("data_file")))
+        if not source.exists():
+            return None
+        names = _names(source, source.stat().st_mtime_ns, cls.meta, cls.names_key)
+        return list(names) if names is not None and len(names) == cls.classes else None
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -84,6 +109,9 @@ class Cifar10(_Cifar):
         DataError: if a file is missing or damaged, or `class_num` is not 10.
     """
 
+    classes, label_key = 10, b"labels"
+    meta, names_key = "batches.meta", b"label_names"
+
     def __init__(
         self,
         data_file: str,
@@ -93,7 +121,7 @@ class Cifar10(_Cifar):
         class_num: int | None = None,
     ) -> None:
         files = ["test_batch"] if mode == "test" else [f"data_batch_{n}" for n in range(1, 6)]
-        super().__init__(data_file, files, b"labels", 10, transform_ops, batch_transform_ops, class_num)
+        super().__init__(data_file, files, transform_ops, batch_transform_ops, class_num)
 
 
 @DATASETS.register()
@@ -111,6 +139,9 @@ class Cifar100(_Cifar):
         DataError: if a file is missing or damaged, or `class_num` is not 100.
     """
 
+    classes, label_key = 100, b"fine_labels"
+    meta, names_key = "meta", b"fine_label_names"
+
     def __init__(
         self,
         data_file: str,
@@ -119,9 +150,7 @@ class Cifar100(_Cifar):
         mode: Part = "train",
         class_num: int | None = None,
     ) -> None:
-        super().__init__(
-            data_file, [mode], b"fine_labels", 100, transform_ops, batch_transform_ops, class_num
-        )
+        super().__init__(data_file, [mode], transform_ops, batch_transform_ops, class_num)
 
 
 def _load(source: Path, name: str, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -143,10 +172,28 @@ def _load(source: Path, name: str, label_key: bytes) -> tuple[np.ndarray, np.nda
     return images, labels
 
 
+@cache
+def _names(source: Path, changed: int, name: str, key: bytes) -> tuple[str, ...] | None:
+    """Return the class names of a file ``meta``; None if there is none that can be read.
+
+    Args:
+        source: the archive or folder.
+        changed: when it was, so that another file of the same name is read anew.
+        name: of the file.
+        key: of the names in it.
+    """
+    from ppcls.weights.unpickle import MALFORMED, RefusedError, load_plain
+
+    try:
+        listed = load_plain(io.BytesIO(_content(source, name)), encoding="bytes")[key]
+        return tuple(shown_name(text.decode("utf-8", "backslashreplace")) for text in listed)
+    except (DataError, RefusedError, AttributeError, *MALFORMED):
+        return None
+
+
 def _content(source: Path, name: str) -> bytes:
     if not source.exists():
-        near = hint(source.name, os.listdir(source.parent)) if source.parent.is_dir() else ""
-        raise DataError(f"data_file {source}: no such file or folder.{near}")
+        raise DataError(f"data_file {source}: no such file or folder.{near_path(source)}")
     try:
         if source.is_dir():
             return (source / name).read_bytes()

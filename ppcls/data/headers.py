@@ -35,6 +35,7 @@ _NOT_IMAGES = {
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
     b"8BPS": "a Photoshop file",
+    b"\x00\x05\x16\x07": "what macOS notes about a file of the same name without ._",
     b"version https://git-lfs": "a pointer of Git LFS, whose file was not fetched (git lfs pull)",
 }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import tarfile
 
 import numpy as np
 import pytest
 
-from ppcls.data import build_dataset
+from ppcls.data import Cifar10, build_dataset
 from ppcls.errors import DataError
 
 OPS = [{"RandomCropImage": {"size": 32, "padding": 4}}, {"NormalizeImage": {"order": ""}}]
@@ -118,3 +119,45 @@ def test_mistakes(tmp_path):
         build_dataset({"name": "Cifar10", "data_file": str(tmp_path / "x.tar.gz")}, "Train")
     with pytest.raises(DataError, match="10 classes, but class_num is 100"):
         build_dataset({"name": "Cifar10", "data_file": str(tmp_path)}, "Train", class_num=100)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_names_come_from_the_file_beside_the_images(files, tmp_path, packed):
+    _, contents = files
+    source = tmp_path / ("cifar.tar.gz" if packed else "cifar")
+    names = [f"class {number}" for number in range(10)]
+
+    def write(meta: bytes | None) -> None:
+        everything = {**contents, **({} if meta is None else {"batches.meta": meta})}
+        if packed:
+            with tarfile.open(source, "w:gz") as archive:
+                for name, content in everything.items():
+                    info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+        else:
+            source.mkdir(exist_ok=True)
+            for name, content in everything.items():
+                (source / name).write_bytes(content)
+
+    node = {"name": "Cifar10", "data_file": str(source)}
+    write(None)
+    assert build_dataset(node).class_names is None
+    good = pickle.dumps({b"label_names": [name.encode() for name in names]}, 2)
+    for meta, expected in (
+        (good, names),
+        (good[:40], None),
+        (pickle.dumps({b"label_names": [b"a"]}, 2), None),
+    ):
+        write(meta)
+        os.utime(source, ns=(len(meta), len(meta)))
+        assert build_dataset(node).class_names == expected
+        assert Cifar10.find_class_names(node) == expected
+    write(good)
+    os.utime(source, ns=(7, 7))
+    assert build_dataset(node, "Eval", class_names=names).class_names == names
+    with pytest.raises(
+        DataError, match="DataLoader.Eval.dataset .*: class 0 is class 0, but other in training"
+    ):
+        build_dataset(node, "Eval", class_names=["other", *names[1:]])
+    assert Cifar10.find_class_names({"data_file": str(tmp_path / "none")}) is None

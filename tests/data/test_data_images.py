@@ -120,6 +120,7 @@ UNREADABLE = {
     "zeros": (bytes(5000), "5000 bytes that begin with zeros; copy"),
     "heic": (b"\0\0\0\x18ftypheic" + bytes(80), "a HEIC file, which is not supported; convert it to JPEG"),
     "pdf": (b"%PDF-1.4\n\xff\xfe", "a PDF document"),
+    "apple double": (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "what macOS notes about a file of the same name"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
     "junk": (b"\x81\x01\x02" * 99, "297 bytes of no known image format; convert"),
     "half a jpeg": (saved(NOISE, "JPEG")[:9000], "the JPEG data (9000 bytes) are damaged, cut off"),
