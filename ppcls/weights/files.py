@@ -6,18 +6,25 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ppcls.errors import WeightsError, hint
 from ppcls.files import write_atomic
+from ppcls.weights.content import describe_content
+from ppcls.weights.safetensors_file import from_bfloat16, read_safetensors, says_torch
 from ppcls.weights.torch_file import TORCH_SUFFIXES, is_torch_name, read_torch
-from ppcls.weights.unpickle import MALFORMED, RefusedError, load_plain
+from ppcls.weights.unpickle import MALFORMED, RefusedError, explain, load_plain, shown
 
 SUFFIXES = (".pdparams", ".safetensors")
 # paddle.save adds this table of names to every state dict.
 _NAME_TABLE = "StructuredToParameterName@@"
+# What tensors of Paddle can be made of and parameters consist of.
+_TYPES = frozenset(
+    map(np.dtype, ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"))
+)
+_LONGEST_NAME = 1000
 
 
 def find_file(path: str | os.PathLike[str], where: str = "weights") -> Path:
@@ -26,19 +33,33 @@ def find_file(path: str | os.PathLike[str], where: str = "weights") -> Path:
     Raises:
         WeightsError: if there is none; the text lists what lies beside it.
     """
-    asked = Path(path).expanduser()
+    asked = Path(os.path.expanduser(path))
     tried = [asked, *(Path(f"{asked}{suffix}") for suffix in SUFFIXES)]
     for candidate in tried:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # unlike Path.is_file, False for names that no system accepts
             return candidate
+    if os.path.isdir(asked):
+        raise WeightsError(f"{where}: {asked} is a folder, not a weights file.{_weights_in(asked)}")
     folder = asked.parent
     kinds = (*SUFFIXES, *TORCH_SUFFIXES)
-    there = sorted(p.name for p in folder.iterdir() if p.name.endswith(kinds)) if folder.is_dir() else []
+    there = (
+        sorted(p.name for p in folder.glob("*") if p.name.endswith(kinds)) if os.path.isdir(folder) else []
+    )
     known = f" {folder} holds: {', '.join(there[:8])}." if there else ""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         known = f" The folder {folder} does not exist."
     near = hint(asked.name, there) or hint(asked.name, [Path(n).stem for n in there])
     raise WeightsError(f"{where}: no weights file {asked} (nor {tried[1].name}).{known}{near}")
+
+
+def _weights_in(folder: Path) -> str:
+    kinds = (*SUFFIXES, *TORCH_SUFFIXES)
+    found = sorted(p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.name.endswith(kinds))
+    first = next((p for p in found if p.name.startswith("best_model.")), found[0] if found else None)
+    if first is None:
+        return f" There are no weights in it ({', '.join(kinds)})"
+    more = f"; it holds {len(found)} such files" if len(found) > 1 else ""
+    return f" Give a file in it, such as {first}{more}"
 
 
 def read_state(path: str | os.PathLike[str]) -> Any:
@@ -52,25 +73,24 @@ def read_state(path: str | os.PathLike[str]) -> Any:
     file = Path(path)
     try:
         with file.open("rb") as stream:
-            head = stream.read(4)
-            if not head:
-                raise WeightsError(f"{file} is empty: the file was not written or copied to its end")
-            if head.startswith(b"PK\x03\x04"):
-                raise WeightsError(
-                    f"{file} is a zip archive, not a Paddle weights file. If PyTorch wrote it, call it .pth"
-                )
-            stream.seek(0)
-            return load_plain(stream)
+            try:
+                return load_plain(stream)
+            except MALFORMED as error:
+                raise WeightsError(_not_weights(file, stream, error)) from error
     except RefusedError as error:
         raise WeightsError(f"{file} is refused: it asks for {error}, and weights are plain arrays") from None
     except OSError as error:
         raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
-    except MALFORMED as error:
-        detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{file} is not a complete weights file ({file.stat().st_size} bytes; {detail}). "
-            "It is cut off, or something else under this name"
-        ) from error
+
+
+def _not_weights(file: Path, stream: BinaryIO, error: Exception) -> str:
+    found = describe_content(stream)
+    if found is not None:
+        return f"{file} is not a weights file: {found}"
+    return (
+        f"{file} is not a complete weights file ({file.stat().st_size} bytes; {explain(error)}). "
+        "It is cut off, or something else under this name"
+    )
 
 
 def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -84,34 +104,34 @@ def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     file = find_file(path)
     if is_torch_name(file):
-        return read_torch(file)
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else read_state(file)
+        params: dict[str, np.ndarray] = read_torch(file)
+    elif file.suffix == ".safetensors":
+        params = read_safetensors(file)
+    else:
+        params = _plain_params(file)
+    for name, array in params.items():
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise WeightsError(f"{file}: {shown(name)} is not the name of a parameter")
+        if array.dtype not in _TYPES:
+            raise WeightsError(
+                f"{file}: {name} is of the type {array.dtype}, of which no parameter can be. "
+                f"Save it as one of {', '.join(sorted(map(str, _TYPES)))}"
+            )
+    return params
+
+
+def _plain_params(file: Path) -> dict[str, np.ndarray]:
+    state = read_state(file)
     if not isinstance(state, dict):
         raise WeightsError(f"{file} holds a {type(state).__name__}, not parameters by name")
     state.pop(_NAME_TABLE, None)
     params = {}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, (np.ndarray, np.generic)):
-            raise WeightsError(f"{file}: {name!r} is a {type(value).__name__}, not an array")
+            raise WeightsError(f"{file}: {shown(name)} is a {type(value).__name__}, not an array")
         array = np.asarray(value)
-        params[name] = _from_bfloat16(array) if array.dtype == np.uint16 else array
+        params[name] = from_bfloat16(array) if array.dtype == np.uint16 else array
     return params
-
-
-def _from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise WeightsError(f"{file} is not a complete safetensors file ({error})") from error
-    except OSError as error:
-        raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
 
 
 def has_torch_layout(path: str | os.PathLike[str]) -> bool:
@@ -123,17 +143,7 @@ def has_torch_layout(path: str | os.PathLike[str]) -> bool:
         WeightsError: if the file cannot be read.
     """
     file = Path(path)
-    if file.suffix != ".safetensors":
-        return is_torch_name(file)
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            return (opened.metadata() or {}).get("format") == "pt"
-    except SafetensorError as error:
-        raise WeightsError(f"{file} is not a complete safetensors file ({error})") from error
-    except OSError as error:
-        raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
+    return says_torch(file) if file.suffix == ".safetensors" else is_torch_name(file)
 
 
 def write_state(path: str | os.PathLike[str], state: Any) -> None:

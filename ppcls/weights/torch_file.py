@@ -12,6 +12,7 @@ import math
 import os
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,11 +21,22 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from ppcls.errors import WeightsError
-from ppcls.weights.unpickle import ALLOWED, MALFORMED, Reader, RefusedError
+from ppcls.weights.content import describe_content
+from ppcls.weights.safetensors_file import from_bfloat16
+from ppcls.weights.unpickle import (
+    ALLOWED,
+    MALFORMED,
+    Reader,
+    RefusedError,
+    bytes_left,
+    check_shape,
+    explain,
+    shown,
+)
 
 logger = logging.getLogger("ppcls.weights")
 
-TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".pth.tar")
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".th", ".pth.tar")
 _ZIP = b"PK\x03\x04"
 _MAGIC = 0x1950A86A20F9469CFC6C
 _OLD = b"\x8a\n" + _MAGIC.to_bytes(10, "little") + b"."
@@ -56,7 +68,7 @@ class _Storage:
 
     def fill(self, data: bytes) -> None:
         if len(data) != self.count * self.dtype.itemsize:
-            raise ValueError(f"storage {self.key} has {len(data)} bytes for {self.count} numbers")
+            raise ValueError(f"storage {shown(self.key)} has {len(data)} bytes for {self.count} numbers")
         self.values = np.frombuffer(data, self.dtype)
 
 
@@ -66,14 +78,18 @@ class _Tensor:
     def __init__(self, storage: object, offset: object, shape: object, stride: object, *_: object) -> None:
         if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
             raise RefusedError("a tensor that is not made of a storage, a shape and strides")
-        whole = isinstance(offset, int) and all(type(n) is int and n >= 0 for n in (offset, *shape, *stride))
-        if not isinstance(offset, int) or not whole or len(shape) != len(stride):
-            raise ValueError(f"a tensor of the shape {shape!r}, strides {stride!r} at {offset!r}")
-        last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+        sides = check_shape(shape)
+        whole = type(offset) is int and all(type(n) is int and n >= 0 for n in (offset, *stride))
+        if not isinstance(offset, int) or not whole or len(sides) != len(stride):
+            raise ValueError(
+                f"a tensor of the shape {shown(shape)}, strides {shown(stride)} at {shown(offset)}"
+            )
+        last = offset + sum((n - 1) * step for n, step in zip(sides, stride, strict=True))
         # A stride of 0 repeats numbers without end: a small file could then ask for any amount of memory.
-        if math.prod(shape) > storage.count or (math.prod(shape) and last >= storage.count):
-            raise ValueError(f"a tensor of the shape {shape!r} in a storage of {storage.count} numbers")
-        self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
+        count: int = math.prod(sides)
+        if count > storage.count or (count and last >= storage.count):
+            raise ValueError(f"a tensor of the shape {shown(shape)} in a storage of {storage.count} numbers")
+        self.storage, self.offset, self.shape, self.stride = storage, offset, sides, stride
 
     @property
     def size(self) -> int:
@@ -82,13 +98,13 @@ class _Tensor:
     def array(self) -> np.ndarray:
         values = self.storage.values
         if values is None:
-            raise ValueError(f"storage {self.storage.key} is missing")
+            raise ValueError(f"storage {shown(self.storage.key)} is missing")
         step = self.storage.dtype.itemsize
         view = np.lib.stride_tricks.as_strided(
             values[self.offset :], self.shape, [step * n for n in self.stride], writeable=False
         )
         if self.storage.code == "bfloat16":
-            return (view.astype(np.uint32) << 16).view(np.float32)
+            return from_bfloat16(view)
         return view.astype(view.dtype.newbyteorder("="))
 
 
@@ -126,8 +142,8 @@ class _TorchReader(Reader):
         **{("torch", name): _StorageType(name) for name in _TYPES},
     }
 
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="utf-8")
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        super().__init__(file, size, encoding="utf-8")
         self.storages: dict[str, _Storage] = {}
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -136,12 +152,12 @@ class _TorchReader(Reader):
             raise RefusedError("an object kept outside the file")
         _, kind, key, _, count = pid[:5]
         if not isinstance(kind, _StorageType) or not isinstance(key, str):
-            raise RefusedError(f"a storage of the type {kind!r}")
+            raise RefusedError(f"a storage of the type {shown(kind)}")
         if type(count) is not int or count < 0 or (len(pid) == 6 and pid[5] is not None):
-            raise ValueError(f"a storage of {count!r} numbers")
+            raise ValueError(f"a storage of {shown(count)} numbers")
         storage = self.storages.setdefault(key, _Storage(kind.name, key, count))
         if (storage.code, storage.count) != (_TYPES[kind.name], count):
-            raise ValueError(f"storage {key} is described twice and differently")
+            raise ValueError(f"storage {shown(key)} is described twice and differently")
         return storage
 
     def build(self, target: Any, state: Any) -> None:
@@ -169,14 +185,14 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     file = Path(path)
     try:
         with file.open("rb") as stream:
-            head = stream.read(32)
+            head = stream.read(len(_OLD) + 2)
             stream.seek(0)
             if head.startswith(_ZIP):
                 content, storages = _read_zip(stream, file.stat().st_size)
             elif head[2 : 2 + len(_OLD)] == _OLD:
                 content, storages = _read_row(stream, file.stat().st_size)
             else:
-                raise WeightsError(f"{file} is not a PyTorch file ({_looks_like(head)})")
+                raise WeightsError(f"{file} is not a PyTorch file: {_describe_other(stream, head)}")
         tensors = _state_dict(content, file)
         if sum(t.size * t.storage.dtype.itemsize for t in tensors.values()) > 4 * file.stat().st_size:
             raise ValueError("tensors of many times the size of the file")
@@ -188,41 +204,57 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ) from None
     except OSError as error:
         raise WeightsError(f"cannot read {file}: {error.strerror or error}") from error
-    except (*MALFORMED, zipfile.BadZipFile) as error:
-        detail = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    except (*MALFORMED, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(
-            f"{file} is not a complete PyTorch file ({file.stat().st_size} bytes; {detail}). "
+            f"{file} is not a complete PyTorch file ({file.stat().st_size} bytes; {explain(error)}). "
             "It is cut off, or something else under this name"
         ) from error
 
 
-def _looks_like(head: bytes) -> str:
-    if not head:
-        return "it is empty"
-    return "a pickle of something else" if head[0] == 0x80 else f"it begins with {head[:8]!r}"
+def _describe_other(stream: BinaryIO, head: bytes) -> str:
+    if head[:1] == b"\x80":
+        return "it is a pickle of something else. If it comes from Paddle, call it .pdparams"
+    return describe_content(stream) or f"it begins with {head[:8]!r}"
 
 
 def _read_zip(stream: BinaryIO, size: int) -> tuple[Any, dict[str, _Storage]]:
     with zipfile.ZipFile(stream) as archive:
-        entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
-        if "constants.pkl" in entries:
-            raise RefusedError("TorchScript, a program")
-        if "data.pkl" not in entries:
-            raise ValueError("a zip archive without data.pkl")
-        if sum(entry.file_size for entry in entries.values()) > size:
-            raise ValueError("entries that are larger than the file")
-        order = archive.read(entries["byteorder"]) if "byteorder" in entries else b"little"
-        if order != b"little":
-            raise RefusedError(f"numbers of byte order {order!r}")
+        entries = _entries(archive, size)
 
         def read(name: str) -> bytes:
-            return archive.read(entries[name])
+            with archive.open(entries[name]) as member:
+                return member.read(entries[name].file_size)  # with a size, or it unpacks all there is
 
+        order = read("byteorder") if "byteorder" in entries else b"little"
+        if order != b"little":
+            raise RefusedError(f"numbers of byte order {shown(order)}")
         with archive.open(entries["data.pkl"]) as pickled:
-            reader = _TorchReader(pickled)  # type: ignore[arg-type]
+            reader = _TorchReader(pickled, entries["data.pkl"].file_size)  # type: ignore[arg-type]
             content = reader.load()
         _fill(reader.storages, read)
     return content, reader.storages
+
+
+def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Return what is in the archive by name, without the folder that all of it is in."""
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        name = entry.filename.partition("/")[2]
+        if name in entries:
+            raise ValueError(f"two entries of the name {shown(name)}")
+        entries[name] = entry
+    if "constants.pkl" in entries:
+        raise RefusedError("TorchScript, a program")
+    if "data.pkl" not in entries:
+        raise ValueError(f"a zip archive without data.pkl, with {', '.join(map(shown, list(entries)[:4]))}")
+    if sum(entry.file_size for entry in entries.values()) > size:
+        raise ValueError("entries that are larger than the file")
+    for name, entry in entries.items():
+        if entry.flag_bits & 1:
+            raise RefusedError("a password; the archive is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise RefusedError(f"a way of compression that PyTorch never uses, for {shown(name)}")
+    return entries
 
 
 def _fill(storages: Mapping[str, _Storage], read: Callable[[str], bytes]) -> None:
@@ -231,18 +263,21 @@ def _fill(storages: Mapping[str, _Storage], read: Callable[[str], bytes]) -> Non
 
 
 def _read_row(stream: BinaryIO, size: int) -> tuple[Any, dict[str, _Storage]]:
-    magic, version, system = (Reader(stream).load() for _ in range(3))
+    magic, version, system = (Reader(stream, bytes_left(stream)).load() for _ in range(3))
     if magic != _MAGIC or version != 1001 or not isinstance(system, dict):
-        raise ValueError(f"version {version!r}")
+        raise ValueError(f"version {shown(version)}")
     if system.get("little_endian") is not True:
         raise RefusedError("numbers of another byte order")
-    reader = _TorchReader(stream)
+    reader = _TorchReader(stream, bytes_left(stream))
     content = reader.load()
-    for key in Reader(stream).load():
+    keys = Reader(stream, bytes_left(stream)).load()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("no list of storages")
+    for key in keys:
         storage = reader.storages[key]
         (count,) = struct.unpack("<q", stream.read(8))
         if count != storage.count or count * storage.dtype.itemsize > size:
-            raise ValueError(f"storage {key} of {count} numbers, where {storage.count} are expected")
+            raise ValueError(f"storage {shown(key)} of {count} numbers, where {storage.count} are expected")
         storage.fill(stream.read(count * storage.dtype.itemsize))
     return content, reader.storages
 
@@ -258,7 +293,7 @@ def _state_dict(content: Any, file: Path) -> dict[str, _Tensor]:
         raise WeightsError(f"{file} holds {_describe(content)}, not tensors by name")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise WeightsError(f"{file}: {name!r} is {_describe(value)}, not a tensor")
+            raise WeightsError(f"{file}: {shown(name)} is {_describe(value)}, not a tensor")
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in content):
             content = {name[len(prefix) :]: value for name, value in content.items()}
@@ -267,5 +302,5 @@ def _state_dict(content: Any, file: Path) -> dict[str, _Tensor]:
 
 def _describe(value: Any) -> str:
     if isinstance(value, dict):
-        return f"a map with {', '.join(map(str, list(value)[:6]))}" if value else "an empty map"
+        return f"a map with {', '.join(map(shown, list(value)[:6]))}" if value else "an empty map"
     return "a single tensor" if isinstance(value, _Tensor) else f"a {type(value).__name__}"

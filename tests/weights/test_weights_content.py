@@ -1,0 +1,114 @@
+"""What is no weights file is named for what it is, with what to do about it."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppcls.errors import WeightsError
+from ppcls.weights import find_file, read_params, write_params
+
+
+def _tar() -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("weights.pdparams"), io.BytesIO())
+    return stream.getvalue()
+
+
+def _zip() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("inner.pdparams", b"x")
+    return stream.getvalue()
+
+
+def _npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    return stream.getvalue()
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+CASES = {
+    "page": (b"<!DOCTYPE html>\n<html lang='en'><head>", "a web page (HTML)"),
+    "old page": (b"\n  <HTML><BODY>Please log in</BODY>", "a web page (HTML)"),
+    "commented page": (b"<!-- saved -->\n<!doctype HTML>", "a web page (HTML)"),
+    "page with a byte order mark": (b"\xef\xbb\xbf<!DOCTYPE html>", "a web page (HTML)"),
+    "pointer": (LFS, "`git lfs pull`"),
+    "gzip": (gzip.compress(b"x"), "a gzip archive; unpack it"),
+    "bzip2": (bz2.compress(b"x"), "a bzip2 archive; unpack it"),
+    "xz": (lzma.compress(b"x"), "an xz archive; unpack it"),
+    "tar": (_tar(), "a tar archive; unpack it"),
+    "json": (b'{"architectures": ["ResNet"]}', "text (JSON)"),
+    "array": (_npy(), "an array that NumPy saved"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    "image": (b"\xff\xd8\xff\xe0", "an image"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".safetensors", ".pth", ".th", ".bin", ""])
+@pytest.mark.parametrize("case", CASES)
+def test_other_things_under_the_name_of_weights(tmp_path: Path, case: str, suffix: str) -> None:
+    content, words = CASES[case]
+    file = tmp_path / f"w{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        read_params(file)
+    assert str(file) in str(caught.value)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".safetensors", ".pth"])
+def test_an_empty_file_is_called_empty(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"w{suffix}").write_bytes(b"")
+    with pytest.raises(
+        WeightsError, match="it is empty: it was not written, copied or downloaded to its end"
+    ):
+        read_params(tmp_path / f"w{suffix}")
+
+
+def test_a_file_under_the_suffix_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "w.pdparams").write_bytes(_zip())
+    with pytest.raises(WeightsError, match=r"a zip archive. If PyTorch wrote it, call it \.pth"):
+        read_params(tmp_path / "w.pdparams")
+    (tmp_path / "w.pth").write_bytes(_zip())
+    with pytest.raises(WeightsError, match=r"without data\.pkl"):
+        read_params(tmp_path / "w.pth")
+    content = b"\x3f" + bytes(7) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}' + bytes(13)
+    for name in ("w.pdparams", "w.pth"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(WeightsError, match=r"a safetensors file; call it \.safetensors"):
+            read_params(tmp_path / name)
+    write_params(tmp_path / "w.bin", {"a": np.zeros(1)})
+    with pytest.raises(WeightsError, match=r"a pickle of something else. .*call it \.pdparams"):
+        read_params(tmp_path / "w.bin")
+
+
+def test_a_folder_given_as_weights(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is a folder, not a weights file. There are no weights in it"):
+        find_file(tmp_path, "Global.pretrained_model")
+    write_params(tmp_path / "resnet8" / "best_model.pdparams", {"a": np.zeros(1)})
+    for folder in (tmp_path, tmp_path / "resnet8"):
+        with pytest.raises(WeightsError, match=r"Give a file in it, such as .*resnet8/best_model\.pdparams$"):
+            find_file(folder)
+    write_params(tmp_path / "resnet8" / "another.pdparams", {"a": np.zeros(1)})
+    with pytest.raises(WeightsError, match=r"such as .*best_model\.pdparams; it holds 2 such files"):
+        find_file(tmp_path)
+    write_params(f"{tmp_path}.pdparams", {"a": np.zeros(1)})
+    assert find_file(tmp_path).name == f"{tmp_path.name}.pdparams", "weights beside a folder of the same name"
+    Path(f"{tmp_path}.pdparams").unlink()
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "~nobody-of-this-name/w", "a/" * 3000])
+def test_paths_that_no_system_accepts(path: str) -> None:
+    with pytest.raises(WeightsError, match="no weights file"):
+        find_file(path)
