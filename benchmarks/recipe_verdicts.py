@@ -1,0 +1,107 @@
+"""Which recipes of a folder are valid here, and what keeps the others from it, as a table by reason.
+
+python benchmarks/recipe_verdicts.py FOLDER [--mode train] [--warnings] [--json FILE]
+
+Every ``*.yaml`` below FOLDER, except in ``_base_``, is checked as `ppcls validate` checks it: nothing is
+trained, and no data is read. Reasons are counted by file; "alone" counts the files that have no other reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ppcls.config.check import check_recipe
+from ppcls.config.interpolation import resolve
+from ppcls.config.loading import read
+from ppcls.config.report import Report
+from ppcls.config.schema import REQUIRED
+from ppcls.errors import ConfigError
+
+EXAMPLES = 2
+
+
+@dataclass
+class Verdict:
+    """What was found in one recipe.
+
+    Attributes:
+        mistakes: each as ``path: text``; empty for a valid recipe.
+        warnings: likewise.
+    """
+
+    mistakes: list[str]
+    warnings: list[str] = field(default_factory=list)
+
+
+def judge(file: Path, mode: str) -> Verdict:
+    """Check one file."""
+    report = Report()
+    try:
+        check_recipe(resolve(read(file)), mode, report)
+    except ConfigError as error:
+        text = str(error).replace(f"{file}:", "FILE:")
+        return Verdict([text.splitlines()[0]])
+    lines = [[f"{path}: {text}" for path, text in found] for found in (report.mistakes, report.warnings)]
+    return Verdict(*lines)
+
+
+def reason_of(line: str) -> str:
+    """Return a mistake without what differs from file to file: places, names, values, suggestions."""
+    line = re.split(r"\.? (?:Did you mean|It has|Known):", line)[0]
+    line = re.sub(r"\.\d+(?=[.:])", "", line)
+    line = re.sub(r"\bmodels\.\w+", "models.*", line)
+    line = re.sub(r"'[^']*'", "'...'", line)
+    line = re.sub(r": (\w+) (has no option|needs the option|decides)", r": * \2", line)
+    return re.sub(r"\bgot .*?(?=: [A-Za-z]|$)", "got ...", line)
+
+
+def table(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the rows of reasons, the most frequent first, as Markdown."""
+    files: dict[str, list[str]] = {}
+    alone: dict[str, int] = {}
+    for name, lines in found.items():
+        reasons = {reason_of(line) for line in lines}
+        for reason in reasons:
+            files.setdefault(reason, []).append(name)
+            alone[reason] = alone.get(reason, 0) + (len(reasons) == 1)
+    rows = ["| files | alone | reason | examples |", "| ---: | ---: | --- | --- |"]
+    for reason, names in sorted(files.items(), key=lambda item: (-len(item[1]), item[0])):
+        examples = ", ".join(f"`{name}`" for name in sorted(names)[:EXAMPLES])
+        rows.append(f"| {len(names)} | {alone[reason]} | {reason.replace('|', '/')} | {examples} |")
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; return 1 if a recipe is not valid."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--mode", choices=list(REQUIRED), default="train")
+    parser.add_argument("--warnings", action="store_true", help="a table of warnings too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the mistakes of every file")
+    args = parser.parse_args(arguments)
+    files = [path for path in sorted(args.folder.rglob("*.y*ml")) if "_base_" not in path.parts]
+    verdicts = {os.fspath(path.relative_to(args.folder)): judge(path, args.mode) for path in files}
+    refused = {name: verdict.mistakes for name, verdict in verdicts.items() if verdict.mistakes}
+    print(f"{len(verdicts)} recipes: {len(verdicts) - len(refused)} valid, {len(refused)} not\n")
+    print("\n".join(table(refused)))
+    warned = {name: verdict.warnings for name, verdict in verdicts.items() if verdict.warnings}
+    if args.warnings:
+        print(f"\n{len(warned)} recipes with warnings\n")
+        print("\n".join(table(warned)))
+    if args.json is not None:
+        content = {name: verdict.mistakes for name, verdict in verdicts.items()}
+        args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    logging.getLogger("ppcls").setLevel(logging.ERROR)  # what components warn of while they are tried out
+    sys.exit(main())

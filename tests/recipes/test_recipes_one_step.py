@@ -1,0 +1,125 @@
+"""Every recipe of the project is built with its own networks, options and data chain, and trains one step.
+
+What `test_recipes_two_steps` runs anyway is left out. Images are made up, two to a batch and smaller than
+the recipe's; pretrained weights are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from test_recipes_two_steps import LARGE
+from test_recipes_two_steps import RECIPES as IN_TWO_STEPS
+
+from ppcls.config import load_config
+from ppcls.config.loading import read
+from ppcls.data import build_transforms
+from ppcls.engine import Engine
+from ppcls.engine.hooks import Hook
+from ppcls.engine.train import train_epoch
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+COVERED = {path for name, path in IN_TWO_STEPS.items() if not any(part in name for part in LARGE)}
+RECIPES = {
+    str(path.relative_to(CONFIGS)): path
+    for path in sorted(CONFIGS.rglob("*.yaml"))
+    if "_base_" not in path.parts and path not in COVERED
+}
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images, named by a list and in folders of a hundred classes."""
+    folder = tmp_path_factory.mktemp("two")
+    for number in range(100):
+        (folder / "classes" / f"class_{number:03d}").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        coarse = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        image = cv2.resize(coarse, (40, 40), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+        cv2.imwrite(str(folder / "classes" / f"class_{number:03d}" / "image.png"), image)
+    (folder / "list.txt").write_text("0.png 0\n1.png 1\n", encoding="utf-8")
+    return folder
+
+
+def make_small(tree: dict[str, Any], images: Path, output: Path) -> None:
+    """Let a recipe train untrained networks for one step on the two images."""
+    tree["Global"] |= {"device": "cpu", "seed": 1, "epochs": 1, "eval_during_train": False}
+    tree["Global"] |= {"output_dir": str(output), "pretrained_model": None}
+    for entry in tree["Optimizer"] if isinstance(tree["Optimizer"], list) else [tree["Optimizer"]]:
+        entry["lr"].pop("warmup_epoch", None)  # its first step changes nothing
+        entry["lr"].pop("warmup_start_lr", None)
+    for name in ("Train", "UnLabelTrain"):
+        part = tree["DataLoader"].get(name)
+        if part is None:
+            continue
+        dataset = part["dataset"]
+        listed = "cls_label_path" in dataset
+        dataset["image_root"] = str(images if listed else images / "classes")
+        if listed:
+            dataset["cls_label_path"] = str(images / "list.txt")
+        part["sampler"]["batch_size"] = 2
+        part["loader"] = {"num_workers": 0}
+        for op in dataset["transform_ops"] if name == "Train" else ():
+            if "RandCropImage" in op:
+                op["RandCropImage"]["size"] = SIDE
+    _drop(tree, ("pretrained", "use_ssld", "s_shapes", "t_shapes"))
+
+
+def _drop(node: Any, keys: tuple[str, ...]) -> None:
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _drop(value, keys)
+    for key in keys:
+        if isinstance(node, dict):
+            node.pop(key, None)
+
+
+class Recorder(Hook):
+    """Keep the values of every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def after_step(self, run: Any, batch: Any) -> None:
+        row = run.read()
+        assert row is not None
+        self.steps.append(row)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_one_step(name: str, images: Path, tmp_path: Path) -> None:
+    tree = read(RECIPES[name])
+    make_small(tree, images, tmp_path)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    config = load_config(file)
+    run, _ = Engine(config, "train")._build_run(None)
+    before = [run.trained[place].numpy().copy() for place in (0, -1)]
+    recorder = Recorder()
+    run.hooks = [recorder]
+    train_epoch(run)
+    run.loader.close()
+    assert len(recorder.steps) == 1
+    assert all(math.isfinite(value) for value in recorder.steps[0].values())
+    assert recorder.steps[0]["loss"] > 0
+    after = [run.trained[place].numpy() for place in (0, -1)]
+    assert any((old != new).any() for old, new in zip(before, after, strict=True))
+    check_chains(config, images)
+
+
+def check_chains(config: Any, images: Path) -> None:
+    """Evaluation and prediction, as the recipe has them, give the network what `Global.image_shape` says."""
+    content = (images / "0.png").read_bytes()
+    chains = [config.DataLoader.Eval.dataset.transform_ops, config.Infer.transforms]
+    for nodes in chains:
+        image = build_transforms(nodes).chw(content)
+        cifar = "RandomCropImage" in str(config.DataLoader.Train.dataset.transform_ops)
+        assert cifar or list(image.shape) == list(config.Global.image_shape)
