@@ -260,7 +260,8 @@ class Engine:
             class_names=None if kept is None else kept.names,
         )
         known = ClassNames(loader.dataset.class_names, loader.dataset.name)
-        check_teachers(self.config, known.names)
+        names = names_to_record(self.config, known, self.class_num)
+        check_teachers(self.config, names)
         shape = build.first_sample_shape(loader)
         evaluates = self.globals["eval_during_train"]
         eval_names = evaluation_names(self.config, kept or known, None) if evaluates else None
@@ -307,7 +308,7 @@ class Engine:
             trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
             buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
             update_freq=update_freq,
-            class_names=names_to_record(self.config, known, self.class_num),
+            class_names=names,
         )
         saver = self._checkpoint_hook(run, ema, criterion, criteria)
         if resumed is not None:

@@ -27,7 +27,7 @@ from ppcls.config import plain
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
 from ppcls.data.hashing import HashIndex, perceptual_hash
 from ppcls.engine import build
-from ppcls.engine.class_names import check_teachers, class_names, data_class_names
+from ppcls.engine.class_names import check_teachers, class_names, data_class_names, names_to_record
 from ppcls.engine.engine import Engine
 from ppcls.errors import ConfigError, DataError, hint
 from ppcls.files import FileSet
@@ -178,7 +178,7 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
     engine = Engine(tree, "eval")
     name = _teacher(engine.arch, options.network)
     known = data_class_names(tree, None)
-    check_teachers(tree, known.names)
+    check_teachers(tree, names_to_record(tree, known, engine.class_num))
     teacher = _network(engine, name)
     class_map = _class_map(tree, name)
     held_out = _Hashed(build_dataset(evaluation["dataset"], "Eval"))

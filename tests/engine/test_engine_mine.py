@@ -19,6 +19,7 @@ from ppcls.cli import main
 from ppcls.config import load_config, plain
 from ppcls.data.hashing import BITS, HashIndex, perceptual_hash
 from ppcls.engine import mine as mining_module
+from ppcls.engine.class_names import record_names
 from ppcls.engine.mine import Mining, MiningReport, _Found, _select, mine
 from ppcls.errors import ConfigError, DataError
 from ppcls.weights import write_params
@@ -157,6 +158,7 @@ def test_a_list_of_what_the_teacher_is_sure_of(task, image_folder, teacher, caps
         best = sorted((n for n, c in sure.items() if c == label), key=lambda n: -known[n][1])[:6]
         assert [name for name, given in rows if int(given) == label] == [f"pool 池/{name}" for name in best]
     report = json.loads((output.parent / "list.txt.json").read_text(encoding="utf-8"))
+    assert report["class_names"] is None
     assert report["images"] == 33
     assert [name.rpartition("/")[2] for name, _, _ in report["duplicates"]] == ["copy_0.jpg", "copy_1.jpg"]
     assert "cannot be decoded" in report["unreadable"][str(pool / "broken.png")]
@@ -224,6 +226,22 @@ def test_a_class_map_gives_classes_of_the_student(task, teacher, tmp_path):
     mapped = {theirs: 0, (theirs + 1) % 4: 1}
     assert report.classes == Counter(mapped[c] for c in known if c in mapped)
     assert report.foreign == sum(c not in mapped for c in known)
+
+
+def test_classes_have_names_and_the_teacher_must_have_them_in_the_same_order(task, tmp_path, capsys):
+    path, pool, output = task
+    names = tmp_path / "names.txt"
+    names.write_text("0 a\n1 b\n2 c\n3 d\n")
+    arguments = ["mine", "-c", str(path), "--pool", str(pool), "--output", str(output)]
+    arguments += ["-o", f"Infer.PostProcess.class_id_map_file={names}"]
+    record_names(tmp_path, ["a", "b", "d", "c"])  # beside the weights of the teacher
+    assert main(arguments) == 2
+    assert "Arch.models.Teacher: its weights were trained with the same classes" in capsys.readouterr().err
+    assert not output.exists()
+    record_names(tmp_path, ["a", "b", "c", "d"])
+    assert main(arguments) == 0
+    found = json.loads((output.parent / "list.txt.json").read_text(encoding="utf-8"))
+    assert found["class_names"] == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(
