@@ -110,6 +110,14 @@ def data_class_names(config: Mapping[str, Any], folder: Path | None) -> ClassNam
         return ClassNames(None, "the recipe has no DataLoader.Train.dataset")
     names = _names_of_dataset(node)
     if names is not None:
+        if folder is not None and node.get("class_names") is None and text_order(names) != names:
+            LOGGER.warning(
+                "%s keeps no class names; the classes are taken to be %s, ... Weights of an earlier version "
+                "have them as texts: %s, ...; for those, name them so in DataLoader.Train.dataset.class_names",
+                folder,
+                ", ".join(names[:3]),
+                ", ".join(text_order(names)[:3]),
+            )
         return ClassNames(names, f"DataLoader.Train.dataset ({_place(node)})")
     return ClassNames(None, f"DataLoader.Train.dataset ({_place(node)}) has none, or is not here")
 

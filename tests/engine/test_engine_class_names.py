@@ -188,6 +188,18 @@ def test_a_run_of_an_earlier_version_keeps_its_order(numbers, write_recipe, tmp_
         assert (folder / FILE).read_text().splitlines()[2] == "2 10"
 
 
+def test_weights_without_a_run_are_taken_in_the_order_of_numbers_with_a_warning(numbers, tmp_path, caplog):
+    assert data_class_names(numbers, None).names == NUMBERS
+    assert caplog.text == ""
+    assert data_class_names(numbers, tmp_path / "copied").names == NUMBERS
+    assert "copied keeps no class names; the classes are taken to be 0, 1, 2, ..." in caplog.text
+    assert "have them as texts: 0, 1, 10, ...;" in caplog.text
+    caplog.clear()
+    numbers["DataLoader"]["Train"]["dataset"]["class_names"] = sorted(NUMBERS)
+    assert data_class_names(numbers, tmp_path / "copied").names == sorted(NUMBERS)
+    assert caplog.text == ""
+
+
 def test_where_both_orders_agree_nothing_is_said(tmp_path, caplog):
     root = tree(tmp_path / "tree", ["a", "b"])
     node = {"name": "FolderDataset", "image_root": str(root)}
