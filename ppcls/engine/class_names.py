@@ -113,7 +113,7 @@ def data_class_names(config: Mapping[str, Any], folder: Path | None) -> ClassNam
         if folder is not None and node.get("class_names") is None and text_order(names) != names:
             LOGGER.warning(
                 "%s keeps no class names; the classes are taken to be %s, ... Weights of an earlier version "
-                "have them as texts: %s, ...; for those, name them so in DataLoader.Train.dataset.class_names",
+                "have them as texts: %s, ...; then name them so in DataLoader.Train.dataset.class_names",
                 folder,
                 ", ".join(names[:3]),
                 ", ".join(text_order(names)[:3]),
