@@ -99,7 +99,7 @@ def build_run(
         scaler=paddle.amp.GradScaler(enable=False),
         amp={"enable": False},
         progress=Progress(),
-        hooks=[LogHook(10, ScalarWriter(folder), ["Cosine"])],
+        hooks=[LogHook(10, lambda: ScalarWriter(folder), ["Cosine"])],
         plateau_metric=lambda metrics: 0.0,
     )
 

@@ -166,7 +166,7 @@ def _run_engine(args: argparse.Namespace) -> int:
     from ppcls.config import load_config
     from ppcls.logger import setup_logging
 
-    setup_logging()
+    setup_logging(hold=args.command in ("train", "eval"))
     config = load_config(args.config, args.override, mode=args.command)
     from ppcls.engine import Engine
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import json
 import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -45,32 +46,82 @@ class _FileHandler(logging.FileHandler):
             super().close()
 
 
-def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> logging.Logger:
-    """Send the logger ``ppcls`` to the console and, if given, append to `log_file`.
+class _HeldLines(MemoryHandler):
+    """Keep the lines of a start until the file that they belong into may be written."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=0, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:  # noqa: N802 - the name is logging's
+        return False
+
+
+def setup_logging(*, quiet: bool = False, hold: bool = False) -> logging.Logger:
+    """Send the logger ``ppcls`` to the console.
 
     Args:
-        log_file: its folder is created.
         quiet: no console output (processes that are not named in ``Global.log_ranks``).
+        hold: also keep the lines for a file, see :func:`open_log`; those kept already stay.
     """
+    held = [handler for handler in LOGGER.handlers if hold and isinstance(handler, _HeldLines)]
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
-        handler.close()
+        if handler not in held:
+            handler.close()
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
     handlers: list[logging.Handler] = [] if quiet else [_ConsoleHandler()]
-    problem = None
-    if log_file is not None:
-        try:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
-            handlers.append(_FileHandler(log_file, encoding="utf-8"))
-        except OSError as error:  # evaluating what somebody else keeps read-only is fine
-            problem = error.strerror
+    if hold:
+        handlers += held or [_HeldLines()]
     for handler in handlers or [logging.NullHandler()]:
         handler.setFormatter(_FORMAT)
         LOGGER.addHandler(handler)
-    if problem:
-        LOGGER.warning("%s: %s; the log goes to the console alone", log_file, problem)
     return LOGGER
+
+
+def open_log(log_file: Path) -> None:
+    """Append the lines held so far to `log_file`, and from now on every line; without held lines do nothing.
+
+    Args:
+        log_file: its folder is created. If it cannot be written, a warning says so.
+    """
+    held = next((handler for handler in LOGGER.handlers if isinstance(handler, _HeldLines)), None)
+    if held is None:
+        return
+    LOGGER.removeHandler(held)
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        target = _FileHandler(log_file, encoding="utf-8")
+    except OSError as error:  # evaluating what somebody else keeps read-only is fine
+        LOGGER.warning("%s: %s; the log goes to the console alone", log_file, error.strerror)
+    else:
+        target.setFormatter(_FORMAT)
+        held.setTarget(target)
+        held.flush()
+        LOGGER.addHandler(target)
+    held.close()
+
+
+@contextlib.contextmanager
+def dropping_held_lines() -> Iterator[None]:
+    """Drop the lines that are still held when the block ends: those of a start that failed."""
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in LOGGER.handlers if isinstance(handler, _HeldLines)]:
+            LOGGER.removeHandler(handler)
+            handler.close()
+
+
+@contextlib.contextmanager
+def only_warnings() -> Iterator[None]:
+    """Leave out log lines below warnings while the block runs."""
+    level = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
 
 
 def progress_bar(total: int, title: str) -> tqdm[Any]:
@@ -132,7 +183,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def require_scalar_packages(*, use_visualdl: bool = False, use_tensorboard: bool = False) -> None:
-    """Make sure that the packages asked for are there, before any work is done.
+    """Make sure that the packages asked for can be imported, before any work is done.
 
     Raises:
         ConfigError: naming the extra and the setting.
@@ -142,11 +193,33 @@ def require_scalar_packages(*, use_visualdl: bool = False, use_tensorboard: bool
         (use_tensorboard, "tensorboardX", "tensorboardX", "tensorboard"),
     )
     for wanted, module, title, extra in asked:
-        if wanted and importlib.util.find_spec(module) is None:
+        if not wanted:
+            continue
+        try:
+            importlib.import_module(module)
+        except (ImportError, TypeError) as error:  # TypeError: an old package beside a new protobuf
+            absent = isinstance(error, ModuleNotFoundError) and error.name == module
+            problem = "is not installed" if absent else f"cannot be imported ({error})"
             raise ConfigError(
-                f"Global.use_{extra}: {title} is not installed; pip install 'ppcls[{extra}]', "
+                f"Global.use_{extra}: {title} {problem}; pip install 'ppcls[{extra}]', "
                 f"or -o Global.use_{extra}=false"
-            )
+            ) from None
+
+
+def cut_back(path: Path, keep: Callable[[dict[str, Any]], bool]) -> bytes | None:
+    """Return what a ``metrics.jsonl`` holds without the rows that `keep` refuses and without damaged ones.
+
+    Returns:
+        None if the file is not there, or keeps all it has.
+    """
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    kept, damaged = _kept_rows(content, keep)
+    if damaged:
+        LOGGER.warning("%s: %d damaged lines were left out", path, damaged)
+    cut = b"".join(kept)
+    return None if cut == content else cut
 
 
 class ScalarWriter:
@@ -176,11 +249,9 @@ class ScalarWriter:
         require_scalar_packages(use_visualdl=use_visualdl, use_tensorboard=use_tensorboard)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
-        if path.exists():
-            kept, damaged = _kept_rows(path.read_bytes(), keep)
-            if damaged:
-                LOGGER.warning("%s: %d damaged lines were left out", path, damaged)
-            _replace(path, b"".join(kept))
+        content = cut_back(path, keep)
+        if content is not None:
+            _replace(path, content)
         self._path, self._file = path, path.open("ab", buffering=0)  # a line is on its way when it is written
         self._visualdl: Any = None
         if use_visualdl:

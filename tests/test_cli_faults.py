@@ -218,7 +218,8 @@ def test_a_hanging_file_ends_the_whole_process(image_folder, recipe, write_recip
     (image_folder / "train_list.txt").write_text(f"{lines}pipe.png 1\n")
     os.mkfifo(image_folder / "pipe.png")
     first_image(image_folder).write_bytes(first_image(image_folder).read_bytes()[:900])  # OpenCV is silent
-    recipe["DataLoader"]["Train"]["dataset"]["on_error"] = "skip"
+    for part in ("Train", "Eval"):
+        recipe["DataLoader"][part]["dataset"]["on_error"] = "skip"
     recipe["DataLoader"]["Train"]["loader"]["timeout"] = 1
     command = [sys.executable, "-m", "ppcls", "train", "-c", str(write_recipe(recipe))]
     begin = time.monotonic()

@@ -125,9 +125,19 @@ def test_a_resumed_run_takes_back_what_came_after_its_checkpoint(tmp_path):
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, setting, module, title):
     from ppcls import logger
 
-    find = logger.importlib.util.find_spec
-    monkeypatch.setattr(logger.importlib.util, "find_spec", lambda n: None if n == module else find(n))
-    require_scalar_packages()
-    with pytest.raises(ConfigError, match=rf"Global.use_{setting}: {title} is not .*'ppcls\[{setting}\]'"):
-        ScalarWriter(tmp_path / "new", **{f"use_{setting}": True})
+    errors = {
+        f"{title} is not installed": ModuleNotFoundError("no", name=module),
+        rf"{title} cannot be imported \(no protobuf\)": ModuleNotFoundError("no protobuf", name="google"),
+        rf"{title} cannot be imported \(descriptors\)": TypeError("descriptors"),
+    }
+    for text, error in errors.items():
+
+        def broken(name, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(logger.importlib, "import_module", broken)
+            require_scalar_packages()
+            with pytest.raises(ConfigError, match=rf"Global.use_{setting}: {text}; .*'ppcls\[{setting}\]'"):
+                ScalarWriter(tmp_path / "new", **{f"use_{setting}": True})
     assert not (tmp_path / "new").exists()

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -163,6 +164,7 @@ class Loader:
         self.num_workers, self.timeout, self.batch_ops = num_workers, timeout, list(batch_ops)
         self.skipped: dict[int, str] = {}
         self._use_processes = use_processes
+        self._only_first = False
         self._source: Dataset | RemoteSamples = dataset
         self._pool: Pool | None = None
         self._finalizer: weakref.finalize[..., Loader] | None = None
@@ -197,6 +199,8 @@ class Loader:
                 file. With ``on_error: skip``, if no image of a batch of training can be read, or none at all.
         """
         plan = self.sampler.batches(self.share, epoch)
+        if self._only_first:
+            plan = plan[: start_batch + 1]
         jobs: deque[_Job] = deque()
         started, unread = start_batch, 0
         try:
@@ -220,6 +224,15 @@ class Loader:
         finally:
             for job in jobs:  # the consumer left early, or an error ended the epoch
                 job.cancel()
+
+    @contextmanager
+    def only_first_batch(self) -> Iterator[None]:
+        """Let epochs that are begun while the block runs end after their first batch: to try them out."""
+        self._only_first = True
+        try:
+            yield
+        finally:
+            self._only_first = False
 
     def _start(self, draws: Draws, epoch: int) -> _Job:
         if self.num_workers and self._pool is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -104,6 +105,12 @@ class JoinedLoader:
         )
         for batch, more in both:
             yield join(batch, more, len(self.labelled.dataset))
+
+    @contextmanager
+    def only_first_batch(self) -> Iterator[None]:
+        """Let epochs end after their first batch, see :meth:`Loader.only_first_batch`."""
+        with self.labelled.only_first_batch(), self.unlabelled.only_first_batch():
+            yield
 
     def close(self) -> None:
         """End the threads."""

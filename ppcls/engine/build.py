@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -23,7 +24,7 @@ from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.registry import BACKBONES
-from ppcls.weights import find_file, in_our_names, load_into, read_params, write_atomic
+from ppcls.weights import find_file, in_our_names, load_into, read_params
 
 
 def select_device(name: str) -> str:
@@ -47,36 +48,40 @@ def select_device(name: str) -> str:
         raise ConfigError(f"Global.device: {name!r}: {error}") from None
 
 
-def prepare_folder(folder: Path, where: str = "Global.output_dir") -> None:
-    """Create a folder and make sure that it can be written, before any work is done.
+def require_writable(folder: Path, where: str = "Global.output_dir") -> None:
+    """Make sure that files can be written into `folder`, or that it can be created, without a change.
 
     Raises:
         ConfigError: naming the setting `where`, the folder and the reason.
     """
-    probe = folder / f".write-test-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"{where}: cannot write to {folder}: {error.strerror}") from None
+    folder = Path(os.path.abspath(folder))
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    reason = None
+    if not there.is_dir():
+        reason = os.strerror(errno.ENOTDIR)
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EROFS if _is_read_only(there) else errno.EACCES)
+    if reason is not None:
+        raise ConfigError(f"{where}: cannot write to {folder}: {reason}")
 
 
-def start_logging(folder: Path | None, log_ranks: list[int]) -> None:
-    """Log to the console on the ranks asked for, and on rank 0 into ``train.log`` of `folder` too.
+def _is_read_only(folder: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def start_logging(log_ranks: list[int], *, hold: bool = False) -> None:
+    """Log to the console on the ranks asked for.
 
     Args:
-        folder: None for no file.
         log_ranks: ``Global.log_ranks``.
+        hold: rank 0 keeps the lines for ``train.log`` too, until :func:`ppcls.logger.open_log` is called.
     """
-    log_file = folder / "train.log" if folder is not None and is_main() else None
-    setup_logging(log_file, quiet=rank() not in log_ranks)
+    setup_logging(quiet=rank() not in log_ranks, hold=hold and is_main())
 
 
-def write_run_files(folder: Path, config: dict[str, Any]) -> None:
-    """Write the resolved config and the environment beside the checkpoints."""
+def run_files(config: dict[str, Any]) -> dict[str, bytes]:
+    """Return the resolved config and the environment as files to lie beside the checkpoints, by name."""
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    write_atomic(folder / "config.yaml", lambda stream: stream.write(text.encode()))
     environment = {
         "python": sys.version.split()[0],
         "paddle": paddle.__version__,
@@ -87,7 +92,7 @@ def write_run_files(folder: Path, config: dict[str, Any]) -> None:
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
     described = json.dumps(environment, indent=1) + "\n"
-    write_atomic(folder / "environment.json", lambda stream: stream.write(described.encode()))
+    return {"config.yaml": text.encode(), "environment.json": described.encode()}
 
 
 def sub_networks(arch: dict[str, Any]) -> dict[str, dict[str, Any]]:

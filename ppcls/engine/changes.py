@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ppcls.config import MAX_NODES_OF_DATA, read_yaml
+from ppcls.data import Fingerprint
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
-from ppcls.weights import write_atomic
 
 # Where files lie, and the seed, which a run keeps whatever the config says.
 QUIET = re.compile(r"Global\.(checkpoints|output_dir|pretrained_model|save_inference_dir|seed)")
@@ -97,9 +97,24 @@ def report_changes(old: dict[str, Any], new: dict[str, Any], where: str) -> bool
     return bool(training)
 
 
-def keep_old_config(folder: Path, step: int) -> None:
-    """Keep ``config.yaml`` of `folder`, which led to optimizer step `step`, before another replaces it."""
-    kept = folder / f"config.until_step_{step}.yaml"
-    if not kept.exists():  # it does after a second change at the same step; the first led there
-        content = (folder / "config.yaml").read_bytes()
-        write_atomic(kept, lambda stream: stream.write(content))
+def report_list_changes(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Fingerprint]) -> None:
+    """Warn of each list of images that is not the one that the run to resume was trained on.
+
+    Args:
+        old: fingerprints that its checkpoint holds; older checkpoints have none.
+        new: those of now.
+    """
+    for where, now in new.items():
+        if where not in old:
+            continue  # the dataset is new in the config, which is reported as a change of the config
+        was = Fingerprint(**old[where])
+        if was.same_as(now):
+            continue
+        if was.count != now.count:
+            how = f"had {was.count} images, now it has {now.count}"
+        else:
+            how = f"has {now.count} images as before, but other names, other labels or another order"
+        renamed = f" (then {was.name})" if was.name != now.name else ""
+        LOGGER.warning(
+            "%s: %s%s changed since the checkpoint was written: it %s", where, now.name, renamed, how
+        )

@@ -27,7 +27,6 @@ import numpy as np
 
 from ppcls.engine.states import Progress, encode_states, read_states
 from ppcls.errors import TrainingError, WeightsError
-from ppcls.logger import LOGGER
 from ppcls.weights import read_params, sync_folder, write_atomic, write_params
 
 SUFFIXES = (".pdparams", ".pdopt", ".pdema", ".pdstates")
@@ -223,17 +222,15 @@ class Checkpointer:
                     (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)
 
 
-def set_aside_earlier_run(folder: Path) -> Path | None:
-    """Rename a folder that holds checkpoints of an earlier run, so that a new run overwrites nothing.
+def name_for_earlier_run(folder: Path) -> Path | None:
+    """Return under which name a new run keeps the earlier one in `folder`, so that it overwrites nothing.
 
     Returns:
-        the new name (``<folder>.earlier-1`` and so on), or None if there was nothing to keep.
+        ``<folder>.earlier-1`` and so on; None if the folder holds no checkpoints.
     """
-    if not any(folder.glob("*.pdparams")):
+    if not any((*folder.glob("*.pdparams"), *folder.glob("*.commit"))):
         return None
     number = 1
     while (kept := folder.with_name(f"{folder.name}.earlier-{number}")).exists():
         number += 1
-    shutil.move(folder, kept)
-    LOGGER.info("%s holds an earlier run; it is kept as %s", folder, kept)
     return kept

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ppcls.class_names import (
     find_class_names,
@@ -28,7 +28,6 @@ from ppcls.engine.changes import read_run_config
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
 from ppcls.registry import DATASETS, POSTPROCESSES
-from ppcls.weights import write_atomic
 
 FILE = "class_names.txt"
 _SETTING = "Infer.PostProcess.class_id_map_file"
@@ -184,16 +183,9 @@ def recorded_names(folder: Path, config: Mapping[str, Any] | None = None) -> Cla
     return ClassNames(before, f"the class folders of {root} in order of texts")
 
 
-def record_names(folder: Path, names: list[str] | None) -> None:
-    """Keep the names of a run's classes in its folder; `names` None leaves the folder as it is."""
-    if names is None:
-        return
-    content = format_class_names(names).encode("utf-8", "backslashreplace")
-
-    def write(stream: BinaryIO) -> None:
-        stream.write(content)
-
-    write_atomic(folder / FILE, write)
+def names_file(names: list[str] | None) -> dict[str, bytes]:
+    """Return the file that keeps the names of a run's classes in its folder; none without names."""
+    return {} if names is None else {FILE: format_class_names(names).encode("utf-8", "backslashreplace")}
 
 
 def names_to_record(config: Mapping[str, Any], of_data: ClassNames, class_num: int) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +15,13 @@ from ppcls import distributed
 from ppcls.arch import build_model
 from ppcls.config import plain
 from ppcls.data import (
+    Batch,
+    Loader,
     build_loader,
     build_postprocess,
     build_train_loader,
     build_transforms,
+    fingerprints,
     list_images,
     read_image,
 )
@@ -30,6 +34,7 @@ from ppcls.engine.amp import (
     mixed_precision,
     scaler_state,
 )
+from ppcls.engine.changes import read_run_config, report_changes, report_list_changes
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer
 from ppcls.engine.class_names import (
     ClassNames,
@@ -37,8 +42,8 @@ from ppcls.engine.class_names import (
     class_names,
     data_class_names,
     evaluation_names,
+    names_file,
     names_to_record,
-    record_names,
     recorded_names,
     weights_folder,
     with_names,
@@ -48,19 +53,24 @@ from ppcls.engine.evaluate import evaluate, evaluating
 from ppcls.engine.export import ExportReport, export_network
 from ppcls.engine.hooks import CheckpointHook, EMAHook, Hook, LogHook, StudentFile
 from ppcls.engine.infer import classify
-from ppcls.engine.lock import run_lock
+from ppcls.engine.lock import RunLock
 from ppcls.engine.measures import EMA, Measures, classifiers
 from ppcls.engine.report import ReportWriter
 from ppcls.engine.resume import (
     compare_by,
     find_checkpoint,
     is_finished,
-    prepare_run,
-    record_config,
     restore,
+)
+from ppcls.engine.run_folder import (
+    check_run_folder,
+    follow_earlier_run,
+    goes_on_in_place,
+    open_run_folder,
 )
 from ppcls.engine.states import Progress
 from ppcls.engine.train import Run, StopRequested, train
+from ppcls.engine.trial import try_out
 from ppcls.engine.watch import (
     Agreement,
     EarlyStopping,
@@ -69,7 +79,7 @@ from ppcls.engine.watch import (
     watched_teachers,
 )
 from ppcls.errors import DataError
-from ppcls.logger import LOGGER, ScalarWriter, require_scalar_packages
+from ppcls.logger import LOGGER, ScalarWriter, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.loss import build_loss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
@@ -113,41 +123,59 @@ class Engine:
         Raises:
             SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
         """
+        build.start_logging(self.globals["log_ranks"], hold=True)
         require_scalar_packages(**self._scalar_packages())
-        with run_lock(self.folder):
-            return self._train(find_checkpoint(self.globals["checkpoints"], self.folder))
-
-    def _train(self, resumed: Checkpoint | None) -> dict[str, float]:
-        if resumed is not None:
-            if is_finished(resumed, self.globals["epochs"]):
+        with dropping_held_lines(), RunLock(self.folder) as lock:
+            resumed = find_checkpoint(self.globals["checkpoints"], self.folder)
+            if resumed is not None and is_finished(resumed, self.globals["epochs"]):
                 LOGGER.info("%s: already finished, nothing to do", resumed.where)
                 return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
-            self._set_seed(resumed.progress.seed)  # a resumed run keeps the seed it was started with
-            if self._seed_asked not in (None, self.seed):
-                LOGGER.warning("Global.seed has no effect: the run keeps its seed, %d", self.seed)
+            check_run_folder(self.folder, self.config, resumed)
+            changed = resumed is not None and self._go_on_from(resumed)
+            run, saver = self._build_run(resumed)
+            try:
+                try_out(run)  # whatever fails has failed by now; from here on the folder changes
+                self._open_folder(run, resumed, lock, changed)
+                train(run)
+            except StopRequested as stop:
+                saver.save(run, "latest")
+                LOGGER.info(
+                    "%s: saved %s; go on with -o Global.checkpoints=%s",
+                    signal.Signals(stop.signum).name,
+                    self.folder / "latest",
+                    self.folder / "latest",
+                )
+                raise SystemExit(128 + stop.signum) from None
+            finally:
+                run.loader.close()
+            return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
+
+    def _go_on_from(self, resumed: Checkpoint) -> bool:
+        """Take over from the run to resume what it decided; return whether its config was another one."""
+        self._set_seed(resumed.progress.seed)  # a resumed run keeps the seed it was started with
+        if self._seed_asked not in (None, self.seed):
+            LOGGER.warning("Global.seed has no effect: the run keeps its seed, %d", self.seed)
+        recorded = read_run_config(resumed.where.parent)
+        if recorded is None:
+            return False
+        if goes_on_in_place(self.folder, resumed):
+            follow_earlier_run(self.config, recorded, self.folder)
+        return report_changes(recorded, self.config, str(resumed.where))
+
+    def _open_folder(self, run: Run, resumed: Checkpoint | None, lock: RunLock, changed: bool) -> None:
+        """Make the folder of the run; rank 0 does it."""
         if is_main():
-            prepare_run(self.folder, resumed)
-        wait_for_main()
-        build.start_logging(self.folder, self.globals["log_ranks"])
-        if is_main():
-            record_config(self.folder, self.config, resumed)
-        run, saver = self._build_run(resumed)
-        if is_main():
-            record_names(self.folder, run.class_names)
-        try:
-            train(run)
-        except StopRequested as stop:
-            saver.save(run, "latest")
-            LOGGER.info(
-                "%s: saved %s; go on with -o Global.checkpoints=%s",
-                signal.Signals(stop.signum).name,
-                self.folder / "latest",
-                self.folder / "latest",
+            open_run_folder(
+                self.folder,
+                self.config,
+                resumed,
+                lock,
+                changed=changed,
+                keep=self._rows_to_keep(run.progress),
+                more=names_file(run.class_names),
             )
-            raise SystemExit(128 + stop.signum) from None
-        finally:
-            run.loader.close()
-        return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
+            open_log(self.folder / "train.log")
+        wait_for_main()
 
     def eval(self, report: str | None = None) -> dict[str, float]:
         """Evaluate the network to deploy, every other student and what else a metric names.
@@ -158,25 +186,33 @@ class Engine:
         Args:
             report: folder for tables of classes, confusions and mistakes, see `ppcls.engine.report`.
         """
-        build.start_logging(self.folder, self.globals["log_ranks"])
-        folder = weights_folder(self.config)
-        known = data_class_names(self.config, folder)
-        shown = class_names(self.config, self.class_num, known).names if report is not None else None
-        writer = None if report is None else ReportWriter(report, self.main, shown)
-        loader = self._loader("Eval", evaluation_names(self.config, known, folder))
+        build.start_logging(self.globals["log_ranks"], hold=True)
+        with dropping_held_lines():
+            folder = weights_folder(self.config)
+            known = data_class_names(self.config, folder)
+            shown = class_names(self.config, self.class_num, known).names if report is not None else None
+            writer = None if report is None else ReportWriter(report, self.main, shown)
+            loader = self._loader("Eval", evaluation_names(self.config, known, folder))
+            with contextlib.closing(loader):
+                return self._eval(loader, writer)
+
+    def _eval(self, loader: Loader, writer: ReportWriter | None) -> dict[str, float]:
         model, measures = self._evaluated_model(loader)
-        try:
-            every = self.globals["print_batch_step"]
-            found = evaluate(model, loader, measures.groups, epoch=0, print_every=every, observe=writer)
+
+        def observe(outputs: Any, batch: Batch) -> None:
+            open_log(self.folder / "train.log")  # the first batch has passed
             if writer is not None:
-                writer.write(loader.dataset)
-            return found
-        finally:
-            loader.close()
+                writer(outputs, batch)
+
+        every = self.globals["print_batch_step"]
+        found = evaluate(model, loader, measures.groups, epoch=0, print_every=every, observe=observe)
+        if writer is not None:
+            writer.write(loader.dataset)
+        return found
 
     def infer(self) -> list[dict[str, Any]]:
         """Classify ``Infer.infer_imgs`` (an image, a folder or a list); logs and returns the results."""
-        build.start_logging(None, self.globals["log_ranks"])
+        build.start_logging(self.globals["log_ranks"])
         node = self.config["Infer"]
         postprocess = build_postprocess(with_names(node["PostProcess"], self._class_names().names))
         network = self._deployed_network()
@@ -186,7 +222,7 @@ class Engine:
 
     def export(self) -> ExportReport:
         """Write the network to deploy to ``Global.save_inference_dir`` and check the files against it."""
-        build.start_logging(None, self.globals["log_ranks"])
+        build.start_logging(self.globals["log_ranks"])
         return export_network(
             self._deployed_network(),
             Path(self.globals["save_inference_dir"]),
@@ -266,6 +302,9 @@ class Engine:
         evaluates = self.globals["eval_during_train"]
         eval_names = evaluation_names(self.config, kept or known, None) if evaluates else None
         eval_loader = self._loader("Eval", eval_names) if evaluates else None
+        lists = fingerprints(loader, eval_loader)
+        if resumed is not None:
+            report_list_changes(resumed.progress.lists, lists)
         model = build_model(self.arch, normalize=build.normalization(self.config, self.mode))
         loss = build_loss(self.config["Loss"]["Train"], main=self.main)
         outputs = build.find_shapes(model, loss, shape)
@@ -300,9 +339,10 @@ class Engine:
             loader=loader,
             evaluate=None if eval_loader is None else self._evaluator(model, eval_loader, ema, amp, measures),
             evaluation_due=self._evaluation_due,
+            eval_loader=eval_loader,
             scaler=scaler,
             amp=amp,
-            progress=Progress(seed=self.seed),
+            progress=Progress(seed=self.seed, lists={name: one.as_dict() for name, one in lists.items()}),
             hooks=[],
             plateau_metric=self._plateau_metric(criterion),
             trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
@@ -325,23 +365,30 @@ class Engine:
         return run, saver
 
     def _log_hooks(self, start: Progress) -> list[Hook]:
-        def before_start(row: dict[str, Any]) -> bool:
-            due_again = row["kind"] == "eval" and start.batch > 0
-            here = row["step"] == start.step > 0 and not due_again  # what a start writes comes again
-            return bool(row["step"] < start.step or here)
+        def open_writer() -> ScalarWriter:
+            keep = self._rows_to_keep(start)
+            return ScalarWriter(self.folder, **self._scalar_packages(), start=start.step, keep=keep)
 
-        writer = None
-        if is_main():
-            packages = self._scalar_packages()
-            writer = ScalarWriter(self.folder, **packages, start=start.step, keep=before_start)
         return [
             LogHook(
                 self.globals["print_batch_step"],
-                writer,
+                open_writer if is_main() else None,
                 schedule_names=[lr.get("name", "ConstLR") for lr in self._schedules()],
                 memory=self.globals["print_mem_info"],
             )
         ]
+
+    @staticmethod
+    def _rows_to_keep(start: Progress) -> Callable[[dict[str, Any]], bool]:
+        """Return what tells the rows from before the run stood at `start`: what came after comes again."""
+        step, between = start.step, start.batch > 0
+
+        def before_start(row: dict[str, Any]) -> bool:
+            due_again = row["kind"] == "eval" and between
+            here = row["step"] == step > 0 and not due_again
+            return bool(row["step"] < step or here)
+
+        return before_start
 
     def _scalar_packages(self) -> dict[str, bool]:
         return {name: self.globals[name] for name in ("use_visualdl", "use_tensorboard")}
@@ -349,9 +396,9 @@ class Engine:
     def _teacher_check(
         self, teachers: list[str], loader: Any, hooks: list[Hook], amp: dict[str, Any]
     ) -> TeacherCheck:
-        writer = next(hook.writer for hook in hooks if isinstance(hook, LogHook))
+        log = next(hook for hook in hooks if isinstance(hook, LogHook))
         every = self.globals["print_batch_step"]
-        return TeacherCheck(teachers, loader, writer, print_every=every, casting=self._eval_casting(amp))
+        return TeacherCheck(teachers, loader, log, print_every=every, casting=self._eval_casting(amp))
 
     def _eval_casting(self, amp: dict[str, Any]) -> dict[str, Any]:
         """Return the options of ``paddle.amp.auto_cast`` in evaluations."""

@@ -53,20 +53,30 @@ class LogHook(Hook):
 
     Args:
         every: ``Global.print_batch_step``.
-        writer: also receives what is printed; None on processes that do not write.
+        open_writer: called before the first step; its result also receives what is printed. None on
+            processes that do not write.
         schedule_names: shown in ``lr(...)``, one for each optimizer.
         memory: also show the memory used on the GPU.
     """
 
     def __init__(
-        self, every: int, writer: ScalarWriter | None, schedule_names: Sequence[str], *, memory: bool = False
+        self,
+        every: int,
+        open_writer: Callable[[], ScalarWriter] | None,
+        schedule_names: Sequence[str],
+        *,
+        memory: bool = False,
     ) -> None:
-        self.every, self.writer, self.schedule_names = every, writer, schedule_names
+        self.every, self.schedule_names = every, schedule_names
+        self._open_writer = open_writer
+        self.writer: ScalarWriter | None = None
         self.memory = memory and paddle.device.get_device().startswith("gpu")
         self._bar: Any = None
 
     def before_train(self, run: Run) -> None:
-        """Ask for what is computed only where it is printed."""
+        """Open the writer, and ask for what is computed only where it is printed."""
+        if self._open_writer is not None:
+            self.writer = self._open_writer()
         run.log_every = self.every
 
     def after_step(self, run: Run, batch: Batch) -> None:

@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from ppcls.distributed import is_main
@@ -28,32 +27,72 @@ def lock_path(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.lock"
 
 
-@contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+class RunLock:
     """Keep other runs out of `folder` while the block runs; rank 0 does it for all processes of a run.
 
     The lock is the kernel's, on a file: it ends with the process, however that ends. It is a record lock
     (``lockf``), which children do not inherit, so that a loader process that outlives its run holds nothing.
     The file stays; only the lock on it counts.
 
+    Entering the block takes the lock of an earlier run, where there is one, and changes no file. The file is
+    made, and says who holds it, when :meth:`claim` is called.
+
+    Args:
+        folder: where the run writes.
+
     Raises:
-        ConfigError: if another run holds the lock (its process and host are named), or the file cannot be
-            made.
+        ConfigError: when entered or claimed, if another run holds the lock (its process and host are named),
+            or the file cannot be made.
     """
-    if not is_main():
-        yield
-        return
-    path = lock_path(folder)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise ConfigError(f"Global.output_dir: cannot write to {path.parent}: {error.strerror}") from None
-    try:
-        _acquire(handle, folder)
-        yield
-    finally:
-        os.close(handle)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, lock_path(folder)
+        self._handle: int | None = None
+
+    def __enter__(self) -> RunLock:
+        if is_main() and self.path.exists():
+            self._open(os.O_RDWR)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+
+    def claim(self) -> bool:
+        """Make the file if there is none, and note in it who holds the lock; return whether it was made."""
+        made = False
+        if self._handle is None:
+            try:
+                self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                made = True
+            except FileExistsError:  # by a run that was started a moment ago
+                self._open(os.O_RDWR)
+        owner = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.datetime.now().isoformat(" ", "seconds"),
+        }
+        if self._handle is not None:
+            with contextlib.suppress(OSError):  # a full disk; the lock holds without the note
+                os.ftruncate(self._handle, 0)
+                os.pwrite(self._handle, json.dumps(owner).encode(), 0)
+        return made
+
+    def _open(self, flags: int) -> None:
+        try:
+            handle = os.open(self.path, flags, 0o666)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise ConfigError(
+                f"Global.output_dir: cannot write to {self.path.parent}: {error.strerror}"
+            ) from None
+        try:
+            _acquire(handle, self.folder)
+        except ConfigError:
+            os.close(handle)
+            raise
+        self._handle = handle
 
 
 def _acquire(handle: int, folder: Path) -> None:
@@ -67,24 +106,27 @@ def _acquire(handle: int, folder: Path) -> None:
         LOGGER.warning(
             "%s: cannot be locked (%s); a second run in it would not be noticed", folder, error.strerror
         )
-        return
-    owner = {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "since": datetime.datetime.now().isoformat(" ", "seconds"),
-    }
-    with contextlib.suppress(OSError):  # a full disk; the lock holds without the note
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(owner).encode(), 0)
 
 
 def _held_by(handle: int, folder: Path) -> str:
     try:
         owner = json.loads(os.pread(handle, 4096, 0))
         who = f"process {owner['pid']} on {owner['host']}, since {owner['since']}"
+        if owner["host"] == socket.gethostname() and not _is_alive(int(owner["pid"])):
+            who = "it is starting"  # and has not yet replaced the note of the run before
     except (ValueError, KeyError, TypeError):
         who = "it left no name"
     return (
         f"Global.output_dir: another run is writing to {folder} ({who}). "
         "Wait for it or end it, or choose another folder with -o Global.output_dir=..."
     )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's process
+        return True
+    return True

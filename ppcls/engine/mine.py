@@ -174,7 +174,7 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
     pool = _Pool(options.pool, evaluation["dataset"].get("transform_ops"))
     root, delimiter = _list_form(tree["DataLoader"], options)
     names = _below(root, pool)
-    build.prepare_folder(Path(options.output).resolve().parent, "--output")
+    build.require_writable(Path(options.output).resolve().parent, "--output")
     engine = Engine(tree, "eval")
     name = _teacher(engine.arch, options.network)
     known = data_class_names(tree, None)

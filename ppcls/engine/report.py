@@ -27,7 +27,7 @@ from paddle.nn import functional as F
 
 from ppcls.data import Batch, Dataset
 from ppcls.distributed import gather, is_main, wait_for_main
-from ppcls.engine.build import prepare_folder
+from ppcls.engine.build import require_writable
 from ppcls.engine.confusion_plot import draw_confusion, require_matplotlib
 from ppcls.errors import ConfigError, DataError
 from ppcls.files import FileSet
@@ -70,7 +70,7 @@ class ReportWriter:
     """Keeps what a network answers while it is evaluated, and writes the report; `observe` of an evaluation.
 
     Args:
-        folder: ``--report``; is created.
+        folder: ``--report``; it is created when the report is written.
         network: the sub-network to watch; None if the model is one network.
         names: of the classes; None if they are not known.
 
@@ -82,7 +82,7 @@ class ReportWriter:
         require_matplotlib("--report")
         self.folder, self.network = Path(folder), network
         if is_main():
-            prepare_folder(self.folder, "--report")
+            require_writable(self.folder, "--report")
         self._names = names
         self._rows: list[tuple[np.ndarray, ...]] = []
         self._classes = 0

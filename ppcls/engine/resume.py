@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ppcls.distributed import gather, is_main, rank, wait_for_main, world_size
 from ppcls.engine.amp import restore_scaler
-from ppcls.engine.build import prepare_folder, write_run_files
-from ppcls.engine.changes import keep_old_config, read_run_config, report_changes
-from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer, set_aside_earlier_run
+from ppcls.engine.changes import read_run_config
+from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.states import Progress
 from ppcls.engine.train import Run
@@ -30,18 +28,14 @@ def find_checkpoint(asked: str | None, folder: Path) -> Checkpoint | None:
     Args:
         asked: ``Global.checkpoints``: ``<folder>/<tag>``, with or without a suffix, or ``auto`` for the
             newest valid one of `folder`.
-        folder: where this run writes; remains of a killed run in it are cleared away.
+        folder: where this run writes.
 
     Returns:
         None if nothing was asked for, or ``auto`` found nothing.
 
     Raises:
         WeightsError: if the checkpoint asked for is missing or damaged.
-        ConfigError: if `folder` cannot be written.
     """
-    if is_main() and folder.is_dir():
-        prepare_folder(folder)  # whether it can be written
-        Checkpointer(folder).clean()
     if not asked:
         return None
     if asked == AUTO:
@@ -51,7 +45,6 @@ def find_checkpoint(asked: str | None, folder: Path) -> Checkpoint | None:
         if path is None:
             return None
     else:
-        wait_for_main()
         path = Path(asked)
         if path.suffix in SUFFIXES:
             path = path.with_suffix("")
@@ -82,28 +75,6 @@ def is_finished(resumed: Checkpoint, epochs: int) -> bool:
     return progress.finished and not (isinstance(before, int) and before < epochs)
 
 
-def prepare_run(folder: Path, resumed: Checkpoint | None) -> None:
-    """Make the folder of a run; an earlier run in it that is not the one to go on with is kept elsewhere.
-
-    Raises:
-        ConfigError: if the folder cannot be written.
-    """
-    in_place = resumed is not None and folder.is_dir() and resumed.where.parent.samefile(folder)
-    if not in_place:
-        set_aside_earlier_run(folder)
-    prepare_folder(folder)
-
-
-def record_config(folder: Path, config: dict[str, Any], resumed: Checkpoint | None) -> None:
-    """Write config and environment of a run; for a resumed one, say what changed and keep what was."""
-    if resumed is not None:
-        source = resumed.where.parent
-        old = read_run_config(source)
-        if old is not None and report_changes(old, config, str(resumed.where)) and source.samefile(folder):
-            keep_old_config(folder, resumed.progress.step)
-    write_run_files(folder, config)
-
-
 def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
     """Put a run where the checkpoint stood.
 
@@ -125,7 +96,7 @@ def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
     load_structured_state(run.optimizer, layers, slots, where=f"{where}.pdopt")
     scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
     restore_scaler(run.scaler, scaler)
-    run.progress = replace(resumed.progress, finished=False)
+    run.progress = replace(resumed.progress, finished=False, lists=run.progress.lists)
     restore_schedule(run.schedule, resumed.progress.schedule, f"{where}.pdstates")
     states = resumed.progress.meters
     if len(states) == world_size():

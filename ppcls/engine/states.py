@@ -49,6 +49,8 @@ class Progress:
         judged_epoch: last epoch whose evaluation early stopping has judged.
         judged_score: score of the last improvement it saw.
         waited: evaluations since then.
+        lists: fingerprints of the lists of images by the config paths of their datasets; empty in old
+            checkpoints.
         seed: seed of the run; every random choice derives from it and the position.
         schedule: state of the learning-rate schedule.
         meters: sums and counts behind the averages of the epoch under way, of each process.
@@ -67,6 +69,7 @@ class Progress:
     judged_epoch: int | None = None
     judged_score: float | None = None
     waited: int = 0
+    lists: dict[str, dict[str, Any]] = field(default_factory=dict)
     seed: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     meters: list[dict[str, list[float]]] = field(default_factory=list)
@@ -184,6 +187,15 @@ def _is_best(value: Any) -> bool:
     )
 
 
+def _is_list_fingerprint(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"name", "count", "digest"}
+        and _is_count(value["count"])
+        and all(isinstance(value[name], str) for name in ("name", "digest"))
+    )
+
+
 def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
 
@@ -202,6 +214,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "judged_epoch": (_or_null(_is_position), "a whole number from 1 or null"),
     "judged_score": (_or_null(_is_number), "a number or null"),
     "waited": (_is_count, "a whole number from 0"),
+    "lists": (lambda value: _is_map(value, _is_list_fingerprint), "name, count and digest of each list"),
     "seed": (_is_count, "a whole number from 0"),
     "schedule": (lambda value: isinstance(value, dict), "a map"),
     "meters": (_is_meters, "sums and counts by name, for each process"),

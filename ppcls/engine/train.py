@@ -49,6 +49,9 @@ class StopRequested(BaseException):
 class Hook:
     """Something that happens around the loop. Methods are called in the order of ``Run.hooks``."""
 
+    def before_start(self, run: Run) -> None:
+        """Called once, before the run touches its folder: the place for what may fail. Nothing is written."""
+
     def before_train(self, run: Run) -> None:
         """Called once, before the first step."""
 
@@ -89,6 +92,7 @@ class Run:
     """Everything one training run consists of.
 
     Attributes:
+        eval_loader: what `evaluate` reads; None without evaluations.
         trained: parameters that the optimizer changes, the same order in every process.
         buffers: BatchNorm statistics of what trains, which processes keep equal.
         update_freq: batches whose gradients are averaged into one optimizer step.
@@ -110,6 +114,7 @@ class Run:
     loader: Loader | JoinedLoader
     evaluate: Callable[[int], dict[str, float]] | None
     evaluation_due: Callable[[int], bool]
+    eval_loader: Loader | None
     scaler: paddle.amp.GradScaler
     amp: dict[str, Any]
     progress: Progress
@@ -199,10 +204,7 @@ def train(run: Run) -> None:
 
 def train_epoch(run: Run) -> None:
     """Train on the batches of the current epoch that are still to do."""
-    run.model.train()
-    run.loss.train()
-    if hasattr(run.loss, "set_epoch"):
-        run.loss.set_epoch(run.progress.epoch)
+    start_epoch(run)
     begin = time.perf_counter()
     for batch in run.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
         ready = time.perf_counter()
@@ -217,29 +219,25 @@ def train_epoch(run: Run) -> None:
     run.read()
 
 
+def start_epoch(run: Run) -> None:
+    """Put network and losses into training mode, the losses at the weights of the epoch."""
+    run.model.train()
+    run.loss.train()
+    if hasattr(run.loss, "set_epoch"):
+        run.loss.set_epoch(run.progress.epoch)
+
+
 def train_step(run: Run, batch: Batch) -> bool:
     """Forward and backward of one batch, and an optimizer step when its group of batches is complete.
-
-    Randomness on the device is seeded by the position in the run, so it does not depend on whether the run
-    was interrupted: networks draw differently in each process, losses alike (MGD takes its part of what is
-    drawn for all). Losses run outside autocast: they cast to float32 themselves.
 
     Returns:
         whether the optimizer made a step.
     """
     position = run.progress
-    place = (position.epoch - 1) * len(run.loader) + position.batch
-    paddle.seed(step_seed(position.seed, place, stream=1 + rank()))
-    image, label = paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)
-    run.learning_rates = learning_rates(run.optimizer)
-    with paddle.amp.auto_cast(**run.amp):
-        outputs = run.model(image)
-    paddle.seed(step_seed(position.seed, place, stream=0))
-    known = outputs if batch.labelled is None else rows_of(outputs, paddle.to_tensor(batch.labelled))
-    parts = run.loss(outputs, label, known)
     first = position.batch - position.batch % run.update_freq
     group = min(run.update_freq, len(run.loader) - first)  # the last group of an epoch may be smaller
-    run.scaler.scale(parts["loss"] if group == 1 else parts["loss"] / group).backward()
+    run.learning_rates = learning_rates(run.optimizer)
+    known, label, parts = forward_and_backward(run, batch, group)
     complete = position.batch + 1 == first + group
     if complete:
         run.stopping = average_gradients(run.trained, run.buffers, run.stop_signal is not None)
@@ -255,6 +253,36 @@ def train_step(run: Run, batch: Batch) -> bool:
     position.batch += 1
     position.step += complete
     return complete
+
+
+def forward_and_backward(
+    run: Run, batch: Batch, group: int = 1
+) -> tuple[Any, paddle.Tensor, dict[str, paddle.Tensor]]:
+    """Take a batch through network and losses and add to the gradients.
+
+    Randomness on the device is seeded by the position in the run, so it does not depend on whether the run
+    was interrupted: networks draw differently in each process, losses alike (MGD takes its part of what is
+    drawn for all). Losses run outside autocast: they cast to float32 themselves.
+
+    Args:
+        run: position, network, losses and scaler.
+        batch: the images and labels.
+        group: batches whose gradients are averaged.
+
+    Returns:
+        the outputs for images that have labels, these labels, and the parts of the loss.
+    """
+    position = run.progress
+    place = (position.epoch - 1) * len(run.loader) + position.batch
+    paddle.seed(step_seed(position.seed, place, stream=1 + rank()))
+    image, label = paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)
+    with paddle.amp.auto_cast(**run.amp):
+        outputs = run.model(image)
+    paddle.seed(step_seed(position.seed, place, stream=0))
+    known = outputs if batch.labelled is None else rows_of(outputs, paddle.to_tensor(batch.labelled))
+    parts = run.loss(outputs, label, known)
+    run.scaler.scale(parts["loss"] if group == 1 else parts["loss"] / group).backward()
+    return known, label, parts
 
 
 def _loss_scale(scaler: paddle.amp.GradScaler) -> float:

@@ -13,9 +13,9 @@ from paddle import nn
 from ppcls.arch.distillation import AttentionModel
 from ppcls.data import Dataset, Loader
 from ppcls.engine.evaluate import evaluate, evaluating
-from ppcls.engine.hooks import split_averages
+from ppcls.engine.hooks import LogHook, split_averages
 from ppcls.engine.train import Hook, Run
-from ppcls.logger import LOGGER, ScalarWriter
+from ppcls.logger import LOGGER
 from ppcls.loss.kldiv import kl_divergence
 from ppcls.metric import Criterion
 from ppcls.metric.topk import topk_accuracy
@@ -75,12 +75,12 @@ class Agreement:
 
 
 class TeacherCheck(Hook):
-    """Measure the teachers on the validation set before the first step, and warn of one that only guesses.
+    """Measure the teachers on the validation set before the start, and warn of one that only guesses.
 
     Args:
         teachers: their names, see :func:`watched_teachers`.
         loader: the validation set.
-        writer: receives the accuracies; None on processes that do not write.
+        log: its writer receives the accuracies; it comes before this hook.
         print_every: batches between log lines.
         casting: options of ``paddle.amp.auto_cast`` in evaluations.
     """
@@ -89,16 +89,17 @@ class TeacherCheck(Hook):
         self,
         teachers: Sequence[str],
         loader: Loader,
-        writer: ScalarWriter | None,
+        log: LogHook,
         *,
         print_every: int,
         casting: Mapping[str, Any],
     ) -> None:
-        self.teachers, self.loader, self.writer = list(teachers), loader, writer
+        self.teachers, self.loader, self.log = list(teachers), loader, log
         self.print_every, self.casting = print_every, dict(casting)
+        self._found: dict[str, float] = {}
 
-    def before_train(self, run: Run) -> None:
-        """Do all of it."""
+    def before_start(self, run: Run) -> None:
+        """Measure, and warn."""
         networks = {name: run.model.network(name) for name in self.teachers}
         begin = time.perf_counter()
         with evaluating(run.model), paddle.amp.auto_cast(**self.casting):
@@ -115,13 +116,17 @@ class TeacherCheck(Hook):
             len(self.loader.dataset),
             time.perf_counter() - begin,
         )
-        if self.writer:
-            self.writer.write("teacher", run.progress.step, 0, found)
+        self._found = found
         guess = guessing_accuracy(self.loader.dataset)
         for name in self.teachers:
             accuracy = found[f"top1_{name}"]
             if guess < 1 and accuracy < suspicious_below(guess, len(self.loader.dataset)):
                 _warn_of(name, accuracy, guess)
+
+    def before_train(self, run: Run) -> None:
+        """Record the accuracies."""
+        if self.log.writer:
+            self.log.writer.write("teacher", run.progress.step, 0, self._found)
 
     def _accuracies(self, outputs: Mapping[str, Any], label: paddle.Tensor) -> dict[str, paddle.Tensor]:
         return {

@@ -10,7 +10,7 @@ import time
 import pytest
 from support import tiny_recipe
 
-from ppcls.engine.lock import lock_path, run_lock
+from ppcls.engine.lock import RunLock, lock_path
 from ppcls.weights import read_params
 
 
@@ -38,7 +38,8 @@ def test_two_killed_processes_go_on_exactly(image_folder, tmp_path):
         time.sleep(0.02)
     os.kill(json.loads(lock_path(folder).read_text())["pid"], signal.SIGKILL)
     assert cut.wait(60) != 0
-    with run_lock(folder):
+    with RunLock(folder) as lock:
+        lock.claim()
         second = start("cut")
         printed, _ = second.communicate(timeout=120)
     assert second.returncode == 2

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ppcls.engine.checkpoint import Checkpointer, set_aside_earlier_run
+from ppcls.engine.checkpoint import Checkpointer, name_for_earlier_run
 from ppcls.engine.states import Progress
 from ppcls.errors import WeightsError
 
@@ -171,13 +171,16 @@ def test_remains_of_killed_runs_are_cleared_away(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"latest.pdparams", "latest.pdopt", "latest.pdstates"}
 
 
-def test_an_earlier_run_is_kept(tmp_path):
+def test_an_earlier_run_gets_the_next_free_name(tmp_path):
     folder = tmp_path / "ResNet18"
-    for _ in range(2):
+    assert name_for_earlier_run(folder) is None
+    for number in (1, 2):
         folder.mkdir()
+        assert name_for_earlier_run(folder) is None
         save(folder, 1)
-        assert set_aside_earlier_run(folder) is not None
-    assert not folder.exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["ResNet18.earlier-1", "ResNet18.earlier-2"]
+        kept = name_for_earlier_run(folder)
+        assert kept == tmp_path / f"ResNet18.earlier-{number}"
+        folder.rename(kept)
     folder.mkdir()
-    assert set_aside_earlier_run(folder) is None
+    (folder / "latest.commit").touch()  # killed as the first checkpoint was moved into place
+    assert name_for_earlier_run(folder) == tmp_path / "ResNet18.earlier-3"

@@ -23,8 +23,8 @@ from ppcls.engine.class_names import (
     class_names,
     data_class_names,
     evaluation_names,
+    names_file,
     names_to_record,
-    record_names,
     recorded_names,
     weights_folder,
     with_names,
@@ -274,13 +274,13 @@ def test_a_list_run_keeps_the_names_of_its_file(recipe, write_recipe, tmp_path, 
     assert "names.txt: no such file" in caplog.text
     (tmp_path / "names.txt").write_text("0 a\n1 b\n2 c\n3 d\n")
     assert names_to_record(config, data_class_names(config, None), 4) == ["a", "b", "c", "d"]
-    record_names(tmp_path, ["a", "b", "c", "d"])
+    (tmp_path / FILE).write_bytes(names_file(["a", "b", "c", "d"])[FILE])
     recipe["Infer"]["PostProcess"]["class_id_map_file"] = None
     recipe["Global"]["pretrained_model"] = str(tmp_path / "best_model")
     config = load_config(write_recipe(recipe))
     assert class_names(config, 4) == ClassNames(["a", "b", "c", "d"], str(tmp_path / FILE))
     assert class_names(config, 5).names is None
-    record_names(tmp_path, None)
+    assert names_file(None) == {}
     assert (tmp_path / FILE).exists()
 
 
@@ -315,7 +315,7 @@ def teaching(recipe: dict, folder: Path) -> dict:
 
 
 def test_a_teacher_of_the_same_classes_in_another_order_is_refused(recipe, tmp_path, caplog):
-    record_names(tmp_path, ["a", "c", "b", "d"])
+    (tmp_path / FILE).write_bytes(names_file(["a", "c", "b", "d"])[FILE])
     config = teaching(recipe, tmp_path)
     with pytest.raises(ConfigError, match="Teacher.*class 1 was 'c', here it is 'b'"):
         check_teachers(config, ["a", "b", "c", "d"])

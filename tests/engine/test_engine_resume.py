@@ -1,5 +1,6 @@
 """Going on: the newest valid checkpoint, a changed config, one run in a folder, a disk that is full."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -17,7 +18,7 @@ from ppcls.cli import main
 from ppcls.engine import lock
 from ppcls.engine.changes import find_changes, report_changes
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.lock import run_lock
+from ppcls.engine.lock import RunLock
 from ppcls.engine.states import Progress
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.logger import ScalarWriter
@@ -232,13 +233,22 @@ def test_an_unchanged_config_is_not_worth_a_word(caplog):
 # ---------------------------------------------------------------- one run in a folder
 
 
+@contextlib.contextmanager
+def held(folder):
+    """Hold the lock of a run, as training does from the moment on at which it changes the folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with RunLock(folder) as lock:
+        lock.claim()
+        yield
+
+
 def holder(folder, *, with_child=False):
     """Fork a process that holds the lock, and perhaps a child of it; return their ids when it does."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            with run_lock(folder):
+            with held(folder):
                 child = os.fork() if with_child else 0
                 if with_child and child == 0:
                     signal.pause()
@@ -250,7 +260,7 @@ def holder(folder, *, with_child=False):
 
 
 def refused(folder):
-    with pytest.raises(ConfigError) as error, run_lock(folder):
+    with pytest.raises(ConfigError) as error, RunLock(folder):
         pass
     return str(error.value)
 
@@ -264,13 +274,13 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path, with_child)
         assert f"process {pid} on {os.uname().nodename}" in told
         assert str(folder) in told
         assert "Global.output_dir" in told
-        with run_lock(tmp_path / "output" / "resnet14"):
+        with held(tmp_path / "output" / "resnet14"):
             pass
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     try:
-        with run_lock(folder):  # although a worker of the dead run may still live
+        with held(folder):  # although a worker of the dead run may still live
             pass
     finally:
         if child:
@@ -298,7 +308,7 @@ def test_a_file_system_without_locks_gets_a_warning(tmp_path, monkeypatch, caplo
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(lock.fcntl, "lockf", unsupported)
-    with caplog.at_level(logging.WARNING, "ppcls"), run_lock(tmp_path / "resnet8"):
+    with caplog.at_level(logging.WARNING, "ppcls"), held(tmp_path / "resnet8"):
         pass
     assert "cannot be locked (No locks available)" in caplog.text
 
@@ -395,7 +405,9 @@ def test_an_output_folder_that_is_read_only(recipe, write_recipe, small_disk, ca
     disk = small_disk(100, "ro")
     path = write_recipe(recipe)
     assert main(["train", "-c", str(path), "-o", f"Global.output_dir={disk}"]) == 2
-    assert f"Global.output_dir: cannot write to {disk}: Read-only file system" in capsys.readouterr().err
+    assert (
+        f"Global.output_dir: cannot write to {disk}/resnet8: Read-only file system" in capsys.readouterr().err
+    )
 
 
 def test_metrics_survive_a_stop_while_they_are_cut_back(tmp_path, monkeypatch):

@@ -1,0 +1,221 @@
+"""The folder of a run: what is checked before the start, and the moment from which it changes.
+
+A start may fail for many reasons, and the folder may hold a run that took days. So nothing is touched until
+everything that can fail has passed. Then :func:`open_run_folder` writes the files of the new run beside the
+folder, and only when they are on the disk is an earlier run renamed and are the new files moved into place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import glob
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ppcls.engine.build import require_writable, run_files
+from ppcls.engine.checkpoint import Checkpoint, Checkpointer, name_for_earlier_run
+from ppcls.engine.lock import RunLock
+from ppcls.errors import ConfigError
+from ppcls.files import sync_folder
+from ppcls.logger import LOGGER, cut_back
+
+# Paths that say where a run writes, not what it reads.
+WRITTEN = re.compile(r"Global\.(output_dir|save_inference_dir)")
+METRICS = "metrics.jsonl"
+
+
+def goes_on_in_place(folder: Path, resumed: Checkpoint | None) -> bool:
+    """Tell whether a run resumes in the folder in which it stopped."""
+    return resumed is not None and folder.is_dir() and resumed.where.parent.samefile(folder)
+
+
+def check_run_folder(folder: Path, config: dict[str, Any], resumed: Checkpoint | None) -> None:
+    """Refuse a folder that this run cannot use; nothing is changed.
+
+    Raises:
+        ConfigError: if it cannot be written, or if it holds an earlier run, which is to be renamed, and
+            images or lists that this run reads.
+    """
+    require_writable(folder)
+    if goes_on_in_place(folder, resumed) or name_for_earlier_run(folder) is None:
+        return
+    for node, key, where in _texts(config.get("DataLoader"), "DataLoader"):
+        if _is_there(node[key], folder):
+            raise ConfigError(
+                f"{where}: {node[key]} lies in {folder}, which holds an earlier run and would be renamed; "
+                "move the data, or choose another folder with -o Global.output_dir=..."
+            )
+
+
+def open_run_folder(
+    folder: Path,
+    config: dict[str, Any],
+    resumed: Checkpoint | None,
+    lock: RunLock,
+    *,
+    changed: bool,
+    keep: Callable[[dict[str, Any]], bool],
+    more: Mapping[str, bytes],
+) -> None:
+    """Make the folder of a run; an earlier run in it that is not resumed in place is renamed.
+
+    This is the first change on the disk. If it fails, everything is as it was.
+
+    Args:
+        folder: where the run writes.
+        config: written as ``config.yaml``; paths into an earlier run that is renamed follow it.
+        resumed: the checkpoint to resume.
+        lock: of the folder.
+        changed: the config is not that of the run to resume, which is then kept under another name.
+        keep: tells which rows of ``metrics.jsonl`` a run resumed in place keeps.
+        more: content of further files by name.
+
+    Raises:
+        ConfigError: if the folder cannot be written, or another run has taken it meanwhile.
+    """
+    with _claimed(folder, lock):
+        in_place = goes_on_in_place(folder, resumed)
+        earlier = None if in_place else name_for_earlier_run(folder)
+        files: dict[str, bytes] = {}
+        if resumed is not None and in_place and changed:
+            before = f"config.until_step_{resumed.progress.step}.yaml"
+            if not (folder / before).exists():  # after a second change at the same step: the first led there
+                files[before] = (folder / "config.yaml").read_bytes()
+        metrics = cut_back(folder / METRICS, keep) if in_place else b""
+        if metrics is not None:
+            files[METRICS] = metrics
+        files |= more
+        files |= run_files(config if earlier is None else following(config, folder, earlier))
+        with _staged(folder, files) as staged:
+            Checkpointer(folder).clean()
+            if earlier is None:
+                _move_files(staged, folder)
+            else:
+                _replace_folder(staged, folder, earlier)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, lock: RunLock) -> Iterator[None]:
+    """Make the parent folders and claim the lock; take both back if the block fails."""
+    absent = [parent for parent in folder.parents if not parent.exists()]
+    made = False
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = lock.claim()
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            if made:
+                lock.path.unlink()
+            for parent in absent:
+                parent.rmdir()
+        if isinstance(error, OSError):
+            raise ConfigError(f"Global.output_dir: cannot write to {folder}: {error.strerror}") from None
+        raise
+
+
+@contextlib.contextmanager
+def _staged(folder: Path, files: dict[str, bytes]) -> Iterator[Path]:
+    """Give a folder beside `folder` with `files`, all on the disk; it is gone afterwards."""
+    for remains in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):  # of a run that was killed
+        shutil.rmtree(remains, ignore_errors=True)
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        staged.mkdir()
+        for name, content in files.items():
+            with (staged / name).open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _move_files(staged: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.rename(staged, folder)
+        return
+    for file in sorted(staged.iterdir()):  # config.until_step_N.yaml before config.yaml
+        os.replace(file, folder / file.name)
+    sync_folder(folder)
+
+
+def _replace_folder(staged: Path, folder: Path, earlier: Path) -> None:
+    os.rename(folder, earlier)
+    try:
+        os.rename(staged, folder)
+    except BaseException:
+        os.rename(earlier, folder)
+        raise
+    LOGGER.info("%s holds an earlier run; it is kept as %s", folder, earlier)
+
+
+# ---------------------------------------------------------------- paths into a folder that is renamed
+
+
+def following(config: dict[str, Any], folder: Path, earlier: Path) -> dict[str, Any]:
+    """Return a copy of a config in which what lies in `folder` is looked for in `earlier`."""
+    config = copy.deepcopy(config)
+    for node, key, where in _texts(config):
+        if not WRITTEN.fullmatch(where) and _is_there(node[key], folder):
+            node[key] = str(earlier / str(_place_in(node[key], folder)))
+    return config
+
+
+def follow_earlier_run(config: dict[str, Any], recorded: dict[str, Any], folder: Path) -> None:
+    """Let the paths in a config follow the earlier run that was renamed when the run to resume began.
+
+    A recipe may name weights in its own output folder, such as those of a teacher trained there before. Its
+    run then reads them from ``<folder>.earlier-1``, and so must each resume: in `folder` lie weights of the
+    run itself by now.
+
+    Args:
+        config: of this start; it is changed.
+        recorded: what the run to resume wrote as its ``config.yaml``.
+        folder: of the run.
+    """
+    before = {where: node[key] for node, key, where in _texts(recorded)}
+    for node, key, where in _texts(config):
+        was, place = before.get(where), _place_in(node[key], folder)
+        if was is None or was == node[key] or place is None:
+            continue
+        homes = folder.parent.glob(f"{glob.escape(folder.name)}.earlier-*")
+        if any(_place_in(was, home) == place for home in homes):
+            LOGGER.info("%s: %s was renamed when this run began; it is read from %s", where, node[key], was)
+            node[key] = was
+
+
+def _texts(node: Any, where: str = "") -> Iterator[tuple[Any, Any, str]]:
+    """Yield for each string in a config the container it is in, its key there and its config path."""
+    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in entries:
+        path = f"{where}.{key}" if where else str(key)
+        if isinstance(value, str):
+            yield node, key, path
+        else:
+            yield from _texts(value, path)
+
+
+def _place_in(text: str, folder: Path) -> Path | None:
+    """Return what `text` is as a path inside `folder`; None if it is none."""
+    path, home = (Path(os.path.abspath(os.path.expanduser(p))) for p in (text, folder))
+    for parent in path.parents:
+        # Renaming a symbolic link moves what is named through it, so the last name is compared as written.
+        if parent.name == home.name and parent.parent.resolve() == home.parent.resolve():
+            return path.relative_to(parent)
+    return None
+
+
+def _is_there(text: str, folder: Path) -> bool:
+    """Tell whether `text` is the path of something in `folder`, perhaps without its suffix."""
+    place = _place_in(text, folder)
+    if place is None:
+        return False
+    path = folder / place
+    return path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}.*"))

@@ -1,0 +1,94 @@
+"""The first steps of a run, tried out before anything is written: what fails, fails here.
+
+The first batch goes through network, losses and metrics, forward and backward, the first batch of evaluation
+through what evaluations measure. Afterwards everything is as it was, so that the run that follows is the one
+that it would have been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import paddle
+
+from ppcls import distributed
+from ppcls.engine.build import trainable_state
+from ppcls.engine.train import Run, forward_and_backward, start_epoch
+from ppcls.errors import TrainingError
+from ppcls.logger import only_warnings
+
+
+def try_out(run: Run) -> None:
+    """Try the first batch of training and of evaluation, and let the hooks check what they need.
+
+    Raises:
+        PpclsError: whatever is wrong with data, networks, losses or metrics.
+        TrainingError: if the loss of the first batch is not finite.
+    """
+    with _as_before(run):
+        _try_training(run)
+        to_come = range(run.progress.epoch, run.epochs + 1)
+        if run.evaluate is not None and run.eval_loader is not None and any(map(run.evaluation_due, to_come)):
+            with run.eval_loader.only_first_batch(), only_warnings():
+                metrics = run.evaluate(run.progress.epoch)
+            if getattr(run.schedule, "needs_metric", False):
+                run.plateau_metric(metrics)
+        for hook in run.hooks:
+            hook.before_start(run)
+    distributed.wait_for_all()  # all processes have got through it
+
+
+def _try_training(run: Run) -> None:
+    start_epoch(run)
+    with run.loader.only_first_batch():
+        # No batch is left where a run stopped between an epoch and its evaluation.
+        for batch in run.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
+            known, label, parts = forward_and_backward(run, batch)
+            with paddle.no_grad():
+                run.metric(known, label)
+            values = {name: float(value) for name, value in parts.items()}
+            if not math.isfinite(values["loss"]):
+                shown = ", ".join(f"{name}: {value}" for name, value in values.items())
+                files = "\n  ".join(run.loader.path(int(index)) for index in batch.index[:64])
+                raise TrainingError(
+                    f"the loss is not finite on the first batch, before anything was trained: {shown}. "
+                    "Nothing was written. Look at the weights that the networks start from, at the options "
+                    f"of the losses, and at the images of the batch:\n  {files}"
+                )
+
+
+@contextlib.contextmanager
+def _as_before(run: Run) -> Iterator[None]:
+    """Put back what forward and backward passes in the block change: statistics, gradients, random states."""
+    layers = [layer for top in (run.model, run.loss) for layer in top.sublayers(include_self=True)]
+    attributes = [(layer, dict(vars(layer)), dict(layer._buffers)) for layer in layers]
+    values = [(tensor, tensor.detach().clone()) for tensor in _moved_by_forward(run)]
+    cpu, cuda = paddle.get_rng_state("cpu"), paddle.get_cuda_rng_state()
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        for layer, names, buffers in attributes:
+            vars(layer).clear()
+            vars(layer).update(names)
+            layer._buffers.clear()
+            layer._buffers.update(buffers)
+        for tensor, value in values:
+            tensor.set_value(value)
+        for parameter in run.trained:
+            parameter.clear_gradient(set_to_zero=False)
+        paddle.set_rng_state(cpu, "cpu")
+        paddle.set_cuda_rng_state(cuda)
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def _moved_by_forward(run: Run) -> list[paddle.Tensor]:
+    """Return the tensors that forward passes may change, such as statistics of what trains."""
+    tensors = [*trainable_state(run.model).values(), *run.loss.state_dict().values()]
+    tensors += [*run.model.buffers(), *run.loss.buffers()]  # also those that belong into no checkpoint
+    return [tensor for tensor in {id(t): t for t in tensors}.values() if tensor.stop_gradient]
