@@ -163,6 +163,7 @@ ALLOWED = {
     "best_ema_score": [None, -1, 0.5],
     "best_by": ["x", "x" * 10_000],
     "students": [{}],
+    "lists": [{}],
     "judged_epoch": [None],
     "judged_score": [None, -1, 0.5],
     "schedule": [{}, {"a": None}, {"a": {"b": []}}, {"a": [1]}],
