@@ -33,7 +33,11 @@ def _common(
 
 
 def register_network(
-    build: Callable[..., TheseusLayer], name: str | None = None, **fixed: Any
+    build: Callable[..., TheseusLayer],
+    name: str | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    **fixed: Any,
 ) -> Callable[..., TheseusLayer]:
     """Register a network under a name and give it the options that every network has.
 
@@ -55,13 +59,15 @@ def register_network(
     Args:
         build: class or function that makes the network.
         name: the name to register (default: that of `build`).
+        defaults: options whose defaults are others for this variant than `build` has.
         **fixed: parameters of `build` that make this variant; they are no options of it.
 
     Raises:
         ValueError: if the name is taken.
     """
     title = name or build.__name__
-    signature = _signature(build, fixed)
+    defaults = dict(defaults or {})
+    signature = _signature(build, defaults, fixed)
 
     def create(**options: Any) -> TheseusLayer:
         _accepted(title, create, options)
@@ -69,7 +75,7 @@ def register_network(
         if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
             raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
         given = {key: options.pop(key) for key in list(options) if key in _COMMON and key != "class_num"}
-        network = build(**fixed, **options)
+        network = build(**fixed, **{**defaults, **options})
         network.registered_name = title
         load_pretrained(network, title, given.get("pretrained"), where=title, variant=_variant(title, given))
         if given.get("freeze_befor"):
@@ -93,10 +99,13 @@ def register_network(
 _COMMON = inspect.signature(_common, eval_str=True).parameters
 
 
-def _signature(build: Callable[..., TheseusLayer], fixed: dict[str, Any]) -> inspect.Signature:
+def _signature(
+    build: Callable[..., TheseusLayer], defaults: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> inspect.Signature:
     own = inspect.signature(build, eval_str=True).parameters
     parameters = {"class_num": own["class_num"]}
     parameters.update({key: value for key, value in own.items() if key not in fixed})
+    parameters.update({key: own[key].replace(default=value) for key, value in defaults.items()})
     parameters.update({key: value for key, value in _COMMON.items() if key != "class_num"})
     keyword = [value.replace(kind=inspect.Parameter.KEYWORD_ONLY) for value in parameters.values()]
     return inspect.Signature(keyword, return_annotation=TheseusLayer)

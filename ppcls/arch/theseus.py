@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from paddle import Tensor, nn
 
@@ -83,9 +83,14 @@ class TheseusLayer(nn.Layer):
     Attributes:
         stages_pattern: descriptors of the layers that end the network's stages, first stage first.
         registered_name: the name the network was built by.
+        former_names: names that earlier versions of this package gave parameters, and those of today; files
+            with the former are read too.
+        former_shapes: shapes that earlier versions gave parameters, and what to do about a file with them.
     """
 
     stages_pattern: Sequence[str] = ()
+    former_names: ClassVar[Mapping[str, str]] = {}
+    former_shapes: ClassVar[Mapping[str, tuple[tuple[int, ...], str]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -18,6 +18,7 @@ from ppcls.metric import Criterion
 from ppcls.optimizer.joint import restore_schedule
 from ppcls.optimizer.state import load_structured_state
 from ppcls.weights import load_into
+from ppcls.weights.renames import in_present_names
 
 AUTO = "auto"
 
@@ -92,6 +93,7 @@ def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
     if loss_state:
         load_into(run.loss, loss_state, where=f"{where}.pdopt", allow_missing_head=False)
     slots = {name: value for name, value in resumed.optimizer.items() if "@" in name}
+    slots = in_present_names(run.model, slots, f"{where}.pdopt")
     layers = {"network": run.model, "loss": run.loss}
     load_structured_state(run.optimizer, layers, slots, where=f"{where}.pdopt")
     scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
@@ -109,7 +111,8 @@ def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
             world_size(),
         )
     if ema is not None:
-        ema.restore(resumed.ema or resumed.params, f"{where}.pdema")
+        averages = in_present_names(run.model, resumed.ema or resumed.params, f"{where}.pdema")
+        ema.restore(averages, f"{where}.pdema")
     LOGGER.info(
         "resumed %s: epoch %d of %d, %d batches of it done, step %d",
         where,

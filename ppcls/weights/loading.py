@@ -14,6 +14,7 @@ import numpy as np
 from ppcls.errors import WeightsError
 from ppcls.weights.convert import convert
 from ppcls.weights.files import find_file, has_torch_layout, read_params
+from ppcls.weights.renames import advice_on_shapes, in_present_names
 from ppcls.weights.sources import fetch, official_url
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def load_into(
     """
     own = {name: value for name, value in net.state_dict().items() if _IGNORED not in name}
     given = {name: value for name, value in params.items() if _IGNORED not in name}
+    given = in_present_names(net, given, where)
     note = ""
     if not own.keys() & given.keys():
         given, own, note = _align(own, given, where, network)
@@ -91,7 +93,8 @@ def load_into(
     left = [*report.missing, *report.wrong_shape]
     if left:
         if not (allow_missing_head and report.matched and _is_head(report, shapes, given)):
-            raise WeightsError(_explain(report, shapes, given, allow_missing_head))
+            advice = advice_on_shapes(net, report.wrong_shape, given)
+            raise WeightsError(_explain(report, shapes, given, allow_missing_head) + advice)
         note += f"; classifier left untrained: {', '.join(left)}" + _class_counts(report, shapes, given)
     for name in report.matched:
         _assign(own[name], given[name])

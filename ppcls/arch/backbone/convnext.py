@@ -9,6 +9,7 @@ from ppcls.arch.backbone.layers import GELU, drop_path
 from ppcls.arch.backbone.transformer import linear, rising, trunc_normal
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
+from ppcls.errors import ConfigError
 
 # Blocks and channels of the four stages.
 _SIZES = {
@@ -57,6 +58,7 @@ class ConvNeXt(TheseusLayer):
         drop_path_rate: probability of dropping the last block's branch for a sample in training; that of the
             others falls to 0 at the first.
         layer_scale_init_value: what the channels of a branch are scaled by at the beginning of training.
+        head_init_scale: what the classifier's initial weights are multiplied by; above 0.
         class_num: number of classes.
         input_image_channel: channels of the images.
     """
@@ -69,10 +71,13 @@ class ConvNeXt(TheseusLayer):
         size: str,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
+        head_init_scale: float = 1.0,
         class_num: int = 1000,
         input_image_channel: int = 3,
     ) -> None:
         super().__init__()
+        if head_init_scale <= 0:
+            raise ConfigError(f"head_init_scale: expected a number above 0, got {head_init_scale}")
         counts, channels = _SIZES[size]
         drops = iter(rising(drop_path_rate, sum(counts)))
         self._path: list[str] = []
@@ -88,7 +93,7 @@ class ConvNeXt(TheseusLayer):
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.flatten = nn.Flatten()
         self.norm = nn.LayerNorm(channels[-1], epsilon=_EPSILON)
-        self.head = linear(channels[-1], class_num)
+        self.head = linear(channels[-1], class_num, scale=head_init_scale)
 
     def _append(self, name: str, layers: list[nn.Layer]) -> None:
         self.add_sublayer(name, nn.Sequential(*layers))

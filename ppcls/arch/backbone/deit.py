@@ -28,12 +28,16 @@ class DistilledTransformer(VisionTransformer):
         *,
         spec: Spec,
         drop_path_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
         class_num: int = 1000,
         input_image_channel: int = 3,
     ) -> None:
         super().__init__(
             spec=spec,
             drop_path_rate=drop_path_rate,
+            drop_rate=drop_rate,
+            attn_drop_rate=attn_drop_rate,
             class_num=class_num,
             input_image_channel=input_image_channel,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor, nn
 
-from ppcls.arch.backbone.layers import ConvBatchNorm, conv
+from ppcls.arch.backbone.layers import ConvBatchNorm, conv, dropout
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -36,11 +36,11 @@ class BNConv(nn.Layer):
 class DenseLayer(nn.Layer):
     """A 1x1 convolution to four times the growth and a 3x3 one to the growth, appended to the input."""
 
-    def __init__(self, in_channels: int, growth: int, dropout_prob: float) -> None:
+    def __init__(self, in_channels: int, growth: int, dropout_prob: float | None) -> None:
         super().__init__()
         self.bn_ac_func1 = BNConv(in_channels, 4 * growth, 1)
         self.bn_ac_func2 = BNConv(4 * growth, growth, 3)
-        self.dropout = nn.Dropout(dropout_prob) if dropout_prob else nn.Identity()
+        self.dropout = dropout(dropout_prob, downscale=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, in_channels + growth, H, W]."""
@@ -68,7 +68,8 @@ class DenseNet(TheseusLayer):
         depth: 121, 161, 169, 201 or 264.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the values of each new feature map that is dropped in training.
+        dropout_prob: share of the values of each new feature map that is dropped; null for none. Dropped in
+            training without rescaling and rescaled at inference, as in the reference.
     """
 
     stages_pattern = ("db_conv_2", "db_conv_3", "db_conv_4", "db_conv_5")
@@ -79,7 +80,7 @@ class DenseNet(TheseusLayer):
         depth: int,
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.0,
+        dropout_prob: float | None = 0.0,
     ) -> None:
         super().__init__()
         width, growth, counts = _SIZES[depth]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from paddle import Tensor, concat, nn
 
-from ppcls.arch.backbone.layers import ConvBN, SEModule, conv, interleave, make_divisible
+from ppcls.arch.backbone.layers import ConvBN, SEModule, conv, dropout, interleave, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -64,8 +64,8 @@ class ESNet(TheseusLayer):
         scale: factor on the channel counts of the stages, which are then rounded to multiples of 8.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the classifier. Dropped in training without
-            rescaling and rescaled at inference, as the official weights want it.
+        dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
+            without rescaling and rescaled at inference, as the official weights want it.
         class_expand: features before the classifier.
     """
 
@@ -77,7 +77,7 @@ class ESNet(TheseusLayer):
         scale: float = 1.0,
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.2,
+        dropout_prob: float | None = 0.2,
         class_expand: int = 1280,
     ) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ESNet(TheseusLayer):
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.last_conv = conv(1024, class_expand, 1)
         self.hardswish = nn.Hardswish()
-        self.dropout = nn.Dropout(dropout_prob, mode="downscale_in_infer")
+        self.dropout = dropout(dropout_prob, downscale=True)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(class_expand, class_num)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from paddle import Tensor, concat, nn
 
-from ppcls.arch.backbone.layers import Add, Clip, ConvBN, LinearSE, make_divisible
+from ppcls.arch.backbone.layers import Add, Clip, ConvBN, LinearSE, dropout, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -100,7 +100,7 @@ class GhostNet(TheseusLayer):
         scale: factor on all channel counts, which are then rounded to multiples of 4.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the classifier.
+        dropout_prob: share of the features dropped before the classifier; null for none.
         class_expand: features before the classifier.
     """
 
@@ -112,7 +112,7 @@ class GhostNet(TheseusLayer):
         scale: float = 1.0,
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.2,
+        dropout_prob: float | None = 0.2,
         class_expand: int = 1280,
     ) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class GhostNet(TheseusLayer):
         self.conv_last = GhostConvBN(width, last, 1, act=nn.ReLU())
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.fc_0 = GhostConvBN(last, class_expand, 1, act=nn.ReLU())
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = dropout(dropout_prob)
         self.flatten = nn.Flatten()
         self.fc_1 = nn.Linear(class_expand, class_num)
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from paddle import ParamAttr, Tensor, erf, nn, stack, stanh
 from paddle.framework import in_dynamic_or_pir_mode
 from paddle.nn.functional import gelu, hardsigmoid, sigmoid
 from paddle.nn.initializer import KaimingNormal
 from paddle.regularizer import L2Decay
+
+from ppcls.errors import ConfigError
+
+# One number for both directions, or [vertical, horizontal].
+Stride = int | list[int]
 
 
 class Add(nn.Layer):
@@ -27,7 +34,7 @@ class ConvBN(nn.Layer):
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel: side of the kernel, odd.
-        stride: stride of the convolution.
+        stride: stride of the convolution, one number or [vertical, horizontal].
         groups: groups of the convolution.
         act: the activation; None for none.
         decay_bn: whether the optimizer's L2 regularizer applies to scale and shift of the BatchNorm.
@@ -44,7 +51,7 @@ class ConvBN(nn.Layer):
         in_channels: int,
         out_channels: int,
         kernel: int,
-        stride: int = 1,
+        stride: Stride = 1,
         groups: int = 1,
         act: nn.Layer | None = None,
         decay_bn: bool = True,
@@ -76,21 +83,28 @@ class ConvBatchNorm(ConvBN):
 class PooledConvBN(nn.Layer):
     """Average over 2x2, 1x1 convolution, BatchNorm: the down-sampling short cut of the variants vd.
 
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: stride of the pooling, one number or [vertical, horizontal].
+
     Attributes:
         names: attributes that hold the convolution and the BatchNorm; official weights differ in them.
     """
 
     names = ("conv", "bn")
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: Stride = 2) -> None:
         super().__init__()
         first, second = self.names
-        self.avg_pool = nn.AvgPool2D(2, 2, ceil_mode=True)
+        # At stride 1 a window sticks out at the end of the map; "SAME" pads there, and where sizes are odd.
+        padding = 0 if stride == 2 else "SAME"
+        self.avg_pool = nn.AvgPool2D(2, stride, padding, ceil_mode=True)
         self.add_sublayer(first, conv(in_channels, out_channels, 1))
         self.add_sublayer(second, nn.BatchNorm2D(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [N, in_channels, H, W] to [N, out_channels, H / 2, W / 2], rounded up."""
+        """Map [N, in_channels, H, W] to [N, out_channels, H / stride, W / stride], rounded up."""
         first, second = self.names
         return getattr(self, second)(getattr(self, first)(self.avg_pool(x)))
 
@@ -210,7 +224,7 @@ def interleave(x: Tensor, y: Tensor) -> Tensor:
 
 
 def conv(
-    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, fan_out: bool = False
+    in_channels: int, out_channels: int, kernel: int, stride: Stride = 1, groups: int = 1, fan_out: bool = False
 ) -> nn.Conv2D:
     """Return a convolution without bias; see `ConvBN` for the parameters."""
     return nn.Conv2D(
@@ -234,6 +248,61 @@ def drop_path(rate: float) -> nn.Layer:
     those of Paddle's generator.
     """
     return nn.Dropout(rate, axis=0) if rate else nn.Identity()
+
+
+def dropout(rate: float | None, downscale: bool = False) -> nn.Layer:
+    """Return a dropout layer; with a rate of 0 or None one that changes nothing.
+
+    Args:
+        rate: share of the values that are dropped in training.
+        downscale: scale by ``1 - rate`` in evaluation; otherwise what is kept is divided by it in training.
+            Official weights were trained one way or the other, and fit no other way.
+    """
+    if not rate:
+        return nn.Identity()
+    return nn.Dropout(rate, mode="downscale_in_infer" if downscale else "upscale_in_train")
+
+
+def scale_learning_rate(layer: nn.Layer, factor: float) -> None:
+    """Multiply the learning rates of a layer's parameters by a factor, which the optimizer follows."""
+    for parameter in layer.parameters():
+        own = parameter.optimize_attr["learning_rate"]
+        parameter.optimize_attr = {**parameter.optimize_attr, "learning_rate": own * factor}
+
+
+def scale_learning_rates(
+    parts: Sequence[nn.Layer | Sequence[nn.Layer]], factors: Sequence[float] | None
+) -> None:
+    """Follow the option ``lr_mult_list``: one factor for each part of a network; None changes nothing.
+
+    Raises:
+        ConfigError: if there are not as many factors as parts, or one is negative.
+    """
+    if factors is None:
+        return
+    if len(factors) != len(parts) or min(factors) < 0:
+        raise ConfigError(
+            f"lr_mult_list needs {len(parts)} numbers of 0 or more, one for each part of the network, "
+            f"got {list(factors)}"
+        )
+    for part, factor in zip(parts, factors, strict=True):
+        for layer in [part] if isinstance(part, nn.Layer) else part:
+            scale_learning_rate(layer, factor)
+
+
+def five_strides(strides: Sequence[Stride]) -> list[Stride]:
+    """Check the option ``stride_list``: five strides, each a whole number or [vertical, horizontal].
+
+    Raises:
+        ConfigError: if they are not.
+    """
+    pairs = [list(s) if isinstance(s, list | tuple) else [s, s] for s in strides]
+    if len(pairs) != 5 or any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
+        raise ConfigError(
+            "stride_list needs 5 strides, each a whole number above 0 or [vertical, horizontal], "
+            f"got {list(strides)}"
+        )
+    return [pair[0] if pair[0] == pair[1] else pair for pair in pairs]
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from paddle import Tensor, nn
 
-from ppcls.arch.backbone.layers import Add, ConvBN, Hardsigmoid, SEModule, conv, make_divisible
+from ppcls.arch.backbone.layers import Add, ConvBN, Hardsigmoid, SEModule, conv, dropout, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -87,8 +87,8 @@ class MobileNet(TheseusLayer):
         scale: factor on all channel counts, which are then rounded to multiples of 8.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the classifier. Dropped in training without
-            rescaling and rescaled at inference, as the official weights want it.
+        dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
+            without rescaling and rescaled at inference, as the official weights want it.
         class_expand: features before the classifier.
     """
 
@@ -99,7 +99,7 @@ class MobileNet(TheseusLayer):
         scale: float = 1.0,
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.2,
+        dropout_prob: float | None = 0.2,
         class_expand: int = 1280,
     ) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class MobileNet(TheseusLayer):
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.last_conv = conv(last, class_expand, 1)
         self.hardswish = nn.Hardswish()
-        self.dropout = nn.Dropout(dropout_prob, mode="downscale_in_infer")
+        self.dropout = dropout(dropout_prob, downscale=True)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(class_expand, class_num)
 

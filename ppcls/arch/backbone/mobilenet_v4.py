@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from paddle import Tensor, nn
 
-from ppcls.arch.backbone.layers import ConvBN, conv, make_divisible
+from ppcls.arch.backbone.layers import ConvBN, drop_path, dropout, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
+from ppcls.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -82,61 +83,82 @@ _ROWS: dict[str, list[_Row]] = {
 _STEMS = {"small": 32, "medium": 32, "large": 24}
 _FEATURES = 1280
 
+# The names of the fused bottleneck, which is the first block where there is one.
+_BATCH_NORM = ("weight", "bias", "_mean", "_variance")
+_FORMER_NAMES = {
+    "blocks.0.conv_exp.weight": "blocks.0.conv_exp.conv.weight",
+    "blocks.0.conv_pwl.weight": "blocks.0.conv_pwl.conv.weight",
+    **{f"blocks.0.bn1.{leaf}": f"blocks.0.conv_exp.bn.{leaf}" for leaf in _BATCH_NORM},
+    **{f"blocks.0.bn2.{leaf}": f"blocks.0.conv_pwl.bn.{leaf}" for leaf in _BATCH_NORM},
+}
+
 
 class InvertedBottleneck(nn.Layer):
     """The universal inverted bottleneck: a 1x1 expansion and a 1x1 projection, with up to two depthwise
     convolutions, before the expansion and between; plus the input where the shape stays.
 
-    The last depthwise convolution there is has the stride.
+    The last depthwise convolution there is has the stride. In training the branch is dropped for a sample with
+    the probability `drop`, where there is a sum with the input.
     """
 
-    def __init__(self, in_channels: int, row: Inverted) -> None:
+    def __init__(self, in_channels: int, row: Inverted, drop: float) -> None:
         super().__init__()
         wide = make_divisible(in_channels * row.expand)
         first = 1 if row.middle else row.stride
         same = nn.Identity
         self.dw_start = (
-            ConvBN(in_channels, in_channels, row.start, first, in_channels) if row.start else same()
+            _conv_bn(in_channels, in_channels, row.start, first, in_channels) if row.start else same()
         )
-        self.pw_exp = ConvBN(in_channels, wide, 1, act=nn.ReLU())
-        self.dw_mid = ConvBN(wide, wide, row.middle, row.stride, wide, nn.ReLU()) if row.middle else same()
-        self.pw_proj = ConvBN(wide, row.channels, 1)
+        self.pw_exp = _conv_bn(in_channels, wide, 1, act=True)
+        self.dw_mid = _conv_bn(wide, wide, row.middle, row.stride, wide, True) if row.middle else same()
+        self.pw_proj = _conv_bn(wide, row.channels, 1)
+        self.drop_path = drop_path(drop)
         self.same = row.stride == 1 and in_channels == row.channels
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
         y = self.pw_proj(self.dw_mid(self.pw_exp(self.dw_start(x))))
-        return x + y if self.same else y
+        return x + self.drop_path(y) if self.same else y
 
 
 class FusedBottleneck(nn.Layer):
-    """The inverted bottleneck whose expansion is a full convolution and needs no depthwise one."""
+    """The inverted bottleneck whose expansion is a full convolution and needs no depthwise one.
 
-    def __init__(self, in_channels: int, row: Fused) -> None:
+    See `InvertedBottleneck` for `drop`.
+    """
+
+    def __init__(self, in_channels: int, row: Fused, drop: float) -> None:
         super().__init__()
         wide = make_divisible(in_channels * row.expand)
-        self.conv_exp = conv(in_channels, wide, row.kernel, row.stride)
-        self.bn1 = nn.BatchNorm2D(wide)
-        self.relu = nn.ReLU()
-        self.conv_pwl = conv(wide, row.channels, 1)
-        self.bn2 = nn.BatchNorm2D(row.channels)
+        self.conv_exp = _conv_bn(in_channels, wide, row.kernel, row.stride, act=True)
+        self.conv_pwl = _conv_bn(wide, row.channels, 1)
+        self.drop_path = drop_path(drop)
         self.same = row.stride == 1 and in_channels == row.channels
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
-        y = self.bn2(self.conv_pwl(self.relu(self.bn1(self.conv_exp(x)))))
-        return x + y if self.same else y
+        y = self.conv_pwl(self.conv_exp(x))
+        return x + self.drop_path(y) if self.same else y
 
 
 class MobileNetV4(TheseusLayer):
     """MobileNetV4: ``conv_stem``, ``blocks[0]`` ... ``blocks[n]``, ``conv_head``, ``classifier``.
 
+    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+
     Args:
         size: small, medium or large.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the classifier.
+        drop_rate: share of the features dropped before the classifier. (PaddleClas takes the option and does
+            not follow it.)
+        drop_path_rate: block i of n drops its branch for a sample in training with the probability
+            ``drop_path_rate * i / n``, where there is a sum with the input. (PaddleClas also drops the whole
+            output of the plain convolutions among the blocks.)
+        dropout_prob: another name of `drop_rate`; null for none.
     """
+
+    former_names = _FORMER_NAMES
 
     def __init__(
         self,
@@ -144,22 +166,26 @@ class MobileNetV4(TheseusLayer):
         size: str,
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.0,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        dropout_prob: float | None = None,
     ) -> None:
         super().__init__()
+        if drop_rate and dropout_prob:
+            raise ConfigError("drop_rate and dropout_prob are the same; give one")
         rows, width = _ROWS[size], _STEMS[size]
-        self.conv_stem = ConvBN(input_image_channel, width, 3, 2, act=nn.ReLU())
+        self.conv_stem = _conv_bn(input_image_channel, width, 3, 2, act=True)
         blocks = []
-        for row in rows:
-            blocks.append(_block(width, row))
+        for index, row in enumerate(rows):
+            blocks.append(_block(width, row, drop_path_rate * index / len(rows)))
             width = row.channels
         self.blocks = nn.Sequential(*blocks)
         ends = [index - 1 for index, row in enumerate(rows) if row.stride == 2 and index]
         self.stages_pattern = tuple(f"blocks[{last}]" for last in [*ends, len(rows) - 1])
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.conv_head = ConvBN(width, _FEATURES, 1, act=nn.ReLU())
+        self.conv_head = _conv_bn(width, _FEATURES, 1, act=True)
         self.flatten = nn.Flatten()
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = dropout(drop_rate or dropout_prob)
         self.classifier = nn.Linear(_FEATURES, class_num)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,12 +194,19 @@ class MobileNetV4(TheseusLayer):
         return self.classifier(self.dropout(self.flatten(x)))
 
 
-def _block(in_channels: int, row: _Row) -> nn.Layer:
+def _block(in_channels: int, row: _Row, drop: float) -> nn.Layer:
     if isinstance(row, Plain):
-        return ConvBN(in_channels, row.channels, row.kernel, row.stride, act=nn.ReLU())
+        return _conv_bn(in_channels, row.channels, row.kernel, row.stride, act=True)
     if isinstance(row, Fused):
-        return FusedBottleneck(in_channels, row)
-    return InvertedBottleneck(in_channels, row)
+        return FusedBottleneck(in_channels, row, drop)
+    return InvertedBottleneck(in_channels, row, drop)
+
+
+def _conv_bn(
+    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = False
+) -> ConvBN:
+    relu = nn.ReLU() if act else None
+    return ConvBN(in_channels, out_channels, kernel, stride, groups, relu, decay_bn=False)
 
 
 MobileNetV4_conv_small = register_network(MobileNetV4, "MobileNetV4_conv_small", size="small")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from paddle import Tensor, concat, nn
 
-from ppcls.arch.backbone.layers import Add, ConvBN, Sigmoid, conv
+from ppcls.arch.backbone.layers import Add, ConvBN, Sigmoid, conv, dropout
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -85,8 +85,10 @@ class HGNet(TheseusLayer):
         layers: 3x3 convolutions of a block.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the classifier.
+        dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
+            without rescaling and rescaled at inference, as the official weights want it.
         class_expand: features before the classifier.
+        use_last_conv: whether a 1x1 convolution makes those features.
     """
 
     stages_pattern = ("stages[0]", "stages[1]", "stages[2]", "stages[3]")
@@ -99,8 +101,9 @@ class HGNet(TheseusLayer):
         layers: int,
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.2,
+        dropout_prob: float | None = 0.0,
         class_expand: int = 2048,
+        use_last_conv: bool = True,
     ) -> None:
         super().__init__()
         widths = (input_image_channel, *stem)
@@ -115,11 +118,11 @@ class HGNet(TheseusLayer):
             width = out
         self.stages = nn.Sequential(*made)
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.last_conv = conv(width, class_expand, 1)
-        self.act = nn.ReLU()
-        self.dropout = nn.Dropout(dropout_prob)
+        self.last_conv = conv(width, class_expand, 1) if use_last_conv else nn.Identity()
+        self.act = nn.ReLU() if use_last_conv else nn.Identity()
+        self.dropout = dropout(dropout_prob if use_last_conv else None, downscale=True)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(class_expand, class_num)
+        self.fc = nn.Linear(class_expand if use_last_conv else width, class_num)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, input_image_channel, H, W] to logits [N, class_num]."""
@@ -133,4 +136,6 @@ def _conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1) 
 
 PPHGNet_tiny = register_network(HGNet, "PPHGNet_tiny", stem=(48, 48, 96), stages=_TINY, layers=5)
 PPHGNet_small = register_network(HGNet, "PPHGNet_small", stem=(64, 64, 128), stages=_SMALL, layers=6)
-PPHGNet_base = register_network(HGNet, "PPHGNet_base", stem=(96, 96, 160), stages=_BASE, layers=7)
+PPHGNet_base = register_network(
+    HGNet, "PPHGNet_base", defaults={"dropout_prob": 0.2}, stem=(96, 96, 160), stages=_BASE, layers=7
+)

@@ -7,13 +7,24 @@ from __future__ import annotations
 from paddle import Tensor, concat, nn
 from paddle.nn.initializer import Constant
 
-from ppcls.arch.backbone.layers import Add, ConvBN, conv
+from ppcls.arch.backbone.layers import (
+    Add,
+    ConvBN,
+    conv,
+    dropout,
+    scale_learning_rate,
+    scale_learning_rates,
+)
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
 # Per stage: channels inside and out, blocks, whether it begins with a convolution of stride 2, whether its
 # convolutions are light, kernel.
 _Stage = tuple[int, int, int, bool, bool, int]
+
+# The two numbers of an affine block learn more slowly than the rest of the network.
+_AFFINE_LEARNING_RATE = 0.01
+
 _B0: tuple[_Stage, ...] = (
     (16, 64, 1, False, False, 3),
     (32, 256, 1, True, False, 3),
@@ -47,12 +58,13 @@ _B4: tuple[_Stage, ...] = (
 
 
 class LearnableAffine(nn.Layer):
-    """``scale * x + bias`` with one learnable number each."""
+    """``scale * x + bias`` with one learnable number each, at a hundredth of the learning rate."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = self.create_parameter([1], default_initializer=Constant(1.0))
         self.bias = self.create_parameter([1], is_bias=True)
+        scale_learning_rate(self, _AFFINE_LEARNING_RATE)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the values in the shape of `x`."""
@@ -181,8 +193,11 @@ class HGNet(TheseusLayer):
         affine: whether learnable affine blocks follow the activations.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the classifier.
+        dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
+            without rescaling and rescaled at inference, as in the reference.
         class_expand: features before the classifier.
+        use_last_conv: whether a 1x1 convolution makes those features.
+        lr_mult_list: factors on the learning rates of the stem and the four stages.
     """
 
     stages_pattern = ("stages[0]", "stages[1]", "stages[2]", "stages[3]")
@@ -196,8 +211,10 @@ class HGNet(TheseusLayer):
         affine: bool,
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.0,
+        dropout_prob: float | None = 0.0,
         class_expand: int = 2048,
+        use_last_conv: bool = True,
+        lr_mult_list: list[float] | None = None,
     ) -> None:
         super().__init__()
         self.stem = Stem(input_image_channel, stem[0], stem[1], affine)
@@ -208,12 +225,13 @@ class HGNet(TheseusLayer):
             width = row[1]
         self.stages = nn.Sequential(*made)
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.last_conv = conv(width, class_expand, 1)
-        self.act = nn.ReLU()
-        self.lab = LearnableAffine() if affine else nn.Identity()
-        self.dropout = nn.Dropout(dropout_prob)
+        self.last_conv = conv(width, class_expand, 1) if use_last_conv else nn.Identity()
+        self.act = nn.ReLU() if use_last_conv else nn.Identity()
+        self.lab = LearnableAffine() if affine and use_last_conv else nn.Identity()
+        self.dropout = dropout(dropout_prob if use_last_conv else None, downscale=True)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(class_expand, class_num)
+        self.fc = nn.Linear(class_expand if use_last_conv else width, class_num)
+        scale_learning_rates([self.stem, *self.stages], lr_mult_list)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, input_image_channel, H, W] to logits [N, class_num]."""

@@ -6,10 +6,18 @@ from __future__ import annotations
 
 from paddle import Tensor, nn
 
-from ppcls.arch.backbone.layers import ConvBN, SEModule, conv, make_divisible
+from ppcls.arch.backbone.layers import (
+    ConvBN,
+    SEModule,
+    Stride,
+    conv,
+    dropout,
+    five_strides,
+    make_divisible,
+    scale_learning_rates,
+)
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
-from ppcls.errors import ConfigError
 
 # Per stage and block: kernel, channels at scale 1, whether with squeeze and excitation. The first block of
 # each stage but the first has the stage's stride.
@@ -25,7 +33,7 @@ _STAGES: dict[str, list[tuple[int, int, bool]]] = {
 class DepthwiseSeparable(nn.Layer):
     """Depthwise convolution, optionally squeeze and excitation, and 1x1 convolution, with hard swish."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, use_se: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: Stride, use_se: bool) -> None:
         super().__init__()
         self.dw_conv = ConvBN(
             in_channels, in_channels, kernel, stride, in_channels, nn.Hardswish(), decay_bn=False
@@ -47,11 +55,13 @@ class LCNet(TheseusLayer):
         scale: factor on all channel counts, which are then rounded to multiples of 8.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the classifier. Dropped in training without
-            rescaling and rescaled at inference, as the official weights want it.
+        dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
+            without rescaling and rescaled at inference, as the official weights want it.
         class_expand: features before the classifier.
         use_last_conv: whether a 1x1 convolution makes those features.
-        stride_list: strides of the stem and of the stages from ``blocks3`` on.
+        stride_list: strides of the stem and of the stages from ``blocks3`` on, each a number or [vertical,
+            horizontal] (default: 2 each).
+        lr_mult_list: factors on the learning rates of the stem and of the stages from ``blocks2`` on.
     """
 
     stages_pattern = tuple(_STAGES)
@@ -62,17 +72,17 @@ class LCNet(TheseusLayer):
         scale: float = 1.0,
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.2,
+        dropout_prob: float | None = 0.2,
         class_expand: int = 1280,
         use_last_conv: bool = True,
-        stride_list: list[int] | tuple[int, ...] = (2, 2, 2, 2, 2),
+        stride_list: list[Stride] | None = None,
+        lr_mult_list: list[float] | None = None,
     ) -> None:
         super().__init__()
-        if len(stride_list) != 5:
-            raise ConfigError(f"PPLCNet: stride_list needs 5 strides, got {list(stride_list)}")
+        first, *later = five_strides(stride_list or [2] * 5)
         width = make_divisible(16 * scale)
-        self.conv1 = ConvBN(input_image_channel, width, 3, stride_list[0], act=nn.Hardswish(), decay_bn=False)
-        strides = dict(zip(_STAGES, (1, *stride_list[1:]), strict=True))
+        self.conv1 = ConvBN(input_image_channel, width, 3, first, act=nn.Hardswish(), decay_bn=False)
+        strides = dict(zip(_STAGES, (1, *later), strict=True))
         for name, rows in _STAGES.items():
             blocks = []
             for index, (kernel, channels, use_se) in enumerate(rows):
@@ -83,9 +93,11 @@ class LCNet(TheseusLayer):
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.last_conv = conv(width, class_expand, 1) if use_last_conv else nn.Identity()
         self.hardswish = nn.Hardswish() if use_last_conv else nn.Identity()
-        self.dropout = nn.Dropout(dropout_prob, mode="downscale_in_infer") if use_last_conv else nn.Identity()
+        self.dropout = dropout(dropout_prob if use_last_conv else None, downscale=True)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(class_expand if use_last_conv else width, class_num)
+        stages = [self.blocks2, self.blocks3, self.blocks4, self.blocks5, self.blocks6]
+        scale_learning_rates([self.conv1, *stages], lr_mult_list)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, input_image_channel, H, W] to logits [N, class_num]."""

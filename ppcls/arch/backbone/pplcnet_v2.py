@@ -7,7 +7,7 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor, nn
 
-from ppcls.arch.backbone.layers import Add, ConvBN, SEModule, Sigmoid, conv, make_divisible
+from ppcls.arch.backbone.layers import Add, ConvBN, SEModule, Sigmoid, conv, dropout, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -110,9 +110,10 @@ class LCNet(TheseusLayer):
         depths: blocks of each stage.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the classifier. Dropped in training without
-            rescaling and rescaled at inference, as the official weights want it.
+        dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
+            without rescaling and rescaled at inference, as the official weights want it.
         class_expand: features before the classifier.
+        use_last_conv: whether a 1x1 convolution makes those features.
     """
 
     stages_pattern = ("stages[0]", "stages[1]", "stages[2]", "stages[3]")
@@ -124,8 +125,9 @@ class LCNet(TheseusLayer):
         depths: tuple[int, ...],
         class_num: int = 1000,
         input_image_channel: int = 3,
-        dropout_prob: float = 0.2,
+        dropout_prob: float | None = 0.2,
         class_expand: int = 1280,
+        use_last_conv: bool = True,
     ) -> None:
         super().__init__()
         first, width = make_divisible(32 * scale), make_divisible(64 * scale)
@@ -144,11 +146,11 @@ class LCNet(TheseusLayer):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.last_conv = conv(width, class_expand, 1)
-        self.act = nn.ReLU()
-        self.dropout = nn.Dropout(dropout_prob, mode="downscale_in_infer")
+        self.last_conv = conv(width, class_expand, 1) if use_last_conv else nn.Identity()
+        self.act = nn.ReLU() if use_last_conv else nn.Identity()
+        self.dropout = dropout(dropout_prob if use_last_conv else None, downscale=True)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(class_expand, class_num)
+        self.fc = nn.Linear(class_expand if use_last_conv else width, class_num)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, input_image_channel, H, W] to logits [N, class_num]."""

@@ -7,10 +7,19 @@ for Image Classification with Convolutional Neural Networks", arXiv 1812.01187, 
 
 from __future__ import annotations
 
+import itertools
+
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Uniform
 
-from ppcls.arch.backbone.layers import Add, ConvBN, PooledConvBN
+from ppcls.arch.backbone.layers import (
+    Add,
+    ConvBN,
+    PooledConvBN,
+    Stride,
+    five_strides,
+    scale_learning_rates,
+)
 from ppcls.arch.backbone.resnet_layout import BLOCKS
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
@@ -24,7 +33,7 @@ class BasicBlock(nn.Layer):
     expansion = 1
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int, short: nn.Layer, fan_out: bool = False
+        self, in_channels: int, channels: int, stride: Stride, short: nn.Layer, fan_out: bool = False
     ) -> None:
         super().__init__()
         self.conv0 = ConvBN(in_channels, channels, 3, stride, act=nn.ReLU(), fan_out=fan_out)
@@ -43,7 +52,7 @@ class Bottleneck(nn.Layer):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, short: nn.Layer) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: Stride, short: nn.Layer) -> None:
         super().__init__()
         self.conv0 = ConvBN(in_channels, channels, 1, act=nn.ReLU())
         self.conv1 = ConvBN(channels, channels, 3, stride, act=nn.ReLU())
@@ -67,7 +76,11 @@ class ResNet(TheseusLayer):
         vd: whether to build the variant vd.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        max_pool: whether the stem ends with a pooling of stride 2.
+        max_pool: whether the stem ends with a pooling.
+        stride_list: strides of the stem, of its pooling and of the last three stages, each a number or
+            [vertical, horizontal] (default: 2 each). Without the pooling the second one is that of the first
+            stage (default: 1 then).
+        lr_mult_list: factors on the learning rates of the stem and the four stages.
     """
 
     def __init__(
@@ -78,13 +91,18 @@ class ResNet(TheseusLayer):
         class_num: int = 1000,
         input_image_channel: int = 3,
         max_pool: bool = True,
+        stride_list: list[Stride] | None = None,
+        lr_mult_list: list[float] | None = None,
     ) -> None:
         super().__init__()
         image = input_image_channel
-        vd_stem = [(image, 32, 3, 2), (32, 32, 3, 1), (32, 64, 3, 1)]
-        sizes = vd_stem if vd else [(image, 64, 7, 2)]
-        self.stem = nn.Sequential(*(ConvBN(*size, act=nn.ReLU()) for size in sizes))
-        self.max_pool = nn.MaxPool2D(3, 2, padding=1) if max_pool else nn.Identity()
+        first, second, *later = five_strides(stride_list or [2, 2 if max_pool else 1, 2, 2, 2])
+        strides = [1 if max_pool else second, *later]
+        sizes = [(image, 32, 3), (32, 32, 3), (32, 64, 3)] if vd else [(image, 64, 7)]
+        self.stem = nn.Sequential(
+            *(ConvBN(*size, 1 if index else first, act=nn.ReLU()) for index, size in enumerate(sizes))
+        )
+        self.max_pool = nn.MaxPool2D(3, second, padding=1) if max_pool else nn.Identity()
         block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
         blocks: list[nn.Layer] = []
         stages = []
@@ -92,12 +110,14 @@ class ResNet(TheseusLayer):
         for stage, count in enumerate(BLOCKS[depth]):
             channels = _CHANNELS[stage]
             for index in range(count):
-                stride = 2 if stage and not index else 1
+                stride = 1 if index else strides[stage]
                 # Only the first block of a stage changes shape; the official weights have a convolution on
                 # its short cut even where it would not be needed (ResNet18 and 34, first stage).
-                short = nn.Identity() if index else _short_cut(width, channels * block.expansion, stride, vd)
+                pooled = vd and stage > 0
+                out = channels * block.expansion
+                short = nn.Identity() if index else _short_cut(width, out, stride, pooled)
                 blocks.append(block(width, channels, stride, short))
-                width = channels * block.expansion
+                width = out
             stages.append(f"blocks[{len(blocks) - 1}]")
         self.stages_pattern = tuple(stages)
         self.blocks = nn.Sequential(*blocks)
@@ -105,6 +125,9 @@ class ResNet(TheseusLayer):
         self.flatten = nn.Flatten()
         bound = width**-0.5
         self.fc = nn.Linear(width, class_num, weight_attr=ParamAttr(initializer=Uniform(-bound, bound)))
+        ends = [0, *itertools.accumulate(BLOCKS[depth])]
+        parts = [blocks[start:end] for start, end in itertools.pairwise(ends)]
+        scale_learning_rates([self.stem, *parts], lr_mult_list)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, input_image_channel, H, W] to logits [N, class_num]."""
@@ -112,9 +135,9 @@ class ResNet(TheseusLayer):
         return self.fc(self.flatten(self.avg_pool(x)))
 
 
-def _short_cut(in_channels: int, out_channels: int, stride: int, vd: bool) -> nn.Layer:
-    if vd and stride == 2:
-        return PooledConvBN(in_channels, out_channels)
+def _short_cut(in_channels: int, out_channels: int, stride: Stride, pooled: bool) -> nn.Layer:
+    if pooled:
+        return PooledConvBN(in_channels, out_channels, stride)
     return ConvBN(in_channels, out_channels, 1, stride)
 
 

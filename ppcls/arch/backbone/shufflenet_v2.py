@@ -4,12 +4,15 @@ arXiv 1807.11164).
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import paddle
 from paddle import Tensor, nn
 
 from ppcls.arch.backbone.layers import ConvBatchNorm, interleave
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
+from ppcls.errors import ConfigError
 
 # By size: channels of the stem, of the three stages and before the classifier.
 _CHANNELS = {
@@ -18,9 +21,14 @@ _CHANNELS = {
     0.5: (24, (48, 96, 192), 1024),
     1.0: (24, (116, 232, 464), 1024),
     1.5: (24, (176, 352, 704), 1024),
-    2.0: (24, (224, 488, 976), 2048),
+    2.0: (24, (244, 488, 976), 2048),
 }
 _REPEATS = (4, 8, 4)
+
+_FORMER_WIDTH = (
+    "\n  The file is of ShuffleNetV2_x2_0 as earlier versions of ppcls built it, with 224 channels in the first "
+    "stage instead of the published 244. Add -o Arch.first_stage=224 to use it as it is"
+)
 
 
 class KeepUnit(nn.Layer):
@@ -65,22 +73,30 @@ class ShuffleNet(TheseusLayer):
     Args:
         scale: size of the network: 0.25, 0.33, 0.5, 1.0, 1.5 or 2.0.
         act: class of the activations.
+        first_stage: channels of the first stage, an even number (default: those of the size). Earlier
+            versions of this package built ShuffleNetV2_x2_0 with 224 instead of 244.
         class_num: number of classes.
         input_image_channel: channels of the images.
     """
 
     stages_pattern = tuple(f"{stage}_{count}" for stage, count in enumerate(_REPEATS, 2))
+    former_shapes = MappingProxyType({"2_2._conv_pw._conv.weight": ((112, 112, 1, 1), _FORMER_WIDTH)})
 
     def __init__(
         self,
         *,
         scale: float,
         act: type[nn.Layer] = nn.ReLU,
+        first_stage: int | None = None,
         class_num: int = 1000,
         input_image_channel: int = 3,
     ) -> None:
         super().__init__()
         width, channels, features = _CHANNELS[scale]
+        if first_stage is not None:
+            if first_stage < 2 or first_stage % 2:
+                raise ConfigError(f"first_stage: expected an even number above 0, got {first_stage}")
+            channels = (first_stage, *channels[1:])
         self._conv1 = ConvBatchNorm(input_image_channel, width, 3, 2, act=act())
         self._max_pool = nn.MaxPool2D(3, 2, padding=1)
         self._units: list[str] = []

@@ -11,7 +11,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ppcls.arch.backbone.layers import drop_path
+from ppcls.arch.backbone.layers import drop_path, dropout
 from ppcls.arch.backbone.transformer import MLP, Attention, PatchEmbed, linear, rising, trunc_normal
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
@@ -19,11 +19,24 @@ from ppcls.arch.theseus import TheseusLayer
 _PATCH = 4
 
 
+@dataclass(frozen=True)
+class Drops:
+    """Shares that are dropped in training.
+
+    Attributes:
+        values: of the values behind linear layers.
+        attention: of the attention weights.
+    """
+
+    values: float = 0.0
+    attention: float = 0.0
+
+
 class WindowAttention(Attention):
     """Self attention of the tokens of a window, with a learnt bias for each relative place and head."""
 
-    def __init__(self, dim: int, heads: int, window: int) -> None:
-        super().__init__(dim, heads)
+    def __init__(self, dim: int, heads: int, window: int, drops: Drops) -> None:
+        super().__init__(dim, heads, drop=drops.values, attn_drop=drops.attention)
         self.relative_position_bias_table = self.create_parameter(
             [(2 * window - 1) ** 2, heads], default_initializer=trunc_normal()
         )
@@ -49,16 +62,23 @@ class SwinBlock(nn.Layer):
     """
 
     def __init__(
-        self, dim: int, heads: int, window: int, shifted: bool, drop: float, shift_single_window: bool
+        self,
+        dim: int,
+        heads: int,
+        window: int,
+        shifted: bool,
+        drop_branch: float,
+        shift_single_window: bool,
+        drops: Drops,
     ) -> None:
         super().__init__()
         self.window, self.shifted, self.shift_single_window = window, shifted, shift_single_window
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = WindowAttention(dim, heads, window)
-        self.drop_path1 = drop_path(drop)
+        self.attn = WindowAttention(dim, heads, window, drops)
+        self.drop_path1 = drop_path(drop_branch)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, 4 * dim)
-        self.drop_path2 = drop_path(drop)
+        self.mlp = MLP(dim, 4 * dim, drops.values)
+        self.drop_path2 = drop_path(drop_branch)
 
     def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
         """Map tokens [N, rows columns, dim] to the same shape."""
@@ -113,13 +133,20 @@ class Stage(nn.Layer):
     """Blocks, with windows shifted in every other one, and the merging that ends all stages but the last."""
 
     def __init__(
-        self, dim: int, heads: int, window: int, drops: list[float], merge: bool, shift_single_window: bool
+        self,
+        dim: int,
+        heads: int,
+        window: int,
+        drop_branches: list[float],
+        merge: bool,
+        shift_single_window: bool,
+        drops: Drops,
     ) -> None:
         super().__init__()
         self.blocks = nn.LayerList(
             [
-                SwinBlock(dim, heads, window, index % 2 == 1, drop, shift_single_window)
-                for index, drop in enumerate(drops)
+                SwinBlock(dim, heads, window, index % 2 == 1, drop, shift_single_window, drops)
+                for index, drop in enumerate(drop_branches)
             ]
         )
         self.merge = merge
@@ -161,7 +188,10 @@ class SwinTransformer(TheseusLayer):
     Args:
         spec: the shape of the network.
         drop_path_rate: probability of dropping the last block's branches for a sample in training; that of
-            the others falls to 0 at the first (default: 0.3 for small, 0.5 for base at 224, else 0.2).
+            the others falls to 0 at the first (default: 0.2 for tiny, 0.3 for small, 0.5 for base, 0.1 for
+            large).
+        drop_rate: share of the values dropped behind the patch embedding and the linear layers of blocks.
+        attn_drop_rate: share of the attention weights dropped.
         shift_single_window: shift also where a map is one window, as the official weights of Paddle want it.
             The original implementation and PyTorch's do not, so their weights want False.
         class_num: number of classes.
@@ -175,6 +205,8 @@ class SwinTransformer(TheseusLayer):
         *,
         spec: Spec,
         drop_path_rate: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
         shift_single_window: bool = True,
         class_num: int = 1000,
         input_image_channel: int = 3,
@@ -182,13 +214,15 @@ class SwinTransformer(TheseusLayer):
         super().__init__()
         self.shift_single_window = shift_single_window
         self.patch_embed = PatchEmbed(input_image_channel, spec.dim, _PATCH, norm=True)
-        drops = rising(spec.drop if drop_path_rate is None else drop_path_rate, sum(spec.depths))
+        self.pos_drop = dropout(drop_rate)
+        drops = Drops(drop_rate, attn_drop_rate)
+        rates = rising(spec.drop if drop_path_rate is None else drop_path_rate, sum(spec.depths))
         self.layers = nn.LayerList()
         dim = spec.dim
         for stage, (depth, heads) in enumerate(zip(spec.depths, spec.heads, strict=True)):
             dim = spec.dim * 2**stage
-            mine, drops = drops[:depth], drops[depth:]
-            self.layers.append(Stage(dim, heads, spec.window, mine, bool(drops), shift_single_window))
+            mine, rates = rates[:depth], rates[depth:]
+            self.layers.append(Stage(dim, heads, spec.window, mine, bool(rates), shift_single_window, drops))
         self.norm = nn.LayerNorm(dim)
         self.avg_pool = nn.AdaptiveAvgPool1D(1)
         self.flatten = nn.Flatten()
@@ -201,7 +235,7 @@ class SwinTransformer(TheseusLayer):
             ConfigError: if an image is smaller than a patch.
         """
         rows, columns = x.shape[2] // _PATCH, x.shape[3] // _PATCH
-        x = self.patch_embed(x)
+        x = self.pos_drop(self.patch_embed(x))
         for layer in self.layers:
             x = layer(x, rows, columns)
             rows, columns = (rows + 1) // 2, (columns + 1) // 2
@@ -251,9 +285,9 @@ def rolled(x: Tensor, shift: int) -> Tensor:
 _TINY = Spec(96, (2, 2, 6, 2), (3, 6, 12, 24))
 _SMALL = Spec(96, (2, 2, 18, 2), (3, 6, 12, 24), drop=0.3)
 _BASE = Spec(128, (2, 2, 18, 2), (4, 8, 16, 32), drop=0.5)
-_BASE_384 = Spec(128, (2, 2, 18, 2), (4, 8, 16, 32), window=12)
-_LARGE = Spec(192, (2, 2, 18, 2), (6, 12, 24, 48))
-_LARGE_384 = Spec(192, (2, 2, 18, 2), (6, 12, 24, 48), window=12)
+_BASE_384 = Spec(128, (2, 2, 18, 2), (4, 8, 16, 32), window=12, drop=0.5)
+_LARGE = Spec(192, (2, 2, 18, 2), (6, 12, 24, 48), drop=0.1)
+_LARGE_384 = Spec(192, (2, 2, 18, 2), (6, 12, 24, 48), window=12, drop=0.1)
 
 SwinTransformer_tiny_patch4_window7_224 = register_network(
     SwinTransformer, "SwinTransformer_tiny_patch4_window7_224", spec=_TINY

@@ -10,21 +10,21 @@ from __future__ import annotations
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, TruncatedNormal
 
-from ppcls.arch.backbone.layers import GELU, drop_path
+from ppcls.arch.backbone.layers import GELU, drop_path, dropout
 from ppcls.errors import ConfigError
 
 
-def trunc_normal() -> TruncatedNormal:
-    """Return the initialisation of weights: a normal distribution of deviation 0.02 cut off at 2."""
-    return TruncatedNormal(std=0.02)
+def trunc_normal(scale: float = 1.0) -> TruncatedNormal:
+    """Return the initialisation of weights: a normal distribution of deviation 0.02 `scale`, cut off."""
+    return TruncatedNormal(std=0.02 * scale)
 
 
-def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
-    """Return a linear layer, initialised by `trunc_normal` and with a bias of 0."""
+def linear(in_features: int, out_features: int, bias: bool = True, scale: float = 1.0) -> nn.Linear:
+    """Return a linear layer, initialised by `trunc_normal` times `scale` and with a bias of 0."""
     return nn.Linear(
         in_features,
         out_features,
-        weight_attr=ParamAttr(initializer=trunc_normal()),
+        weight_attr=ParamAttr(initializer=trunc_normal(scale)),
         bias_attr=ParamAttr(initializer=Constant(0.0)) if bias else False,
     )
 
@@ -68,15 +68,27 @@ class Attention(nn.Layer):
         heads: number of heads; they share the channels equally.
         qkv_bias: whether the projection to queries, keys and values has a bias.
         scale: factor on the products of queries and keys (default: 1 / sqrt(channels of a head)).
+        drop: share of the output's values that is dropped in training.
+        attn_drop: share of the attention weights that is dropped in training.
     """
 
-    def __init__(self, dim: int, heads: int, qkv_bias: bool = True, scale: float | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        qkv_bias: bool = True,
+        scale: float | None = None,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.scale = (dim // heads) ** -0.5 if scale is None else scale
         self.qkv = linear(dim, 3 * dim, qkv_bias)
         self.softmax = nn.Softmax()
+        self.attn_drop = dropout(attn_drop)
         self.proj = linear(dim, dim)
+        self.proj_drop = dropout(drop)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Map sequences of tokens [N, L, dim] to [N, L, dim].
@@ -91,21 +103,24 @@ class Attention(nn.Layer):
         if bias is not None:
             shape = [-1, bias.shape[0] * self.heads, length, length]
             scores = (scores.reshape(shape) + bias.reshape(shape)).reshape([-1, self.heads, length, length])
-        return self.proj((self.softmax(scores) @ qkv[2]).transpose([0, 2, 1, 3]).flatten(2))
+        attended = self.attn_drop(self.softmax(scores)) @ qkv[2]
+        return self.proj_drop(self.proj(attended.transpose([0, 2, 1, 3]).flatten(2)))
 
 
 class MLP(nn.Layer):
-    """Two linear layers with GELU between."""
+    """Two linear layers with GELU between; in training a share `drop` is dropped behind each of them."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
         super().__init__()
         self.fc1 = linear(dim, hidden)
         self.act = GELU()
+        self.drop1 = dropout(drop)
         self.fc2 = linear(hidden, dim)
+        self.drop2 = dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., dim] to [..., dim]."""
-        return self.fc2(self.act(self.fc1(x)))
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
 
 
 class Block(nn.Layer):
@@ -115,18 +130,21 @@ class Block(nn.Layer):
         dim: channels of a token.
         attn: the attention.
         mlp_ratio: what the channels are multiplied by inside the MLP.
-        drop: probability of dropping a branch for a sample in training.
+        drop_branch: probability of dropping a branch for a sample in training.
         epsilon: added to the variance in the LayerNorms.
+        drop: share of the values that the MLP drops in training.
     """
 
-    def __init__(self, dim: int, attn: nn.Layer, mlp_ratio: int, drop: float, epsilon: float) -> None:
+    def __init__(
+        self, dim: int, attn: nn.Layer, mlp_ratio: int, drop_branch: float, epsilon: float, drop: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, epsilon=epsilon)
         self.attn = attn
-        self.drop_path1 = drop_path(drop)
+        self.drop_path1 = drop_path(drop_branch)
         self.norm2 = nn.LayerNorm(dim, epsilon=epsilon)
-        self.mlp = MLP(dim, mlp_ratio * dim)
-        self.drop_path2 = drop_path(drop)
+        self.mlp = MLP(dim, mlp_ratio * dim, drop)
+        self.drop_path2 = drop_path(drop_branch)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens [N, L, dim] to [N, L, dim]."""

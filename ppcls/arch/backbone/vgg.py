@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from paddle import Tensor, nn
 
-from ppcls.arch.backbone.layers import conv
+from ppcls.arch.backbone.layers import conv, dropout
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
+from ppcls.errors import ConfigError
 
 _CHANNELS = (64, 128, 256, 512, 512)
 _CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -25,14 +26,21 @@ class VGG(TheseusLayer):
         depth: number of layers with weights: 11, 13, 16 or 19.
         class_num: number of classes.
         input_image_channel: channels of the images.
-        dropout_prob: share of the features dropped before the last two layers. Dropped in training without
-            rescaling and rescaled at inference, as the official weights want it.
+        dropout_prob: share of the features dropped before the last two layers; null for none. Dropped in
+            training without rescaling and rescaled at inference, as the official weights want it.
+        stop_grad_layers: how many blocks do not train, counted from the first.
     """
 
     stages_pattern = tuple(f"conv_block_{stage}" for stage in range(1, 6))
 
     def __init__(
-        self, *, depth: int, class_num: int = 1000, input_image_channel: int = 3, dropout_prob: float = 0.5
+        self,
+        *,
+        depth: int,
+        class_num: int = 1000,
+        input_image_channel: int = 3,
+        dropout_prob: float | None = 0.5,
+        stop_grad_layers: int = 0,
     ) -> None:
         super().__init__()
         width = input_image_channel
@@ -46,11 +54,18 @@ class VGG(TheseusLayer):
         self.flatten = nn.Flatten()
         self.fc1 = nn.Linear(width * 49, 4096)
         self.relu1 = nn.ReLU()
-        self.dropout1 = nn.Dropout(dropout_prob, mode="downscale_in_infer")
+        self.dropout1 = dropout(dropout_prob, downscale=True)
         self.fc2 = nn.Linear(4096, 4096)
         self.relu2 = nn.ReLU()
-        self.dropout2 = nn.Dropout(dropout_prob, mode="downscale_in_infer")
+        self.dropout2 = dropout(dropout_prob, downscale=True)
         self.fc3 = nn.Linear(4096, class_num)
+        if stop_grad_layers:
+            self._freeze_blocks(stop_grad_layers)
+
+    def _freeze_blocks(self, count: int) -> None:
+        if not 1 <= count <= len(self.stages_pattern):
+            raise ConfigError(f"stop_grad_layers: expected 0 to {len(self.stages_pattern)}, got {count}")
+        self.freeze_befor(self.stages_pattern[count - 1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, input_image_channel, H, W] to logits [N, class_num]."""

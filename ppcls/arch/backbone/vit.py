@@ -10,6 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls.arch.backbone.layers import dropout
 from ppcls.arch.backbone.transformer import Attention, Block, PatchEmbed, linear, rising, trunc_normal
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
@@ -53,6 +54,8 @@ class VisionTransformer(TheseusLayer):
         spec: the shape of the network.
         drop_path_rate: probability of dropping the last block's branches for a sample in training; that of
             the others falls to 0 at the first.
+        drop_rate: share of the values dropped behind the position embedding and the linear layers of blocks.
+        attn_drop_rate: share of the attention weights dropped.
         class_num: number of classes.
         input_image_channel: channels of the images.
     """
@@ -64,6 +67,8 @@ class VisionTransformer(TheseusLayer):
         *,
         spec: Spec,
         drop_path_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
         class_num: int = 1000,
         input_image_channel: int = 3,
     ) -> None:
@@ -72,10 +77,13 @@ class VisionTransformer(TheseusLayer):
         self.pos_embed = self._parameter(self.extra_tokens + self.grid**2, spec.dim)
         self.cls_token = self._parameter(1, spec.dim)
         self.patch_embed = PatchEmbed(input_image_channel, spec.dim, spec.patch)
+        self.pos_drop = dropout(drop_rate)
         blocks = []
         for drop in rising(drop_path_rate, spec.depth):
-            attention = Attention(spec.dim, spec.heads, spec.qkv_bias, spec.scale)
-            blocks.append(Block(spec.dim, attention, spec.mlp_ratio, drop, spec.epsilon))
+            attention = Attention(
+                spec.dim, spec.heads, spec.qkv_bias, spec.scale, drop_rate, attn_drop_rate
+            )
+            blocks.append(Block(spec.dim, attention, spec.mlp_ratio, drop, spec.epsilon, drop_rate))
         self.blocks = nn.Sequential(*blocks)
         self.stages_pattern = tuple(f"blocks[{spec.depth * quarter // 4 - 1}]" for quarter in (1, 2, 3, 4))
         self.norm = nn.LayerNorm(spec.dim, epsilon=spec.epsilon)
@@ -96,7 +104,7 @@ class VisionTransformer(TheseusLayer):
         none = paddle.zeros_like(x[:, :1])  # added and not expanded to: an export has no number of images
         heads = [token + none for token in first]
         x = paddle.concat([*heads, x], axis=1) + self._positions(rows, columns)
-        return self.norm(self.blocks(x))
+        return self.norm(self.blocks(self.pos_drop(x)))
 
     def _positions(self, rows: int, columns: int) -> Tensor:
         if rows == self.grid and columns == self.grid:
