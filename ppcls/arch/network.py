@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +11,14 @@ from paddle import nn
 
 from ppcls.arch.theseus import TheseusLayer
 from ppcls.config import single
+from ppcls.config.paddleclas import without_foreign
+from ppcls.config.report import Report
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.registry import BACKBONES, create
 from ppcls.weights import load_pretrained
 from ppcls.weights.sources import VARIANTS
+
+_log = logging.getLogger("ppcls")
 
 
 def _common(
@@ -70,7 +75,7 @@ def register_network(
     signature = _signature(build, defaults, fixed)
 
     def create(**options: Any) -> TheseusLayer:
-        _accepted(title, create, options)
+        options = _accepted(title, create, options)
         class_num = options.get("class_num", 1)
         if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
             raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
@@ -144,6 +149,12 @@ def build_network(node: Any, where: str = "Arch") -> nn.Layer:
 
 def _accepted(name: str, make: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     known = inspect.signature(make).parameters
+    report = Report()
+    options = without_foreign("network", name, options, known, "", report)
+    for key, text in report.mistakes:
+        raise ConfigError(f"{name}.{key}: {text}")
+    for key, text in report.warnings:
+        _log.warning("%s.%s: %s", name, key, text)
     for key in options:
         if key not in known:
             raise ConfigError(f"{name} has no option {key!r}.{hint(key, known)}")

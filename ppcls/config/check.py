@@ -37,7 +37,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     if other is not None:
         report.error(*other)
         return check_section(Recipe, {}, "", Report())
-    tree = _with_sync_bn(_with_infer_model_name(_with_save_interval(tree), report))
+    tree = _with_settings_of_the_run(_with_infer_model_name(_with_save_interval(tree), report))
     amp = tree.get("AMP")
     if isinstance(amp, dict) and "use_amp" not in amp:
         # As in PaddleClas, the section itself switches mixed precision on.
@@ -80,14 +80,14 @@ def _with_save_interval(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "Global": {**section, "save_interval": 1, "keep_last": 0}}
 
 
-def _with_sync_bn(tree: dict[str, Any]) -> dict[str, Any]:
-    """Move ``Arch.use_sync_bn``, where PaddleClas has it, to the settings of the run as a whole."""
+def _with_settings_of_the_run(tree: dict[str, Any]) -> dict[str, Any]:
+    """Move what PaddleClas has in ``Arch`` but is not about one network to the settings of the run."""
     section, arch = tree.get("Global") or {}, tree.get("Arch")
-    if not (isinstance(arch, dict) and "use_sync_bn" in arch and isinstance(section, dict)):
+    if not (isinstance(arch, dict) and isinstance(section, dict)):
         return tree
-    asked = arch["use_sync_bn"]
-    arch = {key: value for key, value in arch.items() if key != "use_sync_bn"}
-    return {**tree, "Global": {**section, "use_sync_bn": asked}, "Arch": arch}
+    moved = {key: arch[key] for key in ("use_sync_bn", "infer_add_softmax") if key in arch}
+    arch = {key: value for key, value in arch.items() if key not in moved}
+    return {**tree, "Global": {**section, **moved}, "Arch": arch}
 
 
 def _ranks(given: str | int | list[int], report: Report) -> list[int]:

@@ -46,6 +46,12 @@ _SEMI = (
 _SLIM = "quantisation and pruning are not supported"
 _DALI = "DALI is not supported; leave it out, the transforms are the same"
 _NOT_BUILT = "PaddleClas has it, but it is not built here"
+_ACTIVATION = "only the published activation is built"
+_SHAPE = "the shape of the network is part of its name"
+
+_FUSED = Foreign(
+    harmless=(False,), notice="has no effect: the same is computed, without the fused kernel of Paddle"
+)
 
 # Options of components: kind (see ``components.KINDS``), pattern of the component's name, option.
 OPTIONS: Mapping[tuple[str, str, str], Foreign] = {
@@ -71,6 +77,51 @@ OPTIONS: Mapping[tuple[str, str, str], Foreign] = {
         harmless=("NCHW",), reason="only NCHW, the order of channels, height and width, is supported"
     ),
     ("network", "*", "use_ml_decoder"): Foreign(harmless=(False,), reason=_MULTI_LABEL),
+    ("network", "*", "use_fused_attn"): _FUSED,
+    ("network", "*", "use_fused_linear"): _FUSED,
+    ("network", "DistillationModel", "is_rec"): Foreign(harmless=(False,), reason=_RETRIEVAL),
+    ("network", "DistillationModel", "infer_output_key"): Foreign(harmless=("logits",), reason=_RETRIEVAL),
+    ("network", "DistillationModel", "use_ssld"): Foreign(
+        harmless=(False,), notice="has no effect here; write use_ssld in the network that it is about"
+    ),
+    ("network", "ResNet*", "layer_type"): Foreign(
+        harmless=("ConvBNLayer",), reason="the diverse branch block is not built here"
+    ),
+    ("network", "ResNet*", "use_first_short_conv"): Foreign(
+        harmless=(True,),
+        reason="official weights have a convolution on the first short cut",
+    ),
+    ("network", "ResNet*", "stem_act"): Foreign(harmless=("relu",), reason=_ACTIVATION),
+    ("network", "MobileNetV4_*", "act"): Foreign(harmless=("relu",), reason=_ACTIVATION),
+    ("network", "MobileNetV4_*", "layer_scale_init_value"): Foreign(
+        harmless=(0.0,), reason="only the networks with attention have a layer scale"
+    ),
+    ("network", "PPLCNetV2_*", "act"): Foreign(harmless=("relu",), reason=_ACTIVATION),
+    ("network", "PPLCNet*", "act"): Foreign(harmless=("hardswish",), reason=_ACTIVATION),
+    ("network", "DenseNet*", "dropout"): Foreign(harmless=(0.0,), reason="is called dropout_prob here"),
+    ("network", "DenseNet*", "bn_size"): Foreign(harmless=(4,), reason="only the published width is built"),
+    ("network", "EfficientNet*", "padding_type"): Foreign(
+        harmless=("SAME",), reason="official weights are padded so, and no other way"
+    ),
+    ("network", "EfficientNet*", "use_se"): Foreign(
+        harmless=(True,), reason="EfficientNetLite0 to 2 have no squeeze and excitation"
+    ),
+    ("network", "RepVGG_*", "use_se"): Foreign(harmless=(False,), reason=_NOT_BUILT),
+    ("network", "SwinTransformer_*", "ape"): Foreign(harmless=(False,), reason=_NOT_BUILT),
+    ("network", "SwinTransformer_*", "patch_norm"): Foreign(harmless=(True,), reason=_NOT_BUILT),
+    ("network", "SwinTransformer_*", "use_checkpoint"): Foreign(
+        harmless=(False,), notice="has no effect: activations are kept, which takes more memory"
+    ),
+    **{
+        ("network", f"{family}_*", option): Foreign(harmless=(good,), reason=_SHAPE)
+        for family, ratio in (("SwinTransformer", 4.0), ("DeiT", 4), ("ViT_base", 4), ("ViT_large", 4))
+        for option, good in (("mlp_ratio", ratio), ("qkv_bias", True))
+    },
+    **{
+        ("network", f"{family}_*_{size}", option): Foreign(harmless=(size,), reason=_SHAPE)
+        for family, option in (("SwinTransformer", "img_size"), ("DeiT", "img_size"), ("ViT", "img_size"))
+        for size in (224, 384)
+    },
 }
 
 # Sections and keys, by config path.

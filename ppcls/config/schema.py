@@ -88,7 +88,11 @@ class Global:
         "`paddle`: inference.json + .pdiparams; `legacy`: inference.pdmodel + .pdiparams + .pdiparams.info.",
     )
     export_onnx: bool = key(False, "Export `inference.onnx` too (needs the extra `onnx`).")
-    infer_add_softmax: bool = key(True, "Let an exported network end with softmax.")
+    infer_add_softmax: bool = key(
+        True,
+        "Let an exported network end with softmax. `Arch.infer_add_softmax`, as PaddleClas has it, is the "
+        "same.",
+    )
     infer_model_name: str | None = key(None, "The same as `Arch.infer_model_name`.")
     seed: int | None = key(None, "Seed of everything random; null draws one and logs it.", minimum=0)
     update_freq: int = key(1, "Steps whose gradients are summed before an update.", minimum=1)

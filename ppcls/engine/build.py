@@ -354,10 +354,13 @@ def trainable_state(model: nn.Layer) -> dict[str, Any]:
 
 
 def count_parameters(model: nn.Layer) -> tuple[int, int]:
-    """Return the numbers of all and of trained parameters, BatchNorm statistics not counted."""
+    """Return the numbers of all and of trained parameters, BatchNorm statistics not counted.
+
+    A parameter whose learning rate ``lr_mult_list`` multiplies by 0 is not trained.
+    """
     named = [(name.rpartition(".")[2], p) for name, p in model.named_parameters()]
     sizes = [
-        (int(np.prod(p.shape)), not p.stop_gradient)
+        (int(np.prod(p.shape)), not p.stop_gradient and p.optimize_attr["learning_rate"] > 0)
         for leaf, p in named
         if leaf not in ("_mean", "_variance")
     ]
@@ -368,10 +371,10 @@ def announce(model: nn.Layer, config: dict[str, Any], seed: int) -> None:
     """Log what is about to be trained."""
     everything, trained = count_parameters(model)
     LOGGER.info(
-        "%s: %.3f M parameters, %.3f M of them train; device %s; seed %d",
+        "%s: %s parameters, %s of them train; device %s; seed %d",
         config["Arch"]["name"],
-        everything / 1e6,
-        trained / 1e6,
+        f"{everything:,}",
+        f"{trained:,}",
         paddle.device.get_device(),
         seed,
     )

@@ -314,7 +314,7 @@ FAMILIES = (
         identity=r"conv2\._first_block\._expand_conv\.(_conv|_batch_norm)",
     ),
     Family("DenseNet", r"DenseNet\d+", _densenet),
-    Family("EfficientNet", r"EfficientNetB\d", _efficientnet, twins=_TF),
+    Family("EfficientNet", r"EfficientNetB\d", _efficientnet, options={"fixed_padding": False}, twins=_TF),
     Family("EfficientNetLite", r"EfficientNetLite\d", _efficientnet_lite, twins=_TF),
     Family("ViT and DeiT", r"(ViT|DeiT)_.*", _vit),
     Family("SwinTransformer", r"SwinTransformer_.*", _swin, options={"shift_single_window": False}),

@@ -42,16 +42,17 @@ STAGES = (
 )
 
 
-# Width (factor on the channel counts), depth (factor on the number of blocks), dropout before the classifier.
+# Width (factor on the channel counts), depth (factor on the number of blocks), dropout before the classifier,
+# side of the images.
 _SIZES = {
-    "B0": (1.0, 1.0, 0.2),
-    "B1": (1.0, 1.1, 0.2),
-    "B2": (1.1, 1.2, 0.3),
-    "B3": (1.2, 1.4, 0.3),
-    "B4": (1.4, 1.8, 0.4),
-    "B5": (1.6, 2.2, 0.4),
-    "B6": (1.8, 2.6, 0.5),
-    "B7": (2.0, 3.1, 0.5),
+    "B0": (1.0, 1.0, 0.2, 224),
+    "B1": (1.0, 1.1, 0.2, 240),
+    "B2": (1.1, 1.2, 0.3, 260),
+    "B3": (1.2, 1.4, 0.3, 300),
+    "B4": (1.4, 1.8, 0.4, 380),
+    "B5": (1.6, 2.2, 0.4, 456),
+    "B6": (1.8, 2.6, 0.5, 528),
+    "B7": (2.0, 3.1, 0.5, 600),
 }
 
 
@@ -61,19 +62,37 @@ def batch_norm(channels: int) -> nn.BatchNorm2D:
 
 
 def same_conv(
-    in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    side: int | None = None,
 ) -> nn.Conv2D:
     """Return a convolution without bias, padded by TensorFlow's rule "SAME".
 
-    At stride 2 and an even size it pads one more pixel at the end than at the beginning; the weights were
-    trained so.
+    At stride 2 and an even size it pads less at the beginning than at the end; the weights were trained so.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: side of the kernel, odd.
+        stride: 1 or 2.
+        groups: groups of the convolution.
+        side: pad at the beginning as on maps of this side, and enough at the end for maps of any side;
+            None to go by each map.
     """
+    padding: str | list[int] = "SAME"
+    if stride == 2 and side is not None:
+        before = (kernel - 1) // 2 if side % 2 else (kernel - 2) // 2
+        after = before if side % 2 else before + 2
+        padding = [before, after, before, after]
     return nn.Conv2D(
         in_channels,
         out_channels,
         kernel,
         stride=stride,
-        padding="SAME",
+        padding=padding,
         groups=groups,
         weight_attr=ParamAttr(initializer=KaimingNormal()),
         bias_attr=False,
@@ -83,6 +102,10 @@ def same_conv(
 def deepened(repeats: int, depth: float) -> int:
     """Return a stage's number of blocks times a depth, rounded up."""
     return math.ceil(repeats * depth)
+
+
+def _halved(side: int | None) -> int | None:
+    return None if side is None else -(-side // 2)
 
 
 def stage_ends(depth: float) -> list[int]:
@@ -108,7 +131,7 @@ class Nested(nn.Layer):
 
 
 class ConvNorm(nn.Layer):
-    """Convolution without bias, BatchNorm and an activation."""
+    """`same_conv`, BatchNorm and an activation."""
 
     def __init__(
         self,
@@ -118,9 +141,10 @@ class ConvNorm(nn.Layer):
         stride: int = 1,
         groups: int = 1,
         act: nn.Layer | None = None,
+        side: int | None = None,
     ) -> None:
         super().__init__()
-        self._conv = Nested(same_conv(in_channels, out_channels, kernel, stride, groups))
+        self._conv = Nested(same_conv(in_channels, out_channels, kernel, stride, groups, side))
         self._bn = batch_norm(out_channels)
         self._act = nn.Identity() if act is None else act
 
@@ -149,15 +173,23 @@ class MBConv(nn.Layer):
     """Inverted bottleneck: 1x1 expansion, depthwise convolution, squeeze and excitation, 1x1 projection.
 
     Where the shape stays, the input is added, and in training the rest is dropped for a sample with the
-    probability `drop` (stochastic depth, Huang et al., arXiv 1603.09382).
+    probability `drop` (stochastic depth, Huang et al., arXiv 1603.09382). See `same_conv` for `side`.
     """
 
-    def __init__(self, in_channels: int, spec: StageSpec, stride: int, channels: int, drop: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        spec: StageSpec,
+        stride: int,
+        channels: int,
+        drop: float,
+        side: int | None = None,
+    ) -> None:
         super().__init__()
         wide = in_channels * spec.expand
         expand = Nested(ConvNorm(in_channels, wide, 1, act=nn.Swish())) if spec.expand > 1 else nn.Identity()
         self._ecn = expand
-        self._dcn = Nested(ConvNorm(wide, wide, spec.kernel, stride, wide, nn.Swish()))
+        self._dcn = Nested(ConvNorm(wide, wide, spec.kernel, stride, wide, nn.Swish(), side))
         self._se = SqueezeExcitation(wide, max(1, in_channels // 4))
         self._pcn = Nested(ConvNorm(wide, channels, 1))
         self.drop_path = drop_path(drop)
@@ -170,12 +202,16 @@ class MBConv(nn.Layer):
 
 
 class Features(nn.Layer):
-    """Stem and blocks. The first block of a stage is called ``_blocks.<i>.``, the others ``block.<i>.``."""
+    """Stem and blocks. The first block of a stage is called ``_blocks.<i>.``, the others ``block.<i>.``.
 
-    def __init__(self, image: int, width: float, depth: float, drop: float) -> None:
+    See `same_conv` for `side`, here that of the images.
+    """
+
+    def __init__(self, image: int, width: float, depth: float, drop: float, side: int | None) -> None:
         super().__init__()
         self.channels = make_divisible(32 * width)
-        self._conv_stem = Nested(ConvNorm(image, self.channels, 3, 2, act=nn.Swish()))
+        self._conv_stem = Nested(ConvNorm(image, self.channels, 3, 2, act=nn.Swish(), side=side))
+        side = _halved(side)
         self.path: list[str] = []
         total = sum(deepened(spec.repeats, depth) for spec in STAGES)
         for spec in STAGES:
@@ -183,9 +219,11 @@ class Features(nn.Layer):
             for index in range(deepened(spec.repeats, depth)):
                 self.path.append(f"{'block' if index else '_blocks'}.{len(self.path)}.")
                 rate = drop * (len(self.path) - 1) / total
-                block = MBConv(self.channels, spec, 1 if index else spec.stride, out, rate)
+                stride = 1 if index else spec.stride
+                block = MBConv(self.channels, spec, stride, out, rate, side)
                 self.add_sublayer(self.path[-1], block)
                 self.channels = out
+                side = _halved(side) if stride == 2 else side
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, C, H, W] to [N, channels, H / 32, W / 32]."""
@@ -203,6 +241,10 @@ class EfficientNet(TheseusLayer):
         size: B0 to B7.
         dropout_prob: share of the features dropped before the classifier (default: 0.2 for B0 to 0.5 for B7).
         drop_connect_rate: probability of dropping the last block; that of the others falls to 0 at the first.
+        fixed_padding: pad images of any size as those of the size that the network was published for (224
+            for B0, 240, 260, 300, 380, 456, 528, 600 for B7), as the official weights of Paddle want it.
+            TensorFlow's and PyTorch's networks go by the size at hand, so their weights want False; for
+            images of the published size both are the same.
         class_num: number of classes.
         input_image_channel: channels of the images.
     """
@@ -213,12 +255,16 @@ class EfficientNet(TheseusLayer):
         size: str,
         dropout_prob: float | None = None,
         drop_connect_rate: float = 0.2,
+        fixed_padding: bool = True,
         class_num: int = 1000,
         input_image_channel: int = 3,
     ) -> None:
         super().__init__()
-        width, depth, dropout = _SIZES[size]
-        self._ef = Features(input_image_channel, width, depth, drop_connect_rate)
+        width, depth, dropout, side = _SIZES[size]
+        self.fixed_padding = fixed_padding
+        self._ef = Features(
+            input_image_channel, width, depth, drop_connect_rate, side if fixed_padding else None
+        )
         self.stages_pattern = tuple(bracketed(f"_ef.{self._ef.path[i]}") for i in stage_ends(depth))
         features = make_divisible(1280 * width)
         self._conv = ConvNorm(self._ef.channels, features, 1, act=nn.Swish())

@@ -224,7 +224,12 @@ def interleave(x: Tensor, y: Tensor) -> Tensor:
 
 
 def conv(
-    in_channels: int, out_channels: int, kernel: int, stride: Stride = 1, groups: int = 1, fan_out: bool = False
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: Stride = 1,
+    groups: int = 1,
+    fan_out: bool = False,
 ) -> nn.Conv2D:
     """Return a convolution without bias; see `ConvBN` for the parameters."""
     return nn.Conv2D(
@@ -266,6 +271,8 @@ def dropout(rate: float | None, downscale: bool = False) -> nn.Layer:
 def scale_learning_rate(layer: nn.Layer, factor: float) -> None:
     """Multiply the learning rates of a layer's parameters by a factor, which the optimizer follows."""
     for parameter in layer.parameters():
+        if parameter.stop_gradient:  # BatchNorm statistics
+            continue
         own = parameter.optimize_attr["learning_rate"]
         parameter.optimize_attr = {**parameter.optimize_attr, "learning_rate": own * factor}
 

@@ -97,8 +97,8 @@ class InvertedBottleneck(nn.Layer):
     """The universal inverted bottleneck: a 1x1 expansion and a 1x1 projection, with up to two depthwise
     convolutions, before the expansion and between; plus the input where the shape stays.
 
-    The last depthwise convolution there is has the stride. In training the branch is dropped for a sample with
-    the probability `drop`, where there is a sum with the input.
+    The last depthwise convolution there is has the stride. In training the branch is dropped for a sample
+    with the probability `drop`, where there is a sum with the input.
     """
 
     def __init__(self, in_channels: int, row: Inverted, drop: float) -> None:

@@ -33,7 +33,9 @@ _STAGES: dict[str, list[tuple[int, int, bool]]] = {
 class DepthwiseSeparable(nn.Layer):
     """Depthwise convolution, optionally squeeze and excitation, and 1x1 convolution, with hard swish."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: Stride, use_se: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: Stride, use_se: bool
+    ) -> None:
         super().__init__()
         self.dw_conv = ConvBN(
             in_channels, in_channels, kernel, stride, in_channels, nn.Hardswish(), decay_bn=False

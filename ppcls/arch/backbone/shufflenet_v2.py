@@ -26,8 +26,8 @@ _CHANNELS = {
 _REPEATS = (4, 8, 4)
 
 _FORMER_WIDTH = (
-    "\n  The file is of ShuffleNetV2_x2_0 as earlier versions of ppcls built it, with 224 channels in the first "
-    "stage instead of the published 244. Add -o Arch.first_stage=224 to use it as it is"
+    "\n  The file is of ShuffleNetV2_x2_0 as earlier versions of ppcls built it, with 224 channels in the "
+    "first stage instead of the published 244. Set the network's option first_stage to 224 to use it"
 )
 
 

@@ -80,9 +80,7 @@ class VisionTransformer(TheseusLayer):
         self.pos_drop = dropout(drop_rate)
         blocks = []
         for drop in rising(drop_path_rate, spec.depth):
-            attention = Attention(
-                spec.dim, spec.heads, spec.qkv_bias, spec.scale, drop_rate, attn_drop_rate
-            )
+            attention = Attention(spec.dim, spec.heads, spec.qkv_bias, spec.scale, drop_rate, attn_drop_rate)
             blocks.append(Block(spec.dim, attention, spec.mlp_ratio, drop, spec.epsilon, drop_rate))
         self.blocks = nn.Sequential(*blocks)
         self.stages_pattern = tuple(f"blocks[{spec.depth * quarter // 4 - 1}]" for quarter in (1, 2, 3, 4))
