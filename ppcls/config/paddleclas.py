@@ -103,6 +103,7 @@ OPTIONS: Mapping[tuple[str, str, str], Foreign] = {
     ("network", "EfficientNet*", "padding_type"): Foreign(
         harmless=("SAME",), reason="official weights are padded so, and no other way"
     ),
+    ("network", "EfficientNet*", "override_params"): Foreign(reason=_SHAPE),
     ("network", "EfficientNet*", "use_se"): Foreign(
         harmless=(True,), reason="EfficientNetLite0 to 2 have no squeeze and excitation"
     ),
