@@ -32,6 +32,9 @@ class Drops:
     attention: float = 0.0
 
 
+_NO_DROPS = Drops()
+
+
 class WindowAttention(Attention):
     """Self attention of the tokens of a window, with a learnt bias for each relative place and head."""
 
@@ -69,7 +72,7 @@ class SwinBlock(nn.Layer):
         shifted: bool,
         drop_branch: float,
         shift_single_window: bool,
-        drops: Drops,
+        drops: Drops = _NO_DROPS,
     ) -> None:
         super().__init__()
         self.window, self.shifted, self.shift_single_window = window, shifted, shift_single_window
