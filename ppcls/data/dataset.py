@@ -267,6 +267,8 @@ class FolderDataset(Dataset):
             raise DataError(f"image_root {image_root} is no folder{sentence(near_path(image_root))}")
         search = FolderSearch(image_root)
         folders = search.class_folders()
+        if not folders and not class_names:
+            raise DataError(f"{image_root}: holds no folder for each class of images{_skipped(search)}")
         if class_names is None:
             self.class_names = shown_names(folders, image_root)
         else:
