@@ -10,6 +10,7 @@ import paddle
 from paddle import Tensor
 
 from ppcls.errors import ConfigError, DataError, hint
+from ppcls.texts import read_text
 
 
 def logits_of(output: Tensor | Mapping[str, Any], loss: str) -> Tensor:
@@ -89,16 +90,13 @@ def read_class_map(path: str) -> list[int]:
     Raises:
         DataError: with file and line, if the file is missing or a line is wrong or a class is missing.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"class_map {path}: {error}") from error
+    lines = read_text(Path(path), "class_map").splitlines()
     found: dict[int, int] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = line.split()
-        if len(fields) != 2 or not all(f.isdecimal() for f in fields):
+        if len(fields) != 2 or not all(f.isdecimal() and len(f) < 10 for f in fields):
             raise DataError(f"{path}:{number}: got {line!r}, expected `student_class teacher_class`")
         student, teacher = map(int, fields)
         if student in found:

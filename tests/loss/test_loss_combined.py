@@ -224,6 +224,17 @@ def test_mistakes_in_a_class_map(tmp_path, text, message):
         build_loss([{"DistillationKLDivLoss": {**PAIRS, "class_map": class_map(tmp_path, text)}}])
 
 
+def test_a_class_map_that_is_no_plain_text(tmp_path):
+    path = class_map(tmp_path, "")
+    for content, message in (
+        ("# 狗\n0 1\n".encode("gbk"), "classes.txt:1: not UTF-8 .as GBK .* save the class_map as UTF-8"),
+        (b"0 1\n1 " + b"9" * 5000, "classes.txt:2: got"),
+    ):
+        Path(path).write_bytes(content)
+        with pytest.raises(DataError, match=message):
+            build_loss([{"DistillationKLDivLoss": {**PAIRS, "class_map": path}}])
+
+
 @pytest.mark.parametrize("text", ["0 0\n1 1\n", "0 0\n1 1\n2 6\n"])
 def test_a_class_map_for_other_networks(tmp_path, text):
     loss = build_loss([{"DistillationKLDivLoss": {**PAIRS, "class_map": class_map(tmp_path, text)}}])
