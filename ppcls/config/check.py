@@ -8,6 +8,7 @@ from typing import Any
 from ppcls.config.class_names import check_class_names
 from ppcls.config.inputs import check_inputs
 from ppcls.config.layout import check_layout
+from ppcls.config.metrics import check_metrics
 from ppcls.config.mixing import check_mixing
 from ppcls.config.networks import check_networks
 from ppcls.config.nodes import show
@@ -48,6 +49,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     check_sizes(recipe["DataLoader"], report)
     check_layout(recipe, report)
     networks = check_networks(recipe["Arch"], report)
+    check_metrics(recipe["Metric"], networks, report)
     recipe["Infer"]["PostProcess"] = check_postprocess(recipe["Infer"]["PostProcess"], networks, report)
     if networks is not None:
         check_relations(recipe, networks, mode, report)

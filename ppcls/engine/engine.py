@@ -266,7 +266,9 @@ class Engine:
     def _evaluated_model(self, loader: Any) -> tuple[Any, Measures]:
         """Return the networks to evaluate, with weights, and what to measure of them."""
         if self.main is None:
-            return self._trained_model(None), Measures(self.config, None)
+            measures = Measures(self.config, None)
+            measures.check_labels(loader.dataset)
+            return self._trained_model(None), measures
         students = [name for name in build.trained_networks(self.arch) if name != self.main]
         weights = self.globals["pretrained_model"]
         there = build.networks_with_weights(self.arch, students, weights)
@@ -284,6 +286,7 @@ class Engine:
             classifying = set(classifiers(outputs, self.class_num))
             measures = Measures(self.config, self.main, [n for n in there if n in classifying], absent)
             measures.criteria(outputs)
+        measures.check_labels(loader.dataset)
         return model, measures
 
     def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
@@ -326,6 +329,8 @@ class Engine:
         measures = self._measures(watched_students(model, self.main, classifying), teachers)
         criteria = measures.criteria(outputs) if evaluates else {}
         criterion = criteria.pop("", LOSS)
+        if eval_loader is not None:
+            measures.check_labels(eval_loader.dataset)
         trainable = build.trainable_state(model)
         ema = ModelEMA(trainable, self.config["EMA"]["decay"]) if self.config.get("EMA") else None
         run = Run(

@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import paddle
 
+from ppcls.data import Dataset
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.loss import build_loss
 from ppcls.loss.combined import CombinedLoss
-from ppcls.metric import LOSS, CombinedMetric, Criterion, build_metric, build_metric_for
+from ppcls.metric import LOSS, CombinedMetric, Criterion, WholeSet, build_metric, build_metric_for
 
-Measure = Callable[[Any, paddle.Tensor], Mapping[str, paddle.Tensor]]
+Measure = Callable[[Any, paddle.Tensor], Mapping[str, paddle.Tensor | WholeSet]]
 
 EMA = "_ema"  # ends the names of values of averaged weights
 
@@ -46,7 +48,7 @@ def value_name(name: str, network: str | None) -> str:
 
 def measure_batch(
     groups: Mapping[str, Sequence[Measure]], outputs: Any, label: paddle.Tensor
-) -> dict[str, dict[str, paddle.Tensor]]:
+) -> dict[str, dict[str, paddle.Tensor | WholeSet]]:
     """Measure a batch.
 
     Args:
@@ -60,7 +62,7 @@ def measure_batch(
     Raises:
         ConfigError: if two values have the same name.
     """
-    found: dict[str, dict[str, paddle.Tensor]] = {}
+    found: dict[str, dict[str, paddle.Tensor | WholeSet]] = {}
     taken: set[str] = set()
     for network, measures in groups.items():
         values = found[network] = {}
@@ -139,6 +141,12 @@ class Measures:
     def add(self, network: str, measure: Measure) -> None:
         """Measure something more of a student, ``""`` for the network to deploy."""
         self._more.setdefault(network, []).append(measure)
+
+    def check_labels(self, dataset: Dataset) -> None:
+        """Raise DataError if the labels of the images to evaluate do not do for a metric."""
+        labels = np.array([dataset.label(index) for index in range(len(dataset))])
+        for metric in self._metrics.values():
+            metric.check_labels(labels)
 
     def log_following(self) -> None:
         """Say that metrics which name other networks only are taken for the network to deploy too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,9 @@ import paddle
 
 from ppcls.distributed import gather, world_size
 from ppcls.errors import TrainingError
+from ppcls.metric import WholeSet
+
+Reduce = Callable[[np.ndarray], float]
 
 
 @dataclass
@@ -17,25 +20,39 @@ class Meters:
     """Sample-weighted averages of named scalars over an epoch.
 
     :meth:`add` only keeps references to device scalars; :meth:`flush` moves all of them to the host in one
-    transfer. Sums are float64, so that long epochs do not lose digits.
+    transfer. Sums are float64, so that long epochs do not lose digits. Of values of the whole set, which
+    evaluations alone have, every row is kept.
     """
 
     totals: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     _pending: list[dict[str, tuple[paddle.Tensor, int]]] = field(default_factory=list, repr=False)
+    _rows: dict[str, list[paddle.Tensor]] = field(default_factory=dict, repr=False)
+    _reduce: dict[str, Reduce] = field(default_factory=dict, repr=False)
+    _names: dict[str, None] = field(default_factory=dict, repr=False)  # in order of first appearance
 
     def add(
-        self, values: Mapping[str, paddle.Tensor], samples: int, others: Mapping[str, int] | None = None
+        self,
+        values: Mapping[str, paddle.Tensor | WholeSet],
+        samples: int,
+        others: Mapping[str, int] | None = None,
     ) -> None:
-        """Remember the scalars of one batch.
+        """Remember the values of one batch.
 
         Args:
-            values: scalars by name.
+            values: scalars, or what a value of the whole set is made of, by name.
             samples: what each counts.
             others: what some of them count instead.
         """
-        others = others or {}
-        self._pending.append({k: (v.detach(), others.get(k, samples)) for k, v in values.items()})
+        others, scalars = others or {}, {}
+        for name, value in values.items():
+            self._names.setdefault(name)
+            if isinstance(value, WholeSet):
+                self._rows.setdefault(name, []).append(value.rows.detach())
+                self._reduce[name] = value.reduce
+            else:
+                scalars[name] = value.detach(), others.get(name, samples)
+        self._pending.append(scalars)
 
     def __len__(self) -> int:
         """Number of batches that are not flushed yet."""
@@ -46,7 +63,7 @@ class Meters:
         if not self._pending:
             return []
         flat = [v.astype("float32").reshape([1]) for row in self._pending for v, _ in row.values()]
-        numbers = iter(paddle.concat(flat).numpy().astype(np.float64).tolist())
+        numbers = iter(paddle.concat(flat).numpy().astype(np.float64).tolist() if flat else ())
         rows = []
         for pending in self._pending:
             row = {name: next(numbers) for name in pending}
@@ -67,23 +84,40 @@ class Meters:
         Raises:
             TrainingError: if there was no sample.
         """
-        states = [self.state()]
-        if everywhere and world_size() > 1:
-            states = gather(states[0])
+        mine = (list(self._names), self.state(), self._whole())
+        parts = gather(mine) if everywhere and world_size() > 1 else [mine]
         sums: dict[str, list[float]] = {}
-        for state in states:
+        rows: dict[str, list[np.ndarray]] = {}
+        reduce: dict[str, Reduce] = {}
+        for _, state, whole in parts:
             for name, (total, count) in state.items():
                 before = sums.get(name, [0.0, 0.0])
                 sums[name] = [before[0] + total, before[1] + count]
-        if not any(count for _, count in sums.values()):
+            for name, (own, function) in whole.items():
+                rows.setdefault(name, []).append(own)
+                reduce[name] = function
+        found = {name: total / count for name, (total, count) in sums.items() if count}
+        found |= {name: reduce[name](np.concatenate(own)) for name, own in rows.items()}
+        if not found:
             raise TrainingError("no sample was processed, so there is nothing to average")
-        return {name: total / count for name, (total, count) in sums.items() if count}
+        order = dict.fromkeys([*(name for names, *_ in parts for name in names), *found])
+        return {name: found[name] for name in order if name in found}
+
+    def _whole(self) -> dict[str, tuple[np.ndarray, Reduce]]:
+        """Return the rows seen so far of each value of the whole set, and what makes the value of them."""
+        return {
+            name: (paddle.concat(rows).astype("float32").numpy(), self._reduce[name])
+            for name, rows in self._rows.items()
+        }
 
     def reset(self) -> None:
         """Forget everything."""
         self.totals.clear()
         self.counts.clear()
         self._pending.clear()
+        self._rows.clear()
+        self._reduce.clear()
+        self._names.clear()
 
     def state(self) -> dict[str, list[float]]:
         """Return the flushed sums and what they count, for a checkpoint."""

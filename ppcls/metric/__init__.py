@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
 from ppcls.config import plain, single
 from ppcls.config.construct import construct
 from ppcls.errors import ConfigError
-from ppcls.metric.base import Metric, PlainMetric
+from ppcls.metric.base import Metric, PlainMetric, WholeSet
 from ppcls.metric.topk import DistillationTopkAcc, TopkAcc
+from ppcls.metric.tpr_at_fpr import TprAtFpr
 from ppcls.registry import METRICS
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "DistillationTopkAcc",
     "Metric",
     "TopkAcc",
+    "TprAtFpr",
+    "WholeSet",
     "build_metric",
     "build_metric_for",
 ]
@@ -80,8 +84,8 @@ class CombinedMetric:
         self.places = list(places or [type(metric).__name__ for metric in metrics])
         self.networks: set[str] = {m.network for m in metrics if m.network is not None}
 
-    def __call__(self, outputs: Any, label: Tensor) -> dict[str, Tensor]:
-        """Return scalar means over the batch, by name, in the order of the section.
+    def __call__(self, outputs: Any, label: Tensor) -> dict[str, Tensor | WholeSet]:
+        """Return scalar means over the batch and values of the whole set, by name, in the section's order.
 
         Values of the main network keep their names, those of another one carry its name: ``top1``,
         ``top1_Teacher``.
@@ -89,7 +93,7 @@ class CombinedMetric:
         Raises:
             ConfigError: if a metric returns anything but numbers by name.
         """
-        values: dict[str, Tensor] = {}
+        values: dict[str, Tensor | WholeSet] = {}
         for number, metric in enumerate(self.metrics):
             for name, value in self._values(number, outputs, label).items():
                 candidates = [f"{name}_{metric.network or number}", f"{name}_{number}"]
@@ -116,7 +120,12 @@ class CombinedMetric:
     def _is_main(self, metric: Metric) -> bool:
         return self.main is None or metric.network in (None, self.main)
 
-    def _values(self, number: int, outputs: Any, label: Tensor) -> dict[str, Tensor]:
+    def check_labels(self, labels: np.ndarray) -> None:
+        """Raise DataError if the labels of the images to evaluate, int64 [M], do not do for a metric."""
+        for metric in self.metrics:
+            metric.check_labels(labels)
+
+    def _values(self, number: int, outputs: Any, label: Tensor) -> dict[str, Tensor | WholeSet]:
         found = self.metrics[number](outputs, label)
         place = self.places[number]
         if not isinstance(found, Mapping) or not found:
@@ -126,7 +135,9 @@ class CombinedMetric:
         return {name: _scalar(value, f"{place}: {name}") for name, value in found.items()}
 
 
-def _scalar(value: Any, where: str) -> Tensor:
+def _scalar(value: Any, where: str) -> Tensor | WholeSet:
+    if isinstance(value, WholeSet):
+        return value
     if isinstance(value, numbers.Real):
         return paddle.to_tensor(float(value))
     if not isinstance(value, Tensor) or value.size != 1:

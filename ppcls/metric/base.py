@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from paddle import Tensor
 
 from ppcls.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class WholeSet:
+    """A value of all images together that is no mean over them, such as a rate at a threshold.
+
+    Only for evaluations: the rows are kept until all images were seen.
+
+    Attributes:
+        rows: what each image of a batch contributes, [N, ...].
+        reduce: returns the value of the rows of all images, float32 [M, ...], in the order of their batches;
+            a function of a module, or a ``functools.partial`` of one, because processes exchange it.
+    """
+
+    rows: Tensor
+    reduce: Callable[[np.ndarray], float]
 
 
 class Metric:
@@ -19,15 +37,19 @@ class Metric:
     Attributes:
         higher_is_better: whether a larger value is the better one. A metric of which less is better, such as
             an error, sets it to False.
+        evaluation_only: whether it cannot stand in ``Metric.Train``; true for a value of the whole set.
+        class_num: the number of classes that it is for; None for any.
         network: name of the sub-network that the metric looks at. None stands for the network to deploy;
             whoever builds the metric fills its name in when the model has several networks.
     """
 
     higher_is_better: bool = True
+    evaluation_only: bool = False
+    class_num: int | None = None
     network: str | None = None
 
-    def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor]:
-        """Return scalar means over the batch, by name.
+    def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor | WholeSet]:
+        """Return scalar means over the batch, by name; for what is no mean, a :class:`WholeSet`.
 
         Args:
             outputs: what the model returns: logits [N, C], a map with ``logits`` among other outputs, or,
@@ -35,6 +57,9 @@ class Metric:
             label: classes, int64 [N, 1].
         """
         raise NotImplementedError
+
+    def check_labels(self, labels: np.ndarray) -> None:  # noqa: B027 - most metrics have nothing to check
+        """Raise DataError if the labels of the images to evaluate, int64 [M], do not do for this metric."""
 
     def output_of(self, outputs: Any, key: str = "logits") -> Tensor:
         """Return the output `key` of the metric's network.
@@ -63,13 +88,13 @@ class PlainMetric(Metric):
             ``higher_is_better`` and ``network`` count where it has them.
     """
 
-    def __init__(self, function: Callable[[Any, Tensor], Mapping[str, Tensor]]) -> None:
+    def __init__(self, function: Callable[[Any, Tensor], Mapping[str, Tensor | WholeSet]]) -> None:
         self.function = function
         self.higher_is_better = getattr(function, "higher_is_better", True)
         self.network = getattr(function, "network", None)
         self._told = hasattr(function, "network")
 
-    def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor]:
+    def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor | WholeSet]:
         """Return what the function returns."""
         if self._told:
             self.function.network = self.network  # type: ignore[attr-defined]

@@ -1,0 +1,34 @@
+"""Metrics against the rest of a recipe: where they may stand and how many classes they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ppcls.config.networks import Networks
+from ppcls.config.report import Report, join
+from ppcls.registry import METRICS
+
+
+def check_metrics(section: Mapping[str, Any], networks: Networks | None, report: Report) -> None:
+    """Check what a metric's class says of itself, see :class:`ppcls.metric.Metric`.
+
+    Args:
+        section: ``Metric``, checked by itself before.
+        networks: None if nothing is known of them.
+        report: receives the mistakes.
+    """
+    for part in ("Train", "Eval"):
+        nodes = section[part] if isinstance(section[part], list) else ()
+        for index, node in enumerate(nodes):
+            name = next(iter(node)) if isinstance(node, dict) and len(node) == 1 else None
+            if name is None or name not in METRICS:
+                continue
+            place = join("Metric", part, index)
+            if part == "Train" and getattr(METRICS[name], "evaluation_only", False):
+                report.error(place, f"{name} is for evaluations only; name it in Metric.Eval")
+            needed = getattr(METRICS[name], "class_num", None)
+            main = networks.members.get(networks.main) if networks is not None else None
+            if needed is not None and main is not None and main.class_num not in (None, needed):
+                text = f"{name} is for {needed} classes, but {main.title} has {main.class_num}"
+                report.error(place, text)
