@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 from collections.abc import Iterable
 
@@ -13,8 +14,24 @@ PADDLE_MISSING = (
 )
 
 
+# The name and password of an address, and what stands behind its question mark: often a token.
+_CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s?#'\"]*@", re.IGNORECASE)
+_QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"]*\?)[^\s'\"]*[^\s'\":,.;)\]}>]", re.IGNORECASE)
+
+
+def mask_credentials(text: str) -> str:
+    """Return a text in which addresses show neither name and password nor what stands behind ``?``."""
+    return _QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text)) if "://" in text else text
+
+
 class PpclsError(Exception):
-    """Base of every error that is the user's to mend; its text is complete without a traceback."""
+    """Base of every error that is the user's to mend; its text is complete without a traceback.
+
+    Passwords and tokens in addresses are masked in it.
+    """
+
+    def __str__(self) -> str:
+        return mask_credentials(super().__str__())
 
 
 class ConfigError(PpclsError):

@@ -16,10 +16,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ppcls.errors import ConfigError, TrainingError
+from ppcls.errors import ConfigError, TrainingError, mask_credentials
 
 LOGGER = logging.getLogger("ppcls")
-_FORMAT = logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
+
+
+class _Formatter(logging.Formatter):
+    """Keep passwords and tokens in addresses out of console and log file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_credentials(super().format(record))
+
+
+_FORMAT = _Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
 _REMEDY = "The checkpoints saved before are as they were. Make space, then go on with --resume auto"
 
 

@@ -21,7 +21,7 @@ from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.distributed import is_main, rank, world_size
 from ppcls.engine.evaluate import evaluating
-from ppcls.errors import ConfigError, DataError
+from ppcls.errors import ConfigError, DataError, mask_credentials
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.registry import BACKBONES
 from ppcls.weights import find_file, in_our_names, load_into, read_params
@@ -81,14 +81,14 @@ def start_logging(log_ranks: list[int], *, hold: bool = False) -> None:
 
 def run_files(config: dict[str, Any]) -> dict[str, bytes]:
     """Return the resolved config and the environment as files to lie beside the checkpoints, by name."""
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    text = mask_credentials(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     environment = {
         "python": sys.version.split()[0],
         "paddle": paddle.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
         "device": paddle.device.get_device(),
-        "command": sys.argv,
+        "command": [mask_credentials(argument) for argument in sys.argv],
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
     described = json.dumps(environment, indent=1) + "\n"

@@ -11,7 +11,7 @@ from typing import Any
 
 from ppcls.config import MAX_NODES_OF_DATA, read_yaml
 from ppcls.data import Fingerprint
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, mask_credentials
 from ppcls.logger import LOGGER
 
 # Where files lie, and the seed, which a run keeps whatever the config says.
@@ -63,8 +63,13 @@ def _walk(old: Any, new: Any, key: str) -> Iterator[Change]:
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, (was, now) in enumerate(zip(old, new, strict=True)):
             yield from _walk(was, now, f"{key}.{number}")
-    elif old != new:
+    elif _masked(old) != _masked(new):
         yield Change(key, old, new)
+
+
+def _masked(value: Any) -> Any:
+    """Return a setting as ``config.yaml`` has it, where addresses show no passwords."""
+    return mask_credentials(value) if isinstance(value, str) else value
 
 
 def read_run_config(folder: Path) -> dict[str, Any] | None:

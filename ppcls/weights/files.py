@@ -33,6 +33,11 @@ def find_file(path: str | os.PathLike[str], where: str = "weights") -> Path:
     Raises:
         WeightsError: if there is none; the text lists what lies beside it.
     """
+    if "://" in str(path):
+        raise WeightsError(
+            f"{where}: {path} is an address, and a file is expected here. The option `pretrained` of a "
+            "network takes addresses"
+        )
     asked = Path(os.path.expanduser(path))
     tried = [asked, *(Path(f"{asked}{suffix}") for suffix in SUFFIXES)]
     for candidate in tried:

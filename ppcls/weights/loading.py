@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls.errors import WeightsError
+from ppcls.errors import WeightsError, mask_credentials
 from ppcls.weights.convert import convert
 from ppcls.weights.files import find_file, has_torch_layout, read_params
 from ppcls.weights.renames import advice_on_shapes, in_present_names
@@ -138,9 +138,11 @@ def load_pretrained(
         source = str(pretrained)
         if use_ssld or variant:
             logger.warning(
-                "%s: pretrained is %s; choosing among the official weights has no effect", where, source
+                "%s: pretrained is %s; choosing among the official weights has no effect",
+                where,
+                mask_credentials(source),
             )
-    is_url = str(source).startswith(("http://", "https://"))
+    is_url = "://" in str(source)
     file = fetch(str(source)) if is_url else find_file(source, f"{where}.pretrained")
     params = in_our_names(read_params(file), file, net, name)
     return load_into(net, params, str(file), allow_missing_head, network=network)

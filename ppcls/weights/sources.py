@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import json
 import logging
 import os
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -19,9 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
-from ppcls.errors import WeightsError, hint
+from ppcls.errors import WeightsError, hint, mask_credentials
+from ppcls.weights.download import MAX_BYTES, RetryError, SlowError, check_url, tag_file, transfer
 from ppcls.weights.files import read_params
 
 fcntl: ModuleType | None
@@ -41,11 +37,7 @@ VARIANTS = {
     "use_imagenet22kto1k_pretrained": "22kto1k",
 }
 # PyTorch's files are called after the beginning of their SHA-256, as in resnet18-f37072fd.pth.
-_NAMED_BY_HASH = re.compile(r".*-([0-9a-f]{8,64})\.(?:pth|pt)")
-
-
-class _Retry(Exception):
-    """The download broke off in a way that another attempt may mend."""
+_NAMED_BY_HASH = re.compile(r".*-([0-9a-f]{8,64})\.(?:pth|pt|th)")
 
 
 def cache_folder() -> Path:
@@ -91,35 +83,41 @@ def _plain(url: str) -> str:
 
 def cached_path(url: str) -> Path:
     """Return where `fetch` keeps the file of `url`, whether it is there or not."""
-    name = Path(urlsplit(url).path).name or "weights"
+    name = Path(urlsplit(url).path).name
+    name = "weights" if name in ("", "..") else name
     if _plain(url) in map(_plain, _table().values()):
         return cache_folder() / name
     # Addresses of users may end alike, and must not be taken for one another.
-    return cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
+    parts = urlsplit(url)
+    public = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return cache_folder() / hashlib.sha256(public.encode("utf-8", "replace")).hexdigest()[:12] / name
 
 
-def fetch(url: str, *, attempts: int = 4, timeout: float = 30.0) -> Path:
+def fetch(url: str, *, attempts: int = 4, timeout: float = 30.0, max_bytes: int = MAX_BYTES) -> Path:
     """Return a local copy of `url`, downloading it when the cache has none.
 
-    A broken download goes on where it stopped. The file enters the cache only when its size is right and
+    A broken download continues where it stopped. The file enters the cache only when its size is right and
     its parameters can be read. Of several processes one downloads and the others wait for it.
 
     Args:
-        url: an http or https address.
+        url: an http or https address; a name and password in it are sent, and shown nowhere.
         attempts: how often a broken or stalled transfer is tried.
-        timeout: seconds without a single byte after which a transfer counts as stalled.
+        timeout: seconds without a single byte after which a transfer counts as stalled; one that brings less
+            than 1000 bytes a second over that time is too slow.
+        max_bytes: the largest file that is taken.
 
     Raises:
         WeightsError: if it cannot be had; the text says where to put the file by hand.
     """
+    check_url(url)
     target = cached_path(url)
-    if target.is_file():
+    if os.path.isfile(target):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(f".{target.name}.lock")):
             if not target.is_file():
-                _download(url, target, attempts, timeout)
+                _download(url, target, attempts, timeout, max_bytes)
     except OSError as error:
         raise WeightsError(
             f"cannot keep {url} in {target.parent}: {error.strerror or error}. {_by_hand(url)}"
@@ -142,24 +140,30 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _download(url: str, target: Path, attempts: int, timeout: float) -> None:
+def _download(url: str, target: Path, attempts: int, timeout: float, max_bytes: int) -> None:
     part = target.with_name(f".{target.name}.part")
-    logger.info("downloading %s to %s", url, target)
-    problem = ""
+    logger.info("downloading %s to %s", mask_credentials(url), target)
+    problem, slow = "", 0
     for attempt in range(attempts):
         if attempt:
             time.sleep(min(2.0 ** (attempt - 1), 8.0) if timeout > 2 else 0.0)
         try:
-            _transfer(url, part, timeout)
+            transfer(url, part, timeout, max_bytes)
             break
-        except _Retry as error:
-            problem = str(error)
+        except RetryError as error:
+            problem = mask_credentials(str(error))
             logger.warning("attempt %d of %d: %s", attempt + 1, attempts, problem)
+            slow += isinstance(error, SlowError)
+            if slow > 1:
+                raise WeightsError(f"cannot download {url}: {problem}. {_by_hand(url)}") from None
+        except WeightsError as error:
+            part.unlink(missing_ok=True)
+            raise WeightsError(f"{error}. {_by_hand(url)}") from None
     else:
         raise WeightsError(f"cannot download {url}: {problem}. {_by_hand(url)}")
     complete = part.with_name(part.name + target.suffix)
     os.replace(part, complete)
-    _tag_file(part).unlink(missing_ok=True)
+    tag_file(part).unlink(missing_ok=True)
     try:
         _check_hash(target.name, complete)
         read_params(complete)
@@ -180,61 +184,3 @@ def _check_hash(name: str, file: Path) -> None:
             found.update(chunk)
     if not found.hexdigest().startswith(named[1]):
         raise WeightsError(f"its SHA-256 is {found.hexdigest()[:16]}..., its name says {named[1]}")
-
-
-def _tag_file(part: Path) -> Path:
-    return part.with_name(part.name + ".tag")
-
-
-def _transfer(url: str, part: Path, timeout: float) -> None:
-    """Bring `part` to its full size, going on after its bytes if the server's file is still the same."""
-    tag_file = _tag_file(part)
-    have = part.stat().st_size if part.is_file() and tag_file.is_file() else 0
-    headers = {"User-Agent": "ppcls"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag_file.read_text("utf-8")}
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as reply:
-            goes_on = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(
-                f"bytes {have}-"
-            )
-            if have and reply.status == 206 and not goes_on:
-                part.unlink()
-                raise _Retry("the server sent another range than asked for")
-            _receive(reply, part, have if goes_on else 0)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # what is here is longer than what the server has
-            part.unlink(missing_ok=True)
-            raise _Retry("the partial file does not fit the server's") from error
-        if error.code >= 500 or error.code in (408, 429):
-            raise _Retry(f"the server answered {error.code} {error.reason}") from error
-        raise WeightsError(
-            f"cannot download {url}: the server answered {error.code} {error.reason}. {_by_hand(url)}"
-        ) from error
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-        raise _Retry(str(reason)) from error
-    except ValueError as error:
-        raise WeightsError(f"{url!r} is not an address that can be downloaded: {error}") from error
-
-
-def _receive(reply: http.client.HTTPResponse, part: Path, have: int) -> None:
-    tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified")
-    if tag and not tag.startswith("W/"):
-        _tag_file(part).write_text(tag, "utf-8")
-    else:
-        _tag_file(part).unlink(missing_ok=True)
-    length = reply.headers.get("Content-Length")
-    total = have + int(length) if length is not None else None
-    with (
-        part.open("ab" if have else "wb") as stream,
-        tqdm(
-            total=total, initial=have, unit="B", unit_scale=True, desc=part.name.strip("."), disable=None
-        ) as bar,
-    ):
-        while chunk := reply.read1(_CHUNK):
-            stream.write(chunk)
-            bar.update(len(chunk))
-            have += len(chunk)
-    if total is not None and have != total:
-        raise _Retry(f"the connection ended after {have} of {total} bytes")
