@@ -154,7 +154,7 @@ _HEAD = """# Networks
 
 Made by `python -m ppcls.engine.models > docs/networks.md`; do not edit. `ppcls models 'ResNet*' --details`
 shows the same at any input size, with what is in the cache; `ppcls layers ResNet18` shows what
-`return_patterns` can name.
+`return_patterns` can name. Their options are in [network_options.md](network_options.md).
 
 {convention}
 RepVGG and PP-LCNetV2 are counted as they train; exported, their branches are merged and they are smaller.
