@@ -10,7 +10,7 @@ import ppcls
 from ppcls.arch import build_model
 from ppcls.engine.build import announce, count_parameters
 
-# resnet8 for 10 classes, counted by hand: 3x3 convolutions without biases, two numbers a channel in BatchNorm.
+# resnet8 for 10 classes, by hand: 3x3 convolutions without biases; two numbers a channel in BatchNorm.
 STEM = 9 * 3 * 16 + 2 * 16
 STAGES = (
     2 * (9 * 16 * 16 + 2 * 16),
