@@ -8,11 +8,30 @@ from typing import Any
 import numpy as np
 
 from ppcls.class_names import find_class_names, is_packaged, read_class_names, read_fitting_names
-from ppcls.errors import ConfigError, DataError
+from ppcls.errors import ConfigError, DataError, WeightsError
 from ppcls.logger import LOGGER
 from ppcls.registry import POSTPROCESSES
 
-__all__ = ["Topk", "find_class_names", "read_class_names"]
+__all__ = ["Topk", "check_scores", "find_class_names", "read_class_names"]
+
+
+def check_scores(scores: np.ndarray, file_names: Sequence[str]) -> None:
+    """Refuse scores that are no numbers rather than show them as a result.
+
+    Args:
+        scores: what a network gave, [N, C].
+        file_names: of the N images.
+
+    Raises:
+        WeightsError: naming the images.
+    """
+    broken = [name for name, row in zip(file_names, scores, strict=True) if not np.isfinite(row).all()]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise WeightsError(
+            f"the network gives no finite scores for {', '.join(broken[:3])}{more} ({len(broken)} of "
+            f"{len(file_names)} images of the batch): its weights are broken, or NormalizeImage does not fit"
+        )
 
 
 @POSTPROCESSES.register()

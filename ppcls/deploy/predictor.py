@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, matching, read_image
+from ppcls.data.postprocess import check_scores
 from ppcls.deploy.description import described_postprocess, described_transforms
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.runtime import DESCRIPTION, Program, check_params, find_program, read_description
@@ -92,6 +93,7 @@ class Predictor:
 
         Raises:
             DataError: if nothing is found, or, with ``on_error="raise"``, an image cannot be read.
+            WeightsError: if the network gives scores that are not finite.
         """
         results: list[dict[str, Any]] = []
         source = iter(self._expand(images))
@@ -117,6 +119,7 @@ class Predictor:
         if arrays:
             outputs = self._run(np.stack(arrays))
             names = [name for (name, _), failed in zip(batch, results, strict=True) if not failed]
+            check_scores(outputs, names)
             found = iter(self._postprocess(outputs if self._softmax else _softmax(outputs), names))
             results = [failed or next(found) for failed in results]
         return results

@@ -24,7 +24,14 @@ from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError, mask_credentials
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.registry import BACKBONES
-from ppcls.weights import find_file, in_our_names, load_into, read_params
+from ppcls.weights import (
+    find_file,
+    in_our_names,
+    load_into,
+    log_left_out,
+    read_params,
+    split_loss_parameters,
+)
 
 
 def select_device(name: str) -> str:
@@ -216,7 +223,8 @@ def build_trained_model(
         model = build_model(arch, only=only, normalize=normalize)
     else:
         path = find_file(weights, "Global.pretrained_model")
-        params = read_params(path)
+        params, of_losses = split_loss_parameters(read_params(path))
+        log_left_out(of_losses, str(path))
         absent = _frozen_elsewhere(arch, only or set(), params)
         if not has_own_weights(arch, absent):
             raise ConfigError(

@@ -84,7 +84,14 @@ from ppcls.loss import build_loss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.optimizer.state import structured_state
-from ppcls.weights import find_file, in_our_names, load_into, read_params
+from ppcls.weights import (
+    find_file,
+    in_our_names,
+    load_into,
+    load_loss_parameters,
+    read_params,
+    split_loss_parameters,
+)
 
 
 class Engine:
@@ -314,8 +321,11 @@ class Engine:
         distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
         if self.globals["pretrained_model"] and resumed is None:
             path = find_file(self.globals["pretrained_model"], "Global.pretrained_model")
-            params = in_our_names(read_params(path), path, model, self.arch["name"])
+            params, of_losses = split_loss_parameters(read_params(path))
+            params = in_our_names(params, path, model, self.arch["name"])
             load_into(model, params, where=str(path), network=self.main)
+            if of_losses:
+                load_loss_parameters(loss, of_losses, str(path))
         build.synchronise([model, loss], self.globals["use_sync_bn"])
         epochs, update_freq = self.globals["epochs"], self.globals["update_freq"]
         steps = -(-len(loader) // update_freq)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -95,5 +96,15 @@ def evaluate(
         averages = meter.averages(everywhere=True)
         place = f"[{network}]" if network else ""
         LOGGER.info("[%s]%s[Epoch %d][Avg]%s", title, place, epoch, format_metrics(averages))
+        broken = [name for name, value in averages.items() if not math.isfinite(value)]
+        if broken:
+            LOGGER.warning(
+                "[%s]%s[Epoch %d]not finite: %s. Accuracies of a network whose outputs are no numbers mean "
+                "nothing",
+                title,
+                place,
+                epoch,
+                ", ".join(broken),
+            )
         found |= {value_name(name, network): value for name, value in averages.items()}
     return found

@@ -11,6 +11,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ppcls.data import Compose, ImageError, build_transforms, list_images, read_image
+from ppcls.data.postprocess import check_scores
 from ppcls.logger import LOGGER
 
 Postprocess = Callable[[np.ndarray, Sequence[str]], list[dict[str, Any]]]
@@ -33,6 +34,7 @@ def classify(
 
     Raises:
         DataError: if nothing is found or an image cannot be read; the ones before it are logged.
+        WeightsError: if the network gives scores that are not finite.
     """
     chain = build_transforms(transforms)
     files = list_images(images)
@@ -45,6 +47,7 @@ def classify(
                 outputs = network(paddle.to_tensor(np.stack(arrays)))
                 logits = outputs["logits"] if isinstance(outputs, dict) else outputs
                 probabilities = F.softmax(logits.astype("float32"), axis=-1).numpy()
+            check_scores(probabilities, names[: len(arrays)])
             found = postprocess(probabilities, names[: len(arrays)])
             LOGGER.info("%s", found)
             results.extend(found)

@@ -26,6 +26,7 @@ from paddle import nn
 from ppcls.config import plain
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
 from ppcls.data.hashing import HashIndex, perceptual_hash
+from ppcls.data.postprocess import check_scores
 from ppcls.engine import build
 from ppcls.engine.class_names import check_teachers, class_names, data_class_names, names_to_record
 from ppcls.engine.engine import Engine
@@ -192,6 +193,7 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
             report.duplicates.append((pool.path(int(batch.index[row])), twin, int(distance[row])))
         if fresh.any():
             probabilities = _probabilities(teacher, batch.image[fresh])
+            check_scores(probabilities, [pool.path(int(place)) for place in batch.index[fresh]])
             _check_classes(probabilities.shape[1], engine.class_num, class_map, options)
             _judge(batch.index[fresh], probabilities, class_map, options.threshold, report, found)
     kept = _select(found, options.top_k, report)

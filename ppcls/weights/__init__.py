@@ -13,6 +13,7 @@ from ppcls.weights.files import (
     write_state,
 )
 from ppcls.weights.loading import LoadReport, in_our_names, load_into, load_pretrained
+from ppcls.weights.loss_parameters import load_loss_parameters, log_left_out, split_loss_parameters
 from ppcls.weights.sources import cache_folder, fetch, official_url
 
 __all__ = [
@@ -24,10 +25,13 @@ __all__ = [
     "has_torch_layout",
     "in_our_names",
     "load_into",
+    "load_loss_parameters",
     "load_pretrained",
+    "log_left_out",
     "official_url",
     "read_params",
     "read_state",
+    "split_loss_parameters",
     "sync_folder",
     "torch_options",
     "write_atomic",

@@ -14,8 +14,10 @@ import numpy as np
 from ppcls.errors import WeightsError, mask_credentials
 from ppcls.weights.convert import convert
 from ppcls.weights.files import find_file, has_torch_layout, read_params
+from ppcls.weights.loss_parameters import log_left_out, split_loss_parameters
 from ppcls.weights.renames import advice_on_shapes, in_present_names
 from ppcls.weights.sources import fetch, official_url
+from ppcls.weights.values import assign, check_finite
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -68,8 +70,8 @@ def load_into(
             (default: ``Student``).
 
     Raises:
-        WeightsError: if nothing matches, or if something beyond the classifier would be left untrained. The
-            network is unchanged then.
+        WeightsError: if nothing matches, if something beyond the classifier would be left untrained, or if a
+            value is not finite. The network is unchanged then.
     """
     own = {name: value for name, value in net.state_dict().items() if _IGNORED not in name}
     given = {name: value for name, value in params.items() if _IGNORED not in name}
@@ -96,8 +98,9 @@ def load_into(
             advice = advice_on_shapes(net, report.wrong_shape, given)
             raise WeightsError(_explain(report, shapes, given, allow_missing_head) + advice)
         note += f"; classifier left untrained: {', '.join(left)}" + _class_counts(report, shapes, given)
+    check_finite({name: given[name] for name in report.matched}, where)
     for name in report.matched:
-        _assign(own[name], given[name])
+        assign(own[name], given[name])
     logger.info("%s%s", report, note)
     return report
 
@@ -144,7 +147,9 @@ def load_pretrained(
             )
     is_url = "://" in str(source)
     file = fetch(str(source)) if is_url else find_file(source, f"{where}.pretrained")
-    params = in_our_names(read_params(file), file, net, name)
+    params, of_losses = split_loss_parameters(read_params(file))
+    log_left_out(of_losses, str(file))
+    params = in_our_names(params, file, net, name)
     return load_into(net, params, str(file), allow_missing_head, network=network)
 
 
@@ -301,11 +306,3 @@ def _some(names: Iterable[str], most: int = 6) -> str:
     names = list(names)
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _assign(tensor: Any, value: np.ndarray) -> None:
-    import paddle
-
-    source = paddle.to_tensor(np.ascontiguousarray(value))
-    # reshape: Paddle makes [1] of what NumPy's ascontiguousarray made of a scalar
-    tensor.set_value(source.astype(tensor.dtype).reshape(tensor.shape))

@@ -1,0 +1,45 @@
+"""The values of weights: whether they are numbers at all, and how they get into a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import WeightsError
+
+_SHOWN = 6
+
+
+def check_finite(params: Mapping[str, np.ndarray], where: str) -> None:
+    """Refuse weights with NaN or infinity: every prediction with them would be NaN.
+
+    A float64 value that float32 cannot hold counts as infinite.
+
+    Raises:
+        WeightsError: naming the tensors and how many of their values are not finite.
+    """
+    broken = {}
+    for name, value in params.items():
+        if np.issubdtype(value.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                kept = value.astype(np.float32) if value.dtype.itemsize > 4 else value
+            count = kept.size - int(np.isfinite(kept).sum())
+            if count:
+                broken[name] = f"{name} ({count} of {value.size})"
+    if broken:
+        shown = ", ".join(list(broken.values())[:_SHOWN]) + (" ..." if len(broken) > _SHOWN else "")
+        raise WeightsError(
+            f"{where}: values that are not finite (NaN or infinity) in {len(broken)} of {len(params)} "
+            f"tensors: {shown}. The file is broken, or the training that wrote it diverged; take another one"
+        )
+
+
+def assign(tensor: Any, value: np.ndarray) -> None:
+    """Copy an array into a tensor of the same number of values, cast to its type."""
+    import paddle
+
+    source = paddle.to_tensor(np.ascontiguousarray(value))
+    # reshape: Paddle makes [1] of what NumPy's ascontiguousarray made of a scalar
+    tensor.set_value(source.astype(tensor.dtype).reshape(tensor.shape))
