@@ -169,12 +169,6 @@ class Run:
         shown = "\n  ".join(names[:64]) + (f"\n  and {len(names) - 64} more" if len(names) > 64 else "")
         values = ", ".join(f"{name}: {value}" for name, value in row.items())
         rate = ", ".join(f"{one:.6g}" for one in rates)
-        if step == 0:
-            return (
-                f"the loss is not finite at the first step: {values}. No weight has changed yet, so the "
-                "learning rate is not the cause. Look at the weights that were loaded, at the weights of the "
-                "losses, at NormalizeImage, or at the batch:\n  " + shown
-            )
         return (
             f"the loss is not finite at step {step} (learning rate {rate}): {values}. "
             f"Checkpoints in {self.folder} were written before it and stay. "
