@@ -227,7 +227,7 @@ def _check_training(losses: Any, uses: list[Use], networks: Networks, report: Re
     if networks.several:
         _check_frozen(uses, networks, report)
         _check_unused(uses, networks, report)
-    elif networks.members[""].taps:
+    else:
         _warn_unused_taps(networks.members[""], set(), report)
 
 
