@@ -149,7 +149,7 @@ class Loss:
 
 @dataclass
 class Metric:
-    """Metrics reported beside the loss; the first of `Eval` chooses `best_model`."""
+    """Metrics beside the loss; the first of `Eval` for the network to deploy chooses `best_model`."""
 
     Train: list[Any] | None = node("metric", "Metrics of training.", many=True)
     Eval: list[Any] | None = node("metric", "Metrics of evaluation.", many=True)

@@ -17,6 +17,7 @@ from ppcls.engine.hooks import format_metrics
 from ppcls.engine.measures import Measure, measure_batch, value_name
 from ppcls.engine.meters import Meters
 from ppcls.logger import LOGGER, progress_bar
+from ppcls.metric import WholeSet
 
 
 @contextmanager
@@ -58,6 +59,7 @@ def evaluate(
         averages by name, in the order of `groups`.
     """
     meters, total = {network: Meters() for network in groups}, len(loader)
+    means: set[tuple[str, str]] = set()  # values that every batch has, unlike a rate of the whole set
     bar = progress_bar(total, title.lower())
     begin = time.perf_counter()
     with paddle.no_grad():
@@ -66,6 +68,7 @@ def evaluate(
             outputs, label = forward(paddle.to_tensor(batch.image)), paddle.to_tensor(batch.label)
             for network, values in measure_batch(groups, outputs, label).items():
                 meters[network].add(values, len(batch.index))
+                means |= {(network, name) for name in values if not isinstance(values[name], WholeSet)}
             if observe is not None:
                 observe(outputs, batch)
             if number % print_every == 0:
@@ -96,7 +99,7 @@ def evaluate(
         averages = meter.averages(everywhere=True)
         place = f"[{network}]" if network else ""
         LOGGER.info("[%s]%s[Epoch %d][Avg]%s", title, place, epoch, format_metrics(averages))
-        broken = [name for name, value in averages.items() if not math.isfinite(value)]
+        broken = [n for n, value in averages.items() if (network, n) in means and not math.isfinite(value)]
         if broken:
             LOGGER.warning(
                 "[%s]%s[Epoch %d]not finite: %s. Accuracies of a network whose outputs are no numbers mean "
