@@ -85,10 +85,10 @@ class FolderSearch:
         if self.again:
             names = _some(os.path.relpath(link, self.root) for link in sorted(self.again))
             LOGGER.warning(
-                "%s: %d links skipped, because they lead to folders that are searched anyway or that hold "
-                "this folder: %s",
+                "%s: %d %s skipped that lead to folders which are searched anyway or hold this one: %s",
                 self.root,
                 len(self.again),
+                "link" if len(self.again) == 1 else "links",
                 names,
             )
 

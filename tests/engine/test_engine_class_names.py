@@ -296,8 +296,10 @@ def test_folders_of_evaluation_beside_a_list_of_training(recipe, write_recipe, t
     assert evaluation_names(config, known, None) is None
     assert "make sure that class 0 is b" in caplog.text
     assert evaluation_names(config, ClassNames(None, "none"), None) is None
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     del config["DataLoader"]["Train"]
     assert evaluation_names(config, known, None) == known.names
+    assert evaluation_names(config, known, tmp_path) is None  # that run was trained on a list
 
 
 def teaching(recipe: dict, folder: Path) -> dict:
