@@ -182,6 +182,11 @@ class TheseusLayer(nn.Layer):
         self._attach()
         return True
 
+    @property
+    def ends_early(self) -> bool:
+        """Tell whether `stop_after` has cut layers off, so that the output is not the logits."""
+        return bool(self._cut_off)
+
     def freeze_befor(self, layer_name: str) -> bool:
         """Freeze a layer and all layers before it (the spelling is the public one).
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppcls.config.class_names import check_class_names
+from ppcls.config.image_shape import check_image_shape
 from ppcls.config.inputs import check_inputs
 from ppcls.config.layout import check_layout
 from ppcls.config.metrics import check_metrics
@@ -55,6 +56,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
         check_relations(recipe, networks, mode, report)
         check_class_names(recipe, networks, report)
         check_inputs(recipe, report)
+        check_image_shape(recipe, networks, mode, report)
         check_unlabelled(recipe, report)
         check_mixing(recipe, networks, report)
         if mode == "train":

@@ -24,7 +24,7 @@ def check_inputs(recipe: Mapping[str, Any], report: Report) -> None:
         if isinstance(node, dict) and node.get("mean") is not None
     ]
     first: tuple[str, dict[str, Any]] | None = None
-    for place, ops in _chains(recipe).items() if owners else ():
+    for place, ops in transform_chains(recipe).items() if owners else ():
         found = [
             (join(place, index), op["NormalizeImage"] or {})
             for index, op in enumerate(ops)
@@ -45,10 +45,10 @@ def check_inputs(recipe: Mapping[str, Any], report: Report) -> None:
             report.error(join(where, "NormalizeImage"), text)
 
 
-def _chains(recipe: Mapping[str, Any]) -> dict[str, list[Any]]:
+def transform_chains(recipe: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return the transform chains of a recipe that there are, by config path."""
     chains = {}
-    for part in ("Train", "Eval"):
+    for part in ("Train", "UnLabelTrain", "Eval"):
         loader = recipe["DataLoader"][part]
         dataset = loader["dataset"] if loader else None
         if isinstance(dataset, dict):

@@ -32,6 +32,8 @@ class Network:
         taps: config path of each entry of ``return_patterns``.
         reads: config path of each key it reads from the networks before it in a chain.
         reads_all: it reads every feature of theirs, because its option ``keys`` is left out.
+        channels: of the images it takes; None if that is not known.
+        cut_off: config path of a ``stop_after`` that ends it before its logits.
     """
 
     path: str
@@ -42,6 +44,8 @@ class Network:
     taps: dict[str, str] = field(default_factory=dict)
     reads: dict[str, str] = field(default_factory=dict)
     reads_all: bool = False
+    channels: int | None = None
+    cut_off: str | None = None
 
 
 @dataclass
@@ -158,6 +162,8 @@ def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, r
         whole.taps |= part.taps
         whole.reads |= part.reads
         whole.class_num = whole.class_num or part.class_num
+    whole.channels = chain[0].channels if chain else None
+    whole.cut_off = next((part.cut_off for part in chain if part.cut_off), None)
     return whole
 
 
@@ -173,10 +179,23 @@ def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, repo
     if "class_num" in signature:
         count = node.get("class_num") or class_num or signature["class_num"].default
         network.class_num = count if isinstance(count, int) else None
+        _check_class_num(network, "class_num" in node, report)
+    if "input_image_channel" in signature:
+        channels = node.get("input_image_channel", signature["input_image_channel"].default)
+        network.channels = channels if isinstance(channels, int) else None
     if report.mistakes_below(path):
         return network  # the options are wrong already: building would only repeat it
     network.outputs = _look_inside(title, node, network, report)
     return network
+
+
+def _check_class_num(network: Network, own: bool, report: Report) -> None:
+    if network.class_num == 1:
+        place = join(network.path, "class_num") if own else "Arch.class_num"
+        text = (
+            "1; with one class every answer is right. Give the images that are not of it a class of their own"
+        )
+        report.error(place, text)
 
 
 def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
@@ -211,6 +230,8 @@ def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: 
     for option in ("freeze_befor", "stop_after"):
         if node.get(option):
             _tried(join(network.path, option), report, getattr(layer, option), node[option])
+    if node.get("stop_after") and layer.ends_early:
+        network.cut_off = join(network.path, "stop_after")
     return set(found) if len(report.mistakes) == before else None
 
 

@@ -77,6 +77,7 @@ def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, re
             for use in uses[place]:
                 _check_names(use, networks, report)
                 _check_keys(use, networks, report)
+                _check_logits(use, registry, networks, report)
                 _check_topk(
                     use.options.get("topk"), join(use.path, "topk"), _looked_at(use, networks), report
                 )
@@ -87,6 +88,7 @@ def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, re
         _check_training(recipe["Loss"]["Train"], uses["Loss.Train"], networks, report)
     _check_gather(uses["Loss.Train"], recipe["DataLoader"]["Train"], report)
     _check_postprocess(recipe["Infer"], networks, report)
+    _check_deployed(networks, mode, report)
     _check_data(recipe["DataLoader"], report)
     _check_global(recipe["Global"], mode, report)
     check_evaluation(recipe, [use.names for use in uses["Loss.Eval"]], networks, mode, report)
@@ -178,6 +180,37 @@ def _check_keys(use: Use, networks: Networks, report: Report) -> None:
                     f"{hint(key, network.outputs)} More outputs come from its return_patterns",
                 )
                 break
+
+
+def _check_logits(use: Use, registry: Registry, networks: Networks, report: Report) -> None:
+    """Refuse to look at the logits of a network that ``stop_after`` ends before them."""
+    for network in _looked_at(use, networks):
+        if network.cut_off is None:
+            continue
+        name = next(name for name, member in networks.members.items() if member is network)
+        picked = {key for _, key, owners in use.keys if name in owners}
+        if "logits" in (picked or {_default_key(use, registry)}):
+            text = f"looks at the logits of {network.title}, but {network.cut_off} ends it before them"
+            report.error(use.path, f"{text}; take stop_after out, or name another output")
+
+
+def _default_key(use: Use, registry: Registry) -> str | None:
+    """Return which output a loss or metric picks if the recipe does not say so; None if that is not known."""
+    try:
+        signature = signature_of(registry[use.name], use.options)
+    except PpclsError:
+        return None  # a wrong option, which was reported
+    options = [option for option in (*_FIRST_KEYS, *_SECOND_KEYS, *_ALL_KEYS) if option in signature]
+    if any(option.endswith("keys") for option in options):
+        return None  # they list features
+    default = signature[options[0]].default if options else None
+    return default if isinstance(default, str) else "logits"
+
+
+def _check_deployed(networks: Networks, mode: str, report: Report) -> None:
+    main = networks.members.get(networks.main)
+    if mode in ("infer", "export") and main is not None and main.cut_off is not None:
+        report.error(main.cut_off, f"ends {main.title} before its logits, and {mode} needs those")
 
 
 def _members(names: set[str], networks: Networks) -> list[Network]:

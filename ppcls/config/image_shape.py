@@ -1,0 +1,141 @@
+"""What images the transform chains give, compared with ``Global.image_shape`` and with the networks."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ppcls.config.construct import construct
+from ppcls.config.inputs import transform_chains
+from ppcls.config.networks import Networks
+from ppcls.config.nodes import single
+from ppcls.config.report import Report, join
+from ppcls.config.schema import Global
+from ppcls.config.sections import default_of, fields_of
+from ppcls.errors import PpclsError
+from ppcls.registry import TRANSFORMS
+
+_PLACE = "Global.image_shape"
+_INFER, _EVAL = "Infer.transforms", "DataLoader.Eval.dataset.transform_ops"
+# Two images of different height, width and shape; what comes out alike does not depend on the image.
+_TRIED = ((700, 900), (960, 720))
+_LARGEST = 2048  # beyond it, trying a chain takes time and memory
+
+Shape = tuple[int | None, int | None, int | None]
+
+
+def check_image_shape(recipe: Mapping[str, Any], networks: Networks, mode: str, report: Report) -> None:
+    """Compare the images of all chains with the networks, some of them with ``Global.image_shape`` too.
+
+    Only an export uses ``Global.image_shape``, so a contradiction is an error there. Elsewhere it is one if
+    the shape was set (not left at its default, as many recipes do) and agrees with neither chain; else a
+    warning. Sizes that depend on the image are not compared.
+    """
+    shapes = {
+        place: shape
+        for place, operations in transform_chains(recipe).items()
+        if not report.mistakes_below(place) and (shape := chain_shape(operations)) is not None
+    }
+    for place, shape in shapes.items():
+        for network in networks.members.values():
+            if None not in (network.channels, shape[0]) and network.channels != shape[0]:
+                text = f"{network.channels}, but {place} give images with {shape[0]} (DecodeImage.channels)"
+                report.error(join(network.path, "input_image_channel"), text)
+    if mode == "export":
+        _check_export(recipe, shapes, report)
+    elif not report.mistakes_below(_PLACE):
+        _compare(recipe["Global"]["image_shape"], shapes, report)
+
+
+def _check_export(recipe: Mapping[str, Any], shapes: Mapping[str, Shape], report: Report) -> None:
+    place = exported_chain(recipe)
+    if place is None:
+        text = (
+            f"missing, and there is no {_EVAL} to take their place; an export tells how images are prepared"
+        )
+        report.error(_INFER, text)
+        return
+    wanted, found = recipe["Global"]["image_shape"], shapes.get(place)
+    if found is not None and not _agree(wanted, found):
+        report.error(_PLACE, f"{contradiction(wanted, place, found)}; make them the same")
+
+
+def _compare(wanted: list[int], shapes: Mapping[str, Shape], report: Report) -> None:
+    """Compare the shape in a mode that does not use it."""
+    known = {place: shapes[place] for place in (_EVAL, _INFER) if place in shapes}
+    wrong = {place: shape for place, shape in known.items() if not _agree(wanted, shape)}
+    default = default_of(fields_of(Global)["image_shape"][0])
+    for place, shape in wrong.items():
+        text = contradiction(wanted, place, shape)
+        if len(wrong) == len(known) and wanted != default:
+            report.error(_PLACE, f"{text}; make them the same")
+        else:
+            report.warn(_PLACE, f"{text}; an export of such a recipe is refused or of another size")
+
+
+def exported_chain(recipe: Mapping[str, Any]) -> str | None:
+    """Return which chain an export describes: that of ``Infer``, else that of evaluation, if there is one."""
+    chains = transform_chains(recipe)
+    return next((place for place in (_INFER, _EVAL) if chains.get(place)), None)
+
+
+def contradiction(wanted: list[int], place: str, found: Shape) -> str:
+    """Say that a chain gives images of another shape than ``Global.image_shape``."""
+    sides = ", ".join("any" if side is None else str(side) for side in found)
+    return f"{wanted}, but {place} give images [{sides}] (channels, height, width)"
+
+
+def _agree(wanted: list[int], found: Shape) -> bool:
+    return all(known in (None, side) for side, known in zip(wanted, found, strict=False))
+
+
+def chain_shape(operations: list[Any]) -> Shape | None:
+    """Return [C, H, W] of what a chain gives, None for a side that depends on the image.
+
+    The chain is tried on two images. That is done with our own transforms alone, and None comes back where
+    it cannot be told: one of them refuses the images, or its numbers are very large.
+    """
+    try:
+        nodes = [single(node, "") for node in operations]
+        ours = all(TRANSFORMS[name].__module__.startswith("ppcls.") for name, _ in nodes)
+        if not ours or any(number > _LARGEST for _, options in nodes for number in _numbers(options)):
+            return None
+        chain = [construct(TRANSFORMS, node, "") for node in operations]
+    except (PpclsError, TypeError, ValueError):
+        return None  # a mistake, which is reported where it stands
+    decodes = bool(nodes) and nodes[0][0] == "DecodeImage"
+    found = [_try(chain, size, decodes) for size in _TRIED]
+    if found[0] is None or found[1] is None:
+        return None
+    channels, height, width = (one if one == other else None for one, other in zip(*found, strict=True))
+    return channels if decodes else None, height, width
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for entry in value:
+            yield from _numbers(entry)
+    elif isinstance(value, int | float):
+        yield abs(value)
+
+
+def _try(chain: list[Any], size: tuple[int, int], decodes: bool) -> tuple[int, int, int] | None:
+    numpy, cv2 = importlib.import_module("numpy"), importlib.import_module("cv2")
+    height, width = size
+    image: Any = numpy.zeros((height, width, 3), numpy.uint8)
+    if decodes:
+        image = b"P6 %d %d 255\n" % (width, height) + image.tobytes()
+    rng = numpy.random.default_rng(0)
+    try:
+        for operation in chain:
+            image = operation(image, rng)
+    except (PpclsError, cv2.error, ArithmeticError, IndexError, TypeError, ValueError):
+        return None
+    if numpy.ndim(image) != 3:
+        return None
+    first = any(getattr(operation, "channel_first", False) for operation in chain)
+    rows, columns, depth = image.shape
+    return (rows, columns, depth) if first else (depth, rows, columns)
