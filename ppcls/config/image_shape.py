@@ -43,22 +43,22 @@ def check_image_shape(recipe: Mapping[str, Any], networks: Networks, mode: str, 
                 text = f"{network.channels}, but {place} give images with {shape[0]} (DecodeImage.channels)"
                 report.error(join(network.path, "input_image_channel"), text)
     if mode == "export":
-        _check_export(recipe, shapes, report)
+        problem = check_exported_shape(recipe)
+        if problem is not None:
+            report.error(*problem)
     elif not report.mistakes_below(_PLACE):
         _compare(recipe["Global"]["image_shape"], shapes, report)
 
 
-def _check_export(recipe: Mapping[str, Any], shapes: Mapping[str, Shape], report: Report) -> None:
+def check_exported_shape(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return config path and text of what an export would tell wrongly about its images; None if nothing."""
     place = exported_chain(recipe)
     if place is None:
-        text = (
-            f"missing, and there is no {_EVAL} to take their place; an export tells how images are prepared"
-        )
-        report.error(_INFER, text)
-        return
-    wanted, found = recipe["Global"]["image_shape"], shapes.get(place)
-    if found is not None and not _agree(wanted, found):
-        report.error(_PLACE, f"{contradiction(wanted, place, found)}; make them the same")
+        return _INFER, f"missing; export needs it, or {_EVAL}: it tells how images are prepared"
+    wanted, found = recipe["Global"]["image_shape"], chain_shape(transform_chains(recipe)[place])
+    if found is None or _agree(wanted, found):
+        return None
+    return _PLACE, f"{_contradiction(wanted, place, found)}; make them the same"
 
 
 def _compare(wanted: list[int], shapes: Mapping[str, Shape], report: Report) -> None:
@@ -67,7 +67,7 @@ def _compare(wanted: list[int], shapes: Mapping[str, Shape], report: Report) -> 
     wrong = {place: shape for place, shape in known.items() if not _agree(wanted, shape)}
     default = default_of(fields_of(Global)["image_shape"][0])
     for place, shape in wrong.items():
-        text = contradiction(wanted, place, shape)
+        text = _contradiction(wanted, place, shape)
         if len(wrong) == len(known) and wanted != default:
             report.error(_PLACE, f"{text}; make them the same")
         else:
@@ -80,7 +80,7 @@ def exported_chain(recipe: Mapping[str, Any]) -> str | None:
     return next((place for place in (_INFER, _EVAL) if chains.get(place)), None)
 
 
-def contradiction(wanted: list[int], place: str, found: Shape) -> str:
+def _contradiction(wanted: list[int], place: str, found: Shape) -> str:
     """Say that a chain gives images of another shape than ``Global.image_shape``."""
     sides = ", ".join("any" if side is None else str(side) for side in found)
     return f"{wanted}, but {place} give images [{sides}] (channels, height, width)"

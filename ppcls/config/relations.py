@@ -188,8 +188,8 @@ def _check_logits(use: Use, registry: Registry, networks: Networks, report: Repo
         if network.cut_off is None:
             continue
         name = next(name for name, member in networks.members.items() if member is network)
-        picked = {key for _, key, owners in use.keys if name in owners}
-        if "logits" in (picked or {_default_key(use, registry)}):
+        picked: list[str | None] = [key for _, key, owners in use.keys if name in owners]
+        if "logits" in (picked or [_default_key(use, registry)]):
             text = f"looks at the logits of {network.title}, but {network.cut_off} ends it before them"
             report.error(use.path, f"{text}; take stop_after out, or name another output")
 

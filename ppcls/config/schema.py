@@ -81,7 +81,14 @@ class Global:
         "Checkpoint to resume, e.g. `output/ResNet18/latest`; `auto`: the newest valid one of the output "
         "folder, the beginning if there is none (`ppcls train --resume auto`).",
     )
-    image_shape: list[int] = key([3, 224, 224], "Channels, height, width.", minimum=1, length=3)
+    image_shape: list[int] = key(
+        [3, 224, 224],
+        "Channels, height, width of the images that an exported network takes: what the transforms of "
+        "`Infer` (else of evaluation) give. A contradiction is an error in an export; elsewhere it is one if "
+        "this was set and agrees with neither, else a warning.",
+        minimum=1,
+        length=3,
+    )
     save_inference_dir: str = key("./inference", "Folder that receives the exported network.")
     export_format: Literal["paddle", "legacy", "both"] = key(
         "both",

@@ -20,6 +20,7 @@ from ppcls.arch import build_model
 from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.distributed import is_main, rank, world_size
+from ppcls.engine.deployment import deployed_transforms
 from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError, mask_credentials
 from ppcls.logger import LOGGER, setup_logging
@@ -182,8 +183,10 @@ def normalization(config: dict[str, Any], mode: str) -> dict[str, Sequence[float
     """Return mean and std of the images that networks get in a mode; None if nothing normalises them."""
     if mode in ("train", "eval"):
         ops = config["DataLoader"][mode.capitalize()]["dataset"].get("transform_ops")
-    else:
+    elif mode == "infer":
         ops = (config.get("Infer") or {}).get("transforms")
+    else:
+        ops = deployed_transforms(config)
     for op in reversed(ops or []):
         for name, options in op.items():
             if name == "NormalizeImage":

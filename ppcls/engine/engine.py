@@ -20,10 +20,7 @@ from ppcls.data import (
     build_loader,
     build_postprocess,
     build_train_loader,
-    build_transforms,
     fingerprints,
-    list_images,
-    read_image,
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
@@ -48,6 +45,7 @@ from ppcls.engine.class_names import (
     weights_folder,
     with_names,
 )
+from ppcls.engine.deployment import deployed_transforms, export_sample
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluate import evaluate, evaluating
 from ppcls.engine.export import ExportReport, export_network
@@ -78,7 +76,6 @@ from ppcls.engine.watch import (
     watched_students,
     watched_teachers,
 )
-from ppcls.errors import DataError
 from ppcls.logger import LOGGER, ScalarWriter, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.loss import build_loss
 from ppcls.metric import LOSS, Criterion, build_metric
@@ -230,6 +227,7 @@ class Engine:
     def export(self) -> ExportReport:
         """Write the network to deploy to ``Global.save_inference_dir`` and check the files against it."""
         build.start_logging(self.globals["log_ranks"])
+        transforms = deployed_transforms(self.config)
         return export_network(
             self._deployed_network(),
             Path(self.globals["save_inference_dir"]),
@@ -237,8 +235,8 @@ class Engine:
             formats=self.globals["export_format"],
             onnx=self.globals["export_onnx"],
             softmax=self.globals["infer_add_softmax"],
-            sample=self._export_sample(),
-            inference_yml=self._deployment_description(),
+            sample=export_sample(self.config, transforms),
+            inference_yml=self._deployment_description(transforms),
         )
 
     # ------------------------------------------------------------------ parts
@@ -511,18 +509,7 @@ class Engine:
         falling = LOSS if criterion.higher_is_better else criterion
         return lambda metrics: -falling.score(metrics)
 
-    def _export_sample(self) -> np.ndarray | None:
-        """Return up to four real images, as the network takes them, for the check of an export."""
-        infer = self.config.get("Infer") or {}
-        try:
-            chain = build_transforms(infer.get("transforms") or [])
-            images = [read_image(name, chain) for name in list_images(infer.get("infer_imgs") or [])[:4]]
-        except DataError as error:
-            LOGGER.info("Infer.infer_imgs: %s; the export is checked on random input", error)
-            return None
-        return np.stack(images)
-
-    def _deployment_description(self) -> dict[str, Any]:
+    def _deployment_description(self, transforms: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what a deployed network must know: transforms, labels, shape, classes."""
         infer = self.config.get("Infer") or {}
         name = self.arch["name"] if self.main is None else build.sub_networks(self.arch)[self.main]["name"]
@@ -532,6 +519,6 @@ class Engine:
                 "image_shape": list(self.globals["image_shape"]),
                 "class_num": self.class_num,
             },
-            "PreProcess": {"transform_ops": infer.get("transforms") or []},
+            "PreProcess": {"transform_ops": transforms},
             "PostProcess": with_names(infer.get("PostProcess"), self._class_names().names),
         }

@@ -120,6 +120,7 @@ def export_network(
         if sample is None:
             sample = _random_sample(net, image_shape)
         expected = _run_in_memory(deployed, sample)
+        _check_classes(expected, (inference_yml or {}).get("Global") or {})
         simple = _Deployed(_reparameterized(net), softmax)
         for name in chosen:
             _write_program(simple, image_shape, name, folder)
@@ -156,6 +157,17 @@ def _eval_mode(net: nn.Layer) -> Iterator[None]:
     finally:
         for layer, mode in zip(layers, modes, strict=True):
             layer.training = mode
+
+
+def _check_classes(output: np.ndarray, described: Mapping[str, Any]) -> None:
+    """Refuse a network that gives something else than a number for each class."""
+    classes = described.get("class_num")
+    if output.ndim != 2 or classes not in (None, output.shape[1]):
+        wanted = "classes" if classes is None else classes
+        raise ConfigError(
+            f"export: the network gives {list(output.shape[1:])} numbers for an image, expected [{wanted}]; "
+            "stop_after ends a network before its classifier"
+        )
 
 
 def _random_sample(net: nn.Layer, image_shape: tuple[int, ...]) -> np.ndarray:

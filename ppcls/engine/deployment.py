@@ -1,0 +1,51 @@
+"""What an export needs to know of a recipe: how images are prepared, and some of them to check it with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppcls.config.image_shape import check_exported_shape, exported_chain
+from ppcls.config.inputs import transform_chains
+from ppcls.data import build_transforms, list_images, read_image
+from ppcls.errors import ConfigError, DataError
+from ppcls.logger import LOGGER
+
+_IMAGES = 4
+
+
+def deployed_transforms(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the transforms that an export describes: those of ``Infer``, else those of evaluation.
+
+    Raises:
+        ConfigError: if there are none, or they give images of another shape than ``Global.image_shape``.
+    """
+    problem = check_exported_shape(config)
+    if problem is not None:
+        raise ConfigError(": ".join(problem))
+    operations = transform_chains(config)[exported_chain(config) or ""]
+    if any("DecodeImage" in node or node.get("name") == "DecodeImage" for node in operations):
+        return operations
+    return [{"DecodeImage": {"to_rgb": True}}, *operations]  # evaluation reads arrays, which are RGB
+
+
+def export_sample(config: Mapping[str, Any], operations: list[dict[str, Any]]) -> np.ndarray | None:
+    """Return up to four images of ``Infer.infer_imgs``, [N, C, H, W], as the network takes them.
+
+    Returns:
+        None if there are none of the shape of the network's input; the reason is logged.
+    """
+    wanted = tuple(config["Global"]["image_shape"])
+    try:
+        chain = build_transforms(operations)
+        files = list_images((config.get("Infer") or {}).get("infer_imgs") or [])[:_IMAGES]
+        images = [read_image(name, chain) for name in files]
+        fitting = [image for image in images if image.shape == wanted]
+        if not fitting:
+            raise DataError(f"images of shape {list(images[0].shape)}, Global.image_shape is {list(wanted)}")
+    except DataError as error:
+        LOGGER.info("Infer.infer_imgs: %s; the export is checked on random input", error)
+        return None
+    return np.stack(fitting)
