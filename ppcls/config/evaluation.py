@@ -54,10 +54,11 @@ def _check_deployed(networks: Networks, report: Report) -> None:
     main = networks.members.get(networks.main)
     training = [name for name, network in networks.members.items() if not network.frozen]
     if main is not None and main.frozen and training and networks.several:
-        report.error(
+        # A warning: scripts check a recipe without saying what for, and may want to export the teacher.
+        report.warn(
             "Arch.infer_model_name",
             f"{networks.main} is frozen (Arch.freeze_params_list), so best_model would follow a network that "
-            f"does not change; name one that trains: {', '.join(training)}",
+            f"does not change, which train refuses; name one that trains: {', '.join(training)}",
         )
 
 

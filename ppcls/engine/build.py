@@ -142,6 +142,20 @@ def trained_networks(arch: dict[str, Any]) -> list[str]:
     return found
 
 
+def check_deployed_trains(arch: dict[str, Any], main: str | None) -> None:
+    """Refuse to choose the best network of a run by one that does not change.
+
+    Raises:
+        ConfigError: naming those that train.
+    """
+    training = trained_networks(arch)
+    if main is not None and training and main not in training:
+        raise ConfigError(
+            f"Arch.infer_model_name: {main} is frozen, so best_model would follow a network that does not "
+            f"change; name one that trains: {', '.join(training)}"
+        )
+
+
 def networks_with_weights(arch: dict[str, Any], names: Sequence[str], weights: str | None) -> list[str]:
     """Return which of the networks `names` have weights to be evaluated with.
 

@@ -308,6 +308,8 @@ class Engine:
         check_teachers(self.config, names)
         shape = build.first_sample_shape(loader)
         evaluates = self.globals["eval_during_train"]
+        if evaluates:
+            build.check_deployed_trains(self.arch, self.main)
         eval_names = evaluation_names(self.config, kept or known, None) if evaluates else None
         eval_loader = self._loader("Eval", eval_names) if evaluates else None
         lists = fingerprints(loader, eval_loader)

@@ -9,6 +9,7 @@ import pytest
 from support import distilled
 
 import ppcls
+from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
@@ -228,12 +229,15 @@ def test_eval_shows_every_student_of_a_run_and_follows_the_one_to_deploy(
     whole = read_params(folder / "best_model.pdparams")
     expected = {name: measured(run, part(whole, name)) for name in ("Student", "Student2")}
     assert expected["Student"] != expected["Student2"]
-    for main, other in (("Student", "Student2"), ("Student2", "Student")):
+    for deployed, other in (("Student", "Student2"), ("Student2", "Student")):
         for place in ("Arch", "Global"):
-            overrides = [f"{place}.infer_model_name={main}", f"Global.pretrained_model={folder}/best_model"]
+            overrides = [
+                f"{place}.infer_model_name={deployed}",
+                f"Global.pretrained_model={folder}/best_model",
+            ]
             capsys.readouterr()
             found = engine(path, "eval", *overrides).eval()
-            assert (found["top1"], found["loss"]) == pytest.approx(expected[main], rel=1e-4)
+            assert (found["top1"], found["loss"]) == pytest.approx(expected[deployed], rel=1e-4)
             assert (found[f"top1_{other}"], found[f"loss_{other}"]) == pytest.approx(
                 expected[other], rel=1e-4
             )
@@ -251,8 +255,8 @@ def test_eval_measures_nothing_that_a_file_does_not_hold(recipe, write_recipe, t
     network = ppcls.create_model("resnet8", class_num=4)
     write_params(tmp_path / "alone.pdparams", network.state_dict())
     alone = f"Global.pretrained_model={tmp_path}/alone"
-    for main, other in (("Student", "Student2"), ("Student2", "Student")):
-        found = engine(path, "eval", alone, f"Arch.infer_model_name={main}").eval()
+    for deployed, other in (("Student", "Student2"), ("Student2", "Student")):
+        found = engine(path, "eval", alone, f"Arch.infer_model_name={deployed}").eval()
         assert list(found) == ["CELoss", "loss", "top1"]
         warning = f"Metric.Eval: {other} is not evaluated: {tmp_path}/alone has no weights of it"
         assert warning in capsys.readouterr().out
@@ -267,6 +271,13 @@ def test_a_frozen_network_is_evaluated_on_request(recipe, write_recipe, tmp_path
     found = run.eval()
     expected = measured(run, {name: value.numpy() for name, value in network.state_dict().items()})
     assert (found["top1"], found["loss"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_frozen_network_is_not_trained_for(recipe, write_recipe, tmp_path, capsys):
+    path = write_recipe(students(recipe, "Student"))
+    assert main(["train", "-c", str(path), "-o", "Arch.infer_model_name=Frozen"]) == 2
+    assert "Arch.infer_model_name: Frozen is frozen" in capsys.readouterr().err
+    assert not (tmp_path / "output").exists() or not list((tmp_path / "output/DistillationModel").glob("*"))
 
 
 # ------------------------------------------------------------------ what chooses
