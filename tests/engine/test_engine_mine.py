@@ -19,7 +19,7 @@ from ppcls.cli import main
 from ppcls.config import load_config, plain
 from ppcls.data.hashing import BITS, HashIndex, perceptual_hash
 from ppcls.engine import mine as mining_module
-from ppcls.engine.class_names import record_names
+from ppcls.engine.class_names import FILE
 from ppcls.engine.mine import Mining, MiningReport, _Found, _select, mine
 from ppcls.errors import ConfigError, DataError
 from ppcls.weights import write_params
@@ -234,11 +234,11 @@ def test_classes_have_names_and_the_teacher_must_have_them_in_the_same_order(tas
     names.write_text("0 a\n1 b\n2 c\n3 d\n")
     arguments = ["mine", "-c", str(path), "--pool", str(pool), "--output", str(output)]
     arguments += ["-o", f"Infer.PostProcess.class_id_map_file={names}"]
-    record_names(tmp_path, ["a", "b", "d", "c"])  # beside the weights of the teacher
+    (tmp_path / FILE).write_text("0 a\n1 b\n2 d\n3 c\n")  # beside the weights of the teacher
     assert main(arguments) == 2
     assert "Arch.models.Teacher: its weights were trained with the same classes" in capsys.readouterr().err
     assert not output.exists()
-    record_names(tmp_path, ["a", "b", "c", "d"])
+    (tmp_path / FILE).write_text("0 a\n1 b\n2 c\n3 d\n")
     assert main(arguments) == 0
     found = json.loads((output.parent / "list.txt.json").read_text(encoding="utf-8"))
     assert found["class_names"] == ["a", "b", "c", "d"]
