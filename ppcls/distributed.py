@@ -11,10 +11,12 @@ that ends, and that has to be the one with the cause.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from ppcls.errors import TrainingError
@@ -22,6 +24,7 @@ from ppcls.errors import TrainingError
 # Seconds in which the launcher, which looks every second, finds the one that failed first and ends the rest.
 GRACE = 10.0
 LOST = "lost the connection to another one"  # in the message of a process that did not fail by itself
+STARTED = "PPCLS_STARTED"  # names the file by which `ppcls train --nproc` learns that the start has passed
 _counter = itertools.count()
 
 
@@ -50,6 +53,14 @@ def start() -> None:
         if paddle.device.get_device() == "cpu":
             os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
         paddle.distributed.init_parallel_env()
+
+
+def announce_start() -> None:
+    """Tell `ppcls train --nproc`, if it started this process, that the run may write its logs from now on."""
+    file = os.environ.get(STARTED)
+    if file and is_main():
+        with contextlib.suppress(OSError):
+            Path(file).touch()
 
 
 def wait_for_main() -> None:

@@ -96,7 +96,7 @@ class FileSet:
         Raises:
             OSError: if a file cannot be written or moved.
         """
-        created = not self.folder.is_dir()
+        created = [path for path in (self.folder, *self.folder.parents) if not path.is_dir()]
         self.folder.mkdir(parents=True, exist_ok=True)
         stage = self.folder / f".{self.label}.{os.getpid()}.tmp"
         try:
@@ -114,9 +114,9 @@ class FileSet:
             self.finish()
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-            if created:
-                with contextlib.suppress(OSError):  # it is not empty, unless nothing was written
-                    self.folder.rmdir()
+            with contextlib.suppress(OSError):  # it is not empty, unless nothing was written
+                for path in created:
+                    path.rmdir()
 
     def finish(self) -> None:
         """Move to their places what a killed process had written completely, and remove what it had not.

@@ -3,23 +3,29 @@
 Beyond the launcher itself: the options this machine can run, one exit code whatever ended the run, signals
 passed on in order, and the error of the process that failed as the last thing on the console. The launcher
 shows the lines of process 0; the others write ``workerlog.<number>`` in the log folder.
+
+Until the start of the run has passed, no log lies where the run writes: a failed start leaves nothing there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from ppcls.distributed import LOST
+from ppcls.distributed import LOST, STARTED
 from ppcls.errors import ConfigError
 
 _LINES = 30  # of a log, at most
+_COPY_EVERY = 0.5  # seconds
 
 
 def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) -> int:
@@ -38,20 +44,78 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
     Raises:
         ConfigError: if there are fewer GPUs than processes.
     """
-    command, environment = _command(processes, device, logs)
-    logs.mkdir(parents=True, exist_ok=True)
-    files = {number: logs / f"workerlog.{number}" for number in range(processes)}
-    seen = {number: file.stat().st_size if file.exists() else 0 for number, file in files.items()}
-    script = str(Path(__file__).with_name("__main__.py"))
-    # In a session of its own: Ctrl-C reaches this process alone, which passes it on.
-    launcher = subprocess.Popen([*command, script, *arguments], env=environment, start_new_session=True)
-    with _passing_signals_to(launcher) as received:
-        code = launcher.wait()
-    if received:
-        return 128 + received[0]
-    if code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
-        print(_explain({n: _read(file, seen[n]) for n, file in files.items()}, logs), file=sys.stderr)
-    return code if code >= 0 else 128 - code
+    with _WorkerLogs(logs, processes) as written:
+        command, environment = _command(processes, device, written.folder)
+        environment[STARTED] = str(written.started)
+        script = str(Path(__file__).with_name("__main__.py"))
+        # In a session of its own: Ctrl-C reaches this process alone, which passes it on.
+        launcher = subprocess.Popen([*command, script, *arguments], env=environment, start_new_session=True)
+        with _passing_signals_to(launcher) as received:
+            code = written.follow(launcher)
+        if received:
+            return 128 + received[0]
+        if code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+            place = logs if written.started.exists() else None
+            print(_explain({n: _read(file) for n, file in written.files.items()}, place), file=sys.stderr)
+        return code if code >= 0 else 128 - code
+
+
+class _WorkerLogs:
+    """The logs of the processes: in a temporary folder, and from the start of the run on also in its own.
+
+    Attributes:
+        folder: the temporary folder.
+        files: a file there for each process.
+        started: exists as soon as the start of the run has passed, see `ppcls.distributed.announce_start`.
+
+    Args:
+        logs: where the run keeps them; earlier logs there are continued.
+        processes: how many there are.
+
+    Raises:
+        ConfigError: if there is no room for temporary files.
+    """
+
+    def __init__(self, logs: Path, processes: int) -> None:
+        self.logs = logs
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="ppcls-log-"))
+        except OSError as error:
+            raise ConfigError(f"--nproc: no folder for temporary files ({error}); set TMPDIR") from None
+        self.files = {number: self.folder / f"workerlog.{number}" for number in range(processes)}
+        self.started = self.folder / "started"
+        self._copied = dict.fromkeys(self.files, 0)
+
+    def __enter__(self) -> _WorkerLogs:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def follow(self, launcher: subprocess.Popen[bytes]) -> int:
+        """Copy the logs until `launcher` ends; return its exit code."""
+        while True:
+            try:
+                code = launcher.wait(timeout=_COPY_EVERY)
+            except subprocess.TimeoutExpired:
+                self._copy()
+            else:
+                self._copy()
+                return code
+
+    def _copy(self) -> None:
+        """Append what is new to the logs of the run."""
+        if not self.started.exists():
+            return
+        for number, file in self.files.items():
+            new = _read_from(file, self._copied[number])
+            if new:
+                self._copied[number] += len(new)
+                # A full disk: the run does not depend on its logs.
+                with contextlib.suppress(OSError):
+                    self.logs.mkdir(parents=True, exist_ok=True)
+                    with (self.logs / file.name).open("ab") as stream:
+                        stream.write(new)
 
 
 def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[str, str]]:
@@ -92,24 +156,36 @@ def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
             signal.signal(signum, handler)
 
 
-def _read(file: Path, start: int) -> list[str]:
-    """Return the lines of a log from byte `start` on."""
-    if not file.exists():
-        return []
-    with file.open("rb") as stream:
-        stream.seek(start)
-        return stream.read().decode(errors="replace").splitlines()
+def _read_from(file: Path, start: int) -> bytes:
+    """Return a log from byte `start` on; nothing if it does not exist."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            return stream.read()
+    except FileNotFoundError:
+        return b""
 
 
-def _explain(logs: dict[int, list[str]], folder: Path) -> str:
-    """Return the errors of the processes that failed by themselves; if none tells, the last lines of all."""
+def _read(file: Path) -> list[str]:
+    """Return the lines of a log."""
+    return _read_from(file, 0).decode(errors="replace").splitlines()
+
+
+def _explain(logs: dict[int, list[str]], folder: Path | None) -> str:
+    """Return the errors of the processes that failed by themselves; if none tells, the last lines of all.
+
+    Args:
+        logs: lines by process.
+        folder: where the logs are; None if they are not kept.
+    """
     errors = {number: _error(lines) for number, lines in logs.items()}
     found = {n: lines for n, lines in errors.items() if lines and not any(LOST in line for line in lines)}
     if not found:
         found = {number: lines[-5:] for number, lines in logs.items()}
     parts = []
     for number, lines in found.items():
-        parts.append(f"ppcls: process {number} of {len(logs)} ({folder / f'workerlog.{number}'}):")
+        place = "" if folder is None else f" ({folder / f'workerlog.{number}'})"
+        parts.append(f"ppcls: process {number} of {len(logs)}{place}:")
         parts += [f"  {line}" for line in lines[-_LINES:]]
     return "\n".join(parts)
 

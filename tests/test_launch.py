@@ -1,5 +1,8 @@
 """What `ppcls train --nproc` makes of a machine and of logs; whole jobs are in tests/dist."""
 
+import subprocess
+import tempfile
+
 import paddle
 import pytest
 
@@ -27,11 +30,61 @@ def test_without_a_cause_the_last_lines_of_all_are_shown(tmp_path):
     assert "line 3" not in text
 
 
-def test_only_this_run_is_read(tmp_path):
+def test_a_log_that_is_not_kept_is_not_named():
+    assert launch._explain({0: ["ppcls: x"]}, None) == "ppcls: process 0 of 1:\n  ppcls: x"
+
+
+def test_only_what_is_new_is_read(tmp_path):
     file = tmp_path / "workerlog.0"
-    assert launch._read(file, 0) == []
-    file.write_bytes(b"of the run before\n\xff now\n")
-    assert launch._read(file, 18) == ["\ufffd now"]
+    assert launch._read_from(file, 0) == b""
+    file.write_bytes(b"before\n\xff now\n")
+    assert launch._read_from(file, 7) == b"\xff now\n"
+    assert launch._read(file) == ["before", "\ufffd now"]
+
+
+class Launcher:
+    """Writes logs like processes do, and ends after as many looks as there are pieces."""
+
+    def __init__(self, logs, pieces, code):
+        self.logs, self.pieces, self.code = logs, list(pieces), code
+
+    def wait(self, timeout):
+        if not self.pieces:
+            return self.code
+        for number, text in self.pieces.pop(0).items():
+            if text is None:
+                self.logs.started.touch()
+            else:
+                with self.logs.files[number].open("a") as stream:
+                    stream.write(text)
+        raise subprocess.TimeoutExpired("", timeout)
+
+
+def test_logs_are_kept_from_the_start_of_the_run_on(tmp_path):
+    target = tmp_path / "output/log"
+    pieces = [{0: "building\n", 1: "building too\n"}, {0: None}, {1: "step\n"}]
+    with launch._WorkerLogs(target, 2) as logs:
+        launcher = Launcher(logs, pieces[:1], 3)
+        assert logs.follow(launcher) == 3
+        assert not (tmp_path / "output").exists()
+        launcher.pieces = pieces[1:]
+        assert logs.follow(launcher) == 3
+        assert logs.folder.is_dir()
+    assert not logs.folder.exists()
+    assert (target / "workerlog.0").read_text() == "building\n"
+    assert (target / "workerlog.1").read_text() == "building too\nstep\n"
+    with launch._WorkerLogs(target, 2) as logs:
+        logs.follow(Launcher(logs, [{0: None}, {0: "again\n"}], 0))
+    assert (target / "workerlog.0").read_text() == "building\nagain\n"
+    (tmp_path / "file").write_text("")
+    with launch._WorkerLogs(tmp_path / "file/log", 1) as logs:
+        assert logs.follow(Launcher(logs, [{0: None}, {0: "lost\n"}], 0)) == 0
+
+
+def test_no_room_for_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="--nproc: no folder for temporary files .*set TMPDIR"):
+        launch._WorkerLogs(tmp_path, 1)
 
 
 @pytest.mark.parametrize(

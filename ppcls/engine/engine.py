@@ -179,6 +179,7 @@ class Engine:
                 more=names_file(run.class_names),
             )
             open_log(self.folder / "train.log")
+            distributed.announce_start()
         wait_for_main()
 
     def eval(self, report: str | None = None) -> dict[str, float]:

@@ -35,7 +35,7 @@ class RunLock:
     The file stays; only the lock on it counts.
 
     Entering the block takes the lock of an earlier run, where there is one, and changes no file. The file is
-    made, and says who holds it, when :meth:`claim` is called.
+    made by :meth:`claim`, and says who holds it after :meth:`sign`.
 
     Args:
         folder: where the run writes.
@@ -59,14 +59,19 @@ class RunLock:
             os.close(self._handle)
 
     def claim(self) -> bool:
-        """Make the file if there is none, and note in it who holds the lock; return whether it was made."""
-        made = False
-        if self._handle is None:
-            try:
-                self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
-                made = True
-            except FileExistsError:  # by a run that was started a moment ago
-                self._open(os.O_RDWR)
+        """Make the file if there is none and lock it; return whether it was made."""
+        if self._handle is not None:
+            return False
+        try:
+            self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:  # by a run that was started a moment ago
+            self._open(os.O_RDWR)
+            return False
+        self.sign()
+        return True
+
+    def sign(self) -> None:
+        """Note in the file who holds the lock."""
         owner = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -76,7 +81,6 @@ class RunLock:
             with contextlib.suppress(OSError):  # a full disk; the lock holds without the note
                 os.ftruncate(self._handle, 0)
                 os.pwrite(self._handle, json.dumps(owner).encode(), 0)
-        return made
 
     def _open(self, flags: int) -> None:
         try:

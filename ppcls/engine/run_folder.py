@@ -92,11 +92,12 @@ def open_run_folder(
         files |= more
         files |= run_files(config if earlier is None else following(config, folder, earlier))
         with _staged(folder, files) as staged:
-            Checkpointer(folder).clean()
             if earlier is None:
                 _move_files(staged, folder)
             else:
                 _replace_folder(staged, folder, earlier)
+    Checkpointer(earlier or folder).clean()
+    lock.sign()
 
 
 @contextlib.contextmanager

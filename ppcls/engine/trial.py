@@ -80,7 +80,7 @@ def _as_before(run: Run) -> Iterator[None]:
         for tensor, value in values:
             tensor.set_value(value)
         for parameter in run.trained:
-            parameter.clear_gradient(set_to_zero=False)
+            parameter.clear_gradient(False)  # to None, not to zeros; no keyword: Paddle ignores it here
         paddle.set_rng_state(cpu, "cpu")
         paddle.set_cuda_rng_state(cuda)
         random.setstate(python)

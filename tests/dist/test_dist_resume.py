@@ -40,6 +40,7 @@ def test_two_killed_processes_go_on_exactly(image_folder, tmp_path):
     assert cut.wait(60) != 0
     with RunLock(folder) as lock:
         lock.claim()
+        lock.sign()
         second = start("cut")
         printed, _ = second.communicate(timeout=120)
     assert second.returncode == 2

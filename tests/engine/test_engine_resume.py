@@ -239,6 +239,7 @@ def held(folder):
     folder.parent.mkdir(parents=True, exist_ok=True)
     with RunLock(folder) as lock:
         lock.claim()
+        lock.sign()
         yield
 
 
