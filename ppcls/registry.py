@@ -43,6 +43,10 @@ class Registry:
 
         return add
 
+    def find(self, name: str) -> Callable[..., Any] | None:
+        """Return what is filed under `name`, None if nothing is so far; imports nothing."""
+        return self._items.get(name)
+
     def __getitem__(self, name: str) -> Callable[..., Any]:
         if name not in self:
             raise ConfigError(f"unknown {self.kind} {name!r}.{hint(name, self._items)}")

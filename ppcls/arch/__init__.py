@@ -87,6 +87,8 @@ def list_models(pattern: str = "*") -> list[str]:
 
 def build_model(
     config: Any,
+    mode: str = "train",
+    *,
     only: Collection[str] | None = None,
     load_pretrained: bool = True,
     normalize: Mapping[str, Sequence[float]] | None = None,
@@ -94,7 +96,8 @@ def build_model(
     """Build the network that an ``Arch`` node describes.
 
     Args:
-        config: the node, plain or OmegaConf.
+        config: the node, or a whole recipe with a section ``Arch``; plain or OmegaConf.
+        mode: accepted for scripts written for PaddleClas; networks are the same in every mode.
         only: for a DistillationModel, the sub-networks to build for use after training; the others are left
             out (and so are their weights), and so is what follows the first network of a chain. None builds
             all.
@@ -107,6 +110,8 @@ def build_model(
         WeightsError: if pretrained weights cannot be had or do not fit.
     """
     node = plain(config)
+    if isinstance(node, dict) and "name" not in node and isinstance(node.get("Arch"), dict):
+        node = node["Arch"]
     if only is not None and isinstance(node, dict) and node.get("name") == "DistillationModel":
         node = _select(node, only)
     if not load_pretrained:

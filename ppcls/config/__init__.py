@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ppcls.config.check import check_recipe
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
-from ppcls.config.nodes import plain, single
+from ppcls.config.nodes import plain, show, single
 from ppcls.config.report import Report
-from ppcls.config.schema import REQUIRED
+from ppcls.config.schema import REQUIRED, Recipe
+from ppcls.config.sections import fields_of
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, hint
 
-__all__ = ["MAX_NODES_OF_DATA", "load_config", "parse_yaml", "plain", "read_yaml", "single"]
+__all__ = [
+    "MAX_NODES_OF_DATA",
+    "complete_config",
+    "load_config",
+    "parse_yaml",
+    "plain",
+    "read_yaml",
+    "single",
+]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "train") -> DictConfig:
@@ -50,3 +60,36 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
     config = OmegaConf.create(recipe)
     OmegaConf.set_readonly(config, True)
     return config
+
+
+def complete_config(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
+    """Return a configuration that was made in Python as a plain dict with every section and key.
+
+    One that has them all, as :func:`load_config` gives it, comes back as it is. Else defaults are filled in
+    and everything is checked.
+
+    Raises:
+        ConfigError: if it is no mapping, or with all mistakes at once.
+    """
+    tree = plain(config)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"expected a configuration, got {show(config)}; load_config reads one from a file")
+    if _is_complete(Recipe, tree):
+        return tree
+    report = Report()
+    recipe = check_recipe(resolve(tree), mode, report)
+    report.finish("the configuration")
+    return recipe
+
+
+def _is_complete(section: type, value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    for name, (field, _) in fields_of(section).items():
+        inner = field.metadata.get("section")
+        if name not in value:
+            return False
+        left_out = value[name] is None and field.metadata.get("optional", False)
+        if inner is not None and not left_out and not _is_complete(inner, value[name]):
+            return False
+    return True

@@ -11,6 +11,7 @@ from ppcls.config import plain
 from ppcls.config.construct import construct
 from ppcls.config.schema import LoaderOptions
 from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
+from ppcls.data.batches import Batches, create_operators
 from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.fingerprint import Fingerprint
@@ -19,6 +20,7 @@ from ppcls.data.loader import Batch, Loader
 from ppcls.data.multi_scale import MultiScaleDataset, MultiScaleSampler
 from ppcls.data.postprocess import Topk
 from ppcls.data.postprocess_distillation import DistillationPostProcess
+from ppcls.data.preprocess import transform
 from ppcls.data.sampler import (
     ClassAwareSampler,
     DistributedBatchSampler,
@@ -36,6 +38,7 @@ from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
 
 __all__ = [
     "Batch",
+    "Batches",
     "Cifar10",
     "Cifar100",
     "ClassAwareSampler",
@@ -57,15 +60,18 @@ __all__ = [
     "Share",
     "ThreshOutput",
     "Topk",
+    "build_dataloader",
     "build_dataset",
     "build_loader",
     "build_postprocess",
     "build_train_loader",
     "build_transforms",
+    "create_operators",
     "fingerprints",
     "list_images",
     "matching",
     "read_image",
+    "transform",
 ]
 
 
@@ -223,6 +229,25 @@ def _loader_options(options: dict[str, Any], where: str) -> LoaderOptions:
     if not found.timeout >= 0:
         raise ConfigError(f"{where}.timeout: at least 0, got {found.timeout}")
     return found
+
+
+def build_dataloader(
+    config: Any, mode: str, device: Any = None, use_dali: bool = False, seed: int | None = None
+) -> Batches:
+    """Build ``DataLoader.<mode>`` as scripts written for PaddleClas use it: it yields ``[images, labels]``.
+
+    Args:
+        config: the section ``DataLoader``.
+        mode: ``Train`` or ``Eval``.
+        device: accepted for old scripts.
+        use_dali: likewise.
+        seed: of order and augmentation; None draws one.
+
+    Raises:
+        ConfigError, DataError: see :func:`build_loader`.
+    """
+    drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+    return Batches(build_loader(plain(config)[mode], mode, drawn))
 
 
 def build_postprocess(config: Any) -> Any:

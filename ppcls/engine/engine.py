@@ -13,7 +13,7 @@ import paddle
 
 from ppcls import distributed
 from ppcls.arch import build_model
-from ppcls.config import plain
+from ppcls.config import complete_config
 from ppcls.data import (
     Batch,
     Loader,
@@ -95,15 +95,18 @@ class Engine:
     """One run of one mode.
 
     Args:
-        config: what :func:`ppcls.config.load_config` returned.
+        config: what :func:`ppcls.config.load_config` returned. A part of a recipe is checked and completed.
         mode: ``train``, ``eval``, ``infer`` or ``export``.
+
+    Raises:
+        ConfigError: for mistakes in a part of a recipe.
 
     Attributes:
         folder: ``<Global.output_dir>/<Arch.name>``, where checkpoints and logs go.
     """
 
     def __init__(self, config: Mapping[str, Any], mode: str = "train") -> None:
-        self.config: dict[str, Any] = plain(config)
+        self.config = complete_config(config, mode)
         self.mode = mode
         self.globals: dict[str, Any] = self.config["Global"]
         self.arch: dict[str, Any] = self.config["Arch"]
@@ -115,6 +118,23 @@ class Engine:
         self._set_seed(distributed.gather(drawn)[0])
         self.main = build.main_network(self.arch, self.globals)
         self.class_num = build.class_count(self.arch, self.main)
+        self._model: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The network, for scripts: in training the whole of ``Arch``, else the network to deploy.
+
+        It is built with its weights when it is first asked for, and commands called afterwards use it as it
+        is then. After :meth:`train` it is what was trained.
+        """
+        if self._model is None:
+            needed = None if self.main is None or self.mode == "train" else {self.main}
+            if self.mode != "train" and self.globals["pretrained_model"]:
+                self._model = self._trained_model(needed)
+            else:
+                normalize = build.normalization(self.config, self.mode)
+                self._model = build_model(self.arch, only=needed, normalize=normalize)
+        return self._model
 
     # ------------------------------------------------------------------ commands
 
@@ -248,6 +268,9 @@ class Engine:
         paddle.seed(seed)
 
     def _trained_model(self, needed: set[str] | None) -> Any:
+        if self._model is not None and (needed or set()) <= set(getattr(self._model, "names", ())):
+            self._model.eval()
+            return self._model
         normalize = build.normalization(self.config, self.mode)
         weights = self.globals["pretrained_model"]
         return build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)
@@ -316,7 +339,7 @@ class Engine:
         lists = fingerprints(loader, eval_loader)
         if resumed is not None:
             report_list_changes(resumed.progress.lists, lists)
-        model = build_model(self.arch, normalize=build.normalization(self.config, self.mode))
+        model = self.model
         loss = build_loss(self.config["Loss"]["Train"], main=self.main)
         outputs = build.find_shapes(model, loss, shape)
         distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])

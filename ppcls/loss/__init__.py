@@ -15,7 +15,7 @@ from ppcls.loss.combined import CombinedLoss, Part
 from ppcls.loss.schedule import epoch_value
 from ppcls.registry import LOSSES, create
 
-# Importing these modules fills the registry.
+# Importing these modules fills the registry; the losses in it can be imported from here by name.
 __all__ = [
     "CombinedLoss",
     "afd",
@@ -59,6 +59,13 @@ def build_loss(
     if outputs is not None:
         loss.prepare(outputs, networks)
     return loss
+
+
+def __getattr__(name: str) -> Any:
+    found = LOSSES.find(name)
+    if found is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found
 
 
 def _part(node: Any, where: str) -> Part:

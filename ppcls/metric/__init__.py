@@ -31,6 +31,7 @@ __all__ = [
     "WholeSet",
     "build_metric",
     "build_metric_for",
+    "build_metrics",
 ]
 
 _NETWORK_OPTION = "model_key"  # which names the network that a metric looks at
@@ -165,6 +166,9 @@ def build_metric(config: Any, main: str | None = None, where: str = "Metric") ->
     nodes = _nodes(config, where)
     metrics = [_build(node, f"{where}.{i}", main) for i, node in enumerate(nodes)]
     return CombinedMetric(metrics, main, _places(nodes, where))
+
+
+build_metrics = build_metric  # as PaddleClas calls it
 
 
 def build_metric_for(

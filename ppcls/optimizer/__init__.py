@@ -19,6 +19,7 @@ from ppcls.optimizer.state import load_structured_state, structured_state
 from ppcls.registry import OPTIMIZERS, SCHEDULES
 
 __all__ = [
+    "build_lr_scheduler",
     "build_optimizer",
     "build_schedule",
     "learning_rates",
@@ -96,6 +97,16 @@ def build_optimizer(
     if len(entries) == 1:
         return optimizers[0], schedules[0]
     return JointOptimizer(optimizers), JointSchedule(schedules, steps_per_epoch)
+
+
+build_lr_scheduler = build_schedule  # as PaddleClas calls it
+
+
+def __getattr__(name: str) -> Any:
+    found = OPTIMIZERS.find(name) or SCHEDULES.find(name)
+    if found is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found
 
 
 def learning_rates(optimizer: Optimizer | JointOptimizer) -> list[float]:

@@ -1,0 +1,1 @@
+"""See `ppcls.data.preprocess`."""
