@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def test_names_can_be_imported(module: str) -> None:
         assert namespace[name] is not None
     with pytest.raises(AttributeError, match="NoSuchName"):
         found.NoSuchName  # noqa: B018
+
+
+def test_the_page_names_what_is_promised() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "coming_from_paddleclas.md").read_text("utf-8")
+    table = page.partition("| module | names |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1:3] for row in table.splitlines() if row.startswith("| `")]
+    assert len(rows) == 9
+    for modules, names in rows:
+        promised = {
+            name for module in re.findall(r"`([\w.]+)`", modules) for name in PROMISED[module].split()
+        }
+        assert set(re.findall(r"`(\w+)`", names)) <= promised | {"train", "eval", "infer", "export", "Arch"}
 
 
 def test_a_config_is_read_and_written(write_recipe: Callable[..., Path], recipe: dict, caplog: Any) -> None:
