@@ -167,7 +167,7 @@ class Program:
         try:
             self._predictor = inference.create_predictor(config)
         except (RuntimeError, ValueError) as error:
-            raise WeightsError(f"Paddle cannot read {file}: {str(error).strip().splitlines()[-1]}") from error
+            raise WeightsError(f"Paddle cannot read {file}: {_reason(error)}") from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self.outputs: list[str] = list(self._predictor.get_output_names())
         self.renew_lock()
@@ -185,12 +185,29 @@ class Program:
         return self.run(batch, self.outputs[:1])[0]
 
     def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
-        """Run a batch [N, C, H, W], float32; return the named outputs."""
+        """Run a batch [N, C, H, W], float32; return the named outputs.
+
+        Raises:
+            ConfigError: if the network takes images of another shape.
+        """
         images = np.ascontiguousarray(batch, np.float32)
         with self._lock:  # input and outputs are kept in the predictor: the next batch replaces them
             self._input.copy_from_cpu(images)
-            self._predictor.run()
+            try:
+                self._predictor.run()
+            except (RuntimeError, ValueError) as error:
+                raise ConfigError(
+                    f"{self._options['file']} cannot run on images of the shape {list(images.shape[1:])}: "
+                    f"{_reason(error)}. The transforms must end in the shape it was exported for"
+                ) from error
             return [self._predictor.get_output_handle(name).copy_to_cpu() for name in outputs]
+
+
+def _reason(error: Exception) -> str:
+    """Return the line of an error of Paddle that says what is wrong; the rest is where in its code."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    chosen = [line for line in lines if "Error:" in line] or lines[-1:]
+    return chosen[0][:200].rstrip(".") if chosen else type(error).__name__
 
 
 _OPEN: weakref.WeakSet[Program] = weakref.WeakSet()

@@ -7,7 +7,23 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.config.nodes import show
 from ppcls.errors import ConfigError, DataError
+
+# More than any classifier takes, and 100 MB as uint8: a size with a digit too many must not fill the memory.
+MAX_AREA = 1 << 25
+
+
+def check_area(width: int, height: int, op: str) -> None:
+    """Check that a transform makes no giant of an image.
+
+    Raises:
+        DataError: naming the transform `op`.
+    """
+    if width * height > MAX_AREA:
+        raise DataError(
+            f"{op}: an image of {width} x {height} pixels would come of it, at most {MAX_AREA} are allowed"
+        )
 
 
 def check_image(image: Any, op: str) -> np.ndarray:
@@ -65,5 +81,7 @@ def width_height(size: int | Sequence[int], op: str) -> tuple[int, int]:
     pair = [size, size] if isinstance(size, int) else size
     whole = isinstance(pair, list | tuple) and all(isinstance(n, int) and n > 0 for n in pair)
     if isinstance(size, bool) or not whole or len(pair) != 2:
-        raise ConfigError(f"{op}: size must be a positive whole number or [width, height], got {size!r}")
+        raise ConfigError(f"{op}: size must be a positive whole number or [width, height], got {show(size)}")
+    if pair[0] * pair[1] > MAX_AREA:
+        raise ConfigError(f"{op}: size {pair[0]} x {pair[1]} has more than {MAX_AREA} pixels")
     return pair[0], pair[1]

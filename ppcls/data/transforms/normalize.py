@@ -12,6 +12,7 @@ from ppcls.data.transforms.arrays import with_channels
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
 
+_MOST_CHANNELS = 64
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -32,7 +33,8 @@ class NormalizeImage:
         channel_num: channels of the result; those that the image has not are zero.
 
     Raises:
-        ConfigError: if the numbers of means and standard deviations differ, or one of the latter is 0.
+        ConfigError: if the numbers of means and standard deviations differ, one of the latter is 0, or what
+            they give does not fit float32.
     """
 
     def __init__(
@@ -56,15 +58,21 @@ class NormalizeImage:
             raise ConfigError(f"NormalizeImage: std must be positive, got {std}")
         if order not in ("chw", "hwc", "", None):
             raise ConfigError(f"NormalizeImage: order must be chw, hwc or '', got {order!r}")
-        if channel_num is not None and channel_num < len(means):
-            raise ConfigError(f"NormalizeImage: channel_num {channel_num} is less than {len(means)} means")
+        if channel_num is not None and not len(means) <= channel_num <= _MOST_CHANNELS:
+            raise ConfigError(
+                f"NormalizeImage: channel_num {channel_num}, expected {len(means)} (as there are means) to "
+                f"{_MOST_CHANNELS}"
+            )
         self.channel_first = order == "chw"
         self.channels, self.channel_num = len(means), channel_num
         self.dtype = np.float16 if output_fp16 else np.float32
-        self._slope = (factor / deviations).astype(np.float32)
-        self._offset = (-means / deviations).astype(np.float32)
-        levels = np.arange(256, dtype=np.float64)[:, None] * factor
-        self._table = ((levels - means) / deviations).astype(np.float32)  # [256, C]
+        with np.errstate(all="ignore"):
+            self._slope = (factor / deviations).astype(np.float32)
+            self._offset = (-means / deviations).astype(np.float32)
+            levels = np.arange(256, dtype=np.float64)[:, None] * factor
+            self._table = ((levels - means) / deviations).astype(np.float32)  # [256, C]
+        if not (np.isfinite(self._table).all() and np.isfinite(self._slope).all()):
+            raise ConfigError("NormalizeImage: scale, mean and std must give numbers that fit float32")
         self._planes = [np.ascontiguousarray(column).reshape(1, 256) for column in self._table.T]
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:

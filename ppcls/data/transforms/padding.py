@@ -8,7 +8,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from ppcls.data.transforms.arrays import check_image, with_channels
+from ppcls.data.transforms.arrays import check_area, check_image, with_channels
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
@@ -38,6 +38,7 @@ class Padder:
     def __init__(self, mode: str, fill: int | Sequence[int], op: str) -> None:
         if mode not in _BORDERS:
             raise ConfigError(f"{op}: padding_mode must be one of {', '.join(_BORDERS)}, got {mode!r}")
+        self.op = op
         self.border = _BORDERS[mode]
         self.fill = [fill] * 4 if isinstance(fill, int) else list(fill)
 
@@ -46,6 +47,7 @@ class Padder:
         left, top, right, bottom = sides
         if not any(sides):
             return image
+        check_area(image.shape[1] + left + right, image.shape[0] + top + bottom, self.op)
         padded = cv2.copyMakeBorder(image, top, bottom, left, right, self.border, value=self.fill)
         return with_channels(padded)
 

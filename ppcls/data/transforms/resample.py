@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls.data.transforms.arrays import with_channels
+from ppcls.data.transforms.arrays import check_area, with_channels
 from ppcls.errors import ConfigError, hint
 
 Backend = Literal["cv2", "pil"]
@@ -59,6 +59,7 @@ class Resampler:
             raise ConfigError(
                 f"{op}: {backend} has no interpolation {interpolation!r}, only {', '.join(known)}.{near}"
             )
+        self.op = op
         self.backend = backend
         self.interpolation = interpolation or _DEFAULT[backend]
 
@@ -69,6 +70,7 @@ class Resampler:
             name = _RANDOM[int(rng.integers(len(_RANDOM)))]
         if size == (image.shape[1], image.shape[0]):
             return image
+        check_area(*size, self.op)
         if self.backend == "cv2":
             return with_channels(cv2.resize(image, size, interpolation=_CV2[name]))
         picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
