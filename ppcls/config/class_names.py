@@ -29,7 +29,7 @@ def check_class_names(recipe: Mapping[str, Any], networks: Networks, report: Rep
         if class_num is not None and len(listed) != class_num:
             text = f"{len(listed)} names, but the network has {class_num} classes"
             report.error(f"{_NODE}.label_list", text)
-    elif isinstance(path, str) and path:
+    elif isinstance(path, str):
         _check_file(path, node.get("delimiter"), class_num, report)
 
 
