@@ -66,7 +66,7 @@ def test_names_given_inline_replace_the_file(tmp_path):
         (b"0 hen\n" + b"1" * 5000 + b" duck", ":2: expected 'id name'"),
         (b"0 hen\n999999999 kite\n", "no name for class 1, 2, 3, 4, 5 and 999999993 more"),
         (b"\n \n", "the file is empty; expected 'id name' on a line for each class"),
-        (b"0 hen\n1 d\0ck\n", ":2: holds zero bytes"),
+        (b"\n0 d\0ck\n", ":2: holds zero bytes"),
     ],
 )
 def test_files_that_do_not_name_each_class_once_are_refused(tmp_path, content, message):
