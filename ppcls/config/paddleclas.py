@@ -74,8 +74,9 @@ OPTIONS: Mapping[tuple[str, str, str], Foreign] = {
         reason="training in stages of growing images is not supported"
     ),
     ("network", "*", "data_format"): Foreign(
-        harmless=("NCHW",), reason="only NCHW, the order of channels, height and width, is supported"
+        harmless=("NCHW",), reason="other orders of channels, height and width are not supported"
     ),
+    ("loss", "DistillationDMLLoss", "weight_ratio"): Foreign(harmless=(False,), reason=_MULTI_LABEL),
     ("network", "*", "use_ml_decoder"): Foreign(harmless=(False,), reason=_MULTI_LABEL),
     ("network", "*", "use_fused_attn"): _FUSED,
     ("network", "*", "use_fused_linear"): _FUSED,
@@ -139,6 +140,8 @@ KEYS: Mapping[str, Foreign] = {
     "Global.retrieval_feature_from": Foreign(reason=_RETRIEVAL),
     "Global.re_ranking": Foreign(reason=_RETRIEVAL),
     "Global.infer_imgs": Foreign(reason="the images to classify stand in Infer.infer_imgs"),
+    "DataLoader.mean": Foreign(reason=_SEMI),
+    "DataLoader.std": Foreign(reason=_SEMI),
     "DataLoader.Eval.Query": Foreign(reason=_RETRIEVAL),
     "DataLoader.Eval.Gallery": Foreign(reason=_RETRIEVAL),
     "Loss.Basic": Foreign(reason=_RETRIEVAL),
@@ -210,6 +213,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     },
     "dataset": {
         "MultiLabelDataset": _MULTI_LABEL,
+        "CustomLabelDataset": _NOT_BUILT,
         **dict.fromkeys(
             (
                 *(

@@ -11,7 +11,8 @@ import pytest
 
 from ppcls.config import load_config
 from ppcls.config.components import KINDS
-from ppcls.config.paddleclas import KEYS, NAMES, OPTIONS, Foreign, unknown_name
+from ppcls.config.paddleclas import KEYS, NAMES, OPTIONS, Foreign, unknown_name, without_foreign
+from ppcls.config.report import Report
 from ppcls.config.schema import Recipe
 from ppcls.config.sections import fields_of
 from ppcls.errors import ConfigError
@@ -124,6 +125,16 @@ def test_a_foreign_value_keeps_bool_and_number_apart() -> None:
     assert not zero.accepts(False)
     assert not Foreign(harmless=(False,)).accepts(0)
     assert not zero.accepts(0.1)
+
+
+def test_an_option_that_the_component_has_is_its_own() -> None:
+    report = Report()
+    options = {"last_epoch": 3, "verbose": None, "gamma": 1}
+    kept = without_foreign("schedule", "Mine", options, {"last_epoch": None}, "Optimizer.lr", report)
+    assert kept == {"last_epoch": 3, "gamma": 1}
+    assert not report.mistakes
+    assert without_foreign("schedule", "Mine", options, {}, "Optimizer.lr", report) == {"gamma": 1}
+    assert [path for path, _ in report.mistakes] == ["Optimizer.lr.last_epoch"]
 
 
 def test_the_tables_name_what_is_not_there() -> None:

@@ -90,6 +90,15 @@ def test_an_epoch_has_every_sample_once_and_one_size_a_batch(
         assert [(d.size, d.index.tolist()) for d in again] == [(d.size, d.index.tolist()) for d in plans[-1]]
 
 
+@pytest.mark.parametrize(("length", "batches"), [(4, 2), (5, 2), (3, 1), (6, 3)])
+def test_only_a_batch_that_is_not_full_is_dropped(length, batches):
+    share = Share(length, 0)
+    assert MultiScaleSampler([8], 2, 8, drop_last=True).count(share) == batches
+    assert MultiScaleSampler([8], 2, 8).count(share) == -(-length // 2)
+    drawn = MultiScaleSampler([8], 2, 8, drop_last=True).batches(share, 1)
+    assert [len(draws.index) for draws in drawn] == [2] * batches
+
+
 def test_epochs_differ_in_the_order_of_sizes_and_samples_but_not_in_length():
     sampler, share = MultiScaleSampler([32, 64], 4), Share(500, 1)
     first, second = sampler.batches(share, 1), sampler.batches(share, 2)
