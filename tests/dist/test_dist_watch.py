@@ -39,7 +39,9 @@ def answers(config, network):
 def test_two_processes_watch_alike(recipe, write_recipe, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pair = {"model_name_pairs": [["Student", "Teacher"]], "temperature": 4.0}
-    recipe = distilled(recipe, DistillationKLDivLoss=pair)
+    recipe = distilled(recipe, DistillationKLDivLoss=pair, DistillationGTCELoss={"model_names": ["Other"]})
+    recipe["Arch"]["models"].append({"Other": {"name": "resnet8"}})
+    recipe["Arch"]["freeze_params_list"].append(False)
     recipe["Global"] |= {"epochs": 9, "print_batch_step": 2}
     recipe["EarlyStopping"] = {"patience": 2, "min_delta": 5}
     recipe["DataLoader"]["Eval"]["dataset"]["cls_label_path"] = str(tmp_path / "odd.txt")
@@ -65,6 +67,8 @@ def test_two_processes_watch_alike(recipe, write_recipe, tmp_path, capsys):
     student.set_state_dict({k.removeprefix("Student."): paddle.to_tensor(v) for k, v in saved.items()})
     config = load_config(path)
     (s, label), (t, _) = answers(config, student), answers(config, teacher)
+    student.set_state_dict({k.removeprefix("Other."): paddle.to_tensor(v) for k, v in saved.items()})
+    other, _ = answers(config, student)
     assert rows[0]["kind"] == "teacher"
     assert rows[0]["top1_Teacher"] == pytest.approx((t.argmax(-1) == label).mean())
     last = rows[-1]
@@ -74,6 +78,12 @@ def test_two_processes_watch_alike(recipe, write_recipe, tmp_path, capsys):
         (softmax(t) * np.log(softmax(t) / softmax(s))).sum(-1).mean(), rel=1e-3
     )
     assert last["top1"] == pytest.approx((s.argmax(-1) == label).mean())
+    assert last["top1_Other"] == pytest.approx((other.argmax(-1) == label).mean())
+    agreement = (other.argmax(-1) == t.argmax(-1)).mean()
+    assert last["agreement_Teacher_Other"] == pytest.approx(agreement, abs=1e-6)
+    best = states["students"]["Other"]
+    assert best["score"] == max(row["top1_Other"] for row in rows if row["kind"] == "eval")
+    assert (folder / "best_model.Other.pdparams").exists()
 
     weights = f"Global.pretrained_model={folder / 'latest.pdparams'}"
     assert main(["eval", "-c", str(path), "-o", weights, "--report", str(tmp_path / "one")]) == 0
