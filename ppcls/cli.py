@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import select
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from ppcls.console import Console, patient_console
 from ppcls.errors import PADDLE_MISSING, ConfigError, PpclsError, TrainingError, hint
+from ppcls.job import alone, end_with_launcher, read_job, world_size
 
 MODES = {
     "train": "train the networks of a recipe",
@@ -20,6 +22,8 @@ MODES = {
     "infer": "classify images with the network in memory",
     "export": "write the network for deployment and check it",
 }
+TOGETHER = ("train", "eval")  # run in several processes where a launcher started several
+WRITING = ("train", "export", "convert-weights", "mine")  # write files: what they print is not their result
 
 
 class _Parser(argparse.ArgumentParser):
@@ -160,6 +164,11 @@ def _run_engine(args: argparse.Namespace) -> int:
     if getattr(args, "resume", None) is not None:
         args.override.append(f"Global.checkpoints={args.resume}")
     if getattr(args, "nproc", None) is not None:
+        if world_size() > 1:
+            raise ConfigError(
+                f"--nproc starts {args.nproc} processes, but this one is already one of {world_size()} that "
+                "a launcher started; use one of both"
+            )
         if args.nproc < 1:
             raise ConfigError(f"--nproc: expected at least 1, got {args.nproc}")
         return _launch(args)
@@ -311,16 +320,6 @@ _COMMANDS: dict[str, Any] = {
 }
 
 
-def _reader_left() -> bool:
-    """Whether nobody reads our output any more (`ppcls layers ResNet50 | head`); then say no more to it."""
-    output = select.poll()
-    output.register(sys.stdout.fileno(), 0)
-    left = any(event & select.POLLERR for _, event in output.poll(0))
-    if left:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return left
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -331,30 +330,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit code: 0 done, 1 training cannot go on, 2 a mistake in config, data, weights or usage,
         128 + signal number when interrupted.
     """
-    args = build_parser().parse_args(argv)
-    if args.command in ("models", "layers"):
+    with patient_console() as output:
+        args = build_parser().parse_args(argv)
+        if output is not None:
+            output.strict = args.command not in WRITING
+        return _exit_code(_run(args, output), output)
+
+
+def _exit_code(code: int, output: Console | None) -> int:
+    """Return the exit code of a command that would end with `code`, seen what became of its output."""
+    if output is None or output.error is None:
+        return code
+    if output.strict and isinstance(output.error, BrokenPipeError):  # `ppcls layers ResNet50 | head`
+        return 128 + signal.SIGPIPE
+    print(f"ppcls: standard output could not be written: {output.error.strerror}", file=sys.stderr)
+    return code or 1 if output.strict else code
+
+
+def _silence(command: str) -> None:
+    """Keep what libraries say of themselves off the console."""
+    if command in ("models", "layers"):
         os.environ.setdefault("GLOG_minloglevel", "2")  # tracing makes Paddle warn of what is not used here
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # it tells of damaged images without their names
     for noise in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=noise)  # Paddle's remarks on itself
+
+
+def _run(args: argparse.Namespace, output: Console | None) -> int:
+    """Run a command; return the exit code that it would end with."""
+    end_with_launcher()
+    _silence(args.command)
     try:
-        code = int(_COMMANDS[args.command](args))
-        sys.stdout.flush()  # here, where a reader that has left is known, not when Python ends
-        return code
-    except BrokenPipeError:
-        if not _reader_left():
+        with nullcontext() if args.command in TOGETHER else alone():
+            read_job()
+            return int(_COMMANDS[args.command](args))
+    except OSError as error:
+        if output is None or error is not output.error:
             raise
-        return 128 + signal.SIGPIPE
-    except TrainingError as error:
-        print(f"ppcls: {error}", file=sys.stderr)
         return 1
     except PpclsError as error:
         print(f"ppcls: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, TrainingError) else 2
     except ModuleNotFoundError as error:
         if error.name != "paddle":
             raise
         print(f"ppcls: {PADDLE_MISSING}", file=sys.stderr)
+        return 2
+    except UnicodeEncodeError as error:
+        encoding = sys.getfilesystemencoding()
+        if encoding == "utf-8":
+            raise
+        where = f"{error.object!r}: names of files are {encoding} here, which lacks these characters"
+        print(f"ppcls: {where}; set PYTHONUTF8=1 in the environment", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("ppcls: interrupted", file=sys.stderr)

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ppcls.errors import TrainingError
+from ppcls.errors import ConfigError, TrainingError
+from ppcls.job import BACKEND, end_with_launcher, limited_patience, patience, rank, read_job, world_size
+from ppcls.rendezvous import meet
 
 # Seconds in which the launcher, which looks every second, finds the one that failed first and ends the rest.
 GRACE = 10.0
@@ -28,31 +31,44 @@ STARTED = "PPCLS_STARTED"  # names the file by which `ppcls train --nproc` learn
 _counter = itertools.count()
 
 
-def rank() -> int:
-    """Return the index of this process, 0 when there is one."""
-    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
-
-
-def world_size() -> int:
-    """Return the number of training processes."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-
-
 def is_main() -> bool:
     """Tell whether this process writes files and prints: rank 0."""
     return rank() == 0
 
 
-def start() -> None:
-    """Meet the other processes, if ``paddle.distributed.launch`` started several. The device must be set."""
-    if world_size() == 1:
+def start(note: Any = None, check: Callable[[list[Any]], None] = lambda notes: None) -> None:
+    """Meet the other processes, if ``paddle.distributed.launch`` started several. The device must be set.
+
+    Args:
+        note: what this process says about itself; JSON has to be able to hold it.
+        check: is given the notes of all processes, in order of rank, before they are connected.
+
+    Raises:
+        ConfigError: if the environment variables that describe the processes make no sense.
+        TrainingError: if a process does not come, or the address where they meet is taken.
+    """
+    note = json.loads(json.dumps(note, default=str))
+    job = read_job()
+    if job.size == 1:
         return
+    end_with_launcher()
     import paddle
 
-    if not paddle.distributed.is_initialized():
-        if paddle.device.get_device() == "cpu":
-            os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
-        paddle.distributed.init_parallel_env()
+    if paddle.distributed.is_initialized():
+        wait_for_all()
+        check(gather(note))
+        return
+    if paddle.device.get_device() == "cpu" and os.environ.setdefault(BACKEND, "gloo") != "gloo":
+        raise ConfigError(f"{BACKEND}={os.environ[BACKEND]}: expected gloo, the only one there is on the CPU")
+    check(meet(job, note, patience()))
+    try:
+        with limited_patience():
+            paddle.distributed.init_parallel_env()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"{job.name(job.rank)} of {job.size} cannot be connected at {job.master} ({job.source}): "
+            f"{str(error).strip()}"
+        ) from error
 
 
 def announce_start() -> None:

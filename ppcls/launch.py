@@ -21,8 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from ppcls.console import patient_console
 from ppcls.distributed import LOST, STARTED
 from ppcls.errors import ConfigError
+from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent
 
 _LINES = 30  # of a log, at most
 _COPY_EVERY = 0.5  # seconds
@@ -38,8 +40,8 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
         logs: folder of the log files.
 
     Returns:
-        exit code: 0 if every process ended with it, 128 + signal number after Ctrl-C or SIGTERM, else that of
-        a process that failed.
+        exit code: 0 if every process ended with it, 128 + signal number after Ctrl-C, SIGTERM or SIGHUP, else
+        that of a process that failed.
 
     Raises:
         ConfigError: if there are fewer GPUs than processes.
@@ -118,14 +120,28 @@ class _WorkerLogs:
                         stream.write(new)
 
 
+def serve() -> None:
+    """Be Paddle's launcher, in a process that ends with the one that started it.
+
+    ``sys.argv`` holds the number of that process and the launcher's own arguments.
+    """
+    end_with_parent(sys.argv.pop(1))
+    announce_launcher()
+    with patient_console():
+        from paddle.distributed.launch.main import launch as launch_paddle
+
+        launch_paddle()
+
+
 def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[str, str]]:
     """Return the launcher's command line and the environment to run it in."""
     import paddle
 
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
-    command += ["--log_dir", str(logs)]
+    command = [sys.executable, "-c", "from ppcls.launch import serve; serve()", str(os.getpid())]
+    command += ["--nproc_per_node", str(processes), "--log_dir", str(logs)]
     root = str(Path(__file__).parents[1])
-    environment = dict(os.environ, PYTHONSAFEPATH="1")  # the folder of a script is no place to import from
+    environment = {name: value for name, value in os.environ.items() if name not in (*PLACE, *LAUNCHER)}
+    environment["PYTHONSAFEPATH"] = "1"  # the folder of a script is no place to import from
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     if not paddle.device.is_compiled_with_cuda():
         # A CPU build crashes on --gpus, and on this variable whatever it says.
@@ -141,14 +157,20 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
 
 @contextmanager
 def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass Ctrl-C and SIGTERM on to `process` while the block runs; yield the list of those that came."""
+    """Pass Ctrl-C and SIGTERM on to `process` while the block runs; yield the list of those that came.
+
+    A terminal that is closed (SIGHUP) ends the run in order too, unless ``nohup`` says that it should not.
+    """
     received: list[int] = []
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        process.send_signal(signum)
+        process.send_signal(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
 
-    old = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    old = {signum: signal.signal(signum, pass_on) for signum in signals}
     try:
         yield received
     finally:

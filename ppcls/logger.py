@@ -33,11 +33,21 @@ _REMEDY = "The checkpoints saved before are as they were. Make space, then go on
 
 
 class _ConsoleHandler(logging.Handler):
-    """Write lines to standard output without tearing a progress bar that is on screen."""
+    """Write lines to standard output without tearing a progress bar that is on screen.
+
+    A line that the console does not take is dropped: a run does not depend on it.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        line = self.format(record)
+        try:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except UnicodeEncodeError:
+            encoding = sys.stdout.encoding or "ascii"
+            print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        except (OSError, ValueError, AttributeError):  # full, left by its reader, closed, or not there (None)
+            pass
 
 
 class _FileHandler(logging.FileHandler):

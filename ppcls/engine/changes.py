@@ -39,11 +39,12 @@ class Change:
         return HARMLESS.fullmatch(self.key) is not None
 
     def __str__(self) -> str:
-        was, now = (_show(value) for value in (self.was, self.now))
+        was, now = (show(value) for value in (self.was, self.now))
         return f"{self.key}: was {was}, is {now}"
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """Return a setting as a message shows it."""
     if value is ABSENT:
         return "not set"
     text = json.dumps(value, ensure_ascii=False, default=str)  # which YAML reads as it stands
@@ -52,17 +53,18 @@ def _show(value: Any) -> str:
 
 def find_changes(old: Any, new: Any) -> list[Change]:
     """Return the settings that differ between two resolved configs, paths and the seed left out."""
-    return [change for change in _walk(old, new, "") if not QUIET.fullmatch(change.key)]
+    return [change for change in walk_changes(old, new) if not QUIET.fullmatch(change.key)]
 
 
-def _walk(old: Any, new: Any, key: str) -> Iterator[Change]:
+def walk_changes(old: Any, new: Any, key: str = "") -> Iterator[Change]:
+    """Yield every setting that differs between two resolved configs; `key` is where they lie."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
             below = f"{key}.{name}" if key else str(name)
-            yield from _walk(old.get(name, ABSENT), new.get(name, ABSENT), below)
+            yield from walk_changes(old.get(name, ABSENT), new.get(name, ABSENT), below)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for number, (was, now) in enumerate(zip(old, new, strict=True)):
-            yield from _walk(was, now, f"{key}.{number}")
+            yield from walk_changes(was, now, f"{key}.{number}")
     elif _masked(old) != _masked(new):
         yield Change(key, old, new)
 

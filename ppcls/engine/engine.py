@@ -66,6 +66,7 @@ from ppcls.engine.run_folder import (
     goes_on_in_place,
     open_run_folder,
 )
+from ppcls.engine.sameness import require_same_lists, require_same_weights, start_alike
 from ppcls.engine.states import Progress
 from ppcls.engine.train import Run, StopRequested, train
 from ppcls.engine.trial import try_out
@@ -112,7 +113,7 @@ class Engine:
         self.arch: dict[str, Any] = self.config["Arch"]
         self.folder = Path(self.globals["output_dir"]) / self.arch["name"]
         build.select_device(self.globals["device"])
-        distributed.start()
+        start_alike(self.config)
         self._seed_asked = seed = self.globals.get("seed")
         drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._set_seed(distributed.gather(drawn)[0])
@@ -158,6 +159,7 @@ class Engine:
             changed = resumed is not None and self._go_on_from(resumed)
             run, saver = self._build_run(resumed)
             try:
+                require_same_weights(run.model)
                 try_out(run)  # whatever fails has failed by now; from here on the folder changes
                 self._open_folder(run, resumed, lock, changed)
                 train(run)
@@ -222,7 +224,9 @@ class Engine:
                 return self._eval(loader, writer)
 
     def _eval(self, loader: Loader, writer: ReportWriter | None) -> dict[str, float]:
+        require_same_lists({"DataLoader.Eval.dataset": loader.dataset.fingerprint()})
         model, measures = self._evaluated_model(loader)
+        require_same_weights(model)
 
         def observe(outputs: Any, batch: Batch) -> None:
             open_log(self.folder / "train.log")  # the first batch has passed
@@ -337,6 +341,7 @@ class Engine:
         eval_names = evaluation_names(self.config, kept or known, None) if evaluates else None
         eval_loader = self._loader("Eval", eval_names) if evaluates else None
         lists = fingerprints(loader, eval_loader)
+        require_same_lists(lists)
         if resumed is not None:
             report_list_changes(resumed.progress.lists, lists)
         model = self.model

@@ -1,0 +1,152 @@
+"""Standard output and standard error that may fail: a full disk, a reader that has left, a closed stream.
+
+A training must not end because its console does. So :func:`patient_console` replaces both streams: what
+cannot be written is dropped and remembered, what the console's encoding lacks is escaped, and nothing is left
+over for Python to stumble upon at its end, which would change the exit code.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO, cast
+
+
+class Console(io.TextIOBase):
+    """A text stream on a file descriptor that writes line by line and remembers its first error.
+
+    Args:
+        descriptor: where to write.
+        encoding: of the console; characters that it lacks are escaped.
+
+    Attributes:
+        strict: whether an error is raised, too. Without, the text is dropped.
+        error: the first error there was, None if there was none.
+    """
+
+    def __init__(self, descriptor: int, encoding: str) -> None:
+        self._descriptor = descriptor
+        self._encoding = encoding
+        self.strict = False
+        self._begun = ""  # of a line
+        self.error: OSError | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the console."""
+        return self._encoding
+
+    @property
+    def errors(self) -> str:  # type: ignore[override]
+        """What happens to characters that the encoding lacks."""
+        return "backslashreplace"
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Tell whether this is a terminal."""
+        return os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Write `text` up to the end of its last line; the rest follows with what ends it.
+
+        Raises:
+            OSError: if it cannot be written and this console is strict.
+        """
+        self._begun += text
+        if "\n" in text:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what was begun.
+
+        Raises:
+            OSError: if it cannot be written and this console is strict.
+        """
+        left = memoryview(self._begun.encode(self._encoding, self.errors))
+        self._begun = ""
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            self.error = self.error or error
+            if self.strict:
+                raise
+
+
+@contextmanager
+def patient_console() -> Iterator[Console | None]:
+    """Let ``sys.stdout`` and ``sys.stderr`` survive a console that fails, while the block runs.
+
+    Yields:
+        the console of standard output; None if something else stands in its place, such as in a notebook.
+    """
+    for descriptor in (0, 1, 2):  # files opened later must not get the number of a closed stream
+        _open_if_closed(descriptor)
+    old = (sys.stdout, sys.stderr)
+    output = _console_of(sys.stdout, 1)
+    if output is not None:
+        sys.stdout = cast(TextIO, output)
+    error_output = _console_of(sys.stderr, 2)
+    if error_output is not None:
+        sys.stderr = cast(TextIO, error_output)
+    try:
+        yield output
+    finally:
+        for console in (output, error_output):
+            if console is not None:
+                with suppress(OSError):
+                    console.flush()
+        sys.stdout, sys.stderr = old
+        for stream in old:
+            _settle(stream)
+
+
+def _open_if_closed(descriptor: int) -> None:
+    """Open the null device in the place of a closed standard stream (``ppcls ... >&-``)."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+        os.set_inheritable(descriptor, True)
+
+
+def _console_of(stream: TextIO | None, descriptor: int) -> Console | None:
+    """Return a console in the place of `stream`; None if that is not the standard stream `descriptor`."""
+    if stream is None:  # Python found it closed
+        return Console(descriptor, "utf-8")
+    try:
+        if stream.fileno() != descriptor:
+            return None
+    except (OSError, ValueError):  # replaced by something that is no file
+        return None
+    with suppress(OSError):  # what it still holds is dropped in the end
+        stream.flush()
+    return Console(descriptor, stream.encoding or "utf-8")
+
+
+def _settle(stream: TextIO | None) -> None:
+    """Write what others left in `stream`, or drop it: at its end Python would fail over it."""
+    if stream is None or stream.closed:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+            stream.flush()

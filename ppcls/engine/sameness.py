@@ -1,0 +1,176 @@
+"""The processes of a training must be about to do the same: they compare recipes, versions and lists.
+
+Otherwise they would train on, each in its own way and into the same weights, or end much later with a riddle.
+What may differ from machine to machine, such as where files lie and how they are read, is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+import ppcls
+from ppcls import distributed
+from ppcls.data import Fingerprint
+from ppcls.engine.changes import Change, show, walk_changes
+from ppcls.errors import ConfigError
+
+# What may differ between machines: nothing of it reaches the weights, and no process waits for another in it.
+OF_A_MACHINE = re.compile(
+    r"Global\.(output_dir|device|print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard"
+    r"|save_inference_dir|export_\w+|infer_add_softmax)|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
+)
+# Where files lie; whether one is named must be the same, and lists are compared by what they say.
+PATHS = re.compile(
+    r"Global\.(checkpoints|pretrained_model)|.*\.(image_root|cls_label_path|data_file|pretrained|class_map"
+    r"|class_id_map_file|(\w+_)?(path|file|dir|root))(\.\d+)?"
+)
+AUTO = "auto"
+_MOST = 20  # lines of a message
+
+
+def start_alike(config: Mapping[str, Any]) -> None:
+    """Meet the other processes of this training and make sure that they have the same recipe and versions.
+
+    Args:
+        config: the resolved config.
+
+    Raises:
+        ConfigError: naming every difference, with its value in process 0 and in the other.
+        TrainingError: if a process does not come.
+    """
+    distributed.start(describe(config), require_alike)
+
+
+def require_alike(notes: list[Any]) -> None:
+    """Compare what :func:`describe` says in each process, in order of rank.
+
+    Raises:
+        ConfigError: naming every difference.
+    """
+    _raise_if_any(
+        [*_lines(notes, _recipe_differences), *_lines(notes, _version_differences)],
+        "the processes of this training were not started alike",
+        "Start all with the same recipe, the same -o and the same installation",
+    )
+
+
+def require_same_lists(lists: Mapping[str, Fingerprint]) -> None:
+    """Make sure that all processes read the same lists, in the same order, wherever they lie.
+
+    Args:
+        lists: fingerprints by the config path of the dataset.
+
+    Raises:
+        ConfigError: naming the list, its size in process 0 and in the other, and where it lies.
+    """
+    if distributed.world_size() == 1:
+        return
+    distributed.wait_for_all()  # one may take long to read its lists
+    notes = distributed.gather({path: found.as_dict() for path, found in lists.items()})
+    _raise_if_any(
+        _lines(notes, _list_differences),
+        "the processes of this training read different lists",
+        "Copy the lists of one machine to all, or name a shared folder",
+    )
+
+
+def require_same_weights(model: nn.Layer) -> None:
+    """Make sure that all processes hold the same networks: each reads the weights file on its own machine.
+
+    Raises:
+        ConfigError: if they differ.
+    """
+    if distributed.world_size() == 1:
+        return
+    digest = 0
+    for name, tensor in sorted(model.state_dict().items()):
+        digest = zlib.crc32(tensor.numpy().tobytes(), zlib.crc32(name.encode(), digest))
+    distributed.wait_for_all()  # one may take long to read its weights
+    notes = distributed.gather(digest)
+    others = [str(number) for number, note in enumerate(notes) if note != notes[0]]
+    if others:
+        raise ConfigError(
+            f"the weights of process {', '.join(others)} differ from those of process 0. "
+            "Global.pretrained_model, Global.checkpoints and every `pretrained` have to name the same file, "
+            "or an equal copy, on each machine"
+        )
+
+
+def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what has to be the same in all processes: recipe, kind of device, versions."""
+    return {
+        "recipe": dict(config),
+        "versions": {
+            "ppcls": f"{ppcls.__version__} (code {_code()})",
+            "paddle": paddle.__version__,
+            "numpy": np.__version__,
+            "device": paddle.device.get_device().partition(":")[0],
+        },
+    }
+
+
+@cache
+def _code() -> str:
+    """Return a hash of our own source: an installation from a checkout changes without its version."""
+    root = Path(ppcls.__file__).parent
+    digest = hashlib.blake2b(digest_size=4)
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _raise_if_any(lines: list[str], what: str, remedy: str) -> None:
+    if lines:
+        more = [f"and {len(lines) - _MOST} more"] if len(lines) > _MOST else []
+        raise ConfigError(f"{what}:\n  " + "\n  ".join([*lines[:_MOST], *more]) + f"\n{remedy}")
+
+
+def _lines(notes: list[Any], compare: Callable[[Any, Any], Iterable[tuple[str, str]]]) -> list[str]:
+    """Return a line for each difference from process 0, with all processes in which it is found."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for number, note in enumerate(notes[1:], 1):
+        for difference in compare(notes[0], note):
+            found.setdefault(difference, []).append(number)
+    return [
+        f"{main} in process 0, {other} in process {', '.join(map(str, numbers))}"
+        for (main, other), numbers in found.items()
+    ]
+
+
+def _recipe_differences(main: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for change in walk_changes(main["recipe"], other["recipe"]):
+        if not _may_differ(change):
+            yield f"{change.key}: {show(change.was)}", show(change.now)
+
+
+def _may_differ(change: Change) -> bool:
+    if OF_A_MACHINE.fullmatch(change.key):
+        return True
+    values = (change.was, change.now)
+    paths = PATHS.fullmatch(change.key) is not None and all(isinstance(value, str) for value in values)
+    return paths and AUTO not in values
+
+
+def _version_differences(main: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, version in main["versions"].items():
+        theirs = other["versions"][name]
+        if theirs != version:
+            yield f"{name}: {version}", theirs
+
+
+def _list_differences(main: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for path, note in main.items():
+        ours, theirs = Fingerprint(**note), Fingerprint(**other[path])
+        if not ours.same_as(theirs):
+            hint = "" if ours.count != theirs.count else " with other names, labels or another order"
+            yield f"{path}: {ours.count} images ({ours.name})", f"{theirs.count}{hint} ({theirs.name})"

@@ -1,0 +1,222 @@
+"""Which process of a training this is: the environment variables by which Paddle's launcher says so.
+
+They are checked here before Paddle reads them, which ends in a traceback or waits a quarter of an hour.
+Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ppcls.errors import ConfigError
+
+RANK = "PADDLE_TRAINER_ID"
+SIZE = "PADDLE_TRAINERS_NUM"
+MASTER = "PADDLE_MASTER"
+ENDPOINTS = "PADDLE_TRAINER_ENDPOINTS"
+OWN_ENDPOINT = "PADDLE_CURRENT_ENDPOINT"
+BACKEND = "PADDLE_DISTRI_BACKEND"
+PATIENCE = "FLAGS_stop_check_timeout"  # Paddle's name for the seconds that a start may take
+DEFAULT_PATIENCE = 40.0
+BACKENDS = ("auto", "gloo", "nccl", "bkcl", "xccl", "flagcx", "heter")
+# What Paddle turns into numbers when processes meet, with its defaults.
+NUMBERS = {PATIENCE: "900", "PADDLE_PG_TIMEOUT": "1800000", "FLAGS_nccl_nrings": "1", "PADDLE_WITH_GLOO": "0"}
+# What describes this process as one of several.
+PLACE = (
+    *(RANK, SIZE, MASTER, ENDPOINTS, OWN_ENDPOINT, "MASTER_ADDR", "MASTER_PORT", "PADDLE_RANK_IN_NODE"),
+    *("PADDLE_GLOBAL_RANK", "PADDLE_GLOBAL_SIZE", "PADDLE_LOCAL_RANK", "PADDLE_LOCAL_SIZE"),
+)
+# What the launcher takes instead of its command line; `ppcls train --nproc` says all of it there.
+LAUNCHER = (
+    *(
+        "POD_IP",
+        "PADDLE_DEVICES",
+        "PADDLE_NNODES",
+        "PADDLE_RUN_MODE",
+        "PADDLE_LOG_LEVEL",
+        "PADDLE_LOG_OVERWRITE",
+    ),
+    *("PADDLE_SORT_IP", "PADDLE_NPROC_PER_NODE", "PADDLE_JOB_ID", "PADDLE_RANK", "PADDLE_LOG_DIR"),
+    *("PADDLE_MAX_RESTART", "PADDLE_ELASTIC_LEVEL", "PADDLE_ELASTIC_TIMEOUT", "PADDLE_SERVER_NUM"),
+    *("PADDLE_TRAINER_NUM", "PADDLE_SERVERS_ENDPOINTS", "PADDLE_TRAINERS_ENDPOINTS", "PADDLE_GLOO_PORT"),
+    *("PADDLE_START_PORT", "PADDLE_IPS", "PADDLE_AUTO_PARALLEL_CONFIG", "PADDLE_AUTO_CLUSTER"),
+    *("PADDLE_BACKUP_ENV_PATH", "PADDLE_ENV_LIMIT_LEN", "FLAGS_FIXED_PORT", "PORT_RANGE"),
+)
+_STARTED_BY_LAUNCHER = "PADDLE_BACKUP_ENV_PATH"  # it gives this to each of its processes
+_LAUNCHER_PID = "PPCLS_LAUNCHER"
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """The processes of a training, and which one this is.
+
+    Attributes:
+        rank: index of this process.
+        size: number of processes.
+        master: ``host:port`` at which process 0 waits for the others; empty with one process.
+        source: the variable that `master` comes from.
+        endpoints: ``host:port`` of each process; empty where the launcher does not tell.
+    """
+
+    rank: int
+    size: int
+    master: str = ""
+    source: str = ""
+    endpoints: tuple[str, ...] = ()
+
+    def name(self, rank: int) -> str:
+        """Return what messages call a process."""
+        where = f" ({self.endpoints[rank]})" if self.endpoints else ""
+        return f"process {rank}{where}"
+
+
+def rank() -> int:
+    """Return the index of this process, 0 when there is one."""
+    return _number(RANK, "0", least=0)
+
+
+def world_size() -> int:
+    """Return the number of training processes."""
+    return _number(SIZE, "1", least=1)
+
+
+def read_job() -> Job:
+    """Return which process of how many this is.
+
+    Raises:
+        ConfigError: if the variables make no sense; names the variable, its value and what was expected.
+    """
+    own, size = rank(), world_size()
+    text = os.environ.get(ENDPOINTS, "")
+    endpoints = tuple(text.split(",")) if text else ()
+    if own >= size:
+        given = f"{SIZE}={size}" if SIZE in os.environ else f"{SIZE} is not set, which means 1"
+        raise ConfigError(f"{RANK}={own}: expected a number below that of processes ({given})")
+    if endpoints and len(endpoints) != size:
+        given = f"{SIZE}={size}" if SIZE in os.environ else f"{SIZE} is not set, which means 1"
+        raise ConfigError(f"{ENDPOINTS}={text}: expected one address for each process ({given})")
+    for name, default in NUMBERS.items():
+        _number(name, default, least=0)
+    if size == 1:
+        return Job(own, size)
+    for endpoint in endpoints:
+        split_endpoint(endpoint, f"{ENDPOINTS}={text}")
+    if len(set(endpoints)) < len(endpoints):
+        raise ConfigError(f"{ENDPOINTS}={text}: expected a different address for each process")
+    _check_own_endpoint(own, size, endpoints)
+    backend = os.environ.get(BACKEND, "auto")
+    if backend not in BACKENDS:
+        raise ConfigError(f"{BACKEND}={backend}: expected one of {', '.join(BACKENDS)}")
+    master, source = _master(endpoints)
+    split_endpoint(master, f"{source}={master}")
+    return Job(own, size, master, source, endpoints)
+
+
+def _number(name: str, default: str, least: int) -> int:
+    text = os.environ.get(name, default)
+    if not (text.strip().isascii() and text.strip().isdecimal() and len(text) < 20 and int(text) >= least):
+        raise ConfigError(
+            f"{name}={text!r}: expected a whole number of at least {least}. Paddle's launcher sets this "
+            f"variable; without the launcher, leave it out (`unset {name}`)"
+        )
+    return int(text)
+
+
+def split_endpoint(endpoint: str, where: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``; `where` begins the message if it is something else."""
+    host, _, port = endpoint.partition(":")
+    if host.strip() and port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536:
+        return host, int(port)
+    raise ConfigError(f"{where}: expected host:port, such as 10.0.0.1:38714, got {endpoint!r}")
+
+
+def _check_own_endpoint(own: int, size: int, endpoints: tuple[str, ...]) -> None:
+    """Compare this process's address with that in the list of all."""
+    given = os.environ.get(OWN_ENDPOINT)
+    if not given and not endpoints:
+        raise ConfigError(
+            f"{OWN_ENDPOINT} and {ENDPOINTS} are not set, but {SIZE}={size}: expected host:port of this "
+            "process and of all. Paddle's launcher sets them: `ppcls train --nproc`, or `python -m "
+            "paddle.distributed.launch`"
+        )
+    if not given:
+        os.environ[OWN_ENDPOINT] = given = endpoints[own]  # Paddle insists on it
+    split_endpoint(given, f"{OWN_ENDPOINT}={given}")
+    if endpoints and given != endpoints[own]:
+        raise ConfigError(
+            f"{OWN_ENDPOINT}={given}: expected {endpoints[own]}, which {ENDPOINTS} says of process {own} "
+            f"({RANK})"
+        )
+
+
+def _master(endpoints: tuple[str, ...]) -> tuple[str, str]:
+    """Return where process 0 waits, and the variable that says so; Paddle looks in this order."""
+    if os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):
+        return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", "MASTER_ADDR:MASTER_PORT"
+    if MASTER in os.environ:
+        return os.environ[MASTER], MASTER
+    if endpoints:
+        return endpoints[0], ENDPOINTS
+    raise ConfigError(f"neither {MASTER} nor {ENDPOINTS} is set: expected host:port of process 0")
+
+
+def patience() -> float:
+    """Return the seconds that the processes of a training may take until all have started."""
+    return float(_number(PATIENCE, str(int(DEFAULT_PATIENCE)), least=0))
+
+
+@contextlib.contextmanager
+def limited_patience() -> Iterator[None]:
+    """Let Paddle wait no longer than we do, unless the user says otherwise; by itself it waits 15 minutes."""
+    given = os.environ.get(PATIENCE)
+    os.environ[PATIENCE] = str(int(patience()))
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[PATIENCE]
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hide what describes this process as one of several, for a command that runs in one."""
+    hidden = {name: os.environ.pop(name) for name in (*PLACE, *NUMBERS) if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def end_with_launcher() -> None:
+    """Let the kernel end this process when Paddle's launcher, which started it, is gone (Linux only).
+
+    A process of a killed launcher would otherwise train on, unseen, or wait for others for ever. One that
+    was not started by a launcher lives on: its shell may have ended on purpose.
+    """
+    if _STARTED_BY_LAUNCHER in os.environ:
+        end_with_parent(os.environ.pop(_LAUNCHER_PID, None))
+
+
+def announce_launcher() -> None:
+    """Tell the processes that this one starts who starts them."""
+    os.environ[_LAUNCHER_PID] = str(os.getpid())
+
+
+def end_with_parent(parent: str | None = None) -> None:
+    """Let the kernel kill this process when its parent ends, also while it is stopped or busy.
+
+    Args:
+        parent: process number of the parent, if known: this process ends at once if that one is gone already.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent is not None and parent != str(os.getppid()):
+        os._exit(1)

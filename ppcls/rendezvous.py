@@ -1,0 +1,228 @@
+"""The first meeting of the processes of a training, before Paddle connects them.
+
+Process 0 waits at the address where Paddle's own meeting place will be. The others tell it which they are and
+what they are about to do (a note), and get the notes of all. So a process that does not come, an address that
+is taken, and processes of different trainings are errors with names, after seconds. Paddle would wait for a
+quarter of an hour, or train on.
+
+Process 0 speaks first: whatever else may listen at the address is never sent anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import time
+from contextlib import ExitStack, suppress
+from typing import Any, NoReturn
+
+from ppcls.errors import TrainingError
+from ppcls.job import PATIENCE, SIZE, Job, split_endpoint
+
+_GREETING = b"ppcls meeting 1\n"
+_LARGEST = 64 << 20  # bytes of a note
+_ANSWER = 5.0  # seconds for a line that the other side has ready
+_PORT_WAIT = 10.0  # seconds in which an earlier run, which is just ending, may leave the port
+_NOTICE = 10.0  # seconds until a line says who is waited for
+_LOGGER = logging.getLogger("ppcls")
+
+
+def meet(job: Job, note: Any, patience: float) -> list[Any]:
+    """Wait until all processes are there.
+
+    Args:
+        job: which process of how many this is.
+        note: what this one says about itself; anything that JSON can hold.
+        patience: seconds.
+
+    Returns:
+        the notes of all, in order of rank.
+
+    Raises:
+        TrainingError: if a process does not come, or the address is taken.
+    """
+    meeting = _host if job.rank == 0 else _visit
+    return meeting(job, note, patience)
+
+
+# ---------------------------------------------------------------------- process 0
+
+
+def _host(job: Job, note: Any, patience: float) -> list[Any]:
+    end = time.monotonic() + patience
+    guests: dict[int, tuple[socket.socket, Any]] = {}
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(job, end))
+        notice = time.monotonic() + _NOTICE
+        problem = ""
+        while not problem:
+            missing = [r for r in range(1, job.size) if r not in guests or _has_left(guests[r][0])]
+            if not missing:
+                break
+            now = time.monotonic()
+            if now > end:
+                problem = _absent(job, missing)
+            elif now > notice:
+                _LOGGER.info("waiting for %s of %d", _names(job, missing), job.size)
+                notice = end
+            else:
+                problem = _welcome(listener, job, guests, stack, min(end, notice))
+        listener.close()  # before anybody leaves: Paddle would be connected to this socket, and cut off
+        notes = [note, *(guests[rank][1] for rank in range(1, job.size))] if not problem else []
+        answer = json.dumps({"problem": problem, "notes": notes}).encode() + b"\n"
+        for link, _ in guests.values():
+            _dismiss(link, answer)
+    if problem:
+        raise TrainingError(problem)
+    return notes
+
+
+def _listen(job: Job, end: float) -> socket.socket:
+    """Return a socket that listens at the port of the meeting; an earlier run that ends may still hold it."""
+    port = split_endpoint(job.master, job.source)[1]
+    end = min(end, time.monotonic() + _PORT_WAIT)
+    while True:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+            listener.listen(job.size)
+        except OSError as error:
+            listener.close()
+            if time.monotonic() < end:
+                time.sleep(0.5)
+                continue
+            raise TrainingError(
+                f"{job.name(0)} of {job.size}: port {port} cannot be used ({error.strerror}), where the "
+                f"processes are to meet ({job.source}={job.master}). Another program has it, maybe a "
+                "training that has not ended: end that one, or name another port (`--master` of the launcher)"
+            ) from None
+        return listener
+
+
+def _welcome(
+    listener: socket.socket,
+    job: Job,
+    guests: dict[int, tuple[socket.socket, Any]],
+    stack: ExitStack,
+    end: float,
+) -> str:
+    """Let one process in; return what is wrong with it, an empty string if nothing is."""
+    listener.settimeout(min(1.0, max(0.1, end - time.monotonic())))
+    try:
+        link = stack.enter_context(listener.accept()[0])
+        link.settimeout(_ANSWER)
+        link.sendall(_GREETING)
+        said = json.loads(_line(link))
+        rank, size, note = int(said["rank"]), int(said["size"]), said["note"]
+    except (OSError, ValueError, KeyError, TypeError):  # nobody came, or somebody else
+        return ""
+    if size != job.size:
+        return f"process {rank} was started as one of {size}, process 0 as one of {job.size} ({SIZE})"
+    if not 0 < rank < job.size or (rank in guests and not _has_left(guests[rank][0])):
+        return f"two processes say that they are process {rank} of {size} (PADDLE_TRAINER_ID)"
+    guests[rank] = (link, note)
+    return ""
+
+
+def _has_left(link: socket.socket) -> bool:
+    link.setblocking(False)
+    try:
+        return link.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _dismiss(link: socket.socket, answer: bytes) -> None:
+    """Send the answer and let the other side close first: Paddle needs the port at once."""
+    with suppress(OSError):
+        link.settimeout(_ANSWER)
+        link.sendall(answer)
+        link.recv(1)
+
+
+def _absent(job: Job, missing: list[int]) -> str:
+    return (
+        f"{_names(job, missing)} of {job.size} did not start, or did not reach process 0 at {job.master} "
+        f"({job.source}). Start all {job.size} processes ({SIZE}) with the same address; the environment "
+        f"variable {PATIENCE} allows them more seconds"
+    )
+
+
+def _names(job: Job, ranks: list[int]) -> str:
+    shown = ", ".join(job.name(rank) for rank in ranks[:8])
+    return shown + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+
+
+# ---------------------------------------------------------------------- the others
+
+
+def _visit(job: Job, note: Any, patience: float) -> list[Any]:
+    hello = json.dumps({"rank": job.rank, "size": job.size, "note": note}).encode() + b"\n"
+    start = time.monotonic()
+    noticed = False
+    while True:
+        try:
+            answer, reason = _ask(job, hello, patience)
+        except OSError as error:
+            answer, reason = None, error.strerror or str(error)
+        if answer is not None:
+            break
+        waited = time.monotonic() - start
+        if waited > patience:
+            _give_up(job, reason)
+        if waited > _NOTICE and not noticed:
+            _LOGGER.info("waiting for process 0 of %d at %s: %s", job.size, job.master, reason)
+            noticed = True
+        time.sleep(0.2)
+    if answer["problem"]:
+        raise TrainingError(f"{answer['problem']} (said by process 0)")
+    notes: list[Any] = answer["notes"]
+    return notes
+
+
+def _ask(job: Job, hello: bytes, patience: float) -> tuple[dict[str, Any] | None, str]:
+    """Return process 0's answer, or None and why there is none."""
+    address = split_endpoint(job.master, job.source)
+    with socket.create_connection(address, timeout=_ANSWER) as link:
+        if (
+            link.getsockname() == link.getpeername()
+        ):  # a connection to itself, which an idle local port may give
+            return None, "Connection refused"
+        try:
+            greeting = _line(link, len(_GREETING))
+        except (TimeoutError, ConnectionError):
+            greeting = b""
+        if greeting != _GREETING:
+            return None, "something answers there that is not process 0 of a training"
+        link.sendall(hello)
+        link.settimeout(patience + _ANSWER)  # process 0 may have started later, and has as much patience
+        return json.loads(_line(link)), ""
+
+
+def _give_up(job: Job, reason: str) -> NoReturn:
+    raise TrainingError(
+        f"process {job.rank} of {job.size} does not find process 0 at {job.master} ({job.source}): {reason}. "
+        f"Process 0 has to run on that machine and be started at about the same time; the environment "
+        f"variable {PATIENCE} allows more seconds"
+    )
+
+
+def _line(link: socket.socket, largest: int = _LARGEST) -> bytes:
+    """Return a line.
+
+    Raises:
+        OSError: if the other side closes, sends more than `largest` bytes or is too slow.
+    """
+    received = bytearray()
+    while not received.endswith(b"\n"):
+        block = link.recv(min(1 << 16, largest - len(received)))
+        if not block:
+            raise ConnectionError(
+                "the connection was closed" if len(received) < largest else "no end of line"
+            )
+        received += block
+    return bytes(received)
