@@ -150,7 +150,7 @@ def test_a_process_that_still_writes_is_left_alone(tmp_path: Path) -> None:
     assert not gone.exists()
 
 
-@pytest.mark.parametrize("manifest", ["", "7", '["../outside", "data"]', "{}", "[1]"])
+@pytest.mark.parametrize("manifest", ["", "7", '["../../outside", "data"]', "{}", "[1]"])
 def test_a_damaged_list_of_new_files_touches_nothing_outside(tmp_path: Path, manifest: str) -> None:
     folder = tmp_path / "folder"
     save(folder, "old", NAMES)

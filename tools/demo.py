@@ -38,6 +38,7 @@ from ppcls.config import load_config  # noqa: E402
 from ppcls.deploy import Predictor  # noqa: E402
 from ppcls.engine import Engine  # noqa: E402
 from ppcls.errors import PpclsError  # noqa: E402
+from ppcls.files import write_atomic  # noqa: E402
 
 DATA = ROOT / "dataset/fashion_mnist"
 TEACHER = ROOT / "dataset/fashion_mnist_teacher.pdparams"
@@ -222,7 +223,7 @@ def contact_sheet(
             corner = (margin + place % 5 * width, top + head + place // 5 * height)
             rows = {who: found[index] for who, found in predictions.items()}
             draw_card(sheet, corner, Path(files[index]), names[labels[index]], rows)
-    sheet.save(path)
+    write_atomic(path, lambda stream: sheet.save(stream, "PNG"))
 
 
 def draw_card(
@@ -295,7 +296,8 @@ def run(folder: Path, seed: int) -> dict[str, float]:
     print_table(accuracy)
     results = {KEYS[name]: round(accuracy[name], 6) for name in TITLES}
     results["seconds"] = round(time.perf_counter() - begin, 1)
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(results, indent=2) + "\n"
+    write_atomic(folder / "results.json", lambda stream: stream.write(text.encode()))
     print(f"\n{folder}/contact_sheet.png  {folder}/results.json  ({results['seconds']:.0f} s)")
     return results
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from ppcls.config.construct import construct
@@ -19,7 +21,7 @@ from ppcls.registry import TRANSFORMS
 _PLACE = "Global.image_shape"
 _INFER, _EVAL = "Infer.transforms", "DataLoader.Eval.dataset.transform_ops"
 # Two images of different height, width and shape; what comes out alike does not depend on the image.
-_TRIED = ((700, 900), (960, 720))
+_TRIED = ((350, 450), (480, 360))
 _LARGEST = 2048  # beyond it, trying a chain takes time and memory
 
 Shape = tuple[int | None, int | None, int | None]
@@ -96,6 +98,13 @@ def chain_shape(operations: list[Any]) -> Shape | None:
     The chain is tried on two images. That is done with our own transforms alone, and None comes back where
     it cannot be told: one of them refuses the images, or its numbers are very large.
     """
+    return _shape_of(json.dumps(operations, default=str))
+
+
+@lru_cache(maxsize=256)
+def _shape_of(written: str) -> Shape | None:
+    """Do the work of :func:`chain_shape` for a chain as JSON; most chains of a recipe are met again."""
+    operations = json.loads(written)
     try:
         nodes = [single(node, "") for node in operations]
         ours = all(TRANSFORMS[name].__module__.startswith("ppcls.") for name, _ in nodes)
