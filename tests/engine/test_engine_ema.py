@@ -32,6 +32,33 @@ def test_averages_follow_the_formula():
     np.testing.assert_array_equal(tensor.numpy(), [29, 29**2])
 
 
+@pytest.mark.parametrize(
+    ("step", "decay", "d"),
+    [(1, 0.999, 2 / 11), (2, 0.999, 3 / 12), (90, 0.999, 0.91), (8990, 0.999, 0.999), (9000, 0.999, 0.999),
+     (1, 0.1, 0.1), (10**7, 0.9999, 0.9999)],
+)  # fmt: skip
+def test_the_warm_up_is_that_of_its_definition(step, decay, d):
+    """min(decay, (1 + t) / (10 + t)) with t counted from 1, by numbers worked out by hand."""
+    tensor = paddle.to_tensor([1.0], dtype="float32")
+    ema = ModelEMA({"w": tensor}, decay)
+    tensor.set_value(np.zeros([1], "float32"))
+    ema.update(step)
+    assert ema.state()["w"].item() == pytest.approx(d, rel=1e-6)
+
+
+def test_a_run_warms_up_from_step_1(recipe, write_recipe, monkeypatch):
+    recipe["EMA"] = {"decay": 0.9}
+    steps, update = [], ModelEMA.update
+
+    def watched(self, step):
+        steps.append(step)
+        update(self, step)
+
+    monkeypatch.setattr(ModelEMA, "update", watched)
+    Engine(load_config(write_recipe(recipe), ["Global.epochs=1", "Global.eval_during_train=False"])).train()
+    assert steps == [1, 2, 3]
+
+
 def test_weights_come_back_when_the_evaluation_fails():
     tensor = paddle.to_tensor([1.0])
     ema = ModelEMA({"w": tensor}, 0.9)

@@ -252,6 +252,38 @@ def test_afd_takes_the_dimension_from_the_networks_if_it_is_left_out():
     assert [list(p.shape) for p in loss.parameters()] == [[3, 6], [2, 6]]
 
 
+def test_afd_keeps_encodings_that_fit():
+    """A checkpoint may have been loaded into them, and an optimizer may hold them."""
+    shapes = {"s_shapes": [[3, 4, 4]] * 2, "t_shapes": [[5, 4, 4], [5, 4, 4], [5, 2, 2]], "qk_dim": 6}
+    for options in (shapes, {}):
+        loss = build_loss([{"AFDLoss": {**AFD["AFDLoss"], **options}}])
+        if not options:
+            loss.prepare(outputs())
+        before = [(id(p), p.numpy()) for p in loss.parameters()]
+        assert [list(value.shape) for _, value in before] == [[3, 6], [2, 6]]
+        loss.prepare(outputs())
+        assert [id(p) for p in loss.parameters()] == [address for address, _ in before]
+        for parameter, (_, value) in zip(loss.parameters(), before, strict=True):
+            np.testing.assert_array_equal(parameter.numpy(), value)
+
+
+@pytest.mark.parametrize(
+    ("network", "key", "change"),
+    [
+        ("T", "query", lambda query: query[:, :2]),
+        ("T", "query", lambda query: query[:, :, :5]),
+        ("T", "value", lambda values: values[::2]),
+        ("S", "key", lambda key: key[:, :, :2]),
+    ],
+)
+def test_afd_features_of_other_numbers_or_dimensions(network, key, change):
+    """Also where there are enough student values for what is left."""
+    given = outputs()
+    given[network][key] = change(given[network][key])
+    with pytest.raises(ConfigError, match=r"AFDLoss: keys \[.*\] and queries \[.*\] do not fit"):
+        build_loss([AFD], outputs=given)
+
+
 def test_each_pair_has_parameters_of_its_own():
     given = outputs()
     given["T2"] = {"map": paddle.randn([2, 7, 4, 4])}
