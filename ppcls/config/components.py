@@ -10,7 +10,7 @@ from typing import Any
 
 from ppcls.config.nodes import show, split
 from ppcls.config.paddleclas import unknown_name, without_foreign
-from ppcls.config.report import Report, join
+from ppcls.config.report import REFUSALS, Report, join, reason_of
 from ppcls.config.signature import Factory, bind, parameters_of
 from ppcls.errors import ConfigError, PpclsError
 from ppcls.registry import (
@@ -206,15 +206,14 @@ def _try_out(
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
             create(name, factory, options)
-    except (PpclsError, TypeError, ValueError, AssertionError) as error:
-        # All but the first come from values that the signature says nothing about; Paddle asserts on sizes.
+    except REFUSALS as error:
         # Components begin with what they complain about: "CELoss.epsilon: ...", "Optimizer.lr: ..."
-        place, colon, text = str(error).partition(": ")
+        place, colon, text = reason_of(error).partition(": ")
         for known in (name, *paths):
             if colon and place.startswith(f"{known}."):
                 report.error(join(paths[1], place.removeprefix(f"{known}.")), text)
                 return
-        report.error(paths[0], str(error))
+        report.error(paths[0], reason_of(error))
 
 
 def loss_without_weights(name: str, options: Mapping[str, Any] | None) -> Any:

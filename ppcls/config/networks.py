@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppcls.config.components import INPUT_OPTIONS
-from ppcls.config.report import Report, join
+from ppcls.config.report import REFUSALS, Report, join, reason_of
 from ppcls.config.signature import parameters_of
 from ppcls.errors import PpclsError, hint
 from ppcls.registry import BACKBONES, create
@@ -242,9 +242,10 @@ def network_without_weights(title: str, node: Mapping[str, Any], path: str, repo
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
             options = {k: v for k, v in _weightless(node).items() if k != "name"}
             return create(title, BACKBONES[title], options)
-    except (PpclsError, TypeError, ValueError, AssertionError) as error:  # Paddle asserts on sizes below 1
-        found = re.match(r"(models\.\d+\.\w+): ", str(error))  # a group names the network it is about
-        report.error(join(path, found[1]) if found else path, str(error)[found.end() if found else 0 :])
+    except REFUSALS as error:
+        text = reason_of(error)
+        found = re.match(r"(models\.\d+\.\w+): ", text)  # a group names the network it is about
+        report.error(join(path, found[1]) if found else path, text[found.end() if found else 0 :])
         return None
 
 

@@ -4,9 +4,32 @@ from __future__ import annotations
 
 import logging
 
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, PpclsError
 
 _log = logging.getLogger("ppcls")
+
+
+# What constructing a component raises for values that its signature says nothing about: Paddle asserts on
+# sizes below 1, and finds others out of range in many ways.
+REFUSALS = (
+    PpclsError,
+    TypeError,
+    ValueError,
+    AssertionError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    SystemError,
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the text of an exception as one line of a message; Paddle's have many."""
+    if isinstance(error, PpclsError):
+        return str(error)
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 300 else f"{text[:297]}...") or type(error).__name__
 
 
 class Report:

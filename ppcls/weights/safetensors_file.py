@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from ppcls.errors import WeightsError
 from ppcls.weights.content import describe_content
-from ppcls.weights.unpickle import explain, shown
+from ppcls.weights.unpickle import check_shape, explain, shown
 
 # Types by the names of the format; bfloat16 is read as its bits.
 _TYPES = {
@@ -107,7 +107,11 @@ def _tensor(stream: BinaryIO, start: int, entry: dict[str, Any]) -> np.ndarray:
     data = stream.read(end - begin)
     if len(data) < end - begin:
         raise _UnreadError("lies behind the end of the file")
-    array = np.frombuffer(data, _TYPES[kind]).reshape(entry["shape"])
+    try:
+        shape = check_shape(entry["shape"])  # the library lets sides of any length pass beside one of 0
+    except ValueError as error:
+        raise _UnreadError(f"is {error}") from None
+    array = np.frombuffer(data, _TYPES[kind]).reshape(shape)
     return from_bfloat16(array) if kind == "BF16" else array.astype(array.dtype.newbyteorder("="))
 
 

@@ -255,3 +255,19 @@ def test_a_network_named_true(recipe: dict[str, Any], tmp_path: Path) -> None:
     ):
         file.write_text(f"Arch: {arch}\n", encoding="utf-8")
         assert "rue" in _refused(load_config, file)
+
+
+@pytest.mark.parametrize("value", [2**62, 10**12, -(2**40), 0])
+@pytest.mark.parametrize("network", ["resnet8", "PPLCNet_x0_25", "ViT_small_patch16_224"])
+def test_numbers_that_no_network_can_be_built_with(network: str, value: int, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(f"Arch: {{name: {network}, class_num: {value}}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="Arch"):
+        load_config(file, mode="export")
+
+
+def test_a_width_beyond_all_bounds(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("Arch: {name: PPLCNet, scale: 1e300}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="Arch"):
+        load_config(file, mode="export")

@@ -56,6 +56,7 @@ class Faulty:
     """Fails in every way that is to be noticed."""
 
     name = "faulty"
+    taken = 0
 
     def make(self, dice: random.Random) -> bytes:
         return dice.choice((b"error", b"refused", b"read", b"hang", b"memory"))
@@ -70,19 +71,21 @@ class Faulty:
             while time.process_time() < end:
                 pass
         if content == b"memory":
-            bytearray(600 << 20)
+            self.taken += 300
 
 
 def test_failures_are_noticed_and_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Faulty()
     monkeypatch.setattr(harness, "LIMIT", 0.2)
-    figures = fuzz(Faulty(), 20, seed=0, keep=tmp_path)
+    monkeypatch.setattr(harness, "peak_memory", lambda: 1000 + target.taken)
+    figures = fuzz(target, 20, seed=0, keep=tmp_path)
     kinds = [Faulty().make(random.Random(f"faulty 0 {number}")) for number in range(20)]
     assert figures.tracebacks == kinds.count(b"error") > 0
     assert figures.hangs == kinds.count(b"hang") > 0
     assert figures.refused == kinds.count(b"refused") > 0
     assert figures.accepted == kinds.count(b"read") + kinds.count(b"memory")
-    assert figures.growth >= 200 or kinds.count(b"memory") == 0
-    assert any("MB more" in failure for failure in figures.failures)
+    assert figures.growth == 300 * kinds.count(b"memory") > 0
+    assert sum("300 MB more" in failure for failure in figures.failures) == kinds.count(b"memory")
     assert any("KeyError" in failure for failure in figures.failures)
     assert len(list(tmp_path.glob("*.txt"))) == len(figures.failures)
     again = fuzz(Faulty(), 1, seed=0, first=kinds.index(b"error"))
