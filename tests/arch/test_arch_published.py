@@ -2,7 +2,8 @@
 
 ``data/published_networks.json`` was recorded from PaddleClas 2.6: of each network the number of its tensors,
 the SHA-256 of their sorted names and shapes, dropout before the classifier (share and mode), the largest
-probability of dropping a branch, how many parameters are not decayed, and how many learn at another rate.
+probability of dropping a branch, how many parameters are not decayed, and how many learn at another rate;
+``data/published_logits.npz`` likewise: logits with every tensor filled by `arch_networks.fill`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter
 import numpy as np
 import paddle
 import pytest
-from arch_networks import DATA, SMALLEST, slow_unless
+from arch_networks import DATA, SMALLEST, filled, slow_unless
 from paddle import nn
 
 import ppcls
@@ -22,6 +23,8 @@ from ppcls.errors import ConfigError
 from ppcls.optimizer import build_optimizer
 
 PUBLISHED = json.loads((DATA / "published_networks.json").read_text("utf-8"))
+LOGITS = np.load(DATA / "published_logits.npz")
+QUICK_LOGITS = {"EfficientNetB1", "MobileNetV4_conv_medium", "ShuffleNetV2_x2_0"}
 # Those that once differed, and the smallest of each family.
 QUICK = {name for name in PUBLISHED if name.startswith(("MobileNetV4", "PPHGNet", "ShuffleNetV2_x"))} | {
     *SMALLEST,
@@ -100,7 +103,7 @@ def test_dropout_can_be_set_and_left_out(name):
     [("PPHGNet_tiny", 768), ("PPHGNetV2_B0", 1024), ("PPLCNet_x0_25", 128), ("PPLCNetV2_small", 768)],
 )
 def test_classifier_without_the_last_convolution(name, features):
-    net = lazily(name, class_num=7, use_last_conv=False)
+    net = lazily(name, class_num=7, use_last_conv=False, dropout_prob=0.5)
     assert net.fc.weight.shape == [features, 7]
     assert not [key for key, _ in net.named_parameters() if key.startswith(("last_conv", "lab"))]
     assert not [layer for layer in net.sublayers() if isinstance(layer, nn.Dropout)]
@@ -264,3 +267,12 @@ def test_padding_of_efficientnet_goes_by_the_published_size_or_by_the_image(size
         wider = np.pad(x, [(0, 0), (0, 0), (0, 1), (0, 1)])
         np.testing.assert_allclose(stem(False)(paddle.to_tensor(wider)).numpy(), fixed, rtol=1e-5, atol=1e-6)
         assert np.abs(by_image - fixed).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", slow_unless(lambda n: n in QUICK_LOGITS, LOGITS.files))
+def test_logits_are_those_of_the_published_definition(name):
+    """The first logits of two images of 224 pixels, also where a network was published for another size."""
+    x = np.random.default_rng(7).standard_normal((2, 3, 224, 224)).astype("float32")
+    with paddle.no_grad():
+        y = filled(name)(paddle.to_tensor(x)).numpy()[:, :32]
+    assert np.abs(y - LOGITS[name]).max() < 1e-4 * np.abs(LOGITS[name]).max()
