@@ -142,7 +142,8 @@ class Checkpointer:
             name = path.name.removesuffix(".commit").removesuffix(".new")
             self.recover(next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name))
         for path in (*self.folder.glob(".*.tmp"), *self.folder.glob(".write-test-*")):
-            path.unlink(missing_ok=True)
+            if not path.is_dir():  # of a report, say, which clears away its own
+                path.unlink(missing_ok=True)
 
     def recover(self, tag: str) -> None:
         """Finish a save that was committed and cut off; drop the remains of one that was not."""

@@ -91,7 +91,7 @@ def open_run_folder(
             files[METRICS] = metrics
         files |= more
         files |= run_files(config if earlier is None else following(config, folder, earlier))
-        with _staged(folder, files) as staged:
+        with _staged(folder, files, inside=earlier is None and folder.is_dir()) as staged:
             if earlier is None:
                 _move_files(staged, folder)
             else:
@@ -121,15 +121,19 @@ def _claimed(folder: Path, lock: RunLock) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _staged(folder: Path, files: dict[str, bytes]) -> Iterator[Path]:
-    """Give a folder beside `folder` with `files`, all on the disk; it is gone afterwards."""
-    for remains in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):  # of a run that was killed
-        shutil.rmtree(remains, ignore_errors=True)
-    staged = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+def _staged(folder: Path, files: Mapping[str, bytes], *, inside: bool) -> Iterator[Path]:
+    """Give a hidden folder with `files`, all on the disk; it is gone afterwards.
+
+    It lies beside `folder`, whose place it may take, or `inside` of it: that may be on a disk of its own.
+    """
+    for home in (folder, folder.parent):
+        for remains in home.glob(f".{glob.escape(folder.name)}.*.tmp"):  # of a start that was killed
+            shutil.rmtree(remains, ignore_errors=True)
+    staged = (folder if inside else folder.parent) / f".{folder.name}.{os.getpid()}.tmp"
     try:
         staged.mkdir()
-        for name, content in files.items():
-            with (staged / name).open("wb") as stream:
+        for file, content in files.items():
+            with (staged / file).open("wb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())

@@ -18,7 +18,7 @@ from ppcls.cli import main
 from ppcls.engine import lock
 from ppcls.engine.changes import find_changes, report_changes
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.lock import RunLock
+from ppcls.engine.lock import RunLock, lock_path
 from ppcls.engine.states import Progress
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.logger import ScalarWriter
@@ -288,6 +288,28 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path, with_child)
             os.kill(child, signal.SIGKILL)
 
 
+def test_the_note_of_a_run_that_has_ended_is_not_shown(tmp_path):
+    """A run that has just begun holds the lock, but signs it only when it opens the folder."""
+    folder = tmp_path / "output" / "resnet8"
+    with held(folder):
+        pass
+    note = json.loads(lock_path(folder).read_text())
+    for pid, told in ((2**22 + 1, "(it is starting)"), (os.getpid(), f"(process {os.getpid()} on")):
+        lock_path(folder).write_text(json.dumps(note | {"pid": pid}))
+        read, write = os.pipe()
+        other = os.fork()
+        if other == 0:
+            with RunLock(folder):
+                os.write(write, b".")
+                signal.pause()
+        os.read(read, 1)
+        try:
+            assert told in refused(folder)
+        finally:
+            os.kill(other, signal.SIGKILL)
+            os.waitpid(other, 0)
+
+
 def test_a_run_that_is_refused_changes_nothing(recipe, write_recipe, tmp_path, capsys):
     path = write_recipe(recipe)
     folder = tmp_path / "output/resnet8"
@@ -409,6 +431,17 @@ def test_an_output_folder_that_is_read_only(recipe, write_recipe, small_disk, ca
     assert (
         f"Global.output_dir: cannot write to {disk}/resnet8: Read-only file system" in capsys.readouterr().err
     )
+
+
+def test_a_run_folder_on_a_disk_of_its_own(recipe, write_recipe, small_disk, tmp_path):
+    disk, folder = small_disk(20_000), tmp_path / "output/resnet8"
+    folder.parent.mkdir()
+    folder.symlink_to(disk)
+    path = write_recipe(recipe)
+    assert train(path, "Global.epochs=1") == 0
+    assert train(path, "Global.epochs=2") == 0
+    assert (disk / "config.until_step_3.yaml").exists()
+    assert not list(disk.glob(".*.tmp"))
 
 
 def test_metrics_survive_a_stop_while_they_are_cut_back(tmp_path, monkeypatch):

@@ -599,12 +599,14 @@ def test_a_folder_without_checkpoints_is_used_as_it_is(home):
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
     (folder / "metrics.jsonl").write_text('{"kind": "train", "epoch": 1, "step": 0}\n')
-    (home / "new/.resnet8.99999999.tmp").mkdir()  # of a start that was killed
+    for place in (home / "new", folder):
+        (place / ".resnet8.99999999.tmp").mkdir()  # of a start that was killed
     assert train(home / "plain.yaml", f"Global.output_dir={home}/new") == 0
     assert (folder / "notes.txt").read_text() == "mine"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert "loss" in rows[0]
     assert sorted(path.name for path in (home / "new").iterdir()) == [".resnet8.lock", "resnet8"]
+    assert not list(folder.glob(".*"))
 
 
 def test_a_finished_run_is_looked_at_and_left_alone(home):
