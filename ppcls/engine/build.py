@@ -29,6 +29,7 @@ from ppcls.weights import (
     find_file,
     in_our_names,
     load_into,
+    load_loss_parameters,
     log_left_out,
     read_params,
     split_loss_parameters,
@@ -294,6 +295,26 @@ def _without_pretrained(arch: dict[str, Any], keep: set[str]) -> dict[str, Any]:
             value if keep & set(entry) else None for value, entry in zip(listed, arch["models"], strict=True)
         ],
     }
+
+
+def load_start(model: nn.Layer, loss: nn.Layer, weights: str, name: str, main: str | None) -> None:
+    """Load the weights that a run starts from, ``Global.pretrained_model``.
+
+    Args:
+        model: the network or networks.
+        loss: the training loss, whose parameters exist already.
+        weights: the file, with or without suffix.
+        name: the registered name of `model`.
+        main: the network to deploy, for which a file of one network is meant.
+
+    Raises:
+        WeightsError: if they cannot be read or do not fit.
+    """
+    path = find_file(weights, "Global.pretrained_model")
+    params, of_losses = split_loss_parameters(read_params(path))
+    load_into(model, in_our_names(params, path, model, name), where=str(path), network=main)
+    if of_losses:
+        load_loss_parameters(loss, of_losses, str(path))
 
 
 def first_sample_shape(loader: Any, part: str = "Train") -> tuple[int, ...]:

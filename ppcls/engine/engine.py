@@ -47,12 +47,13 @@ from ppcls.engine.class_names import (
 )
 from ppcls.engine.deployment import deployed_transforms, export_sample
 from ppcls.engine.ema import ModelEMA
-from ppcls.engine.evaluate import evaluate, evaluating
+from ppcls.engine.evaluate import evaluate
+from ppcls.engine.evaluation import evaluator, measures_of_run, plateau_metric, trained_and_measures
 from ppcls.engine.export import ExportReport, export_network
 from ppcls.engine.hooks import CheckpointHook, EMAHook, Hook, LogHook, StudentFile
 from ppcls.engine.infer import classify
 from ppcls.engine.lock import RunLock
-from ppcls.engine.measures import EMA, Measures, classifiers
+from ppcls.engine.measures import classifiers
 from ppcls.engine.report import ReportWriter
 from ppcls.engine.resume import (
     compare_by,
@@ -71,7 +72,6 @@ from ppcls.engine.states import Progress
 from ppcls.engine.train import Run, StopRequested, train
 from ppcls.engine.trial import try_out
 from ppcls.engine.watch import (
-    Agreement,
     EarlyStopping,
     TeacherCheck,
     watched_students,
@@ -82,14 +82,6 @@ from ppcls.loss import build_loss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.optimizer.state import structured_state
-from ppcls.weights import (
-    find_file,
-    in_our_names,
-    load_into,
-    load_loss_parameters,
-    read_params,
-    split_loss_parameters,
-)
 
 
 class Engine:
@@ -225,7 +217,9 @@ class Engine:
 
     def _eval(self, loader: Loader, writer: ReportWriter | None) -> dict[str, float]:
         require_same_lists({"DataLoader.Eval.dataset": loader.dataset.fingerprint()})
-        model, measures = self._evaluated_model(loader)
+        model, measures = trained_and_measures(
+            self.config, self.main, self.class_num, loader, self._trained_model
+        )
         require_same_weights(model)
 
         def observe(outputs: Any, batch: Batch) -> None:
@@ -296,32 +290,6 @@ class Engine:
             LOGGER.info("no class names: %s", found.source)
         return found
 
-    def _evaluated_model(self, loader: Any) -> tuple[Any, Measures]:
-        """Return the networks to evaluate, with weights, and what to measure of them."""
-        if self.main is None:
-            measures = Measures(self.config, None)
-            measures.check_labels(loader.dataset)
-            return self._trained_model(None), measures
-        students = [name for name in build.trained_networks(self.arch) if name != self.main]
-        weights = self.globals["pretrained_model"]
-        there = build.networks_with_weights(self.arch, students, weights)
-        absent = [name for name in students if name not in there]
-        measures = Measures(self.config, self.main, there, absent)
-        if self.main in measures.named:
-            for name in sorted(measures.named & set(absent)):
-                LOGGER.warning(
-                    "Metric.Eval: %s is not evaluated: %s has no weights of it", name, weights or "the recipe"
-                )
-        measures.log_following()
-        model = self._trained_model({self.main, *measures.networks})
-        if there:
-            outputs = build.dry_forward(model, build.first_sample_shape(loader, "Eval"))
-            classifying = set(classifiers(outputs, self.class_num))
-            measures = Measures(self.config, self.main, [n for n in there if n in classifying], absent)
-            measures.criteria(outputs)
-        measures.check_labels(loader.dataset)
-        return model, measures
-
     def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
         kept = None if resumed is None else recorded_names(resumed.where.parent, self.config)
@@ -349,12 +317,7 @@ class Engine:
         outputs = build.find_shapes(model, loss, shape)
         distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
         if self.globals["pretrained_model"] and resumed is None:
-            path = find_file(self.globals["pretrained_model"], "Global.pretrained_model")
-            params, of_losses = split_loss_parameters(read_params(path))
-            params = in_our_names(params, path, model, self.arch["name"])
-            load_into(model, params, where=str(path), network=self.main)
-            if of_losses:
-                load_loss_parameters(loss, of_losses, str(path))
+            build.load_start(model, loss, self.globals["pretrained_model"], self.arch["name"], self.main)
         build.synchronise([model, loss], self.globals["use_sync_bn"])
         epochs, update_freq = self.globals["epochs"], self.globals["update_freq"]
         steps = -(-len(loader) // update_freq)
@@ -365,7 +328,8 @@ class Engine:
             build.make_static(model)
         classifying = classifiers(outputs, self.class_num) if evaluates and self.main is not None else []
         teachers = watched_teachers(model, self.main, classifying)
-        measures = self._measures(watched_students(model, self.main, classifying), teachers)
+        students = watched_students(model, self.main, classifying)
+        measures = measures_of_run(self.config, self.main, students, teachers)
         criteria = measures.criteria(outputs) if evaluates else {}
         criterion = criteria.pop("", LOSS)
         if eval_loader is not None:
@@ -381,14 +345,23 @@ class Engine:
             optimizer=optimizer,
             schedule=schedule,
             loader=loader,
-            evaluate=None if eval_loader is None else self._evaluator(model, eval_loader, ema, amp, measures),
+            evaluate=None
+            if eval_loader is None
+            else evaluator(
+                model,
+                eval_loader,
+                measures,
+                ema,
+                print_every=self.globals["print_batch_step"],
+                casting=self._eval_casting(amp),
+            ),
             evaluation_due=self._evaluation_due,
             eval_loader=eval_loader,
             scaler=scaler,
             amp=amp,
             progress=Progress(seed=self.seed, lists={name: one.as_dict() for name, one in lists.items()}),
             hooks=[],
-            plateau_metric=self._plateau_metric(criterion),
+            plateau_metric=plateau_metric(self._schedules(), criterion),
             trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
             buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
             update_freq=update_freq,
@@ -474,53 +447,6 @@ class Engine:
             ema=ema,
         )
 
-    def _measures(self, students: Sequence[str], teachers: Sequence[str]) -> Measures:
-        """Return what to measure in the evaluations of a run: also how far students and teachers agree."""
-        measures = Measures(self.config, self.main, students)
-        measures.log_following()
-        if students:
-            LOGGER.info(
-                "%s is the network to deploy, which best_model follows; evaluated and saved at their best by "
-                "themselves: %s",
-                self.main,
-                ", ".join(students),
-            )
-        if teachers and self.main is not None and self.globals["eval_agreement"]:
-            measures.networks |= {self.main, *students, *teachers}
-            measures.add("", Agreement(self.main, teachers))
-            for name in students:
-                measures.add(name, Agreement(name, teachers))
-        return measures
-
-    def _evaluator(
-        self, model: Any, loader: Any, ema: ModelEMA | None, amp: dict[str, Any], measures: Measures
-    ) -> Any:
-        """Return a function of the epoch that evaluates `model` and its averaged weights as of then."""
-        casting = self._eval_casting(amp)
-
-        def some_networks(image: paddle.Tensor) -> dict[str, Any]:
-            return {name: model.network(name)(image) for name in measures.networks}
-
-        def evaluate_once(epoch: int) -> dict[str, float]:
-            with evaluating(model), paddle.amp.auto_cast(**casting):
-                return evaluate(
-                    some_networks if measures.networks else model,
-                    loader,
-                    measures.groups,
-                    epoch=epoch,
-                    print_every=self.globals["print_batch_step"],
-                )
-
-        def evaluate_both(epoch: int) -> dict[str, float]:
-            metrics = evaluate_once(epoch)
-            if ema is not None:
-                LOGGER.info("[Eval][Epoch %d]averaged weights:", epoch)
-                with ema.applied():
-                    metrics |= {f"{name}{EMA}": value for name, value in evaluate_once(epoch).items()}
-            return metrics
-
-        return evaluate_both
-
     def _evaluation_due(self, epoch: int) -> bool:
         start, interval = self.globals["start_eval_epoch"], self.globals["eval_interval"]
         return epoch >= start and (epoch % interval == 0 or epoch == self.globals["epochs"])
@@ -529,16 +455,6 @@ class Engine:
         """Return the schedule of each optimizer, as configured."""
         node = self.config["Optimizer"]
         return [entry["lr"] for entry in (node if isinstance(node, Sequence) else [node])]
-
-    def _plateau_metric(self, criterion: Criterion) -> Callable[[Mapping[str, float]], float]:
-        """Return what ReduceOnPlateau watches: the score that chooses `best_model`.
-
-        In its mode ``min`` it is a value that falls: the metric if less of it is better, else the loss.
-        """
-        if all(lr.get("mode") != "min" for lr in self._schedules()):
-            return criterion.score
-        falling = LOSS if criterion.higher_is_better else criterion
-        return lambda metrics: -falling.score(metrics)
 
     def _deployment_description(self, transforms: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what a deployed network must know: transforms, labels, shape, classes."""

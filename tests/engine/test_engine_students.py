@@ -13,6 +13,7 @@ from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
+from ppcls.engine.evaluation import plateau_metric
 from ppcls.engine.resume import compare_by
 from ppcls.engine.states import Progress, StudentBest
 from ppcls.engine.train import Hook
@@ -386,10 +387,10 @@ def test_a_broken_metric_is_named_before_training(
         ("min", LOSS, 2.0),
     ],
 )
-def test_what_reduce_on_plateau_watches(recipe, write_recipe, mode, criterion, watched):
-    recipe["Optimizer"]["lr"] = {"name": "ReduceOnPlateau", "learning_rate": 0.1, "mode": mode}
+def test_what_reduce_on_plateau_watches(mode, criterion, watched):
+    schedules = [{"name": "Cosine"}, {"name": "ReduceOnPlateau", "mode": mode}]
     metrics = {"loss": 2.0, "top1": 0.25, "error": 0.75}
-    assert engine(write_recipe(recipe))._plateau_metric(criterion)(metrics) == watched
+    assert plateau_metric(schedules, criterion)(metrics) == watched
 
 
 def test_a_best_evaluation_is_compared_with_its_like_only(caplog):

@@ -1,0 +1,143 @@
+"""The evaluations of a run and of ``ppcls eval``: of which networks, by which measures, deciding what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ppcls.data import Loader
+from ppcls.engine import build
+from ppcls.engine.ema import ModelEMA
+from ppcls.engine.evaluate import evaluate, evaluating
+from ppcls.engine.measures import EMA, Measures, classifiers
+from ppcls.engine.watch import Agreement
+from ppcls.logger import LOGGER
+from ppcls.metric import LOSS, Criterion
+
+
+def trained_and_measures(
+    config: Mapping[str, Any],
+    main: str | None,
+    class_num: int,
+    loader: Loader,
+    trained: Callable[[set[str] | None], Any],
+) -> tuple[Any, Measures]:
+    """Return the networks that ``ppcls eval`` evaluates, with weights, and what to measure of them.
+
+    Args:
+        config: the recipe.
+        main: the network to deploy; None for a model of one network.
+        class_num: number of classes of the labels.
+        loader: of the images to evaluate.
+        trained: returns the networks of these names with weights.
+    """
+    if main is None:
+        measures = Measures(config, None)
+        measures.check_labels(loader.dataset)
+        return trained(None), measures
+    students = [name for name in build.trained_networks(config["Arch"]) if name != main]
+    weights = config["Global"]["pretrained_model"]
+    there = build.networks_with_weights(config["Arch"], students, weights)
+    absent = [name for name in students if name not in there]
+    measures = Measures(config, main, there, absent)
+    if main in measures.named:
+        for name in sorted(measures.named & set(absent)):
+            source = weights or "the recipe"
+            LOGGER.warning("Metric.Eval: %s is not evaluated: %s has no weights of it", name, source)
+    measures.log_following()
+    model = trained({main, *measures.networks})
+    if there:
+        outputs = build.dry_forward(model, build.first_sample_shape(loader, "Eval"))
+        classifying = set(classifiers(outputs, class_num))
+        measures = Measures(config, main, [name for name in there if name in classifying], absent)
+        measures.criteria(outputs)
+    measures.check_labels(loader.dataset)
+    return model, measures
+
+
+def measures_of_run(
+    config: Mapping[str, Any], main: str | None, students: Sequence[str], teachers: Sequence[str]
+) -> Measures:
+    """Return what to measure in the evaluations of a run: also how far students and teachers agree.
+
+    Args:
+        config: the recipe.
+        main: the network to deploy; None for a model of one network.
+        students: the other networks that are measured by themselves.
+        teachers: the frozen networks with the classes of the network to deploy.
+    """
+    measures = Measures(config, main, students)
+    measures.log_following()
+    if students:
+        LOGGER.info(
+            "%s is the network to deploy, which best_model follows; evaluated and saved at their best by "
+            "themselves: %s",
+            main,
+            ", ".join(students),
+        )
+    if teachers and main is not None and config["Global"]["eval_agreement"]:
+        measures.networks |= {main, *students, *teachers}
+        measures.add("", Agreement(main, teachers))
+        for name in students:
+            measures.add(name, Agreement(name, teachers))
+    return measures
+
+
+def evaluator(
+    model: Any,
+    loader: Loader,
+    measures: Measures,
+    ema: ModelEMA | None,
+    *,
+    print_every: int,
+    casting: Mapping[str, Any],
+) -> Callable[[int], dict[str, float]]:
+    """Return a function of the epoch that evaluates `model` and its averaged weights as of then.
+
+    Args:
+        model: what trains.
+        loader: of the images to evaluate.
+        measures: what to measure.
+        ema: the averaged weights, if there are any.
+        print_every: batches between log lines.
+        casting: options of ``paddle.amp.auto_cast``.
+    """
+
+    def some_networks(image: paddle.Tensor) -> dict[str, Any]:
+        return {name: model.network(name)(image) for name in measures.networks}
+
+    forward: nn.Layer | Callable[[paddle.Tensor], Any] = some_networks if measures.networks else model
+
+    def evaluate_once(epoch: int) -> dict[str, float]:
+        with evaluating(model), paddle.amp.auto_cast(**casting):
+            return evaluate(forward, loader, measures.groups, epoch=epoch, print_every=print_every)
+
+    def evaluate_both(epoch: int) -> dict[str, float]:
+        metrics = evaluate_once(epoch)
+        if ema is not None:
+            LOGGER.info("[Eval][Epoch %d]averaged weights:", epoch)
+            with ema.applied():
+                metrics |= {f"{name}{EMA}": value for name, value in evaluate_once(epoch).items()}
+        return metrics
+
+    return evaluate_both
+
+
+def plateau_metric(
+    schedules: Sequence[Mapping[str, Any]], criterion: Criterion
+) -> Callable[[Mapping[str, float]], float]:
+    """Return what ReduceOnPlateau watches: the score that chooses `best_model`.
+
+    In its mode ``min`` it is a value that falls: the metric if less of it is better, else the loss.
+
+    Args:
+        schedules: the schedule of each optimizer, as configured.
+        criterion: what chooses `best_model`.
+    """
+    if all(lr.get("mode") != "min" for lr in schedules):
+        return criterion.score
+    falling = LOSS if criterion.higher_is_better else criterion
+    return lambda metrics: -falling.score(metrics)
