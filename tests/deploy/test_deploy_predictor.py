@@ -23,6 +23,7 @@ from ppcls.data import build_transforms
 from ppcls.deploy import Predictor
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, DataError, WeightsError
+from ppcls.runtime import Program
 
 TRANSFORMS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
@@ -206,8 +207,10 @@ def test_an_export_that_was_killed_while_it_was_moved(
         (folder / name).write_bytes(b"of another network")
     (half / "files.json").write_text(json.dumps(names))
     assert Predictor(folder).predict(photos) == want
-    (half / "inference.yml").replace(folder / "inference.yml")
-    assert Predictor(folder).predict(photos) == want
+    for name in ("inference.yml", "inference.pdiparams"):
+        (half / name).replace(folder / name)
+        assert Predictor(folder).predict(photos) == want
+    assert copy.deepcopy(Predictor(folder)).predict(photos) == want
 
 
 def test_broken_descriptions(exported: tuple[Path, Net], tmp_path: Path) -> None:
@@ -267,6 +270,8 @@ def test_copies_answer_as_the_original(exported: tuple[Path, Net], photos: Path)
     for other in (pickle.loads(pickle.dumps(predictor)), copy.deepcopy(predictor)):
         assert other.predict(photos) == want
     assert predictor.predict(photos) == want
+    program = Program(exported[0] / "paddle" / "inference.json", threads=2, mkldnn=False)
+    assert pickle.loads(pickle.dumps(program))._options == program._options
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
