@@ -83,7 +83,7 @@ def test_files_with_a_twin_of_another_function_are_named(
     theirs: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     row = row_of(theirs)
-    net = create_model(row["ours"], class_num=CLASSES)
+    net = create_model(row["ours"], class_num=CLASSES, **torch_options(row["ours"]))
     convert(weights_for(row["shapes"]), net, row["ours"], "some file")
     assert ("some file: timm's networks with tf_" in caplog.text) == ("tf_" in theirs)
 
