@@ -113,7 +113,7 @@ def test_several_processes_have_the_value_of_all_images(shares, monkeypatch):
     def measured(part):
         meters = Meters()
         if len(label[part]):
-            metric = build_metric([{"TopkAcc": {"topk": 1}}, {"TprAtFpr": {"max_fpr": 0.4}}])
+            metric = build_metric([{"TprAtFpr": {"max_fpr": 0.4}}, {"TopkAcc": {"topk": 1}}])
             values = metric(paddle.to_tensor(logits[part]), paddle.to_tensor(label[part][:, None]))
             meters.add(values, len(label[part]))
         meters.flush()

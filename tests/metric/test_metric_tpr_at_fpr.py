@@ -78,9 +78,9 @@ def test_the_value_does_not_depend_on_how_images_are_batched(sizes):
     assert found["top1"] == pytest.approx((logits.argmax(1) == label).mean())
     meters.reset()
     assert not meters._rows
-    meters.add({"top1": paddle.to_tensor(1.0)}, 1)
+    meters.add({"top1": paddle.to_tensor(1.0), "tpr": paddle.to_tensor(0.5)}, 1)
     meters.flush()
-    assert list(meters.averages()) == ["top1"]
+    assert list(meters.averages()) == ["top1", "tpr"]
 
 
 def test_the_first_metric_chooses_the_best_model():
