@@ -144,7 +144,7 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
     environment["PYTHONSAFEPATH"] = "1"  # the folder of a script is no place to import from
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     if not paddle.device.is_compiled_with_cuda():
-        # The launcher of a CPU build takes the numbers in this variable for GPUs, and crashes if they are few.
+        # The launcher of a CPU build takes this variable for a list of GPUs, and crashes if it is short.
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         return command, environment
     gpus = paddle.device.cuda.device_count()

@@ -19,7 +19,7 @@ QUIET = re.compile(r"Global\.(checkpoints|output_dir|pretrained_model|save_infer
 # What is printed, kept and exported, and how fast batches come: nothing of it reaches the weights.
 HARMLESS = re.compile(
     r"Global\.(print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard|save_interval|save_steps"
-    r"|keep_last|export_\w+|infer_add_softmax)|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
+    r"|keep_last|export_\w+|infer_add_softmax)(\.\d+)?|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
 )
 ABSENT = object()
 LONGEST = 200

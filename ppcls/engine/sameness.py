@@ -27,7 +27,7 @@ from ppcls.errors import ConfigError
 # What may differ between machines: nothing of it reaches the weights, and no process waits for another in it.
 OF_A_MACHINE = re.compile(
     r"Global\.(output_dir|device|print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard"
-    r"|save_inference_dir|export_\w+|infer_add_softmax)|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
+    r"|save_inference_dir|export_\w+|infer_add_softmax)(\.\d+)?|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
 )
 # Where files lie; whether one is named must be the same, and lists are compared by what they say.
 PATHS = re.compile(
