@@ -235,6 +235,7 @@ def test_limits_of_a_shape() -> None:
 def test_values_in_messages_are_short() -> None:
     assert shown((2, 3)) == "(2, 3)"
     assert shown(list(range(50))).endswith("31, ...)")
+    assert shown(list(range(MAX_DIMENSIONS))).endswith("30, 31)")
     assert shown((1, (2,))) == "a tuple"
     assert shown({"a": 1}) == "a dict"
     assert shown("x" * 100) == f"'{'x' * 60}'..."
@@ -266,3 +267,35 @@ def test_names_that_are_no_names(tmp_path: Path) -> None:
     for name in ("a\nb", "a\x1b[2J", "\ud800", "x" * 1001, "\u202e"):
         content = pickle.dumps({name: np.zeros(1)}, protocol=4)
         assert "is not the name of a parameter" in refused(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\ndtype\nK\x00\x85C\x01b\x87R.",
+            "an array of the class",
+        ),
+        (b"}K\x01a.", "entries in a dict"),
+        (b"}(K\x01K\x02e.", "entries in a dict"),
+        (b"]K\x01K\x02s.", "entries in ()"),
+        (b"](K\x01K\x02u.", "entries in ()"),
+        (b"K\x01}b.", "the state of 1"),
+        (b"c_codecs\nencode\n)\x81.", "an object of a function"),
+        (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00utf8\x86R.", "_codecs.encode to 'utf8'"),
+        (b"c_codecs\nencode\nK\x01X\x06\x00\x00\x00latin1\x86R.", "_codecs.encode"),
+        (b"\x8f.", "a set"),
+        (b"(K\x01\x91.", "a set"),
+        (b"(cnumpy\ndtype\no.", "an object of a class"),
+        (b"(icollections\nOrderedDict\n.", "an object of a class"),
+        (b"\x82\x01.", "a class by its number"),
+        (b"N\x98.", "a buffer outside the file"),
+        (b"K\x01Q.", "an object kept outside the file"),
+        (b"Pabc\n.", "an object kept outside the file"),
+        (b"cnumpy\ndtype\n.", "a type"),
+    ],
+)
+def test_instructions_that_weights_never_need(tmp_path: Path, content: bytes, words: str) -> None:
+    text = refused(tmp_path, b"\x80\x04" + content)
+    assert "refused: it asks for" in text
+    assert words in text
