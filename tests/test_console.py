@@ -38,6 +38,7 @@ sys.exit(7)
 
 def run(script, stdout, stderr, **environment):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    environment.pop("PYTHONUNBUFFERED", None)  # with it nothing is left over for the end
     return subprocess.run(
         [sys.executable, "-c", script], stdout=stdout, stderr=stderr, env=environment, timeout=60
     )
