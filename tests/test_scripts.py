@@ -292,6 +292,10 @@ def test_a_whole_config_is_taken_as_it_is(recipe: dict, write_recipe: Callable[.
         del changed[place]
         with pytest.raises(ConfigError, match=r"Global\.epochs: expected 1 or more"):
             complete_config(changed, "train")
+        changed[place] = None  # which a section that always counts cannot be
+        if place == "Loss":
+            with pytest.raises(ConfigError, match=r"Global\.epochs: expected 1 or more"):
+                complete_config(changed, "train")
         changed[place] = plain(config)[place]
     del changed["DataLoader"]["Train"]["loader"]["timeout"]
     with pytest.raises(ConfigError, match=r"Global\.epochs"):

@@ -13,7 +13,9 @@ import yaml
 
 from ppcls.config import load_config
 from ppcls.config.image_shape import chain_shape
+from ppcls.config.relations import Use, _default_key
 from ppcls.errors import ConfigError
+from ppcls.registry import LOSSES, METRICS, Registry
 
 DECODE: dict[str, Any] = {"DecodeImage": {"to_rgb": True}}
 NORMALIZE = {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0.5] * 3, "std": [0.25] * 3, "order": ""}}
@@ -190,6 +192,24 @@ def test_losses_on_logits_that_are_cut_off(
     ]
     assert len(deployed) == (mode in ("infer", "export"))
     assert told(write(shape=[3, 32, 32], stop_after="fc"), mode, caplog) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "options", "key"),
+    [
+        (LOSSES, "CELoss", {}, "logits"),
+        (METRICS, "TopkAcc", {}, "logits"),
+        (METRICS, "DistillationTopkAcc", {}, "logits"),
+        (LOSSES, "DistillationDMLLoss", {}, "logits"),
+        (LOSSES, "DistillationPairLoss", {"base_loss_name": "NoSuch"}, None),
+        (LOSSES, "AFDLoss", {}, None),  # features, all of them by default
+        (LOSSES, "OFDLoss", {}, None),
+    ],
+)
+def test_which_output_is_looked_at_by_default(
+    registry: Registry, name: str, options: dict[str, Any], key: str | None
+) -> None:
+    assert _default_key(Use(name, "here", options), registry) == key
 
 
 def test_features_of_a_network_that_ends_early(

@@ -16,6 +16,7 @@ from ppcls.cli import main
 from ppcls.config import load_config, plain
 from ppcls.deploy import Predictor
 from ppcls.engine import Engine
+from ppcls.engine.deployment import deployed_transforms, export_sample
 from ppcls.errors import ConfigError
 from ppcls.weights import write_params
 
@@ -97,6 +98,23 @@ def test_what_infer_does_not_say_comes_from_evaluation(
     for one, other in zip(got, want, strict=True):
         assert one["class_ids"][:3] == other["class_ids"]
         np.testing.assert_allclose(one["scores"][:3], other["scores"], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 33)])
+def test_an_export_is_checked_on_images_of_its_shape_alone(
+    trained: dict[str, Any], write_recipe: Callable[..., Path], size: tuple[int, int]
+) -> None:
+    """The transforms of evaluation are for arrays, as those of CIFAR, and keep the size of an image."""
+    folder = Path(trained["Infer"]["infer_imgs"])
+    for place, (width, height) in enumerate(((20, 24), size, size)):
+        cv2.imwrite(str(folder / f"{place}.png"), np.full((height, width, 3), 50 * place, np.uint8))
+    trained["DataLoader"]["Eval"]["dataset"]["transform_ops"] = [{"NormalizeImage": NORMALIZE}]
+    del trained["Infer"]["transforms"]
+    config = plain(load_config(write_recipe(trained), mode="export"))
+    sample = export_sample(config, deployed_transforms(config))
+    assert (None if sample is None else sample.shape) == ((2, 3, 32, 32) if size == (32, 32) else None)
+    report = Engine(config, "export").export()
+    assert len(Predictor(report.folder).predict(folder)) == 5
 
 
 def test_an_export_that_would_not_say_how_images_are_prepared(
