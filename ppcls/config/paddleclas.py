@@ -44,7 +44,6 @@ _SEMI = (
     "without labels"
 )
 _SLIM = "quantisation and pruning are not supported"
-_DALI = "DALI is not supported; leave it out, the transforms are the same"
 _NOT_BUILT = "PaddleClas has it, but it is not built here"
 _ACTIVATION = "only the published activation is built"
 _SHAPE = "the shape of the network is part of its name"
@@ -162,11 +161,15 @@ OTHER_FILES: Mapping[str, str] = {
 
 # Keys that this package has, for the sake of recipes that carry them, with one value only: why only that.
 VALUES: Mapping[str, str] = {
-    "Global.use_dali": _DALI,
     "Global.use_multilabel": _MULTI_LABEL,
     "Global.train_mode": "other ways of training are not supported",
     "Global.eval_mode": _RETRIEVAL,
     "Global.task": "only classification is supported",
+}
+
+# Keys that this package has for the sake of recipes that carry them, without effect: what is said of them.
+WITHOUT_EFFECT: Mapping[str, str] = {
+    "Global.use_dali": "has no effect: DALI is not used; the transforms are the same, and run in threads",
 }
 
 # Names of components that are not built: kind, then patterns of names.
@@ -312,6 +315,12 @@ def _judge(foreign: Foreign, value: Any, path: str, report: Report) -> None:
         return
     only = " or ".join(map(str, foreign.harmless))
     report.error(path, f"{foreign.reason}" + (f"; only {only} is accepted" if only else ""))
+
+
+def notice_key(path: str, value: Any, report: Report) -> None:
+    """Warn of a key that is on and does nothing here."""
+    if value and path in WITHOUT_EFFECT:
+        report.warn(path, WITHOUT_EFFECT[path])
 
 
 def why_refused(path: str) -> str:

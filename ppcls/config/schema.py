@@ -114,7 +114,9 @@ class Global:
     train_mode: Literal["classification"] | None = key("classification", "Only `classification`.")
     eval_mode: Literal["classification"] | None = key("classification", "Only `classification`.")
     task: Literal["classification"] | None = key("classification", "Only `classification`.")
-    use_dali: Literal[False] | None = key(False, "DALI is not used; only false.")
+    use_dali: bool | None = key(
+        False, "Accepted for old recipes: DALI is not used, the transforms are the same."
+    )
     use_multilabel: Literal[False] | None = key(False, "One label for an image; only false.")
 
 

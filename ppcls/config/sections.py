@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from ppcls.config.components import check_node, check_nodes
 from ppcls.config.nodes import show
-from ppcls.config.paddleclas import judge_key, why_refused
+from ppcls.config.paddleclas import judge_key, notice_key, why_refused
 from ppcls.config.report import Report, join
 from ppcls.config.signature import Mismatch, convert
 from ppcls.errors import hint
@@ -79,6 +79,7 @@ def _check_key(
     except Mismatch as mismatch:
         report.error(join(path, *mismatch.steps), f"{mismatch.text}{why_refused(path)}")
         return default_of(field)
+    notice_key(path, converted, report)
     _check_bounds(converted, meta, path, report)
     return converted
 

@@ -33,13 +33,13 @@ HARMLESS: list[tuple[str, Any]] = [
 WITHOUT_EFFECT: list[tuple[str, Any, str]] = [
     ("Optimizer.clip_grad", 5.0, "has no effect, as in PaddleClas; clip_norm or clip_value"),
     ("Optimizer.lr.verbose", True, "has no effect"),
+    ("Global.use_dali", True, "DALI is not used; the transforms are the same"),
     (f"{OPS}.2", {"RandAugment": {"magnitude": 12}}, "12 is above 10"),
 ]
 REFUSED: list[tuple[str, Any, str, str]] = [
     ("Optimizer.lr.last_epoch", 7, "Optimizer.lr.last_epoch", "Global.checkpoints"),
     ("Optimizer.lr.last_epoch", True, "Optimizer.lr.last_epoch", "only -1 is accepted"),
     ("Global.image_channel", 4, "Global.image_channel", "3 channels"),
-    ("Global.use_dali", True, "Global.use_dali", "DALI is not supported"),
     ("Global.use_multilabel", True, "Global.use_multilabel", "multi-label"),
     ("Global.eval_mode", "retrieval", "Global.eval_mode", "retrieval"),
     ("Global.train_mode", "progressive", "Global.train_mode", "not supported"),

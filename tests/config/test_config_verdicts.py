@@ -27,8 +27,8 @@ def test_the_table_of_a_folder(
     (folder / "sub").mkdir(parents=True)
     for name, edits in {
         "good.yaml": [],
-        "one.yaml": [("set", "Global.use_dali", True)],
-        "sub/two.yaml": [("set", "Global.use_dali", True), ("set", "Loss.Train.1", {"NoLoss": None})],
+        "one.yaml": [("set", "Global.use_multilabel", True)],
+        "sub/two.yaml": [("set", "Global.use_multilabel", True), ("set", "Loss.Train.1", {"NoLoss": None})],
         "sub/three.yaml": [("set", "Loss.Train.0", {"OtherLoss": None})],
         "notice.yaml": [("set", "Optimizer.clip_grad", 5.0)],
     }.items():
@@ -40,9 +40,9 @@ def test_the_table_of_a_folder(
     assert script.main([str(folder), "--warnings", "--json", str(report)]) == 1
     printed = capsys.readouterr().out
     assert "6 recipes: 2 valid, 4 not" in printed
-    (dali,) = [line for line in printed.splitlines() if "DALI" in line]
-    assert dali.startswith("| 2 | 1 | Global.use_dali: ")
-    assert dali.endswith("| `one.yaml`, `sub/two.yaml` |")
+    (several,) = [line for line in printed.splitlines() if "use_multilabel" in line]
+    assert several.startswith("| 2 | 1 | Global.use_multilabel: ")
+    assert several.endswith("| `one.yaml`, `sub/two.yaml` |")
     (loss,) = [line for line in printed.splitlines() if "unknown loss" in line]
     assert loss == "| 2 | 1 | Loss.Train: unknown loss '...' | `sub/three.yaml`, `sub/two.yaml` |"
     assert "1 recipes with warnings" in printed
