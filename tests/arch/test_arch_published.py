@@ -24,7 +24,7 @@ from ppcls.optimizer import build_optimizer
 
 PUBLISHED = json.loads((DATA / "published_networks.json").read_text("utf-8"))
 LOGITS = np.load(DATA / "published_logits.npz")
-QUICK_LOGITS = {"EfficientNetB1", "MobileNetV4_conv_medium", "ShuffleNetV2_x2_0"}
+QUICK_LOGITS = {"EfficientNetB1", "EfficientNetB2", "MobileNetV4_conv_medium", "ShuffleNetV2_x2_0"}
 # Those that once differed, and the smallest of each family.
 QUICK = {name for name in PUBLISHED if name.startswith(("MobileNetV4", "PPHGNet", "ShuffleNetV2_x"))} | {
     *SMALLEST,
@@ -77,6 +77,7 @@ def test_features_are_scaled_in_evaluation_where_official_weights_expect_it(name
 @pytest.mark.parametrize(
     "name",
     [
+        "PPHGNet_base",
         "PPHGNet_tiny",
         "PPHGNetV2_B0",
         "PPLCNet_x0_25",
