@@ -188,7 +188,7 @@ def follow_earlier_run(config: dict[str, Any], recorded: dict[str, Any], folder:
     before = {where: node[key] for node, key, where in _texts(recorded)}
     for node, key, where in _texts(config):
         was, place = before.get(where), _place_in(node[key], folder)
-        if was is None or was == node[key] or place is None:
+        if was is None or place is None:
             continue
         homes = folder.parent.glob(f"{glob.escape(folder.name)}.earlier-*")
         if any(_place_in(was, home) == place for home in homes):

@@ -22,9 +22,9 @@ import ppcls
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import Engine, trial
-from ppcls.engine.lock import RunLock
+from ppcls.engine.lock import RunLock, lock_path
 from ppcls.engine.resume import find_checkpoint
-from ppcls.engine.run_folder import following
+from ppcls.engine.run_folder import follow_earlier_run, following
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import LOSSES
 from ppcls.weights import read_params, write_params
@@ -251,34 +251,39 @@ def test_ctrl_c_during_the_start_changes_nothing(home, monkeypatch):
     assert tree(home) == before
 
 
-FAILS_AT = ("fsync", "mkdir", "rename")
-
-
-@pytest.mark.parametrize("resumed", [False, True])
-@pytest.mark.parametrize("call", FAILS_AT)
-def test_a_disk_that_is_full_changes_nothing(home, monkeypatch, capsys, call, resumed):
-    """Whichever call is the one that fails, as long as the folder was to be opened."""
+@pytest.mark.parametrize(
+    ("output", "resumed", "call", "number"),
+    [
+        ("keep", False, "mkdir", 2),
+        ("keep", False, "fsync", 2),
+        ("keep", False, "rename", 1),  # of the earlier run
+        ("keep", False, "rename", 2),  # of the new folder
+        ("keep", True, "mkdir", 2),
+        ("keep", True, "fsync", 3),
+        ("keep", True, "replace", 1),
+        ("new/deep", False, "mkdir", 2),
+        ("new/deep", False, "fsync", 1),
+        ("new/deep", False, "rename", 1),
+    ],
+)
+def test_a_disk_that_is_full_changes_nothing(home, monkeypatch, capsys, output, resumed, call, number):
+    """Whichever call is the one that fails when the folder is opened."""
     options = ["Global.epochs=2", "Global.checkpoints=auto"] if resumed else []
-    for output in ("keep", "new/deep"):
-        before = {name: (mode, content) for name, (mode, _, content) in tree(home).items()}
-        real, count = getattr(os, call), 0
+    before = {name: (mode, content) for name, (mode, _, content) in tree(home).items()}
+    real, count = getattr(os, call), 0
 
-        def full(*arguments, real=real, **more):
-            nonlocal count
-            count += 1
-            if count > 1 or call != "fsync":
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return real(*arguments, **more)
+    def full(*arguments, **more):
+        nonlocal count
+        count += 1
+        if count == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments, **more)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, full)
-            code = train(home / "plain.yaml", *options, f"Global.output_dir={home / output}")
-        if not count:
-            assert (call, resumed, output) == ("rename", True, "keep")  # each file is replaced
-            return
-        assert code == 2
-        assert "Global.output_dir: cannot write to" in capsys.readouterr().err
-        assert {name: (mode, content) for name, (mode, _, content) in tree(home).items()} == before
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        assert train(home / "plain.yaml", *options, f"Global.output_dir={home / output}") == 2
+    assert "Global.output_dir: cannot write to" in capsys.readouterr().err
+    assert {name: (mode, content) for name, (mode, _, content) in tree(home).items()} == before
 
 
 def test_a_run_that_begins_at_the_same_moment_is_refused(home, monkeypatch, capsys):
@@ -571,12 +576,31 @@ def test_only_what_lies_in_the_folder_is_followed(tmp_path, monkeypatch):
     assert config["Arch"]["pretrained"] == "out/net/best_model"
 
 
+def test_only_what_the_run_began_with_is_followed_by_a_resume(tmp_path):
+    folder, earlier = tmp_path / "out/net", tmp_path / "out/net.earlier-2"
+    for place in (folder, earlier):
+        place.mkdir(parents=True)
+    recorded = {
+        "same": f"{earlier}/a", "other": f"{earlier}/b", "elsewhere": f"{tmp_path}/a", "own": f"{folder}/a",
+        "gone": f"{tmp_path}/out/net.earlier-7/a", "list": [{"x": f"{earlier}/sub/a.pdparams"}],
+    }  # fmt: skip
+    config = {
+        "same": f"{folder}/a", "other": f"{folder}/c", "elsewhere": f"{folder}/a", "own": f"{folder}/a",
+        "gone": f"{folder}/a", "list": [{"x": f"{folder}/sub/a.pdparams", "n": 3}], "new": f"{folder}/a",
+        "outside": "a",
+    }  # fmt: skip
+    expected = {**config, "same": f"{earlier}/a", "list": [{"x": f"{earlier}/sub/a.pdparams", "n": 3}]}
+    follow_earlier_run(config, recorded, folder)
+    assert config == expected
+
+
 # ---------------------------------------------------------------- which runs are renamed
 
 
 @pytest.mark.parametrize("kind", ["new", "in place", "in place by another path", "of another folder"])
 def test_when_an_earlier_run_is_renamed(home, kind):
     folder, earlier = home / "keep/resnet8", home / "keep/resnet8.earlier-1"
+    lock_path(folder).write_text(json.dumps({"pid": 0, "host": "another", "since": "long ago"}))
     (home / "link").symlink_to(home / "keep")
     shutil.copytree(folder, home / "copy")
     places = {
@@ -588,6 +612,7 @@ def test_when_an_earlier_run_is_renamed(home, kind):
     assert train(home / "plain.yaml", "Global.epochs=2", *options) == 0
     assert earlier.exists() == (kind in ("new", "of another folder"))
     assert not [*folder.glob("*.new"), *earlier.glob("*.new")]
+    assert json.loads(lock_path(folder).read_text())["pid"] == os.getpid()
     states = [path.name for path in folder.glob("*.pdstates")]
     assert sorted(states) == ["best_model.pdstates", "epoch_2.pdstates", "latest.pdstates"][: len(states)]
     kept = [path for path in home.rglob("config.until_step_3.yaml")]
@@ -607,6 +632,20 @@ def test_a_folder_without_checkpoints_is_used_as_it_is(home):
     assert "loss" in rows[0]
     assert sorted(path.name for path in (home / "new").iterdir()) == [".resnet8.lock", "resnet8"]
     assert not list(folder.glob(".*"))
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(home, capsys):
+    options = [f"Global.output_dir={home}/plain.yaml/x", "DataLoader.Train.dataset.cls_label_path=nowhere"]
+    assert train(home / "plain.yaml", *options) == 2
+    assert f"cannot write to {home}/plain.yaml/x/resnet8: Not a directory" in capsys.readouterr().err
+
+
+def test_rows_of_a_run_that_is_resumed_stay(home):
+    rows = (home / "keep/resnet8/metrics.jsonl").read_text()
+    assert train(home / "plain.yaml", "Global.epochs=2", "Global.checkpoints=auto") == 0
+    after = (home / "keep/resnet8/metrics.jsonl").read_text()
+    assert after.startswith(rows)
+    assert len(after) > len(rows)
 
 
 def test_a_finished_run_is_looked_at_and_left_alone(home):
