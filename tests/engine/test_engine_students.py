@@ -14,6 +14,7 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.evaluation import plateau_metric
+from ppcls.engine.hooks import is_better
 from ppcls.engine.resume import compare_by
 from ppcls.engine.states import Progress, StudentBest
 from ppcls.engine.train import Hook
@@ -391,6 +392,14 @@ def test_what_reduce_on_plateau_watches(mode, criterion, watched):
     schedules = [{"name": "Cosine"}, {"name": "ReduceOnPlateau", "mode": mode}]
     metrics = {"loss": 2.0, "top1": 0.25, "error": 0.75}
     assert plateau_metric(schedules, criterion)(metrics) == watched
+
+
+def test_an_equal_score_is_not_better_and_nothing_infinite_is_the_first():
+    assert is_better(-5.0, None)
+    assert is_better(0.5, 0.25)
+    assert not is_better(0.25, 0.5)
+    assert not is_better(0.5, 0.5)
+    assert not is_better(-math.inf, None)
 
 
 def test_a_best_evaluation_is_compared_with_its_like_only(caplog):
