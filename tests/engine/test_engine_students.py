@@ -13,12 +13,13 @@ from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
+from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluation import plateau_metric
-from ppcls.engine.hooks import is_better
+from ppcls.engine.hooks import CheckpointHook, StudentFile, is_better
 from ppcls.engine.resume import compare_by
 from ppcls.engine.states import Progress, StudentBest
-from ppcls.engine.train import Hook
-from ppcls.errors import ConfigError
+from ppcls.engine.train import Hook, Run
+from ppcls.errors import ConfigError, TrainingError
 from ppcls.metric import LOSS, Criterion, Metric
 from ppcls.registry import METRICS
 from ppcls.weights import read_params, write_params
@@ -216,6 +217,39 @@ def test_the_best_of_each_student_survives_resume(recipe, write_recipe, tmp_path
     progress = [Checkpointer(folder).load("latest").progress for folder in folders]
     assert progress[0] == progress[1]
     assert progress[0].students["Student2"].epoch == 1
+
+
+@pytest.mark.parametrize("kind", ["deployed", "other", "averaged"])
+def test_no_file_of_a_student_is_written_that_is_not_finite(tmp_path, kind):
+    """Each network has weights of its own, so each may go wrong by itself."""
+    broken = paddle.to_tensor([1.0, math.nan])
+    fine = {"w": paddle.ones([2])}
+    files = [
+        StudentFile(name, Criterion(value, True), lambda bad=name == kind: {"w": broken} if bad else fine)
+        for name, value in (("deployed", "top1"), ("other", "top1_other"))
+    ]
+    ema = ModelEMA(fine, 0.5) if kind == "averaged" else None
+    if ema is not None:
+        ema.state()["w"].set_value(broken)
+    hook = CheckpointHook(
+        Checkpointer(tmp_path),
+        lambda: (fine, {}),
+        Criterion("top1", True),
+        *(files[0], files[1:]),
+        save_interval=1,
+        save_steps=None,
+        keep_last=None,
+        ema=ema,
+    )
+    run = object.__new__(Run)
+    run.progress, run.folder = Progress(epoch=2, step=7), tmp_path
+    metrics = {"top1": 0.5, "top1_other": 0.5}
+    if ema is not None:
+        metrics |= {f"{name}_ema": value for name, value in metrics.items()}
+    with pytest.raises(TrainingError, match="w is not finite after step 6"):
+        hook.after_eval(run, metrics)
+    for file in tmp_path.glob("*.pdparams"):
+        assert np.isfinite(read_params(file)["w"]).all()
 
 
 # ------------------------------------------------------------------ ppcls eval
