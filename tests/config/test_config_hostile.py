@@ -114,6 +114,18 @@ def test_what_is_just_within_the_limits_is_read() -> None:
     ]
 
 
+def test_the_limits_themselves(tmp_path: Path) -> None:
+    assert parse_yaml("0." + "1" * 98, "f") == pytest.approx(1 / 9)
+    assert "more than 100 characters" in _refused(parse_yaml, "0." + "1" * 99, "f")
+    file = tmp_path / "a.yaml"
+    file.write_bytes(b"a: 1\n" + b"#" * (MAX_BYTES - 5))
+    assert read_yaml(file) == {"a": 1}
+    file.write_bytes(b"a: 1\n" + b"#" * (MAX_BYTES - 4))
+    assert "larger than 8 MB" in _refused(read_yaml, file)
+    assert "more than 10 values" in _refused(parse_yaml, "- a\n" * 10, "f", 10)
+    assert len(parse_yaml("- a\n" * 9, "f", 10)) == 9
+
+
 def test_what_aliases_repeat_can_be_changed_apart() -> None:
     tree = parse_yaml("a: &a {b: [1]}\nc: *a\nd: {<<: *a}", "f")
     override(tree, "a.b.0=2")

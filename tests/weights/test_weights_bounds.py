@@ -151,6 +151,14 @@ def test_one_text_built_a_thousand_times(tmp_path: Path) -> None:
         refused(tmp_path, text + build * 1000 + b"e.", memory=16 << 20)
 
 
+def test_how_much_a_file_may_grow(tmp_path: Path) -> None:
+    text = b"\x80\x04X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20) + b"q\x000]("
+    build = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
+    (tmp_path / "w").write_bytes(text + build * 5 + b"e.")  # four times its size and a megabyte
+    assert len(read_state(tmp_path / "w")) == 5
+    assert "many times its own size" in refused(tmp_path, text + build * 6 + b"e.")
+
+
 def test_one_list_copied_a_thousand_times(tmp_path: Path) -> None:
     items = b"\x80\x04](" + b"N" * 20_000 + b"eq\x000]("
     for name in (b"builtins\ntuple", b"collections\nOrderedDict", b"numpy\ndtype"):

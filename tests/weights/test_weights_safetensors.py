@@ -130,3 +130,11 @@ def test_truncations_are_errors(tmp_path: Path) -> None:
     for length in range(len(content)):
         (tmp_path / "w.safetensors").write_bytes(content[:length])
         refused(tmp_path / "w.safetensors")
+
+
+def test_a_folder_of_that_name(tmp_path: Path) -> None:
+    from ppcls.weights.safetensors_file import read_safetensors
+
+    for path in (tmp_path, tmp_path / "none.safetensors"):
+        with pytest.raises(WeightsError, match="cannot read"):
+            read_safetensors(path)
