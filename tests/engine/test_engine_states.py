@@ -195,6 +195,13 @@ def test_a_field_of_another_kind_is_named(states, name):
             assert len(str(caught.value)) < 600
 
 
+@pytest.mark.parametrize("pair", [[], [1.0], [1.0, 2.0, 3.0], [1.0, None], [1.0, True], {"a": 1.0}])
+def test_sums_have_counts(states, pair):
+    states.write_bytes(with_checksum(meters=[{"loss": [1.0, 2]}, {"loss": pair}]))
+    with pytest.raises(WeightsError, match="meters is a list, expected sums and counts"):
+        read_states(states)
+
+
 @pytest.mark.parametrize("name", ["files", "epoch", "batch", "step", "seed"])
 def test_what_every_state_has_must_be_there(states, name):
     content = of_format_1()
@@ -339,7 +346,10 @@ def test_damaged_lines_are_left_out_and_the_rest_stays(tmp_path, caplog):
     assert file.read_bytes().endswith(b"\n")
     assert f"{file}: {len(bad)} damaged lines were left out" in caplog.text
     caplog.clear()
+    with file.open("ab") as stream:
+        stream.write(good[7])  # whole, but for the end of the line: another row would be glued to it
     ScalarWriter(tmp_path).close()
+    assert sorted(file.read_bytes().splitlines()) == sorted(good[:7])
     assert not caplog.records
 
 
