@@ -86,11 +86,14 @@ class TheseusLayer(nn.Layer):
         former_names: names that earlier versions of this package gave parameters, and those of today; files
             with the former are read too.
         former_shapes: shapes that earlier versions gave parameters, and what to do about a file with them.
+        former_answer: the option with which the network answers as in earlier versions, which had the same
+            parameters; empty if it answers so anyway.
     """
 
     stages_pattern: Sequence[str] = ()
     former_names: ClassVar[Mapping[str, str]] = {}
     former_shapes: ClassVar[Mapping[str, tuple[tuple[int, ...], str]]] = {}
+    former_answer: str = ""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

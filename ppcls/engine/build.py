@@ -16,6 +16,7 @@ import paddle
 import yaml
 from paddle import nn
 
+from ppcls import __version__
 from ppcls.arch import build_model
 from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
@@ -92,6 +93,7 @@ def run_files(config: dict[str, Any]) -> dict[str, bytes]:
     """Return the resolved config and the environment as files to lie beside the checkpoints, by name."""
     text = mask_credentials(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     environment = {
+        "ppcls": __version__,
         "python": sys.version.split()[0],
         "paddle": paddle.__version__,
         "numpy": np.__version__,

@@ -15,7 +15,7 @@ from ppcls.errors import WeightsError, mask_credentials
 from ppcls.weights.convert import convert
 from ppcls.weights.files import find_file, has_torch_layout, read_params
 from ppcls.weights.loss_parameters import log_left_out, split_loss_parameters
-from ppcls.weights.renames import advice_on_shapes, in_present_names
+from ppcls.weights.renames import advice_on_shapes, in_present_names, warn_of_other_answers
 from ppcls.weights.sources import fetch, official_url
 from ppcls.weights.values import assign, check_finite
 
@@ -102,6 +102,7 @@ def load_into(
     for name in report.matched:
         assign(own[name], given[name])
     logger.info("%s%s", report, note)
+    warn_of_other_answers(net, where)
     return report
 
 

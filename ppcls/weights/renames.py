@@ -1,13 +1,16 @@
 """Files of earlier versions of this package, whose networks had other names or shapes in places.
 
-A network says so itself: ``former_names`` maps what earlier versions called a parameter to its name now, and
-``former_shapes`` maps a parameter to a shape that earlier versions gave it and what to do about such a file.
+A network says so itself: ``former_names`` maps what earlier versions called a parameter to its name now,
+``former_shapes`` maps a parameter to a shape that earlier versions gave it and what to do about such a file,
+and ``former_answer`` is the option with which the network answers as it did before.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -55,6 +58,31 @@ def advice_on_shapes(net: nn.Layer, wrong: Iterable[str], given: Mapping[str, np
                 if _ends_with(name, parameter) and given[name].shape == shape:
                     return advice
     return ""
+
+
+def warn_of_other_answers(net: nn.Layer, where: str) -> None:
+    """Warn of weights of an earlier version, trained by a network that answered in another way.
+
+    Args:
+        net: the network, or a network of networks.
+        where: the file. Runs say in ``environment.json`` beside it which version wrote them; earlier ones
+            do not.
+    """
+    former = {layer.former_answer for layer in _declaring(net, "former_answer")} - {""}
+    environment = Path(where).parent / "environment.json"
+    if not former or not environment.is_file():
+        return
+    try:
+        written = json.loads(environment.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return  # damaged: it is written for people, and nothing depends on it
+    if isinstance(written, dict) and "ppcls" not in written:
+        logger.warning(
+            "%s was trained by an earlier version of ppcls, whose networks answered in another way; to have "
+            "the answers of then, set the option %s of the network (CHANGELOG.md says what changed)",
+            where,
+            " and ".join(sorted(former)),
+        )
 
 
 def _ends_with(name: str, parameter: str) -> bool:

@@ -108,3 +108,33 @@ def test_former_width_of_shufflenet_v2_x2_0():
         ppcls.errors.ConfigError, match="first_stage: expected an even number above 0, got 223"
     ):
         ppcls.create_model("ShuffleNetV2_x2_0", first_stage=223)
+
+
+class Changed(Renamed):
+    former_answer = "padding: old"
+
+
+@pytest.mark.parametrize(
+    ("environment", "warned"),
+    [('{"python": "3.11"}', True), ('{"ppcls": "0.2.0"}', False), ("[]", False), ("{", False), (None, False)],
+)
+def test_a_run_of_an_earlier_version_is_named_where_its_network_answered_otherwise(
+    tmp_path, caplog, environment, warned
+):
+    if environment is not None:
+        (tmp_path / "environment.json").write_text(environment)
+    load_into(Changed(), old_file(), str(tmp_path / "best_model.pdparams"))
+    assert ("set the option padding: old" in caplog.text) == warned
+    caplog.clear()
+    load_into(Renamed(), old_file(), str(tmp_path / "best_model.pdparams"))
+    assert "earlier version" not in "".join(r.message for r in caplog.records if r.levelname == "WARNING")
+
+
+def test_which_networks_answer_otherwise_than_before():
+    options = {"fixed_padding: False": "EfficientNetB0", "dropout_prob: 0": "PPHGNet_base"}
+    with paddle.LazyGuard():
+        for option, name in options.items():
+            assert ppcls.create_model(name).former_answer == option
+        assert ppcls.create_model("EfficientNetB0", fixed_padding=False).former_answer == ""
+        assert ppcls.create_model("PPHGNet_base", dropout_prob=0.0).former_answer == ""
+        assert ppcls.create_model("PPHGNet_small").former_answer == ""

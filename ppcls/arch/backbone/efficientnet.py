@@ -262,6 +262,7 @@ class EfficientNet(TheseusLayer):
         super().__init__()
         width, depth, dropout, side = _SIZES[size]
         self.fixed_padding = fixed_padding
+        self.former_answer = "fixed_padding: False" if fixed_padding else ""
         self._ef = Features(
             input_image_channel, width, depth, drop_connect_rate, side if fixed_padding else None
         )

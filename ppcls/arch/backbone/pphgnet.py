@@ -121,6 +121,7 @@ class HGNet(TheseusLayer):
         self.last_conv = conv(width, class_expand, 1) if use_last_conv else nn.Identity()
         self.act = nn.ReLU() if use_last_conv else nn.Identity()
         self.dropout = dropout(dropout_prob if use_last_conv else None, downscale=True)
+        self.former_answer = "dropout_prob: 0" if dropout_prob and use_last_conv else ""
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(class_expand if use_last_conv else width, class_num)
 
