@@ -91,7 +91,11 @@ def patient_console() -> Iterator[Console | None]:
     Yields:
         the console of standard output; None if something else stands in its place, such as in a notebook.
     """
-    for descriptor in (0, 1, 2):  # files opened later must not get the number of a closed stream
+    for descriptor in (
+        0,
+        1,
+        2,
+    ):  # in this order; files opened later must not get the number of a closed stream
         _open_if_closed(descriptor)
     old = (sys.stdout, sys.stderr)
     output = _console_of(sys.stdout, 1)
@@ -117,11 +121,7 @@ def _open_if_closed(descriptor: int) -> None:
     try:
         os.fstat(descriptor)
     except OSError:
-        null = os.open(os.devnull, os.O_RDWR)
-        if null != descriptor:
-            os.dup2(null, descriptor)
-            os.close(null)
-        os.set_inheritable(descriptor, True)
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
 
 
 def _console_of(stream: TextIO | None, descriptor: int) -> Console | None:
