@@ -84,7 +84,7 @@ with patient_console() as output:
     os.write(2, b"printed by a library")
     print("printed")
     print("printed", file=sys.stderr)
-    os.system("echo of a child")
+    assert os.get_inheritable(1)
     sys.stdout.flush()
 sys.exit(7)
 """
@@ -103,6 +103,11 @@ def test_characters_that_the_console_lacks_are_escaped(encoding, written):
     script = "from ppcls.console import patient_console\nwith patient_console() as out: print(chr(29483))"
     done = run(script, subprocess.PIPE, subprocess.PIPE, PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stdout, done.stderr) == (0, written, b"")
+
+
+def test_what_has_no_end_of_line_is_written_too():
+    script = "from ppcls.console import patient_console\nwith patient_console() as out: print('x', end='')"
+    assert run(script, subprocess.PIPE, subprocess.PIPE).stdout == b"x"
 
 
 def test_names_of_files_that_are_no_text_are_escaped(pipe):

@@ -41,7 +41,8 @@ def test_all_learn_what_all_say(port):
     notes = [{"lr": 0.1}, ["text", None], "猫"]
     found = together([(job(rank, 3, port), note, 20) for rank, note in enumerate(notes)])
     assert found == [notes] * 3
-    assert together([(job(rank, 2, port), rank, 20) for rank in range(2)]) == [[0, 1]] * 2  # the port is free
+    with socket.socket() as paddles:
+        paddles.bind(("", port))  # which is free, also for who does not ask to reuse it
 
 
 def test_large_notes_are_whole(port):

@@ -36,6 +36,13 @@ def change(config, path, value):
     return changed
 
 
+def test_the_start_compares(config, monkeypatch):
+    other = change(config, "Global.seed", 9)
+    monkeypatch.setattr(distributed, "start", lambda note, check: check([note, *notes_of(other)]))
+    with pytest.raises(ConfigError, match=r"Global\.seed: 3 in process 0, 9 in process 1"):
+        sameness.start_alike(config)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "shown"),
     [
