@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import os
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -458,6 +459,8 @@ class Remembering(nn.Layer):
         self.replaced = self.replaced + 1
         self.changed.add_(paddle.ones([1]))
         self.calls, self.last = self.calls + 1, logits
+        random.random()
+        np.random.rand()
         return (logits.mean() * self.learned).sum()
 
 
@@ -466,7 +469,9 @@ def test_whatever_layers_keep_is_put_back(recipe, write_recipe):
     run, _ = Engine(load_config(write_recipe(recipe)))._build_run(None)
     (loss,) = (layer for layer in run.loss.sublayers() if isinstance(layer, Remembering))
     seen = loss.calls, loss.replaced.item(), loss.changed.item(), loss.last
-    random = paddle.get_rng_state("cpu")[0], np.random.get_state()[1].tolist()
+    drawn = [state() for state in (random.getstate, lambda: np.random.get_state()[2])]
+    seed, measured, metric = paddle.get_rng_state("cpu")[0].current_seed(), [], run.metric
+    run.metric = lambda outputs, label: measured.append(len(label)) or metric(outputs, label)
     state = {name: value.numpy() for name, value in run.model.state_dict().items()}
     trial.try_out(run)
     run.loader.close()
@@ -474,10 +479,22 @@ def test_whatever_layers_keep_is_put_back(recipe, write_recipe):
     assert all(parameter.grad is None for parameter in run.trained)
     for name, value in run.model.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), state[name], err_msg=name)
-    assert paddle.get_rng_state("cpu")[0].current_seed() == random[0].current_seed()
-    assert np.random.get_state()[1].tolist() == random[1]
+    assert paddle.get_rng_state("cpu")[0].current_seed() == seed
+    assert [state() for state in (random.getstate, lambda: np.random.get_state()[2])] == drawn
+    assert measured == [5]
     assert not run.meters.state()
     assert run.model.training
+
+
+@pytest.mark.parametrize(("done", "size"), [(0, [5]), (2, [2]), (3, [])])
+def test_the_batch_that_comes_next_is_tried(recipe, write_recipe, done, size):
+    """The third and last one has 2 images; after it only the evaluation of the epoch is left."""
+    run, _ = Engine(load_config(write_recipe(recipe)))._build_run(None)
+    run.progress.batch, run.evaluate, seen = done, None, []
+    run.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    trial.try_out(run)
+    run.loader.close()
+    assert seen == size
 
 
 def test_evaluations_that_never_come_are_not_tried(recipe, write_recipe):
