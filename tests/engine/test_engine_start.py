@@ -527,6 +527,11 @@ def test_lines_of_the_start_are_in_the_log(home, capsys):
     assert "[Eval][Epoch 0][Avg]" in after[-1]
 
 
+def test_warnings_about_the_recipe_are_in_the_log_too(home):
+    assert train(home / "plain.yaml", "EarlyStopping={patience: 2}") == 0
+    assert "EarlyStopping.patience: has no effect" in (home / "keep/resnet8/train.log").read_text()
+
+
 # ---------------------------------------------------------------- paths into an earlier run
 
 
