@@ -193,6 +193,7 @@ def test_interpolations_that_grow_are_refused_before_they_do() -> None:
         ({"a": "${a}"}, "leads back to itself"),
         ({"a": "${b}", "b": "${a}"}, "leads back to itself"),
         ({"a": {"b": "${a}"}}, "leads back to itself"),
+        ({"a": "${b.x}", "b": "${a.y}"}, "a: "),
         (
             {f"a{n}": f"${{a{n + 1}}}" for n in range(100)} | {"a100": 1},
             "levels deep, interpolations included",
