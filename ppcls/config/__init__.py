@@ -15,12 +15,13 @@ from ppcls.config.nodes import plain, show, single
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, Recipe
 from ppcls.config.sections import fields_of
-from ppcls.config.yaml_text import MAX_NODES_OF_DATA, parse_yaml, read_yaml
+from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, hint
 
 __all__ = [
     "MAX_NODES_OF_DATA",
     "complete_config",
+    "dump_yaml",
     "load_config",
     "parse_yaml",
     "plain",

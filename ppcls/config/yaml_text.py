@@ -1,8 +1,9 @@
-"""Reading YAML that may be damaged or hostile: every answer comes quickly and in little memory.
+"""Reading YAML that may be damaged or hostile, and writing what reads back as it was.
 
-All YAML that ppcls reads comes through here: recipes, ``-o`` values, ``config.yaml`` of runs and
-``inference.yml`` of exports. Plain YAML allows a few lines to describe gigabytes (aliases of aliases), texts
-that no parser survives (thousands of brackets) and numbers that cannot be printed; these are refused.
+All YAML that ppcls reads or writes comes through here: recipes, ``-o`` values, ``config.yaml`` of runs and
+``inference.yml`` of exports. Every answer comes quickly and in little memory: plain YAML allows a few lines
+to describe gigabytes (aliases of aliases), texts that no parser survives (thousands of brackets) and numbers
+that cannot be printed; these are refused.
 """
 
 from __future__ import annotations
@@ -91,7 +92,21 @@ class _Loader(_Base):  # type: ignore[misc, valid-type]
 _Loader.add_constructor(f"{_PREFIX}int", _Loader.construct_whole)
 _Loader.add_constructor(f"{_PREFIX}float", _Loader.construct_real)
 _Loader.add_constructor(None, _Loader.refuse_tag)
-_Loader.add_implicit_resolver(f"{_PREFIX}float", _FLOAT, list("-+0123456789."))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes in quotes what another reader, or ours, would take for something else than a text."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        """Return the node of a text; rare line breaks become escapes, else they come back as others."""
+        style = '"' if any(sign in text for sign in "\x85\u2028\u2029") else None
+        return self.represent_scalar(f"{_PREFIX}str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(f"{_PREFIX}float", _FLOAT, list("-+0123456789."))
 
 
 def _problem_at(place: Any, text: str) -> yaml.MarkedYAMLError:
@@ -157,6 +172,15 @@ def parse_yaml(text: str, where: str, max_nodes: int = MAX_NODES) -> Any:
         raise ConfigError(f"{place}: {describe(error)}") from None
     except (yaml.YAMLError, UnicodeEncodeError) as error:  # characters that YAML does not allow
         raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
+
+
+def dump_yaml(content: Any) -> str:
+    """Return plain dicts, lists, texts, numbers, booleans and None as YAML that reads back as it was.
+
+    Keys stay in their order. A text such as ``1e3`` or ``no`` is put in quotes, for other readers too.
+    """
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _check_size(text: str, max_nodes: int) -> None:

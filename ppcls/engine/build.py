@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import paddle
-import yaml
 from paddle import nn
 
 from ppcls import __version__
 from ppcls.arch import build_model
 from ppcls.arch.sync_bn import synchronise_batch_norm
+from ppcls.config import dump_yaml
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.distributed import is_main, rank, world_size
 from ppcls.engine.deployment import deployed_transforms
@@ -91,7 +91,7 @@ def start_logging(log_ranks: list[int], *, hold: bool = False) -> None:
 
 def run_files(config: dict[str, Any]) -> dict[str, bytes]:
     """Return the resolved config and the environment as files to lie beside the checkpoints, by name."""
-    text = mask_credentials(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    text = mask_credentials(dump_yaml(config))
     environment = {
         "ppcls": __version__,
         "python": sys.version.split()[0],

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import paddle
-import yaml
 from paddle import nn
 from paddle.nn import functional as F
 from paddle.pir_utils import DygraphOldIrGuard
@@ -23,7 +22,7 @@ from paddle.pir_utils import DygraphOldIrGuard
 from ppcls.arch import TheseusLayer
 from ppcls.arch.foreign import OnnxModel
 from ppcls.class_names import find_class_names
-from ppcls.config import plain, single
+from ppcls.config import dump_yaml, plain, single
 from ppcls.deploy.description import describe_transforms
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.runtime import DESCRIPTION, ONNX, PARAMS, Program, export_files, fingerprint
@@ -334,5 +333,4 @@ def _write_description(
             options["class_id_map_file"] = source.name
             shutil.copyfile(source, folder / source.name)
         content["PostProcess"] = {name: options}
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    (folder / DESCRIPTION).write_text(dump_yaml(content), encoding="utf-8")

@@ -16,7 +16,9 @@ import yaml
 from paddle import nn
 
 import ppcls
+from ppcls.config import parse_yaml
 from ppcls.engine import export
+from ppcls.engine.build import run_files
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, DataError, TrainingError
 from ppcls.runtime import Program, check_params, export_files, find_program, read_description
@@ -315,6 +317,16 @@ def test_the_description_and_its_class_names(net: Net, tmp_path: Path) -> None:
     description["PostProcess"]["class_id_map_file"] = str(tmp_path / "no.txt")
     with pytest.raises(DataError, match=r"no\.txt"):
         export_network(net, tmp_path / "out", SHAPE, inference_yml=description)
+
+
+def test_names_that_look_like_numbers_stay_names(net: Net, tmp_path: Path) -> None:
+    names = ["1e3", "2E-1", "no", "null", "12:30", "0x1f", "+5"]
+    config = {"DataLoader": {"Train": {"dataset": {"class_names": names}}}}
+    assert parse_yaml(run_files(config)["config.yaml"].decode(), "config.yaml") == config
+    description = {"PostProcess": {"name": "Topk", "topk": 1, "label_list": names}}
+    export_network(net, tmp_path, SHAPE, inference_yml=description)
+    for read in (read_description, lambda file: yaml.safe_load(file.read_text())):
+        assert read(tmp_path / "inference.yml")["PostProcess"]["Topk"]["label_list"] == names
 
 
 @pytest.mark.parametrize("formats", ["paddle", "legacy"])
