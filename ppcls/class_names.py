@@ -9,11 +9,12 @@ from itertools import islice
 from pathlib import Path
 
 from ppcls.errors import DataError
-from ppcls.texts import near_path, read_text
+from ppcls.texts import lines_of, near_path, read_text
 
 _PACKAGE = Path(__file__).resolve().parent
 _LABELS = _PACKAGE / "data" / "labels"
 _FORM = "expected 'id name'"
+_OTHER_DELIMITER = re.compile(r"[0-9]+\s*([,;:|])")
 _SHOWN = 5
 
 
@@ -57,13 +58,15 @@ def read_class_names(path: str | Path, delimiter: str | None = None) -> dict[int
     names: dict[int, str] = {}
     lines: dict[int, int] = {}
     text = read_text(find_class_names(path), "list of class names")
-    for number, raw in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+    for number, raw in enumerate(lines_of(text), 1):
         line = raw.strip()
         if not line:
             continue
         key, name = _split(line, delimiter)
         if not (key.isascii() and key.isdigit() and len(key) < 10):
-            raise DataError(f"{path}:{number}: {_FORM}, got {line!r}; an id counts from 0, as in '0 cat'")
+            other = _OTHER_DELIMITER.match(line)
+            remedy = f"set delimiter: '{other[1]}'" if other else "an id counts from 0, as in '0 cat'"
+            raise DataError(f"{path}:{number}: {_FORM}, got {line!r}; {remedy}")
         if not name:
             raise DataError(f"{path}:{number}: {_FORM}, got {line!r} without a name")
         if int(key) in names:

@@ -54,6 +54,11 @@ def decode(content: bytes, path: str | Path, what: str = "list") -> str:
     return text
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text, whether they end as on Linux, on Windows or on old Macs."""
+    return re.split(r"\r\n|\r|\n", text)
+
+
 def _guess(content: bytes, line: int) -> str:
     """Return in which encoding the text could be, with the line as it reads then."""
     for codec, name in _ENCODINGS.items():

@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from ppcls.errors import DataError
-from ppcls.texts import is_windows_path, near_path, read_text, sentence
+from ppcls.texts import is_windows_path, lines_of, near_path, read_text, sentence
 
 _SHOWN = 10
 _LONGEST = 200
@@ -90,7 +90,7 @@ def read_list(
     path = Path(path)
     names, labels, numbers = [], [], []
     report = _Report(path)
-    lines = read_text(path).split("\n")
+    lines = lines_of(read_text(path))
     for number, raw in enumerate(lines, 1):
         line = raw.strip()
         if not line:
@@ -120,7 +120,7 @@ def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, i
         DataError: if the list cannot be read.
     """
     found = set()
-    for number, line in enumerate(read_text(Path(path)).split("\n"), 1):
+    for number, line in enumerate(lines_of(read_text(Path(path))), 1):
         if line.strip():
             label = _split(line.strip(), delimiter)[1]
             if not _is_int(label):
@@ -207,6 +207,11 @@ def _why_missing(name: str, root: str) -> tuple[str, str]:
         rest = next((r for r in _endings(inner) if os.path.isfile(os.path.join(root, r))), None)
         remedy = f"write {rest}, which exists" if rest else "write it with / and from image_root on"
         return "path of Windows", f"{missing}; it is a path of Windows: {remedy}"
+    bare = name.rstrip(",;|").strip("\"'").rstrip()
+    if bare != name and os.path.isfile(os.path.join(root, bare)):
+        quoted = name[:1] in "\"'"
+        remedy = "take the quotes away" if quoted else f"set delimiter: '{name[-1]}' in the dataset"
+        return ("path in quotes" if quoted else "other delimiter"), f"{missing}; {bare} exists: {remedy}"
     own = Path(os.path.normpath(name)).parts
     above = Path(os.path.normpath(root)).parts if root else ()
     for count in range(min(len(own) - 1, len(above)), 0, -1):
@@ -214,7 +219,9 @@ def _why_missing(name: str, root: str) -> tuple[str, str]:
         if own[:count] == above[-count:] and os.path.isfile(os.path.join(root, rest)):
             text = f"{missing}; image_root {root} is put before every path, so write {rest}"
             return "image_root repeated", text
-    return "missing file", missing
+    rest = next((r for r in _endings(own[1:]) if os.path.isfile(os.path.join(root, r))), None)
+    beside = "" if rest is None else f"; but {rest} exists below image_root {root}"
+    return "missing file", f"{missing}{beside}"
 
 
 def _endings(parts: Sequence[str]) -> Iterator[str]:

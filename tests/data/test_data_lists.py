@@ -232,3 +232,26 @@ def test_no_images_is_an_error(tmp_path):
         list_images(tmp_path / "some.txt")
     with pytest.raises(DataError, match="list is empty"):
         list_images([])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.jpg, 0", "no such file: {root}/a.jpg,; a.jpg exists: set delimiter: ',' in the dataset"),
+        ("a.jpg ; 0", "no such file: {root}/a.jpg ;; a.jpg exists: set delimiter: ';' in the dataset"),
+        ('"a.jpg" 0', 'no such file: {root}/"a.jpg"; a.jpg exists: take the quotes away'),
+        ("'b c.jpg' 0", "no such file: {root}/'b c.jpg'; b c.jpg exists: take the quotes away"),
+        (
+            "set/train/a.jpg 0",
+            "no such file: {root}/set/train/a.jpg; but a.jpg exists below image_root {root}",
+        ),
+        ("set/z.jpg 0", "no such file: {root}/set/z.jpg"),
+    ],
+)
+def test_a_file_that_is_there_under_a_similar_name_is_named(root, line, message):
+    assert messages(write(root, f"{line}\n"), root) == [message.format(root=root)]
+
+
+def test_lines_may_end_as_on_old_macs(root):
+    found = read_list(write(root, "a.jpg 0\rb c.jpg 1\r"), root)
+    assert found.names == ["a.jpg", "b c.jpg"]
