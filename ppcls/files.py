@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -105,6 +106,7 @@ class FileSet:
             stage.mkdir()
             yield stage
             made = {path.name for path in stage.iterdir()}
+            self._refuse_folders(made.union(self.names))
             listed = [*sorted(made.difference(self.names)), *(n for n in self.names if n in made)]
             (stage / _MANIFEST).write_text(json.dumps(listed), "utf-8")
             for path in stage.iterdir():
@@ -117,6 +119,12 @@ class FileSet:
             with contextlib.suppress(OSError):  # it is not empty, unless nothing was written
                 for path in created:
                     path.rmdir()
+
+    def _refuse_folders(self, names: Iterable[str]) -> None:
+        """Refuse to replace folders, before new files count: they could not be moved there."""
+        for name in names:
+            if (self.folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.folder / name))
 
     def finish(self) -> None:
         """Move to their places what a killed process had written completely, and remove what it had not.

@@ -73,7 +73,7 @@ def read_description(file: Path) -> dict[str, Any]:
     """Return the content of an ``inference.yml``; its section ``Global`` is there and a map.
 
     Raises:
-        ConfigError: if it cannot be read.
+        ConfigError: if it cannot be read, or says something of the program that is of another type.
     """
     content = read_yaml(file, MAX_NODES_OF_DATA)
     if not isinstance(content, dict):
@@ -81,7 +81,19 @@ def read_description(file: Path) -> dict[str, Any]:
     content["Global"] = content.get("Global") or {}
     if not isinstance(content["Global"], dict):
         raise ConfigError(f"{file}: Global: expected a map")
+    for key, (kind, wanted) in _TYPES.items():
+        value = content["Global"].get(key)
+        if key in content["Global"] and type(value) is not kind:  # a bool is an int, too
+            raise ConfigError(f"{file}: Global.{key}: expected {wanted}, got {value!r:.100}")
     return content
+
+
+# A text such as 'false' would count as true.
+_TYPES: dict[str, tuple[type, str]] = {
+    "softmax": (bool, "true or false"),
+    "params_size": (int, "a whole number"),
+    "params_sha256": (str, "64 hexadecimal digits"),
+}
 
 
 def fingerprint(params: Path) -> dict[str, Any]:
@@ -111,7 +123,7 @@ def check_params(params: Path, described: Mapping[str, Any]) -> None:
             f"{params} has {found} bytes, its {DESCRIPTION} says {size}: the file was not copied "
             "to its end, or comes from another export"
         )
-    if digest is not None and fingerprint(params)["params_sha256"] != digest:
+    if digest is not None and fingerprint(params)["params_sha256"] != digest.lower():
         raise WeightsError(
             f"{params} does not have the SHA-256 that its {DESCRIPTION} says ({digest}): the file is damaged "
             "or comes from another export. Copy the whole folder again, or export again"
@@ -227,7 +239,7 @@ def _gpu_index(device: str) -> int | None:
     from paddle.device import cuda, is_compiled_with_cuda
 
     gpus = cuda.device_count() if is_compiled_with_cuda() else 0
-    kind, _, index = device.partition(":")
+    kind, _, index = str(device).partition(":")
     if kind == "cpu" or (kind == "auto" and not gpus):
         return None
     if kind not in ("auto", "gpu") or (index and not index.isdigit()):

@@ -126,6 +126,17 @@ def test_a_failure_leaves_the_old_set(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} == set(OLD)
 
 
+def test_a_folder_in_the_place_of_a_file_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    save(tmp_path, "old", NAMES)
+    (tmp_path / NAMES[0]).unlink()
+    (tmp_path / NAMES[0]).mkdir()
+    before = {path.name for path in tmp_path.iterdir()}
+    with pytest.raises(IsADirectoryError, match=NAMES[0]):
+        save(tmp_path, "new", NAMES)
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert [(tmp_path / name).read_text() for name in NAMES[1:]] == ["old"] * len(NAMES[1:])
+
+
 def test_a_folder_is_made_and_goes_again_with_a_failure(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     with pytest.raises(ValueError, match="no"), file_set(folder).replacing():

@@ -15,7 +15,7 @@ from ppcls.data.batches import Batches, create_operators
 from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.fingerprint import Fingerprint
-from ppcls.data.images import ImageError, list_images, matching, read_file
+from ppcls.data.images import ImageError, Naming, list_images, matching, read_file
 from ppcls.data.loader import Batch, Loader
 from ppcls.data.multi_scale import MultiScaleDataset, MultiScaleSampler
 from ppcls.data.postprocess import Topk
@@ -250,17 +250,18 @@ def build_dataloader(
     return Batches(build_loader(plain(config)[mode], mode, drawn))
 
 
-def build_postprocess(config: Any) -> Any:
+def build_postprocess(config: Any, where: str = "Infer.PostProcess") -> Any:
     """Build ``Infer.PostProcess``: a callable ``(probabilities [N, C], file_names) -> [dict, ...]``.
 
     Args:
         config: ``{"name": "Topk", "topk": 5, ...}``; null gives the best class alone.
+        where: its config path, for messages.
 
     Raises:
         ConfigError: for unknown names or options.
         DataError: if the file of class names is missing.
     """
-    return construct(POSTPROCESSES, plain(config) or {"name": "Topk"}, "Infer.PostProcess")
+    return construct(POSTPROCESSES, plain(config) or {"name": "Topk"}, where)
 
 
 def read_image(path: str, transforms: Compose) -> np.ndarray:
@@ -275,8 +276,7 @@ def read_image(path: str, transforms: Compose) -> np.ndarray:
 
     Raises:
         ImageError: naming the file, if it cannot be read or decoded.
+        DataError: naming the file, if a transform fails on it.
     """
-    try:
+    with Naming(lambda: path):
         return transforms.chw(read_file(path))
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +12,11 @@ import numpy as np
 from ppcls.class_names import shown_name
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.data.folders import SUFFIXES, FolderSearch, list_class_names, match_classes, shown_names
-from ppcls.data.images import ImageError, read_file
+from ppcls.data.images import Naming, read_file
 from ppcls.data.lists import class_mapping, read_list
 from ppcls.data.rng import sample_rng
 from ppcls.data.transforms import Compose, build_transforms
-from ppcls.errors import ConfigError, DataError, PpclsError
+from ppcls.errors import ConfigError, DataError
 from ppcls.registry import DATASETS
 from ppcls.texts import near_path, sentence
 
@@ -141,30 +140,10 @@ class Dataset(ABC):
             ImageError: naming the file, if it cannot be read or decoded.
             DataError: naming the file, for whatever else goes wrong on the way; with the cause.
         """
-        with _Naming(self, index):
+        remedy = REMEDY if self.on_error == "raise" else ""
+        with Naming(lambda: f"{self.path(index)} (sample {index})", remedy):
             rng = sample_rng(seed, epoch, index, repeat)
             return self.chain(size).chw(self.read(index), rng, out), self.label(index)
-
-
-class _Naming:
-    """Says which sample an error belongs to, whatever its type: transforms may be third-party code."""
-
-    def __init__(self, dataset: Dataset, index: int) -> None:
-        self.dataset, self.index = dataset, index
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None or isinstance(error, KeyboardInterrupt):
-            return  # whatever else is no Exception, such as SystemExit, would end a thread without a word
-        text = str(error) if isinstance(error, PpclsError) else f"{type(error).__name__}: {error}"
-        unreadable = isinstance(error, ImageError)
-        named = ImageError if unreadable else DataError
-        remedy = REMEDY if unreadable and self.dataset.on_error == "raise" else ""
-        raise named(f"{self.dataset.path(self.index)} (sample {self.index}): {text}{remedy}") from error
 
 
 @DATASETS.register(aliases=("ClsDataset",))

@@ -4,16 +4,48 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from ppcls.data.folders import SUFFIXES, FolderSearch, is_hidden
-from ppcls.errors import DataError
-from ppcls.texts import is_windows_path, near_path, read_text
+from ppcls.errors import DataError, PpclsError
+from ppcls.texts import is_windows_path, lines_of, near_path, read_text
 
 
 class ImageError(DataError):
     """An image that cannot be read or decoded: what ``on_error: skip`` may leave out."""
+
+
+class Naming:
+    """Says in the errors of a block which image they belong to.
+
+    Errors of all types count, because transforms may come from plug-ins.
+
+    Args:
+        name: returns the file, or what else tells the user which image it is.
+        remedy: sentence at the end of the message for an image that cannot be read.
+
+    Raises:
+        ImageError: for an image that cannot be read or decoded.
+        DataError: for whatever else goes wrong.
+    """
+
+    def __init__(self, name: Callable[[], str], remedy: str = "") -> None:
+        self._name, self._remedy = name, remedy
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, KeyboardInterrupt):
+            return  # whatever else is no Exception, such as SystemExit, would end a thread without a word
+        text = str(error) if isinstance(error, PpclsError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, ImageError):
+            raise ImageError(f"{self._name()}: {text}{self._remedy}") from error
+        raise DataError(f"{self._name()}: {text}") from error
 
 
 def read_file(path: str | Path) -> bytes:
@@ -49,6 +81,8 @@ def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
         if not found:
             raise DataError("no images: the list is empty")
         return found
+    if not str(source):
+        raise DataError("images: an empty path; name an image, a folder or a list ('.' is the folder here)")
     path = Path(source)
     if path.is_dir():
         return _in_folder(path)
@@ -81,7 +115,7 @@ def _in_folder(folder: Path) -> list[str]:
 
 def _in_list(path: Path) -> list[str]:
     found = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(lines_of(read_text(path)), 1):
         name = line.strip()
         if not name:
             continue

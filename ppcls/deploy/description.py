@@ -19,14 +19,15 @@ names that lies beside; such files are read too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppcls.config import single
 from ppcls.config.arithmetic import evaluate
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, PpclsError
 
 _OURS = "ppcls"
 _OPERATIONS = "PreProcess.transform_ops"
@@ -59,6 +60,17 @@ def describe_transforms(operations: Sequence[Any], channels: int) -> dict[str, A
         written.append({"ToCHWImage": None})  # the last step, wherever the recipe has it
     ours = {} if decode is None else {_OURS: {_DECODE: decode}}
     return {"PreProcess": {"transform_ops": written}, **ours}
+
+
+@contextlib.contextmanager
+def described_in(file: Path) -> Iterator[None]:
+    """Say in the errors of a block that what is wrong stands in the description `file`."""
+    try:
+        yield
+    except PpclsError as error:
+        if str(file) in str(error):
+            raise
+        raise type(error)(f"{file}: {error}") from error
 
 
 def _normalization(options: Mapping[str, Any], channels: int, familiar: bool) -> dict[str, Any]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, matching, read_image
+from ppcls.data.images import Naming
 from ppcls.data.postprocess import check_scores
-from ppcls.deploy.description import described_postprocess, described_transforms
-from ppcls.errors import ConfigError, WeightsError
+from ppcls.deploy.description import described_in, described_postprocess, described_transforms
+from ppcls.errors import ConfigError, DataError, WeightsError
 from ppcls.runtime import DESCRIPTION, Program, check_params, find_program, read_description
 
 Image = str | os.PathLike[str] | np.ndarray
+_ONE = (str, os.PathLike, np.ndarray)
+_EXPECTED = "expected a file, a folder, a list or an array [H, W, C]"
 
 
 class Predictor:
@@ -56,8 +60,9 @@ class Predictor:
         mkldnn: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size: {batch_size}; expected at least 1")
+        for name, count in (("batch_size", batch_size), ("threads", 1 if threads is None else threads)):
+            if not isinstance(count, Integral) or count < 1:
+                raise ConfigError(f"{name}: {count!r}; expected a whole number, at least 1")
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error: {on_error!r}; expected raise or skip")
         files = find_program(Path(model_dir))
@@ -66,15 +71,16 @@ class Predictor:
         description = read_description(files.description)
         self.batch_size = batch_size
         self.on_error = on_error
-        self._softmax = bool(description["Global"].get("softmax", True))
+        self._description = files.description
+        self._softmax: bool = description["Global"].get("softmax", True)
         check_params(files.params, description["Global"])
         operations = described_transforms(description, files.description)
-        where = f"{files.description}: PreProcess.transform_ops"
-        self._chain = build_transforms(operations, where)
-        self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
-        self._postprocess = build_postprocess(
-            described_postprocess(description, files.description, files.files.place)
-        )
+        postprocess = described_postprocess(description, files.description, files.files.place)
+        with described_in(files.description):
+            where = "PreProcess.transform_ops"
+            self._chain = build_transforms(operations, where)
+            self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
+            self._postprocess = build_postprocess(postprocess, "PostProcess")
         threads = threads or os.cpu_count() or 1
         self._run = Program(files.program, files.params, device=device, threads=threads, mkldnn=mkldnn)
         if len(self._run.outputs) != 1:
@@ -120,25 +126,32 @@ class Predictor:
             outputs = self._run(np.stack(arrays))
             names = [name for (name, _), failed in zip(batch, results, strict=True) if not failed]
             check_scores(outputs, names)
-            found = iter(self._postprocess(outputs if self._softmax else _softmax(outputs), names))
+            probabilities = outputs if self._softmax else _softmax(outputs)
+            with described_in(self._description):
+                found = iter(self._postprocess(probabilities, names))
             results = [failed or next(found) for failed in results]
         return results
 
     def _transform(self, name: str, image: Image) -> np.ndarray:
         if not isinstance(image, np.ndarray):
             return read_image(str(image), self._chain)
-        if image.ndim != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or not image.size or image.dtype != np.uint8:
             raise ImageError(f"{name}: {image.dtype} of shape {list(image.shape)}; expected uint8 [H, W, C]")
-        return self._array_chain.chw(image)
+        with Naming(lambda: name):
+            return self._array_chain.chw(image)
 
     def _expand(self, images: Image | Sequence[Image]) -> list[tuple[str, Image]]:
         """Return a name and a file or array for each single image, so that a wrong path is found at once."""
-        many = [images] if isinstance(images, (str, os.PathLike, np.ndarray)) else images
+        many = [images] if isinstance(images, _ONE) else images
+        if isinstance(many, (bytes, Mapping)) or not isinstance(many, Iterable):
+            raise DataError(f"images: {_EXPECTED}, or a sequence of these, got {type(many).__name__}")
         found: list[tuple[str, Image]] = []
         for number, image in enumerate(many):
             if isinstance(image, np.ndarray):
                 found.append((f"array {number}", image))
                 continue
+            if not isinstance(image, _ONE):
+                raise DataError(f"image {number}: {_EXPECTED}, got {type(image).__name__}")
             path = str(image)
             exists = os.path.exists(path)
             if not exists and glob.has_magic(path):

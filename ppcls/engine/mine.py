@@ -176,6 +176,8 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
     root, delimiter = _list_form(tree["DataLoader"], options)
     names = _below(root, pool)
     build.require_writable(Path(options.output).resolve().parent, "--output")
+    if not options.output or Path(options.output).is_dir():
+        raise ConfigError(f"--output: expected a file to write, got {options.output or 'an empty path'}")
     engine = Engine(tree, "eval")
     name = _teacher(engine.arch, options.network)
     known = data_class_names(tree, None)

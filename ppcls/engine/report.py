@@ -80,6 +80,8 @@ class ReportWriter:
 
     def __init__(self, folder: str, network: str | None, names: Sequence[str] | None) -> None:
         require_matplotlib("--report")
+        if not folder:
+            raise ConfigError("--report: expected a folder, got an empty path ('.' is the folder here)")
         self.folder, self.network = Path(folder), network
         if is_main():
             require_writable(self.folder, "--report")

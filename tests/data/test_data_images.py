@@ -14,6 +14,7 @@ from PIL import Image
 
 from ppcls.data import ImageError, build_transforms, list_images, read_image
 from ppcls.data.headers import declared_size, oddities, why_not_decoded
+from ppcls.data.transforms import Compose
 from ppcls.errors import ConfigError, DataError
 
 Y, X = np.mgrid[:24, :32]
@@ -193,6 +194,29 @@ def test_names_in_any_script(tmp_path):
     (tmp_path / "gbk.txt").write_text("狗.png 3\n", encoding="gbk")
     with pytest.raises(DataError, match=r"gbk.txt:1: not UTF-8"):
         list_images(tmp_path / "gbk.txt")
+
+
+def test_an_empty_path_is_not_the_folder_one_is_in(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(saved(RGB, "PNG"))
+    monkeypatch.chdir(tmp_path)
+    for source in ("", [""], ["a.png", ""]):
+        with pytest.raises(DataError, match="an empty path"):
+            list_images(source)
+    assert list_images(".") == ["./a.png"]
+
+
+def test_a_transform_that_fails_names_the_image(tmp_path):
+    path = tmp_path / "small.png"
+    path.write_bytes(saved(RGB, "PNG"))
+    with pytest.raises(DataError, match=r"small.png: CropImage: the image is 32x24"):
+        read_image(str(path), build_transforms([{"DecodeImage": None}, {"CropImage": {"size": 64}}]))
+
+    class Plugin:
+        def __call__(self, image, rng):
+            raise LookupError("of a plugin")
+
+    with pytest.raises(DataError, match=r"small.png: LookupError: of a plugin"):
+        read_image(str(path), Compose([Plugin()]))
 
 
 def test_images_of_other_kinds_in_a_folder_are_counted(tmp_path, caplog):

@@ -121,6 +121,38 @@ def test_any_value_anywhere(answer: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("Global.softmax", "false", "Global.softmax: expected true or false, got 'false'"),
+        ("Global.softmax", 0, "Global.softmax: expected true or false, got 0"),
+        ("Global.params_size", "120", "Global.params_size: expected a whole number"),
+        ("Global.params_size", True, "Global.params_size: expected a whole number"),
+        ("Global.params_sha256", 5, "Global.params_sha256: expected 64 hexadecimal digits"),
+        ("PostProcess.Topk", {"topk": 0}, "topk must be at least 1"),
+        ("PostProcess.Topk", {"topk": 1, "label_list": [0, 1, 2, 3]}, "PostProcess.Topk.label_list.0"),
+        ("PostProcess.Topk", {"topk": 1, "label_list": ["a"]}, "label_list has 1 names"),
+        ("PostProcess.Topk", {"class_id_map_file": "gone.txt"}, "gone.txt: no such file"),
+        ("PostProcess", {"ThreshOutput": {"threshold": 0.5}}, "decides between two classes"),
+        ("PostProcess", {"MultiLabelThreshOutput": {}}, "unknown post-process"),
+        ("PreProcess.transform_ops.0", {"ResizeImage": {"size": [-1, 8]}}, "must be a positive whole number"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_file_it_stands_in(
+    answer: Any, path: str, value: Any, words: str
+) -> None:
+    with pytest.raises(PpclsError) as caught:
+        answer(_changed(answer.whole, path, value))
+    assert words in str(caught.value)
+    assert "inference.yml: " in str(caught.value)
+    assert "Infer." not in str(caught.value)
+
+
+def test_a_checksum_may_have_capitals(answer: Any) -> None:
+    digest = answer.whole["Global"]["params_sha256"]
+    assert answer(_changed(answer.whole, "Global.params_sha256", digest.upper()))
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "inference.yml"),

@@ -292,10 +292,38 @@ def test_wrong_arguments(exported: tuple[Path, Net]) -> None:
     for arguments, message in (
         ({"batch_size": 0}, "batch_size"),
         ({"on_error": "ignore"}, "on_error"),
+        ({"batch_size": "4"}, "batch_size"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"batch_size": None}, "batch_size"),
+        ({"threads": 0}, "threads"),
+        ({"threads": "a"}, "threads"),
         ({"device": "tpu"}, "auto, cpu, gpu"),
+        ({"device": None}, "auto, cpu, gpu"),
     ):
         with pytest.raises(ConfigError, match=message):
             Predictor(exported[0] / "paddle", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (None, "images: expected a file.*NoneType"),
+        (5, "images: expected a file.*int"),
+        (b"photo.jpg", "images: expected a file.*bytes"),
+        ({"a.jpg": 1}, "images: expected a file.*dict"),
+        ([None], "image 0: expected a file.*NoneType"),
+        ([["a.jpg"]], "image 0: expected a file.*list"),
+        ("", "an empty path"),
+        (
+            [np.zeros((4, 4, 3), np.uint8), np.zeros((0, 4, 3), np.uint8)],
+            r"array 1: uint8 of shape \[0, 4, 3\]",
+        ),
+        (np.zeros((16, 16, 4), np.uint8), "array 0: NormalizeImage"),
+    ],
+)
+def test_what_is_no_image_is_named(exported: tuple[Path, Net], images: object, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Predictor(exported[0] / "paddle", device="cpu", threads=1).predict(images)  # type: ignore[arg-type]
 
 
 def test_needs_nothing_of_what_trains(exported: tuple[Path, Net], photos: Path) -> None:

@@ -254,6 +254,9 @@ def test_classes_have_names_and_the_teacher_must_have_them_in_the_same_order(tas
         ({"network": "Student"}, "network Student has no pretrained weights"),
         ({"image_root": "/usr/share"}, "does not lie below /usr/share"),
         ({"pool": "/nowhere"}, "/nowhere: no such file or folder"),
+        ({"pool": ""}, "an empty path"),
+        ({"output": ""}, "--output: expected a file to write, got an empty path"),
+        ({"output": "/tmp"}, "--output: expected a file to write, got /tmp"),
         ({"threshold": 1.0}, "no image is left, nothing was written"),
     ],
 )
