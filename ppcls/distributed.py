@@ -28,6 +28,8 @@ from ppcls.rendezvous import meet
 GRACE = 10.0
 LOST = "lost the connection to another one"  # in the message of a process that did not fail by itself
 STARTED = "PPCLS_STARTED"  # names the file by which `ppcls train --nproc` learns that the start has passed
+_LOST = (OSError, RuntimeError)  # gloo raises the one, nccl either
+_STORE_LOST = (*_LOST, ValueError)  # of Paddle's TCP store, when the process that serves it has ended
 _counter = itertools.count()
 
 
@@ -97,20 +99,25 @@ def _meet(ranks: Iterable[int]) -> None:
 
     store, place = create_or_get_global_tcp_store(), next(_counter)
     if rank() in ranks:
-        store.set(f"ppcls/{place}/{rank()}", "1")
+        _exchange(store.set, f"ppcls/{place}/{rank()}", "1", lost=_STORE_LOST)
     for other in ranks:
-        _exchange(store.wait, f"ppcls/{place}/{other}")
+        _exchange(store.wait, f"ppcls/{place}/{other}", lost=_STORE_LOST)
 
 
-def _exchange(call: Callable[..., Any], *args: Any) -> None:
+def _exchange(call: Callable[..., Any], *args: Any, lost: tuple[type[Exception], ...] = _LOST) -> None:
     """Call something that needs the other processes.
+
+    Args:
+        call: what to call.
+        args: its arguments.
+        lost: what it raises when one of them is gone.
 
     Raises:
         TrainingError: if one of them is gone, after the time the launcher needs to find out which.
     """
     try:
         call(*args)
-    except (OSError, RuntimeError) as error:  # gloo raises the one, nccl either
+    except lost as error:
         time.sleep(GRACE)
         raise TrainingError(
             f"process {rank()} of {world_size()} {LOST} ({str(error).strip()}). "

@@ -29,6 +29,7 @@ class _Formatter(logging.Formatter):
 
 
 _FORMAT = _Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
+SCALAR_FOLDERS = {"use_visualdl": "vdl", "use_tensorboard": "tensorboard"}  # in that of a run
 _REMEDY = "The checkpoints saved before are as they were. Make space, then go on with --resume auto"
 
 
@@ -276,12 +277,13 @@ class ScalarWriter:
         if use_visualdl:
             from visualdl import LogWriter
 
-            self._visualdl = LogWriter(logdir=str(folder / "vdl"))
+            self._visualdl = LogWriter(logdir=str(folder / SCALAR_FOLDERS["use_visualdl"]))
         self._tensorboard: Any = None
         if use_tensorboard:
             from tensorboardX import SummaryWriter
 
-            logdir, purge = str(folder / "tensorboard"), start + 1 if start else None
+            logdir = str(folder / SCALAR_FOLDERS["use_tensorboard"])
+            purge = start + 1 if start else None
             self._tensorboard = SummaryWriter(logdir, purge_step=purge, flush_secs=5)
 
     def write(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:

@@ -24,6 +24,8 @@ def test_a_lost_process_is_no_traceback_and_no_hurry(monkeypatch, error):
     with pytest.raises(TrainingError, match=rf"{distributed.LOST} \(Connection reset by peer\)"):
         distributed._exchange(collective, 1)
     assert slept == [distributed.GRACE]
+    with pytest.raises(TrainingError, match=distributed.LOST):  # Paddle's store says it in another way
+        distributed._exchange(int, "InvalidArgument", lost=distributed._STORE_LOST)
     with pytest.raises(ValueError, match="ours"):  # a mistake of the program is not taken for a lost process
         distributed._exchange(int, "ours")
 

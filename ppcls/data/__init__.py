@@ -67,7 +67,7 @@ __all__ = [
     "build_train_loader",
     "build_transforms",
     "create_operators",
-    "fingerprints",
+    "datasets_of",
     "list_images",
     "matching",
     "read_image",
@@ -200,8 +200,8 @@ def build_loader(
     )
 
 
-def fingerprints(train: Loader | JoinedLoader, evaluation: Loader | None = None) -> dict[str, Fingerprint]:
-    """Return the fingerprints of the lists of a run by the config paths of their datasets.
+def datasets_of(train: Loader | JoinedLoader, evaluation: Loader | None = None) -> dict[str, Dataset]:
+    """Return what a run reads, by config path.
 
     Args:
         train: what :func:`build_train_loader` returned.
@@ -213,7 +213,7 @@ def fingerprints(train: Loader | JoinedLoader, evaluation: Loader | None = None)
         loaders = {"Train": train}
     if evaluation is not None:
         loaders["Eval"] = evaluation
-    return {f"DataLoader.{mode}.dataset": loader.dataset.fingerprint() for mode, loader in loaders.items()}
+    return {f"DataLoader.{mode}.dataset": loader.dataset for mode, loader in loaders.items()}
 
 
 def _loader_options(options: dict[str, Any], where: str) -> LoaderOptions:

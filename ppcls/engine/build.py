@@ -58,14 +58,32 @@ def select_device(name: str) -> str:
         raise ConfigError(f"Global.device: {name!r}: {error}") from None
 
 
+def require_possible(folder: Path, where: str = "Global.output_dir") -> None:
+    """Refuse names that no file system accepts, such as one of 300 characters.
+
+    Raises:
+        ConfigError: naming the setting `where`, the folder and the reason.
+    """
+    reason = None
+    try:
+        os.lstat(folder)
+    except ValueError:
+        reason = "a name has no zero bytes"
+    except OSError as error:
+        reason = error.strerror if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP) else None
+    if reason is not None:
+        raise ConfigError(f"{where}: cannot write to {str(folder)!r}: {reason}")
+
+
 def require_writable(folder: Path, where: str = "Global.output_dir") -> None:
     """Make sure that files can be written into `folder`, or that it can be created, without a change.
 
     Raises:
         ConfigError: naming the setting `where`, the folder and the reason.
     """
+    require_possible(folder, where)
     folder = Path(os.path.abspath(folder))
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))  # also a broken link
     reason = None
     if not there.is_dir():
         reason = os.strerror(errno.ENOTDIR)

@@ -20,7 +20,7 @@ from ppcls.data import (
     build_loader,
     build_postprocess,
     build_train_loader,
-    fingerprints,
+    datasets_of,
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
@@ -62,6 +62,7 @@ from ppcls.engine.resume import (
     restore,
 )
 from ppcls.engine.run_folder import (
+    check_images,
     check_run_folder,
     follow_earlier_run,
     goes_on_in_place,
@@ -104,6 +105,7 @@ class Engine:
         self.globals: dict[str, Any] = self.config["Global"]
         self.arch: dict[str, Any] = self.config["Arch"]
         self.folder = Path(self.globals["output_dir"]) / self.arch["name"]
+        build.require_possible(self.folder)
         build.select_device(self.globals["device"])
         start_alike(self.config)
         self._seed_asked = seed = self.globals.get("seed")
@@ -308,7 +310,9 @@ class Engine:
             build.check_deployed_trains(self.arch, self.main)
         eval_names = evaluation_names(self.config, kept or known, None) if evaluates else None
         eval_loader = self._loader("Eval", eval_names) if evaluates else None
-        lists = fingerprints(loader, eval_loader)
+        datasets = datasets_of(loader, eval_loader)
+        check_images(self.folder, datasets, resumed)
+        lists = {where: dataset.fingerprint() for where, dataset in datasets.items()}
         require_same_lists(lists)
         if resumed is not None:
             report_list_changes(resumed.progress.lists, lists)

@@ -73,7 +73,8 @@ def is_finished(resumed: Checkpoint, epochs: int) -> bool:
         return True
     settings = (read_run_config(resumed.where.parent) or {}).get("Global")
     before = settings.get("epochs") if isinstance(settings, dict) else None
-    return progress.finished and not (isinstance(before, int) and before < epochs)
+    # Without the config of the run nobody knows whether more epochs are asked for: none may be left out.
+    return progress.finished and isinstance(before, int) and before >= epochs
 
 
 def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import glob
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ppcls.data import Dataset
 from ppcls.engine.build import require_writable, run_files
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer, name_for_earlier_run
 from ppcls.engine.lock import RunLock
 from ppcls.errors import ConfigError
 from ppcls.files import sync_folder
-from ppcls.logger import LOGGER, cut_back
+from ppcls.logger import LOGGER, SCALAR_FOLDERS, cut_back
 
 # Paths that say where a run writes, not what it reads.
 WRITTEN = re.compile(r"Global\.(output_dir|save_inference_dir)")
@@ -42,14 +44,45 @@ def check_run_folder(folder: Path, config: dict[str, Any], resumed: Checkpoint |
             images or lists that this run reads.
     """
     require_writable(folder)
-    if goes_on_in_place(folder, resumed) or name_for_earlier_run(folder) is None:
+    if not _is_renamed(folder, resumed):
+        for option, name in SCALAR_FOLDERS.items():
+            if config["Global"][option]:
+                require_writable(folder / name, f"Global.{option}")
         return
     for node, key, where in _texts(config.get("DataLoader"), "DataLoader"):
         if _is_there(node[key], folder):
-            raise ConfigError(
-                f"{where}: {node[key]} lies in {folder}, which holds an earlier run and would be renamed; "
-                "move the data, or choose another folder with -o Global.output_dir=..."
-            )
+            raise ConfigError(f"{where}: {node[key]} {_would_be_renamed(folder)}")
+
+
+def check_images(folder: Path, datasets: Mapping[str, Dataset], resumed: Checkpoint | None) -> None:
+    """Refuse images in a folder that is to be renamed, which lists and folders around it may name.
+
+    Args:
+        folder: where the run writes.
+        datasets: what the run reads, by config path.
+        resumed: the checkpoint to resume.
+
+    Raises:
+        ConfigError: naming the dataset and the first such image.
+    """
+    if not _is_renamed(folder, resumed):
+        return
+    for where, dataset in datasets.items():
+        for path in map(dataset.path, range(len(dataset))):
+            # Looking for the name first keeps this quick for millions of images.
+            if folder.name in path and _place_in(path, folder) is not None:
+                raise ConfigError(f"{where}: {path} {_would_be_renamed(folder)}")
+
+
+def _is_renamed(folder: Path, resumed: Checkpoint | None) -> bool:
+    return not goes_on_in_place(folder, resumed) and name_for_earlier_run(folder) is not None
+
+
+def _would_be_renamed(folder: Path) -> str:
+    return (
+        f"lies in {folder}, which holds an earlier run and would be renamed; move the data, or choose "
+        "another folder with -o Global.output_dir=..."
+    )
 
 
 def open_run_folder(
@@ -91,6 +124,7 @@ def open_run_folder(
             files[METRICS] = metrics
         files |= more
         files |= run_files(config if earlier is None else following(config, folder, earlier))
+        _require_no_folders(folder / name for name in files)
         with _staged(folder, files, inside=earlier is None and folder.is_dir()) as staged:
             if earlier is None:
                 _move_files(staged, folder)
@@ -104,6 +138,8 @@ def open_run_folder(
 def _claimed(folder: Path, lock: RunLock) -> Iterator[None]:
     """Make the parent folders and claim the lock; take both back if the block fails."""
     absent = [parent for parent in folder.parents if not parent.exists()]
+    there = next(parent for parent in folder.parents if parent.exists())
+    times = {path: path.stat() for path in (folder, there) if path.exists()}
     made = False
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +151,14 @@ def _claimed(folder: Path, lock: RunLock) -> Iterator[None]:
                 lock.path.unlink()
             for parent in absent:
                 parent.rmdir()
+            for path, before in times.items():
+                if path.stat().st_mtime_ns != before.st_mtime_ns:
+                    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         if isinstance(error, OSError):
-            raise ConfigError(f"Global.output_dir: cannot write to {folder}: {error.strerror}") from None
+            what = f": {error.filename}" if error.filename else ""
+            raise ConfigError(
+                f"Global.output_dir: cannot write to {folder}: {error.strerror}{what}"
+            ) from None
         raise
 
 
@@ -140,6 +182,12 @@ def _staged(folder: Path, files: Mapping[str, bytes], *, inside: bool) -> Iterat
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _require_no_folders(places: Iterable[Path]) -> None:
+    for place in places:
+        if place.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
 
 
 def _move_files(staged: Path, folder: Path) -> None:

@@ -45,11 +45,14 @@ def find_file(path: str | os.PathLike[str], where: str = "weights") -> Path:
             return candidate
     if os.path.isdir(asked):
         raise WeightsError(f"{where}: {asked} is a folder, not a weights file.{_weights_in(asked)}")
+    for candidate in tried:
+        if os.path.lexists(candidate):
+            kind = "a broken symbolic link" if os.path.islink(candidate) else "not a regular file"
+            raise WeightsError(f"{where}: {candidate} is {kind}. Give the path of a weights file")
     folder = asked.parent
     kinds = (*SUFFIXES, *TORCH_SUFFIXES)
-    there = (
-        sorted(p.name for p in folder.glob("*") if p.name.endswith(kinds)) if os.path.isdir(folder) else []
-    )
+    beside = folder.glob("*") if os.path.isdir(folder) else ()
+    there = sorted(p.name for p in beside if p.name.endswith(kinds) and p.is_file())
     known = f" {folder} holds: {', '.join(there[:8])}." if there else ""
     if not os.path.isdir(folder):
         known = f" The folder {folder} does not exist."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import tiny_recipe
 
-from ppcls.data import Fingerprint, FolderDataset, ImageNetDataset, build_train_loader, fingerprints
+from ppcls.data import Fingerprint, FolderDataset, ImageNetDataset, build_train_loader, datasets_of
 from ppcls.data.dataset import Dataset
 from ppcls.data.fingerprint import fingerprint_of
 
@@ -80,11 +80,11 @@ def test_a_dataset_of_a_plug_in_has_one_of_its_paths_and_labels():
 def test_the_lists_of_a_run_are_named_by_their_config_paths(image_folder, tmp_path):
     nodes = tiny_recipe(image_folder, tmp_path)["DataLoader"]
     nodes["UnLabelTrain"] = nodes["Eval"]
-    joined = fingerprints(build_train_loader(nodes, seed=0), build_train_loader({"Train": nodes["Eval"]}, 0))
-    assert {name: found.count for name, found in joined.items()} == {
+    joined = datasets_of(build_train_loader(nodes, seed=0), build_train_loader({"Train": nodes["Eval"]}, 0))
+    assert {name: len(found) for name, found in joined.items()} == {
         "DataLoader.Train.dataset": 12,
         "DataLoader.UnLabelTrain.dataset": 6,
         "DataLoader.Eval.dataset": 6,
     }
-    alone = fingerprints(build_train_loader({"Train": nodes["Train"]}, seed=0))
-    assert alone == {"DataLoader.Train.dataset": joined["DataLoader.Train.dataset"]}
+    alone = datasets_of(build_train_loader({"Train": nodes["Train"]}, seed=0))
+    assert [*alone] == ["DataLoader.Train.dataset"]

@@ -143,6 +143,23 @@ def with_brittle(part):
     return change
 
 
+def list_images_in_the_folder(home):
+    shutil.copy(home / "images/0.png", home / "keep/resnet8/0.png")
+    (home / "images/val_list.txt").write_text("images/1.png 1\nkeep/resnet8/0.png 0\n")
+
+
+def folders_in_the_way(name):
+    def change(home):
+        (home / "keep/resnet8" / name).unlink()
+        (home / "keep/resnet8" / name).mkdir()
+
+    return change
+
+
+def file_in_the_way(name):
+    return lambda home: (home / "keep/resnet8" / name).write_text("in the way")
+
+
 def nothing(home):
     pass
 
@@ -213,6 +230,30 @@ STARTS = {
         ["DataLoader.Train.dataset.image_root={home}/keep/resnet8/images"], 2,
         "DataLoader.Train.dataset.image_root",
     ),
+    "an image in the folder that a list names": (
+        list_images_in_the_folder, "plain", ["DataLoader.Eval.dataset.image_root={home}"], 2,
+        "DataLoader.Eval.dataset: {home}/keep/resnet8/0.png lies in {home}/keep/resnet8, which holds an earl",
+    ),
+    "folders in the way": (
+        folders_in_the_way("environment.json"), "plain", ["Global.checkpoints=auto", "Global.epochs=2"], 2,
+        "keep/resnet8/environment.json",
+    ),
+    "a file in the way of VisualDL": (
+        file_in_the_way("vdl"), "plain",
+        ["Global.checkpoints=auto", "Global.epochs=2", "Global.use_visualdl=true"], 2,
+        "Global.use_visualdl: cannot write to {home}/keep/resnet8/vdl: Not a directory",
+    ),
+    "a file in the way of TensorBoard": (
+        file_in_the_way("tensorboard"), "plain",
+        ["Global.checkpoints=auto", "Global.epochs=2", "Global.use_tensorboard=true"], 2,
+        "Global.use_tensorboard: cannot write to",
+    ),
+    "a broken link in the way": (
+        lambda home: (home / "link").symlink_to(home / "nowhere"), "plain",
+        ["Global.output_dir={home}/link/x"], 2, "Not a directory",
+    ),
+    "a name that is too long": (nothing, "plain", ["Global.output_dir=" + "x" * 300], 2, "name too long"),
+    "a name with a zero byte": (nothing, "plain", ['Global.output_dir="a\\0b"'], 2, "zero bytes"),
 }  # fmt: skip
 
 
@@ -222,7 +263,7 @@ def test_a_start_that_fails_changes_nothing(home, name, capsys):
     spoil(home)
     before = tree(home)
     assert train(home / f"{recipe}.yaml", *(override.format(home=home) for override in overrides)) == code
-    assert text in capsys.readouterr().err
+    assert text.format(home=home) in capsys.readouterr().err
     assert tree(home) == before
 
 
@@ -270,7 +311,7 @@ def test_ctrl_c_during_the_start_changes_nothing(home, monkeypatch):
 def test_a_disk_that_is_full_changes_nothing(home, monkeypatch, capsys, output, resumed, call, number):
     """Whichever call is the one that fails when the folder is opened."""
     options = ["Global.epochs=2", "Global.checkpoints=auto"] if resumed else []
-    before = {name: (mode, content) for name, (mode, _, content) in tree(home).items()}
+    before = tree(home)
     real, count = getattr(os, call), 0
 
     def full(*arguments, **more):
@@ -284,7 +325,7 @@ def test_a_disk_that_is_full_changes_nothing(home, monkeypatch, capsys, output, 
         patch.setattr(os, call, full)
         assert train(home / "plain.yaml", *options, f"Global.output_dir={home / output}") == 2
     assert "Global.output_dir: cannot write to" in capsys.readouterr().err
-    assert {name: (mode, content) for name, (mode, _, content) in tree(home).items()} == before
+    assert tree(home) == before
 
 
 def test_a_run_that_begins_at_the_same_moment_is_refused(home, monkeypatch, capsys):

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -106,6 +107,20 @@ def test_a_folder_given_as_weights(tmp_path: Path) -> None:
     write_params(f"{tmp_path}.pdparams", {"a": np.zeros(1)})
     assert find_file(tmp_path).name == f"{tmp_path.name}.pdparams", "weights beside a folder of the same name"
     Path(f"{tmp_path}.pdparams").unlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_links_to_nowhere_and_pipes_are_called_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "lost.pdparams").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "around.pdparams").symlink_to("around.pdparams")
+    os.mkfifo(tmp_path / "pipe.pdparams")
+    for name in ("lost", "lost.pdparams", "around"):
+        with pytest.raises(WeightsError, match=r"\.pdparams is a broken symbolic link"):
+            find_file(tmp_path / name)
+    with pytest.raises(WeightsError, match=r"Global.pretrained_model: .*pipe.pdparams is not a regular file"):
+        find_file(tmp_path / "pipe", "Global.pretrained_model")
+    with pytest.raises(WeightsError, match=r"no weights file .* \(nor pip\.pdparams\)\.$"):
+        find_file(tmp_path / "pip")  # none of them is recommended
 
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "~nobody-of-this-name/w", "a/" * 3000])
