@@ -238,6 +238,16 @@ def test_interpolations_that_recipes_use(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (found["far"], found["numbered"]) == (1, 1)
 
 
+def test_a_value_that_must_be_given() -> None:
+    assert "a.b" in _refused(resolve, {"a": {"b": "???"}, "c": 1})
+    assert resolve({"a": "?"}) == {"a": "?"}
+
+
+def test_a_large_recipe_with_interpolations_is_no_deep_one() -> None:
+    tree = {"n": 1, **{f"k{number}": ["${n}", {"x": number}] for number in range(500)}}
+    assert resolve(tree)["k499"] == [1, {"x": 499}]
+
+
 # ---------------------------------------------------------------- values after -o
 
 
