@@ -275,6 +275,8 @@ def test_names_that_are_no_names(tmp_path: Path) -> None:
     for name in ("a\nb", "a\x1b[2J", "\ud800", "x" * 1001, "\u202e"):
         content = pickle.dumps({name: np.zeros(1)}, protocol=4)
         assert "is not the name of a parameter" in refused(tmp_path, content)
+    (tmp_path / "w").write_bytes(pickle.dumps({"x" * 1000: np.zeros(1)}, protocol=4))
+    assert list(read_params(tmp_path / "w")) == ["x" * 1000]
 
 
 @pytest.mark.parametrize(
