@@ -45,6 +45,8 @@ def test_what_launchers_say_is_understood(given):
     assert found.name(0) == "process 0 (10.0.0.1:7001)"
     given(TWO | {"MASTER_ADDR": "host", "MASTER_PORT": "1"})
     assert (job.read_job().master, job.read_job().source) == ("host:1", "MASTER_ADDR:MASTER_PORT")
+    given(TWO | {"MASTER_ADDR": "host"})
+    assert job.read_job().source == "PADDLE_MASTER"
     given({name: value for name, value in TWO.items() if name != "PADDLE_MASTER"})
     assert job.read_job().master == "10.0.0.1:7001"  # as Paddle does it
     given({name: value for name, value in TWO.items() if name != "PADDLE_CURRENT_ENDPOINT"})
