@@ -15,7 +15,8 @@ import pytest
 from support import PHOTOS
 
 import ppcls
-from ppcls.config import plain
+from ppcls.config import load_config, plain
+from ppcls.engine import Engine
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.weights import write_params
 
@@ -188,6 +189,26 @@ def test_a_dataloader_gives_images_and_labels(recipe: dict, write_recipe: Callab
         for loader in [build_dataloader(recipe["DataLoader"], "Train", seed=seed) for seed in (1, 1, 2)]
     ]
     assert orders[0] == orders[1] != orders[2]
+
+
+@pytest.mark.parametrize("mode", ["Test", "train"])
+def test_a_dataloader_that_is_not_there_is_named(recipe: dict, mode: str) -> None:
+    from ppcls.data import build_dataloader
+
+    with pytest.raises(
+        ConfigError, match=f"the section DataLoader of a recipe, with {mode} in it, got Train"
+    ):
+        build_dataloader(recipe["DataLoader"], mode)
+    for whole in (recipe, None, "recipe.yaml"):
+        with pytest.raises(ConfigError, match="the section DataLoader of a recipe, with Train in it"):
+            build_dataloader(whole, "Train")
+
+
+@pytest.mark.parametrize("mode", ["trian", "test", None])
+def test_an_engine_of_an_unknown_mode(recipe: dict, write_recipe: Callable[..., Path], mode: str) -> None:
+    for config in (recipe, {}, load_config(write_recipe(recipe))):
+        with pytest.raises(ConfigError, match=f"unknown mode '?{mode}'?, expected one of train"):
+            Engine(config, mode)
 
 
 def test_every_pass_over_a_dataloader_is_another_epoch(recipe: dict) -> None:

@@ -45,10 +45,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
     Raises:
         ConfigError: if the file cannot be read, or with all mistakes at once, each with its config path.
     """
-    if mode not in REQUIRED:
-        raise ConfigError(
-            f"unknown mode {mode!r}, expected one of {', '.join(REQUIRED)}.{hint(mode, REQUIRED)}"
-        )
+    _check_mode(mode)
     tree = read(find_recipe(path))
     report = Report()
     for text in overrides:
@@ -63,6 +60,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
     return config
 
 
+def _check_mode(mode: str) -> None:
+    if mode not in REQUIRED:
+        raise ConfigError(
+            f"unknown mode {mode!r}, expected one of {', '.join(REQUIRED)}.{hint(mode, REQUIRED)}"
+        )
+
+
 def complete_config(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
     """Return a configuration that was made in Python as a plain dict with every section and key.
 
@@ -70,8 +74,9 @@ def complete_config(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
     and everything is checked.
 
     Raises:
-        ConfigError: if it is no mapping, or with all mistakes at once.
+        ConfigError: for an unknown mode, if it is no mapping, or with all mistakes at once.
     """
+    _check_mode(mode)
     tree = plain(config)
     if not isinstance(tree, dict):
         raise ConfigError(f"expected a configuration, got {show(config)}; load_config reads one from a file")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ppcls.config import plain
 from ppcls.config.construct import construct
+from ppcls.config.nodes import show
 from ppcls.config.schema import LoaderOptions
 from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
 from ppcls.data.batches import Batches, create_operators
@@ -246,8 +247,14 @@ def build_dataloader(
     Raises:
         ConfigError, DataError: see :func:`build_loader`.
     """
+    section = plain(config)
+    if not isinstance(section, dict) or not isinstance(section.get(mode), dict):
+        keys = ", ".join(map(str, section)) if isinstance(section, dict) else show(section)
+        raise ConfigError(
+            f"build_dataloader: expected the section DataLoader of a recipe, with {mode} in it, got {keys}"
+        )
     drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
-    return Batches(build_loader(plain(config)[mode], mode, drawn))
+    return Batches(build_loader(section[mode], mode, drawn))
 
 
 def build_postprocess(config: Any, where: str = "Infer.PostProcess") -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 from ppcls.data import Dataset, ImageError, build_loader
 from ppcls.data.headers import declared_size, oddities
 from ppcls.data.pool import HungError, Note, Pool
-from ppcls.errors import ConfigError, DataError
+from ppcls.errors import ConfigError, DataError, PpclsError
 from ppcls.logger import progress_bar
 
 PARTS = ("Train", "UnLabelTrain", "Eval")
@@ -106,7 +106,8 @@ class _Scan:
                 self.unreadable[index] = str(error.__cause__ or error)
             except DataError as error:
                 cause = error.__cause__
-                self.failed[index] = f"{type(cause).__name__}: {cause}" if cause else str(error)
+                kind = "" if isinstance(cause, PpclsError) else f"{type(cause).__name__}: "
+                self.failed[index] = f"{kind}{cause}" if cause else str(error)
             else:
                 shapes[image.shape] += 1
                 self._describe(index, content, image.shape)

@@ -70,7 +70,9 @@ def class_names(config: Mapping[str, Any], class_num: int, of_data: ClassNames |
         names = read_fitting_names(file, class_num, node.get("delimiter"))
         return _agreeing(ClassNames(names, f"{_SETTING}: {file}"), of_data)
     if of_data.names is not None and len(of_data.names) != class_num:
-        return ClassNames(None, f"{of_data.source} has {len(of_data.names)} names for {class_num} classes")
+        problem = f"{of_data.source} has {len(of_data.names)} names for {class_num} classes"
+        LOGGER.warning("%s; results go without names. Give each class one name there", problem)
+        return ClassNames(None, problem)
     if of_data.names is None and file:
         return ClassNames(None, f"{_SETTING}: {file} names other classes than the {class_num} of the network")
     return of_data

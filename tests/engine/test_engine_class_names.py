@@ -91,6 +91,14 @@ def test_names_travel_with_the_run_and_the_export(numbers, write_recipe, tmp_pat
     assert [r["label_names"] for r in predicted] == [r["label_names"] for r in results]
 
 
+def test_kept_names_of_another_number_are_left_out_with_a_warning(numbers, write_recipe, tmp_path, caplog):
+    (tmp_path / FILE).write_text("0 a\n1 b\n")
+    weights = f"Global.pretrained_model={tmp_path / 'best_model'}"
+    config = load_config(write_recipe(numbers), [weights], mode="train")
+    assert class_names(config, 12).names is None
+    assert f"{tmp_path / FILE} has 2 names for 12 classes; results go without names" in caplog.text
+
+
 def test_evaluation_with_fewer_folders_maps_them_by_name(numbers, write_recipe, tmp_path):
     """Each class is told by its gray level, so a shifted label would show in the report."""
     few = tree(tmp_path / "few", ["2", "10"])
