@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+KL = {"DistillationKLDivLoss": {"model_name_pairs": [["Student", "Teacher"]], "temperature": 4.0}}
 PHOTOS = Path(__file__).parent / "data" / "photos"
 
 
@@ -56,6 +57,23 @@ def tiny_recipe(folder: Path, output: Path) -> dict:
         },
         "Metric": {"Train": [{"TopkAcc": {"topk": [1, 2]}}], "Eval": [{"TopkAcc": {"topk": [1, 2]}}]},
     }
+
+
+def tree(root: Path) -> dict:
+    """Return everything below a folder: kind, time of the last change and content of each entry."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        about = path.lstat()
+        content = path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(root))] = (about.st_mode, about.st_mtime_ns, content)
+    return found
+
+
+def train(path: Path, *overrides: str) -> int:
+    """Run ``ppcls train`` on a recipe with ``-o``; return its exit code."""
+    from ppcls.cli import main
+
+    return main(["train", "-c", str(path), *(part for text in overrides for part in ("-o", text))])
 
 
 def distilled(recipe: dict, **loss: dict) -> dict:

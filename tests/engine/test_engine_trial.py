@@ -1,0 +1,170 @@
+"""What is tried out before a run leaves no trace in it but the lines of its log."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from support import KL, distilled, train
+
+from ppcls.cli import main
+from ppcls.config import load_config
+from ppcls.engine import Engine, trial
+from ppcls.registry import LOSSES
+from ppcls.weights import read_params
+
+
+def same_end(one: Path, other: Path) -> None:
+    for suffix in (".pdparams", ".pdopt"):
+        first, second = (read_params(folder / f"latest{suffix}") for folder in (one, other))
+        assert first.keys() == second.keys()
+        for name in first:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    rows = []
+    for folder in (one, other):
+        rows.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
+        for row in rows[-1]:
+            for measured in ("batch_cost", "reader_cost", "ips"):
+                row.pop(measured, None)
+    assert rows[0] == rows[1]
+
+
+def _mgd(recipe):
+    recipe = distilled(
+        recipe,
+        **KL,
+        DistillationPairLoss={
+            "model_name_pairs": [["Student", "Teacher"]], "base_loss_name": "MGDLoss",
+            "s_key": "blocks[1]", "t_key": "blocks[3]",
+        },
+    )  # fmt: skip
+    for network, layer in zip(recipe["Arch"]["models"], ("blocks[3]", "blocks[1]"), strict=True):
+        next(iter(network.values()))["return_patterns"] = [layer]
+    recipe["DataLoader"]["UnLabelTrain"] = copy.deepcopy(recipe["DataLoader"]["Eval"])
+    return recipe
+
+
+def _drawing(recipe):
+    recipe["Arch"] = {"name": "MobileNetV3_small_x0_35", "class_num": 4, "dropout_prob": 0.5}
+    recipe["Global"]["update_freq"] = 2
+    recipe["EMA"] = {"decay": 0.9}
+    del recipe["Metric"]["Train"]
+    mixing = {"MixupOperator": {"alpha": 0.8, "prob": 0.5}, "CutmixOperator": {"alpha": 1.0, "prob": 0.5}}
+    recipe["DataLoader"]["Train"]["dataset"]["batch_transform_ops"] = [{"OpSampler": mixing}]
+    return recipe
+
+
+def _static(recipe):
+    recipe["Global"]["to_static"] = True
+    return recipe
+
+
+@pytest.mark.parametrize(
+    "kind", [_mgd, _drawing, pytest.param(_static, marks=pytest.mark.slow)], ids=lambda kind: kind.__name__
+)
+def test_trying_out_leaves_no_trace(recipe, write_recipe, tmp_path, monkeypatch, kind):
+    """With statistics, losses with parameters, randomness of layers, losses and batches, and accumulation."""
+    recipe = kind(recipe)
+    path, name = write_recipe(recipe), recipe["Arch"]["name"]
+    assert train(path, f"Global.output_dir={tmp_path}/tried") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("ppcls.engine.engine.try_out", lambda run: None)
+        assert train(path, f"Global.output_dir={tmp_path}/not", "Global.check_teacher=false") == 0
+    rows = tmp_path / f"tried/{name}/metrics.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join(line for line in lines if '"teacher"' not in line))
+    same_end(tmp_path / f"tried/{name}", tmp_path / f"not/{name}")
+
+
+@LOSSES.register()
+class Remembering(nn.Layer):
+    """A loss that keeps state in every way in which a layer can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("replaced", paddle.zeros([1]))
+        self.register_buffer("changed", paddle.zeros([1]), persistable=False)
+        self.learned = self.create_parameter([1])
+        self.calls, self.last = 0, None
+
+    def forward(self, logits, label=None):
+        self.replaced = self.replaced + 1
+        self.changed.add_(paddle.ones([1]))
+        self.calls, self.last = self.calls + 1, logits
+        random.random()
+        np.random.rand()
+        return (logits.mean() * self.learned).sum()
+
+
+def test_whatever_layers_keep_is_put_back(recipe, write_recipe):
+    recipe["Loss"]["Train"].append({"Remembering": {}})
+    run, _ = Engine(load_config(write_recipe(recipe)))._build_run(None)
+    (loss,) = (layer for layer in run.loss.sublayers() if isinstance(layer, Remembering))
+    seen = loss.calls, loss.replaced.item(), loss.changed.item(), loss.last
+    drawn = [state() for state in (random.getstate, lambda: np.random.get_state()[2])]
+    seed, measured, metric = paddle.get_rng_state("cpu")[0].current_seed(), [], run.metric
+    run.metric = lambda outputs, label: measured.append(len(label)) or metric(outputs, label)
+    state = {name: value.numpy() for name, value in run.model.state_dict().items()}
+    trial.try_out(run)
+    run.loader.close()
+    assert (loss.calls, loss.replaced.item(), loss.changed.item(), loss.last) == seen
+    assert all(parameter.grad is None for parameter in run.trained)
+    for name, value in run.model.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), state[name], err_msg=name)
+    assert paddle.get_rng_state("cpu")[0].current_seed() == seed
+    assert [state() for state in (random.getstate, lambda: np.random.get_state()[2])] == drawn
+    assert measured == [5]
+    assert not run.meters.state()
+    assert run.model.training
+
+
+@pytest.mark.parametrize(("done", "size"), [(0, [5]), (2, [2]), (3, [])])
+def test_the_batch_that_comes_next_is_tried(recipe, write_recipe, done, size):
+    """The third and last one has 2 images; after it only the evaluation of the epoch is left."""
+    run, _ = Engine(load_config(write_recipe(recipe)))._build_run(None)
+    run.progress.batch, run.evaluate, seen = done, None, []
+    run.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    trial.try_out(run)
+    run.loader.close()
+    assert seen == size
+
+
+def test_evaluations_that_never_come_are_not_tried(recipe, write_recipe):
+    recipe["Global"]["start_eval_epoch"] = 3
+    run, _ = Engine(load_config(write_recipe(recipe)))._build_run(None)
+    evaluated = []
+    run.evaluate = lambda epoch: evaluated.append(epoch) or {}
+    trial.try_out(run)
+    assert evaluated == []
+    run.epochs = 3
+    trial.try_out(run)
+    assert evaluated == [1]
+    run.loader.close()
+
+
+def test_lines_of_the_start_are_in_the_log(home, capsys):
+    assert train(home / "plain.yaml", "Global.pretrained_model=nowhere") == 2
+    assert train(home / "plain.yaml", f"Global.pretrained_model={home}/keep/resnet8/best_model") == 0
+    written = (home / "keep/resnet8/train.log").read_text().splitlines()
+    printed = [line for line in capsys.readouterr().out.splitlines() if " INFO: " in line]
+    assert written == printed[-len(written) :]
+    assert "tensors loaded from" in written[0]
+    assert any("holds an earlier run; it is kept as" in line for line in written)
+    assert not any("nowhere" in line for line in written)
+    best = f"Global.pretrained_model={home}/keep/resnet8/best_model"
+    assert main(["eval", "-c", str(home / "plain.yaml"), "-o", best]) == 0
+    after = (home / "keep/resnet8/train.log").read_text().splitlines()
+    assert after[: len(written)] == written
+    assert "tensors loaded from" in after[len(written)]
+    assert "[Eval][Epoch 0][Avg]" in after[-1]
+
+
+def test_warnings_about_the_recipe_are_in_the_log_too(home):
+    assert train(home / "plain.yaml", "EarlyStopping={patience: 2}") == 0
+    assert "EarlyStopping.patience: has no effect" in (home / "keep/resnet8/train.log").read_text()
