@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint docs bench clean
 
 setup: .venv/.complete
 
@@ -23,6 +23,11 @@ lint: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
+
+docs: setup
+	$(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 bench: setup
 	$(BIN)/python benchmarks/startup.py
