@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint docs bench clean
+.PHONY: setup demo test lint docs dist bench clean
 
 setup: .venv/.complete
 
@@ -28,6 +28,9 @@ docs: setup
 	$(BIN)/pip install --quiet --editable ".[docs]"
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo "open build/docs/index.html"
+
+dist: setup
+	$(BIN)/python -m build --outdir dist .
 
 bench: setup
 	$(BIN)/python benchmarks/startup.py
