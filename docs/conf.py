@@ -21,7 +21,7 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": False}
 napoleon_use_rtype = False
 
-# The start pages are the READMEs, which name each other and files beside docs/ by their places in the repository.
+# The start pages are the READMEs, which name files by their places in the repository.
 _PAGES = {
     "(README_zh.md)": "(index_zh.md)",
     "(README.md)": "(index.md)",
