@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.console import Console, patient_console
+from ppcls.distributed import announce_end
 from ppcls.errors import PADDLE_MISSING, ConfigError, PpclsError, TrainingError, hint
 from ppcls.job import alone, end_with_launcher, read_job, world_size
 
@@ -334,7 +335,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = build_parser().parse_args(argv)
         if output is not None:
             output.strict = args.command not in WRITING
-        return _exit_code(_run(args, output), output)
+        code = _exit_code(_run(args, output), output)
+        announce_end(code)
+        return code
 
 
 def _exit_code(code: int, output: Console | None) -> int:

@@ -81,6 +81,17 @@ def announce_start() -> None:
             Path(file).touch()
 
 
+def announce_end(code: int) -> None:
+    """Tell `ppcls train --nproc`, if it started this process, which exit code it ends with.
+
+    Paddle's launcher gives that of the first process, which it may have ended itself.
+    """
+    file = os.environ.get(STARTED)
+    if file:
+        with contextlib.suppress(OSError):
+            Path(file).with_name(f"code.{rank()}").write_text(str(code))
+
+
 def wait_for_main() -> None:
     """Wait until rank 0 gets here, however long its work takes: gloo's collectives give up after 30 s."""
     _meet([0])

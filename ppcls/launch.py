@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent
 
 _LINES = 30  # of a log, at most
 _COPY_EVERY = 0.5  # seconds
+_MOST_SIGNALS = 64
 
 
 def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) -> int:
@@ -41,7 +42,7 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
 
     Returns:
         exit code: 0 if every process ended with it, 128 + signal number after Ctrl-C, SIGTERM or SIGHUP, else
-        that of a process that failed.
+        that of the process that failed first.
 
     Raises:
         ConfigError: if there are fewer GPUs than processes.
@@ -58,8 +59,10 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
             return 128 + received[0]
         if code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
             place = logs if written.started.exists() else None
-            print(_explain({n: _read(file) for n, file in written.files.items()}, place), file=sys.stderr)
-        return code if code >= 0 else 128 - code
+            lines = {n: _read(file) for n, file in written.files.items()}
+            print(_explain(lines, place), file=sys.stderr)
+            return _code_of_the_cause(code, _causes(lines), written.codes())
+        return code
 
 
 class _WorkerLogs:
@@ -104,6 +107,12 @@ class _WorkerLogs:
             else:
                 self._copy()
                 return code
+
+    def codes(self) -> dict[int, int]:
+        """Return the exit codes that processes announced, see `ppcls.distributed.announce_end`."""
+        files = {number: self.folder / f"code.{number}" for number in self.files}
+        texts = {number: file.read_text() for number, file in files.items() if file.exists()}
+        return {number: int(text) for number, text in texts.items() if text}
 
     def _copy(self) -> None:
         """Append what is new to the logs of the run."""
@@ -200,16 +209,40 @@ def _explain(logs: dict[int, list[str]], folder: Path | None) -> str:
         logs: lines by process.
         folder: where the logs are; None if they are not kept.
     """
-    errors = {number: _error(lines) for number, lines in logs.items()}
-    found = {n: lines for n, lines in errors.items() if lines and not any(LOST in line for line in lines)}
+    found, parts = _causes(logs), []
     if not found:
         found = {number: lines[-5:] for number, lines in logs.items()}
-    parts = []
+        parts.append(
+            "ppcls: no process says why it ended. One that is killed cannot: most often memory ran out, as "
+            "the system's log tells then (`dmesg`). Checkpoints are whole; go on with --resume auto"
+        )
     for number, lines in found.items():
         place = "" if folder is None else f" ({folder / f'workerlog.{number}'})"
         parts.append(f"ppcls: process {number} of {len(logs)}{place}:")
         parts += [f"  {line}" for line in lines[-_LINES:]]
     return "\n".join(parts)
+
+
+def _causes(logs: dict[int, list[str]]) -> dict[int, list[str]]:
+    """Return the errors of the processes that failed by themselves."""
+    errors = {number: _error(lines) for number, lines in logs.items()}
+    return {n: lines for n, lines in errors.items() if lines and not any(LOST in line for line in lines)}
+
+
+def _code_of_the_cause(code: int, causes: Iterable[int], codes: dict[int, int]) -> int:
+    """Return the exit code that says most about the end of a job.
+
+    Args:
+        code: the launcher's, which may be the negative number of a signal, also as a byte.
+        causes: processes that failed by themselves.
+        codes: what processes announced; those with a traceback, or killed, announced nothing.
+    """
+    own = [codes.get(number) or 1 for number in causes]
+    if own:
+        return own[0]
+    if code in (-signal.SIGKILL, 256 - signal.SIGKILL):
+        return 128 + signal.SIGKILL
+    return code if 0 < code <= 128 + _MOST_SIGNALS else 1  # else the launcher ended it
 
 
 def _error(lines: list[str]) -> list[str]:

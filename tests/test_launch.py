@@ -7,7 +7,8 @@ import paddle
 import pytest
 
 from ppcls import launch
-from ppcls.distributed import LOST
+from ppcls.cli import main
+from ppcls.distributed import LOST, STARTED
 from ppcls.errors import ConfigError
 
 
@@ -26,8 +27,36 @@ def test_the_process_with_the_cause_is_shown(tmp_path):
 
 def test_without_a_cause_the_last_lines_of_all_are_shown(tmp_path):
     text = launch._explain({0: [f"line {n}" for n in range(9)], 1: []}, tmp_path)
+    assert text.startswith("ppcls: no process says why it ended. One that is killed cannot")
     assert "  line 4\n  line 5\n  line 6\n  line 7\n  line 8\nppcls: process 1 of 2" in text
     assert "line 3" not in text
+
+
+@pytest.mark.parametrize(
+    ("code", "causes", "codes", "expected"),
+    [
+        (241, [1], {1: 2}, 2),  # the launcher ended process 0 by SIGTERM
+        (1, [2, 3], {0: 1, 2: 2, 3: 1}, 2),  # process 0 merely lost the connection
+        (-15, [0], {}, 1),  # a traceback
+        (247, [], {1: 1}, 137),
+        (-9, [], {}, 137),
+        (241, [], {}, 1),  # process 1 was killed
+        (143, [], {}, 143),
+        (3, [], {}, 3),
+    ],
+)
+def test_the_exit_code_is_that_of_the_cause(code, causes, codes, expected):
+    assert launch._code_of_the_cause(code, causes, codes) == expected
+
+
+def test_processes_announce_their_exit_codes(tmp_path, monkeypatch, capsys):
+    with launch._WorkerLogs(tmp_path, 3) as logs:
+        monkeypatch.setenv(STARTED, str(logs.started))
+        monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+        monkeypatch.setenv("PADDLE_TRAINERS_NUM", "3")
+        assert main(["train", "-c", str(tmp_path / "nowhere.yaml")]) == 2
+        assert logs.codes() == {1: 2}
+        assert not logs.started.exists()
 
 
 def test_a_log_that_is_not_kept_is_not_named():
