@@ -61,7 +61,8 @@ REFUSED: list[tuple[str, str, Any, str]] = [
 
 def write_arch(folder: Path, node: dict[str, Any]) -> Path:
     file = folder / "recipe.yaml"
-    file.write_text(json.dumps({"Arch": node}), encoding="utf-8")
+    infer = {"transforms": [{"DecodeImage": {"to_rgb": True}}, {"ToCHWImage": None}]}
+    file.write_text(json.dumps({"Arch": node, "Infer": infer}), encoding="utf-8")
     return file
 
 
