@@ -164,8 +164,9 @@ class Program:
         from paddle import inference
 
         params = params or file.with_name(PARAMS)
-        self._options: dict[str, Any] = {"file": file, "params": params, "device": device}
-        self._options |= {"threads": threads, "mkldnn": mkldnn}
+        # Absolute, because a copy may be opened from another folder.
+        self._options: dict[str, Any] = {"file": file.absolute(), "params": params.absolute()}
+        self._options |= {"device": device, "threads": threads, "mkldnn": mkldnn}
         config = inference.Config(str(file), str(params))
         config.disable_glog_info()
         gpu = _gpu_index(device)

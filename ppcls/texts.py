@@ -90,7 +90,8 @@ def near_path(path: str | Path) -> str:
             return f" {text} is a path of Windows, which this system does not have"
     path = Path(path)
     try:
-        return hint(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+        searched = path.parent.is_dir() and not path.exists()  # it may be there and be something else
+        return hint(path.name, os.listdir(path.parent)) if searched else ""
     except OSError:
         return ""
 

@@ -1,4 +1,4 @@
-"""Whether ``NormalizeImage.order`` is the order in which images come to it."""
+"""Whether transforms take the images that those before them give: decoding, and ``NormalizeImage.order``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _AXES = {"chw": "[C, H, W]", "hwc": "[H, W, C]"}
 
 
 def check_layout(recipe: Mapping[str, Any], report: Report) -> None:
-    """Report each NormalizeImage of a recipe whose order is not that of the images."""
+    """Report the first transform of each chain of a recipe that takes other images than it gets."""
     for place, nodes in _chains(recipe).items():
         if isinstance(nodes, list) and not report.mistakes_below(place):
             found = layout_problem(nodes)
             if found is not None:
-                report.error(join(place, found[0], "NormalizeImage.order"), found[1])
+                report.error(join(place, found[0]), found[1])
 
 
 def _chains(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,8 +31,10 @@ def _chains(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return chains
 
 
-def layout_problem(nodes: Sequence[Any]) -> tuple[int, str] | None:
-    """Return the place of the first NormalizeImage in a chain with the wrong order, and what is wrong.
+def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:
+    """Return the first transform of a chain that takes other images than it gets, and what is wrong.
+
+    That is a NormalizeImage with the wrong order, or a DecodeImage that is not the first.
 
     What a chain without DecodeImage starts from is not known, nor what a transform of a plugin returns unless
     it says ``channel_first = True``; nothing is wrong then.
@@ -49,6 +51,8 @@ def layout_problem(nodes: Sequence[Any]) -> tuple[int, str] | None:
         if name not in TRANSFORMS:
             return None
         if name == "DecodeImage":
+            if place and all(_is_ours(split(node)[0]) for node in nodes[:place]):
+                return f"{place}.DecodeImage", f"comes first in a chain, but here it is number {place + 1}"
             first = bool(options.get("channel_first"))
             layout, cause = (
                 ("chw" if first else "hwc"),
@@ -60,15 +64,20 @@ def layout_problem(nodes: Sequence[Any]) -> tuple[int, str] | None:
             if layout not in (None, wanted) and not (wanted == "hwc" and _one_for_all(options)):
                 given = f"{order!r}" if "order" in options else "chw (the default)"
                 remedy = "chw" if layout == "chw" else "''"
-                return place, (
+                return f"{place}.NormalizeImage.order", (
                     f"{given}, which is for images {_AXES[wanted]}, but they come as {_AXES[str(layout)]}: "
                     f"{cause}; set order: {remedy}"
                 )
         elif getattr(TRANSFORMS[name], "channel_first", None) is True:
             layout, cause = "chw", f"{name} comes before"
-        elif not TRANSFORMS[name].__module__.startswith("ppcls."):
+        elif not _is_ours(name):
             layout = None
     return None
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether a transform comes with the package; what one of a plugin takes and gives is not known."""
+    return TRANSFORMS[name].__module__.startswith("ppcls.")
 
 
 def _one_for_all(options: Mapping[str, Any]) -> bool:

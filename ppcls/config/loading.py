@@ -162,7 +162,10 @@ def _value(text: str) -> Any:
     except ConfigError as error:
         reason = str(error).partition(": ")[2]
         if reason.startswith("not YAML"):
-            raise ConfigError(f"{show(text)} is not YAML; put the value in quotes") from None
+            remedy = "put the value in quotes"
+            if text.strip()[:1] in ("{", "["):
+                remedy = "close brackets and quotes, and leave a blank after each colon: {name: value}"
+            raise ConfigError(f"{show(text)} is not YAML; {remedy}") from None
         raise ConfigError(reason) from None
 
 

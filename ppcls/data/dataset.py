@@ -274,7 +274,7 @@ class FolderDataset(Dataset):
         given, root = options.get("class_names"), str(options.get("image_root"))
         if given is not None:
             return [shown_name(str(name)) for name in given]
-        return list_class_names(root) if os.path.isdir(root) else None
+        return (list_class_names(root) or None) if os.path.isdir(root) else None
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -255,6 +255,7 @@ def test_a_large_recipe_with_interpolations_is_no_deep_one() -> None:
     ("text", "words"),
     [
         ("k=" + "[" * 5000, "not YAML"),
+        ("k={a:{b:1}}", "leave a blank after each colon"),
         ("k=" + "[" * 100 + "]" * 100, "levels deep"),
         ("k=" + "9" * 5000, "more than 64 bits"),
         ("k={true: 1}", "the key true is no text"),

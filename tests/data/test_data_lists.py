@@ -89,6 +89,11 @@ def test_empty_list(root, text):
         read_list(write(root, text), root)
 
 
+def test_what_is_there_but_no_folder_is_not_its_own_remedy(root):
+    with pytest.raises(DataError, match=r"a\.jpg is no folder$"):
+        read_list(write(root, "b c.jpg 0\n"), root / "a.jpg")
+
+
 def test_list_that_is_not_there_names_the_near_one(root):
     write(root, "a.jpg 0")
     with pytest.raises(DataError, match="no such list file. Did you mean: list.txt"):

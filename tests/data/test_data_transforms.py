@@ -269,6 +269,11 @@ CHW = {"DecodeImage": {"channel_first": True}}
             "ToCHWImage comes before; set order",
         ),
         ([{"ToCHWImage": None}, {"NormalizeImage": {"order": None}}], "None, which is for images [H, W, C]"),
+        (
+            [{"ResizeImage": {"size": 3}}, HWC],
+            "1.DecodeImage: comes first in a chain, but here it is number 2",
+        ),
+        ([HWC, {"RandFlipImage": None}, HWC], "2.DecodeImage: comes first in a chain"),
     ],
 )
 def test_the_order_of_a_normalisation_must_be_that_of_the_images(ops, text):
@@ -303,6 +308,7 @@ def test_nothing_is_known_of_the_order_that_plugins_return(monkeypatch):
     monkeypatch.setitem(TRANSFORMS._items, "Turned", Turned)
     chain = build_transforms([HWC, {"Turned": None}, {"NormalizeImage": {"order": "chw"}}])
     assert chain.chw(png(photo())).shape == (3, 30, 40)
+    assert build_transforms([{"Turned": None}, HWC])  # it may take bytes and give bytes
 
 
 @pytest.mark.parametrize(

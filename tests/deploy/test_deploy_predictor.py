@@ -274,6 +274,16 @@ def test_copies_answer_as_the_original(exported: tuple[Path, Net], photos: Path)
     assert pickle.loads(pickle.dumps(program))._options == program._options
 
 
+def test_a_copy_of_a_relative_folder_opens_it_from_anywhere(
+    exported: tuple[Path, Net], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(exported[0])
+    predictor = Predictor("paddle", threads=1)
+    want, packed = predictor.predict(photos), pickle.dumps(predictor)
+    monkeypatch.chdir(tmp_path)
+    assert pickle.loads(packed).predict(photos) == want
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_forked_process_goes_on_while_another_thread_was_predicting(exported: tuple[Path, Net]) -> None:
     predictor = Predictor(exported[0] / "paddle", threads=1)

@@ -378,3 +378,13 @@ def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / FILE).write_text("0 a\n2 b\n")
     with pytest.raises(DataError, match="class_names.txt: it has 2 names: there is no name for class 1"):
         recorded_names(tmp_path)
+
+
+def test_a_folder_without_class_folders_has_no_names_to_compare_with(numbers, write_recipe, tmp_path, capsys):
+    (tmp_path / "flat").mkdir()
+    path = write_recipe(numbers)
+    overrides = ["-o", f"DataLoader.Train.dataset.image_root={tmp_path / 'flat'}"]
+    assert main(["check-data", "-c", str(path), *overrides]) == 2
+    found = capsys.readouterr().out
+    assert "flat: holds no folder for each class of images" in found
+    assert "none of the 0 classes" not in found

@@ -119,7 +119,7 @@ def build_transforms(config: Any, where: str = "transforms") -> Compose:
         where: its config path, for messages.
 
     Raises:
-        ConfigError: for unknown names or options, or a NormalizeImage whose order is not that of the images.
+        ConfigError: for unknown names or options, or a chain whose transforms do not fit together.
     """
     nodes = plain(config) or []
     if not isinstance(nodes, list):
@@ -127,5 +127,5 @@ def build_transforms(config: Any, where: str = "transforms") -> Compose:
     ops = [construct(TRANSFORMS, node, f"{where}.{place}") for place, node in enumerate(nodes)]
     wrong = layout_problem(nodes)
     if wrong is not None:
-        raise ConfigError(f"{where}.{wrong[0]}.NormalizeImage.order: {wrong[1]}")
+        raise ConfigError(f"{where}.{wrong[0]}: {wrong[1]}")
     return Compose(ops)
