@@ -16,7 +16,8 @@ Made by `python -m ppcls.config.docs > docs/config.md`; do not edit.
 A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without running it and lists all mistakes.
 
 - `_base_: path` (or a list of paths) starts from other files, relative to this one or packaged recipes: maps
-  merge, lists and single values are replaced.
+  merge, lists and single values are replaced. A map of numbers changes these entries of a list, the others
+  stay: `models: {0: {Teacher: {pretrained: False}}}`.
 - `-o Key.sub.0.sub=value` changes one setting; the value is read as YAML, a number counts entries of a list.
 - `${Arch.class_num}` stands for the value of another setting, `${oc.env:NAME}` or `${oc.env:NAME,default}`
   for an environment variable, `${oc.decode:${oc.env:NAME}}` for one that is a number or a list.

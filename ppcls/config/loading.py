@@ -96,8 +96,8 @@ class _Reader:
             raise ConfigError(f"{path}: more than {_MAX_BASES} files given as {BASE_KEY} altogether")
         merged: dict[str, Any] = {}
         for base in bases:
-            merged = merge(merged, self.read(_find_base(path, base), (*above, here)))
-        self._known[here] = merge(merged, own)
+            merged = _merge_into(path, merged, self.read(_find_base(path, base), (*above, here)))
+        self._known[here] = _merge_into(path, merged, own)
         return self._known[here]
 
 
@@ -116,13 +116,54 @@ def _find_base(path: Path, base: str) -> Path:
         raise ConfigError(f"{path}: {BASE_KEY}: {error}") from None
 
 
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` overlaid with `above`: maps merge, everything else, lists too, is replaced."""
+def _merge_into(path: Path, below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return merge(below, above)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def merge(below: dict[str, Any], above: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Return `below` overlaid with `above`: maps merge, everything else, lists too, is replaced.
+
+    A map whose keys are all numbers, laid over a list, changes those entries and keeps the others, as ``-o``
+    with a number does.
+
+    Args:
+        below: the content of the bases.
+        above: what is laid over it.
+        where: the path of both in the recipe, for messages.
+
+    Raises:
+        ConfigError: if a list has no entry of that number, or comes after the changes to its entries.
+    """
     merged = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = _overlay(merged.get(key), value, f"{where}.{key}".lstrip("."))
     return merged
+
+
+def _overlay(old: Any, new: Any, where: str) -> Any:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return merge(old, new, where)
+    if isinstance(old, list) and _numbers_entries(new):
+        entries = list(old)
+        for number, value in new.items():
+            if not 0 <= number < len(entries):
+                raise ConfigError(f"{where} has {len(entries)} entries, counted from 0: none is {number}")
+            entries[number] = _overlay(entries[number], value, f"{where}.{number}")
+        return entries
+    if isinstance(new, list) and _numbers_entries(old):
+        # Replaced without a word, the changes would be lost.
+        raise ConfigError(
+            f"{where}: the list comes after changes to its entries; "
+            f"name the file with the list first in {BASE_KEY}"
+        )
+    return new
+
+
+def _numbers_entries(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(key, int) for key in value)
 
 
 def _sections(path: Path) -> dict[str, Any]:

@@ -110,6 +110,45 @@ def test_maps_merge_and_lists_replace(tmp_path: Path) -> None:
     assert read(top) == {"a": {"x": 9, "y": 3, "l": [7]}, "b": 1, "c": 4, "n": None}
 
 
+def test_numbers_change_entries_of_a_list(tmp_path: Path) -> None:
+    _write(tmp_path, "list.yaml", "a: [{x: {k: 1, l: 2}}, 5, [6, 7]]\n")
+    _write(tmp_path, "method.yaml", "a: {0: {x: {l: 3}}, 1: 8}\n")
+    top = _write(
+        tmp_path, "top.yaml", "_base_: [list.yaml, method.yaml]\na: {2: {0: {y: 9}}, 0: {x: {m: 4}}}\n"
+    )
+    assert read(top) == {"a": [{"x": {"k": 1, "l": 3, "m": 4}}, 8, [{"y": 9}, 7]]}
+    assert read(_write(tmp_path, "null.yaml", "_base_: method.yaml\na: null\n")) == {"a": None}
+    # What is no map of numbers replaces the list, as before.
+    for other, value in (("{}", {}), ("{x: 1}", {"x": 1}), ("{0: 1, x: 2}", {0: 1, "x": 2}), ("null", None)):
+        assert read(_write(tmp_path, "other.yaml", f"_base_: list.yaml\na: {other}\n")) == {"a": value}
+
+
+def test_changes_to_a_list_leave_other_users_of_its_file_alone(tmp_path: Path) -> None:
+    _write(tmp_path, "list.yaml", "a: [{x: 1}]\n")
+    _write(tmp_path, "changed.yaml", "_base_: list.yaml\na: {0: {x: 2}}\n")
+    assert read(_write(tmp_path, "top.yaml", "_base_: [changed.yaml, list.yaml]\n")) == {"a": [{"x": 1}]}
+
+
+@pytest.mark.parametrize("number", ["2", "-1", "999999999999"])
+def test_an_entry_that_a_list_has_not_is_named(tmp_path: Path, number: str) -> None:
+    _write(tmp_path, "list.yaml", "a: {b: [1, 2]}\n")
+    top = _write(tmp_path, "top.yaml", f"_base_: list.yaml\na: {{b: {{{number}: 3}}}}\n")
+    with pytest.raises(
+        ConfigError, match=rf"top\.yaml: a\.b has 2 entries, counted from 0: none is {number}$"
+    ):
+        read(top)
+
+
+def test_changes_to_entries_before_their_list_are_not_lost_silently(tmp_path: Path) -> None:
+    _write(tmp_path, "list.yaml", "a: {b: [1, 2]}\n")
+    _write(tmp_path, "method.yaml", "a: {b: {0: 3}}\n")
+    top = _write(tmp_path, "top.yaml", "_base_: [method.yaml, list.yaml]\n")
+    with pytest.raises(
+        ConfigError, match=r"top\.yaml: a\.b: the list comes after changes .* first in _base_"
+    ):
+        read(top)
+
+
 def test_a_base_is_found_from_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path, "x/deep/base.yaml", "a: 1\n")
     _write(tmp_path, "x/middle.yaml", "_base_: deep/base.yaml\n")

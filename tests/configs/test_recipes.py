@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.config import load_config
+from ppcls.config import load_config, read_yaml
 from ppcls.config.loading import read
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base_" not in path.parts)
 IDS = [str(path.relative_to(CONFIGS)) for path in RECIPES]
+BASES = {path for path in CONFIGS.rglob("*.yaml") if "_base_" in path.parts}
+PAIRS, METHODS = CONFIGS / "_base_/cifar/pairs", CONFIGS / "_base_/cifar/methods"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=IDS)
@@ -48,7 +50,44 @@ def test_no_idle_base():
     for path in CONFIGS.rglob("*.yaml"):
         for line in re.findall(r"^_base_:(.*(?:\n +- .*)*)", path.read_text(encoding="utf-8"), re.MULTILINE):
             used |= {(path.parent / name).resolve() for name in re.findall(r"[\w./-]+\.yaml", line)}
-    assert set(CONFIGS.rglob("_base_/*.yaml")) <= used
+    assert BASES, "the folder of bases moved"
+    assert used >= BASES
+
+
+@pytest.mark.parametrize("method", [path.stem for path in sorted(METHODS.glob("*.yaml"))])
+def test_a_cifar_recipe_is_a_pair_and_a_method(method):
+    recipes = [path for path in (CONFIGS / "cifar").glob("*.yaml") if path.stem.endswith(f"_{method}")]
+    assert recipes
+    for recipe in recipes:
+        pair = recipe.stem.removesuffix(f"_{method}")
+        expected = [f"../_base_/cifar/pairs/{pair}.yaml", f"../_base_/cifar/methods/{method}.yaml"]
+        assert read_yaml(recipe)["_base_"] == expected
+
+
+@pytest.mark.parametrize(
+    "method", ["kd", "kd_mixup", "dkd", "dist", "wsl", "skd", "refinery", "dml", "rkd", "pefd"]
+)
+def test_a_pair_of_ones_own_is_one_file(method, tmp_path):
+    pair = (PAIRS / "resnet56_resnet20.yaml").read_text(encoding="utf-8").replace("resnet56", "resnet110")
+    bases = str(CONFIGS / "_base_").replace("\\", "/")
+    (tmp_path / "pair.yaml").write_text(pair.replace("../..", bases), encoding="utf-8")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"_base_: [pair.yaml, ../_base_/cifar/methods/{method}.yaml]\n", encoding="utf-8")
+    teacher, student = load_config(recipe).Arch.models
+    assert (teacher.Teacher.name, student.Student.name) == ("resnet110", "resnet20")
+    features = ["flatten"] if method in ("rkd", "pefd") else None
+    assert teacher.Teacher.get("return_patterns") == student.Student.get("return_patterns") == features
+    assert bool(teacher.Teacher.pretrained) == (method != "dml")
+
+
+@pytest.mark.parametrize("method", ["mgd", "ofd"])
+def test_the_loss_compares_the_features_that_the_networks_return(method):
+    for recipe in (CONFIGS / "cifar").glob(f"*_{method}.yaml"):
+        config = load_config(recipe)
+        teacher, student = config.Arch.models
+        (loss,) = config.Loss.Train[1].values()
+        keys = ([loss.t_key], [loss.s_key]) if method == "mgd" else (loss.teacher_keys, loss.student_keys)
+        assert keys == (teacher.Teacher.return_patterns, student.Student.return_patterns)
 
 
 def test_ssld_evaluates_on_the_validation_list():
