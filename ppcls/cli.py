@@ -49,12 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
         _add_overrides(command)
         if mode == "train":
             command.add_argument(
-                "--nproc", type=int, metavar="N", help="start N processes on this machine (one a GPU)"
+                "--nproc", type=int, metavar="N", help="start N processes on this machine, one for each GPU"
             )
             command.add_argument(
                 "--resume",
                 metavar="WHAT",
-                help="go on from a checkpoint such as output/ResNet18/latest, or `auto`: from the newest "
+                help="resume from a checkpoint such as output/ResNet18/latest, or `auto`: from the newest "
                 "valid one of the output folder, from the beginning if there is none",
             )
         if mode == "eval":
@@ -156,7 +156,7 @@ def _launch(args: argparse.Namespace) -> int:
     from ppcls.config import load_config
     from ppcls.launch import launch
 
-    config = load_config(args.config, args.override, mode="train")["Global"]  # a mistake is told once
+    config = load_config(args.config, args.override, mode="train")["Global"]  # a mistake is reported once
     arguments = ["train", "-c", args.config, *(part for text in args.override for part in ("-o", text))]
     return launch(arguments, args.nproc, config["device"], Path(config["output_dir"]) / "log")
 

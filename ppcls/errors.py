@@ -25,7 +25,7 @@ def mask_credentials(text: str) -> str:
 
 
 class PpclsError(Exception):
-    """Base of every error that is the user's to mend; its text is complete without a traceback.
+    """Base of every error that is the user's to fix; its text is complete without a traceback.
 
     Passwords and tokens in addresses are masked in it.
     """

@@ -112,7 +112,7 @@ class Checkpointer:
         self.recover(tag)
 
     def save_weights(self, name: str, params: Mapping[str, Any]) -> None:
-        """Write ``name.pdparams`` alone: weights to evaluate and deploy, not to go on from.
+        """Write ``name.pdparams`` alone: weights to evaluate and deploy, not to resume from.
 
         Raises:
             TrainingError: as for :meth:`save`.
@@ -170,7 +170,7 @@ class Checkpointer:
         missing = [str(paths[suffix]) for suffix in NEEDED if not paths[suffix].is_file()]
         if missing:
             raise WeightsError(
-                f"checkpoint {self.folder / tag}: {', '.join(missing)} not found; a checkpoint to go on from "
+                f"checkpoint {self.folder / tag}: {', '.join(missing)} not found; a checkpoint to resume from "
                 f"has the files {', '.join(NEEDED)}. To start from weights alone use "
                 "-o Global.pretrained_model=..."
             )
@@ -196,7 +196,7 @@ class Checkpointer:
         return new if (self.folder / f"{tag}.commit").exists() and new.exists() else path
 
     def tags(self) -> list[str]:
-        """Return the checkpoints a run can go on from, complete or not, the newest first by name.
+        """Return the checkpoints a run can resume from, complete or not, the newest first by name.
 
         ``latest`` comes first, then ``epoch_N`` from the highest, then ``best_model``.
         """

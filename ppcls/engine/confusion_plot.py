@@ -134,7 +134,7 @@ def _labels(names: Sequence[str]) -> tuple[list[str], str | None]:
     if replaced:
         LOGGER.warning(
             "no installed font has the letters of %d class names (such as %s): the picture shows their "
-            "numbers; a font such as Noto Sans CJK mends it",
+            "numbers; a font such as Noto Sans CJK solves it",
             len(replaced),
             replaced[0],
         )

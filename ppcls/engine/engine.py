@@ -134,7 +134,7 @@ class Engine:
     # ------------------------------------------------------------------ commands
 
     def train(self) -> dict[str, float]:
-        """Train as the config says, or go on from ``Global.checkpoints``; one run at a time in a folder.
+        """Train as the config says, or resume from ``Global.checkpoints``; one run at a time in a folder.
 
         Returns:
             metrics of the best evaluation and its ``epoch``; the training averages if nothing was evaluated.
@@ -160,7 +160,7 @@ class Engine:
             except StopRequested as stop:
                 saver.save(run, "latest")
                 LOGGER.info(
-                    "%s: saved %s; go on with -o Global.checkpoints=%s",
+                    "%s: saved %s; resume with -o Global.checkpoints=%s",
                     signal.Signals(stop.signum).name,
                     self.folder / "latest",
                     self.folder / "latest",

@@ -24,7 +24,7 @@ AUTO = "auto"
 
 
 def find_checkpoint(asked: str | None, folder: Path) -> Checkpoint | None:
-    """Read the checkpoint to go on from.
+    """Read the checkpoint to resume from.
 
     Args:
         asked: ``Global.checkpoints``: ``<folder>/<tag>``, with or without a suffix, or ``auto`` for the
@@ -62,7 +62,7 @@ def _newest_valid(folder: Path) -> Path | None:
             LOGGER.warning("skipped: %s", error)
         else:
             return folder / tag
-    LOGGER.info("no checkpoint to go on from in %s: starting from the beginning", folder)
+    LOGGER.info("no checkpoint to resume from in %s: starting from the beginning", folder)
     return None
 
 

@@ -63,7 +63,7 @@ def test_auto_starts_goes_on_past_damage_and_says_when_it_is_done(recipe, write_
     path = write_recipe(recipe)
     folder = tmp_path / "output/resnet8"
     assert train(path) == 0
-    assert "no checkpoint to go on from in" in capsys.readouterr().out
+    assert "no checkpoint to resume from in" in capsys.readouterr().out
     whole = folder.rename(tmp_path / "whole")
 
     assert train(path, "Global.epochs=1") == 0
