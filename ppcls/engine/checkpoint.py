@@ -170,8 +170,8 @@ class Checkpointer:
         missing = [str(paths[suffix]) for suffix in NEEDED if not paths[suffix].is_file()]
         if missing:
             raise WeightsError(
-                f"checkpoint {self.folder / tag}: {', '.join(missing)} not found; a checkpoint to resume from "
-                f"has the files {', '.join(NEEDED)}. To start from weights alone use "
+                f"checkpoint {self.folder / tag}: {', '.join(missing)} not found; a checkpoint has "
+                f"the files {', '.join(NEEDED)}. To start from weights alone use "
                 "-o Global.pretrained_model=..."
             )
         progress, files = read_states(paths[".pdstates"])
