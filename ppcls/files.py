@@ -168,7 +168,7 @@ def _remove_leftovers(folder: Path, name: str) -> None:
     """Remove ``.<name>.<process>.tmp`` of processes that have ended."""
     for path in folder.glob(f".{_escaped(name)}.*.tmp"):
         process = path.name.removesuffix(".tmp").rpartition(".")[2]
-        if process.isdecimal() and path.name == f".{name}.{process}.tmp" and not _is_running(int(process)):
+        if process.isdecimal() and path.name == f".{name}.{process}.tmp" and not is_running(int(process)):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -179,7 +179,8 @@ def _escaped(name: str) -> str:
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Tell whether a process of this machine is alive; where that cannot be asked, it counts as alive."""
     if os.name != "posix":
         return True  # asking would end it there
     try:

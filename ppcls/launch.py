@@ -24,9 +24,11 @@ from types import FrameType
 from ppcls.console import patient_console
 from ppcls.distributed import LOST, STARTED
 from ppcls.errors import ConfigError
+from ppcls.files import is_running
 from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent
 
 _LINES = 30  # of a log, at most
+_TEMPORARY = "ppcls-log-"  # then the process that made the folder
 _COPY_EVERY = 0.5  # seconds
 _MOST_SIGNALS = 64
 
@@ -84,7 +86,8 @@ class _WorkerLogs:
     def __init__(self, logs: Path, processes: int) -> None:
         self.logs = logs
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="ppcls-log-"))
+            _remove_logs_of_ended()
+            self.folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-"))
         except OSError as error:
             raise ConfigError(f"--nproc: no folder for temporary files ({error}); set TMPDIR") from None
         self.files = {number: self.folder / f"workerlog.{number}" for number in range(processes)}
@@ -127,6 +130,14 @@ class _WorkerLogs:
                     self.logs.mkdir(parents=True, exist_ok=True)
                     with (self.logs / file.name).open("ab") as stream:
                         stream.write(new)
+
+
+def _remove_logs_of_ended() -> None:
+    """Remove the temporary logs of commands that were killed before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*-*"):
+        process = folder.name.removeprefix(_TEMPORARY).partition("-")[0]
+        if process.isdecimal() and not is_running(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def serve() -> None:

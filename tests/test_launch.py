@@ -1,6 +1,8 @@
 """What `ppcls train --nproc` makes of a machine and of logs; whole jobs are in tests/dist."""
 
+import os
 import subprocess
+import sys
 import tempfile
 
 import paddle
@@ -135,3 +137,15 @@ def test_the_launcher_gets_what_the_machine_can_run(monkeypatch, tmp_path, gpus,
     if used:
         with pytest.raises(ConfigError, match="5 processes need a GPU each, and Paddle sees 4"):
             launch._command(5, device, tmp_path)
+
+
+def test_logs_of_commands_that_were_killed_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    for name in (f"ppcls-log-{ended.pid}-x", f"ppcls-log-{os.getpid()}-y", "ppcls-log-z", "ppcls-log-z-1"):
+        (tmp_path / name).mkdir()
+    with launch._WorkerLogs(tmp_path, 1):
+        left = {path.name for path in tmp_path.iterdir()}
+    assert f"ppcls-log-{ended.pid}-x" not in left
+    assert {f"ppcls-log-{os.getpid()}-y", "ppcls-log-z", "ppcls-log-z-1"} < left
