@@ -9,7 +9,8 @@ import pytest
 
 from ppcls import distributed
 from ppcls.engine.train import _signals_wait_for_the_step
-from ppcls.errors import TrainingError
+from ppcls.errors import ConfigError, TrainingError
+from ppcls.job import BACKEND, PATIENCE, Job
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError])
@@ -46,3 +47,179 @@ def test_paddles_launcher_may_repeat_its_signal():
         assert run.stop_signal == signal.SIGTERM
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def place(monkeypatch):
+    """Return a function that lets this process be one of several."""
+
+    def be(rank, size=2):
+        monkeypatch.setenv("PADDLE_TRAINER_ID", str(rank))
+        monkeypatch.setenv("PADDLE_TRAINERS_NUM", str(size))
+
+    return be
+
+
+def process(gradients, buffer):
+    """Return parameters with these gradients (None for none), and a buffer."""
+    parameters = [paddle.nn.Linear(2, 1, bias_attr=False).weight for _ in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            (parameter * paddle.to_tensor(gradient).reshape([2, 1])).sum().backward()
+    return parameters, [paddle.to_tensor(buffer)]
+
+
+@pytest.mark.parametrize("flags", [(False, False), (True, False), (False, True), (True, True)])
+def test_gradients_and_statistics_are_averaged(monkeypatch, place, flags):
+    """The first of two processes sends; the second one adds what came."""
+    sent = []
+
+    def all_reduce(flat):
+        sent.append(flat.clone())
+        flat.set_value(sum(sent))
+
+    monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
+    place(0)
+    distributed.average_gradients(*process([[1.0, 2.0], [4.0, 6.0], None, None], [[1.0, 3.0]]), flags[0])
+    place(1)
+    parameters, buffers = process([[3.0, 6.0], None, [8.0, 2.0], None], [[5.0, 5.0]])
+    assert distributed.average_gradients(parameters, buffers, flags[1]) is any(flags)
+    found = [None if p.grad is None else p.grad.flatten().tolist() for p in parameters]
+    assert found == [[2.0, 4.0], [2.0, 3.0], [4.0, 1.0], None]
+    assert buffers[0].tolist() == [[3.0, 4.0]]
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_one_process_keeps_its_gradients(flag):
+    parameters, buffers = process([[1.0, 2.0], None], [1.0])
+    assert distributed.average_gradients(parameters, buffers, flag) is flag
+    assert parameters[0].grad.flatten().tolist() == [1.0, 2.0]
+    assert parameters[1].grad is None
+
+
+def test_rows_of_all_are_gathered_and_ours_get_the_gradient(monkeypatch, place):
+    place(1)
+    monkeypatch.setattr(
+        paddle.distributed, "all_gather", lambda parts, mine: parts.extend([paddle.ones([2, 2]), mine])
+    )
+    rows = paddle.to_tensor([[0.1, 0.2], [0.3, 0.4]], stop_gradient=False)
+    found = distributed.gather_rows(rows)
+    assert found[:2].tolist() == [[1.0, 1.0]] * 2
+    assert found[2:].tolist() == rows.tolist()
+    found.sum().backward()
+    assert rows.grad.tolist() == [[2.0, 2.0]] * 2
+    place(0, 1)
+    assert distributed.gather_rows(rows) is rows
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Return the list of calls of Paddle's store, in which a process waits for what another one sets."""
+    calls = []
+    stand_in = types.SimpleNamespace(
+        set=lambda key, value: calls.append(("set", key)), wait=lambda key: calls.append(("wait", key))
+    )
+    monkeypatch.setattr(paddle.base.core, "create_or_get_global_tcp_store", lambda: stand_in)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("wait", "rank", "expected"),
+    [
+        (distributed.wait_for_main, 0, [("set", "0"), ("wait", "0")]),
+        (distributed.wait_for_main, 2, [("wait", "0")]),
+        (distributed.wait_for_all, 2, [("set", "2"), ("wait", "0"), ("wait", "1"), ("wait", "2")]),
+    ],
+)
+def test_who_waits_for_whom(store, place, wait, rank, expected):
+    place(0, 1)
+    wait()
+    assert store == []
+    place(rank, 3)
+    wait()
+    assert [(what, key.rpartition("/")[2]) for what, key in store] == expected
+    meeting = {key.rpartition("/")[0] for _, key in store}
+    assert len(meeting) == 1
+    wait()
+    assert len({key.rpartition("/")[0] for _, key in store}) == 2  # no meeting is taken for an earlier one
+
+
+def test_values_and_tensors_are_exchanged(monkeypatch, place):
+    monkeypatch.setattr(distributed, "wait_for_all", lambda: None)
+    monkeypatch.setattr(
+        paddle.distributed, "all_gather_object", lambda found, value: found.extend([value, "theirs"])
+    )
+    sources = []
+    monkeypatch.setattr(
+        paddle.distributed, "broadcast", lambda tensor, source: sources.append((tensor, source))
+    )
+    distributed.copy_from_main(["a"])
+    assert distributed.gather("mine") == ["mine"]
+    assert sources == []
+    place(0)
+    distributed.copy_from_main(["a", "b"])
+    assert distributed.gather("mine") == ["mine", "theirs"]
+    assert sources == [("a", 0), ("b", 0)]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_process_0_alone_announces_the_start(monkeypatch, place, tmp_path, rank):
+    place(rank)
+    distributed.announce_start()
+    monkeypatch.setenv(distributed.STARTED, str(tmp_path / "started"))
+    distributed.announce_start()
+    assert (tmp_path / "started").exists() is (rank == 0)
+
+
+@pytest.fixture
+def meeting(monkeypatch):
+    """Return the list of what happens when two processes start; the other one says ``theirs``."""
+    events = []
+
+    def meet(job, note, patience):
+        events.append(f"meet for {patience}")
+        return [note, "theirs"]
+
+    monkeypatch.setattr(distributed, "read_job", lambda: Job(0, 2, "h:1", "PADDLE_MASTER", ("h:2", "h:3")))
+    monkeypatch.setattr(distributed, "end_with_launcher", lambda: events.append("bind"))
+    monkeypatch.setattr(distributed, "meet", meet)
+    monkeypatch.setattr(paddle.distributed, "is_initialized", lambda: False)
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "cpu")
+    monkeypatch.setattr(
+        paddle.distributed,
+        "init_parallel_env",
+        lambda: events.append(f"connect for {os.environ[PATIENCE]} by {os.environ[BACKEND]}"),
+    )
+    monkeypatch.setenv(BACKEND, "gloo")
+    monkeypatch.delenv(PATIENCE, raising=False)
+    return events
+
+
+def test_processes_meet_compare_and_only_then_connect(meeting, monkeypatch):
+    monkeypatch.delenv(BACKEND)
+    distributed.start("mine", lambda notes: meeting.append(notes))
+    assert meeting == ["bind", "meet for 40.0", ["mine", "theirs"], "connect for 40 by gloo"]
+
+
+def test_processes_that_are_connected_merely_compare(meeting, monkeypatch):
+    monkeypatch.setattr(paddle.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "wait_for_all", lambda: meeting.append("wait"))
+    monkeypatch.setattr(distributed, "gather", lambda note: [note, "theirs"])
+    distributed.start("mine", lambda notes: meeting.append(notes))
+    assert meeting == ["bind", "wait", ["mine", "theirs"]]
+
+
+def test_a_start_that_cannot_connect_is_named(meeting, monkeypatch):
+    def fail():
+        raise RuntimeError(" no route ")
+
+    monkeypatch.setattr(paddle.distributed, "init_parallel_env", fail)
+    with pytest.raises(TrainingError, match=r"process 0 \(h:2\) of 2 .* at h:1 \(PADDLE_MASTER\): no route$"):
+        distributed.start()
+    monkeypatch.setenv(BACKEND, "nccl")
+    with pytest.raises(ConfigError, match=f"{BACKEND}=nccl: expected gloo"):
+        distributed.start()
+    monkeypatch.setattr(paddle.device, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(paddle.distributed, "init_parallel_env", lambda: meeting.append("connect"))
+    distributed.start()
+    assert meeting[-1] == "connect"

@@ -1,9 +1,11 @@
 """What `ppcls train --nproc` makes of a machine and of logs; whole jobs are in tests/dist."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import types
 
 import paddle
 import pytest
@@ -149,3 +151,78 @@ def test_logs_of_commands_that_were_killed_are_removed(tmp_path, monkeypatch):
         left = {path.name for path in tmp_path.iterdir()}
     assert f"ppcls-log-{ended.pid}-x" not in left
     assert {f"ppcls-log-{os.getpid()}-y", "ppcls-log-z", "ppcls-log-z-1"} < left
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Return a function that starts a script in the place of Paddle's launcher and returns the exit code."""
+
+    def start(script, logs):
+        def command(processes, device, folder):
+            return [sys.executable, "-c", f"folder = {str(folder)!r}\n{script}"], dict(os.environ)
+
+        monkeypatch.setattr(launch, "_command", command)
+        return launch.launch(["train"], 2, "cpu", logs)
+
+    return start
+
+
+FAILING = """
+import os, sys
+open(folder + "/workerlog.1", "w").write("ppcls: cat.png: cannot be read\\n")
+open(folder + "/code.1", "w").write("2")
+if {started}:
+    open(os.environ["PPCLS_STARTED"], "w")
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize("past_start", [True, False])
+def test_a_failed_job_says_why_and_where_its_logs_are(started, tmp_path, capsys, past_start):
+    assert started(FAILING.format(started=past_start), tmp_path / "log") == 2
+    place = f" ({tmp_path}/log/workerlog.1)" if past_start else ""
+    assert capsys.readouterr().err == f"ppcls: process 1 of 2{place}:\n  ppcls: cat.png: cannot be read\n"
+    assert (tmp_path / "log/workerlog.1").exists() == past_start
+
+
+@pytest.mark.parametrize("code", [0, 130, 143])
+def test_a_job_that_ended_in_order_says_nothing(started, tmp_path, capsys, code):
+    assert started(f"import sys; sys.exit({code})", tmp_path / "log") == code
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_job_ended_by_a_signal_ends_with_its_number(started, tmp_path, capsys):
+    """The signal is repeated: the first ones may come before anything is there to pass them on."""
+    script = f"""
+import os, signal, time
+for _ in range(100):
+    os.kill({os.getpid()}, signal.SIGTERM)
+    time.sleep(0.05)
+"""
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: None)
+    try:
+        assert started(script, tmp_path / "log") == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+@pytest.mark.parametrize("nohup", [True, False])
+def test_signals_are_passed_on_in_order(monkeypatch, nohup):
+    passed = []
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    hangup = signal.SIG_IGN if nohup else signal.SIG_DFL
+    signal.signal(signal.SIGHUP, hangup)
+    sent = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    try:
+        with launch._passing_signals_to(types.SimpleNamespace(send_signal=passed.append)) as received:
+            for signum in sent:
+                os.kill(os.getpid(), signum)
+        assert signal.getsignal(signal.SIGHUP) == hangup
+    finally:
+        signal.signal(signal.SIGHUP, before[signal.SIGHUP])
+    count = 2 if nohup else 3
+    assert received == sent[:count]
+    assert passed == [signal.SIGINT, signal.SIGTERM, signal.SIGTERM][:count]
+    assert {n: signal.getsignal(n) for n in before} == before

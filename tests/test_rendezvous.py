@@ -154,15 +154,15 @@ def test_a_process_that_left_has_to_come_again(port):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as link:
             assert link.recv(100) == rendezvous._GREETING
             link.sendall(b'{"rank": 1, "size": 3, "note": "old"}\n')
-            waiting.wait(2)
+            left.wait(0.3)  # process 0 has noted it
+        left.set()
         return rendezvous.meet(job(1, 3, port), "new", 10)
 
-    waiting = threading.Event()
+    left = threading.Event()
     with ThreadPoolExecutor(3) as pool:
         main = pool.submit(rendezvous.meet, job(0, 3, port), 0, 20)
         again = pool.submit(retry, leave_and_return)
-        threading.Timer(0.5, waiting.set).start()
-        waiting.wait(5)
+        left.wait(5)
         third = pool.submit(rendezvous.meet, job(2, 3, port), 2, 20)
         assert [x.result() for x in (main, again, third)] == [[0, "new", 2]] * 3
 
@@ -176,7 +176,7 @@ def retry(call):
 
 
 def test_who_is_waited_for_is_said_once(port, monkeypatch, caplog):
-    monkeypatch.setattr(rendezvous, "_NOTICE", 0.2)
+    monkeypatch.setattr(rendezvous, "_NOTICE", 0.5)  # who is early tries again after 0.2
     monkeypatch.setattr("ppcls.rendezvous._LOGGER.propagate", True)
     with caplog.at_level("INFO", "ppcls"):
         together([(job(0, 3, port), None, 1.5), (job(1, 3, port), None, 1.5)])
@@ -186,3 +186,18 @@ def test_who_is_waited_for_is_said_once(port, monkeypatch, caplog):
         together([(job(1, 2, port), None, 0.9)])
     assert len(caplog.records) == 1
     assert f"waiting for process 0 of 2 at 127.0.0.1:{port}: " in caplog.text
+
+
+def test_nobody_listens_any_more_when_processes_are_let_go(port, monkeypatch):
+    """Paddle connects them next, at the same address: it must not reach the socket of the meeting."""
+    refused = []
+    dismiss = rendezvous._dismiss
+
+    def look_and_dismiss(link, answer):
+        with socket.socket() as another:
+            refused.append(another.connect_ex(("127.0.0.1", port)) != 0)
+        dismiss(link, answer)
+
+    monkeypatch.setattr(rendezvous, "_dismiss", look_and_dismiss)
+    assert together([(job(rank, 3, port), rank, 20) for rank in range(3)]) == [[0, 1, 2]] * 3
+    assert refused == [True, True]
