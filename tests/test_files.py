@@ -216,3 +216,26 @@ def test_the_list_of_files_is_readable(tmp_path: Path, monkeypatch: pytest.Monke
     save(tmp_path, "new")
     assert json.loads((tmp_path / ".set.new" / "files.json").read_text()) == ["extra", "data", "program"]
     shutil.rmtree(tmp_path / ".set.new")
+
+
+def test_everything_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after a rename, which a killed process cannot show, must not leave empty files."""
+    synced: set[int] = set()
+    fsync, replace = os.fsync, os.replace
+
+    def record(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def check(source: Path, target: Path) -> None:
+        needed = [source, *source.iterdir()] if source.is_dir() else [source]
+        assert {path.name for path in needed if path.stat().st_ino not in synced} == set()
+        replace(source, target)
+        synced.discard(target.parent.stat().st_ino)  # the rename itself is not on the disk yet
+
+    monkeypatch.setattr(files.os, "fsync", record)
+    monkeypatch.setattr(files.os, "replace", check)
+    save(tmp_path / "set", "new")
+    write_atomic(tmp_path / "one" / "report.json", lambda stream: stream.write(b"new"))
+    for folder in (tmp_path / "set", tmp_path / "one"):
+        assert folder.stat().st_ino in synced

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ppcls.config import load_config
+from ppcls.config import load_config, loading
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.errors import ConfigError
@@ -182,6 +182,23 @@ def test_one_base_below_two_others_is_no_circle(tmp_path: Path) -> None:
     _write(tmp_path, "left.yaml", "_base_: root.yaml\nb: 1\n")
     _write(tmp_path, "right.yaml", "_base_: root.yaml\nc: 1\n")
     assert read(_write(tmp_path, "top.yaml", "_base_: [left.yaml, right.yaml]\n")) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_base_of_many_files_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_files = []
+
+    def count(path: Path) -> Any:
+        read_files.append(path.name)
+        return read_yaml(path)
+
+    read_yaml = loading.read_yaml
+    monkeypatch.setattr(loading, "read_yaml", count)
+    _write(tmp_path, "0.yaml", "a: 1\n")
+    for number in range(1, 12):  # each is the base of the next, twice: 2048 ways lead to the first
+        below = f"{number - 1}.yaml"
+        _write(tmp_path, f"{number}.yaml", f"_base_: [{below}, {below}]\n")
+    assert read(tmp_path / "11.yaml") == {"a": 1}
+    assert sorted(read_files) == sorted(f"{number}.yaml" for number in range(12))
 
 
 @pytest.mark.parametrize("base", ["missing.yaml", "{a: 1}", "[1]", "3", '"a\\0b"', "x" * 5000])

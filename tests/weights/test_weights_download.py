@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import io
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from torch_reference import CLASSES, rows, weights_for
 
 from ppcls import create_model
 from ppcls.errors import ConfigError, WeightsError
-from ppcls.weights import fetch, official_url, read_params
+from ppcls.weights import download, fetch, official_url, read_params
 from ppcls.weights.sources import cached_path
 
 CONTENT = pickle.dumps({"w": np.arange(50_000, dtype=np.float32)}, protocol=4)
@@ -255,6 +257,60 @@ def test_one_process_downloads_for_all(server: Server) -> None:
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert server.log == [None]
     assert fetch(url_of(server)).read_bytes() == CONTENT
+
+
+def test_a_transfer_that_becomes_slow_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seconds = 0.0
+    attempt = download._Attempt("http://host/x", tmp_path / "x", timeout=1, max_bytes=1)
+
+    class Worker:
+        def is_alive(self) -> bool:
+            return seconds < 60
+
+        def join(self, wait: float) -> None:
+            nonlocal seconds
+            seconds += wait
+            attempt.received = 1_000_000_000  # at once, and nothing after that
+
+    monkeypatch.setattr(download, "time", SimpleNamespace(monotonic=lambda: seconds))
+    with pytest.raises(download.SlowError, match="only 0 bytes came in"):
+        attempt.watch(Worker())  # type: ignore[arg-type]
+    assert seconds < 10
+
+
+def test_the_progress_bar_counts_every_byte_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = []
+
+    def bar(total: int, initial: int, **_: Any) -> download.tqdm:
+        bars.append(download_bar(total=total, initial=initial, file=io.StringIO()))
+        return bars[-1]
+
+    download_bar = download.tqdm
+    monkeypatch.setattr(download, "tqdm", bar)
+    server.failures = 1
+    fetch(url_of(server), timeout=0.3)
+    half = len(CONTENT) // 2
+    assert [(bar.initial, bar.n, bar.total) for bar in bars] == [
+        (0, half, len(CONTENT)),
+        (half, len(CONTENT), len(CONTENT)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://[::1]/x", "http://[::1]/x"),
+        ("https://me:secret@[::1]:8080/x?y=z#part", "https://[::1]:8080/x?y=z"),
+        ("http://host:81/a%20b?c=d?e", "http://host:81/a%20b?c=d?e"),
+    ],
+)
+def test_the_address_that_is_asked_for(url: str, sent: str) -> None:
+    assert download._request(url).full_url == sent
+
+
+def test_what_a_server_says_is_shown_without_control_characters() -> None:
+    assert download._printable("\x1b[2Jnot\nhere ") == "[2Jnot here"
+    assert download._printable("x" * 500) == "x" * 200
 
 
 def test_official_addresses() -> None:
