@@ -83,6 +83,11 @@ def read_state(path: str | os.PathLike[str]) -> Any:
         with file.open("rb") as stream:
             try:
                 return load_plain(stream)
+            except RefusedError as error:
+                if describe_content(stream) is None:
+                    raise
+                # The bytes of a PNG image happen to read as instructions of a pickle.
+                raise WeightsError(_not_weights(file, stream, error)) from None
             except MALFORMED as error:
                 raise WeightsError(_not_weights(file, stream, error)) from error
     except RefusedError as error:

@@ -48,11 +48,17 @@ CASES = {
     "gzip": (gzip.compress(b"x"), "a gzip archive; unpack it"),
     "bzip2": (bz2.compress(b"x"), "a bzip2 archive; unpack it"),
     "xz": (lzma.compress(b"x"), "an xz archive; unpack it"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04", "a zstd archive; unpack it"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\x00\x04", "a 7z archive; unpack it"),
+    "rar": (b"Rar!\x1a\x07\x01\x00", "a rar archive; unpack it"),
+    "gguf": (b"GGUF\x03\x00\x00\x00", "a GGUF file"),
     "tar": (_tar(), "a tar archive; unpack it"),
     "json": (b'{"architectures": ["ResNet"]}', "text (JSON)"),
     "array": (_npy(), "an array that NumPy saved"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    "image": (b"\xff\xd8\xff\xe0", "an image"),
+    "jpeg": (b"\xff\xd8\xff\xe0", "an image"),
+    "png": (b"\x89PNG\r\n\x1a\n", "an image"),
+    "gif": (b"GIF89a", "an image"),
 }
 
 
