@@ -191,6 +191,11 @@ def test_a_job_that_ended_in_order_says_nothing(started, tmp_path, capsys, code)
     assert capsys.readouterr() == ("", "")
 
 
+def test_ctrl_c_does_not_reach_the_launcher_itself(started, tmp_path):
+    """A terminal sends it to a whole session; the launcher gets what is passed on."""
+    assert started("import os, sys; sys.exit(os.getsid(0) != os.getpid())", tmp_path / "log") == 0
+
+
 def test_a_job_ended_by_a_signal_ends_with_its_number(started, tmp_path, capsys):
     """The signal is repeated: the first ones may come before anything is there to pass them on."""
     script = f"""

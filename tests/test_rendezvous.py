@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -201,3 +202,15 @@ def test_nobody_listens_any_more_when_processes_are_let_go(port, monkeypatch):
     monkeypatch.setattr(rendezvous, "_dismiss", look_and_dismiss)
     assert together([(job(rank, 3, port), rank, 20) for rank in range(3)]) == [[0, 1, 2]] * 3
     assert refused == [True, True]
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_who_has_left_is_known_however_it_ended(killed):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        guest = socket.create_connection(listener.getsockname())
+        with listener.accept()[0] as link:
+            assert not rendezvous._has_left(link)
+            if killed:  # the connection is reset, not closed
+                guest.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            guest.close()
+            assert rendezvous._has_left(link)
