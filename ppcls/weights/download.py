@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import io
+import ipaddress
 import re
 import shutil
 import ssl
@@ -47,6 +48,8 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna")
+        if "[" in parts.netloc:  # Python 3.10 lets anything stand in the brackets
+            ipaddress.IPv6Address(parts.hostname or "")
         fits = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:
         fits = False

@@ -249,6 +249,8 @@ def test_ctrl_c_during_the_start_changes_nothing(home, monkeypatch):
 )
 def test_a_disk_that_is_full_changes_nothing(home, monkeypatch, capsys, output, resumed, call, number):
     """Whichever call is the one that fails when the folder is opened."""
+    if call == "mkdir" and sys.version_info < (3, 11):
+        pytest.skip("pathlib of Python 3.10 does not look os.mkdir up when it is called")
     options = ["Global.epochs=2", "Global.checkpoints=auto"] if resumed else []
     before = tree(home)
     real, count = getattr(os, call), 0
