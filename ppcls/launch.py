@@ -224,8 +224,8 @@ def _explain(logs: dict[int, list[str]], folder: Path | None) -> str:
     if not found:
         found = {number: lines[-5:] for number, lines in logs.items()}
         parts.append(
-            "ppcls: no process says why it ended. One that is killed cannot: most often memory ran out, as "
-            "the system's log tells then (`dmesg`). Checkpoints are whole; go on with --resume auto"
+            "ppcls: no process says why it ended. One was probably killed, mostly because memory ran out; "
+            "the system's log (`dmesg`) shows that. Checkpoints are whole; resume with --resume auto"
         )
     for number, lines in found.items():
         place = "" if folder is None else f" ({folder / f'workerlog.{number}'})"

@@ -31,7 +31,7 @@ def test_the_process_with_the_cause_is_shown(tmp_path):
 
 def test_without_a_cause_the_last_lines_of_all_are_shown(tmp_path):
     text = launch._explain({0: [f"line {n}" for n in range(9)], 1: []}, tmp_path)
-    assert text.startswith("ppcls: no process says why it ended. One that is killed cannot")
+    assert text.startswith("ppcls: no process says why it ended. One was probably killed")
     assert "  line 4\n  line 5\n  line 6\n  line 7\n  line 8\nppcls: process 1 of 2" in text
     assert "line 3" not in text
 

@@ -31,7 +31,7 @@ class Foreign:
     reason: str = ""
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether `value` asks for nothing; 0 and False, or 1 and 1.0, are told apart as YAML does."""
+        """Tell whether `value` means the same as no option; False is not 0, and True is not 1."""
         return value in (None, "None") or any(
             value == good and isinstance(value, bool) == isinstance(good, bool) for good in self.harmless
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,25 @@ from ppcls.loss import build_loss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.optimizer.state import structured_state
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run, open.
+
+    Attributes:
+        loader: batches of training.
+        eval_loader: batches of evaluation; None if the run does not evaluate.
+        shape: [C, H, W] of an image of training.
+        class_names: names to keep with the run, by class; None if they are not known.
+        lists: fingerprint of each list, by its config path.
+    """
+
+    loader: Any
+    eval_loader: Any
+    shape: tuple[int, ...]
+    class_names: list[str] | None
+    lists: dict[str, dict[str, Any]]
 
 
 class Engine:
@@ -292,8 +312,8 @@ class Engine:
             LOGGER.info("no class names: %s", found.source)
         return found
 
-    def _build_run(self, resumed: Any) -> tuple[Run, CheckpointHook]:
-        """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
+    def _open_data(self, resumed: Checkpoint | None) -> RunData:
+        """Open the data of a run and compare it with the run to resume and with the other processes."""
         kept = None if resumed is None else recorded_names(resumed.where.parent, self.config)
         loader = build_train_loader(
             self.config["DataLoader"],
@@ -305,17 +325,24 @@ class Engine:
         names = names_to_record(self.config, known, self.class_num)
         check_teachers(self.config, names)
         shape = build.first_sample_shape(loader)
-        evaluates = self.globals["eval_during_train"]
-        if evaluates:
+        eval_loader = None
+        if self.globals["eval_during_train"]:
             build.check_deployed_trains(self.arch, self.main)
-        eval_names = evaluation_names(self.config, kept or known, None) if evaluates else None
-        eval_loader = self._loader("Eval", eval_names) if evaluates else None
+            eval_loader = self._loader("Eval", evaluation_names(self.config, kept or known, None))
         datasets = datasets_of(loader, eval_loader)
         check_images(self.folder, datasets, resumed)
         lists = {where: dataset.fingerprint() for where, dataset in datasets.items()}
         require_same_lists(lists)
         if resumed is not None:
             report_list_changes(resumed.progress.lists, lists)
+        recorded = {where: fingerprint.as_dict() for where, fingerprint in lists.items()}
+        return RunData(loader, eval_loader, shape, names, recorded)
+
+    def _build_run(self, resumed: Checkpoint | None) -> tuple[Run, CheckpointHook]:
+        """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
+        data = self._open_data(resumed)
+        loader, eval_loader, shape = data.loader, data.eval_loader, data.shape
+        evaluates = eval_loader is not None
         model = self.model
         loss = build_loss(self.config["Loss"]["Train"], main=self.main)
         outputs = build.find_shapes(model, loss, shape)
@@ -363,25 +390,25 @@ class Engine:
             eval_loader=eval_loader,
             scaler=scaler,
             amp=amp,
-            progress=Progress(seed=self.seed, lists={name: one.as_dict() for name, one in lists.items()}),
+            progress=Progress(seed=self.seed, lists=data.lists),
             hooks=[],
             plateau_metric=plateau_metric(self._schedules(), criterion),
             trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
             buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
             update_freq=update_freq,
-            class_names=names,
+            class_names=data.class_names,
         )
         saver = self._checkpoint_hook(run, ema, criterion, criteria)
         if resumed is not None:
             restore(run, resumed, ema)
         compare_by(run.progress, criterion, self.main or self.arch["name"])
-        averaging = [] if ema is None else [EMAHook(ema)]
-        hooks = self._log_hooks(run.progress)
+        run.hooks = [] if ema is None else [EMAHook(ema)]
+        run.hooks += self._log_hooks(run.progress)
         if teachers and self.globals["check_teacher"] and resumed is None:
-            hooks.append(self._teacher_check(teachers, eval_loader, hooks, amp))
+            run.hooks.append(self._teacher_check(teachers, eval_loader, run.hooks, amp))
         if self.config.get("EarlyStopping"):
-            hooks.append(EarlyStopping(**self.config["EarlyStopping"], criterion=criterion))
-        run.hooks = [*averaging, *hooks, saver]
+            run.hooks.append(EarlyStopping(**self.config["EarlyStopping"], criterion=criterion))
+        run.hooks.append(saver)
         build.announce(model, self.config, self.seed)
         return run, saver
 

@@ -100,7 +100,7 @@ def test_kept_names_of_another_number_are_left_out_with_a_warning(numbers, write
 
 
 def test_evaluation_with_fewer_folders_maps_them_by_name(numbers, write_recipe, tmp_path):
-    """Each class is told by its gray level, so a shifted label would show in the report."""
+    """Each class has a gray level of its own, so a shifted label would show in the report."""
     few = tree(tmp_path / "few", ["2", "10"])
     numbers["DataLoader"]["Eval"]["dataset"]["image_root"] = str(few)
     path = write_recipe(numbers)

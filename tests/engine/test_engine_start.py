@@ -25,7 +25,7 @@ from ppcls.weights import write_params
 
 @LOSSES.register()
 class Brittle(nn.Layer):
-    """A loss that fails in the pass that it is told to."""
+    """A loss that fails in the forward or in the backward pass, as asked."""
 
     def __init__(self, fails: str = "never") -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import paddle
 import pytest
+from engine_hooks import StopAt
 from support import distilled
 
 import ppcls
@@ -78,15 +79,6 @@ class Scripted(Hook):
         for name, values in self.table.items():
             assert name in metrics
             metrics[name] = values[run.progress.epoch - 1]
-
-
-class StopAt(Hook):
-    def __init__(self, step):
-        self.step = step
-
-    def after_step(self, run, batch):
-        if run.progress.step == self.step:
-            run.stop_signal = 2
 
 
 def scripted(patch, *hooks):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import paddle
 import pytest
+from engine_hooks import StopAt
 from support import distilled
 
 import ppcls
@@ -296,15 +297,6 @@ class Falling(Hook):
 
     def after_eval(self, run, metrics):
         metrics["top1"] = min(run.progress.epoch, 2) - 0.01 * run.progress.epoch
-
-
-class StopAt(Hook):
-    def __init__(self, step):
-        self.step = step
-
-    def after_step(self, run, batch):
-        if run.progress.step == self.step:
-            run.stop_signal = 2
 
 
 def watched(monkeypatch, *more):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from recipe_steps import Recorder, drop_keys
 from test_recipes_two_steps import LARGE
 from test_recipes_two_steps import RECIPES as IN_TWO_STEPS
 
@@ -21,7 +22,6 @@ from ppcls.config import load_config
 from ppcls.config.loading import read
 from ppcls.data import build_transforms
 from ppcls.engine import Engine
-from ppcls.engine.hooks import Hook
 from ppcls.engine.train import train_epoch
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -71,27 +71,7 @@ def make_small(tree: dict[str, Any], images: Path, output: Path) -> None:
         for op in dataset["transform_ops"] if name == "Train" else ():
             if "RandCropImage" in op:
                 op["RandCropImage"]["size"] = SIDE
-    _drop(tree, ("pretrained", "use_ssld", "s_shapes", "t_shapes"))
-
-
-def _drop(node: Any, keys: tuple[str, ...]) -> None:
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _drop(value, keys)
-    for key in keys:
-        if isinstance(node, dict):
-            node.pop(key, None)
-
-
-class Recorder(Hook):
-    """Keep the values of every step."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def after_step(self, run: Any, batch: Any) -> None:
-        row = run.read()
-        assert row is not None
-        self.steps.append(row)
+    drop_keys(tree, ("pretrained", "use_ssld", "s_shapes", "t_shapes"))
 
 
 @pytest.mark.parametrize("name", RECIPES)

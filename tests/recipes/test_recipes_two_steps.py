@@ -20,11 +20,11 @@ import paddle
 import pytest
 import yaml
 from paddle import nn
+from recipe_steps import Recorder, drop_keys
 
 from ppcls.config import load_config
 from ppcls.config.loading import read
 from ppcls.engine import Engine
-from ppcls.engine.hooks import Hook
 from ppcls.engine.train import train_epoch
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def shrink(tree: dict[str, Any], images: Path, output: Path) -> None:
         if "RandCropImage" in op:
             op["RandCropImage"]["size"] = SIDE
     # Given shapes are those of the recipe's image size; they are found for this one.
-    _drop(tree, ("s_shapes", "t_shapes"))
+    drop_keys(tree, ("s_shapes", "t_shapes"))
 
 
 def place(tree: dict[str, Any], images: Path, output: Path) -> None:
@@ -104,27 +104,7 @@ def place(tree: dict[str, Any], images: Path, output: Path) -> None:
     train["loader"] = {"num_workers": 0}
     # On the CPU, where Paddle ignores it, this must change no digit; it shows that every recipe goes with it.
     tree["AMP"] = {**(tree.get("AMP") or {}), "use_amp": True}
-    _drop(tree["Arch"], ("pretrained", "use_ssld"))
-
-
-def _drop(node: Any, keys: tuple[str, ...]) -> None:
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _drop(value, keys)
-    for key in keys:
-        if isinstance(node, dict):
-            node.pop(key, None)
-
-
-class Recorder(Hook):
-    """Keep the values of every step."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-
-    def after_step(self, run: Any, batch: Any) -> None:
-        row = run.read()
-        assert row is not None
-        self.steps.append({name: value for name, value in row.items() if not name.startswith("top")})
+    drop_keys(tree["Arch"], ("pretrained", "use_ssld"))
 
 
 def calibrate(model: nn.Layer, images: paddle.Tensor) -> None:
