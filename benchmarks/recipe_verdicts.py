@@ -23,7 +23,8 @@ from ppcls.config.interpolation import resolve
 from ppcls.config.loading import read
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, WeightsError
+from ppcls.files import write_atomic
 
 EXAMPLES = 2
 
@@ -88,6 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the mistakes of every file")
     args = parser.parse_args(arguments)
     files = [path for path in sorted(args.folder.rglob("*.y*ml")) if "_base_" not in path.parts]
+    if not files:  # a table of nothing would look like success
+        what = "holds no recipe (*.yaml)" if args.folder.is_dir() else "is no folder"
+        parser.error(f"{args.folder} {what}")
     verdicts = {os.fspath(path.relative_to(args.folder)): judge(path, args.mode) for path in files}
     refused = {name: verdict.mistakes for name, verdict in verdicts.items() if verdict.mistakes}
     print(f"{len(verdicts)} recipes: {len(verdicts) - len(refused)} valid, {len(refused)} not\n")
@@ -98,7 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(table(warned)))
     if args.json is not None:
         content = {name: verdict.mistakes for name, verdict in verdicts.items()}
-        args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1) + "\n"
+        try:
+            write_atomic(args.json, lambda stream: stream.write(text.encode()))
+        except WeightsError as error:
+            parser.error(str(error))
     return 1 if refused else 0
 
 

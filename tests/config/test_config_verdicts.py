@@ -56,3 +56,31 @@ def test_the_table_of_a_folder(
     (folder / "one.yaml").unlink()
     (folder / "broken.yaml").unlink()
     assert script.main([str(folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("nowhere", "is no folder"), ("empty", "holds no recipe"), ("one.yaml", "is no folder")],
+)
+def test_a_table_of_nothing_is_a_mistake(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, words: str
+) -> None:
+    (tmp_path / "empty" / "_base_").mkdir(parents=True)
+    (tmp_path / "empty" / "_base_" / "part.yaml").write_text("Global: {}\n", encoding="utf-8")
+    (tmp_path / "one.yaml").write_text("Global: {}\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as stopped:
+        script.main([str(tmp_path / place)])
+    assert stopped.value.code == 2
+    assert f"{tmp_path / place} {words}" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_named(
+    script: ModuleType, write_recipe: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    shutil.move(write_recipe(), tmp_path / "folder")
+    with pytest.raises(SystemExit) as stopped:
+        script.main([str(tmp_path / "folder"), "--json", str(tmp_path / "folder/recipe.yaml/x.json")])
+    assert stopped.value.code == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["recipe.yaml"]

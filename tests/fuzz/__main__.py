@@ -21,6 +21,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for the inputs that fail")
     parser.add_argument("--show", type=int, default=5, help="how many failures are printed whole")
     arguments = parser.parse_args()
+    if arguments.inputs < 1:  # a row of zeros would look like success
+        parser.error(f"--inputs: expected at least 1, got {arguments.inputs}")
     failed = False
     print(HEADER, flush=True)
     with tempfile.TemporaryDirectory() as folder:
