@@ -132,10 +132,14 @@ def test_weights_of_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     net = ppcls.create_model("resnet8", class_num=4)
     write_params(tmp_path / "w.pdparams", net.state_dict())
     asked: list[str] = []
+    folder = "https://x.y/imagenet_pretrained"  # of which the name stays as it is
     monkeypatch.setattr(loading, "fetch", lambda url: asked.append(url) or tmp_path / "w.pdparams")
     for ssld in (False, True):
-        save_load.load_dygraph_pretrain_from_url(net, "https://x.y/N_pretrained.pdparams", use_ssld=ssld)
-    assert asked == ["https://x.y/N_pretrained.pdparams", "https://x.y/N_ssld_pretrained.pdparams"]
+        save_load.load_dygraph_pretrain_from_url(net, f"{folder}/N_pretrained.pdparams", use_ssld=ssld)
+    assert asked == [f"{folder}/N_pretrained.pdparams", f"{folder}/N_ssld_pretrained.pdparams"]
+    with pytest.raises(ConfigError, match=r"_pretrained\.pdparams, got 'https://x\.y/.*/N\.pdparams'"):
+        save_load.load_dygraph_pretrain_from_url(net, f"{folder}/N.pdparams", use_ssld=True)
+    assert len(asked) == 2
 
 
 def test_operators_are_called_with_the_image_alone(recipe: dict) -> None:

@@ -38,10 +38,18 @@ def load_dygraph_pretrain_from_url(model: nn.Layer, pretrained_url: str, use_ssl
         use_ssld: take ``..._ssld_pretrained.pdparams`` beside it.
 
     Raises:
+        ConfigError: if `use_ssld` is asked for and the address is not of that form.
         WeightsError: if the file cannot be had or does not fit.
     """
-    url = pretrained_url.replace("_pretrained", "_ssld_pretrained") if use_ssld else pretrained_url
-    load_pretrained(model, _name(model), url, where="load_dygraph_pretrain_from_url")
+    if use_ssld:
+        folder, slash, file = pretrained_url.rpartition("/")
+        if "_pretrained" not in file:
+            raise ConfigError(
+                "load_dygraph_pretrain_from_url: use_ssld needs an address that ends in "
+                f"..._pretrained.pdparams, got {pretrained_url!r}"
+            )
+        pretrained_url = folder + slash + file.replace("_pretrained", "_ssld_pretrained")
+    load_pretrained(model, _name(model), pretrained_url, where="load_dygraph_pretrain_from_url")
 
 
 def init_model(
