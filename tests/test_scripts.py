@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -83,6 +84,9 @@ def test_a_config_is_read_and_written(write_recipe: Callable[..., Path], recipe:
     )
     assert config.Global.epochs == 3
     assert config.DataLoader.Eval.dataset.transform_ops[0].DecodeImage.to_rgb is False
+    for lr in ({"name": "Cosine", "learning_rate": 0.1, "warmup_epoch": 1}, {"name": "ConstLR"}):
+        conf.override_config(config, [f"Optimizer.lr={json.dumps(lr)}"])
+        assert plain(config)["Optimizer"]["lr"] == lr  # replaced, without keys of the one before
     raw = conf.parse_config(path)
     assert raw.Arch.name == "resnet8"
     assert "EMA" not in raw

@@ -60,7 +60,8 @@ def override_config(config: Any, options: Iterable[str] | None = None) -> Any:
     for text in options or ():
         override(tree, text)
     if isinstance(config, DictConfig):
-        config.merge_with(tree)
+        for section, value in tree.items():  # not merged: a section that is given anew loses its old keys
+            config[section] = value
     return config
 
 
