@@ -91,11 +91,7 @@ def patient_console() -> Iterator[Console | None]:
     Yields:
         the console of standard output; None if something else stands in its place, such as in a notebook.
     """
-    for descriptor in (
-        0,
-        1,
-        2,
-    ):  # in this order; files opened later must not get the number of a closed stream
+    for descriptor in range(3):  # in order; files opened later must not get the number of a closed stream
         _open_if_closed(descriptor)
     old = (sys.stdout, sys.stderr)
     output = _console_of(sys.stdout, 1)

@@ -300,7 +300,7 @@ def test_a_part_of_a_recipe_gets_defaults(recipe: dict, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Optimizer: missing; train needs it") as caught:
         Engine(part, mode="train")
     assert "Loss.Train: missing" in str(caught.value)
-    with pytest.raises(ConfigError, match=r"Arch\.class_nums: .*Did you mean: class_num|class_nums"):
+    with pytest.raises(ConfigError, match=r"no option 'class_nums'\. Did you mean: class_num\?"):
         Engine({**part, "Arch": {"name": "resnet8", "class_nums": 4}}, mode="eval")
     with pytest.raises(ConfigError, match="expected a configuration, got 'recipe.yaml'"):
         Engine("recipe.yaml", mode="eval")
