@@ -7,7 +7,6 @@ import importlib
 import json
 import logging
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from logging.handlers import MemoryHandler
@@ -29,6 +28,7 @@ class _Formatter(logging.Formatter):
 
 
 _FORMAT = _Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
+METRICS = "metrics.jsonl"
 SCALAR_FOLDERS = {"use_visualdl": "vdl", "use_tensorboard": "tensorboard"}  # in that of a run
 _REMEDY = "The checkpoints saved before are as they were. Make space, then go on with --resume auto"
 
@@ -161,20 +161,6 @@ def _plain_number(value: Any) -> Any:
     return value
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Change a file at once, so that a kill on the way loses nothing of what it held."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write {path}: {error.strerror}. {_REMEDY}") from None
-
-
 def _kept_rows(content: bytes, keep: Callable[[dict[str, Any]], bool]) -> tuple[list[bytes], int]:
     """Return the rows of a ``metrics.jsonl`` that `keep` wants, and how many lines of it are damaged.
 
@@ -249,9 +235,8 @@ class ScalarWriter:
         folder: where ``metrics.jsonl`` and the folders ``vdl`` and ``tensorboard`` lie.
         use_visualdl: also write VisualDL records.
         use_tensorboard: also write TensorBoard events.
-        start: steps that are done already; TensorBoard drops what the interrupted run wrote after them.
-        keep: tells which rows of an existing ``metrics.jsonl`` a resumed run keeps; what the interrupted
-            run wrote after its last checkpoint is written again.
+        start: steps that are done already; TensorBoard drops what the interrupted run wrote after them. (Of
+            ``metrics.jsonl`` that was cut off when the run opened its folder, see :func:`cut_back`.)
 
     Raises:
         ConfigError: if VisualDL or TensorBoard is asked for and not installed.
@@ -264,14 +249,10 @@ class ScalarWriter:
         use_visualdl: bool = False,
         use_tensorboard: bool = False,
         start: int = 0,
-        keep: Callable[[dict[str, Any]], bool] = lambda row: True,
     ) -> None:
         require_scalar_packages(use_visualdl=use_visualdl, use_tensorboard=use_tensorboard)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
-        content = cut_back(path, keep)
-        if content is not None:
-            _replace(path, content)
+        path = folder / METRICS
         self._path, self._file = path, path.open("ab", buffering=0)  # a line is on its way when it is written
         self._visualdl: Any = None
         if use_visualdl:

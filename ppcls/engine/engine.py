@@ -414,8 +414,7 @@ class Engine:
 
     def _log_hooks(self, start: Progress) -> list[Hook]:
         def open_writer() -> ScalarWriter:
-            keep = self._rows_to_keep(start)
-            return ScalarWriter(self.folder, **self._scalar_packages(), start=start.step, keep=keep)
+            return ScalarWriter(self.folder, **self._scalar_packages(), start=start.step)
 
         return [
             LogHook(

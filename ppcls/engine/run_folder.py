@@ -24,11 +24,10 @@ from ppcls.engine.checkpoint import Checkpoint, Checkpointer, name_for_earlier_r
 from ppcls.engine.lock import RunLock
 from ppcls.errors import ConfigError
 from ppcls.files import sync_folder
-from ppcls.logger import LOGGER, SCALAR_FOLDERS, cut_back
+from ppcls.logger import LOGGER, METRICS, SCALAR_FOLDERS, cut_back
 
 # Paths that say where a run writes, not what it reads.
 WRITTEN = re.compile(r"Global\.(output_dir|save_inference_dir)")
-METRICS = "metrics.jsonl"
 
 
 def goes_on_in_place(folder: Path, resumed: Checkpoint | None) -> bool:

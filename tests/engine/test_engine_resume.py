@@ -444,30 +444,6 @@ def test_a_run_folder_on_a_disk_of_its_own(recipe, write_recipe, small_disk, tmp
     assert not list(disk.glob(".*.tmp"))
 
 
-def test_metrics_survive_a_stop_while_they_are_cut_back(tmp_path, monkeypatch):
-    writer = ScalarWriter(tmp_path)
-    for step in (1, 2, 3):
-        writer.write("train", step, 1, {"loss": 1.0})
-    writer.close()
-    file = tmp_path / "metrics.jsonl"
-    before = file.read_text()
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_):
-        raise Killed
-
-    for name in ("replace", "fsync"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, name, kill)
-            with pytest.raises(Killed):
-                ScalarWriter(tmp_path, keep=lambda row: row["step"] < 3)
-        assert file.read_text() == before
-    ScalarWriter(tmp_path, keep=lambda row: row["step"] < 3).close()
-    assert file.read_text().splitlines() == before.splitlines()[:2]
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_metrics_on_a_full_disk_end_the_run_with_the_reason(tmp_path):
     writer = ScalarWriter(tmp_path)
