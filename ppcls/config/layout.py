@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ppcls.config.inputs import transform_chains
 from ppcls.config.nodes import split
 from ppcls.config.report import Report, join
 from ppcls.errors import ConfigError
@@ -15,20 +16,11 @@ _AXES = {"chw": "[C, H, W]", "hwc": "[H, W, C]"}
 
 def check_layout(recipe: Mapping[str, Any], report: Report) -> None:
     """Report the first transform of each chain of a recipe that takes other images than it gets."""
-    for place, nodes in _chains(recipe).items():
-        if isinstance(nodes, list) and not report.mistakes_below(place):
+    for place, nodes in transform_chains(recipe).items():
+        if not report.mistakes_below(place):
             found = layout_problem(nodes)
             if found is not None:
                 report.error(join(place, found[0]), found[1])
-
-
-def _chains(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    chains = {"Infer.transforms": recipe["Infer"]["transforms"]}
-    for part, loader in recipe["DataLoader"].items():
-        dataset = loader["dataset"] if loader else None
-        if isinstance(dataset, dict):
-            chains[f"DataLoader.{part}.dataset.transform_ops"] = dataset.get("transform_ops")
-    return chains
 
 
 def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:
