@@ -39,7 +39,7 @@ def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, A
     if other is not None:
         report.error(*other)
         return check_section(Recipe, {}, "", Report())
-    tree = _with_settings_of_the_run(_with_infer_model_name(_with_save_interval(tree), report))
+    tree = _with_settings_of_the_run(_with_infer_model_name(_with_save_interval(tree), report), report)
     amp = tree.get("AMP")
     if isinstance(amp, dict) and "use_amp" not in amp:
         # As in PaddleClas, the section itself switches mixed precision on.
@@ -73,7 +73,17 @@ def _with_infer_model_name(tree: dict[str, Any], report: Report) -> dict[str, An
     if "models" not in arch:
         report.error("Global.infer_model_name", f"{show(name)}, but Arch is a single network; leave it out")
         return tree
+    _warn_of_another("Global.infer_model_name", name, "Arch.infer_model_name", arch, report)
     return {**tree, "Arch": {**arch, "infer_model_name": name}}
+
+
+def _warn_of_another(used: str, value: Any, unused: str, section: Mapping[str, Any], report: Report) -> None:
+    """Warn if the same setting has another value at the path `unused`, in `section`, which has no effect."""
+    other = section.get(unused.rpartition(".")[2])
+    if other is not None and other != value:
+        report.warn(
+            unused, f"{show(other)} has no effect, because {used} is {show(value)}; leave one of them out"
+        )
 
 
 def _with_save_interval(tree: dict[str, Any]) -> dict[str, Any]:
@@ -84,12 +94,14 @@ def _with_save_interval(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "Global": {**section, "save_interval": 1, "keep_last": 0}}
 
 
-def _with_settings_of_the_run(tree: dict[str, Any]) -> dict[str, Any]:
+def _with_settings_of_the_run(tree: dict[str, Any], report: Report) -> dict[str, Any]:
     """Move what PaddleClas has in ``Arch`` but is not about one network to the settings of the run."""
     section, arch = tree.get("Global") or {}, tree.get("Arch")
     if not (isinstance(arch, dict) and isinstance(section, dict)):
         return tree
     moved = {key: arch[key] for key in ("use_sync_bn", "infer_add_softmax") if key in arch}
+    for key, value in moved.items():
+        _warn_of_another(f"Arch.{key}", value, f"Global.{key}", section, report)
     arch = {key: value for key, value in arch.items() if key not in moved}
     return {**tree, "Global": {**section, **moved}, "Arch": arch}
 

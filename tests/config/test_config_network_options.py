@@ -131,6 +131,28 @@ def test_softmax_of_the_export_may_be_asked_for_in_arch(write_recipe: Write) -> 
     assert load_config(write_recipe())["Global"]["infer_add_softmax"] is True
 
 
+@pytest.mark.parametrize(
+    ("used", "value", "unused", "other"),
+    [
+        ("Arch.infer_add_softmax", False, "Global.infer_add_softmax", True),
+        ("Arch.use_sync_bn", False, "Global.use_sync_bn", True),
+        ("Global.infer_model_name", "Student", "Arch.infer_model_name", "Teacher"),
+    ],
+)
+def test_of_one_setting_in_two_places_the_value_without_effect_is_named(
+    used: str, value: Any, unused: str, other: Any, write_recipe: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = used.partition(".")[2]
+    with caplog.at_level(logging.WARNING, "ppcls"):
+        load_config(write_recipe(("set", used, value), ("set", unused, value)))
+        assert unused not in caplog.text
+        config = load_config(write_recipe(("set", used, value)), [f"{unused}={other}"])
+    assert caplog.text.count(f"{unused}: ") == 1
+    assert f"has no effect, because {used} is" in caplog.text
+    place = "Arch" if key == "infer_model_name" else "Global"
+    assert config[place][key] == value
+
+
 @pytest.mark.parametrize("strides", [[2, "two", 2, 2, 2], [2, [2, 1.5], 2, 2, 2], 2])
 def test_strides_of_another_type_are_named_where_they_stand(strides: Any, tmp_path: Path) -> None:
     node = {"name": "PPLCNet_x0_25", "class_num": 10, "stride_list": strides}
