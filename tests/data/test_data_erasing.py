@@ -118,6 +118,14 @@ def test_cutout_hides_one_square_around_a_pixel_of_the_image(length, seed):
         assert len(found) >= min(length // 2, whole // 2)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_cutout_fills_images_of_any_number_of_channels(channels):
+    image = ones(shape=(40, 40, channels))
+    assert set(Cutout(1, 90)(image, RNG(0)).ravel()) == {0}
+    assert set(Cutout(1, 90, fill_value=[3])(image, RNG(0)).ravel()) == {3}
+    assert Cutout(1, 90, fill_value=[1, 2, 3, 4])(image, RNG(0))[0, 0].tolist() == [1, 2, 3, 4][:channels]
+
+
 def test_cutout_fills_with_a_colour_or_draws_one_for_each_square():
     image = ones(shape=(60, 60, 3))
     fixed = Cutout(2, 20, fill_value=[1.0, 2.0, 3.0])(image, RNG(0))

@@ -110,8 +110,8 @@ class Cutout:
     Args:
         n_holes: number of squares.
         length: side of a square in pixels.
-        fill_value: value of each channel; ``none`` or null draws a random colour for each square, in the same
-            way as mode ``rand`` of RandomErasing.
+        fill_value: value of each channel, or one for all; ``none`` or null draws a random colour for each
+            square, in the same way as mode ``rand`` of RandomErasing.
 
     Raises:
         ConfigError: for numbers below 1.
@@ -121,7 +121,7 @@ class Cutout:
         self,
         n_holes: int = 1,
         length: int = 112,
-        fill_value: list[float] | tuple[float, ...] | Literal["none"] | None = (0, 0, 0),
+        fill_value: list[float] | tuple[float, ...] | Literal["none"] | None = (0,),
     ) -> None:
         if n_holes < 1 or length < 1:
             raise ConfigError(f"Cutout: n_holes and length must be 1 or more, got {n_holes} and {length}")
