@@ -200,7 +200,7 @@ def test_strides_of_pplcnet_may_differ_by_direction():
     ]
 
 
-@pytest.mark.parametrize("strides", [[2, 2], [2, 2, 2, 2, 0], [2, [2], 2, 2, 2], [2, [1, 2, 3], 2, 2, 2]])
+@pytest.mark.parametrize("strides", [[], [2, 2], [2, 2, 2, 2, 0], [2, [2], 2, 2, 2], [2, [1, 2, 3], 2, 2, 2]])
 @pytest.mark.parametrize("name", ["ResNet18", "PPLCNet_x0_25"])
 def test_wrong_strides_are_named(name, strides):
     with pytest.raises(ConfigError, match="stride_list needs 5 strides"):

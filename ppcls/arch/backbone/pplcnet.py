@@ -81,7 +81,7 @@ class LCNet(TheseusLayer):
         lr_mult_list: list[float] | None = None,
     ) -> None:
         super().__init__()
-        first, *later = five_strides(stride_list or [2] * 5)
+        first, *later = five_strides([2] * 5 if stride_list is None else stride_list)
         width = make_divisible(16 * scale)
         self.conv1 = ConvBN(input_image_channel, width, 3, first, act=nn.Hardswish(), decay_bn=False)
         strides = dict(zip(_STAGES, (1, *later), strict=True))

@@ -96,7 +96,8 @@ class ResNet(TheseusLayer):
     ) -> None:
         super().__init__()
         image = input_image_channel
-        first, second, *later = five_strides(stride_list or [2, 2 if max_pool else 1, 2, 2, 2])
+        usual: list[Stride] = [2, 2 if max_pool else 1, 2, 2, 2]
+        first, second, *later = five_strides(usual if stride_list is None else stride_list)
         strides = [1 if max_pool else second, *later]
         sizes = [(image, 32, 3), (32, 32, 3), (32, 64, 3)] if vd else [(image, 64, 7)]
         self.stem = nn.Sequential(
