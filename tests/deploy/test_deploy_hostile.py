@@ -155,13 +155,13 @@ def test_a_checksum_may_have_capitals(answer: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "inference.yml"),
-        ("null", "inference.yml"),
-        ("text", "inference.yml"),
-        ("[1, 2]", "inference.yml"),
+        ("", "expected the sections Global, PreProcess"),
+        ("null", "expected the sections Global, PreProcess"),
+        ("text", "expected the sections Global, PreProcess"),
+        ("[1, 2]", "expected the sections Global, PreProcess"),
         ("a: [", "not YAML"),
         ("Global: {epochs: " + "9" * 5000 + "}", "more than 64 bits"),
-        ("Global: " + "[" * 5000, "inference.yml:1"),
+        ("Global: " + "[" * 5000, "inference.yml:1: not YAML"),
         ("Global: " + "[" * 100 + "]" * 100, "levels deep"),
         ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1},' * 9}]\n" for n in range(1, 20)), "aliases"),
         ("a: &a [*a]", "stands inside what it means"),
