@@ -277,3 +277,29 @@ def test_logits_are_those_of_the_published_definition(name):
     with paddle.no_grad():
         y = filled(name)(paddle.to_tensor(x)).numpy()[:, :32]
     assert np.abs(y - LOGITS[name]).max() < 1e-4 * np.abs(LOGITS[name]).max()
+
+
+SHARES = [
+    ("PPHGNet_tiny", "dropout_prob"),
+    ("PPLCNet_x0_25", "dropout_prob"),
+    ("EfficientNetB0", "dropout_prob"),
+    ("EfficientNetB0", "drop_connect_rate"),
+    ("EfficientNetLite0", "dropout_prob"),
+    ("DeiT_tiny_patch16_224", "attn_drop_rate"),
+    ("ConvNeXt_tiny", "drop_path_rate"),
+    ("MobileNetV4_conv_small", "drop_rate"),
+    ("SwinTransformer_tiny_patch4_window7_224", "drop_path_rate"),
+]
+
+
+@pytest.mark.parametrize(("name", "option"), SHARES)
+@pytest.mark.parametrize("share", [1.5, -0.5, float("nan")])
+def test_a_share_to_drop_is_a_probability(name, option, share):
+    """Paddle would say so in the first step of a training, or never."""
+    with (
+        paddle.LazyGuard(),
+        pytest.raises(ConfigError, match="must be 0 or more and below 1"),
+    ):
+        ppcls.create_model(name, class_num=2, **{option: share})
+    with paddle.LazyGuard():
+        ppcls.create_model(name, class_num=2, **{option: 0.0})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import KaimingNormal
 
-from ppcls.arch.backbone.layers import Sigmoid, drop_path, make_divisible
+from ppcls.arch.backbone.layers import Sigmoid, drop_path, dropout, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer, bracketed
 
@@ -260,7 +260,7 @@ class EfficientNet(TheseusLayer):
         input_image_channel: int = 3,
     ) -> None:
         super().__init__()
-        width, depth, dropout, side = _SIZES[size]
+        width, depth, share, side = _SIZES[size]
         self.fixed_padding = fixed_padding
         self.former_answer = "fixed_padding: False" if fixed_padding else ""
         self._ef = Features(
@@ -271,7 +271,7 @@ class EfficientNet(TheseusLayer):
         self._conv = ConvNorm(self._ef.channels, features, 1, act=nn.Swish())
         self._pool = nn.AdaptiveAvgPool2D(1)
         self._flatten = nn.Flatten()
-        self._drop = nn.Dropout(dropout if dropout_prob is None else dropout_prob)
+        self._drop = dropout(share if dropout_prob is None else dropout_prob)
         self._fc = nn.Linear(features, class_num)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from paddle import Tensor, nn
 
 from ppcls.arch.backbone.efficientnet import STAGES, StageSpec, batch_norm, deepened, same_conv
-from ppcls.arch.backbone.layers import drop_path, make_divisible
+from ppcls.arch.backbone.layers import drop_path, dropout, make_divisible
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -72,7 +72,7 @@ class EfficientNetLite(TheseusLayer):
         input_image_channel: int = 3,
     ) -> None:
         super().__init__()
-        width, depth, dropout = _SIZES[size]
+        width, depth, share = _SIZES[size]
         self._conv_stem = same_conv(input_image_channel, _STEM, 3, 2)
         self._bn0 = batch_norm(_STEM)
         self._relu0 = nn.ReLU6()
@@ -98,7 +98,7 @@ class EfficientNetLite(TheseusLayer):
         self._relu1 = nn.ReLU6()
         self._pool = nn.AdaptiveAvgPool2D(1)
         self._flatten = nn.Flatten()
-        self._dropout = nn.Dropout(dropout if dropout_prob is None else dropout_prob)
+        self._dropout = dropout(share if dropout_prob is None else dropout_prob)
         self._fc = nn.Linear(_FEATURES, class_num)
 
     def forward(self, x: Tensor) -> Tensor:

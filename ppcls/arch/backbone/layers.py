@@ -252,7 +252,7 @@ def drop_path(rate: float) -> nn.Layer:
     What is kept is divided by ``1 - rate`` (stochastic depth, Huang et al., arXiv 1603.09382). The draws are
     those of Paddle's generator.
     """
-    return nn.Dropout(rate, axis=0) if rate else nn.Identity()
+    return nn.Dropout(_probability(rate), axis=0) if rate else nn.Identity()
 
 
 def dropout(rate: float | None, downscale: bool = False) -> nn.Layer:
@@ -262,10 +262,20 @@ def dropout(rate: float | None, downscale: bool = False) -> nn.Layer:
         rate: share of the values that are dropped in training.
         downscale: scale by ``1 - rate`` in evaluation; otherwise what is kept is divided by it in training.
             Official weights were trained one way or the other, and fit no other way.
+
+    Raises:
+        ConfigError: if `rate` is no probability below 1.
     """
     if not rate:
         return nn.Identity()
-    return nn.Dropout(rate, mode="downscale_in_infer" if downscale else "upscale_in_train")
+    return nn.Dropout(_probability(rate), mode="downscale_in_infer" if downscale else "upscale_in_train")
+
+
+def _probability(rate: float) -> float:
+    """Return `rate`; Paddle itself finds out about a wrong one in the first training step."""
+    if not 0 <= rate < 1:  # also false for NaN
+        raise ConfigError(f"a share to drop (dropout or drop path) must be 0 or more and below 1, got {rate}")
+    return rate
 
 
 def scale_learning_rate(layer: nn.Layer, factor: float) -> None:
