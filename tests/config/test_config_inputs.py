@@ -51,6 +51,16 @@ def test_mistakes(write_recipe: Callable[..., Path], edits: list[Any], place: st
     assert words in line
 
 
+@pytest.mark.parametrize("chain", [TRAIN, EVAL, "Infer.transforms"])
+def test_an_order_of_axes_that_does_not_fit_is_found_in_every_chain(
+    write_recipe: Callable[..., Path], chain: str
+) -> None:
+    ops = [{"DecodeImage": None}, {"ResizeImage": {"size": [32, 32]}}, {"NormalizeImage": {"order": "chw"}}]
+    found = mistakes(write_recipe(("set", chain, ops)))
+    (line,) = [line for line in found if "NormalizeImage" in line]
+    assert line.startswith(f"{chain}.2.NormalizeImage.order: 'chw', which is for images [C, H, W]")
+
+
 def test_it_needs_one_known_normalisation(
     write_recipe: Callable[..., Path], recipe_tree: dict[str, Any]
 ) -> None:
