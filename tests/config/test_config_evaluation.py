@@ -81,7 +81,10 @@ def test_a_frozen_network_that_would_choose_the_best_model_is_a_warning(
     write_recipe: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     for place in ("Arch", "Global"):
-        file = write_recipe(("set", f"{place}.infer_model_name", "Teacher"))
+        # One place alone: a second one with another name has a warning of its own.
+        file = write_recipe(
+            ("drop", "Arch.infer_model_name"), ("set", f"{place}.infer_model_name", "Teacher")
+        )
         told = warnings(file, caplog)
         assert "Arch.infer_model_name: Teacher is frozen" in told
         assert told.endswith("name one that trains: Student")
