@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ppcls.config.check import check_recipe
+from ppcls.config.checks.recipe import check_recipe
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import read
 from ppcls.config.report import Report

@@ -11,7 +11,7 @@ from paddle import nn
 
 from ppcls.arch.theseus import TheseusLayer
 from ppcls.config import single
-from ppcls.config.paddleclas import without_foreign
+from ppcls.config.checks.paddleclas import without_foreign
 from ppcls.config.report import Report
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.registry import BACKBONES, create

@@ -8,13 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ppcls.config.check import check_recipe
+from ppcls.config.checks.recipe import check_recipe
+from ppcls.config.checks.sections import fields_of
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.config.nodes import plain, show, single
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, Recipe
-from ppcls.config.sections import fields_of
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, hint
 

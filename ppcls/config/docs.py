@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ppcls.config.checks.sections import default_of, fields_of
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
-from ppcls.config.sections import default_of, fields_of
 from ppcls.config.signature import describe
 
 _HEAD = """# Settings of a recipe
@@ -27,7 +27,7 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
 - A component is written `Name: {options}` in a list (`null` for no options) and `{name: Name, options}` else.
 - Options of PaddleClas that are not built here are accepted at a value that asks for nothing
   (`last_epoch: -1`), and with a warning if they have no effect (`clip_grad`). Other tasks (several labels for
-  one image, retrieval) are refused with the reason. `ppcls/config/paddleclas.py` lists them.
+  one image, retrieval) are refused with the reason. `ppcls/config/checks/paddleclas.py` lists them.
 """
 
 

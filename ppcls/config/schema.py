@@ -31,7 +31,7 @@ def section(cls: type, doc: str, *, optional: bool = False) -> Any:
 
 
 def node(kind: str, doc: str, *, many: bool = False) -> Any:
-    """Declare a named component of `kind` (see ``components.KINDS``), or a list of them."""
+    """Declare a named component of `kind` (see ``checks.components.KINDS``), or a list of them."""
     return field(default=None, metadata={"doc": doc, "kind": kind, "many": many})
 
 

@@ -156,7 +156,7 @@ class OpSampler:
         ConfigError: for unknown transforms or options, and probabilities that are none or exceed 1 together.
     """
 
-    # How the config checks what stands in `ops`, see ppcls.config.components.
+    # How the config checks what stands in `ops`, see ppcls.config.checks.components.
     nested_kind = "sampled_op"
 
     def __init__(self, class_num: int | None = None, **ops: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from paddle import nn
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 
-from ppcls.config.scopes import EVERYTHING_ELSE, layers_named
+from ppcls.config.checks.optimizer_scopes import EVERYTHING_ELSE, layers_named
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.optimizer.optimizers import NamedParameters, trainable_parameters
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from ppcls.config import load_config
-from ppcls.config.components import KINDS
-from ppcls.config.paddleclas import KEYS, NAMES, OPTIONS, Foreign, unknown_name, without_foreign
+from ppcls.config.checks.components import KINDS
+from ppcls.config.checks.paddleclas import KEYS, NAMES, OPTIONS, Foreign, unknown_name, without_foreign
+from ppcls.config.checks.sections import fields_of
 from ppcls.config.report import Report
 from ppcls.config.schema import Recipe
-from ppcls.config.sections import fields_of
 from ppcls.errors import ConfigError
 
 Write = Callable[..., Path]

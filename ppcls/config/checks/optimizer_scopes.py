@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ppcls.config.components import loss_without_weights
-from ppcls.config.networks import network_without_weights
+from ppcls.config.checks.components import loss_without_weights
+from ppcls.config.checks.networks import network_without_weights
 from ppcls.config.report import Report, join
 from ppcls.errors import ConfigError, hint
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from ppcls.config.checks.networks import Networks
+from ppcls.config.checks.own_preprocessing import transform_chains
+from ppcls.config.checks.sections import default_of, fields_of
 from ppcls.config.construct import construct
-from ppcls.config.inputs import transform_chains
-from ppcls.config.networks import Networks
 from ppcls.config.nodes import single
 from ppcls.config.report import Report, join
 from ppcls.config.schema import Global
-from ppcls.config.sections import default_of, fields_of
 from ppcls.errors import PpclsError
 from ppcls.registry import TRANSFORMS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ppcls.config.inputs import transform_chains
+from ppcls.config.checks.own_preprocessing import transform_chains
 from ppcls.config.nodes import split
 from ppcls.config.report import Report, join
 from ppcls.errors import ConfigError

@@ -13,7 +13,7 @@ import pytest
 
 import ppcls
 from ppcls.config import load_config
-from ppcls.config.paddleclas import OPTIONS, without_foreign
+from ppcls.config.checks.paddleclas import OPTIONS, without_foreign
 from ppcls.config.report import Report
 from ppcls.config.signature import parameters_of
 from ppcls.errors import ConfigError

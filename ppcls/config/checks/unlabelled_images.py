@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ppcls.config.components import loss_without_weights
+from ppcls.config.checks.components import loss_without_weights
 from ppcls.config.report import Report
 from ppcls.errors import PpclsError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ppcls.config.networks import Networks
+from ppcls.config.checks.networks import Networks
 from ppcls.config.report import Report, join
 from ppcls.registry import METRICS
 

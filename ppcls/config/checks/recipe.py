@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ppcls.config.class_names import check_class_names
-from ppcls.config.image_shape import check_image_shape
-from ppcls.config.inputs import check_inputs
-from ppcls.config.layout import check_layout
-from ppcls.config.metrics import check_metrics
-from ppcls.config.mixing import check_mixing
-from ppcls.config.networks import check_networks
+from ppcls.config.checks.axis_order import check_layout
+from ppcls.config.checks.batch_transforms import check_mixing
+from ppcls.config.checks.class_name_files import check_class_names
+from ppcls.config.checks.image_shape import check_image_shape
+from ppcls.config.checks.losses_and_metrics import check_relations
+from ppcls.config.checks.metrics import check_metrics
+from ppcls.config.checks.multi_scale import check_sizes
+from ppcls.config.checks.networks import check_networks
+from ppcls.config.checks.optimizer_scopes import check_scopes
+from ppcls.config.checks.own_preprocessing import check_inputs
+from ppcls.config.checks.paddleclas import other_file
+from ppcls.config.checks.postprocess import check_postprocess
+from ppcls.config.checks.sections import check_section
+from ppcls.config.checks.unlabelled_images import check_unlabelled
 from ppcls.config.nodes import show
-from ppcls.config.paddleclas import other_file
-from ppcls.config.postprocess import check_postprocess
-from ppcls.config.relations import check_relations
 from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
-from ppcls.config.scopes import check_scopes
-from ppcls.config.sections import check_section
-from ppcls.config.sizes import check_sizes
-from ppcls.config.unlabelled import check_unlabelled
 
 
 def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ppcls.config.components import signature_of
-from ppcls.config.evaluation import check_evaluation
-from ppcls.config.networks import Network, Networks
+from ppcls.config.checks.components import signature_of
+from ppcls.config.checks.evaluation import check_evaluation
+from ppcls.config.checks.networks import Network, Networks
 from ppcls.config.nodes import show
 from ppcls.config.report import Report, join
 from ppcls.errors import PpclsError, hint

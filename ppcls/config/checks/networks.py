@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ppcls.config.components import INPUT_OPTIONS
+from ppcls.config.checks.components import INPUT_OPTIONS
 from ppcls.config.report import REFUSALS, Report, join, reason_of
 from ppcls.config.signature import parameters_of
 from ppcls.errors import PpclsError, hint

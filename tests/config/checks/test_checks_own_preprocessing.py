@@ -11,7 +11,7 @@ import pytest
 from ppcls.config import load_config, plain
 from ppcls.errors import ConfigError
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 TEACHER = "Arch.models.0.Teacher"
 TRAIN, EVAL = (f"DataLoader.{part}.dataset.transform_ops" for part in ("Train", "Eval"))
 OWN = [("set", f"{TEACHER}.mean", [0.5, 0.5, 0.5]), ("set", f"{TEACHER}.std", [0.5, 0.5, 0.5])]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.class_names import find_class_names, is_packaged, misfit, read_class_names
-from ppcls.config.networks import Networks
+from ppcls.config.checks.networks import Networks
 from ppcls.config.report import Report
 from ppcls.errors import DataError
 

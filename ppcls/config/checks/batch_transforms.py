@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ppcls.config.components import loss_without_weights
-from ppcls.config.networks import Networks
+from ppcls.config.checks.components import loss_without_weights
+from ppcls.config.checks.networks import Networks
 from ppcls.config.report import Report, join
 from ppcls.errors import PpclsError
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from ppcls.config import load_config
-from ppcls.config.image_shape import chain_shape
-from ppcls.config.relations import Use, _default_key
+from ppcls.config.checks.image_shape import chain_shape
+from ppcls.config.checks.losses_and_metrics import Use, _default_key
 from ppcls.errors import ConfigError
 from ppcls.registry import LOSSES, METRICS, Registry
 

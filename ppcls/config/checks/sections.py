@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
-from ppcls.config.components import check_node, check_nodes
+from ppcls.config.checks.components import check_node, check_nodes
+from ppcls.config.checks.paddleclas import judge_key, notice_key, why_refused
 from ppcls.config.nodes import show
-from ppcls.config.paddleclas import judge_key, notice_key, why_refused
 from ppcls.config.report import Report, join
 from ppcls.config.signature import Mismatch, convert
 from ppcls.errors import hint

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ppcls.config.checks.paddleclas import unknown_name, without_foreign
 from ppcls.config.nodes import show, split
-from ppcls.config.paddleclas import unknown_name, without_foreign
 from ppcls.config.report import REFUSALS, Report, join, reason_of
 from ppcls.config.signature import Factory, bind, parameters_of
 from ppcls.errors import ConfigError, PpclsError
