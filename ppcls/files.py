@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ppcls.errors import WeightsError
+from ppcls.errors import ConfigError, WeightsError
 
 _MANIFEST = "files.json"
 
@@ -190,3 +190,42 @@ def is_running(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def require_possible(folder: Path, where: str = "Global.output_dir") -> None:
+    """Refuse names that no file system accepts, such as one of 300 characters.
+
+    Raises:
+        ConfigError: naming the setting `where`, the folder and the reason.
+    """
+    reason = None
+    try:
+        os.lstat(folder)
+    except ValueError:
+        reason = "a name has no zero bytes"
+    except OSError as error:
+        reason = error.strerror if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP) else None
+    if reason is not None:
+        raise ConfigError(f"{where}: cannot write to {str(folder)!r}: {reason}")
+
+
+def require_writable(folder: Path, where: str = "Global.output_dir") -> None:
+    """Make sure that files can be written into `folder`, or that it can be created, without a change.
+
+    Raises:
+        ConfigError: naming the setting `where`, the folder and the reason.
+    """
+    require_possible(folder, where)
+    folder = Path(os.path.abspath(folder))
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))  # also a broken link
+    reason = None
+    if not there.is_dir():
+        reason = os.strerror(errno.ENOTDIR)
+    elif not os.access(there, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EROFS if _is_read_only(there) else errno.EACCES)
+    if reason is not None:
+        raise ConfigError(f"{where}: cannot write to {folder}: {reason}")
+
+
+def _is_read_only(folder: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)

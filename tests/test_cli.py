@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ppcls.cli import build_parser, main
+from ppcls.commands import COMMANDS
 
 
 def test_help_imports_nothing_heavy():
@@ -21,10 +22,8 @@ def test_help_imports_nothing_heavy():
 
 
 def test_every_command_has_a_handler():
-    from ppcls.cli import _COMMANDS
-
     actions = [action for action in build_parser()._actions if action.choices]
-    assert set(actions[0].choices) == set(_COMMANDS)
+    assert set(actions[0].choices) == set(COMMANDS)
 
 
 def test_a_usage_mistake_exits_with_2():

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ppcls import cli
+from ppcls.commands import COMMANDS
 from ppcls.console import Console, patient_console
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER, setup_logging
@@ -182,7 +184,7 @@ def test_a_script_whose_console_has_another_encoding_gets_every_line(monkeypatch
 
 def ended(command, error, code):
     output = Console(1, "utf-8")
-    output.strict = command not in cli.WRITING
+    output.strict = not COMMANDS[command].writes_files
     output.error = error
     return cli._exit_code(code, output)
 
@@ -206,7 +208,7 @@ def test_only_errors_of_the_console_are_its_own(monkeypatch):
         def command(args):
             raise error
 
-        monkeypatch.setitem(cli._COMMANDS, "validate", command)
+        monkeypatch.setitem(COMMANDS, "validate", replace(COMMANDS["validate"], run=command))
         args = cli.build_parser().parse_args(["validate", "-c", "x"])
         return cli._run(args, output)
 
@@ -221,7 +223,7 @@ def test_paths_that_the_system_cannot_write_are_an_error_with_a_remedy(monkeypat
     def encode(args):
         "猫".encode("ascii")
 
-    monkeypatch.setitem(cli._COMMANDS, "validate", encode)
+    monkeypatch.setitem(COMMANDS, "validate", replace(COMMANDS["validate"], run=encode))
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
     assert cli.main(["validate", "-c", "x"]) == 2
     assert "'猫': names of files are ascii here, which lacks these characters; set PYTHONUTF8=1" in (

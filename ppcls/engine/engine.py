@@ -55,7 +55,6 @@ from ppcls.engine.hooks import CheckpointHook, EMAHook, Hook, LogHook, StudentFi
 from ppcls.engine.infer import classify
 from ppcls.engine.lock import RunLock
 from ppcls.engine.measures import classifiers
-from ppcls.engine.report import ReportWriter
 from ppcls.engine.resume import (
     compare_by,
     find_checkpoint,
@@ -79,11 +78,13 @@ from ppcls.engine.watch import (
     watched_students,
     watched_teachers,
 )
+from ppcls.files import require_possible
 from ppcls.logger import LOGGER, ScalarWriter, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.loss import build_loss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.optimizer.state import structured_state
+from ppcls.report.evaluation import ReportWriter
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Engine:
         self.globals: dict[str, Any] = self.config["Global"]
         self.arch: dict[str, Any] = self.config["Arch"]
         self.folder = Path(self.globals["output_dir"]) / self.arch["name"]
-        build.require_possible(self.folder)
+        require_possible(self.folder)
         build.select_device(self.globals["device"])
         start_alike(self.config)
         self._seed_asked = seed = self.globals.get("seed")
@@ -225,7 +226,7 @@ class Engine:
             averages by name; those of another student end in its name.
 
         Args:
-            report: folder for tables of classes, confusions and mistakes, see `ppcls.engine.report`.
+            report: folder for tables of classes, confusions and mistakes, see `ppcls.report.evaluation`.
         """
         build.start_logging(self.globals["log_ranks"], hold=True)
         with dropping_held_lines():

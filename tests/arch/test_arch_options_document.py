@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from ppcls.arch.network import _COMMON
-from ppcls.engine.models import families
 from ppcls.registry import BACKBONES
+from ppcls.report.networks import families
 
 TEXT = (Path(__file__).parents[2] / "docs" / "network_options.md").read_text("utf-8")
 EVERY, SINGLE = TEXT.split("## Options of single families")

@@ -13,7 +13,7 @@ from PIL import Image
 from support import distilled
 
 from ppcls.cli import main
-from ppcls.engine.data_report import _by_reason
+from ppcls.report.data import _by_reason
 
 
 @pytest.fixture

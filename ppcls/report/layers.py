@@ -17,9 +17,9 @@ from ppcls.arch.inspect import Inspection, LayerOutput, inspect_network
 from ppcls.config import single
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
-from ppcls.engine.tables import aligned
 from ppcls.errors import ConfigError
 from ppcls.registry import BACKBONES
+from ppcls.report.tables import aligned
 
 # Options that only choose among the layers. They are not followed, so that a recipe in which they are still
 # wrong can be looked at too.

@@ -4,54 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ppcls.config import load_config, plain
-from ppcls.engine.build import class_count, main_network
-from ppcls.engine.check_data import DataReport, PartReport, check_data
-from ppcls.engine.class_names import data_class_names, evaluation_names, names_to_record
-from ppcls.errors import ConfigError, DataError, WeightsError
+from ppcls.data.audit import DataReport, PartReport
+from ppcls.errors import ConfigError, WeightsError
 from ppcls.weights import write_atomic
 
 _SHOWN = 5
 _REASONS = 20
 # What differs between messages of one kind: numbers and what is quoted from a file.
 _VARYING = re.compile(r"\d+|'[^']*'|\"[^\"]*\"")
-
-
-def run_check(path: str, overrides: Iterable[str], report: str | None, show: Callable[[str], Any]) -> bool:
-    """Check the data of a recipe.
-
-    Args:
-        path: the recipe.
-        overrides: as for every command.
-        report: JSON file that receives all findings; None for none.
-        show: called with the text.
-
-    Returns:
-        whether nothing would stop a training.
-
-    Raises:
-        ConfigError: for mistakes in the recipe, or if the report cannot be written.
-    """
-    config: dict[str, Any] = plain(load_config(path, list(overrides), mode="train"))
-    if report is not None:
-        _try_to_write(Path(report))
-    arch = config["Arch"]
-    class_num = class_count(arch, main_network(arch, config["Global"]))
-    names = data_class_names(config, None)
-    found = check_data(config["DataLoader"], class_num, evaluation_names(config, names, None))
-    try:
-        found.class_names = names_to_record(config, names, class_num)
-    except DataError as error:
-        found.wrong_names = str(error)
-    show(render(found))
-    if report is not None:
-        _write_json(found, Path(report))
-    return not found.stops
 
 
 def render(report: DataReport) -> str:
@@ -139,15 +104,12 @@ def _some(texts: Iterable[str]) -> list[str]:
     return lines + [f"    and {len(every) - _SHOWN} more"] if len(every) > _SHOWN else lines
 
 
-def _try_to_write(path: Path) -> None:
-    """Find out before the reading whether its result can be kept."""
-    if path.suffix.lower() != ".json":
-        raise ConfigError(f"--report: {path}; expected a name that ends in .json")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--report: {path.parent} is no folder")
+def write_json(report: DataReport, path: Path) -> None:
+    """Write all findings into a JSON file.
 
-
-def _write_json(report: DataReport, path: Path) -> None:
+    Raises:
+        ConfigError: if it cannot be written.
+    """
     content: Mapping[str, Any] = {**asdict(report), "stops": report.stops}
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 

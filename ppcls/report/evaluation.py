@@ -27,11 +27,10 @@ from paddle.nn import functional as F
 
 from ppcls.data import Batch, Dataset
 from ppcls.distributed import gather, is_main, wait_for_main
-from ppcls.engine.build import require_writable
-from ppcls.engine.confusion_plot import draw_confusion, require_matplotlib
 from ppcls.errors import ConfigError, DataError
-from ppcls.files import FileSet
+from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER
+from ppcls.report.confusion_plot import draw_confusion, require_matplotlib
 
 FILES = (
     "per_class.csv",

@@ -31,7 +31,7 @@ from ppcls.engine import build
 from ppcls.engine.class_names import check_teachers, class_names, data_class_names, names_to_record
 from ppcls.engine.engine import Engine
 from ppcls.errors import ConfigError, DataError, hint
-from ppcls.files import FileSet
+from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER, progress_bar
 from ppcls.loss._select import read_class_map
 
@@ -175,7 +175,7 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
     pool = _Pool(options.pool, evaluation["dataset"].get("transform_ops"))
     root, delimiter = _list_form(tree["DataLoader"], options)
     names = _below(root, pool)
-    build.require_writable(Path(options.output).resolve().parent, "--output")
+    require_writable(Path(options.output).resolve().parent, "--output")
     if not options.output or Path(options.output).is_dir():
         raise ConfigError(f"--output: expected a file to write, got {options.output or 'an empty path'}")
     engine = Engine(tree, "eval")

@@ -20,7 +20,7 @@ from ppcls.config import load_config, plain
 from ppcls.data.hashing import BITS, HashIndex, perceptual_hash
 from ppcls.engine import mine as mining_module
 from ppcls.engine.class_names import FILE
-from ppcls.engine.mine import Mining, MiningReport, _Found, _select, mine
+from ppcls.engine.mining import Mining, MiningReport, _Found, _select, mine
 from ppcls.errors import ConfigError, DataError
 from ppcls.weights import write_params
 

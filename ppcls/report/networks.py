@@ -1,6 +1,6 @@
 """What `ppcls models --details` prints: size, cost, published accuracy and weights of the networks.
 
-``python -m ppcls.engine.models > docs/networks.md`` writes the document of all networks.
+``python -m ppcls.report.networks > docs/networks.md`` writes the document of all networks.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from ppcls.arch import list_models
 from ppcls.arch.inspect import inspect_network
-from ppcls.engine.tables import aligned, markdown
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.registry import BACKBONES
+from ppcls.report.tables import aligned, markdown
 from ppcls.weights import official_url
 from ppcls.weights.sources import cached_path
 
@@ -152,7 +152,7 @@ def _sources(rows: Sequence[Row]) -> list[str]:
 
 _HEAD = """# Networks
 
-Made by `python -m ppcls.engine.models > docs/networks.md`; do not edit. `ppcls models 'ResNet*' --details`
+Made by `python -m ppcls.report.networks > docs/networks.md`; do not edit. `ppcls models 'ResNet*' --details`
 shows the same at any input size, with what is in the cache; `ppcls layers ResNet18` shows what
 `return_patterns` can name. Their options are in [network_options.md](network_options.md).
 

@@ -1,0 +1,20 @@
+"""The commands of ``ppcls``, one file per command: its arguments, and what it does with the other rooms.
+
+Nothing slow is imported here: each command imports what it needs when it runs.
+"""
+
+from ppcls.commands import check_data, convert_weights, layers, mine, models, predict, run, validate
+from ppcls.commands.command import Command
+
+COMMANDS: dict[str, Command] = {
+    **run.COMMANDS,
+    "validate": validate.COMMAND,
+    "check-data": check_data.COMMAND,
+    "predict": predict.COMMAND,
+    "models": models.COMMAND,
+    "layers": layers.COMMAND,
+    "convert-weights": convert_weights.COMMAND,
+    "mine": mine.COMMAND,
+}
+
+__all__ = ["COMMANDS", "Command"]

@@ -1,0 +1,60 @@
+"""What a command is, and the arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of ``ppcls``.
+
+    Attributes:
+        help: one line for ``ppcls --help``.
+        add_arguments: adds the command's arguments to its parser.
+        run: runs the command with parsed arguments and returns the exit code. Whatever is slow to import
+            is imported in here, so that ``--help`` and a wrong argument are answered at once.
+        writes_files: files are its result. Otherwise what it prints is the result, and the command fails
+            if standard output cannot be written.
+        joins_processes: where a launcher started several processes, it runs in all of them together.
+        quiet: Paddle's warnings about networks that are only looked at are left out.
+    """
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    writes_files: bool = False
+    joins_processes: bool = False
+    quiet: bool = False
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Add ``-c FILE`` and ``-o KEY=VALUE``."""
+    parser.add_argument("-c", "--config", required=required, metavar="FILE", help="recipe (YAML)")
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add ``-o KEY=VALUE``."""
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, such as -o Global.epochs=2 (repeatable; the value is read as YAML)",
+    )
+
+
+def image_shape(text: str) -> tuple[int, ...]:
+    """Return the shape (channels, height, width) that `text` such as ``3,224,224`` names.
+
+    Raises:
+        argparse.ArgumentTypeError: if it names none.
+    """
+    sides = [int(side) for side in text.split(",") if side.strip().isdecimal()]
+    if len(sides) != 3 or len(text.split(",")) != 3 or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"expected channels,height,width such as 3,224,224, got {text!r}")
+    return tuple(sides)

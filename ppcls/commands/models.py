@@ -1,0 +1,47 @@
+"""``ppcls models``: list the networks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ppcls.commands.command import Command, image_shape
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pattern", nargs="?", default="*", help="with wildcards, such as 'ResNet*'")
+    parser.add_argument(
+        "--details",
+        action="store_true",
+        help="parameters, multiply-adds (of convolutions and matrix products alone, one for each "
+        "multiplication), published top-1 with and without SSLD, weights in the cache; a second per network",
+    )
+    parser.add_argument("--json", action="store_true", help="the details as JSON")
+    parser.add_argument(
+        "--input",
+        type=image_shape,
+        metavar="C,H,W",
+        help="image size of the details (default: that of the published accuracy, mostly 3,224,224)",
+    )
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ppcls.arch import list_models
+
+    names = list_models(args.pattern)
+    if not names:
+        print(f"no network matches {args.pattern!r}", file=sys.stderr)
+        return 2
+    if not (args.details or args.json or args.input):
+        print("\n".join(names))
+        return 0
+    from ppcls.report.networks import describe_models, render_models, to_json
+
+    rows = describe_models(names, args.input)
+    print(to_json(rows) if args.json else render_models(rows))
+    return 0
+
+
+COMMAND = Command(
+    "list the networks: names, or sizes and published accuracies", _add_arguments, _run, quiet=True
+)

@@ -1,0 +1,121 @@
+"""``ppcls train``, ``eval``, ``infer`` and ``export``: what the engine does with a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppcls.commands.command import Command, add_recipe
+from ppcls.errors import ConfigError
+from ppcls.job import world_size
+
+
+def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument(
+        "--nproc", type=int, metavar="N", help="start N processes on this machine, one for each GPU"
+    )
+    parser.add_argument(
+        "--resume",
+        metavar="WHAT",
+        help="resume from a checkpoint such as output/ResNet18/latest, or `auto`: from the newest "
+        "valid one of the output folder, from the beginning if there is none",
+    )
+
+
+def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument(
+        "--report", metavar="DIR", help="write tables of classes, confusions and mistakes there"
+    )
+
+
+def _train(args: argparse.Namespace) -> int:
+    overrides: list[str] = list(args.override)
+    if args.resume is not None:
+        overrides.append(f"Global.checkpoints={args.resume}")
+    if args.nproc is not None:
+        return _launch(args.config, overrides, args.nproc)
+    from ppcls.config import load_config
+    from ppcls.logger import setup_logging
+
+    setup_logging(hold=True)
+    config = load_config(args.config, overrides, mode="train")
+    from ppcls.engine import Engine
+
+    Engine(config, "train").train()
+    return 0
+
+
+def _launch(recipe: str, overrides: Sequence[str], processes: int) -> int:
+    """Start ``ppcls train`` in several processes."""
+    if world_size() > 1:
+        raise ConfigError(
+            f"--nproc starts {processes} processes, but this one is already one of {world_size()} that "
+            "a launcher started; use one of both"
+        )
+    if processes < 1:
+        raise ConfigError(f"--nproc: expected at least 1, got {processes}")
+    from ppcls.config import load_config
+    from ppcls.launch import launch
+
+    settings = load_config(recipe, overrides, mode="train")["Global"]  # a mistake is reported once
+    arguments = ["train", "-c", recipe]
+    for text in overrides:
+        arguments += ["-o", text]
+    return launch(arguments, processes, settings["device"], Path(settings["output_dir"]) / "log")
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from ppcls.config import load_config
+    from ppcls.logger import setup_logging
+
+    setup_logging(hold=True)
+    config = load_config(args.config, args.override, mode="eval")
+    from ppcls.engine import Engine
+
+    Engine(config, "eval").eval(report=args.report)
+    return 0
+
+
+def _infer(args: argparse.Namespace) -> int:
+    from ppcls.config import load_config
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    config = load_config(args.config, args.override, mode="infer")
+    from ppcls.engine import Engine
+
+    Engine(config, "infer").infer()
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from ppcls.config import load_config
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    config = load_config(args.config, args.override, mode="export")
+    from ppcls.engine import Engine
+
+    Engine(config, "export").export()
+    return 0
+
+
+COMMANDS = {
+    "train": Command(
+        "train the networks of a recipe",
+        _add_train_arguments,
+        _train,
+        writes_files=True,
+        joins_processes=True,
+    ),
+    "eval": Command(
+        "evaluate weights on the validation list", _add_eval_arguments, _eval, joins_processes=True
+    ),
+    "infer": Command("classify images with the network in memory", add_recipe, _infer),
+    "export": Command(
+        "write the network for deployment and check it", add_recipe, _export, writes_files=True
+    ),
+}

@@ -1,0 +1,37 @@
+"""``ppcls validate``: check recipes without running them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ppcls.commands.command import Command, add_overrides
+from ppcls.errors import PpclsError
+
+_MODES = ("train", "eval", "infer", "export")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", required=True, action="append", metavar="FILE", help="repeatable")
+    parser.add_argument("--mode", choices=_MODES, default="train", help="what the recipe is to be used for")
+    add_overrides(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ppcls.config import load_config
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    failed = 0
+    for path in args.config:
+        try:
+            load_config(path, args.override, mode=args.mode)
+        except PpclsError as error:
+            failed += 1
+            print(error, file=sys.stderr)
+        else:
+            print(f"{path}: valid")
+    return 2 if failed else 0
+
+
+COMMAND = Command("check recipes without running them", _add_arguments, _run)
