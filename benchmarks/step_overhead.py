@@ -27,9 +27,11 @@ from ppcls.arch import build_model
 from ppcls.data import Batch
 from ppcls.engine.build import trainable_state
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.hooks import CheckpointHook, LogHook
-from ppcls.engine.states import Progress
-from ppcls.engine.train import Run, train_epoch
+from ppcls.engine.checkpoint.states import Progress
+from ppcls.engine.hooks.checkpoint import CheckpointHook
+from ppcls.engine.hooks.logging import LogHook
+from ppcls.engine.run import Run
+from ppcls.engine.train import train_epoch
 from ppcls.logger import ScalarWriter, setup_logging
 from ppcls.loss import build_loss
 from ppcls.metric import build_metric

@@ -24,7 +24,7 @@ from ppcls.class_names import (
 from ppcls.data import Dataset
 from ppcls.data.folders import list_class_names, text_order
 from ppcls.engine.build import main_network, sub_networks
-from ppcls.engine.changes import read_run_config
+from ppcls.engine.checkpoint.changes import read_run_config
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
 from ppcls.registry import DATASETS, POSTPROCESSES

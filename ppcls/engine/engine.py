@@ -32,8 +32,16 @@ from ppcls.engine.amp import (
     mixed_precision,
     scaler_state,
 )
-from ppcls.engine.changes import read_run_config, report_changes, report_list_changes
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer
+from ppcls.engine.checkpoint.changes import read_run_config, report_changes, report_list_changes
+from ppcls.engine.checkpoint.lock import RunLock
+from ppcls.engine.checkpoint.resume import (
+    compare_by,
+    find_checkpoint,
+    is_finished,
+    restore,
+)
+from ppcls.engine.checkpoint.states import Progress
 from ppcls.engine.class_names import (
     ClassNames,
     check_teachers,
@@ -47,20 +55,25 @@ from ppcls.engine.class_names import (
     with_names,
 )
 from ppcls.engine.deployment import deployed_transforms, export_sample
-from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluate import evaluate
-from ppcls.engine.evaluation import evaluator, measures_of_run, plateau_metric, trained_and_measures
-from ppcls.engine.export import ExportReport, export_network
-from ppcls.engine.hooks import CheckpointHook, EMAHook, Hook, LogHook, StudentFile
-from ppcls.engine.infer import classify
-from ppcls.engine.lock import RunLock
-from ppcls.engine.measures import classifiers
-from ppcls.engine.resume import (
-    compare_by,
-    find_checkpoint,
-    is_finished,
-    restore,
+from ppcls.engine.evaluation import (
+    evaluator,
+    measures_of_run,
+    plateau_metric,
+    trained_and_measures,
+    watched_students,
+    watched_teachers,
 )
+from ppcls.engine.export import ExportReport, export_network
+from ppcls.engine.hooks import Hook
+from ppcls.engine.hooks.checkpoint import CheckpointHook, StudentFile
+from ppcls.engine.hooks.early_stopping import EarlyStopping
+from ppcls.engine.hooks.ema import EMAHook, ModelEMA
+from ppcls.engine.hooks.logging import LogHook
+from ppcls.engine.hooks.teachers import TeacherCheck
+from ppcls.engine.infer import classify
+from ppcls.engine.measures import classifiers
+from ppcls.engine.run import Run
 from ppcls.engine.run_folder import (
     check_images,
     check_run_folder,
@@ -69,15 +82,8 @@ from ppcls.engine.run_folder import (
     open_run_folder,
 )
 from ppcls.engine.sameness import require_same_lists, require_same_weights, start_alike
-from ppcls.engine.states import Progress
-from ppcls.engine.train import Run, StopRequested, train
+from ppcls.engine.train import StopRequested, train
 from ppcls.engine.trial import try_out
-from ppcls.engine.watch import (
-    EarlyStopping,
-    TeacherCheck,
-    watched_students,
-    watched_teachers,
-)
 from ppcls.files import require_possible
 from ppcls.logger import LOGGER, ScalarWriter, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.loss import build_loss

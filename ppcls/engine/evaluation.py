@@ -8,14 +8,37 @@ from typing import Any
 import paddle
 from paddle import nn
 
+from ppcls.arch.distillation import AttentionModel
 from ppcls.data import Loader
 from ppcls.engine import build
-from ppcls.engine.ema import ModelEMA
 from ppcls.engine.evaluate import evaluate, evaluating
-from ppcls.engine.measures import EMA, Measures, classifiers
-from ppcls.engine.watch import Agreement
+from ppcls.engine.hooks.ema import ModelEMA
+from ppcls.engine.measures import EMA, Agreement, Measures, classifiers
 from ppcls.logger import LOGGER
 from ppcls.metric import LOSS, Criterion
+
+
+def watched_teachers(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
+    """Return the names of frozen networks that classify into the student's classes.
+
+    Args:
+        model: the whole.
+        student: the network to deploy; None for a plain network, which has no teacher.
+        classifying: names of the networks with the student's classes.
+    """
+    return [name for name in classifying if name != student and _is_frozen(model, name)]
+
+
+def watched_students(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
+    """Return the names of the other networks that train and classify into the student's classes."""
+    return [name for name in classifying if name != student and not _is_frozen(model, name)]
+
+
+def _is_frozen(model: nn.Layer, name: str) -> bool:
+    network = model.network(name)
+    if isinstance(network, AttentionModel) and network.names[0] in network.frozen:
+        return True  # the chain's classifier is frozen, what transforms its features is not
+    return name in model.frozen
 
 
 def trained_and_measures(

@@ -7,6 +7,7 @@ carry its name (``top1_Student2``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,11 +20,17 @@ from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.loss import build_loss
 from ppcls.loss.combined import CombinedLoss
+from ppcls.loss.kldiv import kl_divergence
 from ppcls.metric import LOSS, CombinedMetric, Criterion, WholeSet, build_metric, build_metric_for
 
 Measure = Callable[[Any, paddle.Tensor], Mapping[str, paddle.Tensor | WholeSet]]
 
 EMA = "_ema"  # ends the names of values of averaged weights
+
+
+def logits_of(output: Any) -> paddle.Tensor:
+    """Return the logits [N, C] in what one network returns: a map with taps, else the logits alone."""
+    return output["logits"] if isinstance(output, Mapping) else output
 
 
 def classifiers(outputs: Mapping[str, Any], classes: int) -> list[str]:
@@ -76,6 +83,31 @@ def measure_batch(
                 taken.add(full)
                 values[name] = value
     return found
+
+
+class Agreement:
+    """How near a student is to its teachers: a measure for evaluations.
+
+    ``agreement_<teacher>`` is the share of images for which both name the same class, ``kl_<teacher>`` the
+    mean of KL(softmax(teacher) || softmax(student)) in nats, without temperature.
+
+    Args:
+        student: name of the network to deploy.
+        teachers: names of networks with the same classes.
+    """
+
+    def __init__(self, student: str, teachers: Sequence[str]) -> None:
+        self.student, self.teachers = student, list(teachers)
+
+    def __call__(self, outputs: Mapping[str, Any], label: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """Return scalar means over the batch."""
+        own, values = logits_of(outputs[self.student]), {}
+        for name in self.teachers:
+            theirs = logits_of(outputs[name])
+            same = (own.argmax(-1) == theirs.argmax(-1)).astype("float32")
+            values[f"agreement_{name}"] = same.mean()
+            values[f"kl_{name}"] = kl_divergence(own, theirs, temperature=1.0)
+        return values
 
 
 class Measures:
@@ -199,3 +231,15 @@ class Measures:
         if loss is None:
             del self._metrics[network]
         return loss
+
+
+def is_better(score: float, best: float | None) -> bool:
+    """Tell whether a score is the best so far; minus infinity, the score of what is not finite, never is."""
+    return score > (-math.inf if best is None else best)
+
+
+def split_averages(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the metrics of the weights, and those of averaged weights under the same names."""
+    own = {name: value for name, value in metrics.items() if not name.endswith(EMA)}
+    averaged = {name[: -len(EMA)]: value for name, value in metrics.items() if name.endswith(EMA)}
+    return own, averaged

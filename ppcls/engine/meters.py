@@ -128,3 +128,8 @@ class Meters:
         self.reset()
         for name, (total, count) in state.items():
             self.totals[name], self.counts[name] = total, count
+
+
+def format_metrics(values: Mapping[str, float]) -> str:
+    """Return ``name: value`` pairs as the log lines carry them."""
+    return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())

@@ -21,7 +21,7 @@ from typing import Any
 from ppcls.data import Dataset
 from ppcls.engine.build import run_files
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer, name_for_earlier_run
-from ppcls.engine.lock import RunLock
+from ppcls.engine.checkpoint.lock import RunLock
 from ppcls.errors import ConfigError
 from ppcls.files import require_writable, sync_folder
 from ppcls.logger import LOGGER, METRICS, SCALAR_FOLDERS, cut_back

@@ -21,7 +21,7 @@ from paddle import nn
 import ppcls
 from ppcls import distributed
 from ppcls.data import Fingerprint
-from ppcls.engine.changes import Change, show, walk_changes
+from ppcls.engine.checkpoint.changes import Change, show, walk_changes
 from ppcls.errors import ConfigError
 
 # What may differ between machines: nothing of it reaches the weights, and no process waits for another in it.

@@ -14,28 +14,19 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
-from paddle.optimizer import Optimizer
 
-from ppcls.data import Batch, JoinedLoader, Loader
+from ppcls.data import Batch
 from ppcls.distributed import average_gradients, rank, world_size
-from ppcls.engine.gradients import gradient_norm
-from ppcls.engine.meters import Meters
-from ppcls.engine.rows import rows_of
-from ppcls.engine.states import Progress
-from ppcls.errors import TrainingError
+from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
 from ppcls.optimizer import learning_rates
-from ppcls.optimizer.joint import JointOptimizer
 
 
 class StopRequested(BaseException):
@@ -44,136 +35,6 @@ class StopRequested(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
-
-
-class Hook:
-    """Something that happens around the loop. Methods are called in the order of ``Run.hooks``."""
-
-    def before_start(self, run: Run) -> None:
-        """Called once, before the run touches its folder: the place for what may fail. Nothing is written."""
-
-    def before_train(self, run: Run) -> None:
-        """Called once, before the first step."""
-
-    def after_step(self, run: Run, batch: Batch) -> None:
-        """Called after every optimizer step; ``run.progress`` already counts it."""
-
-    def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Called with the averages of an evaluation, before ``after_epoch`` of that epoch."""
-
-    def after_epoch(self, run: Run, epoch: int) -> None:
-        """Called when `epoch` is over; ``run.progress`` already stands at the start of the next one."""
-
-    def after_train(self, run: Run) -> None:
-        """Called once, after the last epoch."""
-
-
-@dataclass
-class Timing:
-    """Seconds of the latest step: the whole of it, and the wait for data."""
-
-    batch_cost: float = 0.0
-    reader_cost: float = 0.0
-    _window: list[tuple[float, float]] = field(default_factory=list, repr=False)
-
-    def add(self, whole: float, reading: float) -> None:
-        """Remember one step."""
-        self._window.append((whole, reading))
-
-    def summarize(self) -> None:
-        """Average the steps since the last call into `batch_cost` and `reader_cost`."""
-        if self._window:
-            self.batch_cost, self.reader_cost = np.mean(self._window, axis=0).tolist()
-            self._window.clear()
-
-
-@dataclass
-class Run:
-    """Everything one training run consists of.
-
-    Attributes:
-        eval_loader: what `evaluate` reads; None without evaluations.
-        trained: parameters that the optimizer changes, the same order in every process.
-        buffers: BatchNorm statistics of what trains, which processes keep equal.
-        update_freq: batches whose gradients are averaged into one optimizer step.
-        class_names: names of the classes that the run keeps in its folder; None if they are not known.
-        plateau_metric: what a schedule that watches evaluations is told.
-        log_every: batches between log lines, set by the hook that prints them; None if nothing is printed.
-        gradient_norm: of the latest step that a line is printed for, on the device.
-        ending: set by a hook after an evaluation: the epoch under way is the last.
-        stop_signal: set by a signal handler; `stopping` is what all processes have agreed on.
-    """
-
-    folder: Path
-    epochs: int
-    model: nn.Layer
-    loss: nn.Layer
-    metric: Callable[[Any, paddle.Tensor], dict[str, paddle.Tensor]]
-    optimizer: Optimizer | JointOptimizer
-    schedule: Any
-    loader: Loader | JoinedLoader
-    evaluate: Callable[[int], dict[str, float]] | None
-    evaluation_due: Callable[[int], bool]
-    eval_loader: Loader | None
-    scaler: paddle.amp.GradScaler
-    amp: dict[str, Any]
-    progress: Progress
-    hooks: list[Hook]
-    plateau_metric: Callable[[Mapping[str, float]], float]
-    trained: list[paddle.Tensor] = field(default_factory=list)
-    buffers: list[paddle.Tensor] = field(default_factory=list)
-    update_freq: int = 1
-    class_names: list[str] | None = None
-    meters: Meters = field(default_factory=Meters)
-    timing: Timing = field(default_factory=Timing)
-    learning_rates: list[float] = field(default_factory=list)
-    log_every: int | None = None
-    gradient_norm: paddle.Tensor | None = None
-    ending: bool = False
-    stop_signal: int | None = None
-    stopping: bool = False
-    _unread: list[tuple[int, list[float], np.ndarray]] = field(default_factory=list, repr=False)
-
-    def record(
-        self, batch: Batch, metrics: Mapping[str, paddle.Tensor], losses: Mapping[str, paddle.Tensor]
-    ) -> None:
-        """Keep a step's scalars, unread, with what is needed to explain them if they turn out bad."""
-        # Losses count every image, accuracies those that have labels.
-        labelled = dict.fromkeys(metrics, len(batch.label))
-        self.meters.add({**metrics, **losses}, len(batch.index), labelled)
-        self._unread.append((self.progress.step, self.learning_rates, batch.index))
-
-    def line_due(self, done: int) -> bool:
-        """Tell whether a log line is due for the step that ends with the batch number `done` of the epoch.
-
-        It is when a batch since the last step has an index divisible by `log_every`.
-        """
-        every = self.log_every
-        return every is not None and (done - 1) // every > (done - 1 - self.update_freq) // every
-
-    def read(self) -> dict[str, float] | None:
-        """Move unread scalars to the host; return those of the latest step, None if there were none.
-
-        Raises:
-            TrainingError: if a loss is not finite; names step, learning rate and the files of the batch.
-        """
-        rows = self.meters.flush()
-        for row, (step, rates, index) in zip(rows, self._unread, strict=True):
-            if not np.isfinite(row["loss"]):
-                raise TrainingError(self._not_finite(row, step, rates, index))
-        self._unread.clear()
-        return rows[-1] if rows else None
-
-    def _not_finite(self, row: Mapping[str, float], step: int, rates: list[float], index: np.ndarray) -> str:
-        names = [self.loader.path(int(i)) for i in index]
-        shown = "\n  ".join(names[:64]) + (f"\n  and {len(names) - 64} more" if len(names) > 64 else "")
-        values = ", ".join(f"{name}: {value}" for name, value in row.items())
-        rate = ", ".join(f"{one:.6g}" for one in rates)
-        return (
-            f"the loss is not finite at step {step} (learning rate {rate}): {values}. "
-            f"Checkpoints in {self.folder} were written before it and stay. "
-            "Lower Optimizer.lr.learning_rate, set Optimizer.clip_norm, or look at the batch:\n  " + shown
-        )
 
 
 def train(run: Run) -> None:
@@ -285,6 +146,19 @@ def forward_and_backward(
     return known, label, parts
 
 
+def gradient_norm(parameters: Sequence[paddle.Tensor], scale: float = 1.0) -> paddle.Tensor:
+    """Return the joint L2 norm of the gradients of all `parameters`, a scalar, computed in float32.
+
+    Args:
+        parameters: those without a gradient count as zero.
+        scale: what the loss was multiplied with (mixed precision); the norm is of the gradients without it.
+    """
+    with paddle.no_grad():
+        flat = [p.grad.flatten().astype("float32") for p in parameters if p.grad is not None]
+        squares = [paddle.dot(gradient, gradient) for gradient in flat]  # no array of squares in between
+        return paddle.stack(squares).sum().sqrt() / scale if squares else paddle.zeros([])
+
+
 def _loss_scale(scaler: paddle.amp.GradScaler) -> float:
     """Return what losses are multiplied with at the moment, 1 without mixed precision."""
     return float(np.asarray(scaler.state_dict().get("scale", 1.0)).reshape(-1)[0])
@@ -305,6 +179,31 @@ def _raise_if_stopped(run: Run) -> None:
     """Stop where all processes stop; with one, at once after a signal."""
     if run.stopping or (run.stop_signal is not None and world_size() == 1):
         raise StopRequested(run.stop_signal or signal.SIGTERM)
+
+
+class Rows(Mapping[str, Any]):
+    """What a network or several returned, for some rows of the batch; cut only when it is looked at."""
+
+    def __init__(self, outputs: Mapping[str, Any], rows: paddle.Tensor) -> None:
+        self._outputs, self._rows = outputs, rows
+
+    def __getitem__(self, name: str) -> Any:
+        return rows_of(self._outputs[name], self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._outputs)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+
+def rows_of(outputs: Any, rows: paddle.Tensor) -> Any:
+    """Return `outputs` (a tensor [N, ...], or a list or mapping of such) for the `rows`, int64 [n]."""
+    if isinstance(outputs, Mapping):
+        return Rows(outputs, rows)
+    if isinstance(outputs, list | tuple):
+        return [rows_of(value, rows) for value in outputs]
+    return paddle.gather(outputs, rows)
 
 
 @contextmanager

@@ -17,7 +17,8 @@ import paddle
 
 from ppcls import distributed
 from ppcls.engine.build import trainable_state
-from ppcls.engine.train import Run, forward_and_backward, start_epoch
+from ppcls.engine.run import Run
+from ppcls.engine.train import forward_and_backward, start_epoch
 from ppcls.errors import TrainingError
 from ppcls.logger import only_warnings
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from support import tiny_recipe
 
-from ppcls.engine.lock import RunLock, lock_path
+from ppcls.engine.checkpoint.lock import RunLock, lock_path
 from ppcls.weights import read_params
 
 

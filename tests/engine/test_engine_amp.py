@@ -17,7 +17,7 @@ from ppcls.engine.amp import (
     restore_scaler,
     scaler_state,
 )
-from ppcls.engine.ema import ModelEMA
+from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.weights import load_into, read_params, write_params
 
 LOW = ["float16", "bfloat16"]

@@ -11,7 +11,7 @@ from support import distilled
 
 from ppcls.config import load_config
 from ppcls.engine import Engine
-from ppcls.engine.train import Hook
+from ppcls.engine.hooks import Hook
 from ppcls.weights import read_params
 
 PAIRS = {"model_name_pairs": [["Student", "Teacher"]]}

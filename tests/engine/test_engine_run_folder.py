@@ -15,10 +15,10 @@ from support import train, tree
 import ppcls
 from ppcls.config import load_config
 from ppcls.engine import Engine
-from ppcls.engine.lock import lock_path
-from ppcls.engine.resume import find_checkpoint
+from ppcls.engine.checkpoint.lock import lock_path
+from ppcls.engine.checkpoint.resume import find_checkpoint
+from ppcls.engine.checkpoint.states import encode_states, read_states
 from ppcls.engine.run_folder import follow_earlier_run, following
-from ppcls.engine.states import encode_states, read_states
 from ppcls.errors import ConfigError
 from ppcls.weights import read_params, write_params
 

@@ -13,7 +13,8 @@ from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.deploy import Predictor
 from ppcls.engine import Engine
-from ppcls.engine.train import Hook, train_epoch
+from ppcls.engine.hooks import Hook
+from ppcls.engine.train import train_epoch
 from ppcls.weights import read_params
 
 KL = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ppcls.engine.build import run_files
-from ppcls.engine.changes import find_changes, read_run_config, report_changes
+from ppcls.engine.checkpoint.changes import find_changes, read_run_config, report_changes
 from ppcls.logger import open_log, setup_logging
 
 URL = "https://user:secret@example.org/w.pdparams?token=secret"

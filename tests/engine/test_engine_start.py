@@ -17,7 +17,7 @@ from support import train, tree
 
 from ppcls.cli import main
 from ppcls.engine import trial
-from ppcls.engine.lock import RunLock
+from ppcls.engine.checkpoint.lock import RunLock
 from ppcls.errors import DataError
 from ppcls.registry import LOSSES
 from ppcls.weights import write_params

@@ -14,12 +14,14 @@ from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.ema import ModelEMA
+from ppcls.engine.checkpoint.resume import compare_by
+from ppcls.engine.checkpoint.states import Progress, StudentBest
 from ppcls.engine.evaluation import plateau_metric
-from ppcls.engine.hooks import CheckpointHook, StudentFile, is_better
-from ppcls.engine.resume import compare_by
-from ppcls.engine.states import Progress, StudentBest
-from ppcls.engine.train import Hook, Run
+from ppcls.engine.hooks import Hook
+from ppcls.engine.hooks.checkpoint import CheckpointHook, StudentFile
+from ppcls.engine.hooks.ema import ModelEMA
+from ppcls.engine.measures import is_better
+from ppcls.engine.run import Run
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.metric import LOSS, Criterion, Metric
 from ppcls.registry import METRICS

@@ -13,8 +13,8 @@ from support import distilled
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import Engine
-from ppcls.engine.rows import rows_of
-from ppcls.engine.train import Hook
+from ppcls.engine.hooks import Hook
+from ppcls.engine.train import rows_of
 from ppcls.loss import build_loss
 from ppcls.metric import build_metric
 from ppcls.weights import read_params

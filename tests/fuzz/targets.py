@@ -163,7 +163,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         from ppcls.engine.checkpoint import SUFFIXES, Checkpointer
-        from ppcls.engine.states import Progress
+        from ppcls.engine.checkpoint.states import Progress
 
         self._folder = folder / "run"
         self._folder.mkdir()
@@ -192,7 +192,7 @@ class Checkpoints:
     def read(self, content: bytes) -> None:
         """Look for the newest whole checkpoint, as ``--resume auto`` does, and load the damaged one."""
         from ppcls.engine.checkpoint import Checkpointer
-        from ppcls.engine.resume import find_checkpoint, is_finished
+        from ppcls.engine.checkpoint.resume import find_checkpoint, is_finished
 
         name, _, damaged = content.partition(b"\n")
         file = self._folder / name.decode()

@@ -1,4 +1,4 @@
-"""Exponential moving average of what trains."""
+"""Averaged weights: an exponential moving average of what trains, and the hook that lets it follow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls.data import Batch
 from ppcls.engine.amp import in_float32
+from ppcls.engine.hooks.base import Hook
+from ppcls.engine.run import Run
 from ppcls.errors import WeightsError
 
 
@@ -73,3 +76,14 @@ class ModelEMA:
             raise WeightsError(f"{where}: the averaged weights in it are those of another network")
         for name, value in state.items():
             self._averages[name].set_value(paddle.to_tensor(value).astype(self._averages[name].dtype))
+
+
+class EMAHook(Hook):
+    """Let averaged weights follow after every step; first in the list, so that a save sees both."""
+
+    def __init__(self, ema: ModelEMA) -> None:
+        self.ema = ema
+
+    def after_step(self, run: Run, batch: Batch) -> None:
+        """Take in the weights."""
+        self.ema.update(run.progress.step)

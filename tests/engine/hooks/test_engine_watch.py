@@ -15,18 +15,14 @@ import ppcls
 from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.build import dry_forward
-from ppcls.engine.gradients import gradient_norm
-from ppcls.engine.measures import classifiers
-from ppcls.engine.states import Progress
-from ppcls.engine.train import Hook, Run
-from ppcls.engine.watch import (
-    Agreement,
-    EarlyStopping,
-    guessing_accuracy,
-    suspicious_below,
-    watched_students,
-    watched_teachers,
-)
+from ppcls.engine.checkpoint.states import Progress
+from ppcls.engine.evaluation import watched_students, watched_teachers
+from ppcls.engine.hooks import Hook
+from ppcls.engine.hooks.early_stopping import EarlyStopping
+from ppcls.engine.hooks.teachers import guessing_accuracy, suspicious_below
+from ppcls.engine.measures import Agreement, classifiers
+from ppcls.engine.run import Run
+from ppcls.engine.train import gradient_norm
 from ppcls.errors import ConfigError
 from ppcls.metric import Criterion
 from ppcls.weights import read_params, write_params

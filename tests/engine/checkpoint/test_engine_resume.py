@@ -15,11 +15,10 @@ import pytest
 import yaml
 
 from ppcls.cli import main
-from ppcls.engine import lock
-from ppcls.engine.changes import find_changes, report_changes
-from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.lock import RunLock, lock_path
-from ppcls.engine.states import Progress
+from ppcls.engine.checkpoint import Checkpointer, lock
+from ppcls.engine.checkpoint.changes import find_changes, report_changes
+from ppcls.engine.checkpoint.lock import RunLock, lock_path
+from ppcls.engine.checkpoint.states import Progress
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.logger import ScalarWriter
 from ppcls.weights import read_params

@@ -9,7 +9,7 @@ from support import distilled
 
 from ppcls.config import load_config
 from ppcls.engine import Engine
-from ppcls.engine.ema import ModelEMA
+from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.errors import WeightsError
 from ppcls.weights import read_params
 

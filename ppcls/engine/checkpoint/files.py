@@ -2,7 +2,7 @@
 
 A checkpoint ``tag`` is ``tag.pdparams`` (weights of what trains), ``tag.pdopt`` (optimizer slots and
 parameters of losses, by structured names) and ``tag.pdstates`` (JSON: position in the run, schedule,
-best metric, and size and checksum of the other two; see :mod:`ppcls.engine.states`).
+best metric, and size and checksum of the other two; see :mod:`ppcls.engine.checkpoint.states`).
 
 Saving is a small redo log: all files are first written and synced under ``*.new``; then ``tag.commit``
 appears; then the files are renamed into place and ``tag.commit`` goes. A process killed before the commit
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.engine.states import Progress, encode_states, read_states
+from ppcls.engine.checkpoint.states import Progress, encode_states, read_states
 from ppcls.errors import TrainingError, WeightsError
 from ppcls.weights import read_params, sync_folder, write_atomic, write_params
 

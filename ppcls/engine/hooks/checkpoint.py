@@ -1,10 +1,8 @@
-"""What happens around the training loop: log lines, scalars, a progress bar, checkpoints."""
+"""The hook that saves a run, and its best students."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,137 +11,14 @@ import paddle
 
 from ppcls.data import Batch
 from ppcls.distributed import gather, is_main, wait_for_main
-from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.ema import ModelEMA
-from ppcls.engine.measures import EMA
-from ppcls.engine.states import StudentBest
-from ppcls.engine.train import Hook, Run
+from ppcls.engine.checkpoint import Checkpointer, StudentBest
+from ppcls.engine.hooks.base import Hook
+from ppcls.engine.hooks.ema import ModelEMA
+from ppcls.engine.measures import is_better, split_averages
+from ppcls.engine.run import Run
 from ppcls.errors import TrainingError
-from ppcls.logger import LOGGER, ScalarWriter, progress_bar
+from ppcls.logger import LOGGER
 from ppcls.metric import Criterion
-
-
-def format_metrics(values: Mapping[str, float]) -> str:
-    """Return ``name: value`` pairs as the log lines carry them."""
-    return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())
-
-
-def _memory_used() -> str:
-    cuda = paddle.device.cuda
-    reserved, allocated = cuda.max_memory_reserved() / 2**20, cuda.max_memory_allocated() / 2**20
-    return f", max_mem_reserved: {reserved:.0f} MB, max_mem_allocated: {allocated:.0f} MB"
-
-
-def is_better(score: float, best: float | None) -> bool:
-    """Tell whether a score is the best so far; minus infinity, the score of what is not finite, never is."""
-    return score > (-math.inf if best is None else best)
-
-
-def split_averages(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the metrics of the weights, and those of averaged weights under the same names."""
-    own = {name: value for name, value in metrics.items() if not name.endswith(EMA)}
-    averaged = {name[: -len(EMA)]: value for name, value in metrics.items() if name.endswith(EMA)}
-    return own, averaged
-
-
-class LogHook(Hook):
-    """Print a line every `every` batches and at the end of every epoch, in PaddleClas's format.
-
-    What PaddleClas does not print, the norm of the gradients, stands at the end of the line.
-
-    Args:
-        every: ``Global.print_batch_step``.
-        open_writer: called before the first step; its result also receives what is printed. None on
-            processes that do not write.
-        schedule_names: shown in ``lr(...)``, one for each optimizer.
-        memory: also show the memory used on the GPU.
-    """
-
-    def __init__(
-        self,
-        every: int,
-        open_writer: Callable[[], ScalarWriter] | None,
-        schedule_names: Sequence[str],
-        *,
-        memory: bool = False,
-    ) -> None:
-        self.every, self.schedule_names = every, schedule_names
-        self._open_writer = open_writer
-        self.writer: ScalarWriter | None = None
-        self.memory = memory and paddle.device.get_device().startswith("gpu")
-        self._bar: Any = None
-
-    def before_train(self, run: Run) -> None:
-        """Open the writer, and ask for what is computed only where it is printed."""
-        if self._open_writer is not None:
-            self.writer = self._open_writer()
-        run.log_every = self.every
-
-    def after_step(self, run: Run, batch: Batch) -> None:
-        """Advance the bar; print when a line is due."""
-        total = len(run.loader)
-        if self._bar is None:
-            self._bar = progress_bar(total, f"epoch {run.progress.epoch}/{run.epochs}")
-        self._bar.update(run.progress.batch - self._bar.n)
-        if run.line_due(run.progress.batch):
-            self._print(run, batch)
-        if run.progress.batch == total:
-            self._bar.close()
-            self._bar = None
-            run.read()
-            averages = format_metrics(run.meters.averages(everywhere=True))
-            LOGGER.info("[Train][Epoch %d/%d][Avg]%s", run.progress.epoch, run.epochs, averages)
-
-    def _print(self, run: Run, batch: Batch) -> None:
-        run.read()
-        run.timing.summarize()
-        averages, rates = run.meters.averages(everywhere=True), run.learning_rates
-        cost = run.timing.batch_cost
-        norm = None if run.gradient_norm is None else float(run.gradient_norm)
-        left = (run.epochs - run.progress.epoch + 1) * len(run.loader) - run.progress.batch
-        LOGGER.info(
-            "[Train][Epoch %d/%d][Iter: %d/%d]%s, %s, batch_cost: %.5fs, reader_cost: %.5f, "
-            "ips: %.5f samples/s, eta: %s%s%s",
-            run.progress.epoch,
-            run.epochs,
-            run.progress.batch - 1,
-            len(run.loader),
-            ", ".join(f"lr({n}): {r:.8f}" for n, r in zip(self.schedule_names, rates, strict=True)),
-            format_metrics(averages),
-            cost,
-            run.timing.reader_cost,
-            len(batch.index) / max(cost, 1e-12),
-            datetime.timedelta(seconds=int(left * cost)),
-            _memory_used() if self.memory else "",
-            "" if norm is None else f", grad_norm: {norm:.5f}",
-        )
-        if self.writer:
-            extra = {f"lr_{i}" if i > 1 else "lr": rate for i, rate in enumerate(rates, 1)}
-            extra |= {"batch_cost": cost, "reader_cost": run.timing.reader_cost}
-            if norm is not None:
-                extra["grad_norm"] = norm
-            self.writer.write("train", run.progress.step, run.progress.epoch, averages | extra)
-
-    def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Record the averages of an evaluation."""
-        if self.writer:
-            self.writer.write("eval", run.progress.step, run.progress.epoch, metrics)
-
-    def after_train(self, run: Run) -> None:
-        """Close the writer."""
-        if self.writer:
-            self.writer.close()
-
-
-class EMAHook(Hook):
-    """Let averaged weights follow after every step; first in the list, so that a save sees both."""
-
-    def __init__(self, ema: ModelEMA) -> None:
-        self.ema = ema
-
-    def after_step(self, run: Run, batch: Batch) -> None:
-        """Take in the weights."""
-        self.ema.update(run.progress.step)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ppcls.distributed import gather, is_main, rank, wait_for_main, world_size
 from ppcls.engine.amp import restore_scaler
-from ppcls.engine.changes import read_run_config
 from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer
-from ppcls.engine.ema import ModelEMA
-from ppcls.engine.states import Progress
-from ppcls.engine.train import Run
+from ppcls.engine.checkpoint.changes import read_run_config
+from ppcls.engine.checkpoint.states import Progress
+from ppcls.engine.hooks.ema import ModelEMA
+from ppcls.engine.run import Run
 from ppcls.errors import WeightsError
 from ppcls.logger import LOGGER
 from ppcls.metric import Criterion

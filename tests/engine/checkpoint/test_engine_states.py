@@ -11,7 +11,7 @@ import pytest
 
 from ppcls.cli import main
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.states import LARGEST, Progress, StudentBest, encode_states, read_states
+from ppcls.engine.checkpoint.states import LARGEST, Progress, StudentBest, encode_states, read_states
 from ppcls.errors import WeightsError
 from ppcls.logger import cut_back
 
@@ -356,7 +356,7 @@ def test_damaged_lines_are_left_out_and_the_rest_stays(tmp_path, caplog):
 
 
 def test_a_checkpoint_is_checked_before_its_tensors_are_read(tmp_path, monkeypatch):
-    from ppcls.engine import checkpoint
+    from ppcls.engine.checkpoint import files as checkpoint
 
     Checkpointer(tmp_path).save("latest", {"w": np.ones(3, "float32")}, {}, PROGRESS)
     (tmp_path / "latest.pdparams").write_bytes(b"something else")

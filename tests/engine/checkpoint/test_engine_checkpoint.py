@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ppcls.engine.checkpoint import Checkpointer, name_for_earlier_run
-from ppcls.engine.states import Progress
+from ppcls.engine.checkpoint.states import Progress
 from ppcls.errors import WeightsError
 
 
@@ -53,7 +53,7 @@ def run_until(folder, monkeypatch, stop_at):
     """Save value 2 over value 1 and die at operation number `stop_at`; return the number of operations."""
     from pathlib import Path
 
-    import ppcls.engine.checkpoint as module
+    import ppcls.engine.checkpoint.files as module
 
     count = 0
 

@@ -1,0 +1,6 @@
+"""The checkpoints of a run: their files, what they hold, resuming from one, and the lock on the folder."""
+
+from ppcls.engine.checkpoint.files import SUFFIXES, Checkpoint, Checkpointer, name_for_earlier_run
+from ppcls.engine.checkpoint.states import Progress, StudentBest
+
+__all__ = ["SUFFIXES", "Checkpoint", "Checkpointer", "Progress", "StudentBest", "name_for_earlier_run"]

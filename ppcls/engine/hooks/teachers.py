@@ -1,0 +1,110 @@
+"""The hook that measures the teachers before the start."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import paddle
+
+from ppcls.data import Dataset, Loader
+from ppcls.engine.evaluate import evaluate, evaluating
+from ppcls.engine.hooks.base import Hook
+from ppcls.engine.hooks.logging import LogHook
+from ppcls.engine.measures import logits_of
+from ppcls.engine.run import Run
+from ppcls.logger import LOGGER
+from ppcls.metric.topk import topk_accuracy
+
+
+class TeacherCheck(Hook):
+    """Measure the teachers on the validation set before the start, and warn of one that only guesses.
+
+    Args:
+        teachers: their names, see :func:`watched_teachers`.
+        loader: the validation set.
+        log: its writer receives the accuracies; it comes before this hook.
+        print_every: batches between log lines.
+        casting: options of ``paddle.amp.auto_cast`` in evaluations.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[str],
+        loader: Loader,
+        log: LogHook,
+        *,
+        print_every: int,
+        casting: Mapping[str, Any],
+    ) -> None:
+        self.teachers, self.loader, self.log = list(teachers), loader, log
+        self.print_every, self.casting = print_every, dict(casting)
+        self._found: dict[str, float] = {}
+
+    def before_start(self, run: Run) -> None:
+        """Measure, and warn."""
+        networks = {name: run.model.network(name) for name in self.teachers}
+        begin = time.perf_counter()
+        with evaluating(run.model), paddle.amp.auto_cast(**self.casting):
+            found = evaluate(
+                lambda image: {name: network(image) for name, network in networks.items()},
+                self.loader,
+                {"": [self._accuracies]},
+                epoch=0,
+                print_every=self.print_every,
+                title="Teacher",
+            )
+        LOGGER.info(
+            "teachers checked on %d images in %.1f s (Global.check_teacher: false leaves it out)",
+            len(self.loader.dataset),
+            time.perf_counter() - begin,
+        )
+        self._found = found
+        guess = guessing_accuracy(self.loader.dataset)
+        for name in self.teachers:
+            accuracy = found[f"top1_{name}"]
+            if guess < 1 and accuracy < suspicious_below(guess, len(self.loader.dataset)):
+                _warn_of(name, accuracy, guess)
+
+    def before_train(self, run: Run) -> None:
+        """Record the accuracies."""
+        if self.log.writer:
+            self.log.writer.write("teacher", run.progress.step, 0, self._found)
+
+    def _accuracies(self, outputs: Mapping[str, Any], label: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        return {
+            f"top1_{name}": topk_accuracy(logits_of(output), label, [1])[0]
+            for name, output in outputs.items()
+        }
+
+
+def guessing_accuracy(dataset: Dataset) -> float:
+    """Return the accuracy of always naming the most frequent class, as a network without weights may."""
+    counts: dict[int, int] = {}
+    for index in range(len(dataset)):
+        label = dataset.label(index)
+        counts[label] = counts.get(label, 0) + 1
+    return max(counts.values()) / len(dataset)
+
+
+def suspicious_below(guess: float, images: int) -> float:
+    """Return the accuracy below which a teacher is taken for one that guesses.
+
+    Three standard deviations of the accuracy of a guess over `images`, and at least a twentieth of the way
+    from guessing to perfect; but half of that way suffices, however few images there are.
+    """
+    deviation = 3 * math.sqrt(guess * (1 - guess) / images)
+    return guess + min(max(deviation, 0.05 * (1 - guess)), 0.5 * (1 - guess))
+
+
+def _warn_of(name: str, accuracy: float, guess: float) -> None:
+    LOGGER.warning(
+        "!!! %s has top-1 accuracy %.5f on the validation set; naming one class for all reaches %.5f. "
+        "A student cannot learn from it. Its weights did not load (see the load report above, and its "
+        "`pretrained`), or it counts the classes in another order, or it wants other mean, std or input_size",
+        name,
+        accuracy,
+        guess,
+    )
