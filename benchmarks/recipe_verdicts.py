@@ -21,7 +21,7 @@ from pathlib import Path
 from ppcls.config.checks.recipe import check_recipe
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import read
-from ppcls.config.report import Report
+from ppcls.config.mistakes import Findings
 from ppcls.config.schema import REQUIRED
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.files import write_atomic
@@ -44,13 +44,13 @@ class Verdict:
 
 def judge(file: Path, mode: str) -> Verdict:
     """Check one file."""
-    report = Report()
+    findings = Findings()
     try:
-        check_recipe(resolve(read(file)), mode, report)
+        check_recipe(resolve(read(file)), mode, findings)
     except ConfigError as error:
         text = str(error).replace(f"{file}:", "FILE:")
         return Verdict([text.splitlines()[0]])
-    lines = [[f"{path}: {text}" for path, text in found] for found in (report.mistakes, report.warnings)]
+    lines = [[f"{path}: {text}" for path, text in found] for found in (findings.mistakes, findings.warnings)]
     return Verdict(*lines)
 
 

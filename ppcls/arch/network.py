@@ -12,7 +12,7 @@ from paddle import nn
 from ppcls.arch.theseus import TheseusLayer
 from ppcls.config import single
 from ppcls.config.checks.paddleclas import without_foreign
-from ppcls.config.report import Report
+from ppcls.config.mistakes import Findings
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.registry import BACKBONES, create
 from ppcls.weights import load_pretrained
@@ -149,11 +149,11 @@ def build_network(node: Any, where: str = "Arch") -> nn.Layer:
 
 def _accepted(name: str, make: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     known = inspect.signature(make).parameters
-    report = Report()
-    options = without_foreign("network", name, options, known, "", report)
-    for key, text in report.mistakes:
+    findings = Findings()
+    options = without_foreign("network", name, options, known, "", findings)
+    for key, text in findings.mistakes:
         raise ConfigError(f"{name}.{key}: {text}")
-    for key, text in report.warnings:
+    for key, text in findings.warnings:
         _log.warning("%s.%s: %s", name, key, text)
     for key in options:
         if key not in known:

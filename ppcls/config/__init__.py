@@ -12,8 +12,8 @@ from ppcls.config.checks.recipe import check_recipe
 from ppcls.config.checks.sections import fields_of
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
+from ppcls.config.mistakes import Findings
 from ppcls.config.nodes import plain, show, single
-from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, Recipe
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, hint
@@ -47,14 +47,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
     """
     _check_mode(mode)
     tree = read(find_recipe(path))
-    report = Report()
+    findings = Findings()
     for text in overrides:
         try:
             override(tree, text)
         except ConfigError as error:
-            report.error(f"-o {text}", str(error))
-    recipe = check_recipe(resolve(tree), mode, report)
-    report.finish(str(path))
+            findings.error(f"-o {text}", str(error))
+    recipe = check_recipe(resolve(tree), mode, findings)
+    findings.finish(str(path))
     config = OmegaConf.create(recipe)
     OmegaConf.set_readonly(config, True)
     return config
@@ -82,9 +82,9 @@ def complete_config(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
         raise ConfigError(f"expected a configuration, got {show(config)}; load_config reads one from a file")
     if _is_complete(Recipe, tree):
         return tree
-    report = Report()
-    recipe = check_recipe(resolve(tree), mode, report)
-    report.finish("the configuration")
+    findings = Findings()
+    recipe = check_recipe(resolve(tree), mode, findings)
+    findings.finish("the configuration")
     return recipe
 
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from ppcls.config.checks.sections import default_of, fields_of
+from ppcls.config.option_types import describe
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
-from ppcls.config.signature import describe
 
 _HEAD = """# Settings of a recipe
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.config import plain
-from ppcls.config.construct import construct
+from ppcls.config.binding import construct
 from ppcls.config.nodes import show
 from ppcls.config.schema import LoaderOptions
 from ppcls.data import batch_ops as batch_ops  # importing it fills the registry

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ppcls.config.construct import construct
+from ppcls.config.binding import construct
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import BATCH_OPS
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ppcls.config import plain
-from ppcls.config.construct import construct
+from ppcls.config.binding import construct
 from ppcls.data.loader import Loader
 from ppcls.data.transforms import Compose
 from ppcls.registry import TRANSFORMS

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.config.construct import construct
+from ppcls.config.binding import construct
 from ppcls.errors import ConfigError
 from ppcls.registry import POSTPROCESSES
 

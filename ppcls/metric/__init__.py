@@ -13,7 +13,7 @@ import paddle
 from paddle import Tensor
 
 from ppcls.config import plain, single
-from ppcls.config.construct import construct
+from ppcls.config.binding import construct
 from ppcls.errors import ConfigError
 from ppcls.metric.base import Metric, PlainMetric, WholeSet
 from ppcls.metric.topk import DistillationTopkAcc, TopkAcc

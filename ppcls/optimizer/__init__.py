@@ -10,7 +10,7 @@ from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 
 from ppcls.config import plain
-from ppcls.config.construct import construct
+from ppcls.config.binding import construct
 from ppcls.errors import ConfigError
 from ppcls.optimizer.joint import JointOptimizer, JointSchedule, divide, optimizers_of
 from ppcls.optimizer.optimizers import OptimizerSettings

@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ppcls.config.checks.own_preprocessing import transform_chains
+from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import split
-from ppcls.config.report import Report, join
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
 _AXES = {"chw": "[C, H, W]", "hwc": "[H, W, C]"}
 
 
-def check_layout(recipe: Mapping[str, Any], report: Report) -> None:
+def check_layout(recipe: Mapping[str, Any], findings: Findings) -> None:
     """Report the first transform of each chain of a recipe that takes other images than it gets."""
     for place, nodes in transform_chains(recipe).items():
-        if not report.mistakes_below(place):
+        if not findings.mistakes_below(place):
             found = layout_problem(nodes)
             if found is not None:
-                report.error(join(place, found[0]), found[1])
+                findings.error(join(place, found[0]), found[1])
 
 
 def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:

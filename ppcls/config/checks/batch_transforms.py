@@ -7,11 +7,11 @@ from typing import Any
 
 from ppcls.config.checks.components import loss_without_weights
 from ppcls.config.checks.networks import Networks
-from ppcls.config.report import Report, join
+from ppcls.config.mistakes import Findings, join
 from ppcls.errors import PpclsError
 
 
-def check_mixing(recipe: Mapping[str, Any], networks: Networks, report: Report) -> None:
+def check_mixing(recipe: Mapping[str, Any], networks: Networks, findings: Findings) -> None:
     """Check ``batch_transform_ops``: where they stand, their ``class_num``, and what the losses make of them.
 
     A loss says by its attribute ``hard_labels_only`` why it cannot work with label probabilities.
@@ -20,22 +20,22 @@ def check_mixing(recipe: Mapping[str, Any], networks: Networks, report: Report) 
         dataset = loader["dataset"] if loader else None
         ops = dataset.get("batch_transform_ops") if isinstance(dataset, dict) else None
         path = f"DataLoader.{part}.dataset.batch_transform_ops"
-        if not ops or report.mistakes_below(path):
+        if not ops or findings.mistakes_below(path):
             continue
         if part == "Eval":
-            report.error(path, "evaluation looks at the images as they are; leave it out")
+            findings.error(path, "evaluation looks at the images as they are; leave it out")
             continue
-        _check_class_num(ops, path, networks, report)
+        _check_class_num(ops, path, networks, findings)
         if part == "Train":  # losses that need labels do not see images without
-            _check_losses(recipe["Loss"]["Train"], path, report)
+            _check_losses(recipe["Loss"]["Train"], path, findings)
 
 
-def _check_class_num(ops: list[Any], path: str, networks: Networks, report: Report) -> None:
+def _check_class_num(ops: list[Any], path: str, networks: Networks, findings: Findings) -> None:
     main = networks.members.get(networks.main)
     for place, given in _class_nums(ops, path):
         if main is not None and main.class_num is not None and given != main.class_num:
             text = f"{given}, but {main.title} ({main.path}) has {main.class_num} classes; leave it out"
-            report.error(place, text)
+            findings.error(place, text)
 
 
 def _class_nums(value: Any, path: str) -> Iterator[tuple[str, int]]:
@@ -50,8 +50,8 @@ def _class_nums(value: Any, path: str) -> Iterator[tuple[str, int]]:
             yield from _class_nums(inner, join(path, name))
 
 
-def _check_losses(losses: Any, path: str, report: Report) -> None:
-    if not isinstance(losses, list) or report.mistakes_below("Loss.Train"):
+def _check_losses(losses: Any, path: str, findings: Findings) -> None:
+    if not isinstance(losses, list) or findings.mistakes_below("Loss.Train"):
         return
     for index, node in enumerate(losses):
         ((name, options),) = node.items()
@@ -61,4 +61,4 @@ def _check_losses(losses: Any, path: str, report: Report) -> None:
             continue  # reported where the loss itself was checked
         if reason:
             text = f"needs class indices, but {path} makes probabilities of them: {reason}"
-            report.error(join("Loss.Train", index, name), text)
+            findings.error(join("Loss.Train", index, name), text)

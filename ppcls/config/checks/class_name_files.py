@@ -8,13 +8,13 @@ from typing import Any
 
 from ppcls.class_names import find_class_names, is_packaged, misfit, read_class_names
 from ppcls.config.checks.networks import Networks
-from ppcls.config.report import Report
+from ppcls.config.mistakes import Findings
 from ppcls.errors import DataError
 
 _NODE = "Infer.PostProcess"
 
 
-def check_class_names(recipe: Mapping[str, Any], networks: Networks, report: Report) -> None:
+def check_class_names(recipe: Mapping[str, Any], networks: Networks, findings: Findings) -> None:
     """Refuse a file of one's own that does not name each class once; warn of a packaged one.
 
     A file that is not there is no mistake yet: data may come later. Whoever needs it refuses it.
@@ -22,18 +22,18 @@ def check_class_names(recipe: Mapping[str, Any], networks: Networks, report: Rep
     node = recipe["Infer"]["PostProcess"]
     main = networks.members.get(networks.main)
     class_num = None if main is None else main.class_num
-    if not isinstance(node, dict) or report.mistakes_below(_NODE):
+    if not isinstance(node, dict) or findings.mistakes_below(_NODE):
         return
     listed, path = node.get("label_list"), node.get("class_id_map_file")
     if listed is not None:
         if class_num is not None and len(listed) != class_num:
             text = f"{len(listed)} names, but the network has {class_num} classes"
-            report.error(f"{_NODE}.label_list", text)
+            findings.error(f"{_NODE}.label_list", text)
     elif isinstance(path, str):
-        _check_file(path, node.get("delimiter"), class_num, report)
+        _check_file(path, node.get("delimiter"), class_num, findings)
 
 
-def _check_file(path: str, delimiter: str | None, class_num: int | None, report: Report) -> None:
+def _check_file(path: str, delimiter: str | None, class_num: int | None, findings: Findings) -> None:
     where = f"{_NODE}.class_id_map_file"
     try:
         file: Path = find_class_names(path)
@@ -42,17 +42,17 @@ def _check_file(path: str, delimiter: str | None, class_num: int | None, report:
     try:
         names = read_class_names(path, delimiter)
     except DataError as error:
-        report.error(where, str(error))
+        findings.error(where, str(error))
         return
     problem = misfit(names, class_num)
     if problem is None:
         return
     if is_packaged(file):
-        report.warn(
+        findings.warn(
             where,
             f"the names of {path} are left out, because it has {len(names)} and the network has {class_num} "
             f"classes; set it to a file of your own with a line 'id name' for each class, 0 to "
             f"{(class_num or 1) - 1}, or to null",
         )
     else:
-        report.error(where, f"{path}: {problem}")
+        findings.error(where, f"{path}: {problem}")

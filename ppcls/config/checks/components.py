@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ppcls.config.binding import Factory, bind, parameters_of
 from ppcls.config.checks.paddleclas import unknown_name, without_foreign
+from ppcls.config.mistakes import REFUSALS, Findings, join, reason_of
 from ppcls.config.nodes import show, split
-from ppcls.config.report import REFUSALS, Report, join, reason_of
-from ppcls.config.signature import Factory, bind, parameters_of
 from ppcls.errors import ConfigError, PpclsError
 from ppcls.registry import (
     BACKBONES,
@@ -85,53 +85,53 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def check_nodes(kind: str, value: Any, path: str, report: Report) -> Any:
+def check_nodes(kind: str, value: Any, path: str, findings: Findings) -> Any:
     """Check a list of nodes; return it with every node in the spelling its builder reads."""
     if not isinstance(value, list):
-        report.error(path, f"expected a list of {KINDS[kind].registry.kind}s, got {show(value)}")
+        findings.error(path, f"expected a list of {KINDS[kind].registry.kind}s, got {show(value)}")
         return value
-    return [check_node(kind, node, join(path, index), report) for index, node in enumerate(value)]
+    return [check_node(kind, node, join(path, index), findings) for index, node in enumerate(value)]
 
 
-def check_node(kind: str, value: Any, path: str, report: Report) -> Any:
+def check_node(kind: str, value: Any, path: str, findings: Findings) -> Any:
     """Check one named node and the nodes inside it; return it in the spelling its builder reads.
 
-    Mistakes go to `report`; a node that cannot be read comes back as it is.
+    Mistakes go to `findings`; a node that cannot be read comes back as it is.
     """
     rules = KINDS[kind]
     if isinstance(value, list) and value and rules.listed:
-        return check_nodes(kind, value, path, report)
+        return check_nodes(kind, value, path, findings)
     if isinstance(value, list):
-        report.error(path, f"expected one {rules.registry.kind}, got a list of {len(value)}")
+        findings.error(path, f"expected one {rules.registry.kind}, got a list of {len(value)}")
         return value
     if rules.default_name and isinstance(value, dict) and "learning_rate" in value:
         value = {"name": rules.default_name, **value}
     try:
         name, options = split(value)
     except ConfigError as error:
-        report.error(path, str(error))
+        findings.error(path, str(error))
         return value
     inside = path if isinstance(value.get("name"), str) else join(path, name)
     if rules.registry is BACKBONES and "models" in options:
         inner_kind = "sub_network" if name == "DistillationModel" else "network"
-        options["models"] = _check_models(inner_kind, options["models"], join(inside, "models"), report)
+        options["models"] = _check_models(inner_kind, options["models"], join(inside, "models"), findings)
     for option, (inner, many) in rules.nested.items():
         if options.get(option) is not None:
             check = check_nodes if many else check_node
-            options[option] = check(inner, options[option], join(inside, option), report)
+            options[option] = check(inner, options[option], join(inside, option), findings)
     chosen = getattr(rules.registry[name], "nested_kind", None) if name in rules.registry else None
     if chosen is not None:
-        options = _check_members(chosen, rules.registry[name], options, inside, report)
+        options = _check_members(chosen, rules.registry[name], options, inside, findings)
     if name not in rules.registry:
         where = join(path, "name") if inside == path else path
-        report.error(where, unknown_name(kind, name, rules.registry.kind, rules.registry))
+        findings.error(where, unknown_name(kind, name, rules.registry.kind, rules.registry))
     else:
-        options = _bind(kind, name, options, (path, inside), report)
+        options = _bind(kind, name, options, (path, inside), findings)
     return {name: options} if rules.keyed else {"name": name, **options}
 
 
 def _check_members(
-    kind: str, factory: Factory, options: dict[str, Any], path: str, report: Report
+    kind: str, factory: Factory, options: dict[str, Any], path: str, findings: Findings
 ) -> dict[str, Any]:
     """Check the options of a component that chooses among others: beside its own, each names one of them."""
     own = parameters_of(factory)
@@ -140,15 +140,15 @@ def _check_members(
         if name in own:
             checked[name] = value
         else:
-            node = check_node(kind, {name: value}, path, report)
+            node = check_node(kind, {name: value}, path, findings)
             checked[name] = node[name] if isinstance(node, dict) and name in node else value
     return checked
 
 
-def _check_models(kind: str, value: Any, path: str, report: Report) -> Any:
+def _check_models(kind: str, value: Any, path: str, findings: Findings) -> Any:
     """Check the list of named sub-networks of a DistillationModel or AttentionModel."""
     if not isinstance(value, list):
-        report.error(path, f"expected a list such as [{{Teacher: {{name: ...}}}}, ...], got {show(value)}")
+        findings.error(path, f"expected a list such as [{{Teacher: {{name: ...}}}}, ...], got {show(value)}")
         return value
     checked = []
     for index, entry in enumerate(value):
@@ -156,39 +156,39 @@ def _check_models(kind: str, value: Any, path: str, report: Report) -> Any:
         try:
             name, node = split(entry)
         except ConfigError as error:
-            report.error(here, str(error))
+            findings.error(here, str(error))
             checked.append(entry)
             continue
         if "name" in entry:
             text = f"a sub-network needs a name of its own: write 'Student: {{name: {name}, ...}}'"
-            report.error(here, text)
+            findings.error(here, text)
             checked.append(entry)
             continue
-        checked.append({name: check_node(kind, node, join(here, name), report)})
+        checked.append({name: check_node(kind, node, join(here, name), findings)})
     return checked
 
 
 def _bind(
-    kind: str, name: str, options: dict[str, Any], paths: tuple[str, str], report: Report
+    kind: str, name: str, options: dict[str, Any], paths: tuple[str, str], findings: Findings
 ) -> dict[str, Any]:
-    rules, before = KINDS[kind], len(report.mistakes)
+    rules, before = KINDS[kind], len(findings.mistakes)
     factory = rules.registry[name]
     if getattr(factory, "is_pair_loss", False):
-        report.error(
+        findings.error(
             paths[0], f"{name} compares two tensors; use DistillationPairLoss with base_loss_name: {name}"
         )
         return options
     try:
         signature = signature_of(factory, options)
     except PpclsError as error:
-        report.error(paths[0], str(error))
+        findings.error(paths[0], str(error))
         return options
     if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
-        options = without_foreign(kind, name, options, {**signature, **rules.extra}, paths[1], report)
-    bound = bind(name, signature, options, paths, report, extra=rules.extra, supplied=rules.supplied)
-    if rules.try_out and len(report.mistakes) == before and not report.mistakes_below(paths[1]):
+        options = without_foreign(kind, name, options, {**signature, **rules.extra}, paths[1], findings)
+    bound = bind(name, signature, options, paths, findings, extra=rules.extra, supplied=rules.supplied)
+    if rules.try_out and len(findings.mistakes) == before and not findings.mistakes_below(paths[1]):
         tried = {k: v for k, v in bound.items() if k not in rules.extra and k not in rules.untried}
-        _try_out(name, factory, tried, paths, report)
+        _try_out(name, factory, tried, paths, findings)
     return bound
 
 
@@ -199,7 +199,7 @@ def signature_of(factory: Factory, options: Mapping[str, Any]) -> Mapping[str, i
 
 
 def _try_out(
-    name: str, factory: Factory, options: dict[str, Any], paths: tuple[str, str], report: Report
+    name: str, factory: Factory, options: dict[str, Any], paths: tuple[str, str], findings: Findings
 ) -> None:
     """Construct the component, for the checks of values that it makes itself."""
     paddle = importlib.import_module("paddle")
@@ -211,9 +211,9 @@ def _try_out(
         place, colon, text = reason_of(error).partition(": ")
         for known in (name, *paths):
             if colon and place.startswith(f"{known}."):
-                report.error(join(paths[1], place.removeprefix(f"{known}.")), text)
+                findings.error(join(paths[1], place.removeprefix(f"{known}.")), text)
                 return
-        report.error(paths[0], reason_of(error))
+        findings.error(paths[0], reason_of(error))
 
 
 def loss_without_weights(name: str, options: Mapping[str, Any] | None) -> Any:

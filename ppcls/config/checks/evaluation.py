@@ -6,12 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ppcls.config.checks.networks import Networks
-from ppcls.config.report import Report
+from ppcls.config.mistakes import Findings
 from ppcls.registry import METRICS
 
 
 def check_evaluation(
-    recipe: Mapping[str, Any], loss_names: Iterable[set[str]], networks: Networks, mode: str, report: Report
+    recipe: Mapping[str, Any],
+    loss_names: Iterable[set[str]],
+    networks: Networks,
+    mode: str,
+    findings: Findings,
 ) -> None:
     """Check that one network is evaluated, chosen and deployed, and that evaluations can decide.
 
@@ -20,29 +24,29 @@ def check_evaluation(
         loss_names: for each loss of ``Loss.Eval`` the networks that it names.
         networks: the networks of the recipe.
         mode: what is about to be done.
-        report: receives the mistakes.
+        findings: receives the mistakes.
     """
     evaluates = mode == "eval" or (mode == "train" and recipe["Global"]["eval_during_train"])
     # A mistake in Arch or in the losses would show again.
-    if evaluates and networks.several and not any(map(report.mistakes_below, ("Arch", "Loss.Eval"))):
-        _check_losses(list(loss_names), networks, report)
+    if evaluates and networks.several and not any(map(findings.mistakes_below, ("Arch", "Loss.Eval"))):
+        _check_losses(list(loss_names), networks, findings)
     if mode != "train":
         return
     if evaluates:
-        _check_deployed(networks, report)
-        _check_plateau(recipe, report)
+        _check_deployed(networks, findings)
+        _check_plateau(recipe, findings)
         if recipe["EMA"]:
-            _check_averaged(networks, report)
+            _check_averaged(networks, findings)
     if recipe["EarlyStopping"]:
-        _check_early_stopping(recipe["EarlyStopping"], recipe["Global"], report)
+        _check_early_stopping(recipe["EarlyStopping"], recipe["Global"], findings)
 
 
-def _check_losses(named: list[set[str]], networks: Networks, report: Report) -> None:
+def _check_losses(named: list[set[str]], networks: Networks, findings: Findings) -> None:
     """Refuse the accuracy of one network beside the loss of another."""
     names = set().union(*named)
     if not named or networks.main in names or not all(named) or not names <= set(networks.members):
         return
-    report.error(
+    findings.error(
         "Loss.Eval",
         f"looks at {', '.join(sorted(names))}, but the network to deploy is {networks.main} "
         "(Arch.infer_model_name), whose metrics would stand beside the loss of another network; use CELoss, "
@@ -50,29 +54,29 @@ def _check_losses(named: list[set[str]], networks: Networks, report: Report) -> 
     )
 
 
-def _check_deployed(networks: Networks, report: Report) -> None:
+def _check_deployed(networks: Networks, findings: Findings) -> None:
     main = networks.members.get(networks.main)
     training = [name for name, network in networks.members.items() if not network.frozen]
     if main is not None and main.frozen and training and networks.several:
         # A warning: scripts check a recipe without saying what for, and may want to export the teacher.
-        report.warn(
+        findings.warn(
             "Arch.infer_model_name",
             f"{networks.main} is frozen (Arch.freeze_params_list), so best_model would follow a network that "
             f"does not change, which train refuses; name one that trains: {', '.join(training)}",
         )
 
 
-def _check_averaged(networks: Networks, report: Report) -> None:
+def _check_averaged(networks: Networks, findings: Findings) -> None:
     for name, network in networks.members.items():
         if name == "ema" or name.endswith("_ema"):
-            report.error(
+            findings.error(
                 network.path,
                 f"{name!r} cannot name a network of a run with EMA: values that end in _ema are those of "
                 "averaged weights",
             )
 
 
-def _check_plateau(recipe: Mapping[str, Any], report: Report) -> None:
+def _check_plateau(recipe: Mapping[str, Any], findings: Findings) -> None:
     """Check that there is a value for schedules that watch evaluations."""
     node = recipe["Optimizer"]
     modes = {}
@@ -82,12 +86,12 @@ def _check_plateau(recipe: Mapping[str, Any], report: Report) -> None:
             place = f"Optimizer.{index}.lr.mode" if isinstance(node, list) else "Optimizer.lr.mode"
             modes[place] = lr.get("mode") or "max"
     if len(set(modes.values())) > 1:
-        report.error(
+        findings.error(
             list(modes)[-1], "the schedules of one run watch the same value; give all of them the same mode"
         )
     for place, mode in modes.items():
         if mode == "min" and not recipe["Loss"]["Eval"] and not _falling(recipe["Metric"]["Eval"]):
-            report.error(place, "min watches the loss of evaluations, but Loss.Eval is empty")
+            findings.error(place, "min watches the loss of evaluations, but Loss.Eval is empty")
 
 
 def _falling(metrics: Any) -> bool:
@@ -97,13 +101,15 @@ def _falling(metrics: Any) -> bool:
     return name in METRICS and getattr(METRICS[str(name)], "higher_is_better", True) is False
 
 
-def _check_early_stopping(stopping: Mapping[str, Any], options: Mapping[str, Any], report: Report) -> None:
+def _check_early_stopping(
+    stopping: Mapping[str, Any], options: Mapping[str, Any], findings: Findings
+) -> None:
     if not options["eval_during_train"]:
-        report.error("EarlyStopping", "judges evaluations, but Global.eval_during_train is false")
+        findings.error("EarlyStopping", "judges evaluations, but Global.eval_during_train is false")
         return
     epochs, interval = options["epochs"], options["eval_interval"]
     first = max(1, options["start_eval_epoch"])
     due = sum(1 for epoch in range(first, epochs + 1) if epoch % interval == 0 or epoch == epochs)
     if due <= stopping["patience"]:
         text = f"has no effect: {epochs} epochs have {due} evaluations, of which the first is an improvement"
-        report.warn("EarlyStopping.patience", text)
+        findings.warn("EarlyStopping.patience", text)

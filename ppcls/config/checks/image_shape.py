@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from ppcls.config.binding import construct
 from ppcls.config.checks.networks import Networks
 from ppcls.config.checks.own_preprocessing import transform_chains
 from ppcls.config.checks.sections import default_of, fields_of
-from ppcls.config.construct import construct
+from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import single
-from ppcls.config.report import Report, join
 from ppcls.config.schema import Global
 from ppcls.errors import PpclsError
 from ppcls.registry import TRANSFORMS
@@ -27,7 +27,7 @@ _LARGEST = 2048  # beyond it, trying a chain takes time and memory
 Shape = tuple[int | None, int | None, int | None]
 
 
-def check_image_shape(recipe: Mapping[str, Any], networks: Networks, mode: str, report: Report) -> None:
+def check_image_shape(recipe: Mapping[str, Any], networks: Networks, mode: str, findings: Findings) -> None:
     """Compare the images of all chains with the networks, some of them with ``Global.image_shape`` too.
 
     Only an export uses ``Global.image_shape``, so a contradiction is an error there. Elsewhere it is one if
@@ -37,19 +37,19 @@ def check_image_shape(recipe: Mapping[str, Any], networks: Networks, mode: str, 
     shapes = {
         place: shape
         for place, operations in transform_chains(recipe).items()
-        if not report.mistakes_below(place) and (shape := chain_shape(operations)) is not None
+        if not findings.mistakes_below(place) and (shape := chain_shape(operations)) is not None
     }
     for place, shape in shapes.items():
         for network in networks.members.values():
             if None not in (network.channels, shape[0]) and network.channels != shape[0]:
                 text = f"{network.channels}, but {place} give images with {shape[0]} (DecodeImage.channels)"
-                report.error(join(network.path, "input_image_channel"), text)
+                findings.error(join(network.path, "input_image_channel"), text)
     if mode == "export":
         problem = check_exported_shape(recipe)
         if problem is not None:
-            report.error(*problem)
-    elif not report.mistakes_below(_PLACE):
-        _compare(recipe["Global"]["image_shape"], shapes, report)
+            findings.error(*problem)
+    elif not findings.mistakes_below(_PLACE):
+        _compare(recipe["Global"]["image_shape"], shapes, findings)
 
 
 def check_exported_shape(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -63,7 +63,7 @@ def check_exported_shape(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
     return _PLACE, f"{_contradiction(wanted, place, found)}; make them the same"
 
 
-def _compare(wanted: list[int], shapes: Mapping[str, Shape], report: Report) -> None:
+def _compare(wanted: list[int], shapes: Mapping[str, Shape], findings: Findings) -> None:
     """Compare the shape in a mode that does not use it."""
     known = {place: shapes[place] for place in (_EVAL, _INFER) if place in shapes}
     wrong = {place: shape for place, shape in known.items() if not _agree(wanted, shape)}
@@ -71,9 +71,9 @@ def _compare(wanted: list[int], shapes: Mapping[str, Shape], report: Report) -> 
     for place, shape in wrong.items():
         text = _contradiction(wanted, place, shape)
         if len(wrong) == len(known) and wanted != default:
-            report.error(_PLACE, f"{text}; make them the same")
+            findings.error(_PLACE, f"{text}; make them the same")
         else:
-            report.warn(_PLACE, f"{text}; an export of such a recipe is refused or of another size")
+            findings.warn(_PLACE, f"{text}; an export of such a recipe is refused or of another size")
 
 
 def exported_chain(recipe: Mapping[str, Any]) -> str | None:

@@ -15,8 +15,8 @@ from typing import Any
 from ppcls.config.checks.components import signature_of
 from ppcls.config.checks.evaluation import check_evaluation
 from ppcls.config.checks.networks import Network, Networks
+from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import show
-from ppcls.config.report import Report, join
 from ppcls.errors import PpclsError, hint
 from ppcls.registry import LOSSES, METRICS, SAMPLERS, Registry
 
@@ -67,48 +67,50 @@ class Use:
         return found
 
 
-def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, report: Report) -> None:
+def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, findings: Findings) -> None:
     """Check what concerns several sections of a recipe that was checked section by section."""
     uses: dict[str, list[Use]] = {}
     for section, registry in (("Loss", LOSSES), ("Metric", METRICS)):
         for part in ("Train", "Eval"):
             place = join(section, part)
-            uses[place] = [use for use in _uses(recipe[section][part], place, registry, networks, report)]
+            uses[place] = [use for use in _uses(recipe[section][part], place, registry, networks, findings)]
             for use in uses[place]:
-                _check_names(use, networks, report)
-                _check_keys(use, networks, report)
-                _check_logits(use, registry, networks, report)
+                _check_names(use, networks, findings)
+                _check_keys(use, networks, findings)
+                _check_logits(use, registry, networks, findings)
                 _check_topk(
-                    use.options.get("topk"), join(use.path, "topk"), _looked_at(use, networks), report
+                    use.options.get("topk"), join(use.path, "topk"), _looked_at(use, networks), findings
                 )
     # A mistake in Arch would show again in what follows.
-    for use in [] if report.mistakes_below("Arch") else [*uses["Loss.Train"], *uses["Loss.Eval"]]:
-        _check_class_counts(use, networks, report)
-    if recipe["Loss"]["Train"] and not any(map(report.mistakes_below, ("Arch", "Loss.Train"))):
-        _check_training(recipe["Loss"]["Train"], uses["Loss.Train"], networks, report)
-    _check_gather(uses["Loss.Train"], recipe["DataLoader"]["Train"], report)
-    _check_postprocess(recipe["Infer"], networks, report)
-    _check_deployed(networks, mode, report)
-    _check_data(recipe["DataLoader"], report)
-    _check_global(recipe["Global"], mode, report)
-    check_evaluation(recipe, [use.names for use in uses["Loss.Eval"]], networks, mode, report)
+    for use in [] if findings.mistakes_below("Arch") else [*uses["Loss.Train"], *uses["Loss.Eval"]]:
+        _check_class_counts(use, networks, findings)
+    if recipe["Loss"]["Train"] and not any(map(findings.mistakes_below, ("Arch", "Loss.Train"))):
+        _check_training(recipe["Loss"]["Train"], uses["Loss.Train"], networks, findings)
+    _check_gather(uses["Loss.Train"], recipe["DataLoader"]["Train"], findings)
+    _check_postprocess(recipe["Infer"], networks, findings)
+    _check_deployed(networks, mode, findings)
+    _check_data(recipe["DataLoader"], findings)
+    _check_global(recipe["Global"], mode, findings)
+    check_evaluation(recipe, [use.names for use in uses["Loss.Eval"]], networks, mode, findings)
 
 
-def _check_gather(losses: list[Use], data: Mapping[str, Any] | None, report: Report) -> None:
+def _check_gather(losses: list[Use], data: Mapping[str, Any] | None, findings: Findings) -> None:
     """Losses that gather the batch of all processes need parts of equal size."""
     dataset = (data or {}).get("dataset")
     if not (isinstance(dataset, Mapping) and dataset.get("on_error") == "skip"):
         return
     for use in losses:
         if use.options.get("gather") is True:
-            report.warn(
+            findings.warn(
                 join(use.path, "gather"),
                 "true, but DataLoader.Train.dataset.on_error: skip may make the batches of several processes "
                 "differ in size, which ends such a run; `ppcls check-data` finds the images to take out",
             )
 
 
-def _uses(nodes: Any, place: str, registry: Registry, networks: Networks, report: Report) -> Iterator[Use]:
+def _uses(
+    nodes: Any, place: str, registry: Registry, networks: Networks, findings: Findings
+) -> Iterator[Use]:
     for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
         if not isinstance(node, dict) or len(node) != 1:
             continue
@@ -116,9 +118,9 @@ def _uses(nodes: Any, place: str, registry: Registry, networks: Networks, report
         if name not in registry or not isinstance(options, dict):
             continue
         use = Use(name, join(place, index, name), options)
-        _collect(use, report)
+        _collect(use, findings)
         if not networks.several and _needs_names(registry, name, options):
-            report.error(
+            findings.error(
                 join(place, index),
                 f"{name} looks at sub-networks by name, but Arch is one network ({networks.title}); "
                 "it needs Arch.name: DistillationModel",
@@ -135,7 +137,7 @@ def _needs_names(registry: Registry, name: str, options: Mapping[str, Any]) -> b
     return any(option in signature for option in (_SINGLE, _LIST, _PAIR, _PAIRS))
 
 
-def _collect(use: Use, report: Report) -> None:
+def _collect(use: Use, findings: Findings) -> None:
     """Read the network names out of the options."""
     single, several = use.options.get(_SINGLE), use.options.get(_LIST)
     if isinstance(single, str):
@@ -151,30 +153,30 @@ def _collect(use: Use, report: Report) -> None:
         found.append((join(use.path, _PAIR), use.options[_PAIR]))
     for path, pair in found:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-            if not report.mistakes_below(use.path.rpartition(".")[0]):  # many losses check it themselves
-                report.error(path, f'expected two names such as ["Student", "Teacher"], got {show(pair)}')
+            if not findings.mistakes_below(use.path.rpartition(".")[0]):  # many losses check it themselves
+                findings.error(path, f'expected two names such as ["Student", "Teacher"], got {show(pair)}')
         else:
             use.pairs.append((path, (pair[0], pair[1])))
 
 
-def _check_names(use: Use, networks: Networks, report: Report) -> None:
+def _check_names(use: Use, networks: Networks, findings: Findings) -> None:
     named = [*use.alone, *((join(path, i), pair[i]) for path, pair in use.pairs for i in (0, 1))]
     for path, name in named:
         if name not in networks.members:
             known = ", ".join(networks.members)
             near = hint(name, networks.members)
-            report.error(path, f"no network {name!r} in Arch.models ({known}).{near}".rstrip("."))
+            findings.error(path, f"no network {name!r} in Arch.models ({known}).{near}".rstrip("."))
     for path, (first, second) in use.pairs:
         if first == second:
-            report.error(path, f"a pair of {first!r} with itself")
+            findings.error(path, f"a pair of {first!r} with itself")
 
 
-def _check_keys(use: Use, networks: Networks, report: Report) -> None:
+def _check_keys(use: Use, networks: Networks, findings: Findings) -> None:
     for path, key, names in use.keys:
         for network in _members(names, networks):
             if network.outputs is not None and key not in network.outputs:
                 given = ", ".join(sorted(network.outputs))
-                report.error(
+                findings.error(
                     path,
                     f"{network.title} ({network.path}) returns no {key!r}, only {given}."
                     f"{hint(key, network.outputs)} More outputs come from its return_patterns",
@@ -182,7 +184,7 @@ def _check_keys(use: Use, networks: Networks, report: Report) -> None:
                 break
 
 
-def _check_logits(use: Use, registry: Registry, networks: Networks, report: Report) -> None:
+def _check_logits(use: Use, registry: Registry, networks: Networks, findings: Findings) -> None:
     """Refuse to look at the logits of a network that ``stop_after`` ends before them."""
     for network in _looked_at(use, networks):
         if network.cut_off is None:
@@ -191,7 +193,7 @@ def _check_logits(use: Use, registry: Registry, networks: Networks, report: Repo
         picked: list[str | None] = [key for _, key, owners in use.keys if name in owners]
         if "logits" in (picked or [_default_key(use, registry)]):
             text = f"looks at the logits of {network.title}, but {network.cut_off} ends it before them"
-            report.error(use.path, f"{text}; take stop_after out, or name another output")
+            findings.error(use.path, f"{text}; take stop_after out, or name another output")
 
 
 def _default_key(use: Use, registry: Registry) -> str | None:
@@ -207,10 +209,10 @@ def _default_key(use: Use, registry: Registry) -> str | None:
     return default if isinstance(default, str) else "logits"
 
 
-def _check_deployed(networks: Networks, mode: str, report: Report) -> None:
+def _check_deployed(networks: Networks, mode: str, findings: Findings) -> None:
     main = networks.members.get(networks.main)
     if mode in ("infer", "export") and main is not None and main.cut_off is not None:
-        report.error(main.cut_off, f"ends {main.title} before its logits, and {mode} needs those")
+        findings.error(main.cut_off, f"ends {main.title} before its logits, and {mode} needs those")
 
 
 def _members(names: set[str], networks: Networks) -> list[Network]:
@@ -221,14 +223,14 @@ def _looked_at(use: Use, networks: Networks) -> list[Network]:
     return _members(use.names or {networks.main}, networks)
 
 
-def _check_topk(topk: Any, path: str, looked_at: list[Network], report: Report) -> None:
+def _check_topk(topk: Any, path: str, looked_at: list[Network], findings: Findings) -> None:
     ks = [k for k in (topk if isinstance(topk, list) else [topk]) if isinstance(k, int)]
     for network in looked_at:
         if network.class_num is not None and ks and max(ks) > network.class_num:
-            report.warn(path, f"{max(ks)} of {network.class_num} classes: counts as {network.class_num}")
+            findings.warn(path, f"{max(ks)} of {network.class_num} classes: counts as {network.class_num}")
 
 
-def _check_class_counts(use: Use, networks: Networks, report: Report) -> None:
+def _check_class_counts(use: Use, networks: Networks, findings: Findings) -> None:
     """Refuse comparing the logits of networks with different classes."""
     if use.options.get("class_map") is not None or any(key != "logits" for _, key, _ in use.keys):
         return
@@ -241,10 +243,10 @@ def _check_class_counts(use: Use, networks: Networks, report: Report) -> None:
             )
             if "class_map" in signature_of(LOSSES[use.name], use.options):
                 text += "; give class_map, a file with a line `student_class teacher_class` per student class"
-            report.error(path, text)
+            findings.error(path, text)
 
 
-def _check_training(losses: Any, uses: list[Use], networks: Networks, report: Report) -> None:
+def _check_training(losses: Any, uses: list[Use], networks: Networks, findings: Findings) -> None:
     weights = [
         options.get("weight", 1.0)
         for node in (losses if isinstance(losses, list) else ())
@@ -253,23 +255,23 @@ def _check_training(losses: Any, uses: list[Use], networks: Networks, report: Re
         if isinstance(options, dict)
     ]
     if weights and all(weight == 0 for weight in weights):
-        report.error("Loss.Train", "every weight is 0: nothing would train")
+        findings.error("Loss.Train", "every weight is 0: nothing would train")
     for use in uses:
         if use.options.get("weight") == 0 and any(weights):
-            report.warn(join(use.path, "weight"), f"0: {use.name} has no effect")
+            findings.warn(join(use.path, "weight"), f"0: {use.name} has no effect")
     if networks.several:
-        _check_frozen(uses, networks, report)
-        _check_unused(uses, networks, report)
+        _check_frozen(uses, networks, findings)
+        _check_unused(uses, networks, findings)
     else:
-        _warn_unused_taps(networks.members[""], set(), report)
+        _warn_unused_taps(networks.members[""], set(), findings)
 
 
-def _check_frozen(uses: list[Use], networks: Networks, report: Report) -> None:
+def _check_frozen(uses: list[Use], networks: Networks, findings: Findings) -> None:
     for use in uses:
         named = _members(use.names, networks) if use.names else _members({networks.main}, networks)
         if named and all(network.frozen for network in named):
             titles = ", ".join(sorted(use.names or {networks.main}))
-            report.error(use.path, f"trains nothing: {titles} is frozen (Arch.freeze_params_list)")
+            findings.error(use.path, f"trains nothing: {titles} is frozen (Arch.freeze_params_list)")
             continue
         for path, (first, second) in use.pairs:
             members = networks.members
@@ -280,60 +282,60 @@ def _check_frozen(uses: list[Use], networks: Networks, report: Report) -> None:
                 and not members[second].frozen
             ):
                 text = f"{first} is frozen and {second} trains; the network that learns comes first in a pair"
-                report.warn(path, text)
+                findings.warn(path, text)
 
 
-def _check_unused(uses: list[Use], networks: Networks, report: Report) -> None:
+def _check_unused(uses: list[Use], networks: Networks, findings: Findings) -> None:
     """Report networks and taps that no training loss looks at."""
     names = {name for use in uses for name in (use.names or {networks.main})}
     for name, network in networks.members.items():
         picked = {key for use in uses for _, key, owners in use.keys if name in owners}
-        _warn_unused_taps(network, picked, report)
+        _warn_unused_taps(network, picked, findings)
         if name in names:
             continue
         if network.frozen:
-            report.warn(network.path, "runs at every step, but no loss of Loss.Train looks at it")
+            findings.warn(network.path, "runs at every step, but no loss of Loss.Train looks at it")
         else:
             text = "no loss of Loss.Train looks at it, so it would not train; add a loss or freeze it"
-            report.error(network.path, f"{text} (Arch.freeze_params_list)")
+            findings.error(network.path, f"{text} (Arch.freeze_params_list)")
 
 
-def _warn_unused_taps(network: Network, picked: set[str], report: Report) -> None:
+def _warn_unused_taps(network: Network, picked: set[str], findings: Findings) -> None:
     unused = [tap for tap in network.taps if tap not in picked and tap not in network.reads]
     if unused:
         place = re.sub(r"\.\d+$", "", network.taps[unused[0]])
-        report.warn(place, f"no loss of Loss.Train uses {', '.join(unused)}")
+        findings.warn(place, f"no loss of Loss.Train uses {', '.join(unused)}")
 
 
-def _check_postprocess(infer: Mapping[str, Any], networks: Networks, report: Report) -> None:
+def _check_postprocess(infer: Mapping[str, Any], networks: Networks, findings: Findings) -> None:
     node = infer["PostProcess"]
     if isinstance(node, dict):
         main = _members({networks.main}, networks)
-        _check_topk(node.get("topk"), "Infer.PostProcess.topk", main, report)
+        _check_topk(node.get("topk"), "Infer.PostProcess.topk", main, findings)
 
 
-def _check_data(loaders: Mapping[str, Any], report: Report) -> None:
+def _check_data(loaders: Mapping[str, Any], findings: Findings) -> None:
     train, evaluation = loaders["Train"], loaders["Eval"]
     for part, options in loaders.items():
         for node in ("dataset", "sampler"):
             if options is not None and options[node] is None:
-                report.error(join("DataLoader", part, node), "missing")
+                findings.error(join("DataLoader", part, node), "missing")
     if train and evaluation:
         lists = [_list_file(part) for part in (train, evaluation)]
         if lists[0] is not None and lists[0] == lists[1]:
-            report.warn(
+            findings.warn(
                 "DataLoader.Eval.dataset.cls_label_path",
                 f"{lists[0]} is the training list too: the accuracy will be that on training images",
             )
     sampler = evaluation["sampler"] if evaluation else None
     if isinstance(sampler, dict) and sampler.get("drop_last") is True:
-        report.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
+        findings.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
     name = str(sampler.get("name")) if isinstance(sampler, dict) else ""
     if name in SAMPLERS and getattr(SAMPLERS[name], "training_only", False):
         text = f"{name} is for training; evaluation counts every image once, with DistributedBatchSampler"
-        report.error("DataLoader.Eval.sampler", text)
+        findings.error("DataLoader.Eval.sampler", text)
     elif isinstance(sampler, dict) and sampler.get("shuffle") is True:
-        report.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
+        findings.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
 
 
 def _list_file(part: Mapping[str, Any]) -> str | None:
@@ -342,12 +344,12 @@ def _list_file(part: Mapping[str, Any]) -> str | None:
     return os.path.normpath(path) if isinstance(path, str) else None
 
 
-def _check_global(options: Mapping[str, Any], mode: str, report: Report) -> None:
+def _check_global(options: Mapping[str, Any], mode: str, findings: Findings) -> None:
     if mode != "train":
         return
     if options["checkpoints"] not in (None, "", "auto") and options["pretrained_model"]:
-        report.warn("Global.pretrained_model", "has no effect: Global.checkpoints is resumed")
+        findings.warn("Global.pretrained_model", "has no effect: Global.checkpoints is resumed")
     if options["eval_during_train"] and options["start_eval_epoch"] > options["epochs"]:
-        report.warn(
+        findings.warn(
             "Global.start_eval_epoch", f"later than the last of {options['epochs']} epochs: no evaluation"
         )

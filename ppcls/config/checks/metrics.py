@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppcls.config.checks.networks import Networks
-from ppcls.config.report import Report, join
+from ppcls.config.mistakes import Findings, join
 from ppcls.registry import METRICS
 
 
-def check_metrics(section: Mapping[str, Any], networks: Networks | None, report: Report) -> None:
+def check_metrics(section: Mapping[str, Any], networks: Networks | None, findings: Findings) -> None:
     """Check what a metric's class says of itself, see :class:`ppcls.metric.Metric`.
 
     Args:
         section: ``Metric``, checked by itself before.
         networks: None if nothing is known of them.
-        report: receives the mistakes.
+        findings: receives the mistakes.
     """
     for part in ("Train", "Eval"):
         nodes = section[part] if isinstance(section[part], list) else ()
@@ -26,9 +26,9 @@ def check_metrics(section: Mapping[str, Any], networks: Networks | None, report:
                 continue
             place = join("Metric", part, index)
             if part == "Train" and getattr(METRICS[name], "evaluation_only", False):
-                report.error(place, f"{name} is for evaluations only; name it in Metric.Eval")
+                findings.error(place, f"{name} is for evaluations only; name it in Metric.Eval")
             needed = getattr(METRICS[name], "class_num", None)
             main = networks.members.get(networks.main) if networks is not None else None
             if needed is not None and main is not None and main.class_num not in (None, needed):
                 text = f"{name} is for {needed} classes, but {main.title} has {main.class_num}"
-                report.error(place, text)
+                findings.error(place, text)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ppcls.config.report import Report
+from ppcls.config.mistakes import Findings
 from ppcls.registry import DATASETS, SAMPLERS, Registry
 
 _TRAIN, _UNLABELLED = "DataLoader.Train", "DataLoader.UnLabelTrain"
 
 
-def check_sizes(loaders: Mapping[str, Any], report: Report) -> None:
+def check_sizes(loaders: Mapping[str, Any], findings: Findings) -> None:
     """Check that a dataset can give the sizes its sampler asks for, and that joined batches have one size.
 
     Args:
         loaders: the section ``DataLoader``, checked by itself before.
-        report: receives the mistakes.
+        findings: receives the mistakes.
     """
     for part, place in (("Train", _TRAIN), ("UnLabelTrain", _UNLABELLED)):
         node = loaders[part]
@@ -27,10 +27,10 @@ def check_sizes(loaders: Mapping[str, Any], report: Report) -> None:
         dataset = _chosen(DATASETS, node["dataset"])
         if dataset is not None and not getattr(dataset, "multi_scale", False):
             text = f"{title} chooses the size of images, which {node['dataset']['name']} does not allow"
-            report.error(f"{place}.dataset.name", f"{text}; use MultiScaleDataset")
+            findings.error(f"{place}.dataset.name", f"{text}; use MultiScaleDataset")
         if loaders["UnLabelTrain"]:
             text = f"{title} cannot be used beside {_UNLABELLED}: images of a joined batch have one size"
-            report.error(f"{place}.sampler", text)
+            findings.error(f"{place}.sampler", text)
 
 
 def _chosen(registry: Registry, node: Any) -> Any:

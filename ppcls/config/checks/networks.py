@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ppcls.config.binding import parameters_of
 from ppcls.config.checks.components import INPUT_OPTIONS
-from ppcls.config.report import REFUSALS, Report, join, reason_of
-from ppcls.config.signature import parameters_of
+from ppcls.config.mistakes import REFUSALS, Findings, join, reason_of
 from ppcls.errors import PpclsError, hint
 from ppcls.registry import BACKBONES, create
 
@@ -67,7 +67,7 @@ class Networks:
         return "" not in self.members
 
 
-def check_networks(arch: Any, report: Report) -> Networks | None:
+def check_networks(arch: Any, findings: Findings) -> Networks | None:
     """Look into the networks of ``Arch``, checked before by name and signature.
 
     Networks are built without parameters, so this takes milliseconds and touches no weights.
@@ -81,27 +81,27 @@ def check_networks(arch: Any, report: Report) -> Networks | None:
     if not isinstance(arch.get("models"), list):
         if title in BACKBONES and "models" in parameters_of(BACKBONES[title]):
             return None  # reported as a missing or wrong option
-        return Networks(title, {"": _leaf(arch, "Arch", False, None, report)}, "")
+        return Networks(title, {"": _leaf(arch, "Arch", False, None, findings)}, "")
     if not arch["models"]:
-        report.error("Arch.models", f"{title} needs at least one network")
+        findings.error("Arch.models", f"{title} needs at least one network")
     if not arch["models"] or any(_entry(entry) is None for entry in arch["models"]):
         return None  # reported already; nothing can be said about names
-    members = _members(arch, "Arch", False, None, report)
+    members = _members(arch, "Arch", False, None, findings)
     if len(members) < len(arch["models"]):
         return None  # a name stands there twice
     main = arch.get("infer_model_name")
     if isinstance(main, str) and main not in members:
         text = f"no network {main!r} in Arch.models ({', '.join(members)}).{hint(main, members)}"
-        report.error("Arch.infer_model_name", text.rstrip("."))
+        findings.error("Arch.infer_model_name", text.rstrip("."))
     if main not in list(members):
         training = [name for name, network in members.items() if not network.frozen]
         main = "Student" if "Student" in members else (training or list(members))[-1]
-    _check_class_counts(arch, members, report)
+    _check_class_counts(arch, members, findings)
     # The networks were built one by one; the group has further checks for these options and names alone.
     adapted = any(INPUT_OPTIONS.keys() & node.keys() for entry in arch["models"] for node in entry.values())
     unusual = adapted or "frozen_mode" in arch or not all(name.isidentifier() for name in members)
-    if unusual and not report.mistakes_below("Arch"):
-        network_without_weights(title, arch, "Arch", report)
+    if unusual and not findings.mistakes_below("Arch"):
+        network_without_weights(title, arch, "Arch", findings)
     return Networks(title, members, main)
 
 
@@ -114,14 +114,14 @@ def _entry(entry: Any) -> tuple[str, dict[str, Any]] | None:
 
 
 def _members(
-    node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, report: Report
+    node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, findings: Findings
 ) -> dict[str, Network]:
     entries = [found for found in map(_entry, node["models"]) if found is not None]
     for name, count in Counter(name for name, _ in entries).items():
         if count > 1:
-            report.error(join(path, "models"), f"{count} networks are named {name!r}; names must differ")
-    freeze = _flags(node, "freeze_params_list", len(entries), path, report)
-    pretrained = _flags(node, "pretrained_list", len(entries), path, report)
+            findings.error(join(path, "models"), f"{count} networks are named {name!r}; names must differ")
+    freeze = _flags(node, "freeze_params_list", len(entries), path, findings)
+    pretrained = _flags(node, "pretrained_list", len(entries), path, findings)
     class_num = node.get("class_num") or class_num
     members = {}
     for index, (name, inner) in enumerate(entries):
@@ -129,26 +129,26 @@ def _members(
         own = inner.get("pretrained")
         if own and pretrained[index] and own != pretrained[index]:
             text = f"{own!r}, but {join(path, 'pretrained_list', index)} is {pretrained[index]!r}; give one"
-            report.error(join(here, "pretrained"), text)
-        members[name] = _network(inner, here, frozen or freeze[index] is True, class_num, report)
+            findings.error(join(here, "pretrained"), text)
+        members[name] = _network(inner, here, frozen or freeze[index] is True, class_num, findings)
     return members
 
 
-def _flags(node: Mapping[str, Any], option: str, count: int, path: str, report: Report) -> list[Any]:
+def _flags(node: Mapping[str, Any], option: str, count: int, path: str, findings: Findings) -> list[Any]:
     flags = node.get(option)
     if not isinstance(flags, list):
         return [None] * count
     if len(flags) != count:
-        report.error(
+        findings.error(
             join(path, option), f"{len(flags)} entries for {count} networks in {join(path, 'models')}"
         )
     return [*flags, *[None] * count][:count]
 
 
-def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, report: Report) -> Network:
+def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, findings: Findings) -> Network:
     if not isinstance(node.get("models"), list):
-        return _leaf(node, path, frozen, class_num, report)
-    chain = list(_members(node, path, frozen, class_num, report).values())
+        return _leaf(node, path, frozen, class_num, findings)
+    chain = list(_members(node, path, frozen, class_num, findings).values())
     whole = Network(path, node["name"], bool(chain) and all(part.frozen for part in chain), set())
     for part in chain:
         if part.reads_all:
@@ -156,7 +156,7 @@ def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, r
         for key, place in part.reads.items():
             if whole.outputs is not None and key not in whole.outputs:
                 text = f"no network before it in the chain gives {key!r}.{hint(key, whole.outputs)}"
-                report.error(place, text.rstrip("."))
+                findings.error(place, text.rstrip("."))
         unknown = whole.outputs is None or part.outputs is None
         whole.outputs = None if unknown else (whole.outputs or set()) | (part.outputs or set())
         whole.taps |= part.taps
@@ -167,7 +167,7 @@ def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, r
     return whole
 
 
-def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, report: Report) -> Network:
+def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, findings: Findings) -> Network:
     title = node["name"]
     network = Network(path, title, frozen)
     network.taps = _places(path, "return_patterns", node)
@@ -179,23 +179,23 @@ def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, repo
     if "class_num" in signature:
         count = node.get("class_num") or class_num or signature["class_num"].default
         network.class_num = count if isinstance(count, int) else None
-        _check_class_num(network, "class_num" in node, report)
+        _check_class_num(network, "class_num" in node, findings)
     if "input_image_channel" in signature:
         channels = node.get("input_image_channel", signature["input_image_channel"].default)
         network.channels = channels if isinstance(channels, int) else None
-    if report.mistakes_below(path):
+    if findings.mistakes_below(path):
         return network  # the options are wrong already: building would only repeat it
-    network.outputs = _look_inside(title, node, network, report)
+    network.outputs = _look_inside(title, node, network, findings)
     return network
 
 
-def _check_class_num(network: Network, own: bool, report: Report) -> None:
+def _check_class_num(network: Network, own: bool, findings: Findings) -> None:
     if network.class_num == 1:
         place = join(network.path, "class_num") if own else "Arch.class_num"
         text = (
             "1; with one class every answer is right. Give the images that are not of it a class of their own"
         )
-        report.error(place, text)
+        findings.error(place, text)
 
 
 def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
@@ -207,35 +207,37 @@ def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
     return {str(entry): join(path, option, index) for index, entry in enumerate(entries)}
 
 
-def _look_inside(title: str, node: Mapping[str, Any], network: Network, report: Report) -> set[str] | None:
+def _look_inside(
+    title: str, node: Mapping[str, Any], network: Network, findings: Findings
+) -> set[str] | None:
     """Build the network without parameters and try each option that names layers."""
     elsewhere = (*_LAYER_OPTIONS, *INPUT_OPTIONS)
     layer = network_without_weights(
-        title, {k: v for k, v in node.items() if k not in elsewhere}, network.path, report
+        title, {k: v for k, v in node.items() if k not in elsewhere}, network.path, findings
     )
     if layer is None:
         return None
     if getattr(layer, "always_frozen", False) and not network.frozen and network.path != "Arch":
-        report.error(network.path, f"{title} cannot be trained; freeze_params_list must say True for it")
+        findings.error(network.path, f"{title} cannot be trained; freeze_params_list must say True for it")
     if not hasattr(layer, "update_res"):
         known = getattr(layer, "output_keys", None)
         return set(known) if known is not None else None
-    found, before = ["logits"], len(report.mistakes)
+    found, before = ["logits"], len(findings.mistakes)
     for pattern, place in network.taps.items():
-        found += _tried(place, report, layer.update_res, [pattern])
+        found += _tried(place, findings, layer.update_res, [pattern])
     if node.get("return_stages") is not None:
         place = join(network.path, "return_stages")
-        found += _tried(place, report, layer.stage_patterns, node["return_stages"])
+        found += _tried(place, findings, layer.stage_patterns, node["return_stages"])
     layer.update_res([name for name in found if name != "logits"])
     for option in ("freeze_befor", "stop_after"):
         if node.get(option):
-            _tried(join(network.path, option), report, getattr(layer, option), node[option])
+            _tried(join(network.path, option), findings, getattr(layer, option), node[option])
     if node.get("stop_after") and layer.ends_early:
         network.cut_off = join(network.path, "stop_after")
-    return set(found) if len(report.mistakes) == before else None
+    return set(found) if len(findings.mistakes) == before else None
 
 
-def network_without_weights(title: str, node: Mapping[str, Any], path: str, report: Report) -> Any:
+def network_without_weights(title: str, node: Mapping[str, Any], path: str, findings: Findings) -> Any:
     """Construct a network without parameters, for the checks that it makes itself; None if it refuses."""
     paddle = importlib.import_module("paddle")
     try:
@@ -245,7 +247,7 @@ def network_without_weights(title: str, node: Mapping[str, Any], path: str, repo
     except REFUSALS as error:
         text = reason_of(error)
         found = re.match(r"(models\.\d+\.\w+): ", text)  # a group names the network it is about
-        report.error(join(path, found[1]) if found else path, text[found.end() if found else 0 :])
+        findings.error(join(path, found[1]) if found else path, text[found.end() if found else 0 :])
         return None
 
 
@@ -259,19 +261,21 @@ def _weightless(node: Any) -> Any:
     }
 
 
-def _tried(path: str, report: Report, action: Any, argument: Any) -> list[str]:
+def _tried(path: str, findings: Findings, action: Any, argument: Any) -> list[str]:
     try:
         result = action(argument)
     except PpclsError as error:
-        report.error(path, str(error))
+        findings.error(path, str(error))
         return []
     return result if isinstance(result, list) else []
 
 
-def _check_class_counts(arch: Mapping[str, Any], members: Mapping[str, Network], report: Report) -> None:
+def _check_class_counts(arch: Mapping[str, Any], members: Mapping[str, Network], findings: Findings) -> None:
     """Compare ``Arch.class_num`` with the networks that train; a frozen teacher may know other classes."""
     wanted = arch.get("class_num")
     for network in members.values():
         if wanted is not None and not network.frozen and network.class_num not in (None, wanted):
             place = join(network.path, "class_num")
-            report.error(place, f"{network.class_num}, but Arch.class_num is {wanted}; they must be the same")
+            findings.error(
+                place, f"{network.class_num}, but Arch.class_num is {wanted}; they must be the same"
+            )

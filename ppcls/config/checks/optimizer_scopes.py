@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppcls.config.checks.components import loss_without_weights
 from ppcls.config.checks.networks import network_without_weights
-from ppcls.config.report import Report, join
+from ppcls.config.mistakes import Findings, join
 from ppcls.errors import ConfigError, hint
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def layers_named(name: str, models: Iterable[nn.Layer], where: str) -> list[nn.L
     return named
 
 
-def check_scopes(recipe: Mapping[str, Any], report: Report) -> None:
+def check_scopes(recipe: Mapping[str, Any], findings: Findings) -> None:
     """Check that each scope names something; whether all is trained once is seen when the run is built."""
     entries = recipe["Optimizer"]
-    if not isinstance(entries, Sequence) or any(map(report.mistakes_below, ("Arch", "Loss", "Optimizer"))):
+    if not isinstance(entries, Sequence) or any(map(findings.mistakes_below, ("Arch", "Loss", "Optimizer"))):
         return
     scopes = {
         join("Optimizer", index, "scope"): entry["scope"]
@@ -51,11 +51,11 @@ def check_scopes(recipe: Mapping[str, Any], report: Report) -> None:
     if not scopes:
         return
     arch, losses = recipe["Arch"], recipe["Loss"]["Train"]
-    models = [network_without_weights(arch["name"], arch, "Arch", report)]
+    models = [network_without_weights(arch["name"], arch, "Arch", findings)]
     models += [loss_without_weights(*item) for node in losses for item in node.items()]
     for where, scope in scopes.items():
         for name in [scope] if isinstance(scope, str) else scope:
             try:
                 layers_named(name, models, where)
             except ConfigError as error:
-                report.error(where, str(error).removeprefix(f"{where}: "))
+                findings.error(where, str(error).removeprefix(f"{where}: "))

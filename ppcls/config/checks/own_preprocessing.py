@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ppcls.config.report import Report, join
+from ppcls.config.mistakes import Findings, join
 
 
-def check_inputs(recipe: Mapping[str, Any], report: Report) -> None:
+def check_inputs(recipe: Mapping[str, Any], findings: Findings) -> None:
     """Check that a network's own ``mean`` and ``std`` have one known normalisation to start from.
 
     The batch is normalised by NormalizeImage, and such a network undoes that. So training, evaluation and
@@ -32,7 +32,7 @@ def check_inputs(recipe: Mapping[str, Any], report: Report) -> None:
         ]
         if len(found) != 1:
             text = f"{place} has {len(found)} NormalizeImage, expected one; these numbers take its place"
-            report.error(owners[0], text)
+            findings.error(owners[0], text)
             continue
         where, options = found[0]
         numbers = {key: options.get(key) for key in ("mean", "std")}
@@ -42,7 +42,7 @@ def check_inputs(recipe: Mapping[str, Any], report: Report) -> None:
             text = (
                 f"other numbers than {first[0]}, but {owners[0]} can take the place of one normalisation only"
             )
-            report.error(join(where, "NormalizeImage"), text)
+            findings.error(join(where, "NormalizeImage"), text)
 
 
 def transform_chains(recipe: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ppcls.config.report import Report, join
+from ppcls.config.mistakes import Findings, join
 from ppcls.errors import hint
 
 
@@ -269,7 +269,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 
 
 def without_foreign(
-    kind: str, name: str, options: Mapping[str, Any], known: Mapping[str, Any], path: str, report: Report
+    kind: str, name: str, options: Mapping[str, Any], known: Mapping[str, Any], path: str, findings: Findings
 ) -> dict[str, Any]:
     """Return the options of a component without those of PaddleClas that are not built here.
 
@@ -279,7 +279,7 @@ def without_foreign(
         options: what the YAML gives.
         known: parameters the component has; an option of its own is never foreign.
         path: config path of the options.
-        report: receives a notice of an option without effect, and a mistake for a value that is refused.
+        findings: receives a notice of an option without effect, and a mistake for a value that is refused.
     """
     group = "network" if kind == "sub_network" else kind
     kept = {}
@@ -288,7 +288,7 @@ def without_foreign(
         if foreign is None:
             kept[option] = value
         else:
-            _judge(foreign, value, join(path, option), report)
+            _judge(foreign, value, join(path, option), findings)
     return kept
 
 
@@ -299,28 +299,28 @@ def _find(kind: str, name: str, option: str) -> Foreign | None:
     return None
 
 
-def judge_key(path: str, value: Any, report: Report) -> bool:
+def judge_key(path: str, value: Any, findings: Findings) -> bool:
     """Judge an unknown section or key by ``KEYS``; return whether it stands there."""
     foreign = KEYS.get(path)
     if foreign is not None:
-        _judge(foreign, value, path, report)
+        _judge(foreign, value, path, findings)
     return foreign is not None
 
 
-def _judge(foreign: Foreign, value: Any, path: str, report: Report) -> None:
+def _judge(foreign: Foreign, value: Any, path: str, findings: Findings) -> None:
     if foreign.accepts(value):
         return
     if foreign.notice is not None:
-        report.warn(path, foreign.notice)
+        findings.warn(path, foreign.notice)
         return
     only = " or ".join(map(str, foreign.harmless))
-    report.error(path, f"{foreign.reason}" + (f"; only {only} is accepted" if only else ""))
+    findings.error(path, f"{foreign.reason}" + (f"; only {only} is accepted" if only else ""))
 
 
-def notice_key(path: str, value: Any, report: Report) -> None:
+def notice_key(path: str, value: Any, findings: Findings) -> None:
     """Warn of a key that is on and does nothing here."""
     if value and path in WITHOUT_EFFECT:
-        report.warn(path, WITHOUT_EFFECT[path])
+        findings.warn(path, WITHOUT_EFFECT[path])
 
 
 def why_refused(path: str) -> str:

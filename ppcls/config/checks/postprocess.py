@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppcls.config.checks.networks import Networks
-from ppcls.config.report import Report
+from ppcls.config.mistakes import Findings
 from ppcls.errors import hint
 
 _PLACE = "Infer.PostProcess"
@@ -15,50 +15,50 @@ _OF_SEVERAL = "DistillationPostProcess"
 _DEFAULTS: Mapping[str, Any] = {"model_name": "Student", "key": None, "func": "Topk"}
 
 
-def check_postprocess(node: Any, networks: Networks | None, report: Report) -> Any:
+def check_postprocess(node: Any, networks: Networks | None, findings: Findings) -> Any:
     """Check the post-process against the networks.
 
     Args:
         node: ``Infer.PostProcess``, checked by itself before.
         networks: None if nothing is known of them.
-        report: receives the mistakes.
+        findings: receives the mistakes.
 
     Returns:
         the node, or in place of a DistillationPostProcess the one that it names: whoever infers, exports
         or predicts then needs no special case.
     """
-    if not isinstance(node, dict) or report.mistakes_below(_PLACE):
+    if not isinstance(node, dict) or findings.mistakes_below(_PLACE):
         return node
     if node.get("name") == _OF_SEVERAL:
         settings = {**_DEFAULTS, **{key: node[key] for key in _DEFAULTS if key in node}}
         if networks is not None:
-            _check_network(settings["model_name"], networks, report)
+            _check_network(settings["model_name"], networks, findings)
         node = {"name": settings["func"], **{k: v for k, v in node.items() if k not in {"name", *_DEFAULTS}}}
     if networks is not None and node["name"] == "ThreshOutput":
-        _check_two_classes(networks, report)
+        _check_two_classes(networks, findings)
     return node
 
 
-def _check_network(name: str, networks: Networks, report: Report) -> None:
+def _check_network(name: str, networks: Networks, findings: Findings) -> None:
     place = f"{_PLACE}.model_name"
     if not networks.several:
         text = (
             f"{_OF_SEVERAL} is for several networks, but Arch is one ({networks.title}); name its func alone"
         )
-        report.error(_PLACE, text)
+        findings.error(_PLACE, text)
     elif name not in networks.members:
         known = ", ".join(networks.members)
         near = hint(name, networks.members)
-        report.error(place, f"no network {name!r} in Arch.models ({known}).{near}".rstrip("."))
+        findings.error(place, f"no network {name!r} in Arch.models ({known}).{near}".rstrip("."))
     elif name != networks.main:
         text = (
             f"{name!r}, but the network that infers is {networks.main!r}; set Arch.infer_model_name: {name}"
         )
-        report.error(place, text)
+        findings.error(place, text)
 
 
-def _check_two_classes(networks: Networks, report: Report) -> None:
+def _check_two_classes(networks: Networks, findings: Findings) -> None:
     main = networks.members.get(networks.main)
     if main is not None and main.class_num not in (None, 2):
         text = f"ThreshOutput decides between two classes, but {main.title} has {main.class_num}; use Topk"
-        report.error(_PLACE, text)
+        findings.error(_PLACE, text)

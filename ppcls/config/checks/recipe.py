@@ -19,69 +19,71 @@ from ppcls.config.checks.paddleclas import other_file
 from ppcls.config.checks.postprocess import check_postprocess
 from ppcls.config.checks.sections import check_section
 from ppcls.config.checks.unlabelled_images import check_unlabelled
+from ppcls.config.mistakes import Findings
 from ppcls.config.nodes import show
-from ppcls.config.report import Report
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
 
 
-def check_recipe(tree: dict[str, Any], mode: str, report: Report) -> dict[str, Any]:
+def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> dict[str, Any]:
     """Check a whole recipe.
 
     Args:
         tree: the file with its bases and overrides, interpolations resolved.
         mode: ``train``, ``eval``, ``infer`` or ``export``: decides which sections must be there.
-        report: receives all mistakes and warnings.
+        findings: receives all mistakes and warnings.
 
     Returns:
         The recipe with every section and key, defaults filled in.
     """
     other = other_file(tree)
     if other is not None:
-        report.error(*other)
-        return check_section(Recipe, {}, "", Report())
-    tree = _with_settings_of_the_run(_with_infer_model_name(_with_save_interval(tree), report), report)
+        findings.error(*other)
+        return check_section(Recipe, {}, "", Findings())
+    tree = _with_settings_of_the_run(_with_infer_model_name(_with_save_interval(tree), findings), findings)
     amp = tree.get("AMP")
     if isinstance(amp, dict) and "use_amp" not in amp:
         # As in PaddleClas, the section itself switches mixed precision on.
         tree = {**tree, "AMP": {"use_amp": True, **amp}}
-    recipe = check_section(Recipe, tree, "", report)
-    recipe["Global"]["log_ranks"] = _ranks(recipe["Global"]["log_ranks"], report)
-    _check_required(tree, recipe, mode, report)
-    check_sizes(recipe["DataLoader"], report)
-    check_layout(recipe, report)
-    networks = check_networks(recipe["Arch"], report)
-    check_metrics(recipe["Metric"], networks, report)
-    recipe["Infer"]["PostProcess"] = check_postprocess(recipe["Infer"]["PostProcess"], networks, report)
+    recipe = check_section(Recipe, tree, "", findings)
+    recipe["Global"]["log_ranks"] = _ranks(recipe["Global"]["log_ranks"], findings)
+    _check_required(tree, recipe, mode, findings)
+    check_sizes(recipe["DataLoader"], findings)
+    check_layout(recipe, findings)
+    networks = check_networks(recipe["Arch"], findings)
+    check_metrics(recipe["Metric"], networks, findings)
+    recipe["Infer"]["PostProcess"] = check_postprocess(recipe["Infer"]["PostProcess"], networks, findings)
     if networks is not None:
-        check_relations(recipe, networks, mode, report)
-        check_class_names(recipe, networks, report)
-        check_inputs(recipe, report)
-        check_image_shape(recipe, networks, mode, report)
-        check_unlabelled(recipe, report)
-        check_mixing(recipe, networks, report)
+        check_relations(recipe, networks, mode, findings)
+        check_class_names(recipe, networks, findings)
+        check_inputs(recipe, findings)
+        check_image_shape(recipe, networks, mode, findings)
+        check_unlabelled(recipe, findings)
+        check_mixing(recipe, networks, findings)
         if mode == "train":
-            check_scopes(recipe, report)
+            check_scopes(recipe, findings)
     return recipe
 
 
-def _with_infer_model_name(tree: dict[str, Any], report: Report) -> dict[str, Any]:
+def _with_infer_model_name(tree: dict[str, Any], findings: Findings) -> dict[str, Any]:
     """Move ``Global.infer_model_name``, which the tutorial also names, to where networks are described."""
     section, arch = tree.get("Global"), tree.get("Arch")
     if not isinstance(section, dict) or section.get("infer_model_name") is None or not isinstance(arch, dict):
         return tree
     name = section["infer_model_name"]
     if "models" not in arch:
-        report.error("Global.infer_model_name", f"{show(name)}, but Arch is a single network; leave it out")
+        findings.error("Global.infer_model_name", f"{show(name)}, but Arch is a single network; leave it out")
         return tree
-    _warn_of_another("Global.infer_model_name", name, "Arch.infer_model_name", arch, report)
+    _warn_of_another("Global.infer_model_name", name, "Arch.infer_model_name", arch, findings)
     return {**tree, "Arch": {**arch, "infer_model_name": name}}
 
 
-def _warn_of_another(used: str, value: Any, unused: str, section: Mapping[str, Any], report: Report) -> None:
+def _warn_of_another(
+    used: str, value: Any, unused: str, section: Mapping[str, Any], findings: Findings
+) -> None:
     """Warn if the same setting has another value at the path `unused`, in `section`, which has no effect."""
     other = section.get(unused.rpartition(".")[2])
     if other is not None and other != value:
-        report.warn(
+        findings.warn(
             unused, f"{show(other)} has no effect, because {used} is {show(value)}; leave one of them out"
         )
 
@@ -94,53 +96,55 @@ def _with_save_interval(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "Global": {**section, "save_interval": 1, "keep_last": 0}}
 
 
-def _with_settings_of_the_run(tree: dict[str, Any], report: Report) -> dict[str, Any]:
+def _with_settings_of_the_run(tree: dict[str, Any], findings: Findings) -> dict[str, Any]:
     """Move what PaddleClas has in ``Arch`` but is not about one network to the settings of the run."""
     section, arch = tree.get("Global") or {}, tree.get("Arch")
     if not (isinstance(arch, dict) and isinstance(section, dict)):
         return tree
     moved = {key: arch[key] for key in ("use_sync_bn", "infer_add_softmax") if key in arch}
     for key, value in moved.items():
-        _warn_of_another(f"Arch.{key}", value, f"Global.{key}", section, report)
+        _warn_of_another(f"Arch.{key}", value, f"Global.{key}", section, findings)
     arch = {key: value for key, value in arch.items() if key not in moved}
     return {**tree, "Global": {**section, **moved}, "Arch": arch}
 
 
-def _ranks(given: str | int | list[int], report: Report) -> list[int]:
+def _ranks(given: str | int | list[int], findings: Findings) -> list[int]:
     """Return ``Global.log_ranks``, which PaddleClas writes as text, as a list of numbers."""
     texts = [str(part).strip() for part in (given if isinstance(given, list) else str(given).split(","))]
     if not texts or not all(text.isdecimal() for text in texts):
-        report.error("Global.log_ranks", f"expected numbers of processes such as 0,1, got {show(given)}")
+        findings.error("Global.log_ranks", f"expected numbers of processes such as 0,1, got {show(given)}")
         return [0]
     return [int(text) for text in texts]
 
 
-def _misspelt(path: str, report: Report) -> bool:
+def _misspelt(path: str, findings: Findings) -> bool:
     """Tell whether an unknown key was reported already that is likely to be a step of `path`."""
     steps = path.split(".")
     return any(
         place.rpartition(".")[0] == ".".join(steps[:depth]) and "Did you mean" in text and step in text
         for depth, step in enumerate(steps)
-        for place, text in report.mistakes
+        for place, text in findings.mistakes
     )
 
 
-def _check_required(tree: Mapping[str, Any], recipe: Mapping[str, Any], mode: str, report: Report) -> None:
+def _check_required(
+    tree: Mapping[str, Any], recipe: Mapping[str, Any], mode: str, findings: Findings
+) -> None:
     wanted = REQUIRED[mode]
     if mode == "train" and recipe["Global"]["eval_during_train"]:
         wanted += REQUIRED_WITH_EVAL
     if recipe["Loss"]["Eval"] and not recipe["Metric"]["Eval"] and "Metric.Eval" in wanted:
         wanted = tuple(path for path in wanted if path != "Metric.Eval")
-        if mode == "train" and not _misspelt("Metric.Eval", report):
-            report.warn("Metric.Eval", "missing; the loss of Loss.Eval chooses best_model")
+        if mode == "train" and not _misspelt("Metric.Eval", findings):
+            findings.warn("Metric.Eval", "missing; the loss of Loss.Eval chooses best_model")
     for path in wanted:
         node: Any = tree
         for step in path.split("."):
             node = node.get(step) if isinstance(node, Mapping) else None
-        if (node is None or node in ([], {})) and not _misspelt(path, report):
+        if (node is None or node in ([], {})) and not _misspelt(path, findings):
             why = (
                 " while Global.eval_during_train is true"
                 if path in REQUIRED_WITH_EVAL and mode == "train"
                 else ""
             )
-            report.error(path, f"missing; {mode} needs it{why}")
+            findings.error(path, f"missing; {mode} needs it{why}")

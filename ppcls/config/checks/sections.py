@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 
 from ppcls.config.checks.components import check_node, check_nodes
 from ppcls.config.checks.paddleclas import judge_key, notice_key, why_refused
+from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import show
-from ppcls.config.report import Report, join
-from ppcls.config.signature import Mismatch, convert
+from ppcls.config.option_types import Mismatch, convert
 from ppcls.errors import hint
 
 
@@ -28,14 +28,14 @@ def default_of(field: dataclasses.Field[Any]) -> Any:
     return field.default
 
 
-def check_section(section: type, value: Any, path: str, report: Report) -> dict[str, Any]:
+def check_section(section: type, value: Any, path: str, findings: Findings) -> dict[str, Any]:
     """Check a section and all below it.
 
     Args:
         section: its dataclass.
         value: what the YAML gives; null counts as empty.
         path: its config path, empty at the top.
-        report: receives unknown keys, wrong types and values out of range.
+        findings: receives unknown keys, wrong types and values out of range.
 
     Returns:
         The section with every key, defaults filled in.
@@ -44,21 +44,21 @@ def check_section(section: type, value: Any, path: str, report: Report) -> dict[
         value = {}
     fields = fields_of(section)
     if not isinstance(value, Mapping):
-        report.error(path, f"expected a section with keys such as {next(iter(fields))}, got {show(value)}")
+        findings.error(path, f"expected a section with keys such as {next(iter(fields))}, got {show(value)}")
         value = {}
     for name in value:
-        if name not in fields and not judge_key(join(path, name), value[name], report):
+        if name not in fields and not judge_key(join(path, name), value[name], findings):
             near = hint(name, fields) or f" Known: {', '.join(fields)}"
             kind = "unknown" if path else "unknown section"
-            report.error(join(path, name), f"{kind}.{near}")
+            findings.error(join(path, name), f"{kind}.{near}")
     checked = {}
     for name, (field, wanted) in fields.items():
-        checked[name] = _check_key(field, wanted, value, join(path, name), report)
+        checked[name] = _check_key(field, wanted, value, join(path, name), findings)
     return checked
 
 
 def _check_key(
-    field: dataclasses.Field[Any], wanted: Any, section: Mapping[str, Any], path: str, report: Report
+    field: dataclasses.Field[Any], wanted: Any, section: Mapping[str, Any], path: str, findings: Findings
 ) -> Any:
     given = section.get(field.name)
     meta = field.metadata
@@ -66,36 +66,36 @@ def _check_key(
         return (
             None
             if given is None and meta["optional"]
-            else check_section(meta["section"], given, path, report)
+            else check_section(meta["section"], given, path, findings)
         )
     if "kind" in meta:
         if given is None:
             return None
-        return (check_nodes if meta["many"] else check_node)(meta["kind"], given, path, report)
+        return (check_nodes if meta["many"] else check_node)(meta["kind"], given, path, findings)
     if field.name not in section:
         return default_of(field)
     try:
         converted = convert(given, wanted)
     except Mismatch as mismatch:
-        report.error(join(path, *mismatch.steps), f"{mismatch.text}{why_refused(path)}")
+        findings.error(join(path, *mismatch.steps), f"{mismatch.text}{why_refused(path)}")
         return default_of(field)
-    notice_key(path, converted, report)
-    _check_bounds(converted, meta, path, report)
+    notice_key(path, converted, findings)
+    _check_bounds(converted, meta, path, findings)
     return converted
 
 
-def _check_bounds(value: Any, meta: Mapping[str, Any], path: str, report: Report) -> None:
+def _check_bounds(value: Any, meta: Mapping[str, Any], path: str, findings: Findings) -> None:
     if isinstance(value, list):
         length = meta.get("length")
         if length is not None and len(value) != length:
-            report.error(path, f"expected {length} numbers, got {len(value)}: {value}")
+            findings.error(path, f"expected {length} numbers, got {len(value)}: {value}")
         for index, element in enumerate(value):
-            _check_bounds(element, {**meta, "length": None}, join(path, index), report)
+            _check_bounds(element, {**meta, "length": None}, join(path, index), findings)
     elif isinstance(value, str) and meta["form"] and not re.fullmatch(meta["form"][0], value):
-        report.error(path, f"expected {meta['form'][1]}, got {value!r}")
+        findings.error(path, f"expected {meta['form'][1]}, got {value!r}")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         low, high = meta.get("minimum"), meta.get("maximum")
         if low is not None and not value >= low:
-            report.error(path, f"expected {low} or more, got {value}")
+            findings.error(path, f"expected {low} or more, got {value}")
         if high is not None and not value <= high:
-            report.error(path, f"expected {high} or less, got {value}")
+            findings.error(path, f"expected {high} or less, got {value}")

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppcls.config.checks.components import loss_without_weights
-from ppcls.config.report import Report
+from ppcls.config.mistakes import Findings
 from ppcls.errors import PpclsError
 
 _PATH = "DataLoader.UnLabelTrain"
 
 
-def check_unlabelled(recipe: Mapping[str, Any], report: Report) -> None:
+def check_unlabelled(recipe: Mapping[str, Any], findings: Findings) -> None:
     """Check that a training loss works without labels, and that no option is idle."""
     part, losses = recipe["DataLoader"]["UnLabelTrain"], recipe["Loss"]["Train"]
     if part is None:
@@ -20,12 +20,12 @@ def check_unlabelled(recipe: Mapping[str, Any], report: Report) -> None:
     sampler = part["sampler"]
     if isinstance(sampler, dict) and sampler.get("drop_last") is True:
         text = "has no effect: the list is gone through again and again, every batch is full"
-        report.warn(f"{_PATH}.sampler.drop_last", text)
-    if not isinstance(losses, list) or report.mistakes_below("Loss.Train"):
+        findings.warn(f"{_PATH}.sampler.drop_last", text)
+    if not isinstance(losses, list) or findings.mistakes_below("Loss.Train"):
         return
     if not any(_label_free(*next(iter(node.items()))) for node in losses):
         names = ", ".join(name for node in losses for name in node)
-        report.error(_PATH, f"has no effect: all losses of Loss.Train need labels ({names})")
+        findings.error(_PATH, f"has no effect: all losses of Loss.Train need labels ({names})")
 
 
 def _label_free(name: str, options: Mapping[str, Any] | None) -> bool:

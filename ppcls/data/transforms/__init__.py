@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ppcls.config import plain
+from ppcls.config.binding import construct
 from ppcls.config.checks.axis_order import layout_problem
-from ppcls.config.construct import construct
 from ppcls.data.transforms import (
     colour,
     decode,

@@ -13,9 +13,9 @@ import pytest
 
 import ppcls
 from ppcls.config import load_config
+from ppcls.config.binding import parameters_of
 from ppcls.config.checks.paddleclas import OPTIONS, without_foreign
-from ppcls.config.report import Report
-from ppcls.config.signature import parameters_of
+from ppcls.config.mistakes import Findings
 from ppcls.errors import ConfigError
 from ppcls.registry import BACKBONES
 
@@ -66,9 +66,11 @@ def write_arch(folder: Path, node: dict[str, Any]) -> Path:
     return file
 
 
-def judged(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], Report]:
-    report = Report()
-    return without_foreign("network", name, options, parameters_of(BACKBONES[name]), "Arch", report), report
+def judged(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], Findings]:
+    findings = Findings()
+    return without_foreign(
+        "network", name, options, parameters_of(BACKBONES[name]), "Arch", findings
+    ), findings
 
 
 @pytest.mark.parametrize(("name", "options"), SUPPORTED)
@@ -83,10 +85,10 @@ def test_networks_have_the_options_that_change_something(
 
 @pytest.mark.parametrize(("name", "options"), HARMLESS)
 def test_values_that_change_nothing_are_accepted_without_a_word(name: str, options: dict[str, Any]) -> None:
-    kept, report = judged(name, options)
+    kept, findings = judged(name, options)
     assert kept == {}
-    assert not report.mistakes
-    assert not report.warnings
+    assert not findings.mistakes
+    assert not findings.warnings
 
 
 @pytest.mark.parametrize(("name", "option", "value", "words"), REFUSED)

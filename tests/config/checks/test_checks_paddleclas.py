@@ -13,7 +13,7 @@ from ppcls.config import load_config
 from ppcls.config.checks.components import KINDS
 from ppcls.config.checks.paddleclas import KEYS, NAMES, OPTIONS, Foreign, unknown_name, without_foreign
 from ppcls.config.checks.sections import fields_of
-from ppcls.config.report import Report
+from ppcls.config.mistakes import Findings
 from ppcls.config.schema import Recipe
 from ppcls.errors import ConfigError
 
@@ -128,13 +128,13 @@ def test_a_foreign_value_keeps_bool_and_number_apart() -> None:
 
 
 def test_an_option_that_the_component_has_is_its_own() -> None:
-    report = Report()
+    findings = Findings()
     options = {"last_epoch": 3, "verbose": None, "gamma": 1}
-    kept = without_foreign("schedule", "Mine", options, {"last_epoch": None}, "Optimizer.lr", report)
+    kept = without_foreign("schedule", "Mine", options, {"last_epoch": None}, "Optimizer.lr", findings)
     assert kept == {"last_epoch": 3, "gamma": 1}
-    assert not report.mistakes
-    assert without_foreign("schedule", "Mine", options, {}, "Optimizer.lr", report) == {"gamma": 1}
-    assert [path for path, _ in report.mistakes] == ["Optimizer.lr.last_epoch"]
+    assert not findings.mistakes
+    assert without_foreign("schedule", "Mine", options, {}, "Optimizer.lr", findings) == {"gamma": 1}
+    assert [path for path, _ in findings.mistakes] == ["Optimizer.lr.last_epoch"]
 
 
 def test_the_tables_name_what_is_not_there() -> None:

@@ -32,7 +32,7 @@ def reason_of(error: BaseException) -> str:
     return (text if len(text) <= 300 else f"{text[:297]}...") or type(error).__name__
 
 
-class Report:
+class Findings:
     """Mistakes and warnings in the order they were found, each with its config path."""
 
     def __init__(self) -> None:

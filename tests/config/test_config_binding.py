@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from ppcls.config.construct import construct
+from ppcls.config.binding import construct
 from ppcls.errors import ConfigError
 from ppcls.registry import Registry
 

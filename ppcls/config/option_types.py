@@ -1,17 +1,14 @@
-"""Binding the options of a YAML node to the signature of the class or function it names."""
+"""What a value of an option may be: types of signatures and sections, checked, converted and described."""
 
 from __future__ import annotations
 
 import collections.abc
-import inspect
-import sys
 import types
-from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from ppcls.config.arithmetic import evaluate
 from ppcls.config.nodes import show
-from ppcls.config.report import Report, join
 from ppcls.errors import ConfigError, hint
 
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Collection)
@@ -28,37 +25,6 @@ class Mismatch(Exception):
         super().__init__(text)
         self.text = text
         self.steps = steps
-
-
-def parameters_of(
-    factory: Factory, signature: inspect.Signature | None = None
-) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters of a class or function with their annotations resolved to types.
-
-    An annotation that cannot be resolved (a name imported for type checkers only) accepts everything.
-
-    Args:
-        factory: the class or function.
-        signature: use this one in place of the factory's own.
-    """
-    found = {}
-    target = inspect.unwrap(factory)
-    for name, parameter in (signature or inspect.signature(factory)).parameters.items():
-        annotation = parameter.annotation
-        if isinstance(annotation, str):
-            annotation = _resolve(annotation, target)
-        found[name] = parameter.replace(annotation=annotation)
-    return found
-
-
-def _resolve(annotation: str, target: Any) -> Any:
-    owner = target.__init__ if inspect.isclass(target) else target
-    scope = getattr(owner, "__globals__", None) or vars(sys.modules[target.__module__])
-    holder = types.SimpleNamespace(__annotations__={"value": annotation})
-    try:
-        return get_type_hints(holder, globalns=scope)["value"]
-    except (NameError, TypeError, AttributeError):
-        return Any
 
 
 def convert(value: Any, wanted: Any) -> Any:
@@ -177,63 +143,3 @@ def describe(wanted: Any) -> str:
     if base in _MAPS:
         return "a map"
     return _WORDS.get(base, getattr(base, "__name__", str(base)))
-
-
-def bind(
-    label: str,
-    signature: Mapping[str, inspect.Parameter],
-    options: Mapping[str, Any],
-    path: tuple[str, str],
-    report: Report,
-    *,
-    extra: Mapping[str, Any],
-    supplied: Collection[str],
-) -> dict[str, Any]:
-    """Check `options` against `signature`; return them with arithmetic worked out.
-
-    Args:
-        label: the component's name, for messages.
-        signature: its parameters, see :func:`parameters_of`.
-        options: what the YAML gives.
-        path: config path of the node and of its options.
-        report: receives unknown, missing and wrongly typed options.
-        extra: further options and their types, read by whoever builds the component.
-        supplied: parameters the builder fills in where they are left out.
-    """
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
-    types_of = {
-        name: p.annotation for name, p in signature.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    }
-    types_of |= extra
-    bound, suggested = {}, ""
-    for name, value in options.items():
-        if name in types_of:
-            here = join(path[1], name)
-            wrong = report.mistakes_below(here)  # found while checking the nodes inside
-            bound[name] = value if wrong else check_type(value, types_of[name], here, report)
-        elif open_ended:
-            bound[name] = value
-        else:
-            # A node in the spelling {name: ...} has its options beside the key `name`.
-            candidates = [*types_of, "name"] if path[0] == path[1] else types_of
-            near = hint(name, candidates) or _listing(types_of)
-            suggested += near
-            report.error(path[0], f"{label} has no option {name!r}.{near}")
-    for name, parameter in signature.items():
-        required = parameter.default is parameter.empty and name in types_of and name not in supplied
-        if required and name not in options and name not in suggested:
-            report.error(path[0], f"{label} needs the option {name!r}")
-    return bound
-
-
-def check_type(value: Any, wanted: Any, path: str, report: Report) -> Any:
-    """Return `value` converted to `wanted`; a mismatch is reported and the value returned as it came."""
-    try:
-        return convert(value, wanted)
-    except Mismatch as mismatch:
-        report.error(join(path, *mismatch.steps), mismatch.text)
-        return value
-
-
-def _listing(names: Mapping[str, Any]) -> str:
-    return f" It has: {', '.join(sorted(names))}" if names else " It has none"

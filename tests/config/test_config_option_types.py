@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 
 import pytest
 
-from ppcls.config.report import Report
-from ppcls.config.signature import Mismatch, bind, convert, describe, parameters_of
+from ppcls.config.binding import bind, parameters_of
+from ppcls.config.mistakes import Findings
+from ppcls.config.option_types import Mismatch, convert, describe
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -99,10 +100,10 @@ def _component(
 def _bind(
     options: dict[str, Any], factory: Any = _component, **rules: Any
 ) -> tuple[dict[str, Any], list[Any]]:
-    report = Report()
+    findings = Findings()
     rules = {"extra": {}, "supplied": (), **rules}
-    bound = bind("Component", parameters_of(factory), options, ("P", "P.C"), report, **rules)
-    return bound, report.mistakes
+    bound = bind("Component", parameters_of(factory), options, ("P", "P.C"), findings, **rules)
+    return bound, findings.mistakes
 
 
 def test_options_that_fit() -> None:
