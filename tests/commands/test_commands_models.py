@@ -15,7 +15,7 @@ from ppcls.report.networks import describe_models, families, markdown_row
 from ppcls.weights.sources import cached_path, official_url
 
 PUBLISHED = json.loads(resources.files("ppcls.arch").joinpath("published.json").read_text("utf-8"))
-DOCUMENT = Path(__file__).parents[1] / "docs" / "networks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "networks.md"
 
 
 @pytest.fixture(autouse=True)

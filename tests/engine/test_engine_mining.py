@@ -18,7 +18,7 @@ import ppcls
 from ppcls.cli import main
 from ppcls.config import load_config, plain
 from ppcls.data.hashing import BITS, HashIndex, perceptual_hash
-from ppcls.engine import mine as mining_module
+from ppcls.engine import mining as mining_module
 from ppcls.engine.class_names import FILE
 from ppcls.engine.mining import Mining, MiningReport, _Found, _select, mine
 from ppcls.errors import ConfigError, DataError

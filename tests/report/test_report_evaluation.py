@@ -14,8 +14,9 @@ from support import distilled
 
 import ppcls
 from ppcls.cli import main
-from ppcls.engine import confusion_plot, report
 from ppcls.errors import ConfigError
+from ppcls.report import confusion_plot
+from ppcls.report import evaluation as report
 from ppcls.report.confusion_plot import draw_confusion
 from ppcls.report.evaluation import Predictions, class_scores, confused_pairs, confusion_matrix, write_report
 from ppcls.weights import write_params
