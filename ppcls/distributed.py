@@ -106,9 +106,10 @@ def _meet(ranks: Iterable[int]) -> None:
     """Wait until the processes `ranks` get here; the store, unlike a collective, knows no time limit."""
     if world_size() == 1:
         return
-    from paddle.base.core import create_or_get_global_tcp_store
+    from ppcls._paddle import shared_store  # Paddle is slow to import, and commands read this module first
 
-    store, place = create_or_get_global_tcp_store(), next(_counter)
+    store = shared_store()
+    place = next(_counter)
     if rank() in ranks:
         _exchange(store.set, f"ppcls/{place}/{rank()}", "1", lost=_STORE_LOST)
     for other in ranks:

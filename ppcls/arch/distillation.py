@@ -9,6 +9,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+from ppcls._paddle import children_of
 from ppcls.arch.afd import LinearTransform, Waiting, settle
 from ppcls.arch.inputs import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
@@ -73,7 +74,7 @@ class NetworkGroup(nn.Layer):
         """
         if name not in self.names:
             raise ConfigError(f"there is no network {name!r}.{hint(name, self.names) or _listed(self.names)}")
-        return self._sub_layers[name]
+        return children_of(self)[name]
 
     def train(self) -> None:
         """Set train mode, except for what is frozen."""

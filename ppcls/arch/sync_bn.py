@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from paddle import nn
-from paddle.nn.layer.norm import _BatchNormBase
+
+from ppcls._paddle import BatchNormBase, share_hooks, uses_running_statistics
 
 
 def synchronise_batch_norm(model: nn.Layer) -> int:
@@ -21,21 +22,20 @@ def synchronise_batch_norm(model: nn.Layer) -> int:
     replaced = 0
     for parent in model.sublayers(include_self=True):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, _BatchNormBase) and _uses_the_batch(layer):
+            if isinstance(layer, BatchNormBase) and _uses_the_batch(layer):
                 parent.add_sublayer(name, _synchronised(layer))
                 replaced += 1
     return replaced
 
 
-def _uses_the_batch(layer: _BatchNormBase) -> bool:
-    if isinstance(layer, nn.SyncBatchNorm) or layer._use_global_stats:
+def _uses_the_batch(layer: BatchNormBase) -> bool:
+    if isinstance(layer, nn.SyncBatchNorm) or uses_running_statistics(layer):
         return False
     return any(not p.stop_gradient for p in (layer.weight, layer.bias) if p is not None)
 
 
-def _synchronised(layer: _BatchNormBase) -> nn.SyncBatchNorm:
+def _synchronised(layer: BatchNormBase) -> nn.SyncBatchNorm:
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # shares parameters and statistics
     converted.training = layer.training
-    converted._forward_pre_hooks = layer._forward_pre_hooks
-    converted._forward_post_hooks = layer._forward_post_hooks
+    share_hooks(layer, converted)
     return converted

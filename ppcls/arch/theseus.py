@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from paddle import Tensor, nn
 
+from ppcls._paddle import post_hooks_of
 from ppcls.errors import ConfigError, hint
 
 _END = "\0end"  # files the output at which a forward stops; no descriptor is spelt like it
@@ -275,7 +276,7 @@ class TheseusLayer(nn.Layer):
         """Hang exactly the hooks that are due on the layers."""
         for layer in self.sublayers():
             # Handles would point at the hooks of the original after a deep copy, so look for the hooks.
-            hooks = layer._forward_post_hooks
+            hooks = post_hooks_of(layer)
             for key in [
                 k for k, hook in hooks.items() if isinstance(hook, _Tap) and hook.store is self._store
             ]:

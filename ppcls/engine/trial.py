@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 
 from ppcls import distributed
+from ppcls._paddle import buffers_of
 from ppcls.engine.build import trainable_state
 from ppcls.engine.run import Run
 from ppcls.engine.train import forward_and_backward, start_epoch
@@ -66,7 +67,7 @@ def _try_training(run: Run) -> None:
 def _as_before(run: Run) -> Iterator[None]:
     """Put back what forward and backward passes in the block change: statistics, gradients, random states."""
     layers = [layer for top in (run.model, run.loss) for layer in top.sublayers(include_self=True)]
-    attributes = [(layer, dict(vars(layer)), dict(layer._buffers)) for layer in layers]
+    attributes = [(layer, dict(vars(layer)), dict(buffers_of(layer))) for layer in layers]
     values = [(tensor, tensor.detach().clone()) for tensor in _moved_by_forward(run)]
     cpu, cuda = paddle.get_rng_state("cpu"), paddle.get_cuda_rng_state()
     python, numpy = random.getstate(), np.random.get_state()
@@ -76,8 +77,8 @@ def _as_before(run: Run) -> Iterator[None]:
         for layer, names, buffers in attributes:
             vars(layer).clear()
             vars(layer).update(names)
-            layer._buffers.clear()
-            layer._buffers.update(buffers)
+            buffers_of(layer).clear()
+            buffers_of(layer).update(buffers)
         for tensor, value in values:
             tensor.set_value(value)
         for parameter in run.trained:

@@ -14,6 +14,7 @@ from paddle import nn
 from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 
+from ppcls._paddle import parameters_of
 from ppcls.config.checks.optimizer_scopes import EVERYTHING_ELSE, layers_named
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.optimizer.optimizers import NamedParameters, trainable_parameters
@@ -30,7 +31,7 @@ class JointOptimizer:
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self.optimizers = tuple(optimizers)
         self._parameter_list: list[paddle.Tensor] = [  # what paddle.amp.GradScaler reads
-            p for optimizer in optimizers for p in optimizer._parameter_list
+            p for optimizer in optimizers for p in parameters_of(optimizer)
         ]
 
     def step(self) -> None:

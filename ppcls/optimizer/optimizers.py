@@ -24,6 +24,7 @@ from paddle.optimizer import Optimizer
 from paddle.optimizer.lr import LRScheduler
 from paddle.regularizer import L1Decay, L2Decay, WeightDecayRegularizer
 
+from ppcls._paddle import keep_master_weights
 from ppcls.errors import ConfigError, hint
 from ppcls.logger import LOGGER
 from ppcls.registry import OPTIMIZERS
@@ -270,5 +271,5 @@ class RMSProp(OptimizerSettings):
             centered=self.centered,
             weight_decay=decay,
         )
-        optimizer._multi_precision = self.multi_precision  # Paddle implements it but takes no argument for it
+        keep_master_weights(optimizer, self.multi_precision)
         return optimizer

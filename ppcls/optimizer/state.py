@@ -15,6 +15,7 @@ import paddle
 from paddle import nn
 from paddle.optimizer import Optimizer
 
+from ppcls._paddle import create_slots, master_weights_of, parameters_of, slots_of
 from ppcls.errors import WeightsError
 from ppcls.optimizer.joint import JointOptimizer, optimizers_of
 
@@ -63,11 +64,10 @@ def load_structured_state(
     touched = set()
     # Slots come into being at the first step; make those the state has, and no others: a parameter that
     # never got a gradient has none.
-    block = paddle.base.framework.default_main_program().global_block()
     for one in optimizers_of(optimizer):
-        parameters = [p for p in one._parameter_list if p.name in wanted.values()]
+        parameters = [p for p in parameters_of(one) if p.name in wanted.values()]
         touched |= {p.name for p in parameters}
-        one._create_accumulators(block, parameters)
+        create_slots(one, parameters)
         for slot, tensors in _slots(one).items():
             slots.setdefault(slot, {}).update(tensors)
     title = " and ".join(type(one).__name__ for one in optimizers_of(optimizer))
@@ -99,12 +99,12 @@ def _names(layers: Mapping[str, nn.Layer]) -> dict[str, str]:
 
 def _slots(optimizer: Optimizer) -> dict[str, dict[str, paddle.Tensor]]:
     """Return ``{slot: {automatic parameter name: tensor}}``, float32 copies of parameters included."""
-    masters = dict(getattr(optimizer, "_master_weights", {}))
+    masters = master_weights_of(optimizer)
     origin = {
         copy.name: name for name, copy in masters.items()
     }  # slots of a copy are filed under its own name
     slots = {
         slot: {origin.get(name, name): tensor for name, tensor in tensors.items()}
-        for slot, tensors in optimizer._accumulators.items()
+        for slot, tensors in slots_of(optimizer).items()
     }
     return slots | ({MASTER: masters} if masters else {})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppcls._paddle import epsilon_of
 from ppcls.errors import WeightsError
 from ppcls.weights.torch_rules import FAMILIES, OTHER_FUNCTIONS, Family, Rule
 
@@ -145,7 +146,7 @@ def _identity(layer: Any, leaf: str) -> np.ndarray:
     parameter = getattr(layer, leaf)
     if len(parameter.shape) == 4:
         return np.eye(parameter.shape[0], dtype=np.float32)[:, :, None, None]
-    scale = math.sqrt(1.0 + layer._epsilon)
+    scale = math.sqrt(1.0 + epsilon_of(layer))
     value = {"weight": scale, "bias": 0.0, "_mean": 0.0, "_variance": 1.0}[leaf]
     return np.full(parameter.shape, value, np.float32)
 

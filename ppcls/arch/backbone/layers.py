@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paddle import ParamAttr, Tensor, erf, nn, stack, stanh
-from paddle.framework import in_dynamic_or_pir_mode
 from paddle.nn.functional import gelu, hardsigmoid, sigmoid
 from paddle.nn.initializer import KaimingNormal
 from paddle.regularizer import L2Decay
 
+from ppcls._paddle import runs_outside_old_programs
 from ppcls.errors import ConfigError
 
 # One number for both directions, or [vertical, horizontal].
@@ -183,7 +183,7 @@ class Sigmoid(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the values in the shape of `x`."""
-        if in_dynamic_or_pir_mode():
+        if runs_outside_old_programs():
             return sigmoid(x)
         return stanh(x, scale_a=0.5, scale_b=0.5) + 0.5
 
@@ -193,7 +193,7 @@ class GELU(nn.Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the values in the shape of `x`."""
-        if in_dynamic_or_pir_mode():
+        if runs_outside_old_programs():
             return gelu(x)
         return x * (erf(x * 0.5**0.5) + 1.0) * 0.5
 

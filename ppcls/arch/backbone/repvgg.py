@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from paddle import Tensor, nn
 
+from ppcls._paddle import children_of
 from ppcls.arch.backbone.layers import ConvBN
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
@@ -70,7 +71,7 @@ class RepVGGBlock(nn.Layer):
         fused.weight.set_value(kernel.astype("float32"))
         fused.bias.set_value(bias.astype("float32"))
         for name in ("rbr_identity", "rbr_dense", "rbr_1x1"):
-            self._sub_layers.pop(name, None)
+            children_of(self).pop(name, None)
         self.rbr_reparam = fused
         self.fused = True
 

@@ -1,0 +1,85 @@
+"""Every reach into the private parts of Paddle, and nothing else. All were seen in Paddle 3.3.1.
+
+Paddle may change these parts without notice, so a new version is tried against this file first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.nn.layer.norm import _BatchNormBase as BatchNormBase
+from paddle.optimizer import Optimizer
+
+__all__ = ["BatchNormBase"]
+
+
+def children_of(layer: nn.Layer) -> MutableMapping[str, nn.Layer]:
+    """Return the sub-layers of `layer` by name; changes of the mapping change the layer."""
+    return layer._sub_layers
+
+
+def buffers_of(layer: nn.Layer) -> MutableMapping[str, paddle.Tensor]:
+    """Return the buffers of `layer` itself by name; changes of the mapping change the layer."""
+    return layer._buffers
+
+
+def post_hooks_of(layer: nn.Layer) -> MutableMapping[int, Any]:
+    """Return the hooks that run after the forward pass of `layer`, by their ids."""
+    return layer._forward_post_hooks
+
+
+def share_hooks(source: nn.Layer, target: nn.Layer) -> None:
+    """Let `target` have the forward hooks of `source`; handles of the hooks remove them from both."""
+    target._forward_pre_hooks = source._forward_pre_hooks
+    target._forward_post_hooks = source._forward_post_hooks
+
+
+def epsilon_of(norm: nn.Layer) -> float:
+    """Return what a normalisation adds to the variance."""
+    return float(norm._epsilon)
+
+
+def uses_running_statistics(norm: BatchNormBase) -> bool:
+    """Tell whether a BatchNorm takes its running statistics even while it trains."""
+    return bool(norm._use_global_stats)
+
+
+def runs_outside_old_programs() -> bool:
+    """Tell whether a forward pass runs eagerly or into a new (PIR) program, not into a legacy one."""
+    return bool(paddle.framework.in_dynamic_or_pir_mode())
+
+
+def parameters_of(optimizer: Optimizer) -> Sequence[paddle.Tensor]:
+    """Return the parameters that `optimizer` changes."""
+    return optimizer._parameter_list
+
+
+def slots_of(optimizer: Optimizer) -> dict[str, dict[str, paddle.Tensor]]:
+    """Return the state of `optimizer` as ``{slot: {automatic parameter name: tensor}}``."""
+    return optimizer._accumulators
+
+
+def master_weights_of(optimizer: Optimizer) -> dict[str, paddle.Tensor]:
+    """Return the float32 copies of half-precision parameters, by automatic parameter name."""
+    return dict(getattr(optimizer, "_master_weights", {}))  # not every optimizer has them
+
+
+def create_slots(optimizer: Optimizer, parameters: Sequence[paddle.Tensor]) -> None:
+    """Create the state for `parameters` that otherwise comes into being at the first step."""
+    block = paddle.base.framework.default_main_program().global_block()
+    optimizer._create_accumulators(block, parameters)
+
+
+def keep_master_weights(optimizer: Optimizer, wanted: bool) -> None:
+    """Let `optimizer` keep float32 copies, where Paddle implements them but takes no argument for them."""
+    optimizer._multi_precision = wanted
+
+
+def shared_store() -> Any:
+    """Return the key-value store of all processes; unlike a collective, it knows no time limit."""
+    from paddle.base.core import create_or_get_global_tcp_store
+
+    return create_or_get_global_tcp_store()
