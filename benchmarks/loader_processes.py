@@ -2,8 +2,9 @@
 
 The built-in chains decode JPEG photos of 500x375 pixels, crop them to 224 and augment them; OpenCV, Pillow
 and NumPy release Python's lock while they work. The last chains add a transform in pure Python, as a plugin
-may have one: it holds the lock, so that threads take turns. Both loaders prepare the same batches, in turns in
-one process. Printed are medians of images per second, and the median of the ratios of neighbouring measurements.
+may have one: it holds the lock, so that threads take turns. Both loaders prepare the same batches, in turns
+in one process. Printed are medians of images per second, and the median of the ratios of neighbouring
+measurements.
 
     python benchmarks/loader_processes.py [--photos FOLDER] [--rounds 5] [--images 256] [--workers 2]
 """

@@ -1,4 +1,4 @@
-"""A transform in pure Python for loader_processes.py, in a module that processes can import, as a plugin is."""
+"""A transform in pure Python for loader_processes.py, in a module that processes can import like a plugin."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from ppcls.errors import PADDLE_MISSING
 if TYPE_CHECKING:
     from ppcls.arch import create_model, list_models
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "create_model", "list_models"]
 
 

@@ -16,6 +16,24 @@ _DPI = 100
 _NAMED = 200  # with more classes, names would be smaller than letters can be
 _COUNTED = 20  # with more classes, numbers do not fit into cells
 _LONGEST = 24  # letters of a name
+# Fonts with Chinese, Japanese and Korean letters, as systems name them; matplotlib's own has none.
+_CJK_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "Microsoft YaHei",
+    "SimHei",
+    "PingFang SC",
+    "PingFang HK",
+    "Hiragino Sans GB",
+    "Heiti TC",
+    "IPAexGothic",
+    "Arial Unicode MS",
+)
 
 
 def require_matplotlib(where: str) -> None:
@@ -34,7 +52,7 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     """Return a PNG of the shares of each true class (rows) that got each class (columns).
 
     Up to 200 classes are named beside the rows, up to 20 have their counts in the cells, more have their
-    numbers along the axes. A name with letters that no installed font has is replaced by the number.
+    numbers along the axes. A name with letters that none of the fonts has is replaced by the number.
 
     Args:
         matrix: images, int [C, C]; rows are true classes.
@@ -46,7 +64,8 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
 
     classes = len(matrix)
     cell = _cell_pixels(classes)
-    texts, family = _labels(names) if classes <= _NAMED else ([], None)
+    families = _font_families()
+    texts = _labels(names, families) if classes <= _NAMED else []
     letter = min(13.0, 0.8 * cell)  # height in pixels
     widest = max((_width(text) for text in texts), default=0)
     side, margin = classes * cell, max(70.0, 24 + 0.62 * letter * widest)
@@ -54,21 +73,21 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
         margin = 130.0
     width, height = side + margin + (130 if classes <= _NAMED else 180), side + margin + 60
     stream = io.BytesIO()
-    with rc_context({"font.size": 10 * max(1.0, side / 1000)}):
+    with rc_context({"font.size": 10 * max(1.0, side / 1000), "font.family": families}):
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)
         # Cells are whole pixels, so that every one of a thousand is as wide as the next.
         axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
         shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
         norm = colors.PowerNorm(0.4, 0, 1)  # a share of 1 % can be seen
-        some = np.ma.masked_equal(shares, 0)  # nothing stays white
-        image = axes.imshow(some, cmap="YlGnBu", norm=norm, interpolation="nearest", aspect="auto")
+        visible = np.ma.masked_equal(shares, 0)  # cells without images stay white
+        image = axes.imshow(visible, cmap="YlGnBu", norm=norm, interpolation="nearest", aspect="auto")
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
         total = int(matrix.sum())
         axes.set_title(f"{total} images, top-1 {np.trace(matrix) / max(total, 1):.4f}", pad=10)
         if texts:
-            _name(axes, texts, family, letter)
+            _name(axes, texts, letter)
         if classes <= _COUNTED:
             _count(axes, matrix, shares)
         if classes > _NAMED:
@@ -89,12 +108,10 @@ def _cell_pixels(classes: int) -> int:
     return max(1, 2000 // classes)
 
 
-def _name(axes: Any, texts: Sequence[str], family: str | None, letter: float) -> None:
+def _name(axes: Any, texts: Sequence[str], letter: float) -> None:
     """Put names along both axes; they are text, not formulas, whatever signs are in them."""
     places = range(len(texts))
     options: dict[str, Any] = {"fontsize": letter * 72 / _DPI, "parse_math": False}
-    if family is not None:
-        options["family"] = family
     axes.set_xticks(places, texts, rotation=90, **options)
     axes.set_yticks(places, texts, **options)
     axes.tick_params(length=2)
@@ -120,25 +137,25 @@ def _enlarge(axes: Any, shares: np.ndarray, norm: Any) -> None:
     )
 
 
-def _labels(names: Sequence[str]) -> tuple[list[str], str | None]:
-    """Return what to write for each class, and the font family for it (None: matplotlib's own)."""
-    short = [_shorten(name) for name in names]
-    needed = {ord(sign) for name in short for sign in name if not sign.isspace()}
-    family, covered = _best_font(needed)
-    texts, replaced = [], []
-    for number, name in enumerate(short):
-        shown = covered.issuperset(ord(sign) for sign in name if not sign.isspace())
-        texts.append(name if shown and name else str(number))
+def _labels(names: Sequence[str], families: Sequence[str]) -> list[str]:
+    """Return what to write for each class: its name, or its number if the fonts lack a letter of the name."""
+    letters = _letters(families)
+    texts: list[str] = []
+    replaced: list[str] = []
+    for number, name in enumerate(names):
+        short = _shorten(name)
+        shown = letters.issuperset(ord(letter) for letter in short if not letter.isspace())
+        texts.append(short if shown and short else str(number))
         if not shown:
-            replaced.append(names[number])
+            replaced.append(name)
     if replaced:
         LOGGER.warning(
-            "no installed font has the letters of %d class names (such as %s): the picture shows their "
-            "numbers; a font such as Noto Sans CJK solves it",
+            "no font has the letters of %d class names (such as %s): the picture shows their numbers. "
+            "Install a font such as Noto Sans CJK, or name one that you have in matplotlib's font.sans-serif",
             len(replaced),
             replaced[0],
         )
-    return texts, family
+    return texts
 
 
 def _shorten(name: str) -> str:
@@ -152,34 +169,18 @@ def _width(text: str) -> float:
     return sum(1.6 if unicodedata.east_asian_width(sign) in "WF" else 1.0 for sign in text)
 
 
-def _best_font(needed: set[int]) -> tuple[str | None, set[int]]:
-    """Return the family that has most of the letters `needed`, and which; the default one if it has all."""
+def _font_families() -> list[str]:
+    """Return the fonts for names; matplotlib takes each letter from the first of them that has it."""
+    from matplotlib import font_manager, rcParams
+
+    installed = set(font_manager.get_font_names())
+    wanted = dict.fromkeys([*rcParams["font.sans-serif"], *_CJK_FONTS])
+    return [family for family in wanted if family in installed] or ["DejaVu Sans"]
+
+
+def _letters(families: Sequence[str]) -> set[int]:
+    """Return the characters that the fonts can draw."""
     from matplotlib import font_manager
 
-    own = str(font_manager.findfont("DejaVu Sans"))
-    best: tuple[str | None, set[int]] = (None, needed & _signs(own))
-    seen = {own}
-    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
-        if len(best[1]) == len(needed):
-            break
-        if entry.name.startswith("Last Resort"):  # comes with matplotlib: boxes for all there is
-            continue
-        file = str(entry.fname)
-        if file in seen or entry.style != "normal" or str(entry.weight) not in ("400", "normal"):
-            continue
-        seen.add(file)
-        found = needed & _signs(file)
-        if len(found) > len(best[1]):
-            best = (entry.name, found)
-    return best
-
-
-def _signs(file: str) -> set[int]:
-    """Return the characters that a font file has; none if it cannot be drawn with."""
-    from matplotlib.ft2font import FT2Font
-
-    try:
-        font = FT2Font(file)
-    except (OSError, RuntimeError):  # a font of pictures (emoji), or a damaged file
-        return set()
-    return set(font.get_charmap()) if font.scalable else set()
+    fonts = (font_manager.get_font(font_manager.findfont(family)) for family in families)
+    return {letter for font in fonts for letter in font.get_charmap()}

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import warnings
 from pathlib import Path
 
 import cv2
@@ -173,24 +174,55 @@ def test_every_class_has_pixels_of_its_own(classes, least):
     assert classes == 1 or (np.abs(image.astype(int) - other).max(-1) > 20).sum() >= 9
 
 
-def test_letters_without_a_font_become_numbers_not_boxes(monkeypatch, caplog):
-    monkeypatch.setattr(confusion_plot, "_signs", lambda file: set(range(32, 127)))
+def names_drawn(monkeypatch, names: list[str]) -> list[str]:
+    """Return what stands beside the rows of a picture; a letter drawn as a box is an error."""
+    drawn = []
+    write = confusion_plot._name
+    monkeypatch.setattr(
+        confusion_plot, "_name", lambda axes, texts, letter: (drawn.extend(texts), write(axes, texts, letter))
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_confusion(np.eye(len(names), dtype=np.int64), names)
+    return drawn
+
+
+def test_letters_without_a_font_become_numbers_not_boxes_and_are_warned_of_once(monkeypatch, caplog):
+    monkeypatch.setattr(confusion_plot, "_CJK_FONTS", ())
     with caplog.at_level(logging.WARNING, "ppcls"):
-        texts, family = confusion_plot._labels(["cat", "猫", "", "a\nb", "x" * 40])
-    assert texts[:4] == ["cat", "1", "2", "a b"]
-    assert family is None
-    assert "猫" in caplog.text
+        drawn = names_drawn(monkeypatch, ["cat", "猫", "", "a\nb", "狗", "кот", "x" * 40])
+    assert drawn == ["cat", "1", "2", "a b", "4", "кот", "x" * 23 + "…"]
+    (record,) = caplog.records
+    assert "2 class names (such as 猫)" in record.getMessage()
 
 
-def test_a_font_with_the_letters_is_chosen(monkeypatch):
+@pytest.fixture
+def han_font(monkeypatch):
+    """A font in matplotlib's list that has the one letter 猫."""
     from matplotlib import font_manager
 
-    entries = [font_manager.FontEntry(fname=f"{name}.ttf", name=name, style="normal", weight=400)
-               for name in ("Last Resort", "Latin", "Han")]  # fmt: skip
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
-    have = {"Last Resort": set(range(0x110000)), "Han": {*range(32, 127), ord("猫"), ord("狗")}}
-    monkeypatch.setattr(confusion_plot, "_signs", lambda file: have.get(Path(file).stem, set(range(32, 127))))
-    assert confusion_plot._labels(["猫", "dog"]) == (["猫", "dog"], "Han")
+    class Han:
+        def get_charmap(self):
+            return {ord("猫"): 1}
+
+    known, read = font_manager.fontManager, font_manager.get_font
+    own = font_manager.findfont("DejaVu Sans")
+    monkeypatch.setattr(
+        known, "ttflist", [*known.ttflist, font_manager.FontEntry(fname="han.ttf", name="SimHei")]
+    )
+    find = font_manager.findfont
+    monkeypatch.setattr(
+        font_manager, "findfont", lambda family: "han.ttf" if family == "SimHei" else find(family)
+    )
+    monkeypatch.setattr(font_manager, "get_font", lambda file: Han() if file == "han.ttf" else read(own))
+
+
+def test_an_installed_font_with_the_letters_is_used_beside_the_own_one(han_font, caplog):
+    families = confusion_plot._font_families()
+    assert families[0] == "DejaVu Sans"
+    assert "SimHei" in families
+    assert confusion_plot._labels(["猫", "dog", "狗"], families) == ["猫", "dog", "2"]
+    assert "1 class names" in caplog.text
 
 
 def test_formulas_and_broken_ones_are_only_text():
