@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls.arch import afd as afd  # importing these registers what they define
+from ppcls.arch import afd_transforms as afd_transforms  # importing these registers what they define
 from ppcls.arch import backbone as backbone
 from ppcls.arch import foreign as foreign
 from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup

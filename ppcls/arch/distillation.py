@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls._paddle import children_of
-from ppcls.arch.afd import LinearTransform, Waiting, settle
+from ppcls.arch.afd_transforms import LinearTransform, Waiting, settle
 from ppcls.arch.inputs import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
 from ppcls.config import single

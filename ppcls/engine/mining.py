@@ -33,7 +33,7 @@ from ppcls.engine.engine import Engine
 from ppcls.errors import ConfigError, DataError, hint
 from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER, progress_bar
-from ppcls.loss._select import read_class_map
+from ppcls.loss.class_map import read_class_map
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,26 @@ from paddle import Tensor, nn
 
 from ppcls.config import plain, single
 from ppcls.errors import ConfigError, hint
-from ppcls.loss import afd, ce, distillation, mgd, ofd, pair, pefd, rkd
+from ppcls.loss import (
+    afd,
+    ce,
+    dist,
+    dkd,
+    dml,
+    feature_distance,
+    kldiv,
+    mgd,
+    ofd,
+    pair,
+    pefd,
+    rkd,
+    skd,
+    soft_ce,
+    wsl,
+)
 from ppcls.loss.combined import CombinedLoss, Part
-from ppcls.loss.schedule import epoch_value
+from ppcls.loss.formula import pair_loss
+from ppcls.loss.weight_schedule import epoch_value
 from ppcls.registry import LOSSES, create
 
 # Importing these modules fills the registry; the losses in it can be imported from here by name.
@@ -21,12 +38,20 @@ __all__ = [
     "afd",
     "build_loss",
     "ce",
-    "distillation",
+    "dist",
+    "dkd",
+    "dml",
+    "feature_distance",
+    "kldiv",
     "mgd",
     "ofd",
     "pair",
+    "pair_loss",
     "pefd",
     "rkd",
+    "skd",
+    "soft_ce",
+    "wsl",
 ]
 
 
@@ -40,7 +65,7 @@ def build_loss(
 
     Args:
         config: ``[{Name: {weight: 1.0, **options}}, ...]``; `weight` is a number or a schedule
-            (:func:`ppcls.loss.schedule.epoch_value`).
+            (:func:`ppcls.loss.weight_schedule.epoch_value`).
         main: sub-network for plain losses such as CELoss.
         outputs: what the model gives for any batch; fills in shapes that the config leaves out, and checks
             those it gives.

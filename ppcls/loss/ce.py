@@ -10,7 +10,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
-from ppcls.loss._select import logits_of
+from ppcls.loss._select import logits_of, network_output, select
 from ppcls.loss._tensors import check_one_of, class_distribution, to_float
 from ppcls.registry import LOSSES
 
@@ -114,3 +114,52 @@ class CELoss(nn.Layer):
     def forward(self, outputs: Tensor | Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
         """Return ``{"CELoss": value}`` for logits, or for a mapping with the key ``logits``."""
         return {"CELoss": self.ce(logits_of(outputs, "CELoss"), label)}
+
+
+@LOSSES.register("DistillationGTCELoss")
+class DistillationGTCELoss(nn.Layer):
+    """Cross entropy with labels (:func:`cross_entropy`) for some networks.
+
+    Parts: ``CELoss_<network>``.
+
+    Args:
+        model_names: sub-networks that learn from the labels.
+        epsilon: label smoothing; null means none.
+        key: which output; null means logits.
+        name: beginning of the part's name.
+        class_weights: one weight per class, for unbalanced data.
+    """
+
+    def __init__(
+        self,
+        model_names: list[str],
+        epsilon: float | None = None,
+        key: str | None = None,
+        name: str = "CELoss",
+        class_weights: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not model_names or isinstance(model_names, str) or len(set(model_names)) != len(model_names):
+            raise ConfigError(
+                f"DistillationGTCELoss.model_names: got {model_names!r}, expected a list of different names"
+            )
+        self.model_names, self.key, self.part = list(model_names), key, name
+        self.ce = SmoothedCE("DistillationGTCELoss", epsilon, class_weights)
+
+    @property
+    def networks(self) -> frozenset[str]:
+        """Names of the sub-networks whose outputs are used."""
+        return frozenset(self.model_names)
+
+    def _logits(self, outputs: Mapping[str, Any], network: str) -> Tensor:
+        loss = "DistillationGTCELoss"
+        return select(network_output(outputs, network, loss), self.key, loss, network)
+
+    def prepare(self, outputs: Mapping[str, Any]) -> None:
+        """Check names and key against the outputs of one dry forward."""
+        for network in self.model_names:
+            self._logits(outputs, network)
+
+    def forward(self, outputs: Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
+        """Return one part for each network."""
+        return {f"{self.part}_{n}": self.ce(self._logits(outputs, n), label) for n in self.model_names}

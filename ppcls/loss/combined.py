@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
-from ppcls.loss.schedule import EpochValue
+from ppcls.loss.weight_schedule import EpochValue
 
 TOTAL = "loss"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ppcls.distributed import gather_rows
 from ppcls.loss._tensors import cosine
+from ppcls.loss.formula import pair_loss
 
 
 def correlation_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -16,8 +18,15 @@ def correlation_distance(a: Tensor, b: Tensor) -> Tensor:
     return (1 - cosine(a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True))).mean()
 
 
+@pair_loss("DistillationDISTLoss", name="loss_dist", positive=["tau"])
 def dist(
-    student: Tensor, teacher: Tensor, *, beta: float = 1.0, gamma: float = 1.0, tau: float = 1.0
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    tau: float = 1.0,
+    gather: bool = False,
 ) -> Tensor:
     """Huang et al., "Knowledge distillation from a stronger teacher" (NeurIPS 2022, arXiv 2205.10536).
 
@@ -32,10 +41,13 @@ def dist(
         beta: weight of the relation between classes.
         gamma: weight of the relation within classes.
         tau: temperature above 0.
+        gather: take the samples of all processes for one batch.
 
     Returns:
         A scalar, zero where the probabilities are equal up to scale and shift.
     """
+    if gather:
+        student, teacher = gather_rows(student), gather_rows(teacher)
     p, q = F.softmax(student / tau, -1), F.softmax(teacher / tau, -1)
     inter, intra = correlation_distance(p, q), correlation_distance(p.t(), q.t())
     return (beta * inter + gamma * intra) * tau**2

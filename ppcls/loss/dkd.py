@@ -7,18 +7,25 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls.errors import ConfigError
+from ppcls.loss.formula import pair_loss
 
 _EXCLUDED = -1e30  # a logit whose probability is zero; minus infinity would turn 0 * inf into NaN
 
 
+@pair_loss(
+    "DistillationDKDLoss",
+    name="loss_dkd",
+    positive=["temperature"],
+    one_class_reason="it splits the classes into one target and the others",
+)
 def decoupled_kl(
     student: Tensor,
     teacher: Tensor,
     target: Tensor,
     *,
+    temperature: float = 1.0,
     alpha: float = 1.0,
     beta: float = 1.0,
-    temperature: float = 1.0,
 ) -> Tensor:
     """Zhao et al., "Decoupled knowledge distillation" (CVPR 2022, arXiv 2203.08679), eq. 7.
 
@@ -30,9 +37,9 @@ def decoupled_kl(
         student: logits, [N, C], C >= 2.
         teacher: logits, [N, C].
         target: class indices, int64 [N].
+        temperature: T > 0.
         alpha: weight of the target part.
         beta: weight of the part among the other classes.
-        temperature: T > 0.
 
     Returns:
         A scalar, zero where both distributions agree.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls.loss._tensors import to_float
+from ppcls.loss.formula import pair_loss
 
 
 def _probability(x: Tensor, act: str | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -19,11 +22,19 @@ def _probability(x: Tensor, act: str | None, eps: float) -> tuple[Tensor, Tensor
     return x, (x + eps).log()
 
 
+@pair_loss(
+    "DistillationDMLLoss",
+    name="DMLLoss",
+    part="{name}_{student}_{teacher}_{position}",
+    positive=["eps"],
+    mutual=True,
+    key_last=True,
+)
 def symmetric_kl(
     a: Tensor,
     b: Tensor,
     *,
-    act: str | None = "softmax",
+    act: Literal["softmax", "sigmoid"] | None = "softmax",
     sum_across_class_dim: bool = False,
     eps: float = 1e-12,
 ) -> Tensor:

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from ppcls.errors import ConfigError, hint
 from ppcls.loss._select import check_pairs
 from ppcls.loss._tensors import check_positive
-from ppcls.loss.pairs import pair_tensors
+from ppcls.loss.pair import pair_tensors
 from ppcls.loss.shapes import not_prepared, settle
 from ppcls.registry import LOSSES
 

@@ -1,17 +1,74 @@
-"""DistillationPairLoss: a loss of two tensors, chosen by name, for pairs of sub-networks."""
+"""Losses of pairs of networks: what they share, and `DistillationPairLoss`, which compares by a layer."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError, hint
-from ppcls.loss._select import check_pairs
-from ppcls.loss.pairs import check_pair_weights, pair_tensors, weighted
+from ppcls.loss._select import check_pairs, network_output, select
+from ppcls.loss._tensors import to_float
 from ppcls.registry import LOSSES
+
+Keys = tuple[str | None, str | None]
+
+
+class PairLoss(nn.Layer):
+    """What all losses of pairs share: the pairs, a factor for each of them, and one part for each in the log.
+
+    Args:
+        loss: registered name, for messages.
+        model_name_pairs: pairs of sub-network names, student first.
+        keys: which output of the first and of the second network; None means logits.
+        part: name of a part, a format of `position`, `student`, `teacher` and the keys of `names`.
+        names: values for that format.
+        pair_weights: a factor for each pair.
+    """
+
+    def __init__(
+        self,
+        loss: str,
+        model_name_pairs: Sequence[Sequence[str]],
+        keys: Keys,
+        part: str,
+        names: Mapping[str, Any],
+        pair_weights: Sequence[float] | None,
+    ) -> None:
+        super().__init__()
+        self.loss, self.keys, self.part, self.names = loss, keys, part, dict(names)
+        self.pairs = check_pairs(loss, model_name_pairs)
+        self.pair_weights = check_pair_weights(loss, pair_weights, len(self.pairs))
+
+    @property
+    def networks(self) -> frozenset[str]:
+        """Names of the sub-networks whose outputs are used."""
+        return frozenset(name for pair in self.pairs for name in pair)
+
+    def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
+        """Return what is compared for one pair of networks."""
+        return pair_tensors(outputs, pair, self.keys, self.loss)
+
+    def compare(self, position: int, first: Tensor, second: Tensor, label: Tensor | None) -> Tensor:
+        """Return the scalar loss of the pair at this position."""
+        raise NotImplementedError
+
+    def forward(self, outputs: Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
+        """Return one part for each pair.
+
+        Raises:
+            ConfigError: if what compares two tensors returns more than one number.
+        """
+        parts = {}
+        for i, pair in enumerate(self.pairs):
+            value = self.compare(i, *self.tensors(outputs, pair), label)
+            if value.size != 1:
+                raise ConfigError(f"{self.loss}: got a value of shape {list(value.shape)}, expected a scalar")
+            name = self.part.format(position=i, student=pair[0], teacher=pair[1], **self.names)
+            parts[name] = weighted(value, self.pair_weights[i])
+        return parts
 
 
 def _base(name: Any) -> Any:
@@ -30,7 +87,7 @@ def _base(name: Any) -> Any:
 
 
 @LOSSES.register("DistillationPairLoss")
-class DistillationPairLoss(nn.Layer):
+class DistillationPairLoss(PairLoss):
     """Apply a loss of two tensors to pairs of networks; each pair has one of its own, parameters included.
 
     Parts: ``<name>_<position>_<student>_<teacher>``. No gradient reaches the second network of a pair.
@@ -63,12 +120,15 @@ class DistillationPairLoss(nn.Layer):
         pair_weights: list[float] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__()
         base = _base(base_loss_name)
-        self.pairs = check_pairs("DistillationPairLoss", model_name_pairs)
-        self.keys = (s_key, t_key)
-        self.part = name
-        self.pair_weights = check_pair_weights("DistillationPairLoss", pair_weights, len(self.pairs))
+        super().__init__(
+            "DistillationPairLoss",
+            model_name_pairs,
+            (s_key, t_key),
+            "{name}_{position}_{student}_{teacher}",
+            {"name": name},
+            pair_weights,
+        )
         self.loss_func = nn.LayerList([base(**options) for _ in self.pairs])
 
     @classmethod
@@ -88,26 +148,47 @@ class DistillationPairLoss(nn.Layer):
         base = inspect.signature(_base(options["base_loss_name"]), eval_str=True).parameters.values()
         return inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *base)])
 
-    @property
-    def networks(self) -> frozenset[str]:
-        """Names of the sub-networks whose outputs are used."""
-        return frozenset(name for pair in self.pairs for name in pair)
-
-    def _tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
-        first, second = pair_tensors(outputs, pair, self.keys, "DistillationPairLoss")
-        return first.astype("float32"), second.detach().astype("float32")  # as the parameters are
+    def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
+        """Return what is compared for one pair of networks, in the precision of the parameters."""
+        first, second = super().tensors(outputs, pair)
+        return first.astype("float32"), second.detach().astype("float32")
 
     def prepare(self, outputs: Mapping[str, Any]) -> None:
         """Create or check what depends on shapes, from the outputs of one dry forward."""
         for pair, loss_func in zip(self.pairs, self.loss_func, strict=True):
-            tensors = self._tensors(outputs, pair)
+            tensors = self.tensors(outputs, pair)
             if hasattr(loss_func, "prepare"):
                 loss_func.prepare(*tensors)
 
-    def forward(self, outputs: Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
-        """Return one part for each pair."""
-        parts = {}
-        for i, pair in enumerate(self.pairs):
-            value = self.loss_func[i](*self._tensors(outputs, pair))
-            parts[f"{self.part}_{i}_{pair[0]}_{pair[1]}"] = weighted(value, self.pair_weights[i])
-        return parts
+    def compare(self, position: int, first: Tensor, second: Tensor, label: Tensor | None) -> Tensor:
+        """Return the value of the loss of the pair at this position."""
+        return self.loss_func[position](first, second)
+
+
+def pair_tensors(
+    outputs: Mapping[str, Any], pair: tuple[str, str], keys: Keys, loss: str
+) -> tuple[Tensor, Tensor]:
+    """Return the chosen tensors of both networks as float32."""
+    first, second = (
+        to_float(select(network_output(outputs, name, loss), key, loss, name))
+        for name, key in zip(pair, keys, strict=True)
+    )
+    return first, second
+
+
+def weighted(value: Tensor, weight: float) -> Tensor:
+    """Return ``value * weight``, leaving the value untouched for 1."""
+    return value if weight == 1.0 else value * weight
+
+
+def check_pair_weights(loss: str, weights: Sequence[float] | None, pairs: int) -> list[float]:
+    """Return one factor per pair, 1 without `weights`.
+
+    Raises:
+        ConfigError: if their number differs from that of the pairs.
+    """
+    if weights is None:
+        return [1.0] * pairs
+    if len(weights) != pairs:
+        raise ConfigError(f"{loss}.pair_weights: {len(weights)} numbers for {pairs} model_name_pairs")
+    return [float(w) for w in weights]

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from ppcls.distributed import gather_rows
 from ppcls.errors import ConfigError
 from ppcls.loss._select import check_pairs
-from ppcls.loss.pairs import check_pair_weights, pair_tensors, weighted
+from ppcls.loss.pair import check_pair_weights, pair_tensors, weighted
 from ppcls.registry import LOSSES
 
 _SAME = 1e-12  # squared distance below which two embeddings are the same point

@@ -5,6 +5,8 @@ from __future__ import annotations
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ppcls.loss.formula import pair_loss
+
 _EPS = 1e-9  # of the variance, as published; equal logits become zeros
 
 
@@ -14,6 +16,13 @@ def spherical(logits: Tensor, multiplier: float) -> Tensor:
     return centred * (centred.square().mean(-1, keepdim=True) + _EPS).rsqrt() * multiplier
 
 
+@pair_loss(
+    "DistillationSKDLoss",
+    name="skd_loss",
+    positive=["temperature", "multiplier"],
+    scheduled=["alpha"],
+    soft_labels=True,
+)
 def spherical_kd(
     student: Tensor,
     teacher: Tensor,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ppcls.loss.formula import pair_loss
 
+
+@pair_loss("DistillationCELoss", name="CELoss")
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
     """``-sum_c softmax(teacher)_c log softmax(student)_c``, mean over the batch.
 

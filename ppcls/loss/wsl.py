@@ -5,14 +5,19 @@ from __future__ import annotations
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ppcls.loss.formula import pair_loss
 
+_EPS = 1e-7  # keeps the ratio finite where the teacher is certain and right
+
+
+@pair_loss("DistillationWSLLoss", name="wsl_loss", positive=["temperature"], soft_labels=True)
 def weighted_soft_labels(
-    student: Tensor, teacher: Tensor, label: Tensor, *, temperature: float = 2.0, eps: float = 1e-7
+    student: Tensor, teacher: Tensor, label: Tensor, *, temperature: float = 2.0
 ) -> Tensor:
     """Zhou et al., "Rethinking soft labels for knowledge distillation" (ICLR 2021, arXiv 2102.00650).
 
     ``T^2 * mean_n(w_n * CE(softmax(teacher / T), softmax(student / T)))`` with ``w_n = 1 - exp(-CE(label,
-    student) / (CE(label, teacher) + eps))``: samples on which the student is already better than the
+    student) / (CE(label, teacher) + 1e-7))``: samples on which the student is already better than the
     teacher count less. No gradient flows through w.
 
     Args:
@@ -20,13 +25,12 @@ def weighted_soft_labels(
         teacher: logits, [N, C].
         label: class probabilities, [N, C], one-hot for hard labels.
         temperature: T > 0.
-        eps: keeps the ratio finite where the teacher is certain and right.
 
     Returns:
         A scalar.
     """
     own = -(label * F.log_softmax(student.detach(), -1)).sum(-1)
     reference = -(label * F.log_softmax(teacher.detach(), -1)).sum(-1)
-    weight = 1 - (-(own / (reference + eps)).clip(min=0)).exp()
+    weight = 1 - (-(own / (reference + _EPS)).clip(min=0)).exp()
     q, log_p = F.softmax(teacher / temperature, -1), F.log_softmax(student / temperature, -1)
     return -(weight * (q * log_p).sum(-1)).mean() * temperature**2

@@ -13,7 +13,7 @@ from paddle import nn
 
 from ppcls.errors import ConfigError, DataError
 from ppcls.loss import build_loss
-from ppcls.loss.schedule import epoch_value
+from ppcls.loss.weight_schedule import epoch_value
 from ppcls.registry import LOSSES
 
 PAIRS = {"model_name_pairs": [["Student", "Teacher"]]}

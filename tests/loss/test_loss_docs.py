@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ppcls.loss import build_loss
-from ppcls.loss.schedule import epoch_value
+from ppcls.loss.weight_schedule import epoch_value
 from ppcls.registry import LOSSES
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods"

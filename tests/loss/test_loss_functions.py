@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from ppcls.loss.afd import attended_distance, attention
 from ppcls.loss.ce import cross_entropy
 from ppcls.loss.dist import dist
-from ppcls.loss.distance import distance
 from ppcls.loss.dkd import decoupled_kl
 from ppcls.loss.dml import symmetric_kl
+from ppcls.loss.feature_distance import distance
 from ppcls.loss.kldiv import kl_divergence
 from ppcls.loss.ofd import negative_mean, partial_l2
 from ppcls.loss.rkd import relational

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls.arch.afd import LinearTransformStudent, LinearTransformTeacher
+from ppcls.arch.afd_transforms import LinearTransformStudent, LinearTransformTeacher
 from ppcls.errors import ConfigError
 
 CASE = np.load(Path(__file__).parent / "data" / "afd.npz")

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls.errors import ConfigError
+from ppcls.loss.formula import pair_loss
 
 _DISTANCES = {"l1": F.l1_loss, "l2": F.mse_loss, "smooth_l1": F.smooth_l1_loss}
 _ACTIVATIONS = {None: lambda x: x, "softmax": lambda x: F.softmax(x, -1), "sigmoid": F.sigmoid}
-MODES = tuple(_DISTANCES)
-ACTIVATIONS = tuple(_ACTIVATIONS)
 
 
-def distance(a: Tensor, b: Tensor, *, mode: str = "l2", act: str | None = None) -> Tensor:
+@pair_loss(
+    "DistillationDistanceLoss",
+    name="loss_",
+    part="{name}{mode}_loss_{mode}_{position}",
+    logits=False,
+    mutual=True,
+    key_last=True,
+)
+def distance(
+    a: Tensor,
+    b: Tensor,
+    *,
+    mode: Literal["l1", "l2", "smooth_l1"] = "l2",
+    act: Literal["softmax", "sigmoid"] | None = None,
+) -> Tensor:
     """Mean over all elements of ``|d|``, ``d^2`` or the Huber function with its corner at 1, for d = a - b.
 
     With ``l2`` on features of the same shape this is the hint loss of Romero et al. (FitNets, arXiv

@@ -1,0 +1,263 @@
+"""A loss of pairs of networks made of one function: `pair_loss`.
+
+A new loss of logits is one function in one file::
+
+    @pair_loss("DistillationKLDivLoss", name="loss_kldiv", positive=["temperature"])
+    def kl_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:
+        return softened_kl(student / temperature, teacher / temperature).mean() * temperature**2
+
+Options that all of them share: `model_name_pairs` (student first, then the network it learns from), `key`
+(which output; null means logits), `name` (beginning of the part's name in the log), `pair_weights` (a factor
+for each pair) and, for losses of logits, `class_map` (a file with one line ``student_class teacher_class``
+for each student class, for a teacher with other classes).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+
+from paddle import Tensor
+
+from ppcls.errors import ConfigError
+from ppcls.loss._tensors import check_one_of, check_positive, class_distribution, class_index
+from ppcls.loss.class_map import match_classes, read_class_map
+from ppcls.loss.pair import PairLoss
+from ppcls.loss.weight_schedule import epoch_value
+from ppcls.registry import LOSSES
+
+F = TypeVar("F", bound=Callable[..., Tensor])
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A function of two tensors, and what the decorator :func:`pair_loss` was given with it."""
+
+    function: Callable[..., Tensor]
+    registered: str
+    part: str
+    labels: Literal["class", "probabilities"] | None
+    one_class_reason: str
+    positive: Collection[str]
+    scheduled: Collection[str]
+    logits: bool
+    mutual: bool
+    options: Mapping[str, inspect.Parameter]
+    signature: inspect.Signature
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Raise ConfigError for an option outside its range."""
+        for option, parameter in self.options.items():
+            choices = _choices(parameter.annotation)
+            if choices:
+                check_one_of(self.registered, option, given[option], choices)
+        check_positive(self.registered, **{option: given[option] for option in self.positive})
+
+
+class FormulaLoss(PairLoss):
+    """A :class:`Formula`, applied to pairs of networks: the base class of what :func:`pair_loss` registers.
+
+    The second network of a pair is the target: no gradient reaches it. To let two networks that both train
+    teach each other, list both orders. A mutual formula is symmetric and sends gradient to both sides.
+    """
+
+    formula: ClassVar[Formula]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        formula = self.formula
+        bound = formula.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        formula.check(given)
+        options = {option: given[option] for option in formula.options}
+        names = {"name": given["name"], **options}
+        pairs, key = given["model_name_pairs"], given["key"]
+        super().__init__(formula.registered, pairs, (key, key), formula.part, names, given["pair_weights"])
+        class_map = given.get("class_map")
+        self.class_map = None if class_map is None else read_class_map(class_map)
+        self.teacher_as_label = bool(given.get("use_target_as_gt"))
+        self.options = options
+        self.scheduled = {
+            option: epoch_value(options.pop(option), f"{formula.registered}.{option}")
+            for option in formula.scheduled
+        }
+        self.set_epoch(1)
+
+    @property
+    def label_free(self) -> bool:
+        """Whether the loss works on images without labels."""
+        return self.formula.labels is None or self.teacher_as_label
+
+    @property
+    def hard_labels_only(self) -> str | None:
+        """Why the loss cannot work with label probabilities; None if it can."""
+        needs_class = self.formula.labels == "class" and not self.teacher_as_label
+        return self.formula.one_class_reason if needs_class else None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move the options that follow a schedule to `epoch`, counted from 1."""
+        self.current = {option: value(epoch) for option, value in self.scheduled.items()}
+
+    def prepare(self, outputs: Mapping[str, Any]) -> None:
+        """Check names, keys and shapes against the outputs of one dry forward.
+
+        Raises:
+            ConfigError: if something does not fit.
+        """
+        for pair in self.pairs:
+            self.tensors(outputs, pair)
+
+    def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
+        """Return the tensors of both networks, logits in the order of the student's classes.
+
+        Raises:
+            ConfigError: if logits do not fit together.
+        """
+        first, second = super().tensors(outputs, pair)
+        if not self.formula.mutual:
+            second = second.detach()
+        if self.formula.logits:
+            second = match_classes(first, second, self.class_map, self.loss)
+            if list(first.shape) != list(second.shape):
+                raise ConfigError(f"{self.loss}: {pair} give {list(first.shape)} and {list(second.shape)}")
+        return first, second
+
+    def compare(self, position: int, first: Tensor, second: Tensor, label: Tensor | None) -> Tensor:
+        """Return the value of the formula."""
+        tensors = [first, second]
+        if self.formula.labels is not None:
+            tensors.append(self._target(second.argmax(-1) if self.teacher_as_label else label, first))
+        return self.formula.function(*tensors, **self.options, **self.current)
+
+    def _target(self, label: Tensor | None, logits: Tensor) -> Tensor:
+        if self.formula.labels == "probabilities":
+            return class_distribution(label, logits, self.loss)
+        return class_index(label, self.loss, self.formula.one_class_reason)
+
+
+def pair_loss(
+    registered: str,
+    *,
+    name: str | None = None,
+    part: str = "{name}_{student}_{teacher}",
+    positive: Collection[str] = (),
+    scheduled: Collection[str] = (),
+    soft_labels: bool = False,
+    one_class_reason: str = "it needs one class for each image",
+    logits: bool = True,
+    mutual: bool = False,
+    key_last: bool = False,
+) -> Callable[[F], F]:
+    """Return a decorator that registers a formula as a loss of pairs of networks, and leaves it as it is.
+
+    The formula takes the student's tensor and the teacher's, both [N, C] and float32, and returns a scalar. A
+    third parameter without default receives the labels: class indices, int64 [N]. All parameters with a
+    default are options of the loss. Added to them are the options that all losses of pairs share (see the
+    module) and, with labels, `use_target_as_gt`: take the teacher's most probable class for the label, as
+    for images without labels. An option whose type is a ``Literal`` accepts the listed values only.
+
+    Args:
+        registered: name used in recipes, such as ``DistillationKLDivLoss``.
+        name: default of the option `name`; None: the registered name.
+        part: name of each pair's part in the log, a format of `name`, `student`, `teacher`, `position` (of
+            the pair in the list) and the options.
+        positive: options that have to be above 0.
+        scheduled: options that may be a schedule over the epochs instead of a number.
+        soft_labels: labels are given as class probabilities [N, C], one-hot where there are class indices.
+        one_class_reason: why the formula needs one class for each image, for the message that refuses others.
+        logits: the tensors are logits, so numbers of classes have to fit; False: tensors of any shape.
+        mutual: let gradient reach the second network, too.
+        key_last: the options of the formula come before `key` where options are given by position.
+
+    Raises:
+        TypeError: if the function cannot be called as described, or has no option that is named here.
+    """
+
+    def register(function: F) -> F:
+        found = inspect.signature(function, eval_str=True).parameters
+        labelled = _reads_labels(function.__name__, found)
+        options = {
+            n: p.replace(kind=p.POSITIONAL_OR_KEYWORD) for n, p in found.items() if p.default is not p.empty
+        }
+        unknown = sorted({*positive, *scheduled} - options.keys())
+        if unknown:
+            raise TypeError(f"pair_loss: {function.__name__} has no option {', '.join(unknown)}")
+        for option in scheduled:
+            options[option] = options[option].replace(annotation=float | dict[str, Any])
+        labels: Literal["class", "probabilities"] = "probabilities" if soft_labels else "class"
+        formula = Formula(
+            function=function,
+            registered=registered,
+            part=part,
+            labels=labels if labelled else None,
+            one_class_reason=f"{one_class_reason}; use_target_as_gt: True does without labels",
+            positive=positive,
+            scheduled=scheduled,
+            logits=logits,
+            mutual=mutual,
+            options=options,
+            signature=_signature(options, name or registered, labelled, logits, key_last),
+        )
+        members = {
+            "formula": formula,
+            "__signature__": formula.signature,
+            "__doc__": function.__doc__,
+            "__module__": function.__module__,
+        }
+        LOSSES.register(registered)(type(registered, (FormulaLoss,), members))
+        return function
+
+    return register
+
+
+def _reads_labels(function: str, parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Tell whether a formula has a third tensor, the labels.
+
+    Raises:
+        TypeError: if it is no function of two or three tensors with options that have defaults.
+    """
+    tensors = [p for p in parameters.values() if p.default is p.empty]
+    positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in tensors)
+    if not positional or len(tensors) not in (2, 3):
+        raise TypeError(
+            f"pair_loss: {function}({', '.join(parameters)}) has {len(tensors)} parameters without default, "
+            "expected (student, teacher) or (student, teacher, label), and options with defaults"
+        )
+    return len(tensors) == 3
+
+
+def _signature(
+    options: Mapping[str, inspect.Parameter], name: str, labelled: bool, logits: bool, key_last: bool
+) -> inspect.Signature:
+    """Return the options of a loss: those of its formula and those that all losses of pairs share.
+
+    Raises:
+        TypeError: if the formula has an option of the name of a shared one.
+    """
+
+    def option(option_name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Parameter(option_name, kind, default=default, annotation=annotation)
+
+    pairs = option("model_name_pairs", list[list[str]], inspect.Parameter.empty)
+    key = option("key", str | None)
+    parameters = [pairs, *options.values(), key] if key_last else [pairs, key, *options.values()]
+    if labelled:
+        parameters.append(option("use_target_as_gt", bool, False))
+    parameters += [option("name", str, name), option("pair_weights", list[float] | None)]
+    if logits:
+        parameters.append(option("class_map", str | None))
+    names = [p.name for p in parameters]
+    taken = sorted({n for n in names if names.count(n) > 1} | {"weight"} & set(options))
+    if taken:
+        raise TypeError(f"pair_loss: options of the names {', '.join(taken)} are added to every loss")
+    return inspect.Signature(parameters)
+
+
+def _choices(annotation: Any) -> tuple[str | None, ...]:
+    """Return the values that a ``Literal`` lists, and None where the type allows it; else nothing."""
+    kinds = [annotation] if get_origin(annotation) is Literal else list(get_args(annotation))
+    listed = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
+    return (*listed, None) if listed and type(None) in kinds else tuple(listed)
