@@ -5,25 +5,29 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from ppcls.errors import PADDLE_MISSING
 
 if TYPE_CHECKING:
     from ppcls.arch import create_model, list_models
+    from ppcls.engine.hooks import Hook
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "create_model", "list_models"]
+__all__ = ["Hook", "__version__", "create_model", "list_models"]
+
+# What needs Paddle, and the package it comes from.
+_LATE = {"create_model": "ppcls.arch", "list_models": "ppcls.arch", "Hook": "ppcls.engine.hooks"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("create_model", "list_models"):
-        try:
-            import ppcls.arch
-        except ModuleNotFoundError as error:
-            if error.name != "paddle":
-                raise
-            raise ModuleNotFoundError(PADDLE_MISSING, name="paddle") from None
-
-        return getattr(ppcls.arch, name)
-    raise AttributeError(f"module 'ppcls' has no attribute {name!r}")
+    if name not in _LATE:
+        raise AttributeError(f"module 'ppcls' has no attribute {name!r}")
+    try:
+        package = importlib.import_module(_LATE[name])
+    except ModuleNotFoundError as error:
+        if error.name != "paddle":
+            raise
+        raise ModuleNotFoundError(PADDLE_MISSING, name="paddle") from None
+    return getattr(package, name)

@@ -72,6 +72,7 @@ SAMPLERS = Registry("sampler")
 POSTPROCESSES = Registry("post-process")
 OPTIMIZERS = Registry("optimizer")
 SCHEDULES = Registry("learning-rate schedule")
+HOOKS = Registry("hook")
 
 _loaded = False
 _broken_plugin: ConfigError | None = None

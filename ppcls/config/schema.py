@@ -233,6 +233,9 @@ class Recipe:
     )
     DataLoader: DataLoader = section(DataLoader, "Data.")
     Metric: Metric = section(Metric, "Metrics.")
+    Hooks: list[Any] | None = node(
+        "hook", "What happens around the training loop beside what ppcls does itself.", many=True
+    )
     Infer: Infer = section(Infer, "Prediction for images.")
 
 

@@ -65,7 +65,7 @@ from ppcls.engine.evaluation import (
     watched_teachers,
 )
 from ppcls.engine.export import ExportReport, export_network
-from ppcls.engine.hooks import Hook
+from ppcls.engine.hooks.base import Hook, build_hooks, require_hook
 from ppcls.engine.hooks.checkpoint import CheckpointHook, StudentFile
 from ppcls.engine.hooks.early_stopping import EarlyStopping
 from ppcls.engine.hooks.ema import EMAHook, ModelEMA
@@ -160,8 +160,11 @@ class Engine:
 
     # ------------------------------------------------------------------ commands
 
-    def train(self) -> dict[str, float]:
+    def train(self, hooks: Sequence[Hook] = ()) -> dict[str, float]:
         """Train as the config says, or resume from ``Global.checkpoints``; one run at a time in a folder.
+
+        Args:
+            hooks: what happens around the loop besides; called after those of the recipe and before our own.
 
         Returns:
             metrics of the best evaluation and its ``epoch``; the training averages if nothing was evaluated.
@@ -178,7 +181,7 @@ class Engine:
                 return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
             check_run_folder(self.folder, self.config, resumed)
             changed = resumed is not None and self._go_on_from(resumed)
-            run, saver = self._build_run(resumed)
+            run, saver = self._build_run(resumed, hooks)
             try:
                 require_same_weights(run.model)
                 try_out(run)  # whatever fails has failed by now; from here on the folder changes
@@ -345,8 +348,10 @@ class Engine:
         recorded = {where: fingerprint.as_dict() for where, fingerprint in lists.items()}
         return RunData(loader, eval_loader, shape, names, recorded)
 
-    def _build_run(self, resumed: Checkpoint | None) -> tuple[Run, CheckpointHook]:
+    def _build_run(self, resumed: Checkpoint | None, hooks: Sequence[Hook]) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
+        own_hooks = build_hooks(self.config.get("Hooks"))
+        own_hooks += [require_hook(hook, f"hooks[{index}]") for index, hook in enumerate(hooks)]
         data = self._open_data(resumed)
         loader, eval_loader, shape = data.loader, data.eval_loader, data.shape
         evaluates = eval_loader is not None
@@ -409,7 +414,7 @@ class Engine:
         if resumed is not None:
             restore(run, resumed, ema)
         compare_by(run.progress, criterion, self.main or self.arch["name"])
-        run.hooks = [] if ema is None else [EMAHook(ema)]
+        run.hooks = own_hooks if ema is None else [*own_hooks, EMAHook(ema)]
         run.hooks += self._log_hooks(run.progress)
         if teachers and self.globals["check_teacher"] and resumed is None:
             run.hooks.append(self._teacher_check(teachers, eval_loader, run.hooks, amp))

@@ -24,6 +24,7 @@ import paddle
 
 from ppcls.data import Batch
 from ppcls.distributed import average_gradients, rank, world_size
+from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
 from ppcls.optimizer import learning_rates
@@ -39,28 +40,24 @@ class StopRequested(BaseException):
 
 def train(run: Run) -> None:
     """Run epochs until ``run.epochs`` are done, from wherever ``run.progress`` stands."""
-    for hook in run.hooks:
-        hook.before_train(run)
+    call_hooks(run.hooks, "before_train", run)
     with _signals_wait_for_the_step(run):
         while run.progress.epoch <= run.epochs and not run.ending:
             epoch = run.progress.epoch
             train_epoch(run)
             if run.evaluate is not None and run.evaluation_due(epoch):
                 metrics = run.evaluate(epoch)
-                for hook in run.hooks:
-                    hook.after_eval(run, metrics)
+                call_hooks(run.hooks, "after_eval", run, metrics)
                 if getattr(run.schedule, "needs_metric", False):
                     run.schedule.step(run.plateau_metric(metrics))
             if run.schedule.by_epoch:
                 run.schedule.step()
             run.progress.epoch, run.progress.batch = epoch + 1, 0
             run.meters.reset()
-            for hook in run.hooks:
-                hook.after_epoch(run, epoch)
+            call_hooks(run.hooks, "after_epoch", run, epoch)
             _raise_if_stopped(run)
     run.progress.finished = True
-    for hook in run.hooks:
-        hook.after_train(run)
+    call_hooks(run.hooks, "after_train", run)
 
 
 def train_epoch(run: Run) -> None:
@@ -74,8 +71,7 @@ def train_epoch(run: Run) -> None:
         run.timing.add(end - begin, ready - begin)
         begin = end
         if updated:
-            for hook in run.hooks:
-                hook.after_step(run, batch)
+            call_hooks(run.hooks, "after_step", run, batch)
             _raise_if_stopped(run)
     run.read()
 

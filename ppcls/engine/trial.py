@@ -18,6 +18,7 @@ import paddle
 from ppcls import distributed
 from ppcls._paddle import buffers_of
 from ppcls.engine.build import trainable_state
+from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
 from ppcls.engine.train import forward_and_backward, start_epoch
 from ppcls.errors import TrainingError
@@ -39,8 +40,7 @@ def try_out(run: Run) -> None:
                 metrics = run.evaluate(run.progress.epoch)
             if getattr(run.schedule, "needs_metric", False):
                 run.plateau_metric(metrics)
-        for hook in run.hooks:
-            hook.before_start(run)
+        call_hooks(run.hooks, "before_start", run)
     distributed.wait_for_all()  # all processes have got through it
 
 

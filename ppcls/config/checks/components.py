@@ -17,6 +17,7 @@ from ppcls.registry import (
     BACKBONES,
     BATCH_OPS,
     DATASETS,
+    HOOKS,
     LOSSES,
     METRICS,
     OPTIMIZERS,
@@ -81,6 +82,7 @@ KINDS: dict[str, Kind] = {
     "sampler": Kind(SAMPLERS, try_out=True),
     "postprocess": Kind(POSTPROCESSES, try_out=True, untried=frozenset({"class_id_map_file"})),
     "optimizer": Kind(OPTIMIZERS, nested={"lr": ("schedule", False)}, listed=True, try_out=True),
+    "hook": Kind(HOOKS, keyed=True, try_out=True),
     "schedule": Kind(SCHEDULES, default_name="ConstLR", try_out=True),
 }
 

@@ -52,8 +52,20 @@ def show(value: Any) -> str:
 
 
 def find_changes(old: Any, new: Any) -> list[Change]:
-    """Return the settings that differ between two resolved configs, paths and the seed left out."""
-    return [change for change in walk_changes(old, new) if not QUIET.fullmatch(change.key)]
+    """Return the settings that differ between two resolved configs, paths and the seed left out.
+
+    A section that the older config lacks, because the version that wrote it had no such section, and that is
+    empty now, is no change.
+    """
+    return [
+        change
+        for change in walk_changes(old, new)
+        if not QUIET.fullmatch(change.key) and not _is_new_and_empty(change)
+    ]
+
+
+def _is_new_and_empty(change: Change) -> bool:
+    return "." not in change.key and change.was is ABSENT and change.now is None
 
 
 def walk_changes(old: Any, new: Any, key: str = "") -> Iterator[Change]:

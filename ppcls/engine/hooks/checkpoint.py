@@ -100,7 +100,7 @@ class CheckpointHook(Hook):
         if self.save_steps and run.progress.step % self.save_steps == 0:
             self.save(run, "latest")
 
-    def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
+    def after_eval(self, run: Run, metrics: dict[str, float]) -> None:
         """Keep every student at its best: the one to deploy as ``best_model``, others under their names."""
         progress, epoch = run.progress, run.progress.epoch
         own, averaged = split_averages(metrics)

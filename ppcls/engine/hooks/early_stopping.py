@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from ppcls.engine.hooks.base import Hook
 from ppcls.engine.measures import split_averages
@@ -27,7 +26,7 @@ class EarlyStopping(Hook):
     def __init__(self, patience: int, min_delta: float, criterion: Criterion) -> None:
         self.patience, self.min_delta, self.criterion = patience, min_delta, criterion
 
-    def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
+    def after_eval(self, run: Run, metrics: dict[str, float]) -> None:
         """Judge an evaluation."""
         progress = run.progress
         if progress.judged_epoch != progress.epoch:  # the same again: resumed between evaluation and save

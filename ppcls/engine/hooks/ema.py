@@ -79,7 +79,7 @@ class ModelEMA:
 
 
 class EMAHook(Hook):
-    """Let averaged weights follow after every step; first in the list, so that a save sees both."""
+    """Let averaged weights follow after every step; before the hook that saves, so that a save sees both."""
 
     def __init__(self, ema: ModelEMA) -> None:
         self.ema = ema

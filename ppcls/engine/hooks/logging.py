@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
@@ -99,7 +99,7 @@ class LogHook(Hook):
                 extra["grad_norm"] = norm
             self.writer.write("train", run.progress.step, run.progress.epoch, averages | extra)
 
-    def after_eval(self, run: Run, metrics: Mapping[str, float]) -> None:
+    def after_eval(self, run: Run, metrics: dict[str, float]) -> None:
         """Record the averages of an evaluation."""
         if self.writer:
             self.writer.write("eval", run.progress.step, run.progress.epoch, metrics)

@@ -218,6 +218,11 @@ def test_changes_are_named_by_their_keys():
     }
 
 
+def test_a_section_that_the_version_before_did_not_have_is_no_change():
+    assert not find_changes(OLD, {**OLD, "Hooks": None})
+    assert [change.key for change in find_changes(OLD, {**OLD, "Hooks": [{"Mine": None}]})] == ["Hooks"]
+
+
 def test_a_list_of_another_length_is_shown_whole():
     (change,) = find_changes({"Loss": [1, 2]}, {"Loss": [1]})
     assert str(change) == "Loss: was [1, 2], is [1]"

@@ -1,0 +1,179 @@
+"""Hooks of users: from a recipe, from a script, in which order they are called, and how they fail."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+
+import paddle
+import pytest
+import yaml
+from support import train
+
+import ppcls
+from ppcls.config import load_config
+from ppcls.engine import Engine
+from ppcls.errors import ConfigError, PpclsError, TrainingError
+from ppcls.registry import HOOKS
+from ppcls.weights import read_params
+
+
+@HOOKS.register()
+class Diary(ppcls.Hook):
+    """Note what is called, where the run stands then, and what a checkpoint on the disk says."""
+
+    def __init__(self, name: str = "diary", calls: list | None = None, loudness: int = 1) -> None:
+        if loudness < 0:
+            raise ConfigError(f"Diary.loudness: expected at least 0, got {loudness}")
+        self.name, self.calls = name, [] if calls is None else calls
+
+    def note(self, method, run):
+        self.calls.append((self.name, method, run.progress.epoch, run.progress.step))
+
+    def before_start(self, run):
+        self.note("before_start", run)
+
+    def before_train(self, run):
+        self.note("before_train", run)
+
+    def after_step(self, run, batch):
+        assert batch.image.shape[1:] == (3, 32, 32)
+        self.note("after_step", run)
+
+    def after_eval(self, run, metrics):
+        metrics["steps"] = float(run.progress.step)
+        self.note("after_eval", run)
+
+    def after_epoch(self, run, epoch):
+        assert run.progress.best_epoch is not None
+        self.note("after_epoch", run)
+
+    def after_train(self, run):
+        self.note("after_train", run)
+
+
+@HOOKS.register()
+class Brittle(ppcls.Hook):
+    """Fail in the method asked for."""
+
+    def __init__(self, method: str, *, ours: bool = False) -> None:
+        self.error = ConfigError("no such table") if ours else KeyError("missing")
+        setattr(self, method, self.fail)
+
+    def fail(self, *arguments):
+        raise self.error
+
+
+@HOOKS.register("PlainFunction")
+def plain_function() -> object:
+    return print
+
+
+def engine(path, *overrides):
+    return Engine(load_config(path, list(overrides)))
+
+
+def test_every_method_is_called_in_order_with_the_run(recipe, write_recipe, tmp_path):
+    calls = []
+    best = engine(write_recipe(recipe)).train(hooks=[Diary("a", calls), Diary("b", calls)])
+    assert [call[1:] for call in calls if call[0] == "a"] == [
+        ("before_start", 1, 0), ("before_train", 1, 0),
+        ("after_step", 1, 1), ("after_step", 1, 2), ("after_step", 1, 3),
+        ("after_eval", 1, 3), ("after_epoch", 2, 3),
+        ("after_step", 2, 4), ("after_step", 2, 5), ("after_step", 2, 6),
+        ("after_eval", 2, 6), ("after_epoch", 3, 6), ("after_train", 3, 6),
+    ]  # fmt: skip
+    assert [call[0] for call in calls] == ["a", "b"] * (len(calls) // 2)
+    rows = [json.loads(row) for row in (tmp_path / "output/resnet8/metrics.jsonl").read_text().splitlines()]
+    assert [row["steps"] for row in rows if row["kind"] == "eval"] == [3, 6]  # its own value is recorded
+    assert best["steps"] in (3, 6)
+
+
+class Clip(ppcls.Hook):
+    """Change the weights after a step."""
+
+    def after_step(self, run, batch):
+        for parameter in run.trained:
+            parameter.set_value(paddle.clip(parameter, -0.05, 0.05))
+
+
+def test_what_a_hook_changes_is_averaged_and_saved(recipe, write_recipe, tmp_path):
+    recipe["EMA"] = {"decay": 0.0}  # the averages are the weights of the latest step
+    recipe["Global"] |= {"epochs": 1, "eval_during_train": False}
+    engine(write_recipe(recipe)).train(hooks=[Clip()])
+    for suffix in ("pdparams", "pdema"):
+        saved = read_params(tmp_path / f"output/resnet8/latest.{suffix}")
+        kernels = [value for value in saved.values() if value.ndim > 1]
+        assert kernels
+        assert max(abs(value).max() for value in kernels) <= 0.05 + 1e-6
+
+
+def test_a_recipe_names_hooks(recipe, write_recipe, tmp_path):
+    recipe["Hooks"] = [{"Diary": {"name": "first"}}, {"Diary": None}]
+    recipe["Global"]["epochs"] = 1
+    assert train(write_recipe(recipe)) == 0
+    assert "- Diary:" in (tmp_path / "output/resnet8/config.yaml").read_text()
+    rows = [json.loads(row) for row in (tmp_path / "output/resnet8/metrics.jsonl").read_text().splitlines()]
+    assert [row["steps"] for row in rows if row["kind"] == "eval"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("hooks", "message"),
+    [
+        ([{"Dairy": None}], r"Hooks\.0: unknown hook 'Dairy'\. Did you mean: Diary"),
+        ([{"Diary": {"nam": "x"}}], r"Hooks\.0: Diary has no option 'nam'\. Did you mean: name"),
+        ([{"Diary": {"loudness": "x"}}], r"Hooks\.0\.Diary\.loudness: expected a whole number, got 'x'"),
+        ([{"Diary": {"loudness": -1}}], r"Hooks\.0\.Diary\.loudness: expected at least 0, got -1"),
+        ([{"Brittle": None}], r"Hooks\.0: Brittle needs the option 'method'"),
+        ({"Diary": None}, r"Hooks: expected a list of hooks"),
+    ],
+)
+def test_mistakes_in_the_section_are_found_by_validate(recipe, write_recipe, hooks, message):
+    recipe["Hooks"] = hooks
+    with pytest.raises(ConfigError, match=message):
+        load_config(write_recipe(recipe))
+
+
+def test_what_is_no_hook_is_refused(recipe, write_recipe, tmp_path):
+    path = write_recipe(recipe)
+    with pytest.raises(
+        ConfigError, match=r"hooks\[1\]: expected an object of a class derived from ppcls.Hook"
+    ):
+        engine(path).train(hooks=[Diary(), print])
+    with pytest.raises(ConfigError, match=r"write Diary\(\.\.\.\)"):
+        engine(path).train(hooks=[Diary])
+    recipe["Hooks"] = [{"PlainFunction": None}]
+    with pytest.raises(ConfigError, match=r"Hooks\.0"):
+        engine(write_recipe(recipe)).train()
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    "method", ["before_start", "before_train", "after_step", "after_eval", "after_epoch"]
+)
+def test_a_hook_that_fails_is_named(recipe, write_recipe, tmp_path, capsys, method):
+    recipe["Hooks"] = [{"Brittle": {"method": method}}]
+    path = write_recipe(recipe)
+    with pytest.raises(TrainingError) as failed:
+        engine(path).train()
+    assert str(failed.value).startswith(f"hook Brittle, {method}: KeyError: 'missing' (")
+    assert f"{__file__}:" in str(failed.value)
+    assert isinstance(failed.value.__cause__, KeyError)
+    assert (tmp_path / "output").exists() == (method != "before_start")
+    recipe["Hooks"] = [{"Brittle": {"method": method, "ours": True}}]
+    with pytest.raises(PpclsError, match=f"^hook Brittle, {method}: no such table$"):
+        engine(write_recipe(recipe)).train()
+
+
+def test_the_hook_of_the_documentation_works(recipe, write_recipe, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[3] / "docs/hooks.md").read_text(encoding="utf-8")
+    module, section, _ = re.findall(r"```(?:python|yaml)\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "my_hooks.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("my_hooks")
+    recipe["Hooks"] = yaml.safe_load(section)["Hooks"]
+    recipe["Hooks"][0]["StopAtAccuracy"]["top1"] = 0.0
+    assert train(write_recipe(recipe)) == 0
+    rows = [json.loads(row) for row in (tmp_path / "output/resnet8/metrics.jsonl").read_text().splitlines()]
+    assert [(row["epoch"], row["missing"]) for row in rows if row["kind"] == "eval"] == [(1, 0)]
+    assert '"missing": 0.0' in capsys.readouterr().out
