@@ -15,8 +15,7 @@ from ppcls.arch import foreign as foreign
 from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup
 from ppcls.arch.network import build_network, register_network
 from ppcls.arch.theseus import TheseusLayer, dotted
-from ppcls.config import plain
-from ppcls.errors import ConfigError, hint
+from ppcls.config import ArchSpec, plain
 from ppcls.registry import BACKBONES
 
 __all__ = [
@@ -96,7 +95,7 @@ def build_model(
     """Build the network that an ``Arch`` node describes.
 
     Args:
-        config: the node, or a whole recipe with a section ``Arch``; plain or OmegaConf.
+        config: the node, or a whole recipe with a section ``Arch``; plain, OmegaConf or an `ArchSpec`.
         mode: accepted for scripts written for PaddleClas; networks are the same in every mode.
         only: for a DistillationModel, the sub-networks to build for use after training; the others are left
             out (and so are their weights), and so is what follows the first network of a chain. None builds
@@ -109,14 +108,14 @@ def build_model(
         ConfigError: if the node describes no network.
         WeightsError: if pretrained weights cannot be had or do not fit.
     """
-    node = plain(config)
+    node = config if isinstance(config, ArchSpec) else plain(config)
     if isinstance(node, dict) and "name" not in node and isinstance(node.get("Arch"), dict):
         node = node["Arch"]
-    if only is not None and isinstance(node, dict) and node.get("name") == "DistillationModel":
-        node = _select(node, only)
+    if only is not None:
+        node = ArchSpec.read(node).only(only)
     if not load_pretrained:
-        node = _without_pretrained(node)
-    network = build_network(node)
+        node = ArchSpec.read(node).without_weights()
+    network = build_network(node.node() if isinstance(node, ArchSpec) else node)
     if normalize is not None and isinstance(network, DistillationModel):
         network.connect_inputs(**normalize)
     return network
@@ -146,47 +145,3 @@ def _descriptors(network: nn.Layer) -> set[str]:
         names = network.descriptors()
         return {*names, *map(dotted, names)}
     return {name for name, _ in network.named_sublayers()}
-
-
-def _select(node: dict[str, Any], only: Collection[str]) -> dict[str, Any]:
-    """Return the node of a DistillationModel with some of its networks alone."""
-    names = [
-        next(iter(entry), None) if isinstance(entry, dict) else None for entry in node.get("models") or []
-    ]
-    for name in only:
-        if name not in names:
-            known = [str(known) for known in names]
-            raise ConfigError(f"Arch.models: there is no network {name!r}.{hint(name, known)}")
-    kept = [index for index, name in enumerate(names) if name in only]
-    picked = dict(node)
-    for key in ("models", "pretrained_list", "freeze_params_list"):
-        values = node.get(key)
-        if isinstance(values, list) and len(values) == len(names):
-            picked[key] = [values[index] for index in kept]
-    picked["models"] = [{name: _head(inner) for name, inner in entry.items()} for entry in picked["models"]]
-    if picked.get("infer_model_name") not in only:
-        picked.pop("infer_model_name", None)
-    if isinstance(picked.get("frozen_mode"), dict):
-        picked["frozen_mode"] = {name: mode for name, mode in picked["frozen_mode"].items() if name in only}
-    return picked
-
-
-def _head(node: Any) -> Any:
-    """Return the node of a chain with its first network alone: what follows serves training."""
-    if not isinstance(node, dict) or node.get("name") != "AttentionModel":
-        return node
-    picked = dict(node)
-    for key in ("models", "pretrained_list", "freeze_params_list"):
-        if isinstance(node.get(key), list):
-            picked[key] = node[key][:1]
-    return picked
-
-
-def _without_pretrained(node: Any) -> Any:
-    """Return the node, and the nodes inside it, without options that load weights."""
-    if isinstance(node, list):
-        return [_without_pretrained(entry) for entry in node]
-    if not isinstance(node, dict):
-        return node
-    drop = ("pretrained", "use_ssld", "pretrained_list")
-    return {key: _without_pretrained(value) for key, value in node.items() if key not in drop}

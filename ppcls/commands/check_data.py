@@ -15,9 +15,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ppcls.config import load_config, plain
+    from ppcls.config import ArchSpec, load_config, plain
     from ppcls.data.audit import check_data
-    from ppcls.engine.build import class_count, main_network
     from ppcls.engine.class_names import data_class_names, evaluation_names, names_to_record
     from ppcls.logger import setup_logging
     from ppcls.report.data import render, write_json
@@ -25,8 +24,8 @@ def _run(args: argparse.Namespace) -> int:
     setup_logging()
     config = plain(load_config(args.config, args.override, mode="train"))
     report = None if args.report is None else _report_file(args.report)
-    arch = config["Arch"]
-    class_num = class_count(arch, main_network(arch, config["Global"]))
+    arch = ArchSpec.read(config["Arch"], config["Global"]["infer_model_name"])
+    class_num = arch.main.class_count
     names = data_class_names(config, None)
     found = check_data(config["DataLoader"], class_num, evaluation_names(config, names, None))
     try:

@@ -29,10 +29,12 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError("layers: -o changes a recipe; give one with -c")
     if args.config is not None and args.class_num is not None:
         raise ConfigError("layers: --class-num is for a network given by name; use -o Arch.class_num=...")
+    from ppcls.config import ArchSpec
     from ppcls.report.layers import list_layers, read_arch, render_layers
 
     if args.config is None:
-        arch, shape = {"name": args.network, "class_num": args.class_num or 1000}, [3, 224, 224]
+        arch = ArchSpec.read({"name": args.network, "class_num": args.class_num or 1000})
+        shape = [3, 224, 224]
     else:
         arch, shape = read_arch(args.config, args.override)
     print(render_layers(list_layers(arch, args.input or shape), args.stages))

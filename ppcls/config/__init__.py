@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ppcls.config.arch import ArchSpec
 from ppcls.config.checks.recipe import check_recipe
 from ppcls.config.checks.sections import fields_of
 from ppcls.config.interpolation import resolve
@@ -20,6 +21,7 @@ from ppcls.errors import ConfigError, hint
 
 __all__ = [
     "MAX_NODES_OF_DATA",
+    "ArchSpec",
     "complete_config",
     "dump_yaml",
     "load_config",

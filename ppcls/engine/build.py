@@ -16,14 +16,13 @@ from paddle import nn
 from ppcls import __version__
 from ppcls.arch import build_model
 from ppcls.arch.sync_bn import synchronise_batch_norm
-from ppcls.config import dump_yaml
+from ppcls.config import ArchSpec, dump_yaml
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.distributed import is_main, rank, world_size
 from ppcls.engine.deployment import deployed_transforms
 from ppcls.engine.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError, mask_credentials
 from ppcls.logger import LOGGER, setup_logging
-from ppcls.registry import BACKBONES
 from ppcls.weights import (
     find_file,
     in_our_names,
@@ -83,94 +82,32 @@ def run_files(config: dict[str, Any]) -> dict[str, bytes]:
     return {"config.yaml": text.encode(), "environment.json": described.encode()}
 
 
-def sub_networks(arch: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the nodes of the networks in ``Arch`` by name; a plain network is the one named ``""``."""
-    if "models" not in arch:
-        return {"": arch}
-    return {name: node for entry in arch["models"] for name, node in entry.items()}
-
-
-def main_network(arch: dict[str, Any], settings: dict[str, Any]) -> str | None:
-    """Return the name of the sub-network to evaluate and deploy; None for a plain network.
-
-    Args:
-        arch: the node ``Arch``.
-        settings: the section ``Global``.
-    """
-    if "models" not in arch:
-        return None
-    names = list(sub_networks(arch))
-    asked = settings.get("infer_model_name") or arch.get("infer_model_name")
-    if asked is None:
-        frozen = arch.get("freeze_params_list") or [False] * len(names)
-        training = [name for name, is_frozen in zip(names, frozen, strict=True) if not is_frozen]
-        asked = "Student" if "Student" in names else (training or names)[-1]
-    return str(asked)
-
-
-def trained_networks(arch: dict[str, Any]) -> list[str]:
-    """Return the names of the sub-networks whose classifier trains, in order; none of a plain network."""
-    if "models" not in arch:
-        return []
-    nodes = sub_networks(arch)
-    frozen = arch.get("freeze_params_list") or [False] * len(nodes)
-    found = []
-    for (name, node), whole in zip(nodes.items(), frozen, strict=True):
-        chain = "models" in node  # its first network may be frozen by itself
-        if not whole and not (chain and (node.get("freeze_params_list") or [False])[0]):
-            found.append(name)
-    return found
-
-
-def check_deployed_trains(arch: dict[str, Any], main: str | None) -> None:
+def check_deployed_trains(arch: ArchSpec) -> None:
     """Refuse to choose the best network of a run by one that does not change.
 
     Raises:
         ConfigError: naming those that train.
     """
-    training = trained_networks(arch)
-    if main is not None and training and main not in training:
+    main = arch.main.title
+    if main and arch.trained and main not in arch.trained:
         raise ConfigError(
             f"Arch.infer_model_name: {main} is frozen, so best_model would follow a network that does not "
-            f"change; name one that trains: {', '.join(training)}"
+            f"change; name one that trains: {', '.join(arch.trained)}"
         )
 
 
-def networks_with_weights(arch: dict[str, Any], names: Sequence[str], weights: str | None) -> list[str]:
+def networks_with_weights(arch: ArchSpec, names: Sequence[str], weights: str | None) -> list[str]:
     """Return which of the networks `names` have weights to be evaluated with.
 
     Args:
-        arch: the node ``Arch``.
+        arch: the networks of the recipe.
         names: names of sub-networks that train.
         weights: ``Global.pretrained_model``; None if the recipe's own weights are meant.
     """
     if weights is None or not names:
-        return [name for name in names if has_own_weights(arch, [name])]
+        return [name for name in names if arch.find(name).has_own_weights]
     there = {key.partition(".")[0] for key in read_params(find_file(weights, "Global.pretrained_model"))}
     return [name for name in names if name in there]
-
-
-def class_count(arch: dict[str, Any], main: str | None) -> int:
-    """Return the number of classes that labels must lie in: that of the network to deploy."""
-    node = arch if main is None else sub_networks(arch)[main]
-    while "models" in node:  # a chain (AttentionModel): its first network is the one with a classifier
-        node = next(iter(node["models"][0].values()))
-    return int(node.get("class_num") or arch.get("class_num") or 1000)
-
-
-def has_own_weights(arch: dict[str, Any], names: Iterable[str]) -> bool:
-    """Tell whether the recipe itself says where the weights of the networks `names` come from."""
-    listed = dict(zip(sub_networks(arch), arch.get("pretrained_list") or [], strict=False))
-    nodes = sub_networks(arch)
-    return all(listed.get(name) or _pretrained(nodes[name]) for name in names)
-
-
-def _pretrained(node: dict[str, Any]) -> bool:
-    if "models" in node:
-        first, base = next(iter(node["models"][0].items()))
-        listed = node.get("pretrained_list") or [None]
-        return bool(listed[0]) or _pretrained(base)
-    return bool(node.get("pretrained")) or getattr(BACKBONES[node["name"]], "always_frozen", False)
 
 
 def normalization(config: dict[str, Any], mode: str) -> dict[str, Sequence[float]] | None:
@@ -190,7 +127,7 @@ def normalization(config: dict[str, Any], mode: str) -> dict[str, Sequence[float
 
 
 def build_trained_model(
-    arch: dict[str, Any],
+    arch: ArchSpec,
     only: set[str] | None,
     weights: str | None,
     mode: str,
@@ -200,7 +137,7 @@ def build_trained_model(
     """Build what evaluation, inference or export needs, with weights.
 
     Args:
-        arch: the node ``Arch``.
+        arch: the networks of the recipe.
         only: names of the sub-networks needed; None for a plain network.
         weights: ``Global.pretrained_model``; it replaces whatever the recipe loads.
         mode: named in the message.
@@ -210,8 +147,8 @@ def build_trained_model(
     Raises:
         ConfigError: if nothing says where weights come from, because predictions would be random.
     """
-    if weights is None and not has_own_weights(arch, only or {""}):
-        what = f"network {', '.join(sorted(only))}" if only else f"network {arch['name']}"
+    if weights is None and not all(arch.find(name).has_own_weights for name in only or {""}):
+        what = f"network {', '.join(sorted(only))}" if only else f"network {arch.name}"
         raise ConfigError(
             f"Global.pretrained_model: not set, and {what} has no pretrained weights, so {mode} would show "
             "an untrained network; use -o Global.pretrained_model=output/.../best_model"
@@ -223,56 +160,27 @@ def build_trained_model(
         params, of_losses = split_loss_parameters(read_params(path))
         log_left_out(of_losses, str(path))
         absent = _frozen_elsewhere(arch, only or set(), params)
-        if not has_own_weights(arch, absent):
+        if not all(arch.find(name).has_own_weights for name in absent):
             raise ConfigError(
                 f"{path} leaves out the frozen network {', '.join(sorted(absent))}, which {mode} needs, "
                 "and the recipe does not say where its weights come from; set its `pretrained`"
             )
-        model = build_model(_without_pretrained(arch, absent), only=only, normalize=normalize)
-        params = in_our_names(params, path, model, arch["name"])
+        model = build_model(arch.without_weights(keep=absent), only=only, normalize=normalize)
+        params = in_our_names(params, path, model, arch.name)
         load_into(model, params, where=str(path), allow_missing_head=False, network=main)
     model.eval()
     return model
 
 
-def _frozen_elsewhere(arch: dict[str, Any], names: set[str], params: Collection[str]) -> set[str]:
+def _frozen_elsewhere(arch: ArchSpec, names: set[str], params: Collection[str]) -> set[str]:
     """Return the frozen ones of `names` that a checkpoint leaves out: they keep the weights of the recipe."""
-    nodes = sub_networks(arch)
-    if len(names) == 1 and not any(key.partition(".")[0] in nodes for key in params):
+    if len(names) == 1 and not any(key.partition(".")[0] in arch.names for key in params):
         return set()  # a file of one network, and that is the one asked for
-    frozen = dict(zip(nodes, arch.get("freeze_params_list") or [], strict=False))
-    absent = set()
-    for name in names:
-        node, path, still = nodes[name], f"{name}.", bool(frozen.get(name))
-        if "models" in node and not still:  # a chain: its first network may be frozen by itself
-            path += f"{next(iter(node['models'][0]))}."
-            still = bool((node.get("freeze_params_list") or [False])[0])
-        if still and not any(key.startswith(path) for key in params):
-            absent.add(name)
-    return absent
-
-
-def _without_pretrained(arch: dict[str, Any], keep: set[str]) -> dict[str, Any]:
-    """Return ``Arch`` without weights for the networks that a checkpoint fills anyway."""
-
-    def strip(node: dict[str, Any]) -> dict[str, Any]:
-        bare = {k: v for k, v in node.items() if k not in ("pretrained", "pretrained_list", "use_ssld")}
-        if "models" in node:
-            bare["models"] = [{name: strip(inner) for name, inner in e.items()} for e in node["models"]]
-        return bare
-
-    if "models" not in arch:
-        return strip(arch)
-    listed = arch.get("pretrained_list") or [None] * len(arch["models"])
+    heads = {name: arch.find(name).head for name in names}
     return {
-        **arch,
-        "models": [
-            {name: node if name in keep else strip(node) for name, node in entry.items()}
-            for entry in arch["models"]
-        ],
-        "pretrained_list": [
-            value if keep & set(entry) else None for value, entry in zip(listed, arch["models"], strict=True)
-        ],
+        name
+        for name, head in heads.items()
+        if head.frozen and not any(key.startswith(head.prefix) for key in params)
     }
 
 

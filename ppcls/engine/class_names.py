@@ -21,9 +21,9 @@ from ppcls.class_names import (
     read_fitting_names,
     shown_name,
 )
+from ppcls.config import ArchSpec
 from ppcls.data import Dataset
 from ppcls.data.folders import list_class_names, text_order
-from ppcls.engine.build import main_network, sub_networks
 from ppcls.engine.checkpoint.changes import read_run_config
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
@@ -220,23 +220,14 @@ def names_to_record(config: Mapping[str, Any], of_data: ClassNames, class_num: i
 def weights_folder(config: Mapping[str, Any]) -> Path | None:
     """Return the folder that the weights of the network to deploy lie in; None if they are no local file."""
     arch, settings = config["Arch"], config["Global"]
-    weights = settings.get("pretrained_model") or pretrained_paths(arch).get(
-        main_network(arch, settings) or ""
-    )
-    return _folder_of(weights)
+    deployed = ArchSpec.read(arch, settings.get("infer_model_name")).main
+    return _folder_of(settings.get("pretrained_model") or deployed.pretrained)
 
 
 def _folder_of(weights: Any) -> Path | None:
     if not isinstance(weights, str) or "://" in weights:
         return None
     return Path(weights).expanduser().parent
-
-
-def pretrained_paths(arch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``Arch`` says about the weights of each network; a plain network is named ``""``."""
-    nodes = sub_networks(dict(arch))
-    listed = dict(zip(nodes, arch.get("pretrained_list") or [], strict=False))
-    return {name: listed.get(name) or node.get("pretrained") for name, node in nodes.items()}
 
 
 def check_teachers(config: Mapping[str, Any], names: list[str] | None) -> None:
@@ -249,13 +240,11 @@ def check_teachers(config: Mapping[str, Any], names: list[str] | None) -> None:
     Raises:
         ConfigError: naming the network and the first class that differs.
     """
-    arch = config["Arch"]
-    if names is None or "models" not in arch or _has_class_map(config):
+    if names is None or _has_class_map(config):
         return
-    frozen = dict(zip(sub_networks(arch), arch.get("freeze_params_list") or [], strict=False))
-    for name, weights in pretrained_paths(arch).items():
-        folder = _folder_of(weights)
-        theirs = recorded_names(folder, config) if frozen.get(name) and folder is not None else None
+    for network in ArchSpec.read(config["Arch"]).children:
+        name, folder = network.title, _folder_of(network.pretrained)
+        theirs = recorded_names(folder, config) if network.frozen and folder is not None else None
         if theirs is None or theirs.names is None or theirs.names == names:
             continue
         if sorted(theirs.names) == sorted(names):

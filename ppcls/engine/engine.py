@@ -14,7 +14,7 @@ import paddle
 
 from ppcls import distributed
 from ppcls.arch import build_model
-from ppcls.config import complete_config
+from ppcls.config import ArchSpec, complete_config
 from ppcls.data import (
     Batch,
     Loader,
@@ -130,16 +130,16 @@ class Engine:
         self.config = complete_config(config, mode)
         self.mode = mode
         self.globals: dict[str, Any] = self.config["Global"]
-        self.arch: dict[str, Any] = self.config["Arch"]
-        self.folder = Path(self.globals["output_dir"]) / self.arch["name"]
+        self.arch = ArchSpec.read(self.config["Arch"], self.globals.get("infer_model_name"))
+        self.folder = Path(self.globals["output_dir"]) / self.arch.name
         require_possible(self.folder)
         build.select_device(self.globals["device"])
         start_alike(self.config)
         self._seed_asked = seed = self.globals.get("seed")
         drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._set_seed(distributed.gather(drawn)[0])
-        self.main = build.main_network(self.arch, self.globals)
-        self.class_num = build.class_count(self.arch, self.main)
+        self.main = self.arch.main_name
+        self.class_num = self.arch.main.class_count
         self._model: Any = None
 
     @property
@@ -337,7 +337,7 @@ class Engine:
         shape = build.first_sample_shape(loader)
         eval_loader = None
         if self.globals["eval_during_train"]:
-            build.check_deployed_trains(self.arch, self.main)
+            build.check_deployed_trains(self.arch)
             eval_loader = self._loader("Eval", evaluation_names(self.config, kept or known, None))
         datasets = datasets_of(loader, eval_loader)
         check_images(self.folder, datasets, resumed)
@@ -360,7 +360,7 @@ class Engine:
         outputs = build.find_shapes(model, loss, shape)
         distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
         if self.globals["pretrained_model"] and resumed is None:
-            build.load_start(model, loss, self.globals["pretrained_model"], self.arch["name"], self.main)
+            build.load_start(model, loss, self.globals["pretrained_model"], self.arch.name, self.main)
         build.synchronise([model, loss], self.globals["use_sync_bn"])
         epochs, update_freq = self.globals["epochs"], self.globals["update_freq"]
         steps = -(-len(loader) // update_freq)
@@ -413,7 +413,7 @@ class Engine:
         saver = self._checkpoint_hook(run, ema, criterion, criteria)
         if resumed is not None:
             restore(run, resumed, ema)
-        compare_by(run.progress, criterion, self.main or self.arch["name"])
+        compare_by(run.progress, criterion, self.main or self.arch.name)
         run.hooks = own_hooks if ema is None else [*own_hooks, EMAHook(ema)]
         run.hooks += self._log_hooks(run.progress)
         if teachers and self.globals["check_teacher"] and resumed is None:
@@ -501,10 +501,9 @@ class Engine:
     def _deployment_description(self, transforms: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what a deployed network must know: transforms, labels, shape, classes."""
         infer = self.config.get("Infer") or {}
-        name = self.arch["name"] if self.main is None else build.sub_networks(self.arch)[self.main]["name"]
         return {
             "Global": {
-                "model_name": name,
+                "model_name": self.arch.main.name,
                 "image_shape": list(self.globals["image_shape"]),
                 "class_num": self.class_num,
             },

@@ -9,6 +9,7 @@ import paddle
 from paddle import nn
 
 from ppcls.arch.distillation import AttentionModel
+from ppcls.config import ArchSpec
 from ppcls.data import Loader
 from ppcls.engine import build
 from ppcls.engine.evaluate import evaluate, evaluating
@@ -61,9 +62,10 @@ def trained_and_measures(
         measures = Measures(config, None)
         measures.check_labels(loader.dataset)
         return trained(None), measures
-    students = [name for name in build.trained_networks(config["Arch"]) if name != main]
+    arch = ArchSpec.read(config["Arch"])
+    students = [name for name in arch.trained if name != main]
     weights = config["Global"]["pretrained_model"]
-    there = build.networks_with_weights(config["Arch"], students, weights)
+    there = build.networks_with_weights(arch, students, weights)
     absent = [name for name in students if name not in there]
     measures = Measures(config, main, there, absent)
     if main in measures.named:

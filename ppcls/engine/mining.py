@@ -23,7 +23,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls.config import plain
+from ppcls.config import ArchSpec, plain
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
 from ppcls.data.hashing import HashIndex, perceptual_hash
 from ppcls.data.postprocess import check_scores
@@ -255,21 +255,20 @@ def _below(root: str, pool: Dataset) -> list[str]:
     return names
 
 
-def _teacher(arch: Mapping[str, Any], asked: str | None) -> str:
+def _teacher(arch: ArchSpec, asked: str | None) -> str:
     """Return the name of the network to ask; ``""`` for a plain one."""
-    names = list(build.sub_networks(dict(arch)))
-    if names == [""]:
+    if not arch.children:
         if asked is not None:
-            raise ConfigError(f"--network: {arch['name']} is one network, there is no {asked!r} in it")
+            raise ConfigError(f"--network: {arch.name} is one network, there is no {asked!r} in it")
         return ""
     if asked is not None:
-        if asked not in names:
-            raise ConfigError(f"--network: there is no {asked!r} in Arch.models.{hint(asked, names)}")
+        if asked not in arch.names:
+            raise ConfigError(f"--network: there is no {asked!r} in Arch.models.{hint(asked, arch.names)}")
         return asked
-    freeze = arch.get("freeze_params_list") or [False] * len(names)
-    frozen = [name for name, is_frozen in zip(names, freeze, strict=True) if is_frozen]
+    frozen = [network.title for network in arch.children if network.frozen]
     if len(frozen) != 1:
-        raise ConfigError(f"--network: {len(frozen)} networks are frozen; choose one of {', '.join(names)}")
+        names = ", ".join(arch.names)
+        raise ConfigError(f"--network: {len(frozen)} networks are frozen; choose one of {names}")
     return frozen[0]
 
 

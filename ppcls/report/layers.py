@@ -6,7 +6,7 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from ppcls.arch.inputs import take_adapter
 from ppcls.arch.inspect import Inspection, LayerOutput, inspect_network
-from ppcls.config import single
+from ppcls.config import ArchSpec
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.errors import ConfigError
@@ -41,7 +41,7 @@ class Listed:
     seen: Inspection
 
 
-def read_arch(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[int]]:
+def read_arch(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ArchSpec, list[int]]:
     """Read what a recipe says about networks, without checking the rest of it.
 
     Returns:
@@ -61,16 +61,16 @@ def read_arch(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str
     if not isinstance(arch, dict) or not isinstance(arch.get("name"), str):
         raise ConfigError(f"{path}: Arch: expected a network with its name, got {arch!r}")
     shape = (settings or {}).get("image_shape") if isinstance(settings, dict | None) else None
-    return arch, [3, 224, 224] if shape is None else shape
+    return ArchSpec.read(arch), [3, 224, 224] if shape is None else shape
 
 
-def list_layers(arch: dict[str, Any], image_shape: Sequence[int]) -> list[Listed]:
+def list_layers(arch: ArchSpec | Mapping[str, Any], image_shape: Sequence[int]) -> list[Listed]:
     """Look into every network of ``Arch`` that takes images.
 
     In a chain (AttentionModel) that is the first; the others take its features.
 
     Args:
-        arch: the node, plain.
+        arch: the networks of a recipe, or the node.
         image_shape: [C, H, W] of the images; a network with its own ``input_size`` sees those.
 
     Raises:
@@ -78,11 +78,16 @@ def list_layers(arch: dict[str, Any], image_shape: Sequence[int]) -> list[Listed
     """
     _check_shape(image_shape)
     found = []
-    for title, node, frozen, where in _image_networks(arch, "Arch", None):
-        bare = {key: value for key, value in node.items() if key not in _CHOICES}
-        adapter = take_adapter(bare, where)
+    arch = ArchSpec.read(arch)
+    for network in [arch] if arch.is_chain else arch.children or [arch]:
+        head = network.head
+        bare = {key: value for key, value in head.options.items() if key not in _CHOICES}
+        if head.class_num is not None and _has_option(head.name, "class_num"):
+            bare.setdefault("class_num", head.class_num)
+        adapter = take_adapter(bare, head.path)
         size = adapter.size if adapter is not None and adapter.size is not None else image_shape[1:]
-        found.append(Listed(title, frozen, inspect_network(bare, [image_shape[0], *size], where)))
+        seen = inspect_network(bare, [image_shape[0], *size], head.path)
+        found.append(Listed(network.title, head.frozen, seen))
     return found
 
 
@@ -92,35 +97,8 @@ def _check_shape(shape: Any) -> None:
         raise ConfigError(f"the shape of an image: expected channels, height, width, got {shape!r}")
 
 
-def _image_networks(
-    arch: dict[str, Any], path: str, class_num: Any, title: str = "", frozen: bool = False
-) -> list[tuple[str, dict[str, Any], bool, str]]:
-    """Return title, node, frozen and config path of each network that takes images."""
-    class_num = arch.get("class_num") or class_num
-    if "models" not in arch:
-        takes = class_num is not None and _has_option(arch.get("name"), "class_num")
-        return [(title, {**({"class_num": class_num} if takes else {}), **arch}, frozen, path)]
-    entries = arch["models"]
-    if not isinstance(entries, list) or not entries:
-        raise ConfigError(f"{path}.models: expected a list of networks, got {entries!r}")
-    freeze = arch.get("freeze_params_list")
-    flags = freeze if isinstance(freeze, list) and len(freeze) == len(entries) else [False] * len(entries)
-    chain = arch.get("name") == "AttentionModel"
-    found = []
-    for index, entry in enumerate(entries[:1] if chain else entries):
-        name, node = single(entry, f"{path}.models.{index}")
-        here = f"{path}.models.{index}.{name}"
-        inside = title if chain else name
-        found += _image_networks(node, here, class_num, inside, frozen or bool(flags[index]))
-    return found
-
-
-def _has_option(name: Any, option: str) -> bool:
-    return (
-        isinstance(name, str)
-        and name in BACKBONES
-        and option in inspect.signature(BACKBONES[name]).parameters
-    )
+def _has_option(name: str, option: str) -> bool:
+    return name in BACKBONES and option in inspect.signature(BACKBONES[name]).parameters
 
 
 def render_layers(networks: Sequence[Listed], stages_only: bool = False) -> str:

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ppcls.config.arch import ArchSpec, without_weights
 from ppcls.config.binding import parameters_of
 from ppcls.config.checks.components import INPUT_OPTIONS
 from ppcls.config.mistakes import REFUSALS, Findings, join, reason_of
-from ppcls.errors import PpclsError, hint
+from ppcls.errors import ConfigError, PpclsError, hint
 from ppcls.registry import BACKBONES, create
 
 # Options that look at layers; each is tried by itself, so that a mistake is reported where it stands.
@@ -54,12 +55,17 @@ class Networks:
 
     Attributes:
         main: the network that is evaluated, inferred with and exported.
-        title: registered name of what ``Arch`` names.
+        arch: what ``Arch`` says of them.
     """
 
-    title: str
+    arch: ArchSpec
     members: dict[str, Network]
     main: str
+
+    @property
+    def title(self) -> str:
+        """Registered name of what ``Arch`` names."""
+        return self.arch.name
 
     @property
     def several(self) -> bool:
@@ -81,28 +87,37 @@ def check_networks(arch: Any, findings: Findings) -> Networks | None:
     if not isinstance(arch.get("models"), list):
         if title in BACKBONES and "models" in parameters_of(BACKBONES[title]):
             return None  # reported as a missing or wrong option
-        return Networks(title, {"": _leaf(arch, "Arch", False, None, findings)}, "")
+        spec = ArchSpec.read({key: value for key, value in arch.items() if key != "models"})
+        return Networks(spec, {"": _leaf(spec, findings)}, "")
     if not arch["models"]:
         findings.error("Arch.models", f"{title} needs at least one network")
     if not arch["models"] or any(_entry(entry) is None for entry in arch["models"]):
         return None  # reported already; nothing can be said about names
-    members = _members(arch, "Arch", False, None, findings)
-    if len(members) < len(arch["models"]):
+    try:
+        spec = ArchSpec.read(arch)
+    except ConfigError:
+        return None  # a network inside a network, reported where it stands
+    members = _members(spec, findings)
+    if len(members) < len(spec.children):
         return None  # a name stands there twice
-    main = arch.get("infer_model_name")
-    if isinstance(main, str) and main not in members:
-        text = f"no network {main!r} in Arch.models ({', '.join(members)}).{hint(main, members)}"
-        findings.error("Arch.infer_model_name", text.rstrip("."))
-    if main not in list(members):
-        training = [name for name, network in members.items() if not network.frozen]
-        main = "Student" if "Student" in members else (training or list(members))[-1]
-    _check_class_counts(arch, members, findings)
+    main = _main_name(spec, findings)
+    _check_class_counts(arch.get("class_num"), members, findings)
     # The networks were built one by one; the group has further checks for these options and names alone.
-    adapted = any(INPUT_OPTIONS.keys() & node.keys() for entry in arch["models"] for node in entry.values())
+    adapted = any(INPUT_OPTIONS.keys() & child.options.keys() for child in spec.children)
     unusual = adapted or "frozen_mode" in arch or not all(name.isidentifier() for name in members)
     if unusual and not findings.mistakes_below("Arch"):
         network_without_weights(title, arch, "Arch", findings)
-    return Networks(title, members, main)
+    return Networks(spec, members, main)
+
+
+def _main_name(spec: ArchSpec, findings: Findings) -> str:
+    if spec.chosen is None or spec.chosen in spec.names:
+        return spec.main.title
+    text = (
+        f"no network {spec.chosen!r} in Arch.models ({', '.join(spec.names)}).{hint(spec.chosen, spec.names)}"
+    )
+    findings.error("Arch.infer_model_name", text.rstrip("."))
+    return spec.main_by_default.title
 
 
 def _entry(entry: Any) -> tuple[str, dict[str, Any]] | None:
@@ -113,43 +128,35 @@ def _entry(entry: Any) -> tuple[str, dict[str, Any]] | None:
     return (name, node) if isinstance(node, dict) and isinstance(node.get("name"), str) else None
 
 
-def _members(
-    node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, findings: Findings
-) -> dict[str, Network]:
-    entries = [found for found in map(_entry, node["models"]) if found is not None]
-    for name, count in Counter(name for name, _ in entries).items():
+def _members(spec: ArchSpec, findings: Findings) -> dict[str, Network]:
+    for name, count in Counter(spec.names).items():
         if count > 1:
-            findings.error(join(path, "models"), f"{count} networks are named {name!r}; names must differ")
-    freeze = _flags(node, "freeze_params_list", len(entries), path, findings)
-    pretrained = _flags(node, "pretrained_list", len(entries), path, findings)
-    class_num = node.get("class_num") or class_num
-    members = {}
-    for index, (name, inner) in enumerate(entries):
-        here = join(path, "models", index, name)
-        own = inner.get("pretrained")
-        if own and pretrained[index] and own != pretrained[index]:
-            text = f"{own!r}, but {join(path, 'pretrained_list', index)} is {pretrained[index]!r}; give one"
-            findings.error(join(here, "pretrained"), text)
-        members[name] = _network(inner, here, frozen or freeze[index] is True, class_num, findings)
-    return members
+            findings.error(
+                join(spec.path, "models"), f"{count} networks are named {name!r}; names must differ"
+            )
+    _check_length(spec, "freeze_params_list", findings)
+    _check_length(spec, "pretrained_list", findings)
+    for index, child in enumerate(spec.children):
+        own = child.options.get("pretrained")
+        if own and child.pretrained != own:
+            place = join(spec.path, "pretrained_list", index)
+            text = f"{own!r}, but {place} is {child.pretrained!r}; give one"
+            findings.error(join(child.path, "pretrained"), text)
+    return {child.title: _network(child, findings) for child in spec.children}
 
 
-def _flags(node: Mapping[str, Any], option: str, count: int, path: str, findings: Findings) -> list[Any]:
-    flags = node.get(option)
-    if not isinstance(flags, list):
-        return [None] * count
-    if len(flags) != count:
-        findings.error(
-            join(path, option), f"{len(flags)} entries for {count} networks in {join(path, 'models')}"
-        )
-    return [*flags, *[None] * count][:count]
+def _check_length(spec: ArchSpec, option: str, findings: Findings) -> None:
+    entries, count = spec.options.get(option), len(spec.children)
+    if isinstance(entries, list) and len(entries) != count:
+        text = f"{len(entries)} entries for {count} networks in {join(spec.path, 'models')}"
+        findings.error(join(spec.path, option), text)
 
 
-def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, findings: Findings) -> Network:
-    if not isinstance(node.get("models"), list):
-        return _leaf(node, path, frozen, class_num, findings)
-    chain = list(_members(node, path, frozen, class_num, findings).values())
-    whole = Network(path, node["name"], bool(chain) and all(part.frozen for part in chain), set())
+def _network(spec: ArchSpec, findings: Findings) -> Network:
+    if not spec.children:
+        return _leaf(spec, findings)
+    chain = list(_members(spec, findings).values())
+    whole = Network(spec.path, spec.name, spec.frozen, set())
     for part in chain:
         if part.reads_all:
             part.reads = dict(whole.taps)
@@ -167,9 +174,9 @@ def _network(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, f
     return whole
 
 
-def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, findings: Findings) -> Network:
-    title = node["name"]
-    network = Network(path, title, frozen)
+def _leaf(spec: ArchSpec, findings: Findings) -> Network:
+    title, path, node = spec.name, spec.path, spec.options
+    network = Network(path, title, spec.frozen)
     network.taps = _places(path, "return_patterns", node)
     network.reads = _places(path, "keys", node)
     if title not in BACKBONES:
@@ -177,7 +184,7 @@ def _leaf(node: Mapping[str, Any], path: str, frozen: bool, class_num: Any, find
     signature = parameters_of(BACKBONES[title])
     network.reads_all = "keys" in signature and not network.reads
     if "class_num" in signature:
-        count = node.get("class_num") or class_num or signature["class_num"].default
+        count = spec.class_num or signature["class_num"].default
         network.class_num = count if isinstance(count, int) else None
         _check_class_num(network, "class_num" in node, findings)
     if "input_image_channel" in signature:
@@ -242,23 +249,13 @@ def network_without_weights(title: str, node: Mapping[str, Any], path: str, find
     paddle = importlib.import_module("paddle")
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            options = {k: v for k, v in _weightless(node).items() if k != "name"}
+            options = {k: v for k, v in without_weights(node).items() if k != "name"}
             return create(title, BACKBONES[title], options)
     except REFUSALS as error:
         text = reason_of(error)
         found = re.match(r"(models\.\d+\.\w+): ", text)  # a group names the network it is about
         findings.error(join(path, found[1]) if found else path, text[found.end() if found else 0 :])
         return None
-
-
-def _weightless(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_weightless(entry) for entry in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        k: _weightless(v) for k, v in node.items() if k not in ("pretrained", "pretrained_list", "use_ssld")
-    }
 
 
 def _tried(path: str, findings: Findings, action: Any, argument: Any) -> list[str]:
@@ -270,9 +267,8 @@ def _tried(path: str, findings: Findings, action: Any, argument: Any) -> list[st
     return result if isinstance(result, list) else []
 
 
-def _check_class_counts(arch: Mapping[str, Any], members: Mapping[str, Network], findings: Findings) -> None:
+def _check_class_counts(wanted: int | None, members: Mapping[str, Network], findings: Findings) -> None:
     """Compare ``Arch.class_num`` with the networks that train; a frozen teacher may know other classes."""
-    wanted = arch.get("class_num")
     for network in members.values():
         if wanted is not None and not network.frozen and network.class_num not in (None, wanted):
             place = join(network.path, "class_num")

@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ppcls.config.arch import ArchSpec
 from ppcls.config.mistakes import Findings, join
 
 
-def check_inputs(recipe: Mapping[str, Any], findings: Findings) -> None:
+def check_inputs(recipe: Mapping[str, Any], arch: ArchSpec, findings: Findings) -> None:
     """Check that a network's own ``mean`` and ``std`` have one known normalisation to start from.
 
     The batch is normalised by NormalizeImage, and such a network undoes that. So training, evaluation and
     prediction must all have it, once and with the same numbers.
     """
-    arch = recipe["Arch"]
-    entries = arch.get("models") if isinstance(arch, dict) else None
     owners = [
-        join("Arch.models", index, name, "mean")
-        for index, entry in enumerate(entries if isinstance(entries, list) else ())
-        if isinstance(entry, dict)
-        for name, node in entry.items()
-        if isinstance(node, dict) and node.get("mean") is not None
+        join(network.path, "mean") for network in arch.children if network.options.get("mean") is not None
     ]
     first: tuple[str, dict[str, Any]] | None = None
     for place, ops in transform_chains(recipe).items() if owners else ():

@@ -55,7 +55,7 @@ def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> dict[st
     if networks is not None:
         check_relations(recipe, networks, mode, findings)
         check_class_names(recipe, networks, findings)
-        check_inputs(recipe, findings)
+        check_inputs(recipe, networks.arch, findings)
         check_image_shape(recipe, networks, mode, findings)
         check_unlabelled(recipe, findings)
         check_mixing(recipe, networks, findings)
