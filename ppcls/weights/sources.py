@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from ppcls.errors import WeightsError, hint, mask_credentials
 from ppcls.weights.download import MAX_BYTES, RetryError, SlowError, check_url, tag_file, transfer
 from ppcls.weights.files import read_params
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows: two processes may then download the same file twice, nothing worse
-    fcntl = None
 
 logger = logging.getLogger("ppcls.weights")
 
@@ -115,7 +108,8 @@ def fetch(url: str, *, attempts: int = 4, timeout: float = 30.0, max_bytes: int 
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(f".{target.name}.lock")):
+        # The system gives the lock back when this process ends, however that happens.
+        with FileLock(target.with_name(f".{target.name}.lock")):
             if not target.is_file():
                 _download(url, target, attempts, timeout, max_bytes)
     except OSError as error:
@@ -130,14 +124,6 @@ def _by_hand(url: str) -> str:
         f"Without a network, put the file at {cached_path(url)} yourself, set PPCLS_HOME to a folder "
         "that has it under weights/, or give its path as `pretrained`."
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as handle:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX)  # released by the system even if this process is killed
-        yield
 
 
 def _download(url: str, target: Path, attempts: int, timeout: float, max_bytes: int) -> None:

@@ -253,7 +253,7 @@ def test_one_process_downloads_for_all(server: Server) -> None:
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(30)
+        worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     assert server.log == [None]
     assert fetch(url_of(server)).read_bytes() == CONTENT

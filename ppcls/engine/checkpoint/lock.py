@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import json
 import os
 import socket
+import weakref
 from pathlib import Path
+
+from filelock import lock_descriptor
 
 from ppcls.distributed import is_main
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-HELD = {errno.EACCES, errno.EAGAIN}
 
 
 def lock_path(folder: Path) -> Path:
@@ -30,11 +25,10 @@ def lock_path(folder: Path) -> Path:
 class RunLock:
     """Keep other runs out of `folder` while the block runs; rank 0 does it for all processes of a run.
 
-    The lock is the kernel's, on a file: it ends with the process, however that ends. It is a record lock
-    (``lockf``), which children do not inherit, so that a loader process that outlives its run holds nothing.
-    The file stays; only the lock on it counts.
+    The lock is the system's, on a file: it ends with the process, however that ends. A forked child gives it
+    back, so that a child that outlives its run holds nothing. The file stays; only the lock on it counts.
 
-    Entering the block takes the lock of an earlier run, where there is one, and changes no file. The file is
+    Entering the block locks the file of an earlier run, where there is one, and changes no file. The file is
     made by :meth:`claim`, and says who holds it after :meth:`sign`.
 
     Args:
@@ -48,6 +42,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, lock_path(folder)
         self._handle: int | None = None
+        _LOCKS.add(self)
 
     def __enter__(self) -> RunLock:
         if is_main() and self.path.exists():
@@ -55,8 +50,13 @@ class RunLock:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the lock back. In a forked child this leaves the lock of its parent as it is."""
         if self._handle is not None:
             os.close(self._handle)
+            self._handle = None
 
     def claim(self) -> bool:
         """Make the file if there is none and lock it; return whether it was made."""
@@ -99,17 +99,28 @@ class RunLock:
         self._handle = handle
 
 
+_LOCKS: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for lock in _LOCKS:
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
 def _acquire(handle: int, folder: Path) -> None:
     try:
-        if fcntl is None:
-            raise OSError(errno.ENOSYS, "this system has no file locks")
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = lock_descriptor(handle, blocking=False)
     except OSError as error:
-        if error.errno in HELD:
-            raise ConfigError(_held_by(handle, folder)) from None
         LOGGER.warning(
             "%s: cannot be locked (%s); a second run in it would not be noticed", folder, error.strerror
         )
+        return
+    if not free:
+        raise ConfigError(_held_by(handle, folder))
 
 
 def _held_by(handle: int, folder: Path) -> str:

@@ -331,10 +331,10 @@ def test_a_run_that_is_refused_changes_nothing(recipe, write_recipe, tmp_path, c
 
 
 def test_a_file_system_without_locks_gets_a_warning(tmp_path, monkeypatch, caplog):
-    def unsupported(*_):
+    def unsupported(*_, **__):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(lock.fcntl, "lockf", unsupported)
+    monkeypatch.setattr(lock, "lock_descriptor", unsupported)
     with caplog.at_level(logging.WARNING, "ppcls"), held(tmp_path / "resnet8"):
         pass
     assert "cannot be locked (No locks available)" in caplog.text
