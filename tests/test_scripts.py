@@ -131,13 +131,13 @@ def test_weights_are_loaded_and_saved(tmp_path: Path) -> None:
 
 def test_weights_of_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ppcls.utils import save_load
-    from ppcls.weights import loading
+    from ppcls.weights import pretrained
 
     net = ppcls.create_model("resnet8", class_num=4)
     write_params(tmp_path / "w.pdparams", net.state_dict())
     asked: list[str] = []
     folder = "https://x.y/imagenet_pretrained"  # of which the name stays as it is
-    monkeypatch.setattr(loading, "fetch", lambda url: asked.append(url) or tmp_path / "w.pdparams")
+    monkeypatch.setattr(pretrained, "fetch", lambda url: asked.append(url) or tmp_path / "w.pdparams")
     for ssld in (False, True):
         save_load.load_dygraph_pretrain_from_url(net, f"{folder}/N_pretrained.pdparams", use_ssld=ssld)
     assert asked == [f"{folder}/N_pretrained.pdparams", f"{folder}/N_ssld_pretrained.pdparams"]

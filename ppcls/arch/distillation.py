@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 
 from ppcls._paddle import children_of
 from ppcls.arch.afd_transforms import LinearTransform, Waiting, settle
-from ppcls.arch.inputs import InputAdapter, take_adapter
+from ppcls.arch.input_adapter import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
 from ppcls.config import single
 from ppcls.errors import ConfigError, hint
@@ -123,7 +123,7 @@ class DistillationModel(NetworkGroup):
     A node may have three options beside those of its network, for one that was trained with different
     preprocessing: ``mean`` and ``std`` (in the units of the pipeline's NormalizeImage, after its scale) and
     ``input_size``. That network then sees the same augmented view, normalised and resized as it wants it;
-    see `ppcls.arch.inputs`.
+    see `ppcls.arch.input_adapter`.
 
     Args:
         models: one map ``{name: node}`` for each network; any number, any names.

@@ -17,7 +17,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from ppcls.config import ArchSpec, load_config, plain
     from ppcls.data.audit import check_data
-    from ppcls.engine.class_names import data_class_names, evaluation_names, names_to_record
+    from ppcls.engine.run_class_names import data_class_names, evaluation_names, names_to_record
     from ppcls.logger import setup_logging
     from ppcls.report.data import render, write_json
 

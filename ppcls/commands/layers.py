@@ -30,7 +30,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.config is not None and args.class_num is not None:
         raise ConfigError("layers: --class-num is for a network given by name; use -o Arch.class_num=...")
     from ppcls.config import ArchSpec
-    from ppcls.report.layers import list_layers, read_arch, render_layers
+    from ppcls.report.layer_tables import list_layers, read_arch, render_layers
 
     if args.config is None:
         arch = ArchSpec.read({"name": args.network, "class_num": args.class_num or 1000})

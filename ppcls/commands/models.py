@@ -35,7 +35,7 @@ def _run(args: argparse.Namespace) -> int:
     if not (args.details or args.json or args.input):
         print("\n".join(names))
         return 0
-    from ppcls.report.networks import describe_models, render_models, to_json
+    from ppcls.report.network_tables import describe_models, render_models, to_json
 
     rows = describe_models(names, args.input)
     print(to_json(rows) if args.json else render_models(rows))

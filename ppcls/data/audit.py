@@ -30,7 +30,7 @@ _CHUNK = 32
 
 
 @dataclass
-class PartReport:
+class PartAudit:
     """What was found in one part of the data.
 
     Attributes:
@@ -61,7 +61,7 @@ class PartReport:
 
 
 @dataclass
-class DataReport:
+class DataAudit:
     """What was found in all parts.
 
     Attributes:
@@ -71,7 +71,7 @@ class DataReport:
         wrong_names: why those of ``Infer.PostProcess`` would stop a training; None if they would not.
     """
 
-    parts: list[PartReport]
+    parts: list[PartAudit]
     leaked: list[tuple[str, str]]
     class_names: list[str] | None = None
     wrong_names: str | None = None
@@ -129,9 +129,7 @@ class _Scan:
             self.odd[index] = found
 
 
-def check_data(
-    data: Mapping[str, Any], class_num: int, eval_names: Sequence[str] | None = None
-) -> DataReport:
+def check_data(data: Mapping[str, Any], class_num: int, eval_names: Sequence[str] | None = None) -> DataAudit:
     """Read everything once.
 
     Args:
@@ -146,7 +144,7 @@ def check_data(
     reports, scans = [], {}
     for part in PARTS:
         if data.get(part):
-            report = PartReport(part, source=_source(data[part]))
+            report = PartAudit(part, source=_source(data[part]))
             scan = _check_part(report, data[part], class_num, eval_names if part == "Eval" else None)
             reports.append(report)
             if scan is not None:
@@ -159,7 +157,7 @@ def check_data(
     if "Eval" in scans:
         path = scans["Eval"].dataset.path
         leaked = [(path(i), seen[d]) for i, d in enumerate(scans["Eval"].digests) if d and d in seen]
-    return DataReport(reports, leaked)
+    return DataAudit(reports, leaked)
 
 
 def _source(node: Mapping[str, Any]) -> str:
@@ -169,7 +167,7 @@ def _source(node: Mapping[str, Any]) -> str:
 
 
 def _check_part(
-    report: PartReport, node: Mapping[str, Any], class_num: int, names: Sequence[str] | None
+    report: PartAudit, node: Mapping[str, Any], class_num: int, names: Sequence[str] | None
 ) -> _Scan | None:
     """Fill in the report of one part; return what its images are, None if its list is wrong."""
     unlabelled = report.part == "UnLabelTrain"
@@ -213,7 +211,7 @@ def _scan(scan: _Scan, timeout: float, title: str) -> str | None:
     return None
 
 
-def _summarize(report: PartReport, scan: _Scan) -> None:
+def _summarize(report: PartAudit, scan: _Scan) -> None:
     path = scan.dataset.path
     report.unreadable = {path(index): text for index, text in sorted(scan.unreadable.items())}
     report.failed = {path(index): text for index, text in sorted(scan.failed.items())}
@@ -238,7 +236,7 @@ def _summarize(report: PartReport, scan: _Scan) -> None:
         )
 
 
-def _find_repeated(report: PartReport, scan: _Scan, unlabelled: bool) -> None:
+def _find_repeated(report: PartAudit, scan: _Scan, unlabelled: bool) -> None:
     first: dict[bytes, int] = {}
     for index, digest in enumerate(scan.digests):
         if digest is None:

@@ -42,7 +42,27 @@ from ppcls.engine.checkpoint.resume import (
     restore,
 )
 from ppcls.engine.checkpoint.states import Progress
-from ppcls.engine.class_names import (
+from ppcls.engine.deployment import deployed_transforms, export_sample
+from ppcls.engine.evaluate import evaluate
+from ppcls.engine.evaluators import (
+    evaluator,
+    measures_of_run,
+    plateau_metric,
+    trained_and_measures,
+    watched_students,
+    watched_teachers,
+)
+from ppcls.engine.export import ExportedFiles, export_network
+from ppcls.engine.hooks.base import Hook, build_hooks, require_hook
+from ppcls.engine.hooks.checkpoint import CheckpointHook, StudentFile
+from ppcls.engine.hooks.early_stopping import EarlyStopping
+from ppcls.engine.hooks.ema import EMAHook, ModelEMA
+from ppcls.engine.hooks.logging import LogHook
+from ppcls.engine.hooks.teachers import TeacherCheck
+from ppcls.engine.infer import classify
+from ppcls.engine.measures import classifiers
+from ppcls.engine.run import Run
+from ppcls.engine.run_class_names import (
     ClassNames,
     check_teachers,
     class_names,
@@ -54,26 +74,6 @@ from ppcls.engine.class_names import (
     weights_folder,
     with_names,
 )
-from ppcls.engine.deployment import deployed_transforms, export_sample
-from ppcls.engine.evaluate import evaluate
-from ppcls.engine.evaluation import (
-    evaluator,
-    measures_of_run,
-    plateau_metric,
-    trained_and_measures,
-    watched_students,
-    watched_teachers,
-)
-from ppcls.engine.export import ExportReport, export_network
-from ppcls.engine.hooks.base import Hook, build_hooks, require_hook
-from ppcls.engine.hooks.checkpoint import CheckpointHook, StudentFile
-from ppcls.engine.hooks.early_stopping import EarlyStopping
-from ppcls.engine.hooks.ema import EMAHook, ModelEMA
-from ppcls.engine.hooks.logging import LogHook
-from ppcls.engine.hooks.teachers import TeacherCheck
-from ppcls.engine.infer import classify
-from ppcls.engine.measures import classifiers
-from ppcls.engine.run import Run
 from ppcls.engine.run_folder import (
     check_images,
     check_run_folder,
@@ -90,7 +90,7 @@ from ppcls.loss import build_loss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.optimizer.state import structured_state
-from ppcls.report.evaluation import ReportWriter
+from ppcls.report.evaluation_tables import EvaluationTables
 
 
 @dataclass(frozen=True)
@@ -235,19 +235,19 @@ class Engine:
             averages by name; those of another student end in its name.
 
         Args:
-            report: folder for tables of classes, confusions and mistakes, see `ppcls.report.evaluation`.
+            report: folder for tables of classes, confusions and mistakes (`ppcls.report.evaluation_tables`).
         """
         build.start_logging(self.globals["log_ranks"], hold=True)
         with dropping_held_lines():
             folder = weights_folder(self.config)
             known = data_class_names(self.config, folder)
             shown = class_names(self.config, self.class_num, known).names if report is not None else None
-            writer = None if report is None else ReportWriter(report, self.main, shown)
+            writer = None if report is None else EvaluationTables(report, self.main, shown)
             loader = self._loader("Eval", evaluation_names(self.config, known, folder))
             with contextlib.closing(loader):
                 return self._eval(loader, writer)
 
-    def _eval(self, loader: Loader, writer: ReportWriter | None) -> dict[str, float]:
+    def _eval(self, loader: Loader, writer: EvaluationTables | None) -> dict[str, float]:
         require_same_lists({"DataLoader.Eval.dataset": loader.dataset.fingerprint()})
         model, measures = trained_and_measures(
             self.config, self.main, self.class_num, loader, self._trained_model
@@ -275,7 +275,7 @@ class Engine:
             network, node["infer_imgs"], node["transforms"], postprocess, batch_size=int(node["batch_size"])
         )
 
-    def export(self) -> ExportReport:
+    def export(self) -> ExportedFiles:
         """Write the network to deploy to ``Global.save_inference_dir`` and check the files against it."""
         build.start_logging(self.globals["log_ranks"])
         transforms = deployed_transforms(self.config)

@@ -39,7 +39,7 @@ _OPSET = 17
 
 
 @dataclass(frozen=True)
-class ExportReport:
+class ExportedFiles:
     """What was written and how exactly it repeats the network.
 
     Attributes:
@@ -86,7 +86,7 @@ def export_network(
     softmax: bool = True,
     sample: np.ndarray | None = None,
     inference_yml: Mapping[str, Any] | None = None,
-) -> ExportReport:
+) -> ExportedFiles:
     """Write `net` to `out_dir` in eval mode, check the files, and only then let them replace older ones.
 
     Layers with a method ``reparameterize``, which train in one form and are deployed in a simpler one that is
@@ -130,7 +130,7 @@ def export_network(
         differences = _check(folder, programs, sample, expected, deployed)
         _write_description(folder, inference_yml or {}, image_shape, softmax)
         names = sorted(path.name for path in folder.iterdir())
-    report = ExportReport(target, tuple(names), differences)
+    report = ExportedFiles(target, tuple(names), differences)
     LOGGER.info("%s", report)
     return report
 

@@ -7,7 +7,7 @@
     of every class, the most probable
 
 Cui et al. (arXiv 2103.05959) take duplicates out by matching SIFT features; here a perceptual hash does it
-(:mod:`ppcls.data.hashing`).
+(:mod:`ppcls.data.near_duplicates`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from paddle import nn
 
 from ppcls.config import ArchSpec, plain
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
-from ppcls.data.hashing import HashIndex, perceptual_hash
+from ppcls.data.near_duplicates import HashIndex, perceptual_hash
 from ppcls.data.postprocess import check_scores
 from ppcls.engine import build
-from ppcls.engine.class_names import check_teachers, class_names, data_class_names, names_to_record
 from ppcls.engine.engine import Engine
+from ppcls.engine.run_class_names import check_teachers, class_names, data_class_names, names_to_record
 from ppcls.errors import ConfigError, DataError, hint
 from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER, progress_bar
@@ -62,7 +62,7 @@ class Mining:
 
 
 @dataclass
-class MiningReport:
+class MiningCounts:
     """What was found.
 
     Attributes:
@@ -158,7 +158,7 @@ class _Hashed(Dataset):
         return np.stack([self._hashes.pop(int(i)) for i in index])
 
 
-def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
+def mine(config: Mapping[str, Any], options: Mining) -> MiningCounts:
     """Write a list of the images of a pool that a teacher is sure of.
 
     Args:
@@ -186,7 +186,7 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningReport:
     class_map = _class_map(tree, name)
     held_out = _Hashed(build_dataset(evaluation["dataset"], "Eval"))
     index, places = _hash_all(held_out, evaluation)
-    report, found = MiningReport(len(pool)), _Found()
+    report, found = MiningCounts(len(pool)), _Found()
     for batch, hashes in _read(_Hashed(pool), evaluation, "pool", report):
         distance, nearest = index.nearest(hashes)
         fresh = distance > options.distance
@@ -298,7 +298,7 @@ def _check_classes(theirs: int, ours: int, class_map: Sequence[int] | None, opti
 
 
 def _read(
-    dataset: _Hashed, evaluation: Mapping[str, Any], title: str, report: MiningReport | None = None
+    dataset: _Hashed, evaluation: Mapping[str, Any], title: str, report: MiningCounts | None = None
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yield the batches of a dataset with their hashes; unreadable images go to the report."""
     loading = evaluation.get("loader") or {}
@@ -341,7 +341,7 @@ def _judge(
     probabilities: np.ndarray,
     class_map: Sequence[int] | None,
     threshold: float,
-    report: MiningReport,
+    report: MiningCounts,
     found: _Found,
 ) -> None:
     """Add the images of a batch that reach the threshold to `found`, count the others."""
@@ -360,7 +360,7 @@ def _judge(
             found.probability.append(float(row[best]))
 
 
-def _select(found: _Found, top_k: int | None, report: MiningReport) -> list[int]:
+def _select(found: _Found, top_k: int | None, report: MiningCounts) -> list[int]:
     """Return which of `found` to keep: by class, the most probable first, ties in the order of the pool."""
     labels = np.array(found.label, np.int64)
     order = np.lexsort((np.array(found.place), -np.array(found.probability), labels))

@@ -13,8 +13,8 @@ from ppcls.config import plain
 from ppcls.config.binding import construct
 from ppcls.errors import ConfigError
 from ppcls.optimizer.joint import JointOptimizer, JointSchedule, divide, optimizers_of
+from ppcls.optimizer.learning_rates import Plateau, Schedule
 from ppcls.optimizer.optimizers import OptimizerSettings
-from ppcls.optimizer.schedule import Plateau, Schedule
 from ppcls.optimizer.state import load_structured_state, structured_state
 from ppcls.registry import OPTIMIZERS, SCHEDULES
 

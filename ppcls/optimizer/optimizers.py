@@ -54,7 +54,7 @@ class OptimizerSettings:
     """Settings all optimizers have.
 
     Attributes:
-        lr: the schedule, see :mod:`ppcls.optimizer.schedule`.
+        lr: the schedule, see :mod:`ppcls.optimizer.learning_rates`.
         regularizer: ``{name: L1 | L2, coeff: ...}``; adds ``coeff * sign(w)`` or ``coeff * w`` to gradients.
         weight_decay: short form of an L2 regularizer; decoupled in AdamW.
         no_weight_decay_name: parts of parameter names, as a list or separated by blanks; parameters with

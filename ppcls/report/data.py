@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ppcls.data.audit import DataReport, PartReport
+from ppcls.data.audit import DataAudit, PartAudit
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.weights import write_atomic
 
@@ -19,7 +19,7 @@ _REASONS = 20
 _VARYING = re.compile(r"\d+|'[^']*'|\"[^\"]*\"")
 
 
-def render(report: DataReport) -> str:
+def render(report: DataAudit) -> str:
     """Return the findings as text: of each kind how many there are and the first few; JSON has them all."""
     lines = [line for part in report.parts for line in _render_part(part, report.class_names)]
     if report.leaked:
@@ -34,7 +34,7 @@ def render(report: DataReport) -> str:
     return "\n".join([*lines, "this would stop a training:", *(f"  {text}" for text in stops)])
 
 
-def _render_part(part: PartReport, names: list[str] | None) -> list[str]:
+def _render_part(part: PartAudit, names: list[str] | None) -> list[str]:
     if not part.images:
         return [f"{part.part}: {part.source}: could not be opened"]
     speed = part.images / max(part.seconds, 1e-9)
@@ -104,7 +104,7 @@ def _some(texts: Iterable[str]) -> list[str]:
     return lines + [f"    and {len(every) - _SHOWN} more"] if len(every) > _SHOWN else lines
 
 
-def write_json(report: DataReport, path: Path) -> None:
+def write_json(report: DataAudit, path: Path) -> None:
     """Write all findings into a JSON file.
 
     Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ppcls.files import sync_folder, write_atomic
 from ppcls.weights.convert import convert, torch_options
-from ppcls.weights.files import (
+from ppcls.weights.loss_parameters import load_loss_parameters, log_left_out, split_loss_parameters
+from ppcls.weights.parameter_files import (
     find_file,
     has_torch_layout,
     read_params,
@@ -12,12 +13,11 @@ from ppcls.weights.files import (
     write_params,
     write_state,
 )
-from ppcls.weights.loading import LoadReport, in_our_names, load_into, load_pretrained
-from ppcls.weights.loss_parameters import load_loss_parameters, log_left_out, split_loss_parameters
+from ppcls.weights.pretrained import LoadSummary, in_our_names, load_into, load_pretrained
 from ppcls.weights.sources import cache_folder, fetch, official_url
 
 __all__ = [
-    "LoadReport",
+    "LoadSummary",
     "cache_folder",
     "convert",
     "fetch",

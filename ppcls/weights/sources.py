@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from ppcls.errors import WeightsError, hint, mask_credentials
 from ppcls.weights.download import MAX_BYTES, RetryError, SlowError, check_url, tag_file, transfer
-from ppcls.weights.files import read_params
+from ppcls.weights.parameter_files import read_params
 
 logger = logging.getLogger("ppcls.weights")
 

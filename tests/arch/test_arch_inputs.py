@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ppcls.arch import build_model
-from ppcls.arch.inputs import InputAdapter
+from ppcls.arch.input_adapter import InputAdapter
 from ppcls.data import build_transforms
 from ppcls.errors import ConfigError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ppcls.arch.network import _COMMON
 from ppcls.registry import BACKBONES
-from ppcls.report.networks import families
+from ppcls.report.network_tables import families
 
 TEXT = (Path(__file__).parents[2] / "docs" / "network_options.md").read_text("utf-8")
 EVERY, SINGLE = TEXT.split("## Options of single families")

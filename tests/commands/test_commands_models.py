@@ -11,7 +11,7 @@ import pytest
 
 from ppcls.arch import list_models
 from ppcls.cli import main
-from ppcls.report.networks import describe_models, families, markdown_row
+from ppcls.report.network_tables import describe_models, families, markdown_row
 from ppcls.weights.sources import cached_path, official_url
 
 PUBLISHED = json.loads(resources.files("ppcls.arch").joinpath("published.json").read_text("utf-8"))
@@ -94,7 +94,7 @@ def test_every_network_is_in_the_document():
     assert list(sections) == [module.rpartition(".")[2] for module in families()]
     for module, names in families().items():
         rows = re.findall(r"^\| (\w+) \| \d", sections[module.rpartition(".")[2]], re.MULTILINE)
-        assert rows == names, f"{module}: python -m ppcls.report.networks > docs/networks.md"
+        assert rows == names, f"{module}: python -m ppcls.report.network_tables > docs/networks.md"
     assert sum(map(len, families().values())) == len(list_models())
     for row in describe_models(["PPLCNet_x0_25", "resnet20", "VGG11"]):
         assert markdown_row(row) in text.splitlines()

@@ -16,7 +16,7 @@ from ppcls.cli import main
 from ppcls.config import load_config, plain
 from ppcls.deploy import Predictor
 from ppcls.engine import Engine
-from ppcls.engine.class_names import (
+from ppcls.engine.run_class_names import (
     FILE,
     ClassNames,
     check_teachers,

@@ -17,10 +17,10 @@ from support import PHOTOS, distilled
 import ppcls
 from ppcls.cli import main
 from ppcls.config import load_config, plain
-from ppcls.data.hashing import BITS, HashIndex, perceptual_hash
+from ppcls.data.near_duplicates import BITS, HashIndex, perceptual_hash
 from ppcls.engine import mining as mining_module
-from ppcls.engine.class_names import FILE
-from ppcls.engine.mining import Mining, MiningReport, _Found, _select, mine
+from ppcls.engine.mining import Mining, MiningCounts, _Found, _select, mine
+from ppcls.engine.run_class_names import FILE
 from ppcls.errors import ConfigError, DataError
 from ppcls.weights import write_params
 
@@ -78,7 +78,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.5, 0.6, 0.9])), 
 @given(rows=ROWS, top_k=st.none() | st.integers(1, 6))
 def test_the_most_probable_of_each_class_are_kept(rows, top_k):
     found = _Found(list(range(len(rows))), [c for c, _ in rows], [p for _, p in rows])
-    report = MiningReport(len(rows))
+    report = MiningCounts(len(rows))
     kept = _select(found, top_k, report)
     for label in range(4):
         members = [i for i, (c, _) in enumerate(rows) if c == label]

@@ -16,7 +16,7 @@ from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.checkpoint.resume import compare_by
 from ppcls.engine.checkpoint.states import Progress, StudentBest
-from ppcls.engine.evaluation import plateau_metric
+from ppcls.engine.evaluators import plateau_metric
 from ppcls.engine.hooks import Hook
 from ppcls.engine.hooks.checkpoint import CheckpointHook, StudentFile
 from ppcls.engine.hooks.ema import ModelEMA

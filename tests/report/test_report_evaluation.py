@@ -17,9 +17,15 @@ import ppcls
 from ppcls.cli import main
 from ppcls.errors import ConfigError
 from ppcls.report import confusion_plot
-from ppcls.report import evaluation as report
+from ppcls.report import evaluation_tables as report
 from ppcls.report.confusion_plot import draw_confusion
-from ppcls.report.evaluation import Predictions, class_scores, confused_pairs, confusion_matrix, write_report
+from ppcls.report.evaluation_tables import (
+    Predictions,
+    class_scores,
+    confused_pairs,
+    confusion_matrix,
+    write_report,
+)
 from ppcls.weights import write_params
 
 pytest.importorskip("matplotlib")

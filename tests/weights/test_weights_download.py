@@ -338,7 +338,7 @@ def test_options_choose_the_variant(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(url.rpartition("/")[2])
         raise WeightsError("offline")
 
-    monkeypatch.setattr("ppcls.weights.loading.fetch", refuse)
+    monkeypatch.setattr("ppcls.weights.pretrained.fetch", refuse)
     for options in (
         {"use_ssld": True},
         {"use_ssld_stage1_pretrained": True},

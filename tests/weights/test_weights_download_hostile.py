@@ -19,7 +19,7 @@ from test_weights_download import CONTENT, files_in_cache
 from ppcls.errors import WeightsError, mask_credentials
 from ppcls.weights import fetch, find_file
 from ppcls.weights.download import _Redirect, check_url
-from ppcls.weights.loading import load_pretrained
+from ppcls.weights.pretrained import load_pretrained
 from ppcls.weights.sources import cached_path
 
 Answer = Callable[[socket.socket, bytes], None]

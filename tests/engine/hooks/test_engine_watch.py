@@ -16,7 +16,7 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.build import dry_forward
 from ppcls.engine.checkpoint.states import Progress
-from ppcls.engine.evaluation import watched_students, watched_teachers
+from ppcls.engine.evaluators import watched_students, watched_teachers
 from ppcls.engine.hooks import Hook
 from ppcls.engine.hooks.early_stopping import EarlyStopping
 from ppcls.engine.hooks.teachers import guessing_accuracy, suspicious_below

@@ -65,7 +65,7 @@ class Predictions:
     classes: int
 
 
-class ReportWriter:
+class EvaluationTables:
     """Keeps what a network answers while it is evaluated, and writes the report; `observe` of an evaluation.
 
     Args:
@@ -187,7 +187,7 @@ def write_report(folder: Path, found: Predictions, dataset: Dataset, names: Mapp
 
     Args:
         folder: is created.
-        found: what :meth:`ReportWriter.gathered` returned.
+        found: what :meth:`EvaluationTables.gathered` returned.
         dataset: tells the files of images.
         names: of classes; others are called by their number.
 

@@ -1,6 +1,6 @@
 """What `ppcls models --details` prints: size, cost, published accuracy and weights of the networks.
 
-``python -m ppcls.report.networks > docs/networks.md`` writes the document of all networks.
+``python -m ppcls.report.network_tables > docs/networks.md`` writes the document of all networks.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def _sources(rows: Sequence[Row]) -> list[str]:
 
 _HEAD = """# Networks
 
-Made by `python -m ppcls.report.networks > docs/networks.md`; do not edit. `ppcls models 'ResNet*' --details`
-shows the same at any input size, with what is in the cache; `ppcls layers ResNet18` shows what
+Made by `python -m ppcls.report.network_tables > docs/networks.md`; do not edit. `ppcls models 'ResNet*'
+--details` shows the same at any input size, with what is in the cache; `ppcls layers ResNet18` shows what
 `return_patterns` can name. Their options are in [network_options.md](network_options.md).
 
 {convention}

@@ -13,8 +13,8 @@ import numpy as np
 
 from ppcls.errors import WeightsError, mask_credentials
 from ppcls.weights.convert import convert
-from ppcls.weights.files import find_file, has_torch_layout, read_params
 from ppcls.weights.loss_parameters import log_left_out, split_loss_parameters
+from ppcls.weights.parameter_files import find_file, has_torch_layout, read_params
 from ppcls.weights.renames import advice_on_shapes, in_present_names, warn_of_other_answers
 from ppcls.weights.sources import fetch, official_url
 from ppcls.weights.values import assign, check_finite
@@ -28,7 +28,7 @@ _IGNORED = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class LoadReport:
+class LoadSummary:
     """What happened to each name of a network and of a file."""
 
     source: str
@@ -53,7 +53,7 @@ def load_into(
     allow_missing_head: bool = True,
     *,
     network: str | None = None,
-) -> LoadReport:
+) -> LoadSummary:
     """Copy `params` into `net` by name and log how many fitted.
 
     Values are cast to the network's types. A file of a whole distillation run loads into one of its networks
@@ -83,7 +83,7 @@ def load_into(
     frozen: tuple[str, ...] = getattr(net, "frozen_prefixes", tuple)()
     absent = tuple(prefix for prefix in frozen if not any(k.startswith(prefix) for k in given))
     wanted = [name for name in own if not name.startswith(absent)] if absent else list(own)
-    report = LoadReport(
+    report = LoadSummary(
         source=where,
         matched=tuple(n for n in wanted if n in given and given[n].shape == shapes[n]),
         missing=tuple(n for n in wanted if n not in given),
@@ -116,7 +116,7 @@ def load_pretrained(
     variant: str | None = None,
     allow_missing_head: bool = True,
     network: str | None = None,
-) -> LoadReport | None:
+) -> LoadSummary | None:
     """Load weights as the ``pretrained`` option of a network says.
 
     Args:
@@ -236,7 +236,7 @@ def _output_axis(shape: tuple[int, ...]) -> int:
 
 
 def _is_head(
-    report: LoadReport, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
+    report: LoadSummary, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
 ) -> bool:
     """Tell whether all that did not fit is one classifier (or the two of a distilled transformer) a network.
 
@@ -266,7 +266,7 @@ def _outputs(layer: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 
 def _class_pairs(
-    report: LoadReport, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
+    report: LoadSummary, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
 ) -> set[tuple[int, int]]:
     pairs = set()
     for name in report.wrong_shape:
@@ -276,14 +276,14 @@ def _class_pairs(
 
 
 def _class_counts(
-    report: LoadReport, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
+    report: LoadSummary, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
 ) -> str:
     pairs = _class_pairs(report, shapes, given)
     return "".join(f" (file: {theirs} classes, network: {mine})" for theirs, mine in pairs)
 
 
 def _explain(
-    report: LoadReport,
+    report: LoadSummary,
     shapes: Mapping[str, tuple[int, ...]],
     given: Mapping[str, np.ndarray],
     allow_missing_head: bool,

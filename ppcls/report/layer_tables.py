@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ppcls.arch.inputs import take_adapter
+from ppcls.arch.input_adapter import take_adapter
 from ppcls.arch.inspect import Inspection, LayerOutput, inspect_network
 from ppcls.config import ArchSpec
 from ppcls.config.interpolation import resolve
