@@ -9,6 +9,8 @@ from paddle import Tensor
 from ppcls.errors import ConfigError
 
 _TINY_SQUARE = 1e-24  # below the square of any float32 norm that matters, above float32's underflow
+EXCLUDED = -1e30  # a logit whose probability is zero; minus infinity would turn 0 * inf into NaN
+_STANDARD_EPS = 1e-7  # beside the standard deviation of logits, as published
 _HALVES = (paddle.float16, paddle.bfloat16)
 
 
@@ -90,6 +92,46 @@ def softened_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(teacher || student) of the class probabilities of two sets of logits, per sample [N]."""
     log_t = F.log_softmax(teacher, -1)
     return (log_t.exp() * (log_t - F.log_softmax(student, -1))).sum(-1)
+
+
+def split_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split the class probabilities of logits [N, C] into one class for each sample and the others.
+
+    All are differences of log-sums, so they are exact where a probability itself would round to 0 or 1.
+
+    Args:
+        logits: [N, C].
+        target: class indices, int64 [N].
+
+    Returns:
+        log p(target) [N], log p(not target) [N], and the log-probabilities [N, C] of the classes given that
+        it is not the target, where the target's own is about -1e30.
+    """
+    is_target = F.one_hot(target, logits.shape[-1]).astype("bool")
+    everything = paddle.logsumexp(logits, -1)
+    others = paddle.where(is_target, paddle.full_like(logits, EXCLUDED), logits)
+    other_sum = paddle.logsumexp(others, -1)
+    hit = (logits * is_target.astype(logits.dtype)).sum(-1)
+    return hit - everything, other_sum - everything, others - other_sum.unsqueeze(-1)
+
+
+def standardized(logits: Tensor) -> Tensor:
+    """Return logits [N, C] with mean 0 and standard deviation 1 over the classes.
+
+    Sun et al., "Logit standardization in knowledge distillation" (CVPR 2024, arXiv 2403.01427):
+    ``(z - mean) / (std + 1e-7)`` with the unbiased standard deviation. Logits that are all equal have no
+    direction: they become zeros, without gradient.
+    """
+    centred = logits - logits.mean(-1, keepdim=True)
+    deviation = norm(centred, keepdim=True) / max(logits.shape[-1] - 1, 1) ** 0.5
+    scaled = centred / (deviation + _STANDARD_EPS)
+    return paddle.where(deviation > _STANDARD_EPS, scaled, paddle.zeros_like(scaled))
+
+
+def check_several_classes(loss: str, logits: Tensor) -> None:
+    """Raise ConfigError for logits [N, 1], which have no other class than the target."""
+    if logits.shape[-1] < 2:
+        raise ConfigError(f"{loss} needs at least 2 classes, got {logits.shape[-1]}")
 
 
 def check_positive(loss: str, **options: float) -> None:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 from paddle import Tensor
 
 from ppcls.errors import ConfigError
-from ppcls.loss._tensors import check_one_of, check_positive, class_distribution, class_index
+from ppcls.loss._tensors import check_one_of, check_positive, class_distribution, class_index, standardized
 from ppcls.loss.class_map import match_classes, read_class_map
 from ppcls.loss.pair import PairLoss
 from ppcls.loss.weight_schedule import epoch_value
@@ -44,6 +44,7 @@ class Formula:
     scheduled: Collection[str]
     logits: bool
     mutual: bool
+    standardizable: bool
     options: Mapping[str, inspect.Parameter]
     signature: inspect.Signature
 
@@ -78,6 +79,7 @@ class FormulaLoss(PairLoss):
         class_map = given.get("class_map")
         self.class_map = None if class_map is None else read_class_map(class_map)
         self.teacher_as_label = bool(given.get("use_target_as_gt"))
+        self.standardize = bool(given.get("standardize"))
         self.options = options
         self.scheduled = {
             option: epoch_value(options.pop(option), f"{formula.registered}.{option}")
@@ -126,7 +128,7 @@ class FormulaLoss(PairLoss):
 
     def compare(self, position: int, first: Tensor, second: Tensor, label: Tensor | None) -> Tensor:
         """Return the value of the formula."""
-        tensors = [first, second]
+        tensors = [standardized(first), standardized(second)] if self.standardize else [first, second]
         if self.formula.labels is not None:
             tensors.append(self._target(second.argmax(-1) if self.teacher_as_label else label, first))
         return self.formula.function(*tensors, **self.options, **self.current)
@@ -148,6 +150,7 @@ def pair_loss(
     one_class_reason: str = "it needs one class for each image",
     logits: bool = True,
     mutual: bool = False,
+    standardizable: bool = False,
     key_last: bool = False,
 ) -> Callable[[F], F]:
     """Return a decorator that registers a formula as a loss of pairs of networks, and leaves it as it is.
@@ -169,6 +172,8 @@ def pair_loss(
         one_class_reason: why the formula needs one class for each image, for the message that refuses others.
         logits: the tensors are logits, so numbers of classes have to fit; False: tensors of any shape.
         mutual: let gradient reach the second network, too.
+        standardizable: add the option `standardize`: bring the logits of each sample to mean 0 and standard
+            deviation 1 first (:func:`ppcls.loss._tensors.standardized`).
         key_last: the options of the formula come before `key` where options are given by position.
 
     Raises:
@@ -197,8 +202,16 @@ def pair_loss(
             scheduled=scheduled,
             logits=logits,
             mutual=mutual,
+            standardizable=standardizable,
             options=options,
-            signature=_signature(options, name or registered, labelled, logits, key_last),
+            signature=_signature(
+                options,
+                name or registered,
+                labelled=labelled,
+                logits=logits,
+                standardizable=standardizable,
+                key_last=key_last,
+            ),
         )
         members = {
             "formula": formula,
@@ -229,7 +242,13 @@ def _reads_labels(function: str, parameters: Mapping[str, inspect.Parameter]) ->
 
 
 def _signature(
-    options: Mapping[str, inspect.Parameter], name: str, labelled: bool, logits: bool, key_last: bool
+    options: Mapping[str, inspect.Parameter],
+    name: str,
+    *,
+    labelled: bool,
+    logits: bool,
+    standardizable: bool,
+    key_last: bool,
 ) -> inspect.Signature:
     """Return the options of a loss: those of its formula and those that all losses of pairs share.
 
@@ -249,6 +268,8 @@ def _signature(
     parameters += [option("name", str, name), option("pair_weights", list[float] | None)]
     if logits:
         parameters.append(option("class_map", str | None))
+    if standardizable:
+        parameters.append(option("standardize", bool, False))
     names = [p.name for p in parameters]
     taken = sorted({n for n in names if names.count(n) > 1} | {"weight"} & set(options))
     if taken:

@@ -8,7 +8,9 @@ from ppcls.loss._tensors import softened_kl
 from ppcls.loss.formula import pair_loss
 
 
-@pair_loss("DistillationKLDivLoss", name="loss_kldiv", positive=["temperature"], key_last=True)
+@pair_loss(
+    "DistillationKLDivLoss", name="loss_kldiv", positive=["temperature"], standardizable=True, key_last=True
+)
 def kl_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:
     """Hinton et al., "Distilling the knowledge in a neural network" (arXiv 1503.02531), sec. 2.
 

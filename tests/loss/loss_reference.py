@@ -62,6 +62,51 @@ def dkd(s: Array, t: Array, y: NDArray[np.int64], alpha: float, beta: float, tem
     return float(total / len(s) * temperature**2)
 
 
+def standardized(z: Array) -> Array:
+    return (z - z.mean(-1, keepdims=True)) / (1e-7 + z.std(-1, ddof=1, keepdims=True))
+
+
+def nkd(s: Array, t: Array, y: NDArray[np.int64], temperature: float, gamma: float) -> float:
+    total = 0.0
+    for zs, zt, target in zip(s, t, y, strict=True):
+        others_s, others_t = (softmax(np.delete(z, target) / temperature) for z in (zs, zt))
+        total -= softmax(zt)[target] * np.log(softmax(zs)[target])
+        total -= gamma * temperature**2 * (others_t * np.log(others_s)).sum()
+    return float(total / len(s))
+
+
+def ttm(s: Array, t: Array, power: float, weighted: bool) -> float:
+    total = 0.0
+    for zs, zt in zip(s, t, strict=True):
+        raised = softmax(zt) ** power
+        total += kl(raised / raised.sum(), softmax(zs)) * (raised.sum() if weighted else 1)
+    return float(total / len(s))
+
+
+def rld(
+    s: Array,
+    t: Array,
+    y: NDArray[np.int64],
+    alpha: float,
+    beta: float,
+    temperature: float,
+    alpha_temperature: float,
+) -> float:
+    total = 0.0
+    for zs, zt, target in zip(s, t, y, strict=True):
+        own, confidence = softmax(zs / alpha_temperature)[target], softmax(zt / alpha_temperature).max()
+        binary_s, binary_t = np.array([own, 1 - own]), np.array([confidence, 1 - confidence])
+        total += alpha * alpha_temperature**2 * kl(binary_t, binary_s)
+        below = zt < zt[target]
+        if below.any():
+            total += beta * temperature**2 * kl(*(softmax(z[below] / temperature) for z in (zt, zs)))
+    return float(total / len(s))
+
+
+def hard(s: Array, t: Array) -> float:
+    return float(-log_softmax(s)[np.arange(len(s)), t.argmax(-1)].mean())
+
+
 def pearson(a: Array, b: Array) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 

@@ -22,6 +22,14 @@ LOGIT_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "KLDiv": ("DistillationKLDivLoss", PAIRS),
     "DKD": ("DistillationDKDLoss", {**PAIRS, "beta": 8.0}),
     "DKD without labels": ("DistillationDKDLoss", {**PAIRS, "use_target_as_gt": True}),
+    "KLDiv standardize": ("DistillationKLDivLoss", {**PAIRS, "standardize": True}),
+    "DKD standardize": ("DistillationDKDLoss", {**PAIRS, "standardize": True, "use_target_as_gt": True}),
+    "NKD": ("DistillationNKDLoss", {**PAIRS, "temperature": 2.0}),
+    "TTM": ("DistillationTTMLoss", PAIRS),
+    "WTTM": ("DistillationWTTMLoss", PAIRS),
+    "RLD": ("DistillationRLDLoss", {**PAIRS, "beta": 8.0, "temperature": 4.0}),
+    "RLD without labels": ("DistillationRLDLoss", {**PAIRS, "use_target_as_gt": True}),
+    "Hard": ("DistillationHardLoss", PAIRS),
     "DIST": ("DistillationDISTLoss", PAIRS),
     "WSL": ("DistillationWSLLoss", PAIRS),
     "SKD": ("DistillationSKDLoss", PAIRS),
@@ -54,6 +62,12 @@ AFD = {
 }
 ALL = {**LOGIT_LOSSES, **MAP_LOSSES, "AFD": ("AFDLoss", AFD)}
 C = 5
+# They look at labels too, want a certain student, or compare through layers that start at random.
+NOT_SMALLEST_AT_THE_TEACHER = (
+    *("GTCE", "SKD", "NKD", "TTM", "WTTM", "RLD", "Hard"),
+    *("MGD", "PEFD", "PEFD of logits", "OFD", "AFD"),
+)
+NEEDS_CLASSES = ("DKD", "NKD", "RLD")
 
 
 def network(
@@ -168,7 +182,7 @@ def test_samples_that_occur_twice(name):
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in ALL if n not in ("GTCE", "SKD", "MGD", "PEFD", "PEFD of logits", "OFD", "AFD")],
+    [n for n in ALL if n not in NOT_SMALLEST_AT_THE_TEACHER],
 )
 def test_smallest_where_student_equals_teacher(name):
     """No step away from the teacher lowers the loss; the gradient there is zero."""
@@ -228,7 +242,7 @@ def soft_labels(n: int = 4) -> Any:
     return paddle.to_tensor(np.random.default_rng(1).dirichlet(np.ones(C), n).astype("float32"))
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n != "DKD"])
+@pytest.mark.parametrize("name", [n for n in ALL if n not in NEEDS_CLASSES])
 def test_soft_labels_work_where_the_maths_allows_it(name):
     run(name, *pair(*ordinary()), label=soft_labels())
 
@@ -242,13 +256,19 @@ def test_one_hot_probabilities_count_as_hard_labels(name):
     assert run(name, *pair(*ordinary()), label=one_hot) == by_index
 
 
-def test_soft_labels_with_dkd_are_refused_with_the_reason():
-    with pytest.raises(
-        ConfigError, match=r"DistillationDKDLoss got soft labels.*one target.*use_target_as_gt"
-    ):
-        run("DKD", *pair(*ordinary()), label=soft_labels())
-    listed = build_loss([{"DistillationKLDivLoss": PAIRS}, {"DistillationDKDLoss": PAIRS}]).hard_label_losses
-    assert listed == ["DistillationDKDLoss"]
+@pytest.mark.parametrize("name", NEEDS_CLASSES)
+def test_soft_labels_are_refused_with_the_reason_where_one_class_is_needed(name):
+    loss = ALL[name][0]
+    with pytest.raises(ConfigError, match=rf"{loss} got soft labels.*: it .* class.*use_target_as_gt"):
+        run(name, *pair(*ordinary()), label=soft_labels())
+    assert build_loss([{"DistillationKLDivLoss": PAIRS}, {loss: PAIRS}]).hard_label_losses == [loss]
+
+
+@pytest.mark.parametrize("name", NEEDS_CLASSES)
+def test_a_single_class_is_refused_where_there_must_be_others(name):
+    one = paddle.ones([2, 1])
+    with pytest.raises(ConfigError, match=f"{ALL[name][0]} needs at least 2 classes, got 1"):
+        build_loss([{ALL[name][0]: PAIRS}])({"S": one, "T": one}, paddle.to_tensor([0, 0]))
 
 
 @pytest.mark.parametrize(

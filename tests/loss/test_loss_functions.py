@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,17 +14,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppcls.loss import build_loss
+from ppcls.loss._tensors import standardized
 from ppcls.loss.afd import attended_distance, attention
 from ppcls.loss.ce import cross_entropy
 from ppcls.loss.dist import dist
 from ppcls.loss.dkd import decoupled_kl
 from ppcls.loss.dml import symmetric_kl
 from ppcls.loss.feature_distance import distance
+from ppcls.loss.hard import hard_distillation
 from ppcls.loss.kldiv import kl_divergence
+from ppcls.loss.nkd import normalized_kd
 from ppcls.loss.ofd import negative_mean, partial_l2
 from ppcls.loss.rkd import relational
+from ppcls.loss.rld import refined_logits
 from ppcls.loss.skd import spherical_kd
 from ppcls.loss.soft_ce import soft_cross_entropy
+from ppcls.loss.ttm import transformed_teacher_matching, weighted_teacher_matching
 from ppcls.loss.wsl import weighted_soft_labels
 
 quick = settings(max_examples=12, deadline=None)
@@ -185,6 +192,96 @@ def test_decoupled_kl_put_together_is_kl(seed, n, c, temperature):
             decoupled_kl(*one, tensor(y[i : i + 1]), alpha=1, beta=float(rest), temperature=temperature)
         )
     np.testing.assert_allclose(total / n, ref.kd(s, t, temperature), rtol=1e-6, atol=1e-12)
+
+
+@quick
+@given(seeds, batches, class_counts, temperatures, shares)
+def test_normalized_kd(seed, n, c, temperature, gamma):
+    s, t, y = logits(seed, n, c)
+    options = {"temperature": temperature, "gamma": gamma}
+    agree(
+        lambda x: normalized_kd(x, tensor(t), tensor(y), **options), lambda x: ref.nkd(x, t, y, **options), s
+    )
+
+
+@quick
+@given(seeds, batches, class_counts, st.floats(0.05, 3))
+def test_transformed_teacher_matching(seed, n, c, power):
+    s, t, _ = logits(seed, n, c)
+    for formula, weighted in ((transformed_teacher_matching, False), (weighted_teacher_matching, True)):
+        agree(
+            functools.partial(formula, teacher=tensor(t), power=power),
+            functools.partial(ref.ttm, t=t, power=power, weighted=weighted),
+            s,
+        )
+
+
+def test_transformed_teacher_matching_is_kd_with_a_temperature_of_the_teacher_alone():
+    s, t, _ = logits(4, 5, 6)
+    ours = transformed_teacher_matching(tensor(s), tensor(t), power=0.25)
+    np.testing.assert_allclose(float(ours), ref.kd(4 * s, t, 4.0) / 16, rtol=1e-6)
+
+
+@quick
+@given(seeds, batches, class_counts, shares, shares, temperatures, temperatures)
+def test_refined_logits(seed, n, c, alpha, beta, temperature, alpha_temperature):
+    s, t, y = logits(seed, n, c)
+    options = {"alpha": alpha, "beta": beta, "temperature": temperature}
+    options["alpha_temperature"] = alpha_temperature
+    agree(
+        lambda x: refined_logits(x, tensor(t), tensor(y), **options), lambda x: ref.rld(x, t, y, **options), s
+    )
+
+
+def test_refined_logits_teach_no_error_of_the_teacher():
+    """Smallest, and zero, at the teacher's logits where it is right; where it errs, it is not."""
+    _, t, _ = logits(3, 6, 5)
+    for y, right in ((t.argmax(-1), True), (t.argmin(-1), False)):
+        x = paddle.to_tensor(t, stop_gradient=False)
+        value = refined_logits(x, tensor(t), tensor(y), temperature=2.0, alpha_temperature=3.0)
+        value.backward()
+        assert (abs(float(value)) < 1e-9) == right
+        assert (np.abs(x.grad.numpy()).max() < 1e-9) == right
+        if not right:  # the label becomes more probable
+            assert (x.grad.numpy()[np.arange(6), y] < 0).all()
+
+
+@quick
+@given(seeds, batches, class_counts)
+def test_hard_distillation(seed, n, c):
+    s, t, _ = logits(seed, n, c)
+    agree(lambda x: hard_distillation(x, tensor(t)), lambda x: ref.hard(x, t), s)
+
+
+@quick
+@given(seeds, batches, class_counts)
+def test_standardized(seed, n, c):
+    s, _, _ = logits(seed, n, c)
+    mask = np.random.default_rng(seed).standard_normal((n, c))
+    agree(
+        lambda x: (standardized(x) * tensor(mask)).sum(),
+        lambda x: float((ref.standardized(x) * mask).sum()),
+        s,
+    )
+
+
+@quick
+@given(seeds, batches, st.integers(3, 9), temperatures, st.sampled_from(["KLDiv", "DKD", "RLD"]))
+def test_standardize_comes_before_the_formula(seed, n, c, temperature, loss):
+    s, t, y = logits(seed, n, c)
+    x, a, b = (z.astype("float32") for z in (s, ref.standardized(s), ref.standardized(t)))
+    pairs = {"model_name_pairs": [["S", "T"]], "temperature": temperature}
+    name = f"Distillation{loss}Loss"
+    by_option = build_loss([{name: {**pairs, "standardize": True}}])
+    plain = build_loss([{name: pairs}])
+    given_student, before = paddle.to_tensor(x, stop_gradient=False), {"S": tensor(a), "T": tensor(b)}
+    value = by_option({"S": given_student, "T": tensor(t.astype("float32"))}, tensor(y))["loss"]
+    np.testing.assert_allclose(float(value), float(plain(before, tensor(y))["loss"]), rtol=1e-3, atol=1e-5)
+    value.backward()
+    # the length of the logits and a constant added to them make no difference
+    gradient = given_student.grad.numpy()
+    assert np.abs(gradient.sum(-1)).max() < 1e-5
+    assert np.abs((gradient * (x - x.mean(-1, keepdims=True))).sum(-1)).max() < 1e-4
 
 
 @quick
