@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from ppcls.config.arch import ArchSpec
 from ppcls.config.checks.recipe import check_recipe
 from ppcls.config.checks.sections import fields_of
@@ -22,6 +20,7 @@ from ppcls.errors import ConfigError, hint
 __all__ = [
     "MAX_NODES_OF_DATA",
     "ArchSpec",
+    "Recipe",
     "complete_config",
     "dump_yaml",
     "load_config",
@@ -32,7 +31,7 @@ __all__ = [
 ]
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "train") -> DictConfig:
+def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "train") -> Recipe:
     """Read a YAML file, apply overrides, fill in defaults and check everything.
 
     Args:
@@ -41,8 +40,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
         mode: ``train``, ``eval``, ``infer`` or ``export``: decides which sections must be there.
 
     Returns:
-        The read-only configuration: every section with every key, interpolations resolved, named nodes in
-        the spelling their builders read.
+        The recipe: every section with every key, interpolations resolved, named nodes in the spelling their
+        builders read. What is written into it later is not checked again.
 
     Raises:
         ConfigError: if the file cannot be read, or with all mistakes at once, each with its config path.
@@ -57,9 +56,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
             findings.error(f"-o {text}", str(error))
     recipe = check_recipe(resolve(tree), mode, findings)
     findings.finish(str(path))
-    config = OmegaConf.create(recipe)
-    OmegaConf.set_readonly(config, True)
-    return config
+    return recipe.mark_checked()
 
 
 def _check_mode(mode: str) -> None:
@@ -69,11 +66,11 @@ def _check_mode(mode: str) -> None:
         )
 
 
-def complete_config(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
-    """Return a configuration that was made in Python as a plain dict with every section and key.
+def complete_config(config: Mapping[str, Any], mode: str) -> Recipe:
+    """Return a copy of a configuration that was made in Python as a recipe with every section and key.
 
-    One that has them all, as :func:`load_config` gives it, comes back as it is. Else defaults are filled in
-    and everything is checked.
+    One that has them all, as :func:`load_config` gives it, is taken as it is. Else defaults are filled in and
+    everything is checked, as it is for a :class:`Recipe` that was put together in Python.
 
     Raises:
         ConfigError: for an unknown mode, if it is no mapping, or with all mistakes at once.
@@ -82,16 +79,17 @@ def complete_config(config: Mapping[str, Any], mode: str) -> dict[str, Any]:
     tree = plain(config)
     if not isinstance(tree, dict):
         raise ConfigError(f"expected a configuration, got {show(config)}; load_config reads one from a file")
-    if _is_complete(Recipe, tree):
-        return tree
+    made_here = isinstance(config, Recipe) and not config.is_checked
+    if not made_here and _is_complete(Recipe, tree):
+        return Recipe.from_dict(tree).mark_checked()
     findings = Findings()
     recipe = check_recipe(resolve(tree), mode, findings)
     findings.finish("the configuration")
-    return recipe
+    return recipe.mark_checked()
 
 
 def _is_complete(section: type, value: Any) -> bool:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or value.keys() - fields_of(section).keys():
         return False
     for name, (field, _) in fields_of(section).items():
         inner = field.metadata.get("section")

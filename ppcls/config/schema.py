@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
+
+from ppcls.config.arch import ArchSpec
+from ppcls.config.section import Section
+from ppcls.config.yaml_text import dump_yaml
+from ppcls.files import write_atomic
 
 
 def key(
@@ -20,23 +27,27 @@ def key(
     A form is a pattern that text must match, and the words for it in messages.
     """
     meta = {"doc": doc, "minimum": minimum, "maximum": maximum, "length": length, "form": form}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=meta)
-    return field(default=default, metadata=meta)
+    # A factory even for numbers, because a default would be an attribute of the class and hide the key.
+    return field(default_factory=lambda: copy.copy(default), metadata=meta)
 
 
 def section(cls: type, doc: str, *, optional: bool = False) -> Any:
     """Declare a sub-section; an `optional` one stays null when it is left out."""
-    return field(default=None, metadata={"doc": doc, "section": cls, "optional": optional})
+    meta = {"doc": doc, "section": cls, "optional": optional}
+    return field(default_factory=_nothing if optional else cls, metadata=meta)
 
 
 def node(kind: str, doc: str, *, many: bool = False) -> Any:
     """Declare a named component of `kind` (see ``checks.components.KINDS``), or a list of them."""
-    return field(default=None, metadata={"doc": doc, "kind": kind, "many": many})
+    return field(default_factory=_nothing, metadata={"doc": doc, "kind": kind, "many": many})
 
 
-@dataclass
-class Global:
+def _nothing() -> None:
+    return None
+
+
+@dataclass(eq=False, repr=False)
+class GlobalSpec(Section):
     """Settings of the run as a whole."""
 
     output_dir: str = key("./output/", "Folder that receives checkpoints, logs and metrics.")
@@ -120,8 +131,8 @@ class Global:
     use_multilabel: Literal[False] | None = key(False, "One label for an image; only false.")
 
 
-@dataclass
-class AMP:
+@dataclass(eq=False, repr=False)
+class AMPSpec(Section):
     """Automatic mixed precision. The section's presence switches it on unless `use_amp` is false."""
 
     use_amp: bool = key(False, "Train in mixed precision; true if the section is there without this key.")
@@ -133,39 +144,39 @@ class AMP:
     use_fp16_test: bool = key(False, "Evaluate in the lower precision as well.")
 
 
-@dataclass
-class EMA:
+@dataclass(eq=False, repr=False)
+class EMASpec(Section):
     """Exponential moving average of the weights."""
 
     decay: float = key(0.9999, "Share of the old average kept at each step.", minimum=0, maximum=1)
 
 
-@dataclass
-class EarlyStopping:
+@dataclass(eq=False, repr=False)
+class EarlyStoppingSpec(Section):
     """End the run when evaluations no longer get better, by the score that chooses `best_model`."""
 
     patience: int = key(10, "Evaluations in a row without improvement that end the run.", minimum=1)
     min_delta: float = key(0.0, "By how much the score must pass that of the last improvement.", minimum=0)
 
 
-@dataclass
-class Loss:
+@dataclass(eq=False, repr=False)
+class LossSpec(Section):
     """Losses; each counts with its `weight`, the total is their sum."""
 
     Train: list[Any] | None = node("loss", "Losses of training.", many=True)
     Eval: list[Any] | None = node("loss", "Losses reported by evaluation.", many=True)
 
 
-@dataclass
-class Metric:
+@dataclass(eq=False, repr=False)
+class MetricSpec(Section):
     """Metrics beside the loss; the first of `Eval` for the network to deploy chooses `best_model`."""
 
     Train: list[Any] | None = node("metric", "Metrics of training.", many=True)
     Eval: list[Any] | None = node("metric", "Metrics of evaluation.", many=True)
 
 
-@dataclass
-class LoaderOptions:
+@dataclass(eq=False, repr=False)
+class LoaderSpec(Section):
     """How batches are made."""
 
     num_workers: int = key(4, "Threads that load images; 0 loads in the main thread.", minimum=0)
@@ -183,31 +194,31 @@ class LoaderOptions:
     )
 
 
-@dataclass
-class DataPart:
+@dataclass(eq=False, repr=False)
+class DataSpec(Section):
     """One stream of batches."""
 
     dataset: dict[str, Any] | None = node("dataset", "Where images and labels come from.")
     sampler: dict[str, Any] | None = node("sampler", "Order, batch size and split over processes.")
-    loader: LoaderOptions = section(LoaderOptions, "How batches are made.")
+    loader: LoaderSpec = section(LoaderSpec, "How batches are made.")
 
 
-@dataclass
-class DataLoader:
+@dataclass(eq=False, repr=False)
+class DataLoaderSpec(Section):
     """Data of training and evaluation."""
 
-    Train: DataPart | None = section(DataPart, "Data of training.", optional=True)
-    Eval: DataPart | None = section(DataPart, "Data of evaluation.", optional=True)
-    UnLabelTrain: DataPart | None = section(
-        DataPart,
+    Train: DataSpec | None = section(DataSpec, "Data of training.", optional=True)
+    Eval: DataSpec | None = section(DataSpec, "Data of evaluation.", optional=True)
+    UnLabelTrain: DataSpec | None = section(
+        DataSpec,
         "Images without labels, `sampler.batch_size` of them in every batch besides those of `Train`; losses "
         "that need no labels see them. Labels of its list are not read.",
         optional=True,
     )
 
 
-@dataclass
-class Infer:
+@dataclass(eq=False, repr=False)
+class InferSpec(Section):
     """Prediction for images, and what an exported network carries in `inference.yml`."""
 
     infer_imgs: str | list[str] | None = key(None, "An image, a folder, a list file, or a list of images.")
@@ -216,27 +227,59 @@ class Infer:
     PostProcess: dict[str, Any] | None = node("postprocess", "From probabilities to the printed result.")
 
 
-@dataclass
-class Recipe:
-    """The sections of a YAML file."""
+@dataclass(eq=False, repr=False)
+class Recipe(Section):
+    """A recipe: the sections of a YAML file, read by attribute (``recipe.Global.epochs``) or by key.
 
-    Global: Global = section(Global, "Settings of the run as a whole.")
-    AMP: AMP = section(AMP, "Automatic mixed precision.")
-    EMA: EMA | None = section(EMA, "Exponential moving average of the weights.", optional=True)
-    EarlyStopping: EarlyStopping | None = section(
-        EarlyStopping, "End a run that no longer gets better.", optional=True
+    One can be made in Python too, by :meth:`from_dict` or section by section. It is checked where it is used,
+    unless it comes from :func:`ppcls.config.load_config`, which has checked it.
+    """
+
+    Global: GlobalSpec = section(GlobalSpec, "Settings of the run as a whole.")
+    AMP: AMPSpec = section(AMPSpec, "Automatic mixed precision.")
+    EMA: EMASpec | None = section(EMASpec, "Exponential moving average of the weights.", optional=True)
+    EarlyStopping: EarlyStoppingSpec | None = section(
+        EarlyStoppingSpec, "End a run that no longer gets better.", optional=True
     )
     Arch: dict[str, Any] | None = node("network", "The network, or `DistillationModel` with several.")
-    Loss: Loss = section(Loss, "Losses.")
+    Loss: LossSpec = section(LossSpec, "Losses.")
     Optimizer: Any = node(
         "optimizer", "One optimizer, or a list of them with a `scope` each; `lr` is a learning-rate schedule."
     )
-    DataLoader: DataLoader = section(DataLoader, "Data.")
-    Metric: Metric = section(Metric, "Metrics.")
+    DataLoader: DataLoaderSpec = section(DataLoaderSpec, "Data.")
+    Metric: MetricSpec = section(MetricSpec, "Metrics.")
     Hooks: list[Any] | None = node(
         "hook", "What happens around the training loop beside what ppcls does itself.", many=True
     )
-    Infer: Infer = section(Infer, "Prediction for images.")
+    Infer: InferSpec = section(InferSpec, "Prediction for images.")
+
+    @property
+    def arch(self) -> ArchSpec:
+        """The networks, as ``Arch`` and ``Global.infer_model_name`` describe them now.
+
+        Raises:
+            ConfigError: if ``Arch`` describes no network.
+        """
+        return ArchSpec.read(self.Arch, self.Global.infer_model_name)
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML, from which :func:`ppcls.config.load_config` reads the same recipe."""
+        return dump_yaml(self.to_dict())
+
+    def save(self, path: str | Path) -> None:
+        """Write the recipe as a YAML file."""
+        content = self.to_yaml().encode()
+        write_atomic(path, lambda stream: stream.write(content))
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether it comes from a check of the whole recipe."""
+        return bool(vars(self).get("_checked"))
+
+    def mark_checked(self) -> Recipe:
+        """Note that it comes from a check of the whole recipe, and return it."""
+        vars(self)["_checked"] = True
+        return self
 
 
 # Sections that must be there, by what is about to be done.

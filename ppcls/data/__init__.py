@@ -10,7 +10,7 @@ import numpy as np
 from ppcls.config import plain
 from ppcls.config.binding import construct
 from ppcls.config.nodes import show
-from ppcls.config.schema import LoaderOptions
+from ppcls.config.schema import LoaderSpec
 from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
 from ppcls.data.batches import Batches, create_operators
 from ppcls.data.cifar import Cifar10, Cifar100
@@ -217,12 +217,12 @@ def datasets_of(train: Loader | JoinedLoader, evaluation: Loader | None = None) 
     return {f"DataLoader.{mode}.dataset": loader.dataset for mode, loader in loaders.items()}
 
 
-def _loader_options(options: dict[str, Any], where: str) -> LoaderOptions:
-    known = LoaderOptions.__dataclass_fields__
+def _loader_options(options: dict[str, Any], where: str) -> LoaderSpec:
+    known = LoaderSpec.__dataclass_fields__
     for option in options:
         if option not in known:
             raise ConfigError(f"{where}: no option {option!r}.{hint(option, known)}")
-    found = LoaderOptions(**options)
+    found = LoaderSpec(**options)
     if found.num_workers < 0:
         raise ConfigError(f"{where}.num_workers: at least 0, got {found.num_workers}")
     if found.use_processes and not found.num_workers:

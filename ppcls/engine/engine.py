@@ -129,8 +129,7 @@ class Engine:
     def __init__(self, config: Mapping[str, Any], mode: str = "train") -> None:
         self.config = complete_config(config, mode)
         self.mode = mode
-        self.globals: dict[str, Any] = self.config["Global"]
-        self.arch = ArchSpec.read(self.config["Arch"], self.globals.get("infer_model_name"))
+        self.globals = self.config.Global
         self.folder = Path(self.globals["output_dir"]) / self.arch.name
         require_possible(self.folder)
         build.select_device(self.globals["device"])
@@ -141,6 +140,11 @@ class Engine:
         self.main = self.arch.main_name
         self.class_num = self.arch.main.class_count
         self._model: Any = None
+
+    @property
+    def arch(self) -> ArchSpec:
+        """The networks of the recipe as it is now."""
+        return self.config.arch
 
     @property
     def model(self) -> Any:

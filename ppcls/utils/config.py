@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ppcls.config import load_config
+from ppcls.config import load_config, plain
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 
@@ -31,8 +31,7 @@ def get_config(fname: str, overrides: Iterable[str] | None = None, show: bool = 
     Raises:
         ConfigError: with all mistakes of the recipe.
     """
-    config = load_config(fname, list(overrides or ()))
-    OmegaConf.set_readonly(config, False)
+    config: DictConfig = OmegaConf.create(load_config(fname, list(overrides or ())).to_dict())
     if show:
         print_config(config)
     return config
@@ -67,7 +66,7 @@ def override_config(config: Any, options: Iterable[str] | None = None) -> Any:
 
 def print_config(config: Mapping[str, Any]) -> None:
     """Log a configuration as YAML."""
-    tree = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+    tree = config if isinstance(config, DictConfig) else OmegaConf.create(plain(config))
     logging.getLogger("ppcls").info("\n%s", OmegaConf.to_yaml(tree))
 
 

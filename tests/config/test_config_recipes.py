@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from omegaconf.errors import ReadonlyConfigError
 
 from ppcls.config import docs, load_config, plain, single
 from ppcls.config.loading import read
@@ -83,7 +82,10 @@ def test_the_values_of_the_tutorial_arrive(tmp_path: Path) -> None:
     ],
 )
 def test_overrides_of_keys_given_and_not_given(tmp_path: Path, text: str, path: str, value: Any) -> None:
-    assert OmegaConf.select(load_config(_whole("ssld", tmp_path), [text]), path) == value
+    assert (
+        OmegaConf.select(OmegaConf.create(load_config(_whole("ssld", tmp_path), [text]).to_dict()), path)
+        == value
+    )
 
 
 def test_the_last_override_wins(tmp_path: Path) -> None:
@@ -170,15 +172,9 @@ def test_a_schedule_without_a_name_is_constant(write_recipe: Callable[..., Path]
     assert plain(config.Optimizer.lr) == {"name": "ConstLR", "learning_rate": 0.1}
 
 
-def test_the_config_cannot_be_changed(write_recipe: Callable[..., Path]) -> None:
-    config = load_config(write_recipe())
-    with pytest.raises(ReadonlyConfigError):
-        config.Global.epochs = 3
-
-
 def test_a_resolved_config_is_a_recipe_again(write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     config = load_config(write_recipe(), ["Global.epochs=7"])
-    OmegaConf.save(config, tmp_path / "again.yaml")
+    config.save(tmp_path / "again.yaml")
     assert load_config(tmp_path / "again.yaml") == config
 
 

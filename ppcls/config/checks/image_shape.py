@@ -14,7 +14,7 @@ from ppcls.config.checks.own_preprocessing import transform_chains
 from ppcls.config.checks.sections import default_of, fields_of
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import single
-from ppcls.config.schema import Global
+from ppcls.config.schema import GlobalSpec
 from ppcls.errors import PpclsError
 from ppcls.registry import TRANSFORMS
 
@@ -67,7 +67,7 @@ def _compare(wanted: list[int], shapes: Mapping[str, Shape], findings: Findings)
     """Compare the shape in a mode that does not use it."""
     known = {place: shapes[place] for place in (_EVAL, _INFER) if place in shapes}
     wrong = {place: shape for place, shape in known.items() if not _agree(wanted, shape)}
-    default = default_of(fields_of(Global)["image_shape"][0])
+    default = default_of(fields_of(GlobalSpec)["image_shape"][0])
     for place, shape in wrong.items():
         text = _contradiction(wanted, place, shape)
         if len(wrong) == len(known) and wanted != default:

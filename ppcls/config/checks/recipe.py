@@ -24,7 +24,7 @@ from ppcls.config.nodes import show
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
 
 
-def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> dict[str, Any]:
+def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> Recipe:
     """Check a whole recipe.
 
     Args:
@@ -38,20 +38,20 @@ def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> dict[st
     other = other_file(tree)
     if other is not None:
         findings.error(*other)
-        return check_section(Recipe, {}, "", Findings())
+        return Recipe()
     tree = _with_settings_of_the_run(_with_infer_model_name(_with_save_interval(tree), findings), findings)
     amp = tree.get("AMP")
     if isinstance(amp, dict) and "use_amp" not in amp:
         # As in PaddleClas, the section itself switches mixed precision on.
         tree = {**tree, "AMP": {"use_amp": True, **amp}}
-    recipe = check_section(Recipe, tree, "", findings)
-    recipe["Global"]["log_ranks"] = _ranks(recipe["Global"]["log_ranks"], findings)
+    recipe = Recipe.from_dict(check_section(Recipe, tree, "", findings))
+    recipe.Global.log_ranks = _ranks(recipe.Global.log_ranks, findings)
     _check_required(tree, recipe, mode, findings)
     check_sizes(recipe["DataLoader"], findings)
     check_layout(recipe, findings)
     networks = check_networks(recipe["Arch"], findings)
     check_metrics(recipe["Metric"], networks, findings)
-    recipe["Infer"]["PostProcess"] = check_postprocess(recipe["Infer"]["PostProcess"], networks, findings)
+    recipe.Infer.PostProcess = check_postprocess(recipe.Infer.PostProcess, networks, findings)
     if networks is not None:
         check_relations(recipe, networks, mode, findings)
         check_class_names(recipe, networks, findings)

@@ -1,0 +1,109 @@
+"""Sections of a recipe that are read by attribute, with types, and by key, as scripts have always done.
+
+A section *is* its dict: an attribute is another name of a key, so there is one value however it is written.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ppcls.config.arch import ArchSpec
+from ppcls.config.nodes import plain, show
+from ppcls.errors import ConfigError, hint
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Tree(dict[str, Any]):
+    """A map of a recipe whose keys may be read and written as attributes too.
+
+    Raises:
+        AttributeError: for a key that is not there.
+    """
+
+    if not TYPE_CHECKING:  # so that mypy knows the attributes of sections only
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return self[name]
+            except KeyError:
+                raise AttributeError(f"{type(self).__name__} has no key {name!r}") from None
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            self[name] = value
+
+
+class Section(Tree):
+    """A section of a recipe; each kind is a dataclass whose fields are its keys.
+
+    Keys that are left out have their defaults. A section inside may be given as a map. Values are not checked
+    here but where a recipe is used.
+
+    Raises:
+        ConfigError: for a key that the section does not have.
+    """
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        field = next((field for field in dataclasses.fields(self) if field.name == key), None)  # type: ignore[arg-type]
+        if field is None:
+            raise ConfigError(f"{self.title()} has no key {key!r}.{hint(str(key), self)}")
+        inner = field.metadata.get("section")
+        if inner is not None and not isinstance(value, inner):
+            value = None if value is None and field.metadata["optional"] else inner.from_dict(value)
+        super().__setitem__(key, _tree(value) if inner is None else value)
+
+    # dict has these past __setitem__.
+    update = MutableMapping.update
+    setdefault = MutableMapping.setdefault
+
+    def __ior__(self, other: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> Self:  # type: ignore[override, misc]
+        self.update(other)
+        return self
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any] | None) -> Self:
+        """Return the section that a map describes; null counts as empty.
+
+        Raises:
+            ConfigError: if it is no map, or has a key that the section does not have.
+        """
+        given = plain({} if tree is None else tree)
+        if not isinstance(given, dict):
+            raise ConfigError(f"{cls.title()}: expected a section, got {show(tree)}")
+        section = cls()
+        section.update(given)
+        return section
+
+    @classmethod
+    def title(cls) -> str:
+        """Return what messages call such a section."""
+        return cls.__name__.removesuffix("Spec")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain dicts and lists, which share nothing with it."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+
+def _tree(value: Any) -> Any:
+    """Return what a key holds, its maps readable by attribute."""
+    if isinstance(value, Section | Tree):
+        return value
+    if isinstance(value, ArchSpec):
+        value = value.node()
+    if isinstance(value, Mapping):
+        return Tree({key: _tree(item) for key, item in plain(value).items()})
+    if isinstance(value, list | tuple):
+        return [_tree(item) for item in value]
+    return copy.copy(value) if isinstance(value, set) else value
+
+
+# So that a script's `yaml.dump(config)` writes maps, and none of our classes.
+for _dumper in (yaml.SafeDumper, yaml.Dumper):
+    yaml.add_multi_representer(Tree, yaml.representer.SafeRepresenter.represent_dict, Dumper=_dumper)
