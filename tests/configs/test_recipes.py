@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.config import load_config, read_yaml
+from ppcls.config import Recipe, load_config, parse_yaml, read_yaml
 from ppcls.config.loading import read
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -25,6 +25,9 @@ def test_validates(path):
     label_map = config.Infer.PostProcess and config.Infer.PostProcess.get("class_id_map_file")
     if label_map and label_map.startswith("ppcls/"):
         assert (CONFIGS.parent / label_map).is_file()
+    # Written as YAML and read back it is the same, whole and by its networks.
+    assert Recipe.from_dict(parse_yaml(config.to_yaml(), str(path))) == config
+    assert config.arch.node() == config["Arch"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=IDS)
