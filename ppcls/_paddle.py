@@ -26,6 +26,11 @@ def buffers_of(layer: nn.Layer) -> MutableMapping[str, paddle.Tensor]:
     return layer._buffers
 
 
+def pre_hooks_of(layer: nn.Layer) -> MutableMapping[int, Any]:
+    """Return the hooks that run before the forward pass of `layer`, by their ids."""
+    return layer._forward_pre_hooks
+
+
 def post_hooks_of(layer: nn.Layer) -> MutableMapping[int, Any]:
     """Return the hooks that run after the forward pass of `layer`, by their ids."""
     return layer._forward_post_hooks
@@ -35,6 +40,11 @@ def share_hooks(source: nn.Layer, target: nn.Layer) -> None:
     """Let `target` have the forward hooks of `source`; handles of the hooks remove them from both."""
     target._forward_pre_hooks = source._forward_pre_hooks
     target._forward_post_hooks = source._forward_post_hooks
+
+
+def groups_of(convolution: nn.Layer) -> int:
+    """Return the number of groups of channels of a convolution."""
+    return int(convolution._groups)
 
 
 def epsilon_of(norm: nn.Layer) -> float:

@@ -146,9 +146,10 @@ class Program:
         device: ``cpu``, ``gpu``, ``gpu:1``, or ``auto`` for a GPU if there is one.
         threads: CPU threads for one batch.
         mkldnn: use oneDNN on the CPU; faster, and equal to about seven digits.
+        precision: ``float32``, or ``bfloat16`` for what oneDNN can compute in it on the CPU.
 
     Raises:
-        ConfigError: if the device cannot be had.
+        ConfigError: if the device cannot be had, or does not compute in this precision.
         WeightsError: if Paddle cannot read the program.
     """
 
@@ -160,6 +161,7 @@ class Program:
         device: str = "cpu",
         threads: int = 1,
         mkldnn: bool = True,
+        precision: str = "float32",
     ) -> None:
         from paddle import inference
 
@@ -167,9 +169,12 @@ class Program:
         # Absolute, because a copy may be opened from another folder.
         self._options: dict[str, Any] = {"file": file.absolute(), "params": params.absolute()}
         self._options |= {"device": device, "threads": threads, "mkldnn": mkldnn}
+        self._options["precision"] = precision
         config = inference.Config(str(file), str(params))
         config.disable_glog_info()
         gpu = _gpu_index(device)
+        if precision == "bfloat16" and (gpu is not None or not mkldnn):
+            raise ConfigError("precision: bfloat16 is computed by oneDNN, on the CPU alone")
         if gpu is not None:
             config.enable_use_gpu(256, gpu)
         else:
@@ -177,10 +182,12 @@ class Program:
             config.set_cpu_math_library_num_threads(threads)
             if not mkldnn:
                 config.disable_mkldnn()
+            if precision == "bfloat16":
+                config.enable_mkldnn_bfloat16()
         try:
             self._predictor = inference.create_predictor(config)
         except (RuntimeError, ValueError) as error:
-            raise WeightsError(f"Paddle cannot read {file}: {_reason(error)}") from error
+            raise WeightsError(f"Paddle cannot read {file}: {short_reason(error)}") from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self.outputs: list[str] = list(self._predictor.get_output_names())
         self.renew_lock()
@@ -211,12 +218,12 @@ class Program:
             except (RuntimeError, ValueError) as error:
                 raise ConfigError(
                     f"{self._options['file']} cannot run on images of the shape {list(images.shape[1:])}: "
-                    f"{_reason(error)}. The transforms must end in the shape it was exported for"
+                    f"{short_reason(error)}. The transforms must end in the shape it was exported for"
                 ) from error
             return [self._predictor.get_output_handle(name).copy_to_cpu() for name in outputs]
 
 
-def _reason(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """Return the line of an error of Paddle that says what is wrong; the rest is where in its code."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     chosen = [line for line in lines if "Error:" in line] or lines[-1:]

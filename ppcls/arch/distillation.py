@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import paddle
@@ -18,6 +18,7 @@ from ppcls.errors import ConfigError, hint
 from ppcls.registry import BACKBONES
 
 _FROZEN_MODES = ("eval", "train")
+Answer = Callable[[Any], Any]
 
 
 class NetworkGroup(nn.Layer):
@@ -47,6 +48,7 @@ class NetworkGroup(nn.Layer):
         freeze = _one_each("freeze_params_list", freeze_params_list, nodes)
         self.frozen = {name for name in nodes if freeze[name]}
         self._frozen_modes = _modes(frozen_mode, self.names, self.frozen)
+        self._answers: dict[str, Answer] = {}
         for index, (name, node) in enumerate(nodes.items()):
             path = f"models.{index}.{name}"
             if hasattr(type(self), name) or name in self.__dict__:
@@ -76,6 +78,30 @@ class NetworkGroup(nn.Layer):
             raise ConfigError(f"there is no network {name!r}.{hint(name, self.names) or _listed(self.names)}")
         return children_of(self)[name]
 
+    def stands_still(self, name: str) -> bool:
+        """Tell whether a sub-network is frozen and gives the same answer to the same image at any time."""
+        return name in self.frozen and self._frozen_modes[name] == "eval"
+
+    def answer_with(self, name: str, answer: Answer | None) -> None:
+        """Let `answer` give the outputs of a sub-network in its place; None takes that back.
+
+        A network that trains is replaced only while the whole is in eval mode.
+        """
+        self.network(name)
+        if answer is None:
+            self._answers.pop(name, None)
+        else:
+            self._answers[name] = answer
+
+    def run(self, name: str, x: Any) -> Any:
+        """Run one sub-network by name on what it takes; a frozen one leaves no graph behind."""
+        answer = self._answers.get(name)
+        if name not in self.frozen:
+            return self.network(name)(x) if answer is None or self.training else answer(x)
+        self._hold_frozen()
+        with paddle.no_grad():
+            return (answer or self.network(name))(x)
+
     def train(self) -> None:
         """Set train mode, except for what is frozen."""
         super().train()
@@ -96,14 +122,6 @@ class NetworkGroup(nn.Layer):
         """Return the state without that of frozen networks."""
         frozen = self.frozen_prefixes()
         return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
-
-    def _run(self, name: str, x: Any) -> Any:
-        """Run one sub-network; a frozen one leaves no graph behind."""
-        if name not in self.frozen:
-            return self.network(name)(x)
-        self._hold_frozen()
-        with paddle.no_grad():
-            return self.network(name)(x)
 
     def _hold_frozen(self) -> None:
         # Repeated at every forward: train() of a wrapper such as DataParallel sets the flags of all layers
@@ -166,7 +184,7 @@ class DistillationModel(NetworkGroup):
         """Run every network on images [N, C, H, W]; outputs of frozen ones carry no gradient."""
         outputs = {}
         for name in self.names:  # not a comprehension: to_static loses `self` in one
-            outputs[name] = self._run(name, x)
+            outputs[name] = self.run(name, x)
         return outputs
 
     def connect_inputs(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -260,7 +278,7 @@ class AttentionModel(NetworkGroup):
             if isinstance(network, LinearTransform):
                 found.append(Waiting(f"{where}.models.{index}.{name}", network, given))
                 continue
-            output = self._run(name, given if index else x)
+            output = self.run(name, given if index else x)
             given = {**given, **(output if isinstance(output, Mapping) else {"logits": output})}
         return found
 
@@ -268,7 +286,7 @@ class AttentionModel(NetworkGroup):
         """Run the chain on images [N, C, H, W] and return the outputs of all networks by key."""
         given: dict[str, Any] = {}
         for index, name in enumerate(self.names):
-            output = self._run(name, given if index else x)
+            output = self.run(name, given if index else x)
             given = {**given, **(output if isinstance(output, Mapping) else {"logits": output})}
         return given
 

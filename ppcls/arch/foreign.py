@@ -7,7 +7,7 @@ DistillationModel as frozen networks. Nothing of them enters checkpoints.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,8 +109,11 @@ class ForeignModel(nn.Layer):
             raise ConfigError(f"{title} runs outside Paddle's graph; set Global.to_static to False")
         if self.training and paddle.is_grad_enabled():
             raise ConfigError(f"{title} cannot be trained; freeze it with freeze_params_list")
-        names = [self._logits or self._runner.outputs[0], *self._patterns]
-        found = [paddle.to_tensor(value) for value in self._runner.run(x.numpy(), names)]
+        return self._answer(self._runner, x)
+
+    def _answer(self, runner: Runner, x: Tensor) -> Any:
+        names = [self._logits or runner.outputs[0], *self._patterns]
+        found = [paddle.to_tensor(value) for value in runner.run(x.numpy(), names)]
         # Softmax and every loss on logits see them up to a constant, and that is what the logarithm gives.
         logits = found[0].clip(min=np.finfo(np.float32).tiny).log() if self.probabilities else found[0]
         if not self._patterns:
@@ -148,7 +151,7 @@ class OnnxModel(ForeignModel):
         super().__init__(path, logits, probabilities, return_patterns)
 
     def _open(self) -> Runner:
-        return _OnnxRunner(self.path, self.threads or _threads())
+        return OnnxRunner(self.path, self.threads or cpu_threads())
 
 
 @BACKBONES.register()
@@ -183,13 +186,30 @@ class PaddleInferenceModel(ForeignModel):
         super().__init__(path, logits, probabilities, return_patterns)
 
     def _open(self) -> Runner:
+        return self._program("float32")
+
+    def _program(self, precision: str) -> Program:
         files = find_program(self.path)
         check_params(files.params, _description(self.path))
+        threads = self.threads or cpu_threads()
         device = paddle.device.get_device()
-        return Program(files.program, files.params, device=device, threads=self.threads or _threads())
+        return Program(files.program, files.params, device=device, threads=threads, precision=precision)
+
+    def in_precision(self, precision: str) -> Callable[[Tensor], Any]:
+        """Return a function that runs images [N, C, H, W] in another precision, and gives what forward gives.
+
+        Args:
+            precision: ``float32`` or ``bfloat16``.
+
+        Raises:
+            ConfigError: if the device does not compute in it.
+            WeightsError: if the program cannot be opened.
+        """
+        runner = self._program(precision)
+        return lambda x: self._answer(runner, x)
 
 
-class _OnnxRunner:
+class OnnxRunner:
     """An ONNX file behind ONNX Runtime."""
 
     def __init__(self, file: Path, threads: int) -> None:
@@ -240,7 +260,8 @@ class _OnnxRunner:
         return [np.concatenate(values).astype(np.float32) for values in zip(*parts, strict=True)]
 
 
-def _threads() -> int:
+def cpu_threads() -> int:
+    """Return how many threads an engine may use: as many as Paddle uses."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 

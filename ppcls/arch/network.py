@@ -9,6 +9,7 @@ from typing import Any
 
 from paddle import nn
 
+from ppcls.arch.answering import take_answering
 from ppcls.arch.theseus import TheseusLayer
 from ppcls.config import single
 from ppcls.config.checks.paddleclas import without_foreign
@@ -129,6 +130,9 @@ def _variant(title: str, options: Mapping[str, Any]) -> str | None:
 def build_network(node: Any, where: str = "Arch") -> nn.Layer:
     """Build what a node ``{"name": ..., <options>}`` describes.
 
+    Beside the options of the network itself there may be ``frozen_engine`` and ``frozen_precision``; they are
+    kept as the network's attribute ``answering``.
+
     Args:
         node: the node, plain or OmegaConf.
         where: its config path, which messages begin with.
@@ -139,12 +143,15 @@ def build_network(node: Any, where: str = "Arch") -> nn.Layer:
     """
     name, options = single(node, where)
     try:
+        answering = take_answering(options)
         make = BACKBONES[name]
-        return create(name, make, _accepted(name, make, options))
+        network = create(name, make, _accepted(name, make, options))
     except (ConfigError, WeightsError) as error:
         # A network of networks says which of them it is about; the path is then one path.
         text = str(error)
         raise type(error)(f"{where}{'.' if text.startswith('models.') else ': '}{text}") from error
+    network.answering = answering
+    return network
 
 
 def _accepted(name: str, make: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.optimizer.state import structured_state
 from ppcls.report.evaluation_tables import EvaluationTables
+from ppcls.teacher import Answer, Choice, answer_frozen
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ class Engine:
             try:
                 require_same_weights(run.model)
                 try_out(run)  # whatever fails has failed by now; from here on the folder changes
+                run.progress.engines = {name: asdict(answer.choice) for name, answer in run.answers.items()}
                 self._open_folder(run, resumed, lock, changed)
                 train(run)
             except StopRequested as stop:
@@ -426,7 +428,17 @@ class Engine:
             run.hooks.append(EarlyStopping(**self.config["EarlyStopping"], criterion=criterion))
         run.hooks.append(saver)
         build.announce(model, self.config, self.seed)
+        run.answers = self._answers(run, shape, resumed)
         return run, saver
+
+    def _answers(self, run: Run, shape: tuple[int, ...], resumed: Checkpoint | None) -> dict[str, Answer]:
+        """Let frozen networks answer through engines; a run that is resumed keeps those it has."""
+        left = run.epochs - run.progress.epoch + 1
+        images = left * (len(run.loader.dataset) // distributed.world_size())
+        earlier = None
+        if resumed is not None:
+            earlier = {name: Choice(**choice) for name, choice in resumed.progress.engines.items()}
+        return answer_frozen(run.model, shape, images, earlier)
 
     def _log_hooks(self, start: Progress) -> list[Hook]:
         def open_writer() -> ScalarWriter:

@@ -132,7 +132,7 @@ def evaluator(
     """
 
     def some_networks(image: paddle.Tensor) -> dict[str, Any]:
-        return {name: model.network(name)(image) for name in measures.networks}
+        return {name: model.run(name, image) for name in measures.networks}
 
     forward: nn.Layer | Callable[[paddle.Tensor], Any] = some_networks if measures.networks else model
 

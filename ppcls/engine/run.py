@@ -18,6 +18,7 @@ from ppcls.engine.hooks.base import Hook
 from ppcls.engine.meters import Meters
 from ppcls.errors import TrainingError
 from ppcls.optimizer.joint import JointOptimizer
+from ppcls.teacher import Answer
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Run:
         trained: parameters that the optimizer changes, the same order in every process.
         buffers: BatchNorm statistics of what trains, which processes keep equal.
         update_freq: batches whose gradients are averaged into one optimizer step.
+        answers: what stands in for each frozen network, by its dotted name.
         class_names: names of the classes that the run keeps in its folder; None if they are not known.
         plateau_metric: what a schedule that watches evaluations is told.
         log_every: batches between log lines, set by the hook that prints them; None if nothing is printed.
@@ -75,6 +77,7 @@ class Run:
     trained: list[paddle.Tensor] = field(default_factory=list)
     buffers: list[paddle.Tensor] = field(default_factory=list)
     update_freq: int = 1
+    answers: dict[str, Answer] = field(default_factory=dict)
     class_names: list[str] | None = None
     meters: Meters = field(default_factory=Meters)
     timing: Timing = field(default_factory=Timing)

@@ -33,10 +33,10 @@ VARIANTS = {
 _NAMED_BY_HASH = re.compile(r".*-([0-9a-f]{8,64})\.(?:pth|pt|th)")
 
 
-def cache_folder() -> Path:
-    """Return where downloaded weights are kept: ``$PPCLS_HOME/weights``, else ``~/.cache/ppcls/weights``."""
+def cache_folder(part: str = "weights") -> Path:
+    """Return where a part of the cache is: ``$PPCLS_HOME/weights``, else ``~/.cache/ppcls/weights``."""
     home = os.environ.get("PPCLS_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "ppcls") / "weights"
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "ppcls") / part
 
 
 @cache

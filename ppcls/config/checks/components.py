@@ -6,7 +6,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ppcls.config.binding import Factory, bind, parameters_of
 from ppcls.config.checks.paddleclas import unknown_name, without_foreign
@@ -66,9 +66,15 @@ INPUT_OPTIONS = {
     "input_size": int | list[int] | None,
 }
 
+# Read for every network: how it is run while it stands still.
+ANSWER_OPTIONS = {
+    "frozen_engine": Literal["auto", "eager", "paddle_inference", "onnxruntime"] | None,
+    "frozen_precision": Literal["float32", "bfloat16"] | None,
+}
+
 KINDS: dict[str, Kind] = {
-    "network": Kind(BACKBONES),
-    "sub_network": Kind(BACKBONES, extra=INPUT_OPTIONS),
+    "network": Kind(BACKBONES, extra=ANSWER_OPTIONS),
+    "sub_network": Kind(BACKBONES, extra={**INPUT_OPTIONS, **ANSWER_OPTIONS}),
     "loss": Kind(LOSSES, keyed=True, extra={"weight": float | dict[str, Any]}, try_out=True),
     "metric": Kind(METRICS, keyed=True, try_out=True),
     "transform": Kind(TRANSFORMS, keyed=True, nested=_TRANSFORM_LISTS, try_out=True),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ppcls.config.arch import ArchSpec, without_weights
 from ppcls.config.binding import parameters_of
-from ppcls.config.checks.components import INPUT_OPTIONS
+from ppcls.config.checks.components import ANSWER_OPTIONS, INPUT_OPTIONS
 from ppcls.config.mistakes import REFUSALS, Findings, join, reason_of
 from ppcls.errors import ConfigError, PpclsError, hint
 from ppcls.registry import BACKBONES, create
@@ -249,7 +249,7 @@ def network_without_weights(title: str, node: Mapping[str, Any], path: str, find
     paddle = importlib.import_module("paddle")
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            options = {k: v for k, v in without_weights(node).items() if k != "name"}
+            options = {k: v for k, v in without_weights(node).items() if k not in ("name", *ANSWER_OPTIONS)}
             return create(title, BACKBONES[title], options)
     except REFUSALS as error:
         text = reason_of(error)

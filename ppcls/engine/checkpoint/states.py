@@ -54,6 +54,8 @@ class Progress:
         seed: seed of the run; every random choice derives from it and the position.
         schedule: state of the learning-rate schedule.
         meters: sums and counts behind the averages of the epoch under way, of each process.
+        engines: what each frozen network was asked to answer through and what it answers through, by network;
+            empty in old checkpoints.
         finished: the run went through all its epochs.
     """
 
@@ -73,6 +75,7 @@ class Progress:
     seed: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     meters: list[dict[str, list[float]]] = field(default_factory=list)
+    engines: dict[str, dict[str, str]] = field(default_factory=dict)
     finished: bool = False
 
 
@@ -196,6 +199,10 @@ def _is_list_fingerprint(value: Any) -> bool:
     )
 
 
+def _is_choice(value: Any) -> bool:
+    return _is_map(value, lambda text: isinstance(text, str)) and value.keys() == {"asked", "used"}
+
+
 def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
 
@@ -218,5 +225,6 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (_is_count, "a whole number from 0"),
     "schedule": (lambda value: isinstance(value, dict), "a map"),
     "meters": (_is_meters, "sums and counts by name, for each process"),
+    "engines": (lambda value: _is_map(value, _is_choice), "asked and used of each network"),
     "finished": (lambda value: isinstance(value, bool), "true or false"),
 }

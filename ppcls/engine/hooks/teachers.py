@@ -45,11 +45,10 @@ class TeacherCheck(Hook):
 
     def before_start(self, run: Run) -> None:
         """Measure, and warn."""
-        networks = {name: run.model.network(name) for name in self.teachers}
         begin = time.perf_counter()
         with evaluating(run.model), paddle.amp.auto_cast(**self.casting):
             found = evaluate(
-                lambda image: {name: network(image) for name, network in networks.items()},
+                lambda image: {name: run.model.run(name, image) for name in self.teachers},
                 self.loader,
                 {"": [self._accuracies]},
                 epoch=0,

@@ -169,6 +169,7 @@ ALLOWED = {
     "judged_score": [None, 0, -1, 0.5],
     "schedule": [{}, {"a": None}, {"a": {"b": []}}, {"a": [1]}],
     "meters": [[]],
+    "engines": [{}],
     "finished": [True],
     "files": [],
 }

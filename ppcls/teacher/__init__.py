@@ -1,0 +1,112 @@
+"""How networks that stand still answer: by themselves, or through an engine that runs them as programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from paddle import nn
+
+from ppcls.arch.answering import DEFAULT, Answering, answering_of
+from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup
+from ppcls.arch.foreign import ForeignModel, OnnxModel
+from ppcls.distributed import is_main, wait_for_main
+from ppcls.errors import ConfigError
+from ppcls.logger import LOGGER
+from ppcls.teacher.answer import AUTO, EAGER, Answer, Choice
+
+__all__ = ["Answer", "Choice", "answer_frozen", "answer_still"]
+
+
+def answer_frozen(
+    model: nn.Layer,
+    image_shape: tuple[int, ...],
+    images: int,
+    earlier: Mapping[str, Choice] | None = None,
+) -> dict[str, Answer]:
+    """Let the frozen networks of a model that is about to train answer through engines.
+
+    Args:
+        model: with the weights it starts with.
+        image_shape: [C, H, W] of the images to train with.
+        images: how many of them each network has to answer for.
+        earlier: what the run to resume chose, by network; None for a run that begins.
+
+    Returns:
+        what stands in for each, by the dotted name of the network.
+
+    Raises:
+        ConfigError: if a network that comes as a file was given an engine that does not run it.
+    """
+    found: dict[str, Answer] = {}
+    for name, group, key, wish in _frozen(model, "", DEFAULT):
+        before = None if earlier is None else earlier.get(name, Choice("", EAGER))
+        answer = Answer(group.network(key), name, wish, images, earlier=before)
+        group.answer_with(key, answer)
+        found[name] = answer
+    if not is_main():
+        wait_for_main()  # it makes the programs, the others find them in the cache
+    for answer in found.values():
+        answer.prepare(image_shape)
+    if is_main():
+        wait_for_main()
+    return found
+
+
+def answer_still(model: nn.Layer, title: str, default: Answering, images: int) -> Callable[[Any], Any]:
+    """Return a function that runs a model of which nothing trains, through engines where that pays.
+
+    Args:
+        model: in eval mode, with weights.
+        title: name of a model of one network, for messages.
+        default: what the recipe says for networks without options of their own.
+        images: how many of them it has to answer for.
+
+    Raises:
+        ConfigError: if a network that comes as a file was given an engine that does not run it.
+    """
+    if not isinstance(model, DistillationModel):
+        return Answer(model, title, _wish(model, title, default), images)
+    for name in model.names:
+        wish = _wish(model.network(name), name, answering_of(model).otherwise(default))
+        model.answer_with(name, Answer(model.network(name), name, wish, images))
+    return model
+
+
+def _frozen(
+    model: nn.Layer, prefix: str, default: Answering
+) -> Iterator[tuple[str, NetworkGroup, str, Answering]]:
+    """Yield the frozen networks that take images: dotted name, the group they are in, name there, wish."""
+    if not isinstance(model, NetworkGroup):
+        return
+    default = answering_of(model).otherwise(default)
+    for name in model.names[:1] if isinstance(model, AttentionModel) else model.names:
+        network, title = model.network(name), f"{prefix}{name}"
+        if model.stands_still(name):
+            yield title, model, name, _wish(network, title, default)
+        elif name in model.frozen:
+            if answering_of(network) != Answering():
+                LOGGER.info("%s answers by itself: with frozen_mode: train its statistics move", title)
+        else:
+            yield from _frozen(network, f"{title}.", default)
+
+
+def _wish(network: nn.Layer, title: str, default: Answering) -> Answering:
+    """Return engine and precision of a network; a file has its own engine.
+
+    Raises:
+        ConfigError: if a file was given another one.
+    """
+    own = answering_of(network)
+    if not isinstance(network, ForeignModel):
+        return own.otherwise(default).otherwise(DEFAULT)
+    fits = "onnxruntime" if isinstance(network, OnnxModel) else "paddle_inference"
+    if own.engine not in (None, AUTO, fits):
+        raise ConfigError(
+            f"frozen_engine of {title}: {own.engine}, but {type(network).__name__} is a file for {fits}; "
+            "leave it out"
+        )
+    if own.precision not in (None, "float32") and fits == "onnxruntime":
+        raise ConfigError(f"frozen_precision of {title}: {own.precision}, but ONNX Runtime has only float32")
+    precision = "float32" if fits == "onnxruntime" else own.otherwise(default).precision
+    return Answering("auto", precision)

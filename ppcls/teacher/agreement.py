@@ -1,0 +1,93 @@
+"""Whether an engine gives what the network itself gives, within bounds that are stated here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import ConfigError
+from ppcls.teacher.outputs import flatten
+
+# float32: largest difference of a value, relative to the largest value of that output.
+FLOAT32 = 1e-4
+# bfloat16: mean KL of class probabilities in nats, and the share of images of the same class, of which one
+# may differ however small the batch is. Features: relative difference by the root of the mean square.
+KL = 0.01
+SAME_CLASS = 0.95
+FEATURES = 0.05
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine agrees with the network on one batch.
+
+    Attributes:
+        difference: largest difference of any value, relative to the largest value of its output.
+        problem: why that is not enough; empty if it is.
+    """
+
+    difference: float
+    problem: str = ""
+
+
+def compare(found: Any, expected: Any, precision: str) -> Agreement:
+    """Compare the outputs of an engine with those of the network for the same images.
+
+    Args:
+        found: of the engine; tensors, or maps and lists of them.
+        expected: of the network.
+        precision: ``float32`` or ``bfloat16``, which decides the bounds.
+    """
+    try:
+        pairs = list(zip(flatten(found)[0], flatten(expected)[0], strict=True))
+    except (ConfigError, ValueError) as error:
+        return Agreement(np.inf, str(error))
+    worst = 0.0
+    for ours, theirs in pairs:
+        if list(ours.shape) != list(theirs.shape):
+            return Agreement(np.inf, f"an output is {list(ours.shape)} instead of {list(theirs.shape)}")
+        a, b = ours.numpy().astype(np.float64), theirs.numpy().astype(np.float64)
+        apart = _relative(np.abs(a - b).max(initial=0.0), np.abs(b).max(initial=0.0))
+        worst = float(np.maximum(worst, apart))  # which keeps what is no number, unlike max
+        if precision == "bfloat16":
+            rough = _relative(np.sqrt(np.square(a - b).mean()), np.sqrt(np.square(b).mean()))
+            if not rough <= FEATURES:
+                return Agreement(worst, f"an output differs by {rough:.2g} of its size (limit {FEATURES:g})")
+    if precision == "bfloat16":
+        return Agreement(worst, _compare_classes(found, expected))
+    if not worst <= FLOAT32:
+        return Agreement(worst, f"it differs by {worst:.2g} of the largest value (limit {FLOAT32:g})")
+    return Agreement(worst)
+
+
+def _relative(difference: float, size: float) -> float:
+    return 0.0 if difference == 0 else float(difference) / max(float(size), 1e-30)
+
+
+def _compare_classes(found: Any, expected: Any) -> str:
+    a, b = _logits(found), _logits(expected)
+    if a is None or b is None:
+        return ""
+    log_a, log_b = _log_softmax(a), _log_softmax(b)
+    kl = float((np.exp(log_b) * (log_b - log_a)).sum(1).mean())
+    differing = int((a.argmax(1) != b.argmax(1)).sum())
+    if not kl <= KL:
+        return f"the KL of its probabilities is {kl:.2g} nats (limit {KL:g})"
+    if differing > max(1, (1 - SAME_CLASS) * len(a)):
+        return f"it names another class for {differing} of {len(a)} images (limit {1 - SAME_CLASS:.0%})"
+    return ""
+
+
+def _logits(output: Any) -> np.ndarray | None:
+    value = output.get("logits") if isinstance(output, Mapping) else output
+    if value is None or isinstance(value, list | tuple) or value.ndim != 2:
+        return None
+    return np.asarray(value.numpy(), np.float64)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

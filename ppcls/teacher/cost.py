@@ -1,0 +1,66 @@
+"""Whether a program is worth its while: what it saves over a run, and what making it costs.
+
+Both are estimated from the network alone, not measured, so that the same recipe chooses the same engine in
+every run, however busy the machine is. The numbers were measured on a server with two cores.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from ppcls._paddle import groups_of
+
+FEWEST = 1000  # images; below, no network saves a second
+_DENSE = 40e9  # multiplications a second of Paddle's own convolutions and products
+_DEPTHWISE = 2e9
+_SAVED = 0.4  # of the time
+_START, _LAYER, _PARAMETER = 1.0, 0.01, 0.2e-6  # seconds: of any program, for each layer, for each parameter
+_WORTH = 2.0  # savings are estimates, costs come for sure
+
+
+def pays(network: nn.Layer, image_shape: tuple[int, ...], images: int) -> bool:
+    """Tell whether a program for a network saves clearly more time than making it costs.
+
+    Args:
+        network: in eval mode; it is run once, on one empty image.
+        image_shape: [C, H, W].
+        images: how many it has to answer for.
+    """
+    if images < FEWEST:
+        return False
+    return images * _seconds_saved(network, image_shape) > _WORTH * seconds_to_make(network)
+
+
+def seconds_to_make(network: nn.Layer) -> float:
+    """Return the estimated time to trace, write and open a program."""
+    layers = sum(1 for _ in network.named_sublayers())
+    parameters = sum(math.prod(value.shape) for value in network.parameters())
+    return _START + _LAYER * layers + _PARAMETER * parameters
+
+
+def _seconds_saved(network: nn.Layer, image_shape: tuple[int, ...]) -> float:
+    """Return the estimated saving for one image."""
+    seconds = 0.0
+
+    def count(layer: Any, inputs: Any, output: Tensor) -> None:
+        nonlocal seconds
+        shape, rate = layer.weight.shape, _DENSE
+        per_value = shape[0]  # a linear layer's weight is [in, out], a convolution's [out, in / groups, h, w]
+        if isinstance(layer, nn.Conv2D):
+            per_value = math.prod(shape[1:])
+            rate = _DEPTHWISE if 1 < groups_of(layer) == shape[0] else _DENSE
+        seconds += math.prod(output.shape) * per_value / rate
+
+    layers = [layer for layer in network.sublayers() if isinstance(layer, nn.Conv2D | nn.Linear)]
+    handles = [layer.register_forward_post_hook(count) for layer in layers]
+    try:
+        with paddle.no_grad():
+            network(paddle.zeros([1, *image_shape]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return _SAVED * seconds
