@@ -74,7 +74,8 @@ def read_class_names(path: str | Path, delimiter: str | None = None) -> dict[int
                 f"{path}:{number}: class {int(key)} has a name in line {lines[int(key)]} already "
                 f"({names[int(key)]!r}, here {name!r}); give each class one line"
             )
-        names[int(key)], lines[int(key)] = name, number
+        names[int(key)] = name
+        lines[int(key)] = number
     if not names:
         raise DataError(f"{path}: the file is empty; {_FORM} on a line for each class")
     return names

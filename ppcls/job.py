@@ -93,7 +93,8 @@ def read_job() -> Job:
     Raises:
         ConfigError: if the variables make no sense; names the variable, its value and what was expected.
     """
-    own, size = rank(), world_size()
+    own = rank()
+    size = world_size()
     text = os.environ.get(ENDPOINTS, "")
     endpoints = tuple(text.split(",")) if text else ()
     if own >= size:

@@ -220,7 +220,8 @@ def _explain(logs: dict[int, list[str]], folder: Path | None) -> str:
         logs: lines by process.
         folder: where the logs are; None if they are not kept.
     """
-    found, parts = _causes(logs), []
+    found = _causes(logs)
+    parts = []
     if not found:
         found = {number: lines[-5:] for number, lines in logs.items()}
         parts.append(

@@ -166,7 +166,8 @@ def _kept_rows(content: bytes, keep: Callable[[dict[str, Any]], bool]) -> tuple[
 
     The last line of a killed run may be half of one; that is no damage.
     """
-    kept, damaged = [], 0
+    kept = []
+    damaged = 0
     for line in content.splitlines(keepends=True):
         row = _parsed(line)
         if row is not None and line.endswith(b"\n"):
@@ -253,7 +254,9 @@ class ScalarWriter:
         require_scalar_packages(use_visualdl=use_visualdl, use_tensorboard=use_tensorboard)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / METRICS
-        self._path, self._file = path, path.open("ab", buffering=0)  # a line is on its way when it is written
+        # a line is on its way when it is written
+        self._path = path
+        self._file = path.open("ab", buffering=0)
         self._visualdl: Any = None
         if use_visualdl:
             from visualdl import LogWriter

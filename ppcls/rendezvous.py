@@ -115,7 +115,9 @@ def _welcome(
         link.settimeout(_ANSWER)
         link.sendall(_GREETING)
         said = json.loads(_line(link))
-        rank, size, note = int(said["rank"]), int(said["size"]), said["note"]
+        rank = int(said["rank"])
+        size = int(said["size"])
+        note = said["note"]
     except (OSError, ValueError, KeyError, TypeError):  # nobody came, or somebody else
         return ""
     if size != job.size:
@@ -168,7 +170,8 @@ def _visit(job: Job, note: Any, patience: float) -> list[Any]:
         try:
             answer, reason = _ask(job, hello, patience)
         except OSError as error:
-            answer, reason = None, error.strerror or str(error)
+            answer = None
+            reason = error.strerror or str(error)
         if answer is not None:
             break
         waited = time.monotonic() - start

@@ -116,7 +116,8 @@ def check_params(params: Path, described: Mapping[str, Any]) -> None:
     Raises:
         WeightsError: if they differ.
     """
-    size, digest = described.get("params_size"), described.get("params_sha256")
+    size = described.get("params_size")
+    digest = described.get("params_sha256")
     found = params.stat().st_size
     if size is not None and found != size:
         raise WeightsError(

@@ -307,7 +307,8 @@ def _split_models(models: Any, title: str) -> dict[str, dict[str, Any]]:
 
 def _take_adapters(models: Any) -> tuple[Any, dict[str, InputAdapter]]:
     """Return `models` without the input options of its nodes, and what does the work of those."""
-    bare, adapters = [], {}
+    bare = []
+    adapters = {}
     for index, entry in enumerate(models if isinstance(models, list) else []):
         name, node = single(entry, f"models.{index}")
         adapter = take_adapter(node, f"models.{index}.{name}")

@@ -45,7 +45,8 @@ class InputAdapter:
         if (mean is None) != (std is None):
             given, missing = ("std", "mean") if mean is None else ("mean", "std")
             raise ConfigError(f"{given} is given without {missing}; a network's own normalisation needs both")
-        self.mean, self.std = _numbers("mean", mean), _numbers("std", std)
+        self.mean = _numbers("mean", mean)
+        self.std = _numbers("std", std)
         if mean is not None and len(self.mean) != len(self.std):
             raise ConfigError(f"mean has {len(self.mean)} values and std has {len(self.std)}")
         if not (self.std > 0).all():
@@ -56,7 +57,8 @@ class InputAdapter:
 
     def connect(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Learn how the images of the batch are normalised: ``(pixel * scale - mean) / std``."""
-        given, spread = _numbers("mean", mean), _numbers("std", std)
+        given = _numbers("mean", mean)
+        spread = _numbers("std", std)
         slope = spread / self.std
         offset = (given - self.mean) / self.std
         slope, offset = np.broadcast_arrays(slope, offset)

@@ -129,7 +129,8 @@ class _Recorder:
     """A forward post hook that notes the shape of a layer's output."""
 
     def __init__(self, outputs: dict[str, tuple[str, int]], path: str) -> None:
-        self.outputs, self.path = outputs, path
+        self.outputs = outputs
+        self.path = path
 
     def __call__(self, layer: nn.Layer, inputs: Any, output: Any) -> None:
         runs = self.outputs.get(self.path, ("", 0))[1]

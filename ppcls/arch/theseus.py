@@ -41,7 +41,8 @@ class _Tap:
     """
 
     def __init__(self, store: _Store, key: str) -> None:
-        self.store, self.key = store, key
+        self.store = store
+        self.key = key
 
     def __call__(self, layer: nn.Layer, inputs: Any, output: Any) -> None:
         if self.store.running:
@@ -67,7 +68,8 @@ def _collecting(inner: Callable[..., Any]) -> Callable[..., Any]:
         except _Stop:
             output = self._store.seen[_END]
         finally:
-            seen, self._store.seen = self._store.seen, {}
+            seen = self._store.seen
+            self._store.seen = {}
             self._store.running = False
         return self._result(output, seen)
 
@@ -337,9 +339,11 @@ def _steps(network: nn.Layer, path: str) -> list[str]:
 def _defined_after(network: nn.Layer, path: str) -> list[str]:
     """Return the paths of the outermost layers that are defined after the layer at `path`."""
     found: list[str] = []
-    parent, prefix = network, ""
+    parent = network
+    prefix = ""
     for step in _steps(network, path):
         names = list(dict(parent.named_children()))
         found += [prefix + name for name in names[names.index(step) + 1 :]]
-        parent, prefix = dict(parent.named_children())[step], f"{prefix}{step}."
+        parent = dict(parent.named_children())[step]
+        prefix = f"{prefix}{step}."
     return found

@@ -83,8 +83,8 @@ def build_dataset(
 
     Args:
         config: the node, ``{"name": "ImageNetDataset", ...}``.
-        mode: ``Train`` or ``Eval``; also chooses the part of datasets that have two.
-        class_num: classes of the network, which labels must fit.
+        mode: ``Train`` or ``Eval``; datasets with two parts, such as CIFAR, give the matching one.
+        class_num: number of classes of the network; labels must be below it.
         class_names: names of the classes in order, as training or the run has them; None if they are not
             known. Data whose classes have names are ordered by them.
 
@@ -92,7 +92,8 @@ def build_dataset(
         ConfigError: for unknown names or options.
         DataError: for mistakes in lists and folders, or classes with other names.
     """
-    part, where = "test" if mode == "Eval" else "train", f"DataLoader.{mode}.dataset"
+    part = "test" if mode == "Eval" else "train"
+    where = f"DataLoader.{mode}.dataset"
     known = {} if class_names is None else {"class_names": list(class_names)}
     node = plain(config)
     if isinstance(node, dict) and node.get("class_names", 0) is None:  # null: to be found
@@ -104,7 +105,7 @@ def build_dataset(
 
 
 def _compare_names(found: list[str], expected: list[str], where: str) -> None:
-    """Refuse classes other than those that labels stand for.
+    """Refuse class names that differ from the expected ones.
 
     Raises:
         DataError: naming the first one that differs.
@@ -127,8 +128,9 @@ def build_train_loader(
     Args:
         config: the section ``DataLoader``.
         seed: seed of the run, the same in every process.
-        class_num: classes of the network, which labels must fit; those of unlabelled images are not read.
-        class_names: see :func:`build_dataset`; of a run that goes on.
+        class_num: number of classes of the network. Labels must be below it; those of unlabelled images are
+            not read.
+        class_names: see :func:`build_dataset`; those of the run that is resumed.
 
     Raises:
         ConfigError, DataError: see :func:`build_loader`.
@@ -156,15 +158,16 @@ def build_loader(
         config: ``{"dataset": {...}, "sampler": {...}, "loader": {...}}``.
         mode: ``Train``, ``UnLabelTrain`` or ``Eval``. In evaluation every sample counts exactly once.
         seed: seed of the run, the same in every process.
-        class_num: classes of the network, which labels must fit.
-        steps: batches an epoch of ``UnLabelTrain``.
+        class_num: number of classes of the network; labels must be below it.
+        steps: batches per epoch of ``UnLabelTrain``.
         class_names: see :func:`build_dataset`.
 
     Raises:
         ConfigError: for unknown names or options, or ``drop_last`` in evaluation.
         DataError: for mistakes in lists, or too few samples for one batch.
     """
-    node, where = plain(config), f"DataLoader.{mode}"
+    node = plain(config)
+    where = f"DataLoader.{mode}"
     sampler = construct(SAMPLERS, node["sampler"], f"{where}.sampler")
     training = mode != "Eval"
     if sampler.drop_last and not training:
@@ -189,7 +192,8 @@ def build_loader(
     if sampler.multi_scale and not dataset.multi_scale:
         raise ConfigError(f"{where}.dataset: {type(sampler).__name__} needs MultiScaleDataset")
     if steps is not None:
-        sampler, mixing = Endless(sampler, steps), [WithoutLabels(op) for op in mixing]
+        sampler = Endless(sampler, steps)
+        mixing = [WithoutLabels(op) for op in mixing]
     return Loader(
         dataset,
         sampler,
@@ -202,7 +206,7 @@ def build_loader(
 
 
 def datasets_of(train: Loader | JoinedLoader, evaluation: Loader | None = None) -> dict[str, Dataset]:
-    """Return what a run reads, by config path.
+    """Return the datasets that a run reads, by config path.
 
     Args:
         train: what :func:`build_train_loader` returned.
@@ -241,8 +245,8 @@ def build_dataloader(
         config: the section ``DataLoader``.
         mode: ``Train`` or ``Eval``.
         device: accepted for old scripts.
-        use_dali: likewise.
-        seed: of order and augmentation; None draws one.
+        use_dali: accepted for old scripts.
+        seed: seed of order and augmentation; None draws one.
 
     Raises:
         ConfigError, DataError: see :func:`build_loader`.
@@ -261,7 +265,7 @@ def build_postprocess(config: Any, where: str = "Infer.PostProcess") -> Any:
     """Build ``Infer.PostProcess``: a callable ``(probabilities [N, C], file_names) -> [dict, ...]``.
 
     Args:
-        config: ``{"name": "Topk", "topk": 5, ...}``; null gives the best class alone.
+        config: ``{"name": "Topk", "topk": 5, ...}``; null gives only the best class.
         where: its config path, for messages.
 
     Raises:
@@ -272,7 +276,7 @@ def build_postprocess(config: Any, where: str = "Infer.PostProcess") -> Any:
 
 
 def read_image(path: str, transforms: Compose) -> np.ndarray:
-    """Return an image file as a network takes it.
+    """Read an image file and prepare it for a network.
 
     Args:
         path: the file.

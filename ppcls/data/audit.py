@@ -1,7 +1,7 @@
 """Read all data of a recipe once, without network or weights: ``ppcls check-data``.
 
-Every sample of ``DataLoader.Train``, ``UnLabelTrain`` and ``Eval`` is read and transformed as the first epoch
-would, in threads. What would stop a training is told apart from what is only worth knowing.
+Threads read and transform every sample of ``DataLoader.Train``, ``UnLabelTrain`` and ``Eval``, as the first
+epoch would. Problems that would stop a training are kept apart from those that are only worth knowing.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class PartAudit:
     Attributes:
         part: ``Train``, ``UnLabelTrain`` or ``Eval``.
         source: the list or folder.
-        images: samples of it.
-        seconds: what reading took.
-        stops: what would stop a training, in words.
+        images: number of samples.
+        seconds: time that reading took.
+        stops: problems that would stop a training, as texts.
         unreadable: reasons by file.
-        failed: files for which a transform raises, with its message.
-        odd: kinds, each with details by file.
+        failed: messages of transforms that failed, by file.
+        odd: unusual properties of files: for each kind, the details by file.
         class_images: number of images of each class; empty where labels are not used.
         repeated: files with the same bytes as an earlier one of this part: (file, earlier one).
         contradictions: those of `repeated` whose label is another.
@@ -65,7 +65,7 @@ class DataAudit:
     """What was found in all parts.
 
     Attributes:
-        parts: one report a part, in order.
+        parts: one entry per part, in order.
         leaked: images of ``Eval`` that training sees too, byte for byte: (file, file of training).
         class_names: names of the classes; None if they are not known.
         wrong_names: why those of ``Infer.PostProcess`` would stop a training; None if they would not.
@@ -78,7 +78,7 @@ class DataAudit:
 
     @property
     def stops(self) -> list[str]:
-        """What would stop a training, each with its part."""
+        """Problems that would stop a training, each with the name of its part."""
         stops = [f"{part.part}: {text}" for part in self.parts for text in part.stops]
         return stops if self.wrong_names is None else [*stops, f"Infer.PostProcess: {self.wrong_names}"]
 
@@ -141,7 +141,8 @@ def check_data(data: Mapping[str, Any], class_num: int, eval_names: Sequence[str
         the findings; mistakes in the data are among them, not raised.
     """
     cv2.setNumThreads(1)  # images are the parallel work here
-    reports, scans = [], {}
+    reports = []
+    scans = {}
     for part in PARTS:
         if data.get(part):
             report = PartAudit(part, source=_source(data[part]))
@@ -169,7 +170,7 @@ def _source(node: Mapping[str, Any]) -> str:
 def _check_part(
     report: PartAudit, node: Mapping[str, Any], class_num: int, names: Sequence[str] | None
 ) -> _Scan | None:
-    """Fill in the report of one part; return what its images are, None if its list is wrong."""
+    """Fill in the findings of one part; return its images by content, None if its list is wrong."""
     unlabelled = report.part == "UnLabelTrain"
     try:
         loader = build_loader(node, report.part, 0, class_num, 1 if unlabelled else None, names)
@@ -177,7 +178,8 @@ def _check_part(
         report.stops.append(str(error))
         return None
     dataset = loader.dataset
-    scan, report.images = _Scan(dataset), len(dataset)
+    scan = _Scan(dataset)
+    report.images = len(dataset)
     begin = time.perf_counter()
     hung = _scan(scan, loader.timeout, report.part)
     report.seconds = time.perf_counter() - begin
@@ -192,7 +194,7 @@ def _check_part(
 
 
 def _scan(scan: _Scan, timeout: float, title: str) -> str | None:
-    """Let threads look at all samples; return what hangs, None if nothing does."""
+    """Let threads look at all samples; return a message about a file that hangs, or None."""
     total = len(scan.dataset)
     pool = Pool(min(os.cpu_count() or 1, -(-total // _CHUNK)))
     bar = progress_bar(total, f"check {title}")

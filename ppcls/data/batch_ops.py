@@ -1,9 +1,9 @@
 """Transforms of whole batches: mixing pairs of images together with their labels.
 
-``op(image, label, rng) -> (image, label)`` with images [N, C, H, W]. The result has label probabilities,
-float32 [N, K] with K classes, in every batch, also where nothing was mixed. The partner of an image comes
-from the part of the batch that its process holds, so W processes with B images each mix other pairs than one
-with W * B; what happens to a batch depends on the seed, the epoch and its number alone.
+``op(image, label, rng) -> (image, label)`` with images [N, C, H, W]. Every batch gets label probabilities,
+float32 [N, K] with K classes, also a batch in which nothing was mixed. An image is mixed only with images of
+the same process, so W processes with B images each mix other pairs than one process with W * B images. What
+happens to a batch depends only on the seed, the epoch and the number of the batch.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def label_probabilities(label: np.ndarray, class_num: int | None) -> np.ndarray:
     """Return labels as probabilities, float32 [N, K].
 
     Args:
-        label: class indices, int [N, 1], or probabilities, which come back as they are.
+        label: class indices, int [N, 1], or probabilities, which are returned unchanged.
         class_num: K.
 
     Raises:
-        ConfigError: if `class_num` is needed and not known.
+        ConfigError: if `class_num` is needed but None.
     """
     if label.dtype.kind == "f":
         return label
@@ -53,7 +53,7 @@ def blend(image: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
 
 
 class _Mixing:
-    """What mixup and cutmix share: options, the share of the first image, and the labels.
+    """The common part of mixup and cutmix: options, the share of the first image, and the labels.
 
     Attributes:
         class_num: number of classes.
@@ -65,19 +65,21 @@ class _Mixing:
         if not (alpha > 0 and math.isfinite(alpha)):
             raise ConfigError(f"{name}.alpha: expected a number above 0, got {alpha}")
         check_class_num(name, class_num)
-        self.class_num, self.alpha = class_num, float(alpha)
+        self.class_num = class_num
+        self.alpha = float(alpha)
 
     def _labels(self, label: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
-        """Return the labels of images of which `share` is the image itself and the rest that of `order`."""
+        """Return the labels of images of which `share` is their own and the rest that of `order`."""
         own = label_probabilities(label, self.class_num)
         return own * np.float32(share) + own[order] * np.float32(1 - share)
 
 
 @BATCH_OPS.register()
 class MixupOperator(_Mixing):
-    """Replace every image by a mean of it and another of the batch (Zhang et al., arXiv 1710.09412).
+    """Replace every image by a weighted mean of itself and another one (Zhang et al., arXiv 1710.09412).
 
-    The share of the first is one number for the batch, drawn from Beta(alpha, alpha), and that of its label.
+    The weight of the first image is drawn once per batch from Beta(alpha, alpha); labels get the same
+    weights.
 
     Args:
         class_num: number of classes; null is that of the network.
@@ -94,16 +96,18 @@ class MixupOperator(_Mixing):
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return mixed images and their label probabilities."""
-        order, share = rng.permutation(len(image)), rng.beta(self.alpha, self.alpha)
+        order = rng.permutation(len(image))
+        share = rng.beta(self.alpha, self.alpha)
         return blend(image, order, share), self._labels(label, order, share)
 
 
 @BATCH_OPS.register()
 class CutmixOperator(_Mixing):
-    """Replace a rectangle of every image by that of another of the batch (Yun et al., arXiv 1905.04899).
+    """Replace a rectangle of every image by that of another image (Yun et al., arXiv 1905.04899).
 
-    The share of the image that stays is drawn from Beta(alpha, alpha), the middle of the rectangle anywhere.
-    What lies outside is cut off; the labels have the shares of pixels that result.
+    The share of the image that stays is drawn from Beta(alpha, alpha). The centre of the rectangle may be
+    anywhere in the image, and the part of the rectangle outside the image is cut off. Labels are weighted by
+    the resulting shares of pixels.
 
     Args:
         class_num: number of classes; null is that of the network.
@@ -121,7 +125,8 @@ class CutmixOperator(_Mixing):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return mixed images and their label probabilities."""
         height, width = image.shape[2:]
-        order, share = rng.permutation(len(image)), rng.beta(self.alpha, self.alpha)
+        order = rng.permutation(len(image))
+        share = rng.beta(self.alpha, self.alpha)
         rows, columns = self._rectangle(height, width, share, rng)
         mixed = image.copy()
         mixed[:, :, rows, columns] = image[order, :, rows, columns]
@@ -135,8 +140,9 @@ class CutmixOperator(_Mixing):
 
 
 def _stretch(length: int, share: float, rng: np.random.Generator) -> slice:
-    """Return a stretch of `share` of `length` about a random middle, cut off at the ends."""
-    size, middle = int(length * share), int(rng.integers(length))
+    """Return a slice of length `share * length` around a random centre, cut off at the ends."""
+    size = int(length * share)
+    middle = int(rng.integers(length))
     begin = middle - size // 2
     return slice(max(begin, 0), min(begin + size, length))
 
@@ -149,14 +155,14 @@ class OpSampler:
 
     Args:
         class_num: number of classes; null is that of the network.
-        **ops: options of each transform by its name, with its probability ``prob``. What the probabilities
-            leave to 1 is that of no mixing.
+        **ops: options of each transform by its name, with its probability ``prob``. If the probabilities
+            sum to less than 1, the rest is the probability of no mixing.
 
     Raises:
-        ConfigError: for unknown transforms or options, and probabilities that are none or exceed 1 together.
+        ConfigError: for unknown transforms or options, for wrong probabilities, or if their sum exceeds 1.
     """
 
-    # How the config checks what stands in `ops`, see ppcls.config.checks.components.
+    # How the config checks the entries of `ops`, see ppcls.config.checks.components.
     nested_kind = "sampled_op"
 
     def __init__(self, class_num: int | None = None, **ops: dict[str, Any]) -> None:
@@ -164,7 +170,9 @@ class OpSampler:
         self.class_num = class_num
         if not ops:
             raise ConfigError(f"OpSampler: no transform to choose from; known: {', '.join(_members())}")
-        self.ops, self.limits, total = [], [], 0.0
+        self.ops = []
+        self.limits = []
+        total = 0.0
         for name, given in ops.items():
             if name not in BATCH_OPS:
                 raise ConfigError(f"OpSampler.{name}: unknown batch transform.{hint(name, _members())}")

@@ -16,12 +16,13 @@ class Batches:
     """A loader as an iterable of ``[images, labels]``, Paddle tensors; every pass is an epoch.
 
     Attributes:
-        loader: what makes the batches.
-        dataset: where images come from.
+        loader: makes the batches.
+        dataset: the source of the images.
     """
 
     def __init__(self, loader: Loader) -> None:
-        self.loader, self.dataset = loader, loader.dataset
+        self.loader = loader
+        self.dataset = loader.dataset
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -30,7 +31,8 @@ class Batches:
     def __iter__(self) -> Iterator[list[Any]]:
         import paddle
 
-        epoch, self._epoch = self._epoch, self._epoch + 1
+        epoch = self._epoch
+        self._epoch = self._epoch + 1
         for batch in self.loader.epoch(epoch):
             yield [paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)]
 

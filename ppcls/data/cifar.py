@@ -25,10 +25,10 @@ class _Cifar(Dataset):
     """Images of 32x32 pixels in memory, uint8 [32, 32, 3] in RGB: chains have no DecodeImage.
 
     Attributes:
-        classes: how many there are.
-        label_key: of the labels in a file.
-        meta: the file that names the classes.
-        names_key: of the names in it.
+        classes: number of classes.
+        label_key: key of the labels in a file.
+        meta: name of the file with the class names.
+        names_key: key of the names in that file.
     """
 
     has_class_names = True
@@ -77,7 +77,7 @@ class _Cifar(Dataset):
         return len(self._labels)
 
     def path(self, index: int) -> str:
-        """Return the file an image comes from and its place there."""
+        """Return the file that holds an image and its position there."""
         return self._places[index]
 
     def label(self, index: int) -> int:
@@ -85,7 +85,7 @@ class _Cifar(Dataset):
         return int(self._labels[index])
 
     def fingerprint(self) -> Fingerprint:
-        """Return what tells these images from others; the file they lie in does not count."""
+        """Return the fingerprint of these images; it does not depend on the path of their file."""
         start = len(self.name) + 1
         return fingerprint_of(self.name, (place[start:] for place in self._places), self._labels)
 
@@ -100,7 +100,7 @@ class Cifar10(_Cifar):
 
     Args:
         data_file: ``cifar-10-python.tar.gz``, or the folder that it unpacks to.
-        transform_ops: transforms of an image, which comes decoded in RGB.
+        transform_ops: transforms of an image, which is already decoded, in RGB.
         batch_transform_ops: transforms of a batch.
         mode: ``train`` or ``test``; by default the part that training or evaluation uses.
         class_num: classes of the network.
@@ -109,8 +109,10 @@ class Cifar10(_Cifar):
         DataError: if a file is missing or damaged, or `class_num` is not 10.
     """
 
-    classes, label_key = 10, b"labels"
-    meta, names_key = "batches.meta", b"label_names"
+    classes = 10
+    label_key = b"labels"
+    meta = "batches.meta"
+    names_key = b"label_names"
 
     def __init__(
         self,
@@ -130,7 +132,7 @@ class Cifar100(_Cifar):
 
     Args:
         data_file: ``cifar-100-python.tar.gz``, or the folder that it unpacks to.
-        transform_ops: transforms of an image, which comes decoded in RGB.
+        transform_ops: transforms of an image, which is already decoded, in RGB.
         batch_transform_ops: transforms of a batch.
         mode: ``train`` or ``test``; by default the part that training or evaluation uses.
         class_num: classes of the network.
@@ -139,8 +141,10 @@ class Cifar100(_Cifar):
         DataError: if a file is missing or damaged, or `class_num` is not 100.
     """
 
-    classes, label_key = 100, b"fine_labels"
-    meta, names_key = "meta", b"fine_label_names"
+    classes = 100
+    label_key = b"fine_labels"
+    meta = "meta"
+    names_key = b"fine_label_names"
 
     def __init__(
         self,
@@ -155,12 +159,13 @@ class Cifar100(_Cifar):
 
 def _load(source: Path, name: str, label_key: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return the images uint8 [N, 3072] and labels int64 [N] of one file."""
-    from ppcls.weights.unpickle import MALFORMED, RefusedError, load_plain  # brings Paddle along
+    from ppcls.weights.unpickle import MALFORMED, RefusedError, load_plain  # imports Paddle
 
     where = f"{source}/{name}"
     try:
         content = load_plain(io.BytesIO(_content(source, name)), encoding="bytes")
-        images, labels = content[b"data"], np.asarray(content[label_key], np.int64)
+        images = content[b"data"]
+        labels = np.asarray(content[label_key], np.int64)
     except RefusedError as error:
         raise DataError(f"{where}: refused, the file asks for {error}") from None
     except MALFORMED as error:
@@ -178,9 +183,9 @@ def _names(source: Path, changed: int, name: str, key: bytes) -> tuple[str, ...]
 
     Args:
         source: the archive or folder.
-        changed: when it was, so that another file of the same name is read anew.
-        name: of the file.
-        key: of the names in it.
+        changed: time of its last change, so that a changed file is read again.
+        name: name of the file.
+        key: key of the names in the file.
     """
     from ppcls.weights.unpickle import MALFORMED, RefusedError, load_plain
 

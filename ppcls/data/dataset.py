@@ -31,13 +31,13 @@ class Dataset(ABC):
     """Images with labels, and the transforms that prepare them.
 
     Attributes:
-        name: what messages call the dataset.
+        name: name of the dataset in messages.
         transforms: the chain, see :class:`ppcls.data.transforms.Compose`.
-        batch_transform_ops: nodes of the transforms of whole batches; the loader runs them.
+        batch_transform_ops: config of the transforms of whole batches; the loader runs them.
         on_error: ``raise``, or ``skip`` to leave out images that cannot be read.
-        class_names: names by class, where they are a part of the data; None if they are not.
-        has_class_names: whether names are a part of such data.
-        multi_scale: whether :meth:`chain` gives images of the size that is asked for.
+        class_names: names by class if they are a part of the data; otherwise None.
+        has_class_names: whether datasets of this class have names as a part of their data.
+        multi_scale: whether :meth:`chain` can give images of any requested size.
     """
 
     class_names: list[str] | None = None
@@ -64,26 +64,26 @@ class Dataset(ABC):
 
     @abstractmethod
     def path(self, index: int) -> str:
-        """Return the file of a sample, or what else tells the user which one it is."""
+        """Return the file of a sample, or another text by which the user can find it."""
 
     @abstractmethod
     def label(self, index: int) -> int:
         """Return the class of a sample."""
 
     def fingerprint(self) -> Fingerprint:
-        """Return what tells this list of samples from another one, wherever the data lies."""
+        """Return the fingerprint of this list of samples; it does not depend on the folder of the data."""
         places = range(len(self))
         return fingerprint_of(self.name, map(self.path, places), map(self.label, places))
 
     @classmethod
     def find_class_names(cls, options: Mapping[str, Any]) -> list[str] | None:
-        """Return what `class_names` of a dataset with these options would be, without reading its images.
+        """Return the `class_names` that a dataset with these options would have, without reading images.
 
         Args:
             options: as in the YAML.
 
         Returns:
-            None if the names are no part of the data, or the data are not here.
+            None if names are not a part of the data, or the data are missing.
 
         Raises:
             DataError: if the data cannot be read.
@@ -91,7 +91,7 @@ class Dataset(ABC):
         return None
 
     def read(self, index: int) -> Any:
-        """Return what the first transform takes; here the bytes of the file.
+        """Return the input of the first transform; here the bytes of the file.
 
         Raises:
             ImageError: if it cannot be read.
@@ -99,16 +99,16 @@ class Dataset(ABC):
         return read_file(self.path(index))
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Return what the first transform takes, and the label."""
+        """Return the input of the first transform, and the label."""
         if not 0 <= index < len(self):  # the iteration protocol ends with this error
             raise IndexError(f"{self.name} has {len(self)} samples, there is no sample {index}")
         return self.read(index), self.label(index)
 
     def chain(self, size: tuple[int, int] | None) -> Compose:
-        """Return the transforms that give images of `size` (width, height); None is as they are written.
+        """Return the transforms that give images of `size` (width, height); None: as in the recipe.
 
         Raises:
-            ConfigError: for a size, which this dataset cannot choose.
+            ConfigError: if a size is given, because this dataset cannot change it.
         """
         if size is not None:
             raise ConfigError(f"{self.name}: only MultiScaleDataset gives images of several sizes")
@@ -123,14 +123,15 @@ class Dataset(ABC):
         repeat: int = 0,
         size: tuple[int, int] | None = None,
     ) -> tuple[np.ndarray, int]:
-        """Return a sample as training sees it; a pure function of its arguments.
+        """Return a sample as training gets it; the result depends only on the arguments.
 
         Args:
             index: place in the dataset.
             epoch: number of the epoch; with `seed` it decides the augmentation.
             seed: seed of the run.
             out: an array that may take the image; it does not change the values.
-            repeat: how often the epoch had this sample before; each time is augmented in its own way.
+            repeat: how often this sample already occurred in the epoch; each time it is augmented
+                differently.
             size: width and height of the image, see :meth:`chain`.
 
         Returns:
@@ -138,7 +139,7 @@ class Dataset(ABC):
 
         Raises:
             ImageError: naming the file, if it cannot be read or decoded.
-            DataError: naming the file, for whatever else goes wrong on the way; with the cause.
+            DataError: naming the file, for any other error; with the cause.
         """
         remedy = REMEDY if self.on_error == "raise" else ""
         with Naming(lambda: f"{self.path(index)} (sample {index})", remedy):
@@ -148,7 +149,7 @@ class Dataset(ABC):
 
 @DATASETS.register(aliases=("ClsDataset",))
 class ImageNetDataset(Dataset):
-    """Images named by a list file with a line ``path<delimiter>label`` each.
+    """Images named by a list file, with one line ``path<delimiter>label`` per image.
 
     Labelled and unlabelled images (label 0, for losses that use no labels) are mixed by joining two lists.
 
@@ -157,7 +158,7 @@ class ImageNetDataset(Dataset):
         cls_label_path: the list file, UTF-8.
         transform_ops: transforms of an image.
         batch_transform_ops: transforms of a batch.
-        delimiter: between path and label; null is the last blank or tab of a line.
+        delimiter: text between path and label; null means the last blank or tab of a line.
         relabel: a list file whose distinct labels, in ascending order, become classes 0, 1, ...; name the
             training list here for training and evaluation alike.
         on_error: ``raise``, or ``skip``: images that cannot be read are left out, counted and named.
@@ -203,7 +204,7 @@ class ImageNetDataset(Dataset):
         return int(self._list.labels[index])
 
     def fingerprint(self) -> Fingerprint:
-        """Return what tells this list from another one; 0.5 s for a million images."""
+        """Return the fingerprint of this list; takes 0.5 s for a million images."""
         return fingerprint_of(self.name, self._list.names, self._list.labels)
 
 
@@ -212,15 +213,16 @@ class FolderDataset(Dataset):
     """Images in one folder for each class.
 
     Classes are in order of the folders' names; names that are whole numbers come first, as numbers: 0, 1, 2,
-    10. Hidden files and folders are no data, and no real folder is searched twice, see
+    10. Hidden files and folders are ignored, and no real folder is searched twice, see
     :class:`ppcls.data.folders.FolderSearch`.
 
     Args:
         image_root: folder that holds the class folders.
         transform_ops: transforms of an image.
         batch_transform_ops: transforms of a batch.
-        class_names: the class folders in order; null takes all there are, or in evaluation those of the
-            training data. A class without a folder keeps its number; a folder that is no class is refused.
+        class_names: the class folders in order; null means all folders, or in evaluation those of the
+            training data. A class without a folder keeps its number; a folder that is not in the list is an
+            error.
         on_error: ``raise``, or ``skip``: images that cannot be read are left out, counted and named.
         class_num: number of classes there must be; by default that of the network.
 
@@ -271,7 +273,8 @@ class FolderDataset(Dataset):
     @classmethod
     def find_class_names(cls, options: Mapping[str, Any]) -> list[str] | None:
         """Return the names of the class folders; see :meth:`Dataset.find_class_names`."""
-        given, root = options.get("class_names"), str(options.get("image_root"))
+        given = options.get("class_names")
+        root = str(options.get("image_root"))
         if given is not None:
             return [shown_name(str(name)) for name in given]
         return (list_class_names(root) or None) if os.path.isdir(root) else None
@@ -288,7 +291,7 @@ class FolderDataset(Dataset):
         return self._samples[index][1]
 
     def fingerprint(self) -> Fingerprint:
-        """Return what tells these images from others; the folder they lie in does not count."""
+        """Return the fingerprint of these images; it does not depend on the path of their folder."""
         names = (os.path.relpath(path, self.name).replace(os.sep, "/") for path, _ in self._samples)
         return fingerprint_of(self.name, names, (label for _, label in self._samples))
 

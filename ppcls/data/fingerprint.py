@@ -1,7 +1,7 @@
-"""What tells one list of images from another: how many entries, and a hash of their names and labels.
+"""The fingerprint of a list of images: the number of entries, and a hash of their names and labels.
 
-A run records the fingerprints of its lists, so that a list that changed between a run and its resume, or that
-differs between two processes of a run, is named.
+A run records the fingerprints of its lists, so that a message can name a list that changed between a run and
+its resume, or that differs between two processes of a run.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What one list of images says, in short.
+    """Identifies the content of one list of images.
 
     Attributes:
-        name: what messages call the list: its file or folder. It is not compared: data may be moved.
-        count: how many images.
+        name: file or folder of the list, for messages. It is not compared, because data may be moved.
+        count: number of images.
         digest: hash of names and labels in their order, hexadecimal.
     """
 
@@ -33,7 +33,7 @@ class Fingerprint:
         return (self.count, self.digest) == (other.count, other.digest)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it; ``Fingerprint(**d)`` makes it again."""
+        """Return it as a dict for JSON; ``Fingerprint(**d)`` restores it."""
         return asdict(self)
 
 
@@ -41,9 +41,9 @@ def fingerprint_of(name: str, names: Iterable[str], labels: np.ndarray | Iterabl
     """Return the fingerprint of a list.
 
     Args:
-        name: what messages call it.
-        names: of the images, without the folder that the data lies in.
-        labels: their classes, [N].
+        name: its name in messages.
+        names: names of the images, relative to the folder of the data.
+        labels: classes of the images, [N].
     """
     classes = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels), np.int64)
     digest = hashlib.blake2b(digest_size=16)

@@ -1,4 +1,4 @@
-"""Searching folders for images: each real folder once, and nothing hidden."""
+"""Search folders for images: each real folder once, and nothing hidden."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ppcls.logger import LOGGER
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 _NOT_TAKEN = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".psd", ".svg", ".raw", ".dng"})
-# What systems and tools leave beside images; in lower case. Names that begin with a dot are hidden anyway.
+# Files that systems and tools leave among images, in lower case. Names that begin with a dot are hidden
+# anyway.
 _BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
 _SHOWN = 5
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is no data: ``.ipynb_checkpoints``, ``._x.jpg``, ``Thumbs.db``."""
+    """Tell whether a file or folder is not data: ``.ipynb_checkpoints``, ``._x.jpg``, ``Thumbs.db``."""
     return name.startswith(".") or name.lower() in _BY_SYSTEMS
 
 
@@ -39,7 +40,7 @@ class FolderSearch:
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
         real = os.path.realpath(self.root)
-        # A link to one of these leads back up: everything beside the root would be searched too.
+        # A link to one of these leads back up, and would include everything next to the root.
         self._seen = {_identity(str(folder)) for folder in (Path(real), *Path(real).parents)}
         self.hidden: list[str] = []
         self.again: list[str] = []
@@ -63,7 +64,7 @@ class FolderSearch:
         """Return the images in each of several folders and all below it, in order of their paths."""
         found: list[list[str]] = [[] for _ in folders]
         waiting = [(os.path.islink(folder), place, folder) for place, folder in enumerate(folders)]
-        waiting.sort()  # real folders come first; what only links lead to comes after
+        waiting.sort()  # real folders first, then folders that only links lead to
         while waiting:
             links: list[tuple[bool, int, str]] = []
             for linked, place, folder in waiting:
@@ -80,10 +81,10 @@ class FolderSearch:
                 "%s: not taken from this folder: %s; convert them to JPEG or PNG", self.root, counts
             )
         if self.hidden:
-            names = _some(dict.fromkeys(map(os.path.basename, sorted(self.hidden))))
+            names = _first_names(dict.fromkeys(map(os.path.basename, sorted(self.hidden))))
             LOGGER.info("%s: %d hidden files and folders skipped: %s", self.root, len(self.hidden), names)
         if self.again:
-            names = _some(os.path.relpath(link, self.root) for link in sorted(self.again))
+            names = _first_names(os.path.relpath(link, self.root) for link in sorted(self.again))
             LOGGER.warning(
                 "%s: %d %s skipped that lead to folders which are searched anyway or hold this one: %s",
                 self.root,
@@ -93,7 +94,7 @@ class FolderSearch:
             )
 
     def _enter(self, folder: str, linked: bool) -> bool:
-        """Note a folder as searched; return False if it was already, or is not there."""
+        """Record a folder as searched; return False if it was searched before or does not exist."""
         if not os.path.isdir(folder):
             return False
         identity = _identity(folder)
@@ -106,7 +107,8 @@ class FolderSearch:
 
     def _walk(self, folder: str, found: list[str]) -> list[str]:
         """Add the images below `folder`, links not followed, to `found`; return the links to folders."""
-        stack, links = [folder], []
+        stack = [folder]
+        links = []
         while stack:
             folders, more, files = self._entries(stack.pop())
             links += more
@@ -129,7 +131,7 @@ class FolderSearch:
                 for entry in entries:
                     if is_hidden(entry.name):
                         self.hidden.append(entry.path)
-                    elif entry.is_symlink():  # os.path.isdir takes a link to itself for no folder
+                    elif entry.is_symlink():  # os.path.isdir is False for a link to itself
                         (links if os.path.isdir(entry.path) else files).append(entry.path)
                     else:
                         (folders if entry.is_dir() else files).append(entry.path)
@@ -143,7 +145,7 @@ def _identity(folder: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _some(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
     return ", ".join(every[:_SHOWN]) + more
@@ -152,7 +154,7 @@ def _some(names: Iterable[str]) -> str:
 def in_order(folders: Iterable[str]) -> list[str]:
     """Return names of class folders in order of their classes.
 
-    Names that are whole numbers come first, in order of the numbers, then the others as texts.
+    Names that are whole numbers come first, in numerical order, then the others in alphabetical order.
     """
     return sorted(folders, key=lambda name: (0, int(name), name) if _is_number(name) else (1, 0, name))
 
@@ -162,15 +164,15 @@ def _is_number(name: str) -> bool:
 
 
 def match_classes(folders: Iterable[str], class_names: Sequence[str], where: str) -> dict[str, str]:
-    """Return the folder of each class, for those that have one.
+    """Return the folder of each class that has one.
 
     Args:
         folders: names of class folders.
         class_names: the classes in order.
-        where: what messages begin with.
+        where: the beginning of messages.
 
     Raises:
-        DataError: for folders that are no class, each with the nearest class.
+        DataError: for folders that belong to no class, each with the class of the most similar name.
     """
     by_name = {shown_name(folder): folder for folder in folders}
     unknown = [name for name in by_name if name not in class_names]
@@ -179,8 +181,8 @@ def match_classes(folders: Iterable[str], class_names: Sequence[str], where: str
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise DataError(
             f"{where}: folders that are none of the {len(class_names)} classes: {named}{more}. The classes "
-            f"are {_some(class_names)}; they come from the training data, unless class_names gives them. "
-            "Rename the folders, or take them out"
+            f"are {_first_names(class_names)}; they come from the training data, unless "
+            "class_names gives them. Rename the folders, or take them out"
         )
     return by_name
 
@@ -194,7 +196,7 @@ def list_class_names(root: str | Path) -> list[str]:
     """Return the names of the class folders of `root` in order; nothing below them is read.
 
     Raises:
-        DataError: if `root` cannot be read, or two folders differ in blanks alone.
+        DataError: if `root` cannot be read, or two folders differ only in blanks.
     """
     return shown_names(FolderSearch(root).class_folders(), str(root))
 
@@ -203,7 +205,7 @@ def shown_names(folders: Sequence[str], where: str) -> list[str]:
     """Return the class names of folders.
 
     Raises:
-        DataError: if two of them have the same.
+        DataError: if two folders have the same class name.
     """
     names = [shown_name(folder) for folder in folders]
     if len(set(names)) < len(names):
@@ -213,5 +215,5 @@ def shown_names(folders: Sequence[str], where: str) -> list[str]:
 
 
 def text_order(names: Sequence[str]) -> list[str]:
-    """Return class names as they were ordered before numbers were: 0, 1, 10, 11, 2."""
+    """Return class names in the order of versions that did not sort numbers: 0, 1, 10, 11, 2."""
     return sorted(names)

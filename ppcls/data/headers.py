@@ -1,4 +1,4 @@
-"""What the first bytes of an image file say, before anything is decoded."""
+"""Information from the first bytes of an image file, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-# What Pillow raises for files that are damaged, of no known format, or too big to be meant.
+# Errors of Pillow for files that are damaged, of unknown format, or unreasonably large.
 PIL_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 _EXIF_ORIENTATION = 0x0112
@@ -41,7 +41,7 @@ _NOT_IMAGES = {
 
 
 def declared_size(content: bytes | memoryview) -> tuple[int, int] | None:
-    """Return (width, height) as the header says, None if no format is recognised or the header is damaged."""
+    """Return (width, height) from the header; None if the format is unknown or the header is damaged."""
     content = memoryview(content)
     if content[:3] == b"\xff\xd8\xff":
         return _jpeg_size(content)
@@ -55,7 +55,7 @@ def declared_size(content: bytes | memoryview) -> tuple[int, int] | None:
 
 
 def _jpeg_size(content: memoryview) -> tuple[int, int] | None:
-    """Walk over the segments before the frame header; fifteen times faster than opening with Pillow."""
+    """Skip the segments before the frame header; fifteen times faster than opening with Pillow."""
     place = 2
     while place + 9 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
@@ -70,7 +70,7 @@ def _jpeg_size(content: memoryview) -> tuple[int, int] | None:
 
 
 def why_not_decoded(content: bytes | memoryview) -> str:
-    """Say what the bytes of a file that no decoder takes are, and what to do about them."""
+    """Describe the content of a file that cannot be decoded, and what to do about it."""
     head = bytes(content[:4096])
     if not head.strip(b"\0"):
         return f"{len(content)} bytes that begin with zeros; copy or download the file again"

@@ -1,4 +1,4 @@
-"""Image files: finding them and reading their bytes."""
+"""Find image files and read their bytes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from ppcls.texts import is_windows_path, lines_of, near_path, read_text
 
 
 class ImageError(DataError):
-    """An image that cannot be read or decoded: what ``on_error: skip`` may leave out."""
+    """An image that cannot be read or decoded; ``on_error: skip`` leaves such images out."""
 
 
 class Naming:
-    """Says in the errors of a block which image they belong to.
+    """Adds the name of the image to errors that occur in a ``with`` block.
 
-    Errors of all types count, because transforms may come from plug-ins.
+    This covers errors of all types, because transforms may come from plug-ins.
 
     Args:
-        name: returns the file, or what else tells the user which image it is.
+        name: returns the file of the image, or another text by which the user can find it.
         remedy: sentence at the end of the message for an image that cannot be read.
 
     Raises:
         ImageError: for an image that cannot be read or decoded.
-        DataError: for whatever else goes wrong.
+        DataError: for any other error.
     """
 
     def __init__(self, name: Callable[[], str], remedy: str = "") -> None:
-        self._name, self._remedy = name, remedy
+        self._name = name
+        self._remedy = remedy
 
     def __enter__(self) -> None:
         pass
@@ -41,7 +42,7 @@ class Naming:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None or isinstance(error, KeyboardInterrupt):
-            return  # whatever else is no Exception, such as SystemExit, would end a thread without a word
+            return  # SystemExit and the like would end a thread without a message
         text = str(error) if isinstance(error, PpclsError) else f"{type(error).__name__}: {error}"
         if isinstance(error, ImageError):
             raise ImageError(f"{self._name()}: {text}{self._remedy}") from error
@@ -70,8 +71,8 @@ def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
     Args:
         source: an image file; a folder, searched with all folders below it for files that end in
             .jpg .jpeg .png .bmp .webp .tif .tiff in any case, in order of their paths, see
-            :class:`ppcls.data.folders.FolderSearch`; a ``.txt`` file with one path a line, relative to the
-            working directory or to the list, a label after the path is ignored; or a list of these.
+            :class:`ppcls.data.folders.FolderSearch`; a ``.txt`` file with one path per line, relative to
+            the working directory or to the list (a label after the path is ignored); or a list of these.
 
     Raises:
         DataError: if a file is missing or nothing is found.
@@ -94,7 +95,7 @@ def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
 def matching(pattern: str) -> list[str]:
     """Return the files that a pattern such as ``photos/**/*.jpg`` matches, sorted.
 
-    Hidden files are left out, and a file that links make appear twice is given once.
+    Hidden files are left out, and a file that appears twice because of links is returned once.
     """
     found: dict[tuple[str, str], str] = {}
     for path in sorted(glob.glob(pattern, recursive=True), key=lambda path: (path.count(os.sep), path)):

@@ -1,4 +1,4 @@
-"""List files, ``path<delimiter>label`` a line: read once and checked completely before training."""
+"""List files with one ``path<delimiter>label`` per line: read once and checked completely before training."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ppcls.texts import is_windows_path, lines_of, near_path, read_text, sentenc
 
 _SHOWN = 10
 _LONGEST = 200
-# Below this many names in one folder, asking for each is cheaper than listing a folder that may be huge.
+# Up to this many names in one folder, checking each is cheaper than listing the folder, which may be huge.
 _ASK_EACH = 64
 _NUMBER = r"[-+]?\d+(?:\.\d*)?"
 # Several labels in one field, as lists for many labels have them: 0,1,0 or [0, 1].
 _SEVERAL = re.compile(rf"\s({_NUMBER}(?:[,;|:/]{_NUMBER})+|[\[(]\s*{_NUMBER}(?:[\s,;|]+{_NUMBER})*\s*[\])])$")
-# What stands between the name of a file and the last number, if that is not the only one: a.jpg 0 1.
+# The text between the name of a file and its last number, if there are several numbers: a.jpg 0 1.
 _MORE_LABELS = re.compile(rf"\.[A-Za-z]{{3,4}}[\s,;|]+({_NUMBER}(?:[\s,;|]+{_NUMBER})*)$")
 _OTHER_DELIMITER = re.compile(rf"([,;|]){_NUMBER}$")
 
 
 @dataclass
 class ImageList:
-    """What a list file says.
+    """The content of a list file.
 
     Attributes:
         names: paths as written.
@@ -74,10 +74,10 @@ def read_list(
 ) -> ImageList:
     """Read and check a list file.
 
-    Blank lines, a byte order mark, Windows line ends and blanks around a line are fine.
+    Blank lines, a byte order mark, Windows line ends and blanks around a line are allowed.
 
     Args:
-        path: the list, UTF-8; one ``path<delimiter>label`` a line.
+        path: the list, UTF-8; one ``path<delimiter>label`` per line.
         root: folder that relative paths start from.
         delimiter: what separates path and label. By default the last blank or tab, so that a path may
             contain blanks.
@@ -88,7 +88,9 @@ def read_list(
         DataError: with the first mistakes, each with its line, and their counts.
     """
     path = Path(path)
-    names, labels, numbers = [], [], []
+    names = []
+    labels = []
+    numbers = []
     report = _Report(path)
     lines = lines_of(read_text(path))
     for number, raw in enumerate(lines, 1):
@@ -105,7 +107,9 @@ def read_list(
         labels.append(value if mapping is None else mapping[value])
         numbers.append(number)
     if not names and not report.counts:
-        raise DataError(f"{path}: the list is empty; expected a line 'path{delimiter or ' '}label' an image")
+        raise DataError(
+            f"{path}: the list is empty; expected one line 'path{delimiter or ' '}label' per image"
+        )
     _check_files(names, numbers, str(root), report)
     report.raise_if_any(len(lines) - (not lines[-1]))
     return ImageList(names, np.asarray(labels, np.int64))
@@ -114,7 +118,7 @@ def read_list(
 def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, int]:
     """Return ``{label: 0..n-1}`` for the distinct labels of a list, in ascending order.
 
-    The files are not looked for: the list of another dataset may name ones that are not here.
+    It does not check that the files exist, because the list of another dataset may name missing ones.
 
     Raises:
         DataError: if the list cannot be read.
@@ -225,7 +229,7 @@ def _why_missing(name: str, root: str) -> tuple[str, str]:
 
 
 def _endings(parts: Sequence[str]) -> Iterator[str]:
-    """Return a path and what is left of it without its first folders."""
+    """Yield a path, then the path without its first folder, without its first two, and so on."""
     for start in range(len(parts)):
         yield "/".join(parts[start:])
 

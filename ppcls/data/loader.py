@@ -1,8 +1,8 @@
-"""Batches, prepared ahead by threads.
+"""Batches, prepared ahead of time by threads.
 
-Threads, because OpenCV, Pillow and NumPy release the interpreter lock while they work: two of them are
-about twice as fast as two worker processes, which send every image through shared memory, and an error
-keeps its type and its place. A sample that hangs ends the run with its name, see ``timeout``.
+Threads are used because OpenCV, Pillow and NumPy release the interpreter lock while they work: two threads
+are about twice as fast as two processes, which copy every image, and an error keeps its type and its
+traceback. If a sample hangs, the run ends with a message that names the file, see ``timeout``.
 
 Decoding is 1.3 times faster with the environment variables ``MALLOC_MMAP_THRESHOLD_`` and
 ``MALLOC_TRIM_THRESHOLD_`` set to 268435456 (glibc): freed image buffers then stay with the process.
@@ -33,7 +33,7 @@ from ppcls.logger import LOGGER
 
 BatchOp = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
-# Samples a thread takes at a time: handing out work costs about 30 microseconds, a sample 700.
+# Number of samples that a thread takes at a time: handing out work takes 30 microseconds, a sample 700.
 _CHUNK = 8
 
 
@@ -45,7 +45,7 @@ class Batch:
         image: float32 [N, C, H, W].
         label: int64 [N, 1], unless a batch transform made soft labels of it.
         index: places of the samples in the dataset, int64 [N].
-        labelled: rows that have labels, int64, and `label` holds theirs alone; None for all rows.
+        labelled: the rows that have labels, int64; `label` then holds only these. None: all rows have labels.
     """
 
     image: np.ndarray
@@ -55,19 +55,19 @@ class Batch:
 
 
 class _Job:
-    """One batch in the making. Several threads fill it."""
+    """A batch that is being prepared. Several threads fill it."""
 
     def __init__(
         self, dataset: Dataset, source: Dataset | RemoteSamples, draws: Draws, epoch: int, seed: int
     ) -> None:
-        self.dataset, self.source, self.indices, self.epoch, self.seed = (
-            dataset,
-            source,
-            draws.index,
-            epoch,
-            seed,
-        )
-        self.repeats, self.size, indices = draws.repeat, draws.size, draws.index
+        self.dataset = dataset
+        self.source = source
+        self.indices = draws.index
+        self.epoch = epoch
+        self.seed = seed
+        self.repeats = draws.repeat
+        self.size = draws.size
+        indices = draws.index
         self.label = np.empty((len(indices), 1), np.int64)
         self.image: np.ndarray | None = None
         self.unreadable: dict[int, ImageError] = {}
@@ -76,13 +76,13 @@ class _Job:
         self._lock = threading.Lock()
 
     def fill(self, start: int, stop: int, note: Note) -> None:
-        """Prepare the samples at `start` to `stop` of the batch; `note` is told of each before."""
+        """Prepare the samples from `start` to before `stop`; `note` is called with each one before."""
         for place in range(start, stop):
             if self.unwanted:
                 return
             index = int(self.indices[place])
             note(index)
-            # Written in place: a fresh array an image costs a tenth of the time, most of it page faults.
+            # Written in place: a new array for each image takes a tenth of the time, mostly page faults.
             out = None if self.image is None else self.image[place]
             try:
                 repeat = int(self.repeats[place])
@@ -112,13 +112,13 @@ class _Job:
         return self.image
 
     def cancel(self) -> None:
-        """Drop the work: each thread ends after the sample it is at."""
+        """Cancel the work; a thread stops after its current sample."""
         self.unwanted = True
         for future in self.futures:
             future.cancel()
 
     def result(self) -> Batch:
-        """Return the batch without unreadable images; to be called when all is filled."""
+        """Return the batch without unreadable images; call it when all samples are there."""
         if self.image is None:  # all of them
             return Batch(np.empty((0, 0, 0, 0), np.float32), self.label[:0], self.indices[:0])
         good = [place for place in range(len(self.indices)) if place not in self.unreadable]
@@ -130,20 +130,20 @@ class _Job:
 class Loader:
     """Batches of a dataset, epoch by epoch.
 
-    What a batch holds depends on the seed, the epoch and its number alone, not on the threads.
+    The content of a batch depends only on the seed, the epoch and its number, not on the threads.
 
     Args:
         dataset: the samples.
-        sampler: puts them together.
-        share: the part of this process.
-        num_workers: threads; 0 prepares each batch when it is asked for.
-        timeout: seconds in which no thread finishes a sample until an epoch ends with an error; 0: any.
+        sampler: chooses the samples of each batch.
+        share: the part of the samples that belongs to this process.
+        num_workers: number of threads; with 0, each batch is prepared when it is requested.
+        timeout: if no thread finishes a sample for this many seconds, the epoch ends with an error; 0: never.
         use_processes: let each thread hand its samples to a process of its own.
         batch_ops: transforms of whole batches, ``op(image, label, rng) -> (image, label)``.
 
     Attributes:
         dataset: as given.
-        skipped: what was wrong with images left out so far, by sample (``on_error: skip``).
+        skipped: error messages of the images left out so far, by sample (``on_error: skip``).
 
     Raises:
         DataError: if an epoch would have no batch.
@@ -160,15 +160,19 @@ class Loader:
         use_processes: bool = False,
         batch_ops: Sequence[BatchOp] = (),
     ) -> None:
-        self.dataset, self.sampler, self.share = dataset, sampler, share
-        self.num_workers, self.timeout, self.batch_ops = num_workers, timeout, list(batch_ops)
+        self.dataset = dataset
+        self.sampler = sampler
+        self.share = share
+        self.num_workers = num_workers
+        self.timeout = timeout
+        self.batch_ops = list(batch_ops)
         self.skipped: dict[int, str] = {}
         self._use_processes = use_processes
         self._only_first = False
         self._source: Dataset | RemoteSamples = dataset
         self._pool: Pool | None = None
         self._finalizer: weakref.finalize[..., Loader] | None = None
-        # Enough for every thread to have work while the next batch is being collected.
+        # Enough batches that every thread has work while the next batch is collected.
         self._ahead = -(-2 * num_workers * _CHUNK // sampler.batch_size) if num_workers else 0
         self._ahead = min(max(self._ahead, 2), 64) if num_workers else 0
         if share.training and not len(self):
@@ -180,7 +184,7 @@ class Loader:
             )
 
     def __len__(self) -> int:
-        """Return the number of batches an epoch."""
+        """Return the number of batches per epoch."""
         return self.sampler.count(self.share)
 
     def path(self, index: int) -> str:
@@ -191,18 +195,19 @@ class Loader:
         """Yield the batches of an epoch in order.
 
         Args:
-            epoch: its number; it decides order and augmentation.
-            start_batch: where to begin, for a run that was interrupted.
+            epoch: number of the epoch; it decides order and augmentation.
+            start_batch: first batch to yield, for a run that was interrupted.
 
         Raises:
-            DataError: as soon as the turn comes to a batch with a sample that fails or hangs; names its
+            DataError: when a batch with a sample that fails or hangs is due; the message names the
                 file. With ``on_error: skip``, if no image of a batch of training can be read, or none at all.
         """
         plan = self.sampler.batches(self.share, epoch)
         if self._only_first:
             plan = plan[: start_batch + 1]
         jobs: deque[_Job] = deque()
-        started, unread = start_batch, 0
+        started = start_batch
+        unread = 0
         try:
             for number in range(start_batch, len(plan)):
                 while started < len(plan) and started <= number + self._ahead:
@@ -227,7 +232,7 @@ class Loader:
 
     @contextmanager
     def only_first_batch(self) -> Iterator[None]:
-        """Let epochs that are begun while the block runs end after their first batch: to try them out."""
+        """While the block runs, epochs end after their first batch (for a trial)."""
         self._only_first = True
         try:
             yield
@@ -236,7 +241,7 @@ class Loader:
 
     def _start(self, draws: Draws, epoch: int) -> _Job:
         if self.num_workers and self._pool is None:
-            # Images are the parallel work here; OpenCV's own threads would only compete for the cores.
+            # Images are prepared in parallel here; OpenCV's own threads would only compete for the cores.
             cv2.setNumThreads(1)
             if self._use_processes:
                 self._source = RemoteSamples(self.dataset, self.num_workers)
@@ -269,7 +274,7 @@ class Loader:
 
     def _wait(self, future: Future[None]) -> None:
         if self._pool is None:
-            raise RuntimeError("the loader was closed while an epoch was under way")
+            raise RuntimeError("the loader was closed during an epoch")
         try:
             self._pool.wait(future, self.timeout)
         except HungError as error:
@@ -306,13 +311,15 @@ class Loader:
             LOGGER.warning("left out, %d so far: %s", len(self.skipped), error)
 
     def close(self) -> None:
-        """End the threads and processes; work not yet begun is dropped. An epoch starts new ones."""
+        """End the threads and processes and drop waiting work. The next epoch starts new ones."""
         if self._finalizer is not None:
             self._finalizer()  # once
-        self._pool, self._finalizer, self._source = None, None, self.dataset
+        self._pool = None
+        self._finalizer = None
+        self._source = self.dataset
 
 
 def _end(pool: Pool, source: Dataset | RemoteSamples) -> None:
     if isinstance(source, RemoteSamples):
-        source.close()  # first: it lets go of threads that wait for a sample
+        source.close()  # first, because it releases threads that wait for a sample
     pool.close()

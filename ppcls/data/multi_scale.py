@@ -23,19 +23,19 @@ SIZED = ("RandCropImage", "ResizeImage", "CropImage")
 
 @SAMPLERS.register()
 class MultiScaleSampler(EpochSampler):
-    """Every sample once an epoch, in a new order; each batch gets images of one size, drawn from `scales`.
+    """Every sample once per epoch, in a new order; each batch gets images of one size, drawn from `scales`.
 
-    A batch holds about as many pixels whatever its size: ``first_bs * W0 * H0 // (W * H)`` images, at least
-    one, where W0 and H0 are the first of `scales`. Which sizes an epoch has is drawn once from the seed, so
-    all epochs have equally many batches; their order is drawn for each epoch. All processes have the same
-    size at the same step. Needs MultiScaleDataset.
+    Every batch holds about the same number of pixels: ``first_bs * W0 * H0 // (W * H)`` images, at least
+    one, where W0 and H0 are the first of `scales`. The sizes of an epoch are drawn once from the seed, so
+    all epochs have equally many batches; the order of the sizes is drawn anew for each epoch. All processes
+    have the same size at the same step. Needs MultiScaleDataset.
 
     Args:
         scales: sizes in pixels, each a number for a square or [width, height].
         first_bs: images of one process in a batch of the first size.
-        divided_factor: width and height are rounded down to multiples of it, by which a network shrinks maps.
-        is_training: only true; evaluation uses DistributedBatchSampler.
-        seed: of sizes and order; null (or ``None``) is that of the run.
+        divided_factor: width and height are rounded down to multiples of this number.
+        is_training: must be true; evaluation uses DistributedBatchSampler.
+        seed: seed of sizes and order; null (or ``None``) means the seed of the run.
         drop_last: leave out a last batch that is not full.
 
     Raises:
@@ -81,16 +81,18 @@ class MultiScaleSampler(EpochSampler):
         return order_rng(self._seed(share), epoch).permutation(share.length)
 
     def count(self, share: Share) -> int:
-        """Return the number of batches an epoch."""
+        """Return the number of batches per epoch."""
         return len(self._plan(share))
 
     def batches(self, share: Share, epoch: int) -> list[Draws]:
         """Return the samples of each batch of this process, with the size of its images."""
-        plan, order = self._plan(share), self.order(share, epoch)
+        plan = self._plan(share)
+        order = self.order(share, epoch)
         draws = Draws(order, np.zeros_like(order))
-        # The last batch takes what is left, so it stays the last: after another order it could be empty.
+        # The last batch gets the remaining samples, so it stays last: in another order it could be empty.
         places = [*size_rng(self._seed(share), epoch).permutation(max(len(plan) - 1, 0)), len(plan) - 1]
-        found, start = [], 0
+        found = []
+        start = 0
         for place in places if plan else ():
             size, images = self.choices[plan[place]]
             together = images * share.world_size
@@ -100,8 +102,10 @@ class MultiScaleSampler(EpochSampler):
         return found
 
     def _plan(self, share: Share) -> list[int]:
-        """Draw the sizes of an epoch's batches, as places in `choices`; the last batch may not be full."""
-        rng, plan, drawn = size_rng(self._seed(share), 0), [], 0
+        """Draw the sizes of an epoch's batches, as indices into `choices`; the last batch may not be full."""
+        rng = size_rng(self._seed(share), 0)
+        plan = []
+        drawn = 0
         while drawn < share.length:
             plan.append(int(rng.integers(len(self.choices))))
             drawn += self.choices[plan[-1]][1] * share.world_size
@@ -122,15 +126,15 @@ def _width_height(scale: int | list[int]) -> Size:
 
 @DATASETS.register()
 class MultiScaleDataset(ImageNetDataset):
-    """An ImageNetDataset whose images come in the size that a MultiScaleSampler asks for.
+    """An ImageNetDataset whose images get the size that a MultiScaleSampler chooses.
 
     The size replaces that of RandCropImage, ResizeImage and CropImage in `transform_ops`; their other options
-    stay. Without such a sampler the chain is as it is written.
+    stay. With another sampler the chain is unchanged.
 
     Args:
         image_root: folder that the paths in the list start from.
         cls_label_path: the list file, UTF-8.
-        transform_ops: transforms of an image, one of those above among them.
+        transform_ops: transforms of an image, including one of the three above.
         batch_transform_ops: transforms of a batch.
         delimiter: between path and label; null is the last blank or tab of a line.
         relabel: as for ImageNetDataset.
@@ -173,10 +177,10 @@ class MultiScaleDataset(ImageNetDataset):
         self._chains: dict[Size, Compose] = {}
 
     def chain(self, size: Size | None) -> Compose:
-        """Return the transforms that end in images of `size`, or as they are written for None."""
+        """Return the transforms that give images of `size`; None: as in the recipe."""
         if size is None:
             return self.transforms
-        if size not in self._chains:  # two threads may build the same one; either serves
+        if size not in self._chains:  # two threads may build the same one; both are equal
             self._chains[size] = build_transforms(
                 [_sized(name, options, size) for name, options in self._nodes]
             )

@@ -1,7 +1,7 @@
-"""A perceptual hash: near-duplicates of an image, re-encoded, resized or brightened, have nearly the same.
+"""Finding near-duplicates with a perceptual hash, which re-encoding, resizing or brightening hardly changes.
 
-Signs of the low frequencies of the discrete cosine transform, against their median (pHash, Zauner 2010), 16 x
-16 of them instead of the usual 8 x 8: with 64 bits, different images of small-image sets collide.
+The hash says which low frequencies of the discrete cosine transform are above their median (pHash, Zauner
+2010). It has 16 x 16 of them instead of the usual 8 x 8: with 64 bits, different small images collide.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 
 from ppcls.data.transforms.decode import DecodeImage
 
-_SIDE, _FREQUENCIES = 64, 16
+_SIDE = 64
+_FREQUENCIES = 16
 BITS = _FREQUENCIES**2 - 1
 _decode = DecodeImage(channels=1)
 _unused = np.random.default_rng(0)
@@ -34,7 +35,7 @@ def perceptual_hash(image: bytes | np.ndarray) -> np.ndarray:
 
 
 class HashIndex:
-    """Hashes to compare others with.
+    """A set of hashes in which to find the nearest to other hashes.
 
     Args:
         hashes: int8 [M, BITS].
@@ -44,7 +45,7 @@ class HashIndex:
         self._hashes = hashes.astype(np.float32)
 
     def nearest(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each of `hashes` [N, BITS] its Hamming distance to the nearest, int64 [N], and which."""
+        """Return the distance of each of `hashes` [N, BITS] to the nearest, and its index, both int64 [N]."""
         # A product of signs is 1 where they agree: one matrix product instead of counting bits.
         agreement = hashes.astype(np.float32) @ self._hashes.T
         which = agreement.argmax(axis=1)

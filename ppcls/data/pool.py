@@ -1,7 +1,7 @@
 """Threads that prepare images, watched by the thread that waits for them.
 
-A thread cannot be killed. One that hangs, in a read from a dead network drive or in third-party code, is left
-behind: it does not keep the process from ending, as those of ``concurrent.futures`` would.
+A thread cannot be killed. If one hangs, in a read from a dead network drive or in third-party code, it is
+abandoned: unlike a thread of ``concurrent.futures`` it does not keep the process from ending.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 Note = Callable[[Any], None]
 Work = Callable[[Note], None]
 
-_GLANCE = 1.0  # seconds between two looks at the threads
+_GLANCE = 1.0  # seconds between two checks of the threads
 
 
 class HungError(Exception):
-    """Nothing was finished for too long; the arguments are what the threads are at."""
+    """Nothing was finished for too long; the arguments say what the threads are working on."""
 
 
 class Pool:
@@ -43,27 +43,30 @@ class Pool:
             thread.start()
 
     def submit(self, work: Work) -> Future[None]:
-        """Queue `work`; it is called with a function that it tells whenever it begins something new."""
+        """Queue `work`. It is called with a function that it must call whenever it begins something new."""
         future: Future[None] = Future()
         self._queue.put((work, future))
         return future
 
     def wait(self, future: Future[None], timeout: float) -> None:
-        """Wait for the end of a piece of work and raise what it raised.
+        """Wait until a piece of work ends, and raise the error that it raised.
 
         Args:
             future: the work.
-            timeout: seconds without any progress of any thread that are one too many; 0 for any number.
-                Time in which this process was stopped does not count.
+            timeout: longest time in seconds without progress of any thread; 0: no limit. Time in which
+                this process was stopped does not count.
 
         Raises:
-            HungError: then; with what the threads are at.
+            HungError: after that time; with what the threads are working on.
         """
-        quiet, steps, glance = 0.0, self._steps, min(_GLANCE, timeout / 4) or _GLANCE
+        quiet = 0.0
+        steps = self._steps
+        glance = min(_GLANCE, timeout / 4) or _GLANCE
         while not future.done():
             wait([future], timeout=glance)
             if steps != self._steps:
-                quiet, steps = 0.0, self._steps
+                quiet = 0.0
+                steps = self._steps
             else:
                 quiet += glance
             if timeout and quiet >= timeout and not future.done():
@@ -75,7 +78,7 @@ class Pool:
         """Drop queued work and end the threads.
 
         Args:
-            patience: seconds to wait for what they are at, unless they were found hanging.
+            patience: seconds to wait for their current work, unless they were found hanging.
         """
         while True:
             try:
@@ -108,4 +111,4 @@ class Pool:
                 future.set_result(None)
             self._at.pop(threading.get_ident(), None)
             self._steps += 1
-            del item, work, future  # an idle thread keeps no batch alive
+            del item, work, future  # an idle thread must not keep a batch in memory

@@ -1,4 +1,4 @@
-"""From probabilities to what a user reads."""
+"""Turn probabilities into results for users."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Topk", "check_scores", "find_class_names", "read_class_names"]
 
 
 def check_scores(scores: np.ndarray, file_names: Sequence[str]) -> None:
-    """Refuse scores that are no numbers rather than show them as a result.
+    """Raise an error for scores that are NaN or infinite, instead of showing them as a result.
 
     Args:
-        scores: what a network gave, [N, C].
-        file_names: of the N images.
+        scores: output of a network, [N, C].
+        file_names: names of the N images.
 
     Raises:
         WeightsError: naming the images.
@@ -39,12 +39,12 @@ class Topk:
     """The classes with the highest probabilities.
 
     Args:
-        topk: how many; no more than there are classes are given.
-        class_id_map_file: names of the classes, a line ``id name`` each, with ids from 0, UTF-8. Besides a
-            path of one's own, ``ppcls/data/labels/...`` names a list that comes with the package, from any
-            folder; such a list is left out where it does not fit the classes.
-        delimiter: between id and name; null is the first blank or tab.
-        label_list: the names themselves, in order of the classes; they replace the file.
+        topk: how many classes; at most the number of classes of the network.
+        class_id_map_file: file with the names of the classes, one line ``id name`` per class, ids from 0,
+            UTF-8. A path ``ppcls/data/labels/...`` names a list of the package, from any working directory;
+            such a list is ignored if it does not fit the classes.
+        delimiter: text between id and name; null means the first blank or tab.
+        label_list: the names themselves, in order of the classes, instead of a file.
 
     Attributes:
         names: by class; None if there are none.
@@ -65,7 +65,8 @@ class Topk:
             raise ConfigError(f"Topk: topk must be at least 1, got {topk}")
         self.topk = topk
         self.names: list[str] | None = None
-        self._origin, self._packaged = "label_list", False
+        self._origin = "label_list"
+        self._packaged = False
         if label_list is not None:
             if not isinstance(label_list, list | tuple):
                 raise ConfigError(f"Topk: label_list must be a list of names, got {label_list!r:.100}")

@@ -1,4 +1,4 @@
-"""The post-process of one network out of several, as PaddleClas's distillation recipes write it."""
+"""Post-processing of one network out of several, in the form of PaddleClas's distillation recipes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ppcls.registry import POSTPROCESSES
 class DistillationPostProcess:
     """The post-process `func` for the network to deploy.
 
-    Here that network alone predicts, so a recipe with this post-process is read as if it named `func`.
+    Only the network to deploy predicts here, so this is the same as naming `func` in the recipe directly.
 
     Args:
         model_name: the network to deploy, ``Arch.infer_model_name``.
-        key: its output; only ``logits``, which null stands for.
+        key: its output; only ``logits``, or null, which means the same.
         func: name of the post-process.
         **options: its options.
 
@@ -41,7 +41,7 @@ class DistillationPostProcess:
     def __call__(
         self, probabilities: np.ndarray, file_names: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
-        """Return what `func` makes of probabilities [N, C]."""
+        """Return the result of `func` for probabilities [N, C]."""
         found: list[dict[str, Any]] = self.inner(probabilities, file_names)
         return found
 

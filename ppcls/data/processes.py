@@ -1,8 +1,9 @@
 """Samples prepared by processes, for transforms in pure Python, which hold the interpreter lock.
 
-Every thread of the loader hands its samples to a process and waits. So the batches are those of threads, and
-errors and hanging samples are told in the same way; each image is copied through a pipe. The processes run
-this module alone, not the program of the main process, as those of ``multiprocessing`` would.
+Every thread of the loader hands its samples to a process and waits for the result, which is copied through a
+pipe. So batches are the same as with threads, and errors and hanging samples are reported in the same way.
+Unlike those of ``multiprocessing``, the processes run only this module, not the main program.
+``benchmarks/loader_processes.py`` compares their speed with that of threads.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class RemoteSamples:
     """The samples of a dataset, prepared by processes.
 
     Args:
-        dataset: it is copied to each process, so its transforms must be what pickle takes.
+        dataset: it is copied to each process with pickle.
         workers: number of processes.
 
     Raises:
@@ -45,7 +46,7 @@ class RemoteSamples:
             raise ConfigError(
                 f"loader.use_processes: the dataset cannot be copied to a process ({error}); use threads"
             ) from error
-        command = [sys.executable, "-c", "from ppcls.data.processes import serve; serve()"]
+        command = [sys.executable, "-c", "from ppcls.data.processes import serve_samples; serve_samples()"]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._processes = [
             subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -64,10 +65,10 @@ class RemoteSamples:
         repeat: int = 0,
         size: tuple[int, int] | None = None,
     ) -> tuple[np.ndarray, int]:
-        """Return what :meth:`Dataset.sample` gives, from whichever process is idle; raise what it raises.
+        """Like :meth:`Dataset.sample`, computed by a process that is idle.
 
         Raises:
-            DataError: naming the sample, if the process ends over it.
+            DataError: naming the sample, if its process ends unexpectedly.
         """
         process = self._idle.get()
         try:
@@ -77,7 +78,7 @@ class RemoteSamples:
             raise DataError(
                 f"{self._dataset.path(index)} (sample {index}): the process that prepared it ended (exit "
                 f"code {code}). -9 mostly means that memory ran out: use fewer num_workers; -11 that a "
-                "library crashed over this file; 1 that the error above ended it"
+                "library crashed on this file; 1 that the error above ended it"
             ) from None
         finally:
             self._idle.put(process)
@@ -87,7 +88,8 @@ class RemoteSamples:
         return image, label
 
     def _ask(self, process: subprocess.Popen[bytes], question: tuple[Any, ...]) -> Any:
-        stdin, stdout = process.stdin, process.stdout
+        stdin = process.stdin
+        stdout = process.stdout
         if stdin is None or stdout is None:
             raise EOFError
         if process in self._fresh:
@@ -98,23 +100,26 @@ class RemoteSamples:
         return pickle.load(stdout)  # noqa: S301 - from a process of ours
 
     def close(self) -> None:
-        """Kill the processes: they hold nothing that could be lost."""
+        """Kill the processes; no work can be lost."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    with suppress(OSError):  # what was not yet sent
+                    with suppress(OSError):  # data that was not sent yet
                         stream.close()
 
 
-def serve() -> None:
+def serve_samples() -> None:
     """Prepare samples for the process that started this one, until it closes the pipe or ends."""
-    for signum in (signal.SIGINT, signal.SIGTERM):  # they are for the main process, which ends this one
+    for signum in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # only the main process reacts to them; it ends this process
         signal.signal(signum, signal.SIG_IGN)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever transforms print
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of transforms
     cv2.setNumThreads(1)
     questions = sys.stdin.buffer
     dataset: Dataset = pickle.load(questions)  # noqa: S301 - from the process that started this one

@@ -1,7 +1,7 @@
-"""Random generators that depend on what they are for, and on nothing else.
+"""Random generators that depend only on their purpose, such as "sample 7 in epoch 3".
 
-Whatever thread or process prepares a sample, and whether or not the run was resumed before it, its
-generator is the same; so its augmentation can be replayed later from (seed, epoch, index) alone.
+The generator of a sample is the same in every thread and process, and in a resumed run; so its augmentation
+can be repeated later from (seed, epoch, index).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import numpy as np
 # The key of a counter-based generator (Philox, Salmon et al. 2011) has 128 bits: 64 for the seed and
 # 64 for these fields. Different keys give independent streams, and a generator costs 10 microseconds.
 _KINDS = {"sample": 0, "batch": 1, "order": 2, "size": 3}
-_INDEX_BITS, _EPOCH_BITS = 40, 20
+_INDEX_BITS = 40
+_EPOCH_BITS = 20
 
 
 def sample_rng(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:
@@ -20,7 +21,7 @@ def sample_rng(seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.
     Args:
         seed: seed of the run.
         epoch: number of the epoch.
-        index: place of the sample in its dataset.
+        index: position of the sample in its dataset.
         repeat: how often the sample was drawn before in this epoch.
     """
     return _generator("sample", seed, epoch, index, repeat)

@@ -1,7 +1,7 @@
 """Which samples make up which batch, in every epoch and process.
 
-A sampler says in which order an epoch goes through the samples. That depends on the seed and the epoch alone;
-cutting the order into batches and sharing it among processes is the same for all samplers.
+A sampler defines the order of the samples in an epoch, which depends only on the seed and the epoch. How the
+order is cut into batches and divided among processes is the same for all samplers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ppcls.registry import SAMPLERS
 
 @dataclass(frozen=True)
 class Share:
-    """What a sampler draws from, and the part of it that belongs to one process.
+    """The samples to draw from, and the part of them that belongs to one process.
 
     Attributes:
         length: samples in the dataset.
@@ -45,9 +45,10 @@ class Draws:
     """Samples in the order they are drawn.
 
     Attributes:
-        index: place of each in the dataset, int64 [N].
-        repeat: how often the epoch drew it before, int64 [N]; tells augmentations of one sample apart.
-        size: width and height that the images of a batch get; None for what the transforms say.
+        index: position of each sample in the dataset, int64 [N].
+        repeat: how often the sample was already drawn in this epoch, int64 [N]; each time it is augmented
+            differently.
+        size: width and height of the images of a batch; None: as the transforms say.
     """
 
     index: np.ndarray
@@ -60,13 +61,13 @@ class Draws:
 
 
 class Sampler(Protocol):
-    """What the loader needs of a sampler; options of the YAML are its constructor's parameters."""
+    """What the loader needs of a sampler. The options in the YAML are the parameters of the constructor."""
 
     batch_size: int
     drop_last: bool
 
     def count(self, share: Share) -> int:
-        """Return the number of batches an epoch."""
+        """Return the number of batches per epoch."""
 
     def batches(self, share: Share, epoch: int) -> list[Draws]:
         """Return the samples of each batch."""
@@ -76,20 +77,19 @@ class EpochSampler(ABC):
     """An order of the samples, cut into batches and shared among processes.
 
     In training, batch k of all W processes together holds the samples k*W*B to (k+1)*W*B of the order,
-    process r the r-th part: W processes with B samples each see what one process with W*B sees. Only if the
-    last, smaller batch cannot be divided by W, the first samples of the order are repeated to fill it up, at
-    most W - 1. In evaluation nothing is repeated: the processes get consecutive parts whose sizes differ by
-    at most one.
+    process r the r-th part: W processes with B samples each see the same as one process with W*B samples. If
+    the last, smaller batch cannot be divided by W, up to W - 1 of the first samples are repeated to fill it.
+    In evaluation nothing is repeated: the processes get consecutive parts whose sizes differ by at most one.
 
     Args:
         batch_size: samples of one process in a batch.
         drop_last: leave out a last batch that is not full (training only).
 
     Attributes:
-        training_only: evaluation would not count every sample once.
+        training_only: not for evaluation, because not every sample occurs exactly once.
         needs_labels: `order` reads ``share.labels``.
-        repeating: an epoch can have a sample more than once.
-        multi_scale: batches have images of several sizes, so the dataset must be able to give them.
+        repeating: a sample can occur more than once in an epoch.
+        multi_scale: batches differ in their image size, so the dataset must support that.
 
     Raises:
         ConfigError: for a batch size below 1.
@@ -103,7 +103,8 @@ class EpochSampler(ABC):
     def __init__(self, batch_size: int, drop_last: bool = False) -> None:
         if batch_size < 1:
             raise ConfigError(f"{type(self).__name__}: batch_size must be at least 1, got {batch_size}")
-        self.batch_size, self.drop_last = batch_size, drop_last
+        self.batch_size = batch_size
+        self.drop_last = drop_last
 
     @abstractmethod
     def order(self, share: Share, epoch: int) -> np.ndarray:
@@ -113,7 +114,7 @@ class EpochSampler(ABC):
         """Raise ConfigError if the options do not fit the dataset."""
 
     def count(self, share: Share) -> int:
-        """Return the number of batches an epoch."""
+        """Return the number of batches per epoch."""
         if not share.training:
             mine = share.length // share.world_size + (share.rank < share.length % share.world_size)
             return -(-mine // self.batch_size)
@@ -147,7 +148,7 @@ class EpochSampler(ABC):
 
 
 def repeats(order: np.ndarray) -> np.ndarray:
-    """Return for each place of `order` how often its value stands before it, int64 [N]."""
+    """Return for each position of `order` how often its value occurs before it, int64 [N]."""
     by_value = np.argsort(order, kind="stable")
     counts = np.unique(order, return_counts=True)[1]
     found = np.empty_like(order)
@@ -157,7 +158,7 @@ def repeats(order: np.ndarray) -> np.ndarray:
 
 @SAMPLERS.register(aliases=("BatchSampler",))
 class DistributedBatchSampler(EpochSampler):
-    """Every sample once an epoch; one process is the plain case. How batches are cut: :class:`EpochSampler`.
+    """Every sample once per epoch; for one process or several. How batches are formed: :class:`EpochSampler`.
 
     Args:
         batch_size: samples of one process in a batch.
@@ -181,14 +182,14 @@ class DistributedBatchSampler(EpochSampler):
 class RASampler(EpochSampler):
     """Repeated augmentation (Hoffer et al., arXiv 1901.09335; as DeiT trains, arXiv 2012.12877).
 
-    An epoch is as long as ever, but goes through a random part of the samples only, ``1 / num_repeats`` of
-    them, and has each `num_repeats` times, one after the other, each time with another augmentation.
+    An epoch has the usual length, but only a random part of the samples, ``1 / num_repeats`` of them. Each of
+    these occurs `num_repeats` times in a row, each time with another augmentation.
 
     Args:
         batch_size: samples of one process in a batch.
         drop_last: leave out a last batch that is not full.
-        shuffle: only true: without shuffling most samples would never be seen.
-        num_repeats: how often a sample comes.
+        shuffle: must be true, because otherwise most samples would never be seen.
+        num_repeats: how often a sample occurs.
 
     Raises:
         ConfigError: for `num_repeats` below 1 or `shuffle` false.
@@ -217,18 +218,17 @@ class RASampler(EpochSampler):
 class ClassAwareSampler(EpochSampler):
     """Every class equally often, for unbalanced sets (Shen et al., arXiv 1512.05830).
 
-    An epoch is as long as ever. Each class gets its share of it, to the next whole number up or down, and
-    goes through its samples in a random order, again and again if they are few. Repetitions of a sample are
-    augmented differently.
+    An epoch has the usual length. Each class gets its share of it, rounded up or down. The samples of a class
+    are used in random order, repeatedly if they are few; each repetition is augmented differently.
 
     Args:
         batch_size: samples of one process in a batch.
         drop_last: leave out a last batch that is not full.
-        class_weights: one number for each class, from class 0; a class with 2 is drawn twice as often as one
-            with 1, whatever the numbers of their samples. Null is 1 for every class that has samples.
+        class_weights: one number per class, from class 0; a class with 2 is drawn twice as often as one with
+            1, however many samples they have. Null means 1 for every class that has samples.
 
     Raises:
-        ConfigError: for weights below 0 or all 0.
+        ConfigError: for negative weights, or if all are 0.
     """
 
     training_only = True
@@ -250,7 +250,8 @@ class ClassAwareSampler(EpochSampler):
         if self.class_weights is None:
             return
         there = set(np.unique(_labels(share)).tolist())
-        where, given = "ClassAwareSampler.class_weights", len(self.class_weights)
+        where = "ClassAwareSampler.class_weights"
+        given = len(self.class_weights)
         if max(there) >= given:
             raise ConfigError(f"{where}: {given} numbers, but the dataset has class {max(there)}")
         empty = [c for c, weight in enumerate(self.class_weights) if weight > 0 and c not in there]
@@ -259,15 +260,17 @@ class ClassAwareSampler(EpochSampler):
 
     def order(self, share: Share, epoch: int) -> np.ndarray:
         """Return the samples of an epoch, int64 [share.length]."""
-        rng, labels = order_rng(share.seed, epoch), _labels(share)
+        rng = order_rng(share.seed, epoch)
+        labels = _labels(share)
         classes = np.unique(labels)
         given = self.class_weights
         weights = np.ones(len(classes)) if given is None else np.asarray(given, np.float64)[classes]
-        classes, weights = classes[weights > 0], weights[weights > 0]
+        classes = classes[weights > 0]
+        weights = weights[weights > 0]
         # Systematic sampling: equally spaced draws; a class gets those that fall into its interval.
         ends = np.cumsum(weights) / weights.sum() * share.length
         drawn = np.ceil(ends - rng.random()).astype(np.int64).clip(max=share.length)
-        drawn[-1] = share.length  # whatever rounding says
+        drawn[-1] = share.length  # not affected by rounding
         counts = np.diff(drawn, prepend=0)
         members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
         order = np.concatenate([_cycle(members[c], n, rng) for c, n in zip(classes, counts, strict=True)])
@@ -282,7 +285,7 @@ def _labels(share: Share) -> np.ndarray:
 
 
 def _cycle(members: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `count` of the members, each as often as any other but for one, int64."""
+    """Return `count` of the members, int64; how often two members occur differs by at most one."""
     rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
     return np.concatenate([members[:0], *rounds])[:count]
 

@@ -1,4 +1,4 @@
-"""Yes or no: the answer of a network with two classes, decided by a threshold."""
+"""A yes-or-no answer of a network with two classes, decided by a threshold."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from ppcls.registry import POSTPROCESSES
 class ThreshOutput:
     """Class 1 if its probability is at least `threshold`, else class 0; for networks with two classes.
 
-    The score is the probability of the class that is given, so it is below 1/2 where the threshold decides
-    against the more probable class.
+    The score is the probability of the returned class, so it is below 1/2 if the threshold decides against
+    the more probable class.
 
     Args:
-        threshold: least probability of class 1, 0 to 1. ``TprAtFpr`` finds one for a rate of false alarms.
+        threshold: smallest probability of class 1, 0 to 1. ``TprAtFpr`` finds one for a given rate of false
+            alarms.
         label_0: name of class 0.
         label_1: name of class 1.
 
     Raises:
-        ConfigError: if `threshold` is no probability.
+        ConfigError: if `threshold` is not a probability.
     """
 
     def __init__(self, threshold: float, label_0: str = "0", label_1: str = "1") -> None:

@@ -1,8 +1,8 @@
-"""Images without labels in every batch, beside those with labels: ``DataLoader.UnLabelTrain``.
+"""Batches of images with and without labels: ``DataLoader.UnLabelTrain``.
 
-An epoch is one pass over the labelled list. Every batch of it is joined by a batch of the unlabelled list,
-which is gone through pass after pass without a break, over the ends of epochs. What step k of epoch e holds
-depends on the seed, e and k alone, so a run can stop and go on anywhere.
+An epoch is one pass over the labelled list. To every batch of it a batch of the unlabelled list is added;
+passes over the unlabelled list follow each other without a break, also across epochs. The content of step k
+of epoch e depends only on the seed, e and k, so a run can be resumed at any step.
 """
 
 from __future__ import annotations
@@ -19,40 +19,43 @@ from ppcls.errors import DataError
 
 
 class Endless:
-    """The passes of a sampler one after the other, cut into as many batches an epoch as another list has.
+    """The passes of a sampler one after the other, cut into as many batches per epoch as another list has.
 
-    Epochs count from 1; the first pass begins with the first of them.
+    Epochs are counted from 1; the first pass begins with the first epoch.
 
     Args:
         sampler: gives the order of a pass and the batch size.
-        steps: batches an epoch.
+        steps: batches per epoch.
     """
 
     drop_last = False
 
     def __init__(self, sampler: EpochSampler, steps: int) -> None:
-        self.sampler, self.steps, self.batch_size = sampler, steps, sampler.batch_size
+        self.sampler = sampler
+        self.steps = steps
+        self.batch_size = sampler.batch_size
 
     def count(self, share: Share) -> int:
-        """Return the number of batches an epoch."""
+        """Return the number of batches per epoch."""
         return self.steps
 
     def batches(self, share: Share, epoch: int) -> list[Draws]:
         """Return the samples of each batch of this process, all of full size."""
         together = self.batch_size * share.world_size
         order = self._stretch(share, (epoch - 1) * self.steps * together, self.steps * together)
-        draws, first = Draws(order, repeats(order)), self.batch_size * share.rank
+        draws = Draws(order, repeats(order))
+        first = self.batch_size * share.rank
         return [draws.part(start, start + self.batch_size) for start in range(first, len(order), together)]
 
     def _stretch(self, share: Share, start: int, length: int) -> np.ndarray:
-        """Return `length` samples from place `start` of the endless order, int64."""
+        """Return `length` samples from position `start` of the endless order, int64."""
         first, skip = divmod(start, share.length)
         passes = range(first, (start + length - 1) // share.length + 1)
         return np.concatenate([self.sampler.order(share, number) for number in passes])[skip : skip + length]
 
 
 class WithoutLabels:
-    """A transform of batches for images without labels: it gets class 0, its labels are dropped."""
+    """Applies a batch transform to images without labels: it gets class 0, and its labels are dropped."""
 
     def __init__(self, op: BatchOp) -> None:
         self.op = op
@@ -60,31 +63,32 @@ class WithoutLabels:
     def __call__(
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the transformed images and the labels as they came."""
+        """Return the transformed images and the unchanged labels."""
         return self.op(image, np.zeros_like(label), rng)[0], label
 
 
 class JoinedLoader:
-    """Batches of images with and without labels; to the training loop it is a :class:`Loader`.
+    """Batches of images with and without labels; the training loop uses it like a :class:`Loader`.
 
-    In a batch of a labelled and b unlabelled images, each of the gcd(a, b) equal stretches has the labelled
-    ones first. So a batch of W processes together has the order of the batch of one process.
+    A batch of a labelled and b unlabelled images consists of gcd(a, b) equal sections, each with its labelled
+    images first. So the batches of W processes together have the same order as the batch of one process.
 
     Args:
-        labelled: decides the length of an epoch.
-        unlabelled: gives as many batches.
+        labelled: its length is the length of an epoch.
+        unlabelled: gives the same number of batches.
     """
 
     def __init__(self, labelled: Loader, unlabelled: Loader) -> None:
-        self.labelled, self.unlabelled = labelled, unlabelled
+        self.labelled = labelled
+        self.unlabelled = unlabelled
         self.dataset = labelled.dataset
 
     def __len__(self) -> int:
-        """Return the number of batches an epoch."""
+        """Return the number of batches per epoch."""
         return len(self.labelled)
 
     def path(self, index: int) -> str:
-        """Return the file of an entry of ``Batch.index``; those of unlabelled images follow on the others."""
+        """Return the file of an entry of ``Batch.index``; unlabelled images come after the labelled ones."""
         own = len(self.labelled.dataset)
         return self.labelled.path(index) if index < own else self.unlabelled.path(index - own)
 
@@ -92,9 +96,10 @@ class JoinedLoader:
         """Return the first labelled image, [C, H, W].
 
         Raises:
-            DataError: if it or the first unlabelled image cannot be had, or their shapes differ.
+            DataError: if it or the first unlabelled image cannot be read, or their shapes differ.
         """
-        image, other = self.labelled.first_image(), self.unlabelled.first_image()
+        image = self.labelled.first_image()
+        other = self.unlabelled.first_image()
         _check_alike(image, other)
         return image
 
@@ -104,7 +109,7 @@ class JoinedLoader:
             *(loader.epoch(epoch, start_batch) for loader in (self.labelled, self.unlabelled)), strict=True
         )
         for batch, more in both:
-            yield join(batch, more, len(self.labelled.dataset))
+            yield join_batches(batch, more, len(self.labelled.dataset))
 
     @contextmanager
     def only_first_batch(self) -> Iterator[None]:
@@ -118,11 +123,11 @@ class JoinedLoader:
         self.unlabelled.close()
 
 
-def join(labelled: Batch, unlabelled: Batch, offset: int) -> Batch:
-    """Return one batch of two, see :class:`JoinedLoader`.
+def join_batches(labelled: Batch, unlabelled: Batch, offset: int) -> Batch:
+    """Join two batches, see :class:`JoinedLoader`.
 
     Args:
-        labelled: images whose labels count.
+        labelled: images whose labels are used.
         unlabelled: images whose labels are dropped.
         offset: added to the indices of `unlabelled`.
 
@@ -136,7 +141,7 @@ def join(labelled: Batch, unlabelled: Batch, offset: int) -> Batch:
 
 
 def _interleave(labelled: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:
-    """Return the rows of both, [a + b, ...], in the order of a joined batch."""
+    """Return the rows of both arrays, [a + b, ...], in the order of a joined batch."""
     stretches = math.gcd(len(labelled), len(unlabelled))
     parts = [rows.reshape(stretches, -1, *rows.shape[1:]) for rows in (labelled, unlabelled)]
     return np.concatenate(parts, axis=1).reshape(-1, *labelled.shape[1:])

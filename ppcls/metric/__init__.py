@@ -81,7 +81,8 @@ class CombinedMetric:
     def __init__(
         self, metrics: Sequence[Metric], main: str | None = None, places: Sequence[str] | None = None
     ) -> None:
-        self.metrics, self.main = list(metrics), main
+        self.metrics = list(metrics)
+        self.main = main
         self.places = list(places or [type(metric).__name__ for metric in metrics])
         self.networks: set[str] = {m.network for m in metrics if m.network is not None}
 
@@ -195,7 +196,8 @@ def build_metric_for(
     metrics = [_build(node, f"{where}.{i}", main) for i, node in enumerate(nodes)]
     named = [metric.network for metric in metrics]
     followed = next((name for name in (network, main, *named[:1]) if name in named), None)
-    chosen, shown = [], []
+    chosen = []
+    shown = []
     for i, metric in enumerate(metrics):
         if metric.network == followed:
             chosen.append(_build(_aimed_at(network, nodes[i]), places[i], network))

@@ -93,7 +93,8 @@ class Schedule:
         return ClosedForm(self._warmed_up(after, round(warmup * unit)), self.by_epoch)
 
     def _warmed_up(self, after: Callable[[int], float], steps: int) -> Callable[[int], float]:
-        start, peak = self.warmup_start_lr, self.peak()
+        start = self.warmup_start_lr
+        peak = self.peak()
         return lambda t: after(t - steps) if t >= steps else start + (peak - start) * t / steps
 
     def _warmup_epochs(self, epochs: int) -> float:
@@ -153,7 +154,8 @@ class Linear(_WithRate):
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
         """Return the polynomial decay over all steps after the warm-up."""
-        drop, left = self.learning_rate - self.end_lr, _left(unit, epochs)
+        drop = self.learning_rate - self.end_lr
+        left = _left(unit, epochs)
         return lambda t: self.end_lr + drop * left(t) ** self.power
 
 
@@ -170,7 +172,8 @@ class Cosine(_WithRate):
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
         """Return the cosine over all steps after the warm-up."""
-        drop, left = self.learning_rate - self.eta_min, _left(unit, epochs)
+        drop = self.learning_rate - self.eta_min
+        left = _left(unit, epochs)
         return lambda t: self.eta_min + drop * (1 - math.cos(math.pi * left(t))) / 2
 
 
@@ -241,7 +244,8 @@ class Piecewise(Schedule):
         expected = f"{len(self.decay_epochs) + 1} values, one more than decay_epochs"
         require(len(self.values) == len(self.decay_epochs) + 1, "values", self.values, expected)
         require(min(self.values) >= 0, "values", self.values, "numbers of 0 or more")
-        rate, first = self.learning_rate, self.values[0]
+        rate = self.learning_rate
+        first = self.values[0]
         advice = f"nothing here, the rates are in `values` ({first}, ...)"
         require(rate in (None, first), "learning_rate", rate, advice)
         super().__post_init__()
@@ -324,7 +328,8 @@ class Plateau(LRScheduler):
 
     def get_lr(self) -> float:
         """Return the learning rate of the current position."""
-        start, done = self.settings.warmup_start_lr, self.last_epoch
+        start = self.settings.warmup_start_lr
+        done = self.last_epoch
         if done >= self.warmup_steps:
             return self.rate
         return start + (self.rate - start) * done / self.warmup_steps
@@ -342,11 +347,13 @@ class Plateau(LRScheduler):
             self.cooldown_left -= 1
             return
         if self.best is None or self.settings.better(metric, self.best):
-            self.best, self.bad_reports = metric, 0
+            self.best = metric
+            self.bad_reports = 0
         elif self.last_epoch >= self.warmup_steps:
             self.bad_reports += 1
         if self.bad_reports > self.settings.patience:
-            self.cooldown_left, self.bad_reports = self.settings.cooldown, 0
+            self.cooldown_left = self.settings.cooldown
+            self.bad_reports = 0
             reduced = max(self.rate * self.settings.factor, self.settings.min_lr)
             if self.rate - reduced > self.settings.epsilon:
                 self.rate = reduced

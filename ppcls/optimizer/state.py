@@ -71,7 +71,8 @@ def load_structured_state(
         for slot, tensors in _slots(one).items():
             slots.setdefault(slot, {}).update(tensors)
     title = " and ".join(type(one).__name__ for one in optimizers_of(optimizer))
-    wrong, found = [], {}
+    wrong = []
+    found = {}
     for key, value in state.items():
         slot = key.rpartition("@")[2]
         tensor = slots.get(slot, {}).get(wanted[key])

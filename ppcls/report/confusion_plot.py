@@ -68,10 +68,12 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     texts = _labels(names, families) if classes <= _NAMED else []
     letter = min(13.0, 0.8 * cell)  # height in pixels
     widest = max((_width(text) for text in texts), default=0)
-    side, margin = classes * cell, max(70.0, 24 + 0.62 * letter * widest)
+    side = classes * cell
+    margin = max(70.0, 24 + 0.62 * letter * widest)
     if classes > _NAMED:
         margin = 130.0
-    width, height = side + margin + (130 if classes <= _NAMED else 180), side + margin + 60
+    width = side + margin + (130 if classes <= _NAMED else 180)
+    height = side + margin + 60
     stream = io.BytesIO()
     with rc_context({"font.size": 10 * max(1.0, side / 1000), "font.family": families}):
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
@@ -128,7 +130,8 @@ def _enlarge(axes: Any, shares: np.ndarray, norm: Any) -> None:
     """Draw what is mistaken larger than its cell of a pixel or two, the frequent on top and larger still."""
     rows, columns = np.nonzero(shares)
     wrong = rows != columns
-    rows, columns = rows[wrong], columns[wrong]
+    rows = rows[wrong]
+    columns = columns[wrong]
     values = shares[rows, columns]
     order = np.argsort(values, kind="stable")
     sides = (3 + 12 * values[order]) * 72 / _DPI

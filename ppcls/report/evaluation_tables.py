@@ -81,7 +81,8 @@ class EvaluationTables:
         require_matplotlib("--report")
         if not folder:
             raise ConfigError("--report: expected a folder, got an empty path ('.' is the folder here)")
-        self.folder, self.network = Path(folder), network
+        self.folder = Path(folder)
+        self.network = network
         if is_main():
             require_writable(self.folder, "--report")
         self._names = names
@@ -93,7 +94,8 @@ class EvaluationTables:
         own = outputs if self.network is None else outputs[self.network]
         logits = own["logits"] if isinstance(own, Mapping) else own
         probabilities = F.softmax(logits.astype("float32"), axis=-1).numpy()
-        label, rows = batch.label.reshape(-1), np.arange(len(batch.index))
+        label = batch.label.reshape(-1)
+        rows = np.arange(len(batch.index))
         predicted = probabilities.argmax(-1)
         self._classes = probabilities.shape[-1]
         self._rows.append(
@@ -262,7 +264,8 @@ def _averages(scores: ClassScores, found: Predictions) -> bytes:
         [kind, *(_number(values[name]) for name in ("precision", "recall", "f1"))]
         for kind, values in scores.averages().items()
     ]
-    accuracy, images = float((found.label == found.predicted).mean()), len(found.label)
+    accuracy = float((found.label == found.predicted).mean())
+    images = len(found.label)
     rows = [[*row, _number(accuracy), str(images)] for row in rows]
     return _csv(["average", "precision", "recall", "f1", "accuracy", "images"], rows)
 

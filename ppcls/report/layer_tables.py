@@ -57,7 +57,8 @@ def read_arch(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ArchSpec
         except ConfigError as error:
             raise ConfigError(f"-o {text}: {error}") from None
     tree = resolve(tree)
-    arch, settings = tree.get("Arch"), tree.get("Global")
+    arch = tree.get("Arch")
+    settings = tree.get("Global")
     if not isinstance(arch, dict) or not isinstance(arch.get("name"), str):
         raise ConfigError(f"{path}: Arch: expected a network with its name, got {arch!r}")
     shape = (settings or {}).get("image_shape") if isinstance(settings, dict | None) else None
@@ -151,7 +152,8 @@ def _pairs(networks: Sequence[Listed]) -> list[tuple[Listed, Listed]]:
 
 
 def _pair(student: Listed, teacher: Listed, stages_only: bool) -> str:
-    one, two = _by_shape(student.seen, stages_only), _by_shape(teacher.seen, stages_only)
+    one = _by_shape(student.seen, stages_only)
+    two = _by_shape(teacher.seen, stages_only)
     what = "stages" if stages_only else "layers"
     lines = [f"{student.title} and {teacher.title}, {what} of the same shape:"]
     for shape in (shape for shape in one if shape in two):
@@ -161,7 +163,8 @@ def _pair(student: Listed, teacher: Listed, stages_only: bool) -> str:
         lines.append("  none")
     lines.append(f"{student.title} and {teacher.title}, stages of the same height and width, other channels:")
     before = len(lines)
-    one, two = _by_shape(student.seen, True), _by_shape(teacher.seen, True)
+    one = _by_shape(student.seen, True)
+    two = _by_shape(teacher.seen, True)
     for shape, names in one.items():
         for other, others in two.items():
             if shape != other and _size(shape) is not None and _size(shape) == _size(other):

@@ -9,7 +9,10 @@ from ppcls.logger import LOGGER, open_log, setup_logging
 
 __all__ = ["debug", "error", "info", "init_logger", "warning"]
 
-debug, info, warning, error = LOGGER.debug, LOGGER.info, LOGGER.warning, LOGGER.error
+debug = LOGGER.debug
+info = LOGGER.info
+warning = LOGGER.warning
+error = LOGGER.error
 
 
 def init_logger(

@@ -119,7 +119,8 @@ def _place(key: str, rules: list[Rule]) -> str | None:
     """Return our name for a tensor, None if no rule knows it."""
     path, _, leaf = key.rpartition(".")
     if leaf not in _LEAVES or not path:
-        path, leaf = key, ""
+        path = key
+        leaf = ""
     for pattern, target in rules:
         match = re.fullmatch(pattern, path)
         if match:

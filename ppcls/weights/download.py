@@ -100,7 +100,10 @@ class _Attempt:
     """
 
     def __init__(self, url: str, part: Path, timeout: float, max_bytes: int) -> None:
-        self.url, self.part, self.timeout, self.max_bytes = url, part, timeout, max_bytes
+        self.url = url
+        self.part = part
+        self.timeout = timeout
+        self.max_bytes = max_bytes
         self.received = 0
         self.problem: BaseException | None = None
         self._given_up = False
@@ -118,17 +121,20 @@ class _Attempt:
 
     def _watch(self, worker: threading.Thread) -> None:
         patience = 1.25 * self.timeout + 0.2  # a connection without any byte ends by itself before
-        since, before = time.monotonic(), 0
+        since = time.monotonic()
+        before = 0
         while worker.is_alive():
             worker.join(min(0.2, self.timeout / 4))
-            passed, came = time.monotonic() - since, self.received - before
+            passed = time.monotonic() - since
+            came = self.received - before
             if passed < patience or not worker.is_alive():
                 continue
             if came < LOWEST_RATE * passed:
                 raise SlowError(
                     f"only {came} bytes came in {passed:.0f} seconds, fewer than {LOWEST_RATE} a second"
                 )
-            since, before = time.monotonic(), self.received
+            since = time.monotonic()
+            before = self.received
 
     def run(self) -> None:
         """Make the attempt; what ends it early is kept for the thread that waits."""

@@ -244,7 +244,8 @@ def _is_head(
     bias; a missing one must belong to a layer whose outputs are as many as those of the network's last layer.
     """
     for name in report.wrong_shape:
-        mine, theirs = shapes[name], given[name].shape
+        mine = shapes[name]
+        theirs = given[name].shape
         axis = _output_axis(mine)
         if len(mine) != len(theirs) or np.delete(mine, axis).tolist() != np.delete(theirs, axis).tolist():
             return False

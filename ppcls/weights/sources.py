@@ -129,7 +129,8 @@ def _by_hand(url: str) -> str:
 def _download(url: str, target: Path, attempts: int, timeout: float, max_bytes: int) -> None:
     part = target.with_name(f".{target.name}.part")
     logger.info("downloading %s to %s", mask_credentials(url), target)
-    problem, slow = "", 0
+    problem = ""
+    slow = 0
     for attempt in range(attempts):
         if attempt:
             time.sleep(min(2.0 ** (attempt - 1), 8.0) if timeout > 2 else 0.0)

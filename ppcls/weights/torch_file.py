@@ -63,7 +63,8 @@ class _Storage:
     def __init__(self, kind: str, key: str, count: int) -> None:
         self.code = _TYPES[kind]
         self.dtype = np.dtype("<u2" if self.code == "bfloat16" else self.code)
-        self.key, self.count = key, count
+        self.key = key
+        self.count = count
         self.values: np.ndarray | None = None
 
     def fill(self, data: bytes) -> None:
@@ -89,7 +90,10 @@ class _Tensor:
         count: int = math.prod(sides)
         if count > storage.count or (count and last >= storage.count):
             raise ValueError(f"a tensor of the shape {shown(shape)} in a storage of {storage.count} numbers")
-        self.storage, self.offset, self.shape, self.stride = storage, offset, sides, stride
+        self.storage = storage
+        self.offset = offset
+        self.shape = sides
+        self.stride = stride
 
     @property
     def size(self) -> int:

@@ -166,7 +166,8 @@ def _densenet(names: list[str]) -> list[Rule]:
 
 def _efficientnet(names: list[str]) -> list[Rule]:
     starts = _starts(names, r"blocks\.(\d+)\.(\d+)\.")
-    conv, norm = "_conv._conv._conv", "_conv._bn"
+    conv = "_conv._conv._conv"
+    norm = "_conv._bn"
     # timm names a block's layers by their order, and its first stage has no expansion
     first = {
         "conv_dw": f"_dcn.{conv}",

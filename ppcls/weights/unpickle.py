@@ -173,7 +173,8 @@ class _Source:
     """A file that refuses to read more than is left of it, before any memory is set aside."""
 
     def __init__(self, file: BinaryIO, left: int) -> None:
-        self._file, self._left = file, left
+        self._file = file
+        self._left = left
 
     def read(self, count: int) -> bytes:
         if count > self._left:
@@ -280,7 +281,8 @@ class Reader(pickle._Unpickler):
 
     def load_setitem(self) -> None:
         """Put one entry into a map."""
-        value, key = self.stack.pop(), self.stack.pop()
+        value = self.stack.pop()
+        key = self.stack.pop()
         self._map()[_key(key)] = value
 
     def load_setitems(self) -> None:

@@ -110,7 +110,8 @@ def _halved(side: int | None) -> int | None:
 
 def stage_ends(depth: float) -> list[int]:
     """Return the indices of the last block before each halving of the map and of the last of all."""
-    ends, count = [], 0
+    ends = []
+    count = 0
     for spec in STAGES:
         if spec.stride == 2:
             ends.append(count - 1)

@@ -16,7 +16,8 @@ from ppcls.arch.theseus import TheseusLayer
 
 # Width (factor on the channel counts), depth (factor on the number of blocks), dropout before the classifier.
 _SIZES = {0: (1.0, 1.0, 0.2), 1: (1.0, 1.1, 0.2), 2: (1.1, 1.2, 0.3)}
-_STEM, _FEATURES = 32, 1280
+_STEM = 32
+_FEATURES = 1280
 
 
 class LiteBlock(nn.Layer):

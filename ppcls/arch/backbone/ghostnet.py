@@ -120,7 +120,8 @@ class GhostNet(TheseusLayer):
         self.conv1 = GhostConvBN(input_image_channel, width, 3, 2, act=nn.ReLU())
         self._blocks = [f"_ghostbottleneck_{index}" for index in range(len(_BLOCKS))]
         for name, (kernel, inner, channels, use_se, stride) in zip(self._blocks, _BLOCKS, strict=True):
-            wide, out = make_divisible(inner * scale, 4), make_divisible(channels * scale, 4)
+            wide = make_divisible(inner * scale, 4)
+            out = make_divisible(channels * scale, 4)
             self.add_sublayer(name, GhostBottleneck(width, wide, out, kernel, stride, use_se))
             width = out
         last = make_divisible(_BLOCKS[-1][1] * scale, 4)

@@ -171,7 +171,8 @@ class Clip(nn.Layer):
 
     def __init__(self, low: float, high: float) -> None:
         super().__init__()
-        self.low, self.high = low, high
+        self.low = low
+        self.high = high
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` clipped, in its own shape."""

@@ -108,7 +108,8 @@ class MobileNet(TheseusLayer):
         rows = _BLOCKS[size]
         blocks = []
         for kernel, inner, channels, use_se, hard_swish, stride in rows:
-            wide, out = make_divisible(inner * scale), make_divisible(channels * scale)
+            wide = make_divisible(inner * scale)
+            out = make_divisible(channels * scale)
             blocks.append(ResidualUnit(width, wide, out, kernel, stride, use_se, hard_swish))
             width = out
         self.blocks = nn.Sequential(*blocks)

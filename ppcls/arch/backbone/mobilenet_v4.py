@@ -173,7 +173,8 @@ class MobileNetV4(TheseusLayer):
         super().__init__()
         if drop_rate and dropout_prob:
             raise ConfigError("drop_rate and dropout_prob are the same; give one")
-        rows, width = _ROWS[size], _STEMS[size]
+        rows = _ROWS[size]
+        width = _STEMS[size]
         self.conv_stem = _conv_bn(input_image_channel, width, 3, 2, act=True)
         blocks = []
         for index, row in enumerate(rows):

@@ -87,7 +87,8 @@ class RepDepthwiseSeparable(nn.Layer):
         """Let one depthwise convolution do what the several do in eval mode; for export."""
         if self.reparameterized:
             return
-        kernel, bias = 0.0, 0.0
+        kernel = 0.0
+        bias = 0.0
         side = self.dw_conv.weight.shape[-1]
         for layer in self.dw_conv_list:
             factor = layer.bn.weight / (layer.bn._variance + layer.bn._epsilon).sqrt()
@@ -130,7 +131,8 @@ class LCNet(TheseusLayer):
         use_last_conv: bool = True,
     ) -> None:
         super().__init__()
-        first, width = make_divisible(32 * scale), make_divisible(64 * scale)
+        first = make_divisible(32 * scale)
+        width = make_divisible(64 * scale)
         self.stem = nn.Sequential(
             ConvBN(input_image_channel, first, 3, 2, act=nn.ReLU(), decay_bn=False),
             RepDepthwiseSeparable(first, width, 1),

@@ -66,7 +66,8 @@ class RepVGGBlock(nn.Layer):
             one[place, place % (in_channels // groups), 1, 1] = 1.0
             branches.append(_absorbed(one, self.rbr_identity))
         for more_kernel, more_bias in branches:
-            kernel, bias = kernel + more_kernel, bias + more_bias
+            kernel = kernel + more_kernel
+            bias = bias + more_bias
         fused = nn.Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups)
         fused.weight.set_value(kernel.astype("float32"))
         fused.bias.set_value(bias.astype("float32"))

@@ -39,7 +39,8 @@ class MultiScaleBottleneck(nn.Layer):
         title: str,
     ) -> None:
         super().__init__()
-        self.scales, self.chained = scales, stride == 1
+        self.scales = scales
+        self.chained = stride == 1
         self.conv0 = ConvBatchNorm(in_channels, width * scales, 1, act=nn.ReLU())
         self._groups = [f"{title}_branch2b_{index}" for index in range(1, scales)]
         for name in self._groups:

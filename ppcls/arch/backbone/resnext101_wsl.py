@@ -66,7 +66,8 @@ class ResNeXt101WSL(TheseusLayer):
         stages = []
         wide = 64
         for stage, count in enumerate(_COUNTS):
-            inner, out = _GROUPS * group_width * 2**stage, 256 * 2**stage
+            inner = _GROUPS * group_width * 2**stage
+            out = 256 * 2**stage
             for index in range(count):
                 stride = 2 if stage and not index else 1
                 self._blocks.append(f"_conv{stage + 1}_{index}")

@@ -75,7 +75,9 @@ class SwinBlock(nn.Layer):
         drops: Drops = _NO_DROPS,
     ) -> None:
         super().__init__()
-        self.window, self.shifted, self.shift_single_window = window, shifted, shift_single_window
+        self.window = window
+        self.shifted = shifted
+        self.shift_single_window = shift_single_window
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window, drops)
         self.drop_path1 = drop_path(drop_branch)
@@ -89,7 +91,8 @@ class SwinBlock(nn.Layer):
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
     def _attend(self, x: Tensor, rows: int, columns: int) -> Tensor:
-        window, dim = self.window, x.shape[2]
+        window = self.window
+        dim = x.shape[2]
         height, width = (-(-size // window) * window for size in (rows, columns))
         x = x.reshape([-1, rows, columns, dim])
         if (height, width) != (rows, columns):
@@ -224,7 +227,8 @@ class SwinTransformer(TheseusLayer):
         dim = spec.dim
         for stage, (depth, heads) in enumerate(zip(spec.depths, spec.heads, strict=True)):
             dim = spec.dim * 2**stage
-            mine, rates = rates[:depth], rates[depth:]
+            mine = rates[:depth]
+            rates = rates[depth:]
             self.layers.append(Stage(dim, heads, spec.window, mine, bool(rates), shift_single_window, drops))
         self.norm = nn.LayerNorm(dim)
         self.avg_pool = nn.AdaptiveAvgPool1D(1)
@@ -237,11 +241,13 @@ class SwinTransformer(TheseusLayer):
         Raises:
             ConfigError: if an image is smaller than a patch.
         """
-        rows, columns = x.shape[2] // _PATCH, x.shape[3] // _PATCH
+        rows = x.shape[2] // _PATCH
+        columns = x.shape[3] // _PATCH
         x = self.pos_drop(self.patch_embed(x))
         for layer in self.layers:
             x = layer(x, rows, columns)
-            rows, columns = (rows + 1) // 2, (columns + 1) // 2
+            rows = (rows + 1) // 2
+            columns = (columns + 1) // 2
         return self.head(self.flatten(self.avg_pool(self.norm(x).transpose([0, 2, 1]))))
 
 

@@ -51,7 +51,8 @@ class PatchEmbed(nn.Layer):
         Raises:
             ConfigError: if the images are smaller than a patch.
         """
-        height, width = x.shape[2], x.shape[3]
+        height = x.shape[2]
+        width = x.shape[3]
         if min(height, width) < self.patch:
             side = self.patch
             raise ConfigError(
@@ -97,7 +98,8 @@ class Attention(nn.Layer):
             x: the tokens.
             bias: [G, heads, L, L], added to the scores; sequence n takes the one at ``n % G``.
         """
-        length, dim = x.shape[1], x.shape[2]
+        length = x.shape[1]
+        dim = x.shape[2]
         qkv = self.qkv(x).reshape([-1, length, 3, self.heads, dim // self.heads]).transpose([2, 0, 3, 1, 4])
         scores = (qkv[0] * self.scale) @ qkv[1].transpose([0, 1, 3, 2])
         if bias is not None:

@@ -97,7 +97,8 @@ class VisionTransformer(TheseusLayer):
             ConfigError: if an image is smaller than a patch.
         """
         patch = self.patch_embed.patch
-        rows, columns = x.shape[2] // patch, x.shape[3] // patch
+        rows = x.shape[2] // patch
+        columns = x.shape[3] // patch
         x = self.patch_embed(x)
         none = paddle.zeros_like(x[:, :1])  # added and not expanded to: an export has no number of images
         heads = [token + none for token in first]
@@ -107,7 +108,8 @@ class VisionTransformer(TheseusLayer):
     def _positions(self, rows: int, columns: int) -> Tensor:
         if rows == self.grid and columns == self.grid:
             return self.pos_embed
-        extra, places = self.pos_embed[:, : self.extra_tokens], self.pos_embed[:, self.extra_tokens :]
+        extra = self.pos_embed[:, : self.extra_tokens]
+        places = self.pos_embed[:, self.extra_tokens :]
         places = places.transpose([0, 2, 1]).reshape([1, -1, self.grid, self.grid])
         places = F.interpolate(places, size=[rows, columns], mode="bicubic")
         return paddle.concat([extra, places.flatten(2).transpose([0, 2, 1])], axis=1)

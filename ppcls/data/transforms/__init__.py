@@ -1,7 +1,7 @@
 """Transforms of single images: callables ``op(image, rng)``, named and set in a YAML list.
 
-One object serves all threads of a loader at once: a transform keeps nothing between calls, and takes every
-random choice from `rng`.
+All threads of a loader share one object: a transform keeps no state between calls, and takes all random
+numbers from `rng`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Compose:
     """A chain of transforms.
 
     A transform that gives [C, H, W] has the attribute ``channel_first = True``.
-    Normalising images [H, W, C] at the end of a chain and turning them to [C, H, W] is one pass.
+    Normalising images [H, W, C] at the end of a chain and converting them to [C, H, W] is done in one pass.
 
     Attributes:
         ops: the transforms in order.
@@ -63,24 +63,24 @@ class Compose:
         self._own_rng = np.random.default_rng(0)
 
     def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
-        """Return what the chain makes of `image`.
+        """Apply the chain to `image`.
 
         Args:
-            image: what the first transform takes: the bytes of a file for DecodeImage.
-            rng: source of all random choices. Without one the chain uses its own, which starts at seed 0
-                when the chain is built; that is for one thread only.
+            image: input of the first transform: the bytes of a file for DecodeImage.
+            rng: source of all random numbers. Without it the chain uses its own, which starts at seed 0
+                when the chain is built; that works in one thread only.
         """
         return self._run(image, rng, self.channel_first)
 
     def chw(
         self, image: Any, rng: np.random.Generator | None = None, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Return the result as networks take it: [C, H, W], float32 unless a transform made it float16.
+        """Apply the chain and return the input of a network, [C, H, W]: float32, or float16 if chosen.
 
         Args:
-            image: what the first transform takes.
-            rng: source of all random choices, see :meth:`__call__`.
-            out: an array that may take the result; what is returned is either this or another one.
+            image: input of the first transform.
+            rng: source of all random numbers, see :meth:`__call__`.
+            out: an array that may be used for the result; the function returns it or another one.
         """
         result = self._run(image, rng, True, out)
         return result if result.dtype == np.float16 else result.astype(np.float32, copy=False)
@@ -103,7 +103,7 @@ class Compose:
 
 
 def _split_off_normalize(ops: list[Transform]) -> tuple[list[Transform], NormalizeImage | None]:
-    """Separate a chain into what comes before a last normalisation of [H, W, C], and that."""
+    """Split off the normalisation of [H, W, C] at the end of a chain, if there is one."""
     end = len(ops) - 1 if ops and isinstance(ops[-1], ToCHWImage) else len(ops)
     last = ops[end - 1] if end else None
     if isinstance(last, NormalizeImage) and not any(getattr(op, "channel_first", False) for op in ops[:end]):

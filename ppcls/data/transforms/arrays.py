@@ -1,4 +1,4 @@
-"""What all transforms share: how an image lies in memory, and sizes as a YAML writes them."""
+"""Helpers of all transforms: the memory layout of images, and sizes as written in YAML."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from ppcls.config.nodes import show
 from ppcls.errors import ConfigError, DataError
 
-# More than any classifier takes, and 100 MB as uint8: a size with a digit too many must not fill the memory.
+# More than any classifier needs, and 100 MB as uint8: a size with a digit too many must not fill the memory.
 MAX_AREA = 1 << 25
 
 
 def check_area(width: int, height: int, op: str) -> None:
-    """Check that a transform makes no giant of an image.
+    """Check that the result of a transform is not too large.
 
     Raises:
         DataError: naming the transform `op`.
     """
     if width * height > MAX_AREA:
         raise DataError(
-            f"{op}: an image of {width} x {height} pixels would come of it, at most {MAX_AREA} are allowed"
+            f"{op}: the result would have {width} x {height} pixels, at most {MAX_AREA} are allowed"
         )
 
 
@@ -43,10 +43,10 @@ def check_image(image: Any, op: str) -> np.ndarray:
 
 
 def last_axis_channels(image: Any, op: str) -> np.ndarray:
-    """Return a view [H, W, C] of an image that comes as [H, W, C] or [C, H, W].
+    """Return a view [H, W, C] of an image that is [H, W, C] or [C, H, W].
 
-    For transforms that may stand behind ToCHWImage. Of two readings that both give 1 to 4 channels, [H, W, C]
-    is taken.
+    For transforms that may follow ToCHWImage. If both layouts would give 1 to 4 channels, [H, W, C] is
+    assumed.
 
     Raises:
         DataError: naming the transform `op` that cannot work on it.
@@ -57,7 +57,7 @@ def last_axis_channels(image: Any, op: str) -> np.ndarray:
 
 
 def with_channels(image: np.ndarray) -> np.ndarray:
-    """Give back the channel axis that OpenCV and Pillow drop from images with one channel."""
+    """Restore the channel axis that OpenCV and Pillow drop from images with one channel."""
     return image[:, :, None] if image.ndim == 2 else image
 
 
@@ -65,7 +65,7 @@ def check_share(name: str, value: float) -> float:
     """Return a probability or share.
 
     Raises:
-        ConfigError: if it is not in 0..1; `name` begins the message.
+        ConfigError: if it is not in 0..1; the message begins with `name`.
     """
     if not 0 <= value <= 1:
         raise ConfigError(f"{name}: expected a number from 0 to 1, got {value}")

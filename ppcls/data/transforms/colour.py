@@ -1,4 +1,4 @@
-"""Random colours and angles, the simple ones."""
+"""Simple random changes of colours and angles."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ class ColorJitter:
     """Change brightness, contrast, saturation and hue by random amounts, in random order.
 
     Args:
-        brightness: b draws a factor from max(0, 1 - b) to 1 + b; [low, high] says it directly.
-        contrast: likewise.
-        saturation: likewise.
-        hue: h draws a shift from -h to h, in turns of the colour circle, at most 0.5; or [low, high].
-        prob: probability that an image is treated.
+        brightness: with b, a factor is drawn from max(0, 1 - b) to 1 + b; [low, high] gives the bounds
+            directly.
+        contrast: the same for contrast.
+        saturation: the same for saturation.
+        hue: with h, a shift is drawn from -h to h, in turns of the colour circle, at most 0.5; or [low,
+            high].
+        prob: probability that an image is changed.
 
     Raises:
         ConfigError: for numbers out of range.
@@ -64,7 +66,7 @@ class ColorJitter:
 def _bounds(
     name: str, value: float | list[float], middle: float, least: float, most: float
 ) -> tuple[float, float]:
-    """Return the bounds of an amount that `middle` leaves unchanged."""
+    """Return the bounds of an amount; `middle` is the amount that changes nothing."""
     if isinstance(value, list | tuple):
         pair = [float(end) for end in value]
     else:
@@ -83,17 +85,17 @@ def _turn_hue(picture: Image.Image, turn: float) -> Image.Image:
 
 @TRANSFORMS.register()
 class RandomGrayscale:
-    """Take the colours out of some images; they keep three channels.
+    """Turn some images gray; they keep three channels.
 
     Args:
-        prob: probability that an image is treated.
+        prob: probability that an image is changed.
     """
 
     def __init__(self, prob: float = 0.1) -> None:
         self.prob = check_share("RandomGrayscale.prob", prob)
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return the image, or it in gray."""
+        """Return the image, or a gray version of it."""
         picture = to_picture(image, "RandomGrayscale")
         if rng.random() >= self.prob:
             return image
@@ -102,13 +104,13 @@ class RandomGrayscale:
 
 @TRANSFORMS.register()
 class RandomRotation:
-    """Turn the image about its middle by a random angle; it keeps its size.
+    """Rotate the image about its centre by a random angle; it keeps its size.
 
     Args:
-        prob: probability that an image is turned.
-        degrees: d draws an angle from -d to d, [low, high] says it directly.
+        prob: probability that an image is rotated.
+        degrees: with d, an angle is drawn from -d to d; [low, high] gives the bounds directly.
         interpolation: nearest, bilinear or bicubic.
-        fill: level where the image leaves its frame, or one each for red, green and blue.
+        fill: value of pixels outside the original image, or one value each for red, green and blue.
 
     Raises:
         ConfigError: for numbers out of range.
@@ -134,7 +136,7 @@ class RandomRotation:
         self.canvas = Canvas(colour, RESAMPLE[interpolation])
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return the image, or a turned one of the same shape."""
+        """Return the image, or a rotated one of the same shape."""
         picture = to_picture(image, "RandomRotation")
         if rng.random() >= self.prob:
             return image

@@ -1,4 +1,4 @@
-"""From the bytes of a file to an array."""
+"""Decode the bytes of an image file."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ MAX_PIXELS = 178_956_970  # 512 MiB in three channels; Pillow's limit too
 
 @TRANSFORMS.register()
 class DecodeImage:
-    """Decode an image file to uint8 [H, W, C], turned as its EXIF orientation says.
+    """Decode an image file to uint8 [H, W, C], rotated as its EXIF orientation says.
 
-    The content decides on the format, whatever the file's name ends in. Transparency is dropped: the colours
-    under it show. CMYK becomes RGB, 16 bits a channel become 8, a palette its colours, gray three equal
-    channels; of an animation the first picture is taken.
+    The content decides the format, not the extension of the file. Transparency is dropped: the colours
+    under it show. CMYK becomes RGB, 16 bits per channel become 8, a palette becomes its colours, gray becomes
+    three equal channels; of an animation the first picture is used.
 
     Args:
         to_rgb: channels in the order red, green, blue; otherwise blue, green, red.
         to_np: accepted for old recipes; arrays are passed on between transforms in either case.
-        channel_first: return [C, H, W]; only for chains in which no transform of images follows.
-        backend: ``cv2`` or ``pil``; JPEG files differ by a level here and there.
+        channel_first: return [C, H, W]; only if no other transform of images follows.
+        backend: ``cv2`` or ``pil``; some pixels of JPEG files differ by one level.
         channels: 3, or 1 for gray.
-        max_pixels: a file whose header declares more is refused before it is decoded; a few bytes can
-            declare any number. Pillow never takes more than its own limit, which is the default here.
+        max_pixels: a file whose header declares more pixels is refused before it is decoded, because a few
+            bytes can declare any number. The default is Pillow's own limit, which Pillow always applies.
 
     Raises:
         ConfigError: for other values.
@@ -52,16 +52,19 @@ class DecodeImage:
             raise ConfigError(f"DecodeImage: backend must be cv2 or pil, got {backend!r}")
         if channels not in (1, 3):
             raise ConfigError(f"DecodeImage: channels must be 1 or 3, got {channels!r}")
-        self.to_rgb, self.backend, self.channels = to_rgb, backend, channels
+        self.to_rgb = to_rgb
+        self.backend = backend
+        self.channels = channels
         if max_pixels < 1:
             raise ConfigError(f"DecodeImage: max_pixels must be at least 1, got {max_pixels}")
-        self.channel_first, self.max_pixels = channel_first, max_pixels
+        self.channel_first = channel_first
+        self.max_pixels = max_pixels
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
         """Return uint8 [H, W, C], or [C, H, W] with `channel_first`.
 
         Raises:
-            ImageError: if the bytes are no image, or a larger one than `max_pixels`.
+            ImageError: if the bytes are not an image, or it is larger than `max_pixels`.
             DataError: if `image` is not the content of a file.
         """
         if not isinstance(image, bytes | bytearray | memoryview) and getattr(image, "ndim", 0) != 1:
@@ -102,7 +105,7 @@ class DecodeImage:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Reduce 16-bit gray as OpenCV does; Pillow would show all above 255 as white."""
+    """Reduce 16-bit gray to 8 bits as OpenCV does; Pillow would make all values above 255 white."""
     if not picture.mode.startswith(("I", "F")):
         return picture
     values = np.asarray(picture)

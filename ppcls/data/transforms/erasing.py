@@ -1,7 +1,7 @@
 """Transforms that hide parts of an image.
 
-They take images [H, W, C] and [C, H, W]. Hidden parts become zero unless something else is said, which is
-the mean of the training images if NormalizeImage comes before, as in the published recipes.
+They accept images [H, W, C] and [C, H, W]. By default hidden parts become zero. That is the mean of the
+training images if NormalizeImage comes before, as in the published recipes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ class RandomErasing:
     Numbers may be written as arithmetic, ``1.0/3.0``.
 
     Args:
-        EPSILON: probability that an image is treated.
-        sl: least share of the image's area.
+        EPSILON: probability that an image is changed.
+        sl: smallest share of the image's area.
         sh: largest share of the image's area.
-        r1: least height / width; the largest is its inverse.
+        r1: smallest height / width; the largest is its inverse.
         mean: value of each channel in mode ``const``.
-        attempt: how often area and shape are drawn until the rectangle fits into the image.
+        attempt: how often at most area and shape are drawn until the rectangle fits into the image.
         use_log_aspect: draw the logarithm of height / width uniformly, rather than height / width itself.
-        mode: ``const`` fills with `mean`, ``rand`` with one random colour, ``pixel`` with a random colour a
-            pixel: normally distributed, or uniform among the 256 levels of images that are not normalised.
+        mode: ``const`` fills with `mean`, ``rand`` with one random colour, ``pixel`` with a random colour for
+            each pixel. Colours are normally distributed, or uniform among the 256 levels of images that are
+            not normalised.
 
     Raises:
         ConfigError: for numbers out of range.
@@ -60,7 +61,10 @@ class RandomErasing:
             raise ConfigError(f"RandomErasing.attempt: expected 1 or more, got {attempt}")
         if mode not in ("const", "rand", "pixel"):
             raise ConfigError(f"RandomErasing.mode: expected const, rand or pixel, got {mode!r}")
-        self.mean, self.attempt, self.use_log_aspect, self.mode = list(mean), attempt, use_log_aspect, mode
+        self.mean = list(mean)
+        self.attempt = attempt
+        self.use_log_aspect = use_log_aspect
+        self.mode = mode
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int] | None:
         """Draw a rectangle in an image of `width` x `height`.
@@ -68,14 +72,16 @@ class RandomErasing:
         Returns:
             left, top, width, height in pixels; None if no attempt gave one that fits.
         """
-        low, high = self.least_ratio, 1 / self.least_ratio
+        low = self.least_ratio
+        high = 1 / self.least_ratio
         for _ in range(self.attempt):
             area = width * height * rng.uniform(*self.area)
             if self.use_log_aspect:
                 ratio = math.exp(rng.uniform(math.log(low), math.log(high)))
             else:
                 ratio = rng.uniform(low, high)
-            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            h = round(math.sqrt(area * ratio))
+            w = round(math.sqrt(area / ratio))
             if 0 < w < width and 0 < h < height:
                 return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
         return None
@@ -105,7 +111,7 @@ class RandomErasing:
 class Cutout:
     """Hide squares around random points of the image (DeVries and Taylor, arXiv 1708.04552).
 
-    The middle of a square lies in the image; what of it lies outside is cut off.
+    The centre of a square is in the image; parts outside the image are cut off.
 
     Args:
         n_holes: number of squares.
@@ -129,7 +135,8 @@ class Cutout:
             raise ConfigError(
                 f"Cutout.fill_value: expected a number for each channel, none or null, got {fill_value!r}"
             )
-        self.n_holes, self.length = n_holes, length
+        self.n_holes = n_holes
+        self.length = length
         self.fill_value = None if fill_value is None or isinstance(fill_value, str) else list(fill_value)
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
@@ -156,7 +163,7 @@ class Cutout:
 class HideAndSeek:
     """Hide half of the cells of a grid, each by chance (Singh and Lee, arXiv 1704.04232).
 
-    The side of the cells is drawn from 16, 32, 44 and 56 pixels; every fifth image stays whole.
+    The side of the cells is drawn from 16, 32, 44 and 56 pixels; one image in five stays unchanged.
     """
 
     SIDES = (0, 16, 32, 44, 56)
@@ -178,17 +185,18 @@ class HideAndSeek:
 
 @TRANSFORMS.register()
 class GridMask:
-    """Hide the stripes of a grid, or what lies between them (Chen et al., arXiv 2001.04086).
+    """Hide the stripes of a grid, or the areas between them (Chen et al., arXiv 2001.04086).
 
-    The grid repeats every d pixels both ways, begins anywhere, and is turned about the middle of the image.
+    The grid repeats every d pixels in both directions, has a random offset, and is rotated about the centre
+    of the image.
 
     Args:
-        d1: least d.
-        d2: d stays below it.
-        rotate: the angle is a whole number of degrees from 0 to below this.
+        d1: smallest d.
+        d2: d is below this number.
+        rotate: the angle is a whole number of degrees, from 0 to below this number.
         ratio: width of a stripe as a share of d.
         mode: 0 hides the stripes, 1 hides the squares between them.
-        prob: probability that an image is treated.
+        prob: probability that an image is changed.
 
     Raises:
         ConfigError: for numbers out of range.
@@ -209,7 +217,10 @@ class GridMask:
             raise ConfigError(f"GridMask.rotate: expected 1 or more, got {rotate}")
         if mode not in (0, 1):
             raise ConfigError(f"GridMask.mode: expected 0 or 1, got {mode!r}")
-        self.d1, self.d2, self.rotate, self.mode = d1, d2, rotate, mode
+        self.d1 = d1
+        self.d2 = d2
+        self.rotate = rotate
+        self.mode = mode
         self.ratio = check_share("GridMask.ratio", ratio)
         self.prob = check_share("GridMask.prob", prob)
 
@@ -224,15 +235,17 @@ class GridMask:
         return image
 
     def mask(self, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw what is hidden of an image: bool [height, width]."""
+        """Draw which pixels of an image are hidden: bool [height, width]."""
         period = int(rng.integers(self.d1, self.d2))
         stripe = round(period * self.ratio)
         begin = rng.integers(period, size=2)
         angle = math.radians(int(rng.integers(self.rotate)))
         y, x = np.ogrid[:height, :width]
         if angle:
-            middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
-            dy, dx = y - middle_y, x - middle_x
+            middle_y = (height - 1) / 2
+            middle_x = (width - 1) / 2
+            dy = y - middle_y
+            dx = x - middle_x
             y = math.cos(angle) * dy - math.sin(angle) * dx + middle_y
             x = math.sin(angle) * dy + math.cos(angle) * dx + middle_x
         stripes = ((y - begin[0]) % period < stripe) | ((x - begin[1]) % period < stripe)

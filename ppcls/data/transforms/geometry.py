@@ -17,15 +17,15 @@ from ppcls.registry import TRANSFORMS
 
 @TRANSFORMS.register()
 class ResizeImage:
-    """Resize to a size, or so that the shorter side gets a length.
+    """Resize to a given size, or to a given length of the shorter side.
 
     Args:
         size: a number for a square, or [width, height].
         resize_short: length of the shorter side; the other keeps the proportions, rounded. Give this or
             `size`.
         interpolation: nearest, bilinear, bicubic, lanczos, area (cv2), box and hamming (pil), random;
-            null is bilinear for cv2 and bicubic for pil.
-        backend: ``cv2``, or ``pil``, which smooths when it shrinks.
+            null means bilinear for cv2 and bicubic for pil.
+        backend: ``cv2``, or ``pil``, which smooths when it makes an image smaller.
         return_numpy: accepted for old recipes; arrays are passed on in either case.
 
     Raises:
@@ -61,7 +61,7 @@ class ResizeImage:
 
 @TRANSFORMS.register()
 class CropImage:
-    """Cut out the middle.
+    """Cut out the centre of the image.
 
     Args:
         size: a number for a square, or [width, height].
@@ -86,13 +86,13 @@ class RandCropImage:
     """Cut out a rectangle of random area, shape and place, and resize it.
 
     The shape r (width / height) is drawn first. A rectangle of that shape covers at most the share
-    ``b = min(R / r, r / R)`` of an image of shape R; both bounds of `scale` are cut to b, and the share is
-    drawn between them. So every draw fits, without trying again.
+    ``b = min(R / r, r / R)`` of an image of shape R; both bounds of `scale` are limited to b, and the
+    share is drawn between them. So every drawn rectangle fits, and there is no second attempt.
 
     Args:
-        size: of the result; a number for a square, or [width, height].
-        scale: bounds of the share of the image's area; null is [0.08, 1].
-        ratio: bounds of width / height; null is [3/4, 4/3].
+        size: size of the result; a number for a square, or [width, height].
+        scale: bounds of the share of the image's area; null means [0.08, 1].
+        ratio: bounds of width / height; null means [3/4, 4/3].
         interpolation: see ResizeImage.
         use_log_aspect: draw the logarithm of width / height uniformly, so that a shape and its inverse
             are equally likely, rather than the shape itself.
@@ -140,7 +140,7 @@ class RandCropImage:
         return left, top, w, h
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return a random crop in the wanted size."""
+        """Return a random crop, resized to `size`."""
         image = check_image(image, "RandCropImage")
         left, top, width, height = self.box(image.shape[1], image.shape[0], rng)
         return self.resample(image[top : top + height, left : left + width], self.size, rng)
@@ -148,13 +148,13 @@ class RandCropImage:
 
 @TRANSFORMS.register()
 class RandomCropImage:
-    """Cut out a rectangle of fixed size at a random place, after padding: the usual one for small images.
+    """Cut out a rectangle of fixed size at a random place, after padding; the usual crop for small images.
 
     Args:
         size: a number for a square, or [width, height].
         padding: pixels added on all sides, or [left and right, top and bottom], or [left, top, right,
             bottom].
-        pad_if_needed: also pad images that are smaller than `size`, on both sides by what is missing.
+        pad_if_needed: also pad images that are smaller than `size`, by the missing pixels on both sides.
         fill: value of added pixels, or one for each channel, when `padding_mode` is constant.
         padding_mode: constant, edge (repeat the outermost pixel), reflect (mirror without repeating it)
             or symmetric (mirror with it).
@@ -186,7 +186,8 @@ class RandomCropImage:
         op = type(self).__name__
         image = self.pad(check_image(image, op), self.padding)
         if self.pad_if_needed:
-            x, y = max(self.width - image.shape[1], 0), max(self.height - image.shape[0], 0)
+            x = max(self.width - image.shape[1], 0)
+            y = max(self.height - image.shape[0], 0)
             image = self.pad(image, (x, y, x, y))
         free_x, free_y = _room(image, self.width, self.height, op)
         left = int(rng.integers(free_x, endpoint=True))
@@ -199,7 +200,7 @@ class RandCropImageV2(RandomCropImage):
     """Cut out a rectangle of fixed size at a random place, without padding or resizing.
 
     Args:
-        size: a number for a square, or [height, width]: the other way round than in RandomCropImage, as in
+        size: a number for a square, or [height, width]. The order is the opposite of RandomCropImage's, as in
             PaddleClas.
     """
 
@@ -209,10 +210,10 @@ class RandCropImageV2(RandomCropImage):
 
 @TRANSFORMS.register()
 class RandFlipImage:
-    """Mirror every second image, by chance.
+    """Mirror the image with probability 1/2.
 
     Args:
-        flip_code: 1 swaps left and right, 0 top and bottom, -1 both at once.
+        flip_code: 1 swaps left and right, 0 swaps top and bottom, -1 does both.
 
     Raises:
         ConfigError: for other codes.
@@ -230,7 +231,7 @@ class RandFlipImage:
 
 
 def _room(image: np.ndarray, width: int, height: int, op: str) -> tuple[int, int]:
-    """Return how many columns and rows a crop leaves over."""
+    """Return how many columns and rows are left outside a crop."""
     have_h, have_w = image.shape[:2]
     if have_w < width or have_h < height:
         raise DataError(

@@ -21,20 +21,21 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class NormalizeImage:
     """Return ``(image * scale - mean) / std`` for each channel, as float32.
 
-    An 8-bit image has 256 values a channel. Each is worked out once, in float64, and looked up from then
-    on: the result is the nearest float32 to the exact one, in one pass over the pixels.
+    An 8-bit image has 256 values per channel. The result for each is computed once, in float64, and then
+    looked
+    up: it is the float32 nearest to the exact result, in one pass over the pixels.
 
     Args:
-        scale: a number, or arithmetic in quotes or not, such as 1.0/255.0; null is 1/255.
-        mean: one value a channel, or a single one for all; null is that of ImageNet in RGB.
-        std: likewise.
-        order: how the image comes: ``chw`` for [C, H, W]; ``hwc`` or ``''`` for [H, W, C].
+        scale: a number, or arithmetic such as 1.0/255.0, with or without quotes; null means 1/255.
+        mean: one value per channel, or a single one for all; null means that of ImageNet in RGB.
+        std: standard deviation, in the same form as `mean`.
+        order: layout of the image: ``chw`` for [C, H, W]; ``hwc`` or ``''`` for [H, W, C].
         output_fp16: return float16.
-        channel_num: channels of the result; those that the image has not are zero.
+        channel_num: number of channels of the result; channels that the image does not have are zero.
 
     Raises:
-        ConfigError: if the numbers of means and standard deviations differ, one of the latter is 0, or what
-            they give does not fit float32.
+        ConfigError: if the numbers of means and standard deviations differ, a standard deviation is not
+            positive, or results do not fit float32.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class NormalizeImage:
         if len(means) != len(deviations) or not len(means):
             raise ConfigError(
                 f"NormalizeImage: mean has {len(means)} values and std has {len(deviations)}; "
-                "expected one a channel in both"
+                "expected one per channel in both"
             )
         if not (deviations > 0).all():
             raise ConfigError(f"NormalizeImage: std must be positive, got {std}")
@@ -64,7 +65,8 @@ class NormalizeImage:
                 f"{_MOST_CHANNELS}"
             )
         self.channel_first = order == "chw"
-        self.channels, self.channel_num = len(means), channel_num
+        self.channels = len(means)
+        self.channel_num = channel_num
         self.dtype = np.float16 if output_fp16 else np.float32
         with np.errstate(all="ignore"):
             self._slope = (factor / deviations).astype(np.float32)
@@ -76,24 +78,25 @@ class NormalizeImage:
         self._planes = [np.ascontiguousarray(column).reshape(1, 256) for column in self._table.T]
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return the normalised image; its axes keep their order."""
+        """Return the normalised image with the same order of axes."""
         return self.apply(image, self.channel_first)
 
     def apply(self, image: Any, channel_first: bool, out: np.ndarray | None = None) -> np.ndarray:
-        """Normalise and, for an image [H, W, C], give the result as [C, H, W] if `channel_first`.
+        """Normalise; if `channel_first`, convert an image [H, W, C] to [C, H, W].
 
         Args:
-            image: as `order` says.
-            channel_first: order of the result; an image that comes as [C, H, W] stays so.
-            out: an array that may take the result, if it has its shape and type.
+            image: image with the layout of `order`.
+            channel_first: return [C, H, W]; an image that is [C, H, W] already stays so in any case.
+            out: an array that may be used for the result, if shape and type fit.
 
         Raises:
-            DataError: if the image has not as many channels as there are means.
+            DataError: if the number of channels differs from the number of means.
         """
         axis = 0 if self.channel_first else 2
         if not isinstance(image, np.ndarray) or image.ndim != 3:
             raise DataError(f"NormalizeImage: expected an image with 3 axes, got {np.shape(image)}")
-        count, other = image.shape[axis], image.shape[2 - axis]
+        count = image.shape[axis]
+        other = image.shape[2 - axis]
         expected = (1, 3) if self.channels == 1 else (self.channels,)
         alike = self.channels == 1 and not self.channel_first  # then the order does not matter
         if count not in expected and other in expected and not alike:
@@ -140,7 +143,7 @@ class NormalizeImage:
 
 @TRANSFORMS.register()
 class ToCHWImage:
-    """Bring [H, W, C] into the order of networks, [C, H, W]."""
+    """Convert [H, W, C] to [C, H, W], the layout for networks."""
 
     channel_first = True
 

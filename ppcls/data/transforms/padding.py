@@ -1,4 +1,4 @@
-"""Borders around images."""
+"""Add borders around images."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def sides(padding: int | Sequence[int], op: str) -> tuple[int, int, int, int]:
     """Return a padding as left, top, right, bottom.
 
     Args:
-        padding: all sides, [left and right, top and bottom], or [left, top, right, bottom].
+        padding: one number for all sides, [left and right, top and bottom], or [left, top, right, bottom].
         op: the transform's name, for messages.
 
     Raises:

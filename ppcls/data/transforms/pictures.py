@@ -1,4 +1,4 @@
-"""Changes of an image by one number, made with Pillow: what augmentation policies are put together from."""
+"""Changes of an image that depend on one number, made with Pillow; augmentation policies combine them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ RESAMPLE = {
 
 @dataclass(frozen=True)
 class Canvas:
-    """How geometric changes draw.
+    """Settings of geometric changes.
 
     Attributes:
-        fill: colour, red, green and blue, where the image leaves its frame.
-        resample: filter of Pillow.
+        fill: colour (red, green, blue) of pixels outside the original image.
+        resample: resampling filter of Pillow.
     """
 
     fill: tuple[int, ...] = (128, 128, 128)
     resample: Image.Resampling = Image.Resampling.BICUBIC
 
     def colour(self, picture: Image.Image) -> int | tuple[int, ...]:
-        """Return `fill` as pictures of this kind have it; gray ones get its mean."""
+        """Return `fill` in the mode of the picture; gray pictures get its mean."""
         return self.fill if picture.mode == "RGB" else round(sum(self.fill) / len(self.fill))
 
 
@@ -68,7 +68,7 @@ def _rotate(picture: Image.Image, degrees: float, canvas: Canvas) -> Image.Image
 
 
 def _posterize(picture: Image.Image, bits: float, canvas: Canvas) -> Image.Image:
-    # Without any bit the picture would be black, and Pillow refuses that.
+    # With no bits the picture would be black, and Pillow does not allow that.
     return picture if bits >= 8 else ImageOps.posterize(picture, max(int(bits), 1))
 
 
@@ -85,9 +85,9 @@ def _enhance(kind: Callable[[Image.Image], Any]) -> Callable[[Image.Image, float
     return lambda picture, factor, canvas: kind(picture).enhance(factor)
 
 
-# Each takes a picture, a number and a canvas. The number is a slope, a share of the side, degrees, bits kept,
-# the level from which pixels are inverted, levels added to dark pixels, or a factor of which 1 changes
-# nothing; the last three take none.
+# Each function takes a picture, a number and a canvas. The number is a slope, a share of the side, degrees,
+# the number of bits to keep, the level from which pixels are inverted, levels added to dark pixels, or a
+# factor (1 changes nothing). The last three ignore the number.
 CHANGES: dict[str, Callable[[Image.Image, float, Canvas], Image.Image]] = {
     "ShearX": _shear_x,
     "ShearY": _shear_y,
@@ -128,7 +128,7 @@ def to_array(picture: Image.Image) -> np.ndarray:
 
 
 def check_fill(op: str, option: str, fill: Sequence[float]) -> tuple[int, ...]:
-    """Return a colour of three levels.
+    """Return a colour as three levels.
 
     Raises:
         ConfigError: for another number of them, or levels outside 0..255.

@@ -12,7 +12,7 @@ from ppcls.logger import LOGGER
 from ppcls.registry import TRANSFORMS
 
 # Cubuk et al., "AutoAugment" (arXiv 1805.09501), the policy found for ImageNet: 25 pairs of (change,
-# probability, magnitude 0 to 9). Pairs that stand there twice were found twice.
+# probability, magnitude 0 to 9). Pairs that occur twice were found twice.
 IMAGENET_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ...] = (
     (("Posterize", 0.4, 8), ("Rotate", 0.6, 9)),
     (("Solarize", 0.6, 5), ("AutoContrast", 0.6, 5)),
@@ -43,7 +43,7 @@ IMAGENET_POLICY: tuple[tuple[tuple[str, float, int], tuple[str, float, int]], ..
 
 LARGEST = 10  # magnitude of RandAugment
 
-# What RandAugment chooses from.
+# The changes from which RandAugment chooses.
 RAND_CHANGES = (
     "Color",
     "Posterize",
@@ -67,8 +67,8 @@ def change_argument(name: str, strength: float, sign: int) -> float:
 
     Args:
         name: a key of CHANGES.
-        strength: 0 changes nothing (but for changes that take no number), 1 is the end of the range.
-        sign: -1 or 1, the direction of changes that have two.
+        strength: 0 changes nothing (except for changes without a number), 1 is the end of the range.
+        sign: -1 or 1, for changes that have two directions.
     """
     if name.startswith("Shear"):
         return sign * 0.3 * strength
@@ -84,7 +84,7 @@ def change_argument(name: str, strength: float, sign: int) -> float:
 
 
 def warn_of_magnitude(where: str, magnitude: float) -> None:
-    """Warn of a magnitude above the largest there is, which has the effect of the largest."""
+    """Warn about a magnitude above the largest one, which has the effect of the largest."""
     if magnitude > LARGEST:
         LOGGER.warning("%s: %g is above %d, the largest, and has its effect", where, magnitude, LARGEST)
 
@@ -98,7 +98,7 @@ class AutoAugment:
     """Apply one of the 25 pairs of changes found for ImageNet (Cubuk et al., arXiv 1805.09501).
 
     Args:
-        fillcolor: red, green and blue where the image leaves its frame.
+        fillcolor: red, green and blue of pixels outside the original image.
     """
 
     def __init__(self, fillcolor: list[int] | tuple[int, ...] = (128, 128, 128)) -> None:
@@ -122,9 +122,9 @@ class RandAugment:
     Equalize, Invert) do something.
 
     Args:
-        num_layers: changes to an image; the same one may be drawn again.
+        num_layers: number of changes to an image; the same change may be drawn twice.
         magnitude: 0 to 10; more counts as 10, with a warning.
-        fillcolor: red, green and blue where the image leaves its frame.
+        fillcolor: red, green and blue of pixels outside the original image.
 
     Raises:
         ConfigError: for numbers out of range.
@@ -141,7 +141,8 @@ class RandAugment:
         if not magnitude >= 0:
             raise ConfigError(f"RandAugment.magnitude: expected a number from 0 to 10, got {magnitude}")
         warn_of_magnitude("RandAugment.magnitude", magnitude)
-        self.num_layers, self.strength = num_layers, min(magnitude, LARGEST) / LARGEST
+        self.num_layers = num_layers
+        self.strength = min(magnitude, LARGEST) / LARGEST
         self.canvas = Canvas(check_fill("RandAugment", "fillcolor", fillcolor))
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:

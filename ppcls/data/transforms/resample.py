@@ -41,13 +41,13 @@ class Resampler:
     the two give different values under the same name.
 
     Args:
-        interpolation: null is the backend's default, bilinear for cv2 and bicubic for pil; ``random``
+        interpolation: null means the backend's default, bilinear for cv2 and bicubic for pil; ``random``
             draws bilinear or bicubic for each image.
         backend: ``cv2`` or ``pil``.
         op: the transform's name, for messages.
 
     Raises:
-        ConfigError: for an interpolation that the backend has not.
+        ConfigError: for an interpolation that the backend does not have.
     """
 
     def __init__(self, interpolation: str | None, backend: str, op: str) -> None:

@@ -1,4 +1,4 @@
-"""RandAugment in the dialect of timm's configuration strings, with which most transformers were trained."""
+"""RandAugment with timm's configuration strings, which the recipes of most transformers use."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _FORMAT = "rand-m<magnitude 0 to 10>[-n<changes>][-mstd<deviation of the magnitu
 
 @dataclass(frozen=True)
 class Settings:
-    """What a configuration string says.
+    """The content of a configuration string.
 
     Attributes:
-        magnitude: 0 or more; what is drawn about it is cut off at 10.
-        number: changes drawn for an image.
+        magnitude: 0 or more; magnitudes drawn around it are limited to 10.
+        number: number of changes drawn for an image.
         deviation: standard deviation of the magnitude.
-        increasing: colours, too, change the more the larger the magnitude is.
+        increasing: the changes of colours, too, grow with the magnitude.
     """
 
     magnitude: float = 10
@@ -71,7 +71,8 @@ def parse(text: str) -> Settings:
                 f"{where}: part {part!r} of {text!r} is unknown or stands twice; form: {_FORMAT}"
             )
         found[match[1]] = float(match[2])
-    magnitude, number = found.get("m", 10.0), found.get("n", 2.0)
+    magnitude = found.get("m", 10.0)
+    number = found.get("n", 2.0)
     if number < 1 or number % 1 or found.get("inc", 0) not in (0, 1):
         raise ConfigError(f"{where}: a number of {text!r} is out of range; form: {_FORMAT}")
     warn_of_magnitude(f"{where} {text}", magnitude)
@@ -84,7 +85,7 @@ def timm_argument(name: str, strength: float, sign: int, increasing: bool) -> fl
     Args:
         name: a key of CHANGES.
         strength: 0 to 1.
-        sign: -1 or 1, the direction of changes that have two.
+        sign: -1 or 1, for changes that have two directions.
         increasing: posterize, solarize and the factors move away from no change as the strength grows;
             otherwise posterize keeps 0 to 4 bits, solarize inverts from level 0 to 256 on, and factors go
             from 0.1 to 1.9.
@@ -106,16 +107,17 @@ def timm_argument(name: str, strength: float, sign: int, increasing: bool) -> fl
 
 @TRANSFORMS.register()
 class TimmAutoAugment:
-    """RandAugment as timm configures it: some changes of 15, each made by chance 1/2.
+    """RandAugment as timm configures it: some changes out of 15, each made with probability 1/2.
 
     Args:
-        prob: probability that an image is treated.
-        config_str: ``rand-m9-mstd0.5-inc1``: magnitude 9 of 10 (``m``), normally distributed about that with
-            deviation 0.5 (``mstd``) and cut off at 0 and 10, strength growing with the magnitude (``inc1``);
-            ``n2`` changes an image. A magnitude above 10 is warned of.
+        prob: probability that an image is changed.
+        config_str: ``rand-m9-mstd0.5-inc1``: magnitude 9 of 10 (``m``), normally distributed around it with
+            deviation 0.5 (``mstd``) and limited to 0..10, strength growing with the magnitude (``inc1``);
+            ``n2`` means two changes per image. A magnitude above 10 gives a warning.
         interpolation: of rotations, shears and shifts; ``random`` draws bilinear or bicubic.
         img_size: accepted for old recipes; shifts are relative to the image.
-        mean: red, green and blue, 0 to 1, where the image leaves its frame; null is the mean of ImageNet.
+        mean: red, green and blue, 0 to 1, of pixels outside the original image; null means the mean of
+            ImageNet.
 
     Raises:
         ConfigError: for another form of `config_str`, and numbers out of range.
