@@ -7,10 +7,12 @@ Importing this module imports nothing heavy: the packages that fill the registri
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
+from ppcls.contracts import Component, adopt, breaches, breaches_of_object, where_defined
 from ppcls.errors import ConfigError, PpclsError, describe_failure, hint
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -21,36 +23,124 @@ _PROVIDERS = ("ppcls.arch", "ppcls.loss", "ppcls.data", "ppcls.metric", "ppcls.o
 
 
 class Registry:
-    """A mapping from the names used in YAML files to classes or factory functions."""
+    """A mapping from the names used in YAML files to classes or factory functions.
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        kind: what its entries are called in messages.
+        contract: module and name of the base class that says what an entry must have, see `ppcls.contracts`.
+        variants: contracts of entries that set an attribute, by that attribute.
+        completion: module and name of a function ``(name, component)``, which completes what a plug-in
+            registers.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        contract: str = "ppcls.contracts:Component",
+        variants: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
+        self._contract, self._variants = contract, dict(variants or {})
         self._items: dict[str, Callable[..., Any]] = {}
 
     def register(self, name: str | None = None, *, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
         """Return a decorator that files a class or function under `name` (default: its own name).
 
         Raises:
-            ValueError: if a name is taken already.
+            ValueError: if a name is taken already; it says by what.
         """
 
         def add(obj: T) -> T:
             for key in (name or obj.__name__, *aliases):
                 if key in self._items:
-                    raise ValueError(f"{self.kind} {key!r} is registered twice")
+                    first = self._items[key]
+                    owner = "ppcls itself" if _is_ours(first) else f"the plugin {_package(first)!r}"
+                    text = f"{self.kind} {key!r} is registered twice; {owner} did it first"
+                    raise ValueError(f"{text} ({where_defined(first)})")
                 self._items[key] = obj
             return obj
 
         return add
+
+    def trait(self, name: str, attribute: str) -> Any:
+        """Return an attribute of what is filed under `name`; the default of its kind if it has none.
+
+        Args:
+            name: of an entry.
+            attribute: one that the base class of the kind declares.
+
+        Raises:
+            ConfigError: for an unknown name.
+        """
+        return getattr(self._origin(name), attribute, getattr(self.base_of(name), attribute))
+
+    def base_of(self, name: str) -> type[Component]:
+        """Return the base class whose contract holds for the entry `name`."""
+        component = self._origin(name)
+        for attribute, contract in self._variants.items():
+            if getattr(component, attribute, False):
+                return _base(contract)
+        return _base(self._contract)
+
+    def breach(self, name: str) -> str | None:
+        """Return in what the class filed under `name` breaks its contract, as a text for its author."""
+        component = self._origin(name)
+        found = [] if _is_ours(component) else breaches(component, self.base_of(name))
+        return self._complaint(name, found, component) if found else None
+
+    def create(self, name: str, options: Mapping[str, Any]) -> Any:
+        """Construct what is filed under `name`; what comes back has all that the base class of its kind has.
+
+        Raises:
+            ConfigError: for an unknown name; if it comes from a plugin and fails in any way, naming plugin,
+                file and line, or if it breaks the contract of its kind, naming what is missing. What our own
+                components raise is passed on as it is.
+        """
+        factory = self[name]
+        made = create(name, factory, options)
+        if _is_ours(factory):
+            return made
+        base = self.base_of(name)
+        found = breaches(type(made), base)
+        if not found:
+            try:
+                made = adopt(made, base)
+            except TypeError:
+                found = [f"a {type(made).__name__} cannot be one"]
+            else:
+                found = breaches_of_object(made, base)
+        if found:
+            raise ConfigError(self._complaint(name, found, self._origin(name)))
+        return made
+
+    def _complaint(self, name: str, found: list[str], component: Any) -> str:
+        base = self.base_of(name)
+        where, contract = where_defined(component), f"{base.__module__}.{base.__name__}"
+        return (
+            f"{name}{f' ({where})' if where else ''} is no complete {self.kind}: {'; '.join(found)}. "
+            f"{contract} says what a {self.kind} has"
+        )
 
     def find(self, name: str) -> Callable[..., Any] | None:
         """Return what is filed under `name`, None if nothing is so far; imports nothing."""
         return self._items.get(name)
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
+        found = self._found(name)
+        if self._completion is None or _is_ours(found):
+            return found
+        complete: Callable[..., Any] = _imported(self._completion)(name, found)
+        return complete
+
+    def _found(self, name: str) -> Callable[..., Any]:
+        """Return what was registered under `name`, as it was."""
         if name not in self:
             raise ConfigError(f"unknown {self.kind} {name!r}.{hint(name, self._items)}")
         return self._items[name]
+
+    def _origin(self, name: str) -> Callable[..., Any]:
+        """Return the class or function that makes what `name` stands for."""
+        return inspect.unwrap(self._found(name))
 
     def __contains__(self, name: object) -> bool:
         if name not in self._items:  # a known name costs no import: deployment needs no networks or losses
@@ -62,17 +152,17 @@ class Registry:
         return iter(self._items)
 
 
-BACKBONES = Registry("network")
-LOSSES = Registry("loss")
-METRICS = Registry("metric")
-TRANSFORMS = Registry("transform")
-BATCH_OPS = Registry("batch transform")
-DATASETS = Registry("dataset")
-SAMPLERS = Registry("sampler")
-POSTPROCESSES = Registry("post-process")
-OPTIMIZERS = Registry("optimizer")
-SCHEDULES = Registry("learning-rate schedule")
-HOOKS = Registry("hook")
+BACKBONES = Registry("network", "ppcls.arch.base:Network", completion="ppcls.arch.network:plugin_network")
+LOSSES = Registry("loss", "ppcls.loss.base:Loss", {"is_pair_loss": "ppcls.loss.base:TensorPairLoss"})
+METRICS = Registry("metric", "ppcls.metric.base:Metric")
+TRANSFORMS = Registry("transform", "ppcls.data.transforms.base:Transform")
+BATCH_OPS = Registry("batch transform", "ppcls.data.transforms.base:BatchTransform")
+DATASETS = Registry("dataset", "ppcls.data.dataset:Dataset")
+SAMPLERS = Registry("sampler", "ppcls.data.sampler:Sampler")
+POSTPROCESSES = Registry("post-process", "ppcls.data.postprocess:PostProcess")
+OPTIMIZERS = Registry("optimizer", "ppcls.optimizer.base:OptimizerFactory")
+SCHEDULES = Registry("learning-rate schedule", "ppcls.optimizer.base:ScheduleFactory")
+HOOKS = Registry("hook", "ppcls.engine.hooks.base:Hook")
 
 _loaded = False
 _broken_plugin: ConfigError | None = None
@@ -88,10 +178,28 @@ def create(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -
     try:
         return factory(**options)
     except Exception as error:
-        package = str(getattr(factory, "__module__", "")).partition(".")[0]
-        if isinstance(error, PpclsError) or package == __name__.partition(".")[0]:
+        if isinstance(error, PpclsError) or _is_ours(factory):
             raise
-        raise ConfigError(f"{name} of the plugin {package!r} failed: {describe_failure(error)}") from error
+        text = f"{name} of the plugin {_package(factory)!r} failed: {describe_failure(error)}"
+        raise ConfigError(text) from error
+
+
+def _package(component: Callable[..., Any]) -> str:
+    return str(component.__module__).partition(".")[0]
+
+
+def _is_ours(component: Callable[..., Any]) -> bool:
+    return _package(component) == __name__.partition(".")[0]
+
+
+def _base(contract: str) -> type[Component]:
+    base: type[Component] = _imported(contract)
+    return base
+
+
+def _imported(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return vars(importlib.import_module(module))[name]
 
 
 def load_components() -> None:

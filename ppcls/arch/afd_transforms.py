@@ -17,6 +17,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ppcls.arch.base import Network
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import BACKBONES
 
@@ -38,17 +39,16 @@ class LinearBN(nn.Layer):
         return self.act(self.bn(self.linear(x)))
 
 
-class LinearTransform(nn.Layer):
+class LinearTransform(Network):
     """What the transforms of both sides share: which features they take, and of which shapes.
 
-    What a config leaves out is None until `prepare` finds it.
+    What a config leaves out is None until `prepare_for` finds it.
 
     Attributes:
         keys: names of the features.
         shapes: the shape (C, H, W) of each.
     """
 
-    output_keys: tuple[str, str]
     option = ""  # what the config calls `shapes`
 
     def __init__(self, qk_dim: int, keys: list[str] | None, shapes: list[list[int]] | None) -> None:
@@ -59,7 +59,7 @@ class LinearTransform(nn.Layer):
         if self.keys is not None and self.shapes is not None:
             _same_length("keys", self.keys, self.option, self.shapes)
 
-    def prepare(self, features: Mapping[str, Any], teachers: Sequence[LinearTransformTeacher]) -> None:
+    def prepare_for(self, features: Mapping[str, Any], teachers: Sequence[LinearTransformTeacher]) -> None:
         """Find the keys and shapes that were left out, and check those that were given.
 
         Args:
@@ -140,9 +140,9 @@ class LinearTransformTeacher(LinearTransform):
         if self.shapes is not None and not hasattr(self, "query_layer"):
             self.query_layer = nn.LayerList([LinearBN(shape[0], self.qk_dim) for shape in self.shapes])
 
-    def prepare(self, features: Mapping[str, Any], teachers: Sequence[LinearTransformTeacher]) -> None:
-        """See `LinearTransform.prepare`; creates the parameters if shapes had to be found."""
-        super().prepare(features, teachers)
+    def prepare_for(self, features: Mapping[str, Any], teachers: Sequence[LinearTransformTeacher]) -> None:
+        """See `LinearTransform.prepare_for`; creates the parameters if shapes had to be found."""
+        super().prepare_for(features, teachers)
         self._create()
 
     def forward(self, features: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,9 +187,9 @@ class LinearTransformStudent(LinearTransform):
         self.key_layer = nn.LayerList([LinearBN(shape[0], self.qk_dim, nn.ReLU()) for shape in self.shapes])
         self.bilinear = LinearBN(self.qk_dim, self.qk_dim * len(self.teacher_shapes))
 
-    def prepare(self, features: Mapping[str, Any], teachers: Sequence[LinearTransformTeacher]) -> None:
-        """See `LinearTransform.prepare`; creates the parameters if shapes had to be found."""
-        super().prepare(features, teachers)
+    def prepare_for(self, features: Mapping[str, Any], teachers: Sequence[LinearTransformTeacher]) -> None:
+        """See `LinearTransform.prepare_for`; creates the parameters if shapes had to be found."""
+        super().prepare_for(features, teachers)
         self._prepare_teacher_shapes([teacher.shapes for teacher in teachers if teacher.shapes is not None])
         self._create()
 
@@ -248,7 +248,7 @@ def settle(waiting: Sequence[Waiting]) -> None:
     teachers: list[LinearTransformTeacher] = []
     for entry in sorted(waiting, key=lambda entry: not isinstance(entry.transform, LinearTransformTeacher)):
         try:
-            entry.transform.prepare(entry.features, teachers)
+            entry.transform.prepare_for(entry.features, teachers)
         except ConfigError as error:
             raise ConfigError(f"{entry.where}: {error}") from None
         if isinstance(entry.transform, LinearTransformTeacher):

@@ -11,6 +11,7 @@ from paddle import Tensor, nn
 
 from ppcls._paddle import children_of
 from ppcls.arch.afd_transforms import LinearTransform, Waiting, settle
+from ppcls.arch.base import Network
 from ppcls.arch.input_adapter import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
 from ppcls.config import single
@@ -21,7 +22,7 @@ _FROZEN_MODES = ("eval", "train")
 Answer = Callable[[Any], Any]
 
 
-class NetworkGroup(nn.Layer):
+class NetworkGroup(Network):
     """Named sub-networks, some of them frozen.
 
     A frozen network's parameters do not train, it runs under `paddle.no_grad`, and it stays in its
@@ -58,7 +59,7 @@ class NetworkGroup(nn.Layer):
             _add_pretrained(node, pretrained[name], path)
             _add_class_num(node, class_num, name in self.frozen, path)
             network = build_network(node, path)
-            if getattr(network, "always_frozen", False) and name not in self.frozen:
+            if network.always_frozen and name not in self.frozen:
                 raise ConfigError(
                     f"{path}: {node['name']} cannot be trained; freeze_params_list must say True for it"
                 )
@@ -68,7 +69,7 @@ class NetworkGroup(nn.Layer):
                 parameter.stop_gradient = True
         self._hold_frozen()
 
-    def network(self, name: str) -> nn.Layer:
+    def network(self, name: str) -> Network:
         """Return a sub-network by name.
 
         Raises:
@@ -76,7 +77,8 @@ class NetworkGroup(nn.Layer):
         """
         if name not in self.names:
             raise ConfigError(f"there is no network {name!r}.{hint(name, self.names) or _listed(self.names)}")
-        return children_of(self)[name]
+        found: Network = children_of(self)[name]
+        return found
 
     def stands_still(self, name: str) -> bool:
         """Tell whether a sub-network is frozen and gives the same answer to the same image at any time."""

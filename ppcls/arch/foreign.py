@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 
+from ppcls.arch.base import Network
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.registry import BACKBONES
 from ppcls.runtime import (
@@ -41,7 +42,7 @@ class Runner(Protocol):
         """Run a batch [N, C, H, W], float32; return the named outputs."""
 
 
-class ForeignModel(nn.Layer):
+class ForeignModel(Network):
     """A network in a file that others wrote; see `OnnxModel` and `PaddleInferenceModel`.
 
     Attributes:
@@ -49,6 +50,7 @@ class ForeignModel(nn.Layer):
     """
 
     always_frozen = True
+    names_layers = True
 
     def __init__(
         self, path: str, logits: str | None, probabilities: bool, return_patterns: list[str] | str | None

@@ -5,17 +5,20 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from paddle import nn
 
 from ppcls.arch.answering import take_answering
+from ppcls.arch.base import Network
 from ppcls.arch.theseus import TheseusLayer
 from ppcls.config import single
 from ppcls.config.checks.paddleclas import without_foreign
 from ppcls.config.mistakes import Findings
+from ppcls.contracts import adopt, breaches
 from ppcls.errors import ConfigError, WeightsError, hint
-from ppcls.registry import BACKBONES, create
+from ppcls.registry import BACKBONES
 from ppcls.weights import load_pretrained
 from ppcls.weights.sources import VARIANTS
 
@@ -72,16 +75,38 @@ def register_network(
         ValueError: if the name is taken.
     """
     title = name or build.__name__
-    defaults = dict(defaults or {})
-    signature = _signature(build, defaults, fixed)
+    return BACKBONES.register(title)(_with_common_options(build, title, dict(defaults or {}), fixed))
+
+
+@cache
+def plugin_network(name: str, build: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a plug-in registered as a network with the options that every network has.
+
+    Args:
+        name: its registered name.
+        build: a class or function; a network of networks, and one that `register_network` made, come back as
+            they are.
+    """
+    group = isinstance(build, type) and issubclass(build, Network) and not issubclass(build, TheseusLayer)
+    if group or breaches(build, Network) or _COMMON.keys() <= inspect.signature(build).parameters.keys():
+        return build
+    return _with_common_options(build, name, {}, {})
+
+
+def _with_common_options(
+    build: Callable[..., Any], title: str, defaults: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> Callable[..., TheseusLayer]:
+    own = inspect.signature(build, eval_str=True).parameters
+    ours = _COMMON.keys() - own.keys()  # a network may have read an option itself before
+    signature = _signature(own, defaults, fixed)
 
     def create(**options: Any) -> TheseusLayer:
         options = _accepted(title, create, options)
         class_num = options.get("class_num", 1)
         if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
             raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
-        given = {key: options.pop(key) for key in list(options) if key in _COMMON and key != "class_num"}
-        network = build(**fixed, **{**defaults, **options})
+        given = {key: options.pop(key) for key in list(options) if key in ours}
+        network = adopt(build(**fixed, **{**defaults, **options}), TheseusLayer)
         network.registered_name = title
         load_pretrained(network, title, given.get("pretrained"), where=title, variant=_variant(title, given))
         if given.get("freeze_befor"):
@@ -92,29 +117,35 @@ def register_network(
         patterns = [patterns] if isinstance(patterns, str) else list(patterns)
         stages = given.get("return_stages")
         patterns += network.stage_patterns(stages) if stages is not None else []
-        network.update_res(patterns)
+        if ours & {"return_patterns", "return_stages"}:
+            network.update_res(patterns)
         return network
 
     create.__name__ = create.__qualname__ = title
     create.__module__ = build.__module__
     create.__doc__ = build.__doc__
+    create.__wrapped__ = build  # type: ignore[attr-defined]
     create.__signature__ = signature  # type: ignore[attr-defined]
-    return BACKBONES.register(title)(create)
+    return create
 
 
 _COMMON = inspect.signature(_common, eval_str=True).parameters
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _signature(
-    build: Callable[..., TheseusLayer], defaults: Mapping[str, Any], fixed: Mapping[str, Any]
+    own: Mapping[str, inspect.Parameter], defaults: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> inspect.Signature:
-    own = inspect.signature(build, eval_str=True).parameters
-    parameters = {"class_num": own["class_num"]}
-    parameters.update({key: value for key, value in own.items() if key not in fixed})
-    parameters.update({key: own[key].replace(default=value) for key, value in defaults.items()})
-    parameters.update({key: value for key, value in _COMMON.items() if key != "class_num"})
+    named = {key: value for key, value in own.items() if value.kind not in _OPEN}
+    parameters = {"class_num": named["class_num"]} if "class_num" in named else {}
+    parameters.update({key: value for key, value in named.items() if key not in fixed})
+    parameters.update({key: named[key].replace(default=value) for key, value in defaults.items()})
+    parameters.update({key: value for key, value in _COMMON.items() if key not in parameters})
+    if "class_num" not in named:
+        del parameters["class_num"]
     keyword = [value.replace(kind=inspect.Parameter.KEYWORD_ONLY) for value in parameters.values()]
-    return inspect.Signature(keyword, return_annotation=TheseusLayer)
+    rest = [value for value in own.values() if value.kind is inspect.Parameter.VAR_KEYWORD]
+    return inspect.Signature([*keyword, *rest], return_annotation=TheseusLayer)
 
 
 def _variant(title: str, options: Mapping[str, Any]) -> str | None:
@@ -144,8 +175,7 @@ def build_network(node: Any, where: str = "Arch") -> nn.Layer:
     name, options = single(node, where)
     try:
         answering = take_answering(options)
-        make = BACKBONES[name]
-        network = create(name, make, _accepted(name, make, options))
+        network = BACKBONES.create(name, _accepted(name, BACKBONES[name], options))
     except (ConfigError, WeightsError) as error:
         # A network of networks says which of them it is about; the path is then one path.
         text = str(error)
@@ -162,10 +192,13 @@ def _accepted(name: str, make: Callable[..., Any], options: dict[str, Any]) -> d
         raise ConfigError(f"{name}.{key}: {text}")
     for key, text in findings.warnings:
         _log.warning("%s.%s: %s", name, key, text)
-    for key in options:
+    open_ended = any(value.kind is value.VAR_KEYWORD for value in known.values())
+    for key in () if open_ended else options:
         if key not in known:
             raise ConfigError(f"{name} has no option {key!r}.{hint(key, known)}")
-    lacking = [k for k, p in known.items() if p.default is p.empty and k not in options]
+    lacking = [
+        k for k, p in known.items() if p.default is p.empty and p.kind not in _OPEN and k not in options
+    ]
     if lacking:
         raise ConfigError(f"{name} needs the option {lacking[0]!r}")
     return options

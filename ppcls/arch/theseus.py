@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from paddle import Tensor, nn
 
 from ppcls._paddle import post_hooks_of
+from ppcls.arch.base import Network
 from ppcls.errors import ConfigError, hint
 
 _END = "\0end"  # files the output at which a forward stops; no descriptor is spelt like it
@@ -74,10 +75,11 @@ def _collecting(inner: Callable[..., Any]) -> Callable[..., Any]:
         return self._result(output, seen)
 
     forward.__doc__ = inner.__doc__
+    vars(forward)["_collects"] = True
     return forward
 
 
-class TheseusLayer(nn.Layer):
+class TheseusLayer(Network):
     """Base class of the networks.
 
     A subclass defines `forward(x)` of one tensor and returns the logits. It defines its layers in the order
@@ -85,26 +87,22 @@ class TheseusLayer(nn.Layer):
 
     Attributes:
         stages_pattern: descriptors of the layers that end the network's stages, first stage first.
-        registered_name: the name the network was built by.
-        former_names: names that earlier versions of this package gave parameters, and those of today; files
-            with the former are read too.
-        former_shapes: shapes that earlier versions gave parameters, and what to do about a file with them.
-        former_answer: the option with which the network answers as in earlier versions, which had the same
-            parameters; empty if it answers so anyway.
     """
 
     stages_pattern: Sequence[str] = ()
-    former_names: ClassVar[Mapping[str, str]] = {}
-    former_shapes: ClassVar[Mapping[str, tuple[tuple[int, ...], str]]] = {}
-    former_answer: str = ""
+    names_layers = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "forward" in cls.__dict__:
-            cls.forward = _collecting(cls.__dict__["forward"])
+        if cls.forward not in (nn.Layer.forward, Network.forward) and "_collects" not in vars(cls.forward):
+            setattr(cls, "forward", _collecting(cls.forward))  # noqa: B010 - to mypy, methods are final
 
     def __init__(self) -> None:
         super().__init__()
+        self.adopted()
+
+    def adopted(self) -> None:
+        """Begin with no layer named; also for a network whose class does not derive from this one."""
         self.registered_name = type(self).__name__
         self._store = _Store()
         self._patterns: list[str] = []

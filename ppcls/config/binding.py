@@ -12,7 +12,7 @@ from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import single
 from ppcls.config.option_types import Mismatch, convert
 from ppcls.errors import ConfigError, hint
-from ppcls.registry import Registry, create
+from ppcls.registry import Registry
 
 Factory = Callable[..., Any]
 
@@ -137,7 +137,7 @@ def construct(registry: Registry, node: Any, where: str, **supplied: Any) -> Any
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in options]
     if missing:
         raise ConfigError(f"{where}: {name} needs {', '.join(missing)}")
-    return create(name, factory, options)
+    return registry.create(name, options)
 
 
 def _fitting(value: Any, parameter: inspect.Parameter | None, where: str) -> Any:

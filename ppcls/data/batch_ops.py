@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from ppcls.config.binding import construct
+from ppcls.data.transforms.base import BatchTransform
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import BATCH_OPS
 
@@ -52,7 +53,7 @@ def blend(image: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
     return result
 
 
-class _Mixing:
+class _Mixing(BatchTransform):
     """The common part of mixup and cutmix: options, the share of the first image, and the labels.
 
     Attributes:
@@ -148,7 +149,7 @@ def _stretch(length: int, share: float, rng: np.random.Generator) -> slice:
 
 
 @BATCH_OPS.register()
-class OpSampler:
+class OpSampler(BatchTransform):
     """Apply one of several batch transforms to a batch, or none, by chance.
 
     Written as ``OpSampler: {MixupOperator: {alpha: 0.8, prob: 0.5}, CutmixOperator: {prob: 0.5}}``.

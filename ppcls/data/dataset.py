@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls.class_names import shown_name
+from ppcls.contracts import Component
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.data.folders import SUFFIXES, FolderSearch, list_class_names, match_classes, shown_names
 from ppcls.data.images import Naming, read_file
@@ -27,8 +28,8 @@ REMEDY = (
 )
 
 
-class Dataset(ABC):
-    """Images with labels, and the transforms that prepare them.
+class Dataset(Component, ABC):
+    """Base class of datasets: images with labels, and the transforms that prepare them.
 
     Attributes:
         name: name of the dataset in messages.
@@ -40,16 +41,20 @@ class Dataset(ABC):
         multi_scale: whether :meth:`chain` can give images of any requested size.
     """
 
+    name: str = "the dataset"
+    transforms: Compose = Compose(())
+    batch_transform_ops: list[Any] | tuple[()] = ()
+    on_error: str = "raise"
     class_names: list[str] | None = None
     has_class_names: bool = False
-    multi_scale = False
+    multi_scale: bool = False
 
     def __init__(
         self,
         name: str,
-        transform_ops: list[Any] | None,
-        batch_transform_ops: list[Any] | None,
-        on_error: str,
+        transform_ops: list[Any] | None = None,
+        batch_transform_ops: list[Any] | None = None,
+        on_error: str = "raise",
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"{name}: on_error must be raise or skip, got {on_error!r}")

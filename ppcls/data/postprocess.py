@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ppcls.class_names import find_class_names, is_packaged, read_class_names, read_fitting_names
+from ppcls.contracts import Component
 from ppcls.errors import ConfigError, DataError, WeightsError
 from ppcls.logger import LOGGER
 from ppcls.registry import POSTPROCESSES
 
-__all__ = ["Topk", "check_scores", "find_class_names", "read_class_names"]
+__all__ = ["PostProcess", "Topk", "check_scores", "find_class_names", "read_class_names"]
 
 
 def check_scores(scores: np.ndarray, file_names: Sequence[str]) -> None:
@@ -34,8 +36,23 @@ def check_scores(scores: np.ndarray, file_names: Sequence[str]) -> None:
         )
 
 
+class PostProcess(Component):
+    """Base class of post-processes: from probabilities to what a user reads."""
+
+    @abstractmethod
+    def __call__(
+        self, probabilities: np.ndarray, file_names: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return a dict for each image, with whatever is to be shown of it.
+
+        Args:
+            probabilities: [N, C].
+            file_names: of the N images, if they come from files.
+        """
+
+
 @POSTPROCESSES.register()
-class Topk:
+class Topk(PostProcess):
     """The classes with the highest probabilities.
 
     Args:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ppcls.config.binding import construct
+from ppcls.data.postprocess import PostProcess
 from ppcls.errors import ConfigError
 from ppcls.registry import POSTPROCESSES
 
 
 @POSTPROCESSES.register()
-class DistillationPostProcess:
+class DistillationPostProcess(PostProcess):
     """The post-process `func` for the network to deploy.
 
     Only the network to deploy predicts here, so this is the same as naming `func` in the recipe directly.

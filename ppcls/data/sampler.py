@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
+from ppcls.contracts import Component
 from ppcls.data.rng import order_rng
 from ppcls.errors import ConfigError
 from ppcls.registry import SAMPLERS
@@ -60,20 +60,37 @@ class Draws:
         return Draws(self.index[start:stop], self.repeat[start:stop])
 
 
-class Sampler(Protocol):
-    """What the loader needs of a sampler. The options in the YAML are the parameters of the constructor."""
+class Sampler(Component):
+    """Base class of samplers: what the loader needs of one. `EpochSampler` does most of it.
+
+    Attributes:
+        batch_size: samples of one process in a batch.
+        drop_last: whether a last batch that is not full is left out.
+        training_only: whether evaluation would not count every sample once.
+        needs_labels: whether it reads ``share.labels``.
+        multi_scale: whether batches have images of several sizes, so that the dataset must be able to give
+            them.
+    """
 
     batch_size: int
-    drop_last: bool
+    drop_last: bool = False
+    training_only: bool = False
+    needs_labels: bool = False
+    multi_scale: bool = False
 
+    @abstractmethod
     def count(self, share: Share) -> int:
-        """Return the number of batches per epoch."""
+        """Return the number of batches of this process in an epoch."""
 
+    @abstractmethod
     def batches(self, share: Share, epoch: int) -> list[Draws]:
-        """Return the samples of each batch."""
+        """Return the samples of each batch of this process; a function of `share` and `epoch` alone."""
+
+    def check(self, share: Share) -> None:
+        """Raise ConfigError if the options do not fit the dataset."""
 
 
-class EpochSampler(ABC):
+class EpochSampler(Sampler, ABC):
     """An order of the samples, cut into batches and shared among processes.
 
     In training, batch k of all W processes together holds the samples k*W*B to (k+1)*W*B of the order,
@@ -86,19 +103,13 @@ class EpochSampler(ABC):
         drop_last: leave out a last batch that is not full (training only).
 
     Attributes:
-        training_only: not for evaluation, because not every sample occurs exactly once.
-        needs_labels: `order` reads ``share.labels``.
-        repeating: a sample can occur more than once in an epoch.
-        multi_scale: batches differ in their image size, so the dataset must support that.
+        repeating: whether an epoch can have a sample more than once.
 
     Raises:
         ConfigError: for a batch size below 1.
     """
 
-    training_only = False
-    needs_labels = False
-    repeating = False
-    multi_scale = False
+    repeating: bool = False
 
     def __init__(self, batch_size: int, drop_last: bool = False) -> None:
         if batch_size < 1:
@@ -109,9 +120,6 @@ class EpochSampler(ABC):
     @abstractmethod
     def order(self, share: Share, epoch: int) -> np.ndarray:
         """Return the samples of an epoch of all processes together, int64 [share.length]."""
-
-    def check(self, share: Share) -> None:  # noqa: B027 - most samplers have nothing to check
-        """Raise ConfigError if the options do not fit the dataset."""
 
     def count(self, share: Share) -> int:
         """Return the number of batches per epoch."""

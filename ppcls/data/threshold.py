@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.data.postprocess import PostProcess
 from ppcls.errors import ConfigError
 from ppcls.registry import POSTPROCESSES
 
 
 @POSTPROCESSES.register()
-class ThreshOutput:
+class ThreshOutput(PostProcess):
     """Class 1 if its probability is at least `threshold`, else class 0; for networks with two classes.
 
     The score is the probability of the returned class, so it is below 1/2 if the threshold decides against

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import numpy as np
 
 from ppcls.data.loader import Batch, BatchOp, Loader
-from ppcls.data.sampler import Draws, EpochSampler, Share, repeats
+from ppcls.data.sampler import Draws, EpochSampler, Sampler, Share, repeats
 from ppcls.errors import DataError
 
 
-class Endless:
+class Endless(Sampler):
     """The passes of a sampler one after the other, cut into as many batches per epoch as another list has.
 
     Epochs are counted from 1; the first pass begins with the first epoch.
@@ -27,8 +27,6 @@ class Endless:
         sampler: gives the order of a pass and the batch size.
         steps: batches per epoch.
     """
-
-    drop_last = False
 
     def __init__(self, sampler: EpochSampler, steps: int) -> None:
         self.sampler = sampler

@@ -241,9 +241,8 @@ def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> Any:
     Returns:
         what the network gave for two images.
     """
-    if hasattr(model, "prepare"):
-        model.prepare(shape)
-    networks = {name: model.network(name) for name in getattr(model, "names", ())}
+    model.prepare(shape)
+    networks = {name: model.network(name) for name in model.names}
     outputs = dry_forward(model, shape)
     with paddle.no_grad():
         loss.prepare(outputs, networks)
@@ -272,7 +271,7 @@ def synchronise(layers: Iterable[nn.Layer], asked: bool) -> None:
 
 def make_static(model: nn.Layer) -> None:
     """Let each network train as a static graph; a frozen one still runs under no_grad."""
-    for network in [model.network(name) for name in getattr(model, "names", ())] or [model]:
+    for network in [model.network(name) for name in model.names] or [model]:
         paddle.jit.to_static(network)
 
 
@@ -283,7 +282,7 @@ def moving_buffers(tensors: Iterable[paddle.Tensor]) -> list[paddle.Tensor]:
 
 def trainable_state(model: nn.Layer) -> dict[str, Any]:
     """Return the tensors that belong into a checkpoint: all but those of frozen networks."""
-    return model.trainable_state_dict() if hasattr(model, "trainable_state_dict") else model.state_dict()
+    return model.trainable_state_dict()
 
 
 def count_parameters(model: nn.Layer) -> tuple[int, int]:

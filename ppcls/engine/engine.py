@@ -304,7 +304,7 @@ class Engine:
         paddle.seed(seed)
 
     def _trained_model(self, needed: set[str] | None) -> Any:
-        if self._model is not None and (needed or set()) <= set(getattr(self._model, "names", ())):
+        if self._model is not None and (needed or set()) <= set(self._model.names):
             self._model.eval()
             return self._model
         normalize = build.normalization(self.config, self.mode)

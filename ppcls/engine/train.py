@@ -48,7 +48,7 @@ def train(run: Run) -> None:
             if run.evaluate is not None and run.evaluation_due(epoch):
                 metrics = run.evaluate(epoch)
                 call_hooks(run.hooks, "after_eval", run, metrics)
-                if getattr(run.schedule, "needs_metric", False):
+                if run.schedule.needs_metric:
                     run.schedule.step(run.plateau_metric(metrics))
             if run.schedule.by_epoch:
                 run.schedule.step()
@@ -80,8 +80,7 @@ def start_epoch(run: Run) -> None:
     """Put network and losses into training mode, the losses at the weights of the epoch."""
     run.model.train()
     run.loss.train()
-    if hasattr(run.loss, "set_epoch"):
-        run.loss.set_epoch(run.progress.epoch)
+    run.loss.set_epoch(run.progress.epoch)
 
 
 def train_step(run: Run, batch: Batch) -> bool:

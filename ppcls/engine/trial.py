@@ -38,7 +38,7 @@ def try_out(run: Run) -> None:
         if run.evaluate is not None and run.eval_loader is not None and any(map(run.evaluation_due, to_come)):
             with run.eval_loader.only_first_batch(), only_warnings():
                 metrics = run.evaluate(run.progress.epoch)
-            if getattr(run.schedule, "needs_metric", False):
+            if run.schedule.needs_metric:
                 run.plateau_metric(metrics)
         call_hooks(run.hooks, "before_start", run)
     distributed.wait_for_all()  # all processes have got through it

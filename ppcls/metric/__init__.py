@@ -15,7 +15,7 @@ from paddle import Tensor
 from ppcls.config import plain, single
 from ppcls.config.binding import construct
 from ppcls.errors import ConfigError
-from ppcls.metric.base import Metric, PlainMetric, WholeSet
+from ppcls.metric.base import Metric, WholeSet
 from ppcls.metric.topk import DistillationTopkAcc, TopkAcc
 from ppcls.metric.tpr_at_fpr import TprAtFpr
 from ppcls.registry import METRICS
@@ -228,11 +228,7 @@ def _aimed_at(network: str, node: Any) -> dict[str, Any]:
 
 def _build(node: Any, where: str, network: str | None) -> Metric:
     """Build one metric; one that names no network looks at `network`."""
-    metric = construct(METRICS, node, where)
-    if not callable(metric):
-        raise ConfigError(f"{where}: {type(metric).__name__} cannot be called with outputs and labels")
-    if not isinstance(metric, Metric):
-        metric = PlainMetric(metric)
+    metric: Metric = construct(METRICS, node, where)
     if metric.network is None:
         metric.network = network
     return metric

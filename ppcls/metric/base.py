@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from paddle import Tensor
 
+from ppcls.contracts import Component
 from ppcls.errors import ConfigError
 
 
@@ -28,7 +30,7 @@ class WholeSet:
     reduce: Callable[[np.ndarray], float]
 
 
-class Metric:
+class Metric(Component):
     """Base class of metrics; values are averaged over the images of an evaluation.
 
     The first value of the first metric of ``Metric.Eval`` chooses ``best_model``, ends a run early and is
@@ -48,6 +50,7 @@ class Metric:
     class_num: int | None = None
     network: str | None = None
 
+    @abstractmethod
     def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor | WholeSet]:
         """Return scalar means over the batch, by name; for what is no mean, a :class:`WholeSet`.
 
@@ -56,9 +59,8 @@ class Metric:
                 for a model of several networks, a map from their names to one of these.
             label: classes, int64 [N, 1].
         """
-        raise NotImplementedError
 
-    def check_labels(self, labels: np.ndarray) -> None:  # noqa: B027 - most metrics have nothing to check
+    def check_labels(self, labels: np.ndarray) -> None:
         """Raise DataError if the labels of the images to evaluate, int64 [M], do not do for this metric."""
 
     def output_of(self, outputs: Any, key: str = "logits") -> Tensor:
@@ -78,24 +80,3 @@ class Metric:
                 )
             outputs = outputs[name]
         return outputs
-
-
-class PlainMetric(Metric):
-    """A callable of a plug-in that does not derive from :class:`Metric`.
-
-    Args:
-        function: ``function(outputs, label) -> {name: mean over the batch}``. Its attributes
-            ``higher_is_better`` and ``network`` count where it has them.
-    """
-
-    def __init__(self, function: Callable[[Any, Tensor], Mapping[str, Tensor | WholeSet]]) -> None:
-        self.function = function
-        self.higher_is_better = getattr(function, "higher_is_better", True)
-        self.network = getattr(function, "network", None)
-        self._told = hasattr(function, "network")
-
-    def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor | WholeSet]:
-        """Return what the function returns."""
-        if self._told:
-            self.function.network = self.network  # type: ignore[attr-defined]
-        return self.function(outputs, label)

@@ -12,6 +12,7 @@ from paddle.optimizer.lr import LRScheduler
 from ppcls.config import plain
 from ppcls.config.binding import construct
 from ppcls.errors import ConfigError
+from ppcls.optimizer.base import OptimizerFactory, ScheduleFactory
 from ppcls.optimizer.joint import JointOptimizer, JointSchedule, divide, optimizers_of
 from ppcls.optimizer.learning_rates import Plateau, Schedule
 from ppcls.optimizer.optimizers import OptimizerSettings
@@ -19,6 +20,10 @@ from ppcls.optimizer.state import load_structured_state, structured_state
 from ppcls.registry import OPTIMIZERS, SCHEDULES
 
 __all__ = [
+    "OptimizerFactory",
+    "OptimizerSettings",
+    "Schedule",
+    "ScheduleFactory",
     "build_lr_scheduler",
     "build_optimizer",
     "build_schedule",
@@ -54,8 +59,15 @@ def build_schedule(config: Any, epochs: int, steps_per_epoch: int) -> LRSchedule
                 "Optimizer.lr: expected a `name` (such as Cosine) or at least a `learning_rate`"
             )
         node["name"] = "ConstLR"
-    settings: Schedule = construct(SCHEDULES, node, "Optimizer.lr")
-    return settings.build(epochs, steps_per_epoch)
+    settings: ScheduleFactory = construct(SCHEDULES, node, "Optimizer.lr")
+    scheduler = settings.build(epochs, steps_per_epoch)
+    if not isinstance(scheduler, LRScheduler):
+        raise ConfigError(
+            f"Optimizer.lr: {type(settings).__name__}.build returned a {type(scheduler).__name__}, expected "
+            "a paddle.optimizer.lr.LRScheduler"
+        )
+    scheduler.by_epoch, scheduler.needs_metric = settings.by_epoch, settings.needs_metric
+    return scheduler
 
 
 def build_optimizer(
@@ -79,7 +91,7 @@ def build_optimizer(
         raise ConfigError("Optimizer: an empty list; write at least one optimizer")
     several = isinstance(node, list)
     where = [f"Optimizer.{index}" for index in range(len(node))] if several else ["Optimizer"]
-    entries: list[OptimizerSettings] = [
+    entries: list[OptimizerFactory] = [
         construct(OPTIMIZERS, entry, place)
         for entry, place in zip(node if several else [node], where, strict=True)
     ]
@@ -94,6 +106,12 @@ def build_optimizer(
         entry.build(schedule, parameters)
         for entry, schedule, parameters in zip(entries, schedules, parts, strict=True)
     ]
+    for entry, optimizer, place in zip(entries, optimizers, where, strict=True):
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError(
+                f"{place}: {type(entry).__name__}.build returned a {type(optimizer).__name__}, expected a "
+                "paddle.optimizer.Optimizer"
+            )
     if len(entries) == 1:
         return optimizers[0], schedules[0]
     return JointOptimizer(optimizers), JointSchedule(schedules, steps_per_epoch)

@@ -17,7 +17,8 @@ from paddle.optimizer.lr import LRScheduler
 from ppcls._paddle import parameters_of
 from ppcls.config.checks.optimizer_scopes import EVERYTHING_ELSE, layers_named
 from ppcls.errors import ConfigError, WeightsError
-from ppcls.optimizer.optimizers import NamedParameters, trainable_parameters
+from ppcls.optimizer.base import NamedParameters
+from ppcls.optimizer.optimizers import trainable_parameters
 
 _PARTS = "parts"
 
@@ -57,7 +58,7 @@ class JointSchedule:
 
     def __init__(self, schedules: Sequence[LRScheduler], steps_per_epoch: int) -> None:
         self.schedules = tuple(schedules)
-        self.needs_metric = any(map(_watches, schedules))
+        self.needs_metric = any(schedule.needs_metric for schedule in schedules)
         self._steps_per_epoch = steps_per_epoch
         self._done = 0
 
@@ -65,7 +66,7 @@ class JointSchedule:
         """Count one step of training, or tell the schedules that watch evaluations of `metric`."""
         if metric is not None:
             for schedule in self.schedules:
-                if _watches(schedule):
+                if schedule.needs_metric:
                     schedule.step(metric)
             return
         self._done += 1
@@ -82,10 +83,6 @@ class JointSchedule:
         self._done = state["done"]
         for schedule, part in zip(self.schedules, state[_PARTS], strict=True):
             schedule.set_state_dict(part)
-
-
-def _watches(schedule: LRScheduler) -> bool:
-    return getattr(schedule, "needs_metric", False)
 
 
 def optimizers_of(optimizer: Optimizer | JointOptimizer) -> tuple[Optimizer, ...]:

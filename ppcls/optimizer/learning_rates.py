@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from typing import Any, Literal
 from paddle.optimizer.lr import LRScheduler
 
 from ppcls.errors import ConfigError
+from ppcls.optimizer.base import ScheduleFactory
 from ppcls.registry import SCHEDULES
 
 LOGGER = logging.getLogger("ppcls")
@@ -30,11 +32,8 @@ LOGGER = logging.getLogger("ppcls")
 class ClosedForm(LRScheduler):
     """A scheduler whose learning rate is `curve` of the steps (or epochs) taken so far."""
 
-    needs_metric = False
-
-    def __init__(self, curve: Callable[[int], float], by_epoch: bool) -> None:
+    def __init__(self, curve: Callable[[int], float]) -> None:
         self.curve = curve
-        self.by_epoch = by_epoch
         super().__init__(curve(0))
 
     def get_lr(self) -> float:
@@ -48,7 +47,7 @@ class ClosedForm(LRScheduler):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(ScheduleFactory):
     """Settings all schedules have.
 
     Attributes:
@@ -72,10 +71,11 @@ class Schedule:
         if self.warmup_epoch:
             require(0 <= start <= self.peak(), "warmup_start_lr", start, f"0 to {self.peak()}, its end")
 
+    @abstractmethod
     def peak(self) -> float:
         """Return the learning rate at the end of the warm-up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
         """Return the learning rate as a function of the steps since the end of the warm-up.
 
@@ -83,14 +83,13 @@ class Schedule:
             unit: steps per epoch; 1 for a schedule by epoch.
             epochs: epochs left after the warm-up.
         """
-        raise NotImplementedError
 
     def build(self, epochs: int, steps_per_epoch: int) -> LRScheduler:
         """Return the scheduler for a run of `epochs` times `steps_per_epoch` steps."""
         warmup = self._warmup_epochs(epochs)
         unit = 1 if self.by_epoch else steps_per_epoch
         after = self.curve(unit, epochs - warmup)
-        return ClosedForm(self._warmed_up(after, round(warmup * unit)), self.by_epoch)
+        return ClosedForm(self._warmed_up(after, round(warmup * unit)))
 
     def _warmed_up(self, after: Callable[[int], float], steps: int) -> Callable[[int], float]:
         start = self.warmup_start_lr
@@ -288,6 +287,7 @@ class ReduceOnPlateau(_WithRate):
     cooldown: int = 0
     min_lr: float = 0.0
     epsilon: float = 1e-8
+    needs_metric = True
 
     def __post_init__(self) -> None:
         require(0 < self.factor < 1, "factor", self.factor, "a factor between 0 and 1")
@@ -310,11 +310,8 @@ class ReduceOnPlateau(_WithRate):
 class Plateau(LRScheduler):
     """The scheduler of :class:`ReduceOnPlateau`; the only one with a memory beside its position."""
 
-    needs_metric = True
-
     def __init__(self, settings: ReduceOnPlateau, warmup_steps: int) -> None:
         self.settings = settings
-        self.by_epoch = settings.by_epoch
         self.warmup_steps = warmup_steps
         self.rate = settings.learning_rate
         self.best: float | None = None

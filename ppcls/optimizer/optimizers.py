@@ -14,6 +14,7 @@ clips the norm of each group by itself, which would not be the global norm.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +28,10 @@ from paddle.regularizer import L1Decay, L2Decay, WeightDecayRegularizer
 from ppcls._paddle import keep_master_weights
 from ppcls.errors import ConfigError, hint
 from ppcls.logger import LOGGER
+from ppcls.optimizer.base import NamedParameters, OptimizerFactory
 from ppcls.registry import OPTIMIZERS
 
 _REGULARIZERS = {"L1": L1Decay, "L2": L2Decay}
-NamedParameters = list[tuple[str, paddle.Tensor]]
 
 
 def trainable_parameters(models: Sequence[nn.Layer]) -> NamedParameters:
@@ -50,7 +51,7 @@ def trainable_parameters(models: Sequence[nn.Layer]) -> NamedParameters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
+class OptimizerSettings(OptimizerFactory):
     """Settings all optimizers have.
 
     Attributes:
@@ -104,10 +105,11 @@ class OptimizerSettings:
             parameter.regularizer = L2Decay(0.0)
         return self._create(schedule, [p for _, p in parameters], decay)
 
+    @abstractmethod
     def _create(
         self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
     ) -> Optimizer:
-        raise NotImplementedError
+        """Return the optimizer; `decay` is what `weight_decay` or `regularizer` asks for."""
 
     def _common(self, schedule: LRScheduler, parameters: list[paddle.Tensor]) -> dict[str, Any]:
         return {"learning_rate": schedule, "parameters": parameters, "grad_clip": self._clip()}

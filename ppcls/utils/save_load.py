@@ -14,6 +14,7 @@ from paddle import nn
 
 from ppcls.errors import ConfigError
 from ppcls.weights import load_pretrained, write_params
+from ppcls.weights.loadable import Loadable
 
 __all__ = ["init_model", "load_dygraph_pretrain", "load_dygraph_pretrain_from_url", "save_model"]
 
@@ -104,4 +105,5 @@ def save_model(
 
 
 def _name(model: nn.Layer) -> str:
-    return str(getattr(model, "registered_name", type(model).__name__))
+    own = model.registered_name if isinstance(model, Loadable) else ""
+    return own or type(model).__name__

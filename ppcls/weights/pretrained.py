@@ -13,6 +13,7 @@ import numpy as np
 
 from ppcls.errors import WeightsError, mask_credentials
 from ppcls.weights.convert import convert
+from ppcls.weights.loadable import Loadable
 from ppcls.weights.loss_parameters import log_left_out, split_loss_parameters
 from ppcls.weights.parameter_files import find_file, has_torch_layout, read_params
 from ppcls.weights.renames import advice_on_shapes, in_present_names, warn_of_other_answers
@@ -80,7 +81,7 @@ def load_into(
     if not own.keys() & given.keys():
         given, own, note = _align(own, given, where, network)
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    frozen: tuple[str, ...] = getattr(net, "frozen_prefixes", tuple)()
+    frozen = net.frozen_prefixes() if isinstance(net, Loadable) else ()
     absent = tuple(prefix for prefix in frozen if not any(k.startswith(prefix) for k in given))
     wanted = [name for name in own if not name.startswith(absent)] if absent else list(own)
     report = LoadSummary(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from ppcls.weights.loadable import Loadable
+
 if TYPE_CHECKING:
     from paddle import nn
 
@@ -32,7 +34,7 @@ def in_present_names(net: nn.Layer, params: Mapping[str, Value], where: str) -> 
         where: the file, for the log.
     """
     renamed = {}
-    table = {old: new for layer in _declaring(net, "former_names") for old, new in layer.former_names.items()}
+    table = {old: new for layer in _declaring(net) for old, new in layer.former_names.items()}
     for name, value in params.items():
         parameter, at, slot = name.partition("@")
         old = next((old for old in table if _ends_with(parameter, old)), None)
@@ -53,7 +55,7 @@ def advice_on_shapes(net: nn.Layer, wrong: Iterable[str], given: Mapping[str, np
         given: what the file holds.
     """
     for name in wrong:
-        for layer in _declaring(net, "former_shapes"):
+        for layer in _declaring(net):
             for parameter, (shape, advice) in layer.former_shapes.items():
                 if _ends_with(name, parameter) and given[name].shape == shape:
                     return advice
@@ -68,7 +70,7 @@ def warn_of_other_answers(net: nn.Layer, where: str) -> None:
         where: the file. Runs say in ``environment.json`` beside it which version wrote them; earlier ones
             do not.
     """
-    former = {layer.former_answer for layer in _declaring(net, "former_answer")} - {""}
+    former = {layer.former_answer for layer in _declaring(net)} - {""}
     environment = Path(where).parent / "environment.json"
     if not former or not environment.is_file():
         return
@@ -89,5 +91,5 @@ def _ends_with(name: str, parameter: str) -> bool:
     return name == parameter or name.endswith(f".{parameter}")
 
 
-def _declaring(net: nn.Layer, attribute: str) -> list[nn.Layer]:
-    return [layer for layer in net.sublayers(include_self=True) if hasattr(layer, attribute)]
+def _declaring(net: nn.Layer) -> list[Loadable]:
+    return [layer for layer in net.sublayers(include_self=True) if isinstance(layer, Loadable)]

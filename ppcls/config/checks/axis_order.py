@@ -60,7 +60,7 @@ def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:
                     f"{given}, which is for images {_AXES[wanted]}, but they come as {_AXES[str(layout)]}: "
                     f"{cause}; set order: {remedy}"
                 )
-        elif getattr(TRANSFORMS[name], "channel_first", None) is True:
+        elif TRANSFORMS.trait(name, "channel_first") is True:
             layout, cause = "chw", f"{name} comes before"
         elif not _is_ours(name):
             layout = None

@@ -56,7 +56,7 @@ def _check_losses(losses: Any, path: str, findings: Findings) -> None:
     for index, node in enumerate(losses):
         ((name, options),) = node.items()
         try:
-            reason = getattr(loss_without_weights(name, options), "hard_labels_only", None)
+            reason = loss_without_weights(name, options).hard_labels_only
         except PpclsError:
             continue  # reported where the loss itself was checked
         if reason:

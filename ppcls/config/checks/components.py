@@ -26,7 +26,6 @@ from ppcls.registry import (
     SCHEDULES,
     TRANSFORMS,
     Registry,
-    create,
 )
 
 
@@ -127,7 +126,7 @@ def check_node(kind: str, value: Any, path: str, findings: Findings) -> Any:
         if options.get(option) is not None:
             check = check_nodes if many else check_node
             options[option] = check(inner, options[option], join(inside, option), findings)
-    chosen = getattr(rules.registry[name], "nested_kind", None) if name in rules.registry else None
+    chosen = rules.registry.trait(name, "nested_kind") if name in rules.registry else None
     if chosen is not None:
         options = _check_members(chosen, rules.registry[name], options, inside, findings)
     if name not in rules.registry:
@@ -180,14 +179,17 @@ def _bind(
     kind: str, name: str, options: dict[str, Any], paths: tuple[str, str], findings: Findings
 ) -> dict[str, Any]:
     rules, before = KINDS[kind], len(findings.mistakes)
-    factory = rules.registry[name]
-    if getattr(factory, "is_pair_loss", False):
+    broken = rules.registry.breach(name)
+    if broken is not None:
+        findings.error(paths[0], broken)
+        return options
+    if kind == "loss" and LOSSES.trait(name, "is_pair_loss"):
         findings.error(
             paths[0], f"{name} compares two tensors; use DistillationPairLoss with base_loss_name: {name}"
         )
         return options
     try:
-        signature = signature_of(factory, options)
+        signature = signature_of(rules.registry, name, options)
     except PpclsError as error:
         findings.error(paths[0], str(error))
         return options
@@ -196,24 +198,25 @@ def _bind(
     bound = bind(name, signature, options, paths, findings, extra=rules.extra, supplied=rules.supplied)
     if rules.try_out and len(findings.mistakes) == before and not findings.mistakes_below(paths[1]):
         tried = {k: v for k, v in bound.items() if k not in rules.extra and k not in rules.untried}
-        _try_out(name, factory, tried, paths, findings)
+        _try_out(name, rules.registry, tried, paths, findings)
     return bound
 
 
-def signature_of(factory: Factory, options: Mapping[str, Any]) -> Mapping[str, inspect.Parameter]:
+def signature_of(
+    registry: Registry, name: str, options: Mapping[str, Any]
+) -> Mapping[str, inspect.Parameter]:
     """Return the parameters a node may set; a component whose options depend on the others says so itself."""
-    describe = getattr(factory, "signature_for", None)
-    return parameters_of(factory, describe(dict(options)) if describe else None)
+    return parameters_of(registry[name], registry.trait(name, "signature_for")(dict(options)))
 
 
 def _try_out(
-    name: str, factory: Factory, options: dict[str, Any], paths: tuple[str, str], findings: Findings
+    name: str, registry: Registry, options: dict[str, Any], paths: tuple[str, str], findings: Findings
 ) -> None:
     """Construct the component, for the checks of values that it makes itself."""
     paddle = importlib.import_module("paddle")
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            create(name, factory, options)
+            registry.create(name, options)
     except REFUSALS as error:
         # Components begin with what they complain about: "CELoss.epsilon: ...", "Optimizer.lr: ..."
         place, colon, text = reason_of(error).partition(": ")
@@ -233,4 +236,4 @@ def loss_without_weights(name: str, options: Mapping[str, Any] | None) -> Any:
     paddle = importlib.import_module("paddle")
     own = {key: value for key, value in (options or {}).items() if key != "weight"}
     with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-        return create(name, LOSSES[name], own)
+        return LOSSES.create(name, own)

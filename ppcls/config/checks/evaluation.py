@@ -98,7 +98,7 @@ def _falling(metrics: Any) -> bool:
     """Tell whether less of the first metric is better."""
     first = metrics[0] if isinstance(metrics, list) and metrics else None
     name = next(iter(first), None) if isinstance(first, Mapping) else None
-    return name in METRICS and getattr(METRICS[str(name)], "higher_is_better", True) is False
+    return name in METRICS and METRICS.trait(str(name), "higher_is_better") is False
 
 
 def _check_early_stopping(

@@ -145,6 +145,6 @@ def _try(chain: list[Any], size: tuple[int, int], decodes: bool) -> tuple[int, i
         return None
     if numpy.ndim(image) != 3:
         return None
-    first = any(getattr(operation, "channel_first", False) for operation in chain)
+    first = any(operation.channel_first for operation in chain)
     rows, columns, depth = image.shape
     return (rows, columns, depth) if first else (depth, rows, columns)

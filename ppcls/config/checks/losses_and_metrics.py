@@ -131,7 +131,7 @@ def _uses(
 
 def _needs_names(registry: Registry, name: str, options: Mapping[str, Any]) -> bool:
     try:
-        signature = signature_of(registry[name], options)
+        signature = signature_of(registry, name, options)
     except PpclsError:
         return False
     return any(option in signature for option in (_SINGLE, _LIST, _PAIR, _PAIRS))
@@ -199,7 +199,7 @@ def _check_logits(use: Use, registry: Registry, networks: Networks, findings: Fi
 def _default_key(use: Use, registry: Registry) -> str | None:
     """Return which output a loss or metric picks if the recipe does not say so; None if that is not known."""
     try:
-        signature = signature_of(registry[use.name], use.options)
+        signature = signature_of(registry, use.name, use.options)
     except PpclsError:
         return None  # a wrong option, which was reported
     options = [option for option in (*_FIRST_KEYS, *_SECOND_KEYS, *_ALL_KEYS) if option in signature]
@@ -241,7 +241,7 @@ def _check_class_counts(use: Use, networks: Networks, findings: Findings) -> Non
                 f"{pair[0]} has {first.class_num} classes and {pair[1]} {second.class_num}: {use.name} "
                 "cannot compare their logits"
             )
-            if "class_map" in signature_of(LOSSES[use.name], use.options):
+            if "class_map" in signature_of(LOSSES, use.name, use.options):
                 text += "; give class_map, a file with a line `student_class teacher_class` per student class"
             findings.error(path, text)
 
@@ -331,7 +331,7 @@ def _check_data(loaders: Mapping[str, Any], findings: Findings) -> None:
     if isinstance(sampler, dict) and sampler.get("drop_last") is True:
         findings.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
     name = str(sampler.get("name")) if isinstance(sampler, dict) else ""
-    if name in SAMPLERS and getattr(SAMPLERS[name], "training_only", False):
+    if name in SAMPLERS and SAMPLERS.trait(name, "training_only"):
         text = f"{name} is for training; evaluation counts every image once, with DistributedBatchSampler"
         findings.error("DataLoader.Eval.sampler", text)
     elif isinstance(sampler, dict) and sampler.get("shuffle") is True:

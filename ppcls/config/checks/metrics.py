@@ -25,9 +25,9 @@ def check_metrics(section: Mapping[str, Any], networks: Networks | None, finding
             if name is None or name not in METRICS:
                 continue
             place = join("Metric", part, index)
-            if part == "Train" and getattr(METRICS[name], "evaluation_only", False):
+            if part == "Train" and METRICS.trait(name, "evaluation_only"):
                 findings.error(place, f"{name} is for evaluations only; name it in Metric.Eval")
-            needed = getattr(METRICS[name], "class_num", None)
+            needed = METRICS.trait(name, "class_num")
             main = networks.members.get(networks.main) if networks is not None else None
             if needed is not None and main is not None and main.class_num not in (None, needed):
                 text = f"{name} is for {needed} classes, but {main.title} has {main.class_num}"

@@ -20,12 +20,10 @@ def check_sizes(loaders: Mapping[str, Any], findings: Findings) -> None:
     """
     for part, place in (("Train", _TRAIN), ("UnLabelTrain", _UNLABELLED)):
         node = loaders[part]
-        sampler = _chosen(SAMPLERS, node and node["sampler"])
-        if not getattr(sampler, "multi_scale", False):
+        if not _can(SAMPLERS, node and node["sampler"]):
             continue
         title = node["sampler"]["name"]
-        dataset = _chosen(DATASETS, node["dataset"])
-        if dataset is not None and not getattr(dataset, "multi_scale", False):
+        if _can(DATASETS, node["dataset"]) is False:
             text = f"{title} chooses the size of images, which {node['dataset']['name']} does not allow"
             findings.error(f"{place}.dataset.name", f"{text}; use MultiScaleDataset")
         if loaders["UnLabelTrain"]:
@@ -33,6 +31,9 @@ def check_sizes(loaders: Mapping[str, Any], findings: Findings) -> None:
             findings.error(f"{place}.sampler", text)
 
 
-def _chosen(registry: Registry, node: Any) -> Any:
+def _can(registry: Registry, node: Any) -> bool | None:
+    """Tell whether what a node names has images of several sizes; None if it names nothing."""
     name = node.get("name") if isinstance(node, Mapping) else None
-    return registry[name] if isinstance(name, str) and name in registry else None
+    if not isinstance(name, str) or name not in registry:
+        return None
+    return bool(registry.trait(name, "multi_scale"))

@@ -14,7 +14,7 @@ from ppcls.config.binding import parameters_of
 from ppcls.config.checks.components import ANSWER_OPTIONS, INPUT_OPTIONS
 from ppcls.config.mistakes import REFUSALS, Findings, join, reason_of
 from ppcls.errors import ConfigError, PpclsError, hint
-from ppcls.registry import BACKBONES, create
+from ppcls.registry import BACKBONES
 
 # Options that look at layers; each is tried by itself, so that a mistake is reported where it stands.
 _LAYER_OPTIONS = ("return_patterns", "return_stages", "freeze_befor", "stop_after")
@@ -224,11 +224,10 @@ def _look_inside(
     )
     if layer is None:
         return None
-    if getattr(layer, "always_frozen", False) and not network.frozen and network.path != "Arch":
+    if layer.always_frozen and not network.frozen and network.path != "Arch":
         findings.error(network.path, f"{title} cannot be trained; freeze_params_list must say True for it")
-    if not hasattr(layer, "update_res"):
-        known = getattr(layer, "output_keys", None)
-        return set(known) if known is not None else None
+    if not layer.names_layers:
+        return set(layer.output_keys) if layer.output_keys is not None else None
     found, before = ["logits"], len(findings.mistakes)
     for pattern, place in network.taps.items():
         found += _tried(place, findings, layer.update_res, [pattern])
@@ -250,7 +249,7 @@ def network_without_weights(title: str, node: Mapping[str, Any], path: str, find
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
             options = {k: v for k, v in without_weights(node).items() if k not in ("name", *ANSWER_OPTIONS)}
-            return create(title, BACKBONES[title], options)
+            return BACKBONES.create(title, options)
     except REFUSALS as error:
         text = reason_of(error)
         found = re.match(r"(models\.\d+\.\w+): ", text)  # a group names the network it is about

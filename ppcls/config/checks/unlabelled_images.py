@@ -30,6 +30,6 @@ def check_unlabelled(recipe: Mapping[str, Any], findings: Findings) -> None:
 
 def _label_free(name: str, options: Mapping[str, Any] | None) -> bool:
     try:
-        return bool(getattr(loss_without_weights(name, options), "label_free", False))
+        return bool(loss_without_weights(name, options).label_free)
     except PpclsError:
         return True  # reported where the loss itself was checked

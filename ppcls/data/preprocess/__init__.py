@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
     if TRANSFORMS.find(name) is not None:
 
         def construct(**options: Any) -> Compose:
-            return Compose([TRANSFORMS[name](**options)])
+            return Compose([TRANSFORMS.create(name, options)])
 
         construct.__name__ = construct.__qualname__ = name
         construct.__doc__ = TRANSFORMS[name].__doc__

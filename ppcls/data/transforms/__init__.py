@@ -14,6 +14,7 @@ import numpy as np
 from ppcls.config import plain
 from ppcls.config.binding import construct
 from ppcls.config.checks.axis_order import layout_problem
+from ppcls.contracts import adopt
 from ppcls.data.transforms import (
     colour,
     decode,
@@ -24,13 +25,16 @@ from ppcls.data.transforms import (
     policies,
     timm_augment,
 )
+from ppcls.data.transforms.base import BatchTransform, Transform
 from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
 # Importing these modules fills the registry.
 __all__ = [
+    "BatchTransform",
     "Compose",
+    "Transform",
     "build_transforms",
     "colour",
     "decode",
@@ -41,8 +45,6 @@ __all__ = [
     "policies",
     "timm_augment",
 ]
-
-Transform = Callable[[Any, np.random.Generator], Any]
 
 
 class Compose:
@@ -56,9 +58,9 @@ class Compose:
         channel_first: whether the chain itself ends in [C, H, W].
     """
 
-    def __init__(self, ops: Sequence[Transform]) -> None:
-        self.ops = list(ops)
-        self.channel_first = any(getattr(op, "channel_first", False) for op in self.ops)
+    def __init__(self, ops: Sequence[Callable[[Any, np.random.Generator], Any]]) -> None:
+        self.ops: list[Transform] = [adopt(op, Transform) for op in ops]
+        self.channel_first = any(op.channel_first for op in self.ops)
         self._head, self._normalize = _split_off_normalize(self.ops)
         self._own_rng = np.random.default_rng(0)
 
@@ -106,7 +108,7 @@ def _split_off_normalize(ops: list[Transform]) -> tuple[list[Transform], Normali
     """Split off the normalisation of [H, W, C] at the end of a chain, if there is one."""
     end = len(ops) - 1 if ops and isinstance(ops[-1], ToCHWImage) else len(ops)
     last = ops[end - 1] if end else None
-    if isinstance(last, NormalizeImage) and not any(getattr(op, "channel_first", False) for op in ops[:end]):
+    if isinstance(last, NormalizeImage) and not any(op.channel_first for op in ops[:end]):
         return ops[: end - 1], last
     return ops, None
 

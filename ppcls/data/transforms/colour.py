@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls.data.transforms.arrays import check_share
+from ppcls.data.transforms.base import Transform
 from ppcls.data.transforms.pictures import CHANGES, RESAMPLE, Canvas, check_fill, to_array, to_picture
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
@@ -17,7 +18,7 @@ _FACTORS = {"brightness": "Brightness", "contrast": "Contrast", "saturation": "C
 
 
 @TRANSFORMS.register()
-class ColorJitter:
+class ColorJitter(Transform):
     """Change brightness, contrast, saturation and hue by random amounts, in random order.
 
     Args:
@@ -84,7 +85,7 @@ def _turn_hue(picture: Image.Image, turn: float) -> Image.Image:
 
 
 @TRANSFORMS.register()
-class RandomGrayscale:
+class RandomGrayscale(Transform):
     """Turn some images gray; they keep three channels.
 
     Args:
@@ -103,7 +104,7 @@ class RandomGrayscale:
 
 
 @TRANSFORMS.register()
-class RandomRotation:
+class RandomRotation(Transform):
     """Rotate the image about its centre by a random angle; it keeps its size.
 
     Args:

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from ppcls.data.headers import PIL_ERRORS, declared_size, why_not_decoded
 from ppcls.data.images import ImageError
 from ppcls.data.transforms.arrays import with_channels
+from ppcls.data.transforms.base import Transform
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
 
@@ -19,7 +20,7 @@ MAX_PIXELS = 178_956_970  # 512 MiB in three channels; Pillow's limit too
 
 
 @TRANSFORMS.register()
-class DecodeImage:
+class DecodeImage(Transform):
     """Decode an image file to uint8 [H, W, C], rotated as its EXIF orientation says.
 
     The content decides the format, not the extension of the file. Transparency is dropped: the colours

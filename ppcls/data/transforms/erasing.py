@@ -13,12 +13,13 @@ import numpy as np
 
 from ppcls.config.arithmetic import evaluate
 from ppcls.data.transforms.arrays import check_share, last_axis_channels
+from ppcls.data.transforms.base import Transform
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
 
 @TRANSFORMS.register()
-class RandomErasing:
+class RandomErasing(Transform):
     """Fill a rectangle of random area, shape and place (Zhong et al., arXiv 1708.04896, algorithm 1).
 
     Numbers may be written as arithmetic, ``1.0/3.0``.
@@ -108,7 +109,7 @@ class RandomErasing:
 
 
 @TRANSFORMS.register()
-class Cutout:
+class Cutout(Transform):
     """Hide squares around random points of the image (DeVries and Taylor, arXiv 1708.04552).
 
     The centre of a square is in the image; parts outside the image are cut off.
@@ -160,7 +161,7 @@ class Cutout:
 
 
 @TRANSFORMS.register()
-class HideAndSeek:
+class HideAndSeek(Transform):
     """Hide half of the cells of a grid, each by chance (Singh and Lee, arXiv 1704.04232).
 
     The side of the cells is drawn from 16, 32, 44 and 56 pixels; one image in five stays unchanged.
@@ -184,7 +185,7 @@ class HideAndSeek:
 
 
 @TRANSFORMS.register()
-class GridMask:
+class GridMask(Transform):
     """Hide the stripes of a grid, or the areas between them (Chen et al., arXiv 2001.04086).
 
     The grid repeats every d pixels in both directions, has a random offset, and is rotated about the centre

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ppcls.data.transforms.arrays import check_image, width_height, with_channels
+from ppcls.data.transforms.base import Transform
 from ppcls.data.transforms.padding import Padder, PaddingMode, sides
 from ppcls.data.transforms.resample import Backend, Interpolation, Resampler
 from ppcls.errors import ConfigError, DataError
@@ -16,7 +17,7 @@ from ppcls.registry import TRANSFORMS
 
 
 @TRANSFORMS.register()
-class ResizeImage:
+class ResizeImage(Transform):
     """Resize to a given size, or to a given length of the shorter side.
 
     Args:
@@ -60,7 +61,7 @@ class ResizeImage:
 
 
 @TRANSFORMS.register()
-class CropImage:
+class CropImage(Transform):
     """Cut out the centre of the image.
 
     Args:
@@ -82,7 +83,7 @@ class CropImage:
 
 
 @TRANSFORMS.register()
-class RandCropImage:
+class RandCropImage(Transform):
     """Cut out a rectangle of random area, shape and place, and resize it.
 
     The shape r (width / height) is drawn first. A rectangle of that shape covers at most the share
@@ -147,7 +148,7 @@ class RandCropImage:
 
 
 @TRANSFORMS.register()
-class RandomCropImage:
+class RandomCropImage(Transform):
     """Cut out a rectangle of fixed size at a random place, after padding; the usual crop for small images.
 
     Args:
@@ -209,7 +210,7 @@ class RandCropImageV2(RandomCropImage):
 
 
 @TRANSFORMS.register()
-class RandFlipImage:
+class RandFlipImage(Transform):
     """Mirror the image with probability 1/2.
 
     Args:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ppcls.config.arithmetic import evaluate
 from ppcls.data.transforms.arrays import with_channels
+from ppcls.data.transforms.base import Transform
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
 
@@ -18,7 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @TRANSFORMS.register()
-class NormalizeImage:
+class NormalizeImage(Transform):
     """Return ``(image * scale - mean) / std`` for each channel, as float32.
 
     An 8-bit image has 256 values per channel. The result for each is computed once, in float64, and then
@@ -142,7 +143,7 @@ class NormalizeImage:
 
 
 @TRANSFORMS.register()
-class ToCHWImage:
+class ToCHWImage(Transform):
     """Convert [H, W, C] to [C, H, W], the layout for networks."""
 
     channel_first = True

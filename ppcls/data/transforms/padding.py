@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ppcls.data.transforms.arrays import check_area, check_image, with_channels
+from ppcls.data.transforms.base import Transform
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
@@ -70,7 +71,7 @@ def sides(padding: int | Sequence[int], op: str) -> tuple[int, int, int, int]:
 
 
 @TRANSFORMS.register()
-class Pad:
+class Pad(Transform):
     """Add pixels around the image.
 
     Args:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.data.transforms.base import Transform
 from ppcls.data.transforms.pictures import CHANGES, Canvas, check_fill, to_array, to_picture
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
@@ -94,7 +95,7 @@ def _sign(rng: np.random.Generator) -> int:
 
 
 @TRANSFORMS.register()
-class AutoAugment:
+class AutoAugment(Transform):
     """Apply one of the 25 pairs of changes found for ImageNet (Cubuk et al., arXiv 1805.09501).
 
     Args:
@@ -115,7 +116,7 @@ class AutoAugment:
 
 
 @TRANSFORMS.register()
-class RandAugment:
+class RandAugment(Transform):
     """Apply some changes of one strength, drawn from 14 (Cubuk et al., arXiv 1909.13719).
 
     The strength of every change grows with the magnitude; at 0 only those without strength (AutoContrast,

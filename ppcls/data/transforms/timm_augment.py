@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls.data.transforms.arrays import check_share
+from ppcls.data.transforms.base import Transform
 from ppcls.data.transforms.normalize import IMAGENET_MEAN
 from ppcls.data.transforms.pictures import CHANGES, RESAMPLE, Canvas, check_fill, to_array, to_picture
 from ppcls.data.transforms.policies import LARGEST, warn_of_magnitude
@@ -106,7 +107,7 @@ def timm_argument(name: str, strength: float, sign: int, increasing: bool) -> fl
 
 
 @TRANSFORMS.register()
-class TimmAutoAugment:
+class TimmAutoAugment(Transform):
     """RandAugment as timm configures it: some changes out of 15, each made with probability 1/2.
 
     Args:

@@ -1,0 +1,90 @@
+"""What every loss has: what of the model it looks at, whether it needs labels, and how it is prepared."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+from paddle import Tensor, nn
+
+from ppcls.contracts import Component
+
+
+class Loss(nn.Layer, Component):
+    """Base class of losses.
+
+    Attributes:
+        networks: names of the sub-networks whose outputs it takes, all by name. Empty for a loss such as
+            CELoss, which gets the output of the one network that it is for.
+        label_free: whether it needs no labels. It is called without them then, and sees the images of
+            ``DataLoader.UnLabelTrain`` too.
+        hard_labels_only: why it cannot work with label probabilities, which mixup and cutmix make; None if it
+            can.
+        is_pair_loss: whether it compares two tensors and is for DistillationPairLoss, see `TensorPairLoss`.
+    """
+
+    networks: Collection[str] = frozenset()
+    label_free: bool = False
+    hard_labels_only: str | None = None
+    is_pair_loss: ClassVar[bool] = False
+
+    @abstractmethod
+    def forward(self, outputs: Any, label: Tensor | None = None) -> Tensor | Mapping[str, Tensor]:
+        """Return the loss, a scalar, or several of them by the names that the log shows.
+
+        Args:
+            outputs: logits [N, C], or a map with ``logits`` among other outputs; with `networks` a map from
+                the names of all sub-networks to one of these.
+            label: class indices, int64 [N, 1], or probabilities, float32 [N, C]; left out with `label_free`.
+        """
+
+    def prepare(self, outputs: Any) -> None:
+        """Create parameters whose shapes the outputs decide, and check what was given.
+
+        Called once, before weights are loaded and the optimizer is made.
+
+        Args:
+            outputs: as for `forward`, of a dry run with two images.
+
+        Raises:
+            ConfigError: if something does not fit.
+        """
+
+    def prepare_networks(self, networks: Mapping[str, nn.Layer]) -> None:
+        """Take what the loss needs of the sub-networks themselves, by name; called before `prepare`."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take note of the epoch that begins, counted from 1."""
+
+    @classmethod
+    def arguments_of(cls, method: str, component: Any) -> Sequence[str]:
+        """Return the arguments a method is called with; a loss without labels gets the outputs alone."""
+        free = method == "forward" and vars(component).get("label_free") is True
+        return ["outputs"] if free else super().arguments_of(method, component)
+
+
+class TensorPairLoss(nn.Layer, Component):
+    """Base class of losses of two tensors, which ``DistillationPairLoss: {base_loss_name: ...}`` chooses.
+
+    Attributes:
+        is_pair_loss: what tells these losses from others.
+        part: beginning of its name in the log, for a recipe without ``name``; None for its registered name.
+    """
+
+    is_pair_loss: ClassVar[bool] = True
+    part: ClassVar[str | None] = None
+
+    @abstractmethod
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss, a scalar, of an output of the student and one of the teacher, float32.
+
+        No gradient reaches `teacher`.
+        """
+
+    def prepare(self, student: Tensor, teacher: Tensor) -> None:
+        """Create parameters whose shapes the tensors decide, and check what was given; called once.
+
+        Raises:
+            ConfigError: if something does not fit.
+        """
