@@ -55,7 +55,8 @@ def breaches(component: _Made, base: type[Component]) -> list[str]:
     for ancestor in base.__mro__:
         foreign = ancestor.__module__.partition(".")[0] not in ("ppcls", "builtins", "abc", "typing")
         if foreign and not issubclass(component, ancestor):
-            return [f"it is no {ancestor.__module__.partition('.')[0]} {ancestor.__name__}"]
+            package = ancestor.__module__.partition(".")[0]
+            return [f"it does not derive from {package}'s {ancestor.__name__}"]
     found = [f"it has no method {_call(base, name, component)}" for name in _missing(component, base)]
     for name, member in inspect.getmembers(base, inspect.isroutine):
         if name.startswith("_") and name != "__call__":
@@ -92,7 +93,7 @@ def where_defined(component: Any) -> str:
         return ""
 
 
-def adopt(component: Any, base: type[Component]) -> Any:
+def adopt(component: Any, base: Any) -> Any:
     """Return an object with `base` among its base classes; one that has it comes back as it is.
 
     A function, or another object whose class cannot be changed, is wrapped if calling it is all that the
@@ -104,7 +105,8 @@ def adopt(component: Any, base: type[Component]) -> Any:
     if isinstance(component, base):
         return component
     try:
-        object.__setattr__(component, "__class__", _joined(type(component), base))
+        original: Any = type(component)
+        object.__setattr__(component, "__class__", _joined(original, base))
     except TypeError:
         if not callable(component) or _abstract(base) != {"__call__"}:
             raise

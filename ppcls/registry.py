@@ -38,8 +38,9 @@ class Registry:
         kind: str,
         contract: str = "ppcls.contracts:Component",
         variants: Mapping[str, str] | None = None,
+        completion: str | None = None,
     ) -> None:
-        self.kind = kind
+        self.kind, self._completion = kind, completion
         self._contract, self._variants = contract, dict(variants or {})
         self._items: dict[str, Callable[..., Any]] = {}
 
@@ -97,9 +98,15 @@ class Registry:
                 components raise is passed on as it is.
         """
         factory = self[name]
-        made = create(name, factory, options)
         if _is_ours(factory):
-            return made
+            return factory(**options)
+        try:
+            made = factory(**options)
+        except PpclsError:
+            raise
+        except Exception as error:
+            text = f"{name} of the plugin {_package(factory)!r} failed: {describe_failure(error)}"
+            raise ConfigError(text) from error
         base = self.base_of(name)
         found = breaches(type(made), base)
         if not found:
@@ -166,22 +173,6 @@ HOOKS = Registry("hook", "ppcls.engine.hooks.base:Hook")
 
 _loaded = False
 _broken_plugin: ConfigError | None = None
-
-
-def create(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Call a registered class or function with its options.
-
-    Raises:
-        ConfigError: if it comes from a plugin and fails in any way; the message names plugin, file and line.
-            What our own components raise is passed on as it is.
-    """
-    try:
-        return factory(**options)
-    except Exception as error:
-        if isinstance(error, PpclsError) or _is_ours(factory):
-            raise
-        text = f"{name} of the plugin {_package(factory)!r} failed: {describe_failure(error)}"
-        raise ConfigError(text) from error
 
 
 def _package(component: Callable[..., Any]) -> str:

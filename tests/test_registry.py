@@ -112,6 +112,9 @@ class Fails(nn.Layer):
         super().__init__()
         raise {"key": KeyError("x"), "run": RuntimeError("no\nlicence"), "stop": StopIteration()}[error]
 
+    def forward(self, outputs, label=None):
+        return outputs.mean()
+
 
 @pytest.mark.parametrize(
     ("error", "words"),
@@ -134,9 +137,12 @@ def test_a_component_of_a_plugin_that_fails_is_named(monkeypatch, recipe, write_
 
 
 def test_a_failure_of_our_own_keeps_its_traceback():
+    things = Registry("thing")
+
+    @things.register("X")
     def factory() -> None:
         raise KeyError("ours")
 
     factory.__module__ = "ppcls.loss"
     with pytest.raises(KeyError):
-        registry.create("X", factory, {})
+        things.create("X", {})

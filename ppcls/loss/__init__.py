@@ -31,14 +31,17 @@ from ppcls.loss import (
     ttm,
     wsl,
 )
+from ppcls.loss.base import Loss, TensorPairLoss
 from ppcls.loss.combined import CombinedLoss, Part
 from ppcls.loss.formula import pair_loss
 from ppcls.loss.weight_schedule import epoch_value
-from ppcls.registry import LOSSES, create
+from ppcls.registry import LOSSES
 
 # Importing these modules fills the registry; the losses in it can be imported from here by name.
 __all__ = [
     "CombinedLoss",
+    "Loss",
+    "TensorPairLoss",
     "afd",
     "build_loss",
     "ce",
@@ -106,12 +109,11 @@ def _part(node: Any, where: str) -> Part:
     options = dict(options or {})
     weight = epoch_value(options.pop("weight", 1.0), f"{where}.{name}.weight")
     component = LOSSES[name]
-    if getattr(component, "is_pair_loss", False):
+    if LOSSES.trait(name, "is_pair_loss"):
         raise ConfigError(
             f"{where}: {name} compares two tensors; use DistillationPairLoss, base_loss_name: {name}"
         )
-    describe = getattr(component, "signature_for", None)
-    signature = describe(options) if describe else inspect.signature(component)
+    signature = LOSSES.trait(name, "signature_for")(options) or inspect.signature(component)
     for option in options:
         if option not in signature.parameters:
             raise ConfigError(
@@ -120,4 +122,4 @@ def _part(node: Any, where: str) -> Part:
     for option, parameter in signature.parameters.items():
         if parameter.default is parameter.empty and option not in options:
             raise ConfigError(f"{where}: {name} needs the option {option!r}")
-    return Part(name, create(name, component, options), weight)
+    return Part(name, LOSSES.create(name, options), weight)

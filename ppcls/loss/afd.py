@@ -13,6 +13,7 @@ from paddle import Tensor, nn
 from ppcls.errors import ConfigError
 from ppcls.loss._select import check_pairs, network_output, select
 from ppcls.loss._tensors import to_float
+from ppcls.loss.base import Loss
 from ppcls.loss.shapes import not_prepared
 from ppcls.registry import LOSSES
 
@@ -93,7 +94,7 @@ class Attention(nn.Layer):
 
 
 @LOSSES.register("AFDLoss")
-class AFDLoss(nn.Layer):
+class AFDLoss(Loss):
     """Ji et al., "Show, attend and distill: attention-based feature matching" (AAAI 2021, arXiv 2102.02973).
 
     Every student feature map learns from every teacher feature map, as much as an attention that is trained

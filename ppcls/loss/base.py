@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddle import Tensor, nn
 
@@ -24,10 +24,22 @@ class Loss(nn.Layer, Component):
         is_pair_loss: whether it compares two tensors and is for DistillationPairLoss, see `TensorPairLoss`.
     """
 
-    networks: Collection[str] = frozenset()
-    label_free: bool = False
-    hard_labels_only: str | None = None
     is_pair_loss: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # a subclass may have attributes or properties of these names
+
+        @property
+        def networks(self) -> Collection[str]: ...  # noqa: D102
+
+        @property
+        def label_free(self) -> bool: ...  # noqa: D102
+
+        @property
+        def hard_labels_only(self) -> str | None: ...  # noqa: D102
+    else:
+        networks: Collection[str] = frozenset()
+        label_free: bool = False
+        hard_labels_only: str | None = None
 
     @abstractmethod
     def forward(self, outputs: Any, label: Tensor | None = None) -> Tensor | Mapping[str, Tensor]:

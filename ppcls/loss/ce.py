@@ -12,6 +12,7 @@ from paddle import Tensor, nn
 from ppcls.errors import ConfigError
 from ppcls.loss._select import logits_of, network_output, select
 from ppcls.loss._tensors import check_one_of, class_distribution, to_float
+from ppcls.loss.base import Loss
 from ppcls.registry import LOSSES
 
 
@@ -93,7 +94,7 @@ class SmoothedCE(nn.Layer):
 
 
 @LOSSES.register("CELoss")
-class CELoss(nn.Layer):
+class CELoss(Loss):
     """Cross entropy with labels (:func:`cross_entropy`) for one network. Parts: ``CELoss``.
 
     Args:
@@ -117,7 +118,7 @@ class CELoss(nn.Layer):
 
 
 @LOSSES.register("DistillationGTCELoss")
-class DistillationGTCELoss(nn.Layer):
+class DistillationGTCELoss(Loss):
     """Cross entropy with labels (:func:`cross_entropy`) for some networks.
 
     Parts: ``CELoss_<network>``.

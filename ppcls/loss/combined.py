@@ -9,7 +9,9 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+from ppcls.contracts import adopt
 from ppcls.errors import ConfigError
+from ppcls.loss.base import Loss
 from ppcls.loss.weight_schedule import EpochValue
 
 TOTAL = "loss"
@@ -20,7 +22,7 @@ class Part:
     """One entry of the list: the loss, its registered name and its weight over the epochs."""
 
     name: str
-    layer: nn.Layer
+    layer: Loss
     weight: EpochValue
 
 
@@ -47,6 +49,8 @@ class CombinedLoss(nn.Layer):
 
     def __init__(self, parts: Sequence[Part], main: str | None = None) -> None:
         super().__init__()
+        for part in parts:
+            adopt(part.layer, Loss)  # made in Python, it may derive from nn.Layer alone
         self.layers = nn.LayerList([part.layer for part in parts])
         self._parts, self._main, self._epoch = list(parts), main, 1
 
@@ -54,29 +58,28 @@ class CombinedLoss(nn.Layer):
     def networks(self) -> frozenset[str]:
         """Names of all sub-networks that the losses look at."""
         own = frozenset({self._main} if self._main else ())
-        return frozenset().union(*(_networks(part.layer) or own for part in self._parts))
+        return frozenset().union(*(frozenset(part.layer.networks) or own for part in self._parts))
 
     @property
     def hard_label_losses(self) -> list[str]:
         """Names of the losses that cannot work with label probabilities, as mixup and cutmix give."""
-        return [part.name for part in self._parts if getattr(part.layer, "hard_labels_only", False)]
+        return [part.name for part in self._parts if part.layer.hard_labels_only]
 
     @property
     def uses_unlabelled(self) -> bool:
         """Whether a loss works on images without labels."""
-        return any(_label_free(part.layer) for part in self._parts)
+        return any(part.layer.label_free for part in self._parts)
 
     def for_network(self, network: str) -> CombinedLoss | None:
         """Return the losses that name no sub-network, looking at `network`; None if there are none."""
-        plain = [part for part in self._parts if not _networks(part.layer)]
+        plain = [part for part in self._parts if not part.layer.networks]
         return CombinedLoss(plain, network) if plain else None
 
     def set_epoch(self, epoch: int) -> None:
         """Move weight schedules to `epoch`, counted from 1 as in the log lines."""
         self._epoch = epoch
         for part in self._parts:
-            if hasattr(part.layer, "set_epoch"):
-                part.layer.set_epoch(epoch)
+            part.layer.set_epoch(epoch)
 
     def prepare(
         self, outputs: Tensor | Mapping[str, Any], networks: Mapping[str, nn.Layer] | None = None
@@ -91,10 +94,9 @@ class CombinedLoss(nn.Layer):
             ConfigError: if a given shape differs from the network's, or a key or sub-network is missing.
         """
         for part in self._parts:
-            if hasattr(part.layer, "prepare_networks") and networks is not None:
+            if networks is not None:
                 part.layer.prepare_networks(networks)
-            if hasattr(part.layer, "prepare"):
-                part.layer.prepare(self._view(part.layer, outputs))
+            part.layer.prepare(self._view(part.layer, outputs))
 
     def forward(
         self,
@@ -115,26 +117,18 @@ class CombinedLoss(nn.Layer):
         with paddle.amp.auto_cast(enable=False):
             for part in self._parts:
                 weight = part.weight(self._epoch)
-                seen = outputs if labelled is None or _label_free(part.layer) else labelled
-                targets = () if _label_free(part.layer) else (label,)
+                seen = outputs if labelled is None or part.layer.label_free else labelled
+                targets = () if part.layer.label_free else (label,)
                 found = part.layer(self._view(part.layer, seen), *targets)
                 for name, value in (found if isinstance(found, Mapping) else {part.name: found}).items():
                     values[free_name(name, values)] = value if weight == 1.0 else value * weight
             return {**values, TOTAL: sum(values.values())}  # the order of log lines
 
-    def _view(self, layer: nn.Layer, outputs: Tensor | Mapping[str, Any]) -> Tensor | Mapping[str, Any]:
-        if _networks(layer) or self._main is None or not isinstance(outputs, Mapping):
+    def _view(self, layer: Loss, outputs: Tensor | Mapping[str, Any]) -> Tensor | Mapping[str, Any]:
+        if layer.networks or self._main is None or not isinstance(outputs, Mapping):
             return outputs
         if self._main in outputs:
             return outputs[self._main]
         if "logits" in outputs:
             return outputs
         raise ConfigError(f"no sub-network {self._main!r} in the outputs ({', '.join(map(str, outputs))})")
-
-
-def _label_free(layer: nn.Layer) -> bool:
-    return bool(getattr(layer, "label_free", False))
-
-
-def _networks(layer: nn.Layer) -> frozenset[str]:
-    return frozenset(getattr(layer, "networks", ()))

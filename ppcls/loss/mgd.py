@@ -9,6 +9,7 @@ from paddle import Tensor, nn
 from ppcls import distributed
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_positive
+from ppcls.loss.base import TensorPairLoss
 from ppcls.loss.shapes import not_prepared, settle
 from ppcls.registry import LOSSES
 
@@ -19,7 +20,7 @@ def _conv(channels_in: int, channels_out: int, kernel: int) -> nn.Conv2D:
 
 
 @LOSSES.register("MGDLoss")
-class MGDLoss(nn.Layer):
+class MGDLoss(TensorPairLoss):
     """Yang et al., "Masked generative distillation" (ECCV 2022, arXiv 2205.01529), for classification.
 
     ``alpha_mgd * mean((G(M * A(student)) - teacher)^2)``: whole channels of the student's features are
@@ -37,7 +38,7 @@ class MGDLoss(nn.Layer):
         lambda_mgd: probability with which a channel is dropped, 0 to below 1.
     """
 
-    is_pair_loss = True
+    part = "loss"  # as PaddleClas calls it
 
     def __init__(
         self,

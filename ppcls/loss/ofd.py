@@ -12,6 +12,7 @@ from paddle import Tensor, nn
 from ppcls.errors import ConfigError, hint
 from ppcls.loss._select import check_pairs
 from ppcls.loss._tensors import check_positive
+from ppcls.loss.base import Loss
 from ppcls.loss.pair import pair_tensors
 from ppcls.loss.shapes import not_prepared, settle
 from ppcls.registry import LOSSES
@@ -68,7 +69,7 @@ def _connector(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 @LOSSES.register("OFDLoss", aliases=("DistillationOFDLoss",))
-class OFDLoss(nn.Layer):
+class OFDLoss(Loss):
     """Heo et al., "A comprehensive overhaul of feature distillation" (ICCV 2019, arXiv 1904.01866).
 
     ``sum_i 2^-(n-1-i) * partial_l2(connector_i(student_i), teacher_i, margin_i) / (N * divisor)`` over n

@@ -11,12 +11,13 @@ from paddle import Tensor, nn
 from ppcls.errors import ConfigError, hint
 from ppcls.loss._select import check_pairs, network_output, select
 from ppcls.loss._tensors import to_float
+from ppcls.loss.base import Loss
 from ppcls.registry import LOSSES
 
 Keys = tuple[str | None, str | None]
 
 
-class PairLoss(nn.Layer):
+class PairLoss(Loss):
     """What all losses of pairs share: the pairs, a factor for each of them, and one part for each in the log.
 
     Args:
@@ -77,7 +78,7 @@ def _base(name: Any) -> Any:
     Raises:
         ConfigError: if there is none of this name.
     """
-    known = [n for n in LOSSES if getattr(LOSSES[n], "is_pair_loss", False)]
+    known = [n for n in LOSSES if LOSSES.trait(n, "is_pair_loss")]
     if name not in known:
         raise ConfigError(
             f"DistillationPairLoss.base_loss_name: got {name!r}, expected one of {', '.join(known)}."
@@ -92,18 +93,18 @@ class DistillationPairLoss(PairLoss):
 
     Parts: ``<name>_<position>_<student>_<teacher>``. No gradient reaches the second network of a pair.
 
-    A loss can be used here if it is registered, has the class attribute ``is_pair_loss = True`` and its
-    ``forward(student, teacher)`` returns a scalar. If it has a method ``prepare(student, teacher)``, that is
-    called once before training, to create or check what depends on shapes. Its options stand in the same node
-    as those of DistillationPairLoss. Which options those are depends on `base_loss_name`, so checkers ask
-    :meth:`signature_for` instead of ``inspect.signature``.
+    A loss can be used here if it is registered and is a `ppcls.loss.TensorPairLoss`, or has what that has,
+    with ``is_pair_loss = True``. Its options stand in the same node as those of DistillationPairLoss. Which
+    options those are depends on `base_loss_name`, so checkers ask :meth:`signature_for` instead of
+    ``inspect.signature``.
 
     Args:
         base_loss_name: MGDLoss, PEFDLoss or another registered loss of two tensors.
         model_name_pairs: pairs of sub-network names, student first.
         s_key: which output of the student; null means logits.
         t_key: which output of the teacher; null means logits.
-        name: beginning of the part's name.
+        name: beginning of the part's name; null is the registered name of the loss, or ``loss`` for ours,
+            as in PaddleClas.
         pair_weights: a factor for each pair.
         **options: of the chosen loss.
     """
@@ -116,20 +117,20 @@ class DistillationPairLoss(PairLoss):
         model_name_pairs: list[list[str]],
         s_key: str | None = None,
         t_key: str | None = None,
-        name: str = "loss",
+        name: str | None = None,
         pair_weights: list[float] | None = None,
         **options: Any,
     ) -> None:
-        base = _base(base_loss_name)
+        _base(base_loss_name)
         super().__init__(
             "DistillationPairLoss",
             model_name_pairs,
             (s_key, t_key),
             "{name}_{position}_{student}_{teacher}",
-            {"name": name},
+            {"name": name or LOSSES.trait(base_loss_name, "part") or base_loss_name},
             pair_weights,
         )
-        self.loss_func = nn.LayerList([base(**options) for _ in self.pairs])
+        self.loss_func = nn.LayerList([LOSSES.create(base_loss_name, options) for _ in self.pairs])
 
     @classmethod
     def signature_for(cls, options: Mapping[str, Any]) -> inspect.Signature:
@@ -157,8 +158,7 @@ class DistillationPairLoss(PairLoss):
         """Create or check what depends on shapes, from the outputs of one dry forward."""
         for pair, loss_func in zip(self.pairs, self.loss_func, strict=True):
             tensors = self.tensors(outputs, pair)
-            if hasattr(loss_func, "prepare"):
-                loss_func.prepare(*tensors)
+            loss_func.prepare(*tensors)
 
     def compare(self, position: int, first: Tensor, second: Tensor, label: Tensor | None) -> Tensor:
         """Return the value of the loss of the pair at this position."""

@@ -10,6 +10,7 @@ from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_one_of, cosine
+from ppcls.loss.base import TensorPairLoss
 from ppcls.loss.shapes import not_prepared, settle
 from ppcls.registry import LOSSES
 
@@ -27,7 +28,7 @@ class Projector(nn.Layer):
 
 
 @LOSSES.register("PEFDLoss")
-class PEFDLoss(nn.Layer):
+class PEFDLoss(TensorPairLoss):
     """Chen et al., "Improved feature distillation via projector ensemble" (NeurIPS 2022, arXiv 2210.15274).
 
     ``mean_n(1 - cos(mean_k P_k(student_n), teacher_n))`` with projectors ``P_k(x) = ReLU(x W_k + b_k)``,
@@ -43,7 +44,7 @@ class PEFDLoss(nn.Layer):
         mode: what is done to [N, C, H, W]: ``flatten``, for pooled features, or ``gap``: the mean over H, W.
     """
 
-    is_pair_loss = True
+    part = "loss"  # as PaddleClas calls it
 
     def __init__(
         self,

@@ -7,11 +7,12 @@ from typing import Any
 
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from ppcls.distributed import gather_rows
 from ppcls.errors import ConfigError
 from ppcls.loss._select import check_pairs
+from ppcls.loss.base import Loss
 from ppcls.loss.pair import check_pair_weights, pair_tensors, weighted
 from ppcls.registry import LOSSES
 
@@ -71,7 +72,7 @@ def embed(x: Tensor, target_size: int | None) -> Tensor:
 
 
 @LOSSES.register("DistillationRKDLoss")
-class DistillationRKDLoss(nn.Layer):
+class DistillationRKDLoss(Loss):
     """:func:`relational` for named outputs.
 
     Parts: ``loss_angle_<i>_<student>_<teacher>`` and ``loss_dist_<i>_<student>_<teacher>``.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from paddle import nn
 
 from ppcls.config import docs, load_config, plain, single
 from ppcls.config.loading import read
@@ -203,8 +204,9 @@ def test_plugins_are_checked_by_the_names_of_their_options(
 ) -> None:
     def outside_loss(
         model_name_pair: list[str], s_key: str, t_key: str = "logits", gain: float = 1.0
-    ) -> None:
+    ) -> nn.Layer:
         """Stand for a loss of another package."""
+        return nn.MSELoss()
 
     assert "CELoss" in LOSSES
     monkeypatch.setitem(LOSSES._items, "OutsideLoss", outside_loss)

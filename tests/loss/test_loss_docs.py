@@ -36,8 +36,7 @@ def test_yaml_builds_and_options_exist(page):
     known = {"weight"}
     for node in losses:
         ((name, options),) = node.items()
-        describe = getattr(LOSSES[name], "signature_for", None)
-        signature = describe(options) if describe else inspect.signature(LOSSES[name])
+        signature = LOSSES.trait(name, "signature_for")(options) or inspect.signature(LOSSES[name])
         known |= set(signature.parameters)
     table = re.findall(r"^\| (`.*?) \|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert table
