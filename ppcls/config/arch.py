@@ -149,7 +149,7 @@ class ArchSpec:
         """Whether the recipe itself says where its weights come from."""
         if self.children:
             return bool(self.pretrained) or self.children[0].has_own_weights
-        return bool(self.pretrained) or getattr(BACKBONES[self.name], "always_frozen", False)
+        return bool(self.pretrained) or bool(BACKBONES.trait(self.name, "always_frozen"))
 
     # ------------------------------------------------------------------ parts of it
 

@@ -238,7 +238,7 @@ class AdamW(_Adaptive):
     def _create(
         self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
     ) -> Optimizer:
-        decayed = {p.name for p in parameters if getattr(p, "regularizer", None) is None}
+        decayed = {p.name for p in parameters if p.regularizer is None}
         return paddle.optimizer.AdamW(
             **self._common(schedule, parameters),
             weight_decay=float(self.weight_decay or 0.0),

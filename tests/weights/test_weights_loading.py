@@ -12,6 +12,7 @@ from paddle import nn
 
 from ppcls.errors import WeightsError
 from ppcls.weights import load_into, load_pretrained, write_params
+from ppcls.weights.loadable import Loadable
 
 
 class Tiny(nn.Layer):
@@ -22,7 +23,7 @@ class Tiny(nn.Layer):
         self.fc = nn.Linear(width, classes)
 
 
-class Run(nn.Layer):
+class Run(nn.Layer, Loadable):
     """Like a distillation run: named networks, some of them frozen."""
 
     def __init__(self, frozen: tuple[str, ...] = (), **networks: nn.Layer) -> None:

@@ -235,11 +235,12 @@ def _look_inside(
         place = join(network.path, "return_stages")
         found += _tried(place, findings, layer.stage_patterns, node["return_stages"])
     layer.update_res([name for name in found if name != "logits"])
-    for option in ("freeze_befor", "stop_after"):
-        if node.get(option):
-            _tried(join(network.path, option), findings, getattr(layer, option), node[option])
-    if node.get("stop_after") and layer.ends_early:
-        network.cut_off = join(network.path, "stop_after")
+    if node.get("freeze_befor"):
+        _tried(join(network.path, "freeze_befor"), findings, layer.freeze_befor, node["freeze_befor"])
+    if node.get("stop_after"):
+        place = join(network.path, "stop_after")
+        _tried(place, findings, layer.stop_after, node["stop_after"])
+        network.cut_off = place if layer.ends_early else None
     return set(found) if len(findings.mistakes) == before else None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ppcls.config.binding import construct
+from ppcls.contracts import Component
 from ppcls.errors import ConfigError, PpclsError, TrainingError, describe_failure
 from ppcls.registry import HOOKS
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ppcls.engine.run import Run
 
 
-class Hook:
+class Hook(Component):
     """Base class of what happens around the training loop; a hook overrides the methods that it needs.
 
     A hook stands in a recipe under ``Hooks`` when it is registered in ``ppcls.registry.HOOKS``, or is handed
