@@ -15,19 +15,18 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ppcls.config import ArchSpec, load_config, plain
+    from ppcls.config import load_config
     from ppcls.data.audit import check_data
     from ppcls.engine.run_class_names import data_class_names, evaluation_names, names_to_record
     from ppcls.logger import setup_logging
     from ppcls.report.data import render, write_json
 
     setup_logging()
-    config = plain(load_config(args.config, args.override, mode="train"))
+    config = load_config(args.config, args.override, mode="train")
     report = None if args.report is None else _report_file(args.report)
-    arch = ArchSpec.read(config["Arch"], config["Global"]["infer_model_name"])
-    class_num = arch.main.class_count
+    class_num = config.arch.main.class_count
     names = data_class_names(config, None)
-    found = check_data(config["DataLoader"], class_num, evaluation_names(config, names, None))
+    found = check_data(config.DataLoader, class_num, evaluation_names(config, names, None))
     try:
         found.class_names = names_to_record(config, names, class_num)
     except DataError as error:

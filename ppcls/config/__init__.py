@@ -12,15 +12,18 @@ from ppcls.config.checks.sections import fields_of
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.config.mistakes import Findings
-from ppcls.config.nodes import plain, show, single
+from ppcls.config.nodes import RecipeTree, plain, show, single
 from ppcls.config.schema import REQUIRED, Recipe
+from ppcls.config.section import ComponentSpec
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, hint
 
 __all__ = [
     "MAX_NODES_OF_DATA",
     "ArchSpec",
+    "ComponentSpec",
     "Recipe",
+    "RecipeTree",
     "complete_config",
     "dump_yaml",
     "load_config",

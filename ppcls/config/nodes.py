@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ppcls.errors import ConfigError
+
+# A recipe as a file has it: nothing of it is checked, a later or an earlier version may have written it.
+RecipeTree: TypeAlias = dict[str, Any]
 
 
 def plain(node: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ppcls.config.arch import ArchSpec
-from ppcls.config.section import Section
+from ppcls.config.section import ComponentSpec, Section
 from ppcls.config.yaml_text import dump_yaml
 from ppcls.files import write_atomic
 
@@ -129,6 +129,12 @@ class GlobalSpec(Section):
         False, "Accepted for old recipes: DALI is not used, the transforms are the same."
     )
     use_multilabel: Literal[False] | None = key(False, "One label for an image; only false.")
+
+    @property
+    def logging_ranks(self) -> list[int]:
+        """The processes that log."""
+        given = self.log_ranks if isinstance(self.log_ranks, list) else str(self.log_ranks).split(",")
+        return [int(rank) for rank in given]
 
 
 @dataclass(eq=False, repr=False)
@@ -261,6 +267,15 @@ class Recipe(Section):
             ConfigError: if ``Arch`` describes no network.
         """
         return ArchSpec.read(self.Arch, self.Global.infer_model_name)
+
+    @property
+    def schedules(self) -> list[ComponentSpec]:
+        """The learning-rate schedule of each optimizer."""
+        if isinstance(self.Optimizer, list):
+            entries = {f"Optimizer.{index}.lr": node["lr"] for index, node in enumerate(self.Optimizer)}
+        else:
+            entries = {"Optimizer.lr": self.Optimizer["lr"]}
+        return [ComponentSpec.read({"name": "ConstLR", **node}, path) for path, node in entries.items()]
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML, from which :func:`ppcls.config.load_config` reads the same recipe."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ppcls.config.arch import ArchSpec
-from ppcls.config.nodes import plain, show
+from ppcls.config.nodes import plain, show, single
 from ppcls.errors import ConfigError, hint
 
 if TYPE_CHECKING:
@@ -102,6 +102,44 @@ def _tree(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_tree(item) for item in value]
     return copy.copy(value) if isinstance(value, set) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class ComponentSpec:
+    """A component as a recipe names it.
+
+    Attributes:
+        name: its registered name.
+        options: what is handed to it, by name.
+        path: config path of its node.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    path: str
+
+    @classmethod
+    def read(cls, node: Mapping[str, Any], path: str) -> ComponentSpec:
+        """Read a node in either spelling: ``{"CELoss": {...}}`` or ``{"name": "SGD", ...}``.
+
+        Raises:
+            ConfigError: if it names no component.
+        """
+        name, options = single(node, path)
+        return cls(name, options, path)
+
+    @classmethod
+    def read_all(cls, nodes: Sequence[Mapping[str, Any]] | None, path: str) -> list[ComponentSpec]:
+        """Read a list of nodes; null counts as an empty one.
+
+        Raises:
+            ConfigError: if one of them names no component.
+        """
+        return [cls.read(node, f"{path}.{index}") for index, node in enumerate(nodes or [])]
+
+    def node(self) -> dict[str, Any]:
+        """Return the node in the spelling ``{"name": "SGD", ...}``."""
+        return {"name": self.name, **self.options}
 
 
 # So that a script's `yaml.dump(config)` writes maps, and none of our classes.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ppcls.config.schema import DataLoaderSpec, DataSpec
 from ppcls.data import Dataset, ImageError, build_loader
 from ppcls.data.headers import declared_size, oddities
 from ppcls.data.pool import HungError, Note, Pool
@@ -129,7 +130,7 @@ class _Scan:
             self.odd[index] = found
 
 
-def check_data(data: Mapping[str, Any], class_num: int, eval_names: Sequence[str] | None = None) -> DataAudit:
+def check_data(data: DataLoaderSpec, class_num: int, eval_names: Sequence[str] | None = None) -> DataAudit:
     """Read everything once.
 
     Args:
@@ -144,9 +145,10 @@ def check_data(data: Mapping[str, Any], class_num: int, eval_names: Sequence[str
     reports = []
     scans = {}
     for part in PARTS:
-        if data.get(part):
-            report = PartAudit(part, source=_source(data[part]))
-            scan = _check_part(report, data[part], class_num, eval_names if part == "Eval" else None)
+        node: DataSpec | None = data[part]
+        if node is not None:
+            report = PartAudit(part, source=_source(node))
+            scan = _check_part(report, node, class_num, eval_names if part == "Eval" else None)
             reports.append(report)
             if scan is not None:
                 scans[part] = scan
@@ -161,14 +163,14 @@ def check_data(data: Mapping[str, Any], class_num: int, eval_names: Sequence[str
     return DataAudit(reports, leaked)
 
 
-def _source(node: Mapping[str, Any]) -> str:
-    dataset = node["dataset"]
+def _source(node: DataSpec) -> str:
+    dataset = node.dataset or {}
     keys = ("cls_label_path", "data_file", "image_root")
-    return next((str(dataset[key]) for key in keys if dataset.get(key)), dataset["name"])
+    return next((str(dataset[key]) for key in keys if dataset.get(key)), str(dataset.get("name")))
 
 
 def _check_part(
-    report: PartAudit, node: Mapping[str, Any], class_num: int, names: Sequence[str] | None
+    report: PartAudit, node: DataSpec, class_num: int, names: Sequence[str] | None
 ) -> _Scan | None:
     """Fill in the findings of one part; return its images by content, None if its list is wrong."""
     unlabelled = report.part == "UnLabelTrain"

@@ -15,12 +15,13 @@ import paddle
 from paddle import nn
 from paddle.optimizer import Optimizer
 
+from ppcls.config.schema import AMPSpec
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.optimizer.joint import JointOptimizer, optimizers_of
 
 
-def mixed_precision(amp: Mapping[str, Any]) -> tuple[paddle.amp.GradScaler, dict[str, Any]]:
+def mixed_precision(amp: AMPSpec) -> tuple[paddle.amp.GradScaler, dict[str, Any]]:
     """Return the loss scaler and the arguments of ``auto_cast``; both do nothing when AMP is off.
 
     Paddle has no float16 and bfloat16 kernels on the CPU and ignores autocast there without a word.
@@ -31,19 +32,19 @@ def mixed_precision(amp: Mapping[str, Any]) -> tuple[paddle.amp.GradScaler, dict
     Raises:
         ConfigError: if the GPU cannot compute in the type asked for, which Paddle would not say either.
     """
-    asked = bool(amp["use_amp"])
+    asked = bool(amp.use_amp)
     on_gpu = paddle.device.get_device().startswith("gpu")
     if asked and not on_gpu:
         LOGGER.warning("AMP.use_amp: Paddle has no mixed precision on the CPU; training in float32")
     use = asked and on_gpu
-    if use and not getattr(paddle.amp, f"is_{amp['dtype']}_supported")():
-        raise ConfigError(f"AMP.dtype: this GPU does not compute in {amp['dtype']}; try the other type")
+    if use and not getattr(paddle.amp, f"is_{amp.dtype}_supported")():
+        raise ConfigError(f"AMP.dtype: this GPU does not compute in {amp.dtype}; try the other type")
     scaler = paddle.amp.GradScaler(
-        enable=use and amp["dtype"] == "float16",
-        init_loss_scaling=float(amp["scale_loss"]),
-        use_dynamic_loss_scaling=bool(amp["use_dynamic_loss_scaling"]),
+        enable=use and amp.dtype == "float16",
+        init_loss_scaling=float(amp.scale_loss),
+        use_dynamic_loss_scaling=bool(amp.use_dynamic_loss_scaling),
     )
-    casting = {"enable": use, "level": amp["level"], "dtype": amp["dtype"], "use_promote": amp["use_promote"]}
+    casting = {"enable": use, "level": amp.level, "dtype": amp.dtype, "use_promote": amp.use_promote}
     return scaler, casting
 
 

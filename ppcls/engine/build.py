@@ -16,7 +16,7 @@ from paddle import nn
 from ppcls import __version__
 from ppcls.arch import build_model
 from ppcls.arch.sync_bn import synchronise_batch_norm
-from ppcls.config import ArchSpec, dump_yaml
+from ppcls.config import ArchSpec, ComponentSpec, Recipe, dump_yaml, plain
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.distributed import is_main, rank, world_size
 from ppcls.engine.deployment import deployed_transforms
@@ -65,9 +65,9 @@ def start_logging(log_ranks: list[int], *, hold: bool = False) -> None:
     setup_logging(quiet=rank() not in log_ranks, hold=hold and is_main())
 
 
-def run_files(config: dict[str, Any]) -> dict[str, bytes]:
+def run_files(config: Recipe) -> dict[str, bytes]:
     """Return the resolved config and the environment as files to lie beside the checkpoints, by name."""
-    text = mask_credentials(dump_yaml(config))
+    text = mask_credentials(dump_yaml(plain(config)))
     environment = {
         "ppcls": __version__,
         "python": sys.version.split()[0],
@@ -110,19 +110,19 @@ def networks_with_weights(arch: ArchSpec, names: Sequence[str], weights: str | N
     return [name for name in names if name in there]
 
 
-def normalization(config: dict[str, Any], mode: str) -> dict[str, Sequence[float]] | None:
+def normalization(config: Recipe, mode: str) -> dict[str, Sequence[float]] | None:
     """Return mean and std of the images that networks get in a mode; None if nothing normalises them."""
     if mode in ("train", "eval"):
-        ops = config["DataLoader"][mode.capitalize()]["dataset"].get("transform_ops")
+        data = config.DataLoader.Train if mode == "train" else config.DataLoader.Eval
+        ops = data.dataset.get("transform_ops") if data is not None and data.dataset else None
     elif mode == "infer":
-        ops = (config.get("Infer") or {}).get("transforms")
+        ops = config.Infer.transforms
     else:
         ops = deployed_transforms(config)
-    for op in reversed(ops or []):
-        for name, options in op.items():
-            if name == "NormalizeImage":
-                given = options or {}
-                return {"mean": given.get("mean") or IMAGENET_MEAN, "std": given.get("std") or IMAGENET_STD}
+    for op in reversed(ComponentSpec.read_all(ops, "transforms")):
+        if op.name == "NormalizeImage":
+            mean, std = op.options.get("mean"), op.options.get("std")
+            return {"mean": mean or IMAGENET_MEAN, "std": std or IMAGENET_STD}
     return None
 
 
@@ -299,12 +299,12 @@ def count_parameters(model: nn.Layer) -> tuple[int, int]:
     return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
 
 
-def announce(model: nn.Layer, config: dict[str, Any], seed: int) -> None:
-    """Log what is about to be trained."""
+def announce(model: nn.Layer, title: str, seed: int) -> None:
+    """Log what is about to be trained: `model`, whose registered name is `title`."""
     everything, trained = count_parameters(model)
     LOGGER.info(
         "%s: %s parameters, %s of them train; device %s; seed %d",
-        config["Arch"]["name"],
+        title,
         f"{everything:,}",
         f"{trained:,}",
         paddle.device.get_device(),

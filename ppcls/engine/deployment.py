@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ppcls.config import Recipe
 from ppcls.config.checks.image_shape import check_exported_shape, exported_chain
 from ppcls.config.checks.own_preprocessing import transform_chains
 from ppcls.data import build_transforms, list_images, read_image
@@ -16,7 +16,7 @@ from ppcls.logger import LOGGER
 _IMAGES = 4
 
 
-def deployed_transforms(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def deployed_transforms(config: Recipe) -> list[dict[str, Any]]:
     """Return the transforms that an export describes: those of ``Infer``, else those of evaluation.
 
     Raises:
@@ -31,16 +31,16 @@ def deployed_transforms(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"DecodeImage": {"to_rgb": True}}, *operations]  # evaluation reads arrays, which are RGB
 
 
-def export_sample(config: Mapping[str, Any], operations: list[dict[str, Any]]) -> np.ndarray | None:
+def export_sample(config: Recipe, operations: list[dict[str, Any]]) -> np.ndarray | None:
     """Return up to four images of ``Infer.infer_imgs``, [N, C, H, W], as the network takes them.
 
     Returns:
         None if there are none of the shape of the network's input; the reason is logged.
     """
-    wanted = tuple(config["Global"]["image_shape"])
+    wanted = tuple(config.Global.image_shape)
     try:
         chain = build_transforms(operations)
-        files = list_images((config.get("Infer") or {}).get("infer_imgs") or [])[:_IMAGES]
+        files = list_images(config.Infer.infer_imgs or [])[:_IMAGES]
         images = [read_image(name, chain) for name in files]
         fitting = [image for image in images if image.shape == wanted]
         if not fitting:

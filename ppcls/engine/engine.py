@@ -131,11 +131,11 @@ class Engine:
         self.config = complete_config(config, mode)
         self.mode = mode
         self.globals = self.config.Global
-        self.folder = Path(self.globals["output_dir"]) / self.arch.name
+        self.folder = Path(self.globals.output_dir) / self.arch.name
         require_possible(self.folder)
-        build.select_device(self.globals["device"])
+        build.select_device(self.globals.device)
         start_alike(self.config)
-        self._seed_asked = seed = self.globals.get("seed")
+        self._seed_asked = seed = self.globals.seed
         drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._set_seed(distributed.gather(drawn)[0])
         self.main = self.arch.main_name
@@ -156,7 +156,7 @@ class Engine:
         """
         if self._model is None:
             needed = None if self.main is None or self.mode == "train" else {self.main}
-            if self.mode != "train" and self.globals["pretrained_model"]:
+            if self.mode != "train" and self.globals.pretrained_model:
                 self._model = self._trained_model(needed)
             else:
                 normalize = build.normalization(self.config, self.mode)
@@ -177,11 +177,11 @@ class Engine:
         Raises:
             SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
         """
-        build.start_logging(self.globals["log_ranks"], hold=True)
+        build.start_logging(self.globals.logging_ranks, hold=True)
         require_scalar_packages(**self._scalar_packages())
         with dropping_held_lines(), RunLock(self.folder) as lock:
-            resumed = find_checkpoint(self.globals["checkpoints"], self.folder)
-            if resumed is not None and is_finished(resumed, self.globals["epochs"]):
+            resumed = find_checkpoint(self.globals.checkpoints, self.folder)
+            if resumed is not None and is_finished(resumed, self.globals.epochs):
                 LOGGER.info("%s: already finished, nothing to do", resumed.where)
                 return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
             check_run_folder(self.folder, self.config, resumed)
@@ -243,7 +243,7 @@ class Engine:
         Args:
             report: folder for tables of classes, confusions and mistakes (`ppcls.report.evaluation_tables`).
         """
-        build.start_logging(self.globals["log_ranks"], hold=True)
+        build.start_logging(self.globals.logging_ranks, hold=True)
         with dropping_held_lines():
             folder = weights_folder(self.config)
             known = data_class_names(self.config, folder)
@@ -265,7 +265,7 @@ class Engine:
             if writer is not None:
                 writer(outputs, batch)
 
-        every = self.globals["print_batch_step"]
+        every = self.globals.print_batch_step
         found = evaluate(model, loader, measures.groups, epoch=0, print_every=every, observe=observe)
         if writer is not None:
             writer.write(loader.dataset)
@@ -273,25 +273,25 @@ class Engine:
 
     def infer(self) -> list[dict[str, Any]]:
         """Classify ``Infer.infer_imgs`` (an image, a folder or a list); logs and returns the results."""
-        build.start_logging(self.globals["log_ranks"])
-        node = self.config["Infer"]
-        postprocess = build_postprocess(with_names(node["PostProcess"], self._class_names().names))
+        build.start_logging(self.globals.logging_ranks)
+        infer = self.config.Infer
+        postprocess = build_postprocess(with_names(infer, self._class_names().names))
         network = self._deployed_network()
         return classify(
-            network, node["infer_imgs"], node["transforms"], postprocess, batch_size=int(node["batch_size"])
+            network, infer.infer_imgs or [], infer.transforms or [], postprocess, batch_size=infer.batch_size
         )
 
     def export(self) -> ExportedFiles:
         """Write the network to deploy to ``Global.save_inference_dir`` and check the files against it."""
-        build.start_logging(self.globals["log_ranks"])
+        build.start_logging(self.globals.logging_ranks)
         transforms = deployed_transforms(self.config)
         return export_network(
             self._deployed_network(),
-            Path(self.globals["save_inference_dir"]),
-            tuple(self.globals["image_shape"]),
-            formats=self.globals["export_format"],
-            onnx=self.globals["export_onnx"],
-            softmax=self.globals["infer_add_softmax"],
+            Path(self.globals.save_inference_dir),
+            tuple(self.globals.image_shape),
+            formats=self.globals.export_format,
+            onnx=self.globals.export_onnx,
+            softmax=self.globals.infer_add_softmax,
             sample=export_sample(self.config, transforms),
             inference_yml=self._deployment_description(transforms),
         )
@@ -300,7 +300,7 @@ class Engine:
 
     def _set_seed(self, seed: int) -> None:
         """Seed everything; the config holds it, so that a run without one can be repeated from its config."""
-        self.seed = self.globals["seed"] = seed
+        self.seed = self.globals.seed = seed
         paddle.seed(seed)
 
     def _trained_model(self, needed: set[str] | None) -> Any:
@@ -308,7 +308,7 @@ class Engine:
             self._model.eval()
             return self._model
         normalize = build.normalization(self.config, self.mode)
-        weights = self.globals["pretrained_model"]
+        weights = self.globals.pretrained_model
         return build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)
 
     def _deployed_network(self) -> Any:
@@ -332,7 +332,7 @@ class Engine:
         """Open the data of a run and compare it with the run to resume and with the other processes."""
         kept = None if resumed is None else recorded_names(resumed.where.parent, self.config)
         loader = build_train_loader(
-            self.config["DataLoader"],
+            self.config.DataLoader,
             seed=self.seed,
             class_num=self.class_num,
             class_names=None if kept is None else kept.names,
@@ -342,7 +342,7 @@ class Engine:
         check_teachers(self.config, names)
         shape = build.first_sample_shape(loader)
         eval_loader = None
-        if self.globals["eval_during_train"]:
+        if self.globals.eval_during_train:
             build.check_deployed_trains(self.arch)
             eval_loader = self._loader("Eval", evaluation_names(self.config, kept or known, None))
         datasets = datasets_of(loader, eval_loader)
@@ -356,24 +356,24 @@ class Engine:
 
     def _build_run(self, resumed: Checkpoint | None, hooks: Sequence[Hook]) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
-        own_hooks = build_hooks(self.config.get("Hooks"))
+        own_hooks = build_hooks(self.config.Hooks)
         own_hooks += [require_hook(hook, f"hooks[{index}]") for index, hook in enumerate(hooks)]
         data = self._open_data(resumed)
         loader, eval_loader, shape = data.loader, data.eval_loader, data.shape
         evaluates = eval_loader is not None
         model = self.model
-        loss = build_loss(self.config["Loss"]["Train"], main=self.main)
+        loss = build_loss(self.config.Loss.Train or [], main=self.main)
         outputs = build.find_shapes(model, loss, shape)
         distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
-        if self.globals["pretrained_model"] and resumed is None:
-            build.load_start(model, loss, self.globals["pretrained_model"], self.arch.name, self.main)
-        build.synchronise([model, loss], self.globals["use_sync_bn"])
-        epochs, update_freq = self.globals["epochs"], self.globals["update_freq"]
+        if self.globals.pretrained_model and resumed is None:
+            build.load_start(model, loss, self.globals.pretrained_model, self.arch.name, self.main)
+        build.synchronise([model, loss], self.globals.use_sync_bn)
+        epochs, update_freq = self.globals.epochs, self.globals.update_freq
         steps = -(-len(loader) // update_freq)
-        optimizer, schedule = build_optimizer(self.config["Optimizer"], epochs, steps, [model, loss])
-        scaler, amp = mixed_precision(self.config["AMP"])
+        optimizer, schedule = build_optimizer(self.config.Optimizer, epochs, steps, [model, loss])
+        scaler, amp = mixed_precision(self.config.AMP)
         model = cast_networks(model, optimizer, amp)
-        if self.globals["to_static"]:
+        if self.globals.to_static:
             build.make_static(model)
         classifying = classifiers(outputs, self.class_num) if evaluates and self.main is not None else []
         teachers = watched_teachers(model, self.main, classifying)
@@ -384,13 +384,13 @@ class Engine:
         if eval_loader is not None:
             measures.check_labels(eval_loader.dataset)
         trainable = build.trainable_state(model)
-        ema = ModelEMA(trainable, self.config["EMA"]["decay"]) if self.config.get("EMA") else None
+        ema = ModelEMA(trainable, self.config.EMA.decay) if self.config.EMA else None
         run = Run(
             folder=self.folder,
             epochs=epochs,
             model=model,
             loss=loss,
-            metric=build_metric((self.config.get("Metric") or {}).get("Train"), self.main, "Metric.Train"),
+            metric=build_metric(self.config.Metric.Train, self.main, "Metric.Train"),
             optimizer=optimizer,
             schedule=schedule,
             loader=loader,
@@ -401,7 +401,7 @@ class Engine:
                 eval_loader,
                 measures,
                 ema,
-                print_every=self.globals["print_batch_step"],
+                print_every=self.globals.print_batch_step,
                 casting=self._eval_casting(amp),
             ),
             evaluation_due=self._evaluation_due,
@@ -410,7 +410,7 @@ class Engine:
             amp=amp,
             progress=Progress(seed=self.seed, lists=data.lists),
             hooks=[],
-            plateau_metric=plateau_metric(self._schedules(), criterion),
+            plateau_metric=plateau_metric(self.config.schedules, criterion),
             trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
             buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
             update_freq=update_freq,
@@ -422,12 +422,12 @@ class Engine:
         compare_by(run.progress, criterion, self.main or self.arch.name)
         run.hooks = own_hooks if ema is None else [*own_hooks, EMAHook(ema)]
         run.hooks += self._log_hooks(run.progress)
-        if teachers and self.globals["check_teacher"] and resumed is None:
+        if teachers and self.globals.check_teacher and resumed is None:
             run.hooks.append(self._teacher_check(teachers, eval_loader, run.hooks, amp))
-        if self.config.get("EarlyStopping"):
-            run.hooks.append(EarlyStopping(**self.config["EarlyStopping"], criterion=criterion))
+        if self.config.EarlyStopping:
+            run.hooks.append(EarlyStopping(**self.config.EarlyStopping, criterion=criterion))
         run.hooks.append(saver)
-        build.announce(model, self.config, self.seed)
+        build.announce(model, self.arch.name, self.seed)
         run.answers = self._answers(run, shape, resumed)
         return run, saver
 
@@ -446,10 +446,10 @@ class Engine:
 
         return [
             LogHook(
-                self.globals["print_batch_step"],
+                self.globals.print_batch_step,
                 open_writer if is_main() else None,
-                schedule_names=[lr.get("name", "ConstLR") for lr in self._schedules()],
-                memory=self.globals["print_mem_info"],
+                schedule_names=[lr.name for lr in self.config.schedules],
+                memory=self.globals.print_mem_info,
             )
         ]
 
@@ -472,12 +472,12 @@ class Engine:
         self, teachers: list[str], loader: Any, hooks: list[Hook], amp: dict[str, Any]
     ) -> TeacherCheck:
         log = next(hook for hook in hooks if isinstance(hook, LogHook))
-        every = self.globals["print_batch_step"]
+        every = self.globals.print_batch_step
         return TeacherCheck(teachers, loader, log, print_every=every, casting=self._eval_casting(amp))
 
     def _eval_casting(self, amp: dict[str, Any]) -> dict[str, Any]:
         """Return the options of ``paddle.amp.auto_cast`` in evaluations."""
-        return casting_in_evaluation(amp, self.config["AMP"]["use_fp16_test"])
+        return casting_in_evaluation(amp, self.config.AMP.use_fp16_test)
 
     def _checkpoint_hook(
         self, run: Run, ema: ModelEMA | None, criterion: Criterion, others: Mapping[str, Criterion]
@@ -499,30 +499,24 @@ class Engine:
             criterion,
             None if self.main is None else student(self.main, criterion),
             [student(name, compared_by) for name, compared_by in others.items()],
-            save_interval=self.globals["save_interval"],
-            save_steps=self.globals["save_steps"],
-            keep_last=self.globals["keep_last"],
+            save_interval=self.globals.save_interval,
+            save_steps=self.globals.save_steps,
+            keep_last=self.globals.keep_last,
             ema=ema,
         )
 
     def _evaluation_due(self, epoch: int) -> bool:
-        start, interval = self.globals["start_eval_epoch"], self.globals["eval_interval"]
-        return epoch >= start and (epoch % interval == 0 or epoch == self.globals["epochs"])
-
-    def _schedules(self) -> list[Mapping[str, Any]]:
-        """Return the schedule of each optimizer, as configured."""
-        node = self.config["Optimizer"]
-        return [entry["lr"] for entry in (node if isinstance(node, Sequence) else [node])]
+        start, interval = self.globals.start_eval_epoch, self.globals.eval_interval
+        return epoch >= start and (epoch % interval == 0 or epoch == self.globals.epochs)
 
     def _deployment_description(self, transforms: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what a deployed network must know: transforms, labels, shape, classes."""
-        infer = self.config.get("Infer") or {}
         return {
             "Global": {
                 "model_name": self.arch.main.name,
-                "image_shape": list(self.globals["image_shape"]),
+                "image_shape": list(self.globals.image_shape),
                 "class_num": self.class_num,
             },
             "PreProcess": {"transform_ops": transforms},
-            "PostProcess": with_names(infer.get("PostProcess"), self._class_names().names),
+            "PostProcess": with_names(self.config.Infer, self._class_names().names),
         }

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 
 from ppcls.arch.distillation import AttentionModel
-from ppcls.config import ArchSpec
+from ppcls.config import ComponentSpec, Recipe
 from ppcls.data import Loader
 from ppcls.engine import build
 from ppcls.engine.evaluate import evaluate, evaluating
@@ -43,7 +43,7 @@ def _is_frozen(model: nn.Layer, name: str) -> bool:
 
 
 def trained_and_measures(
-    config: Mapping[str, Any],
+    config: Recipe,
     main: str | None,
     class_num: int,
     loader: Loader,
@@ -62,9 +62,8 @@ def trained_and_measures(
         measures = Measures(config, None)
         measures.check_labels(loader.dataset)
         return trained(None), measures
-    arch = ArchSpec.read(config["Arch"])
+    arch, weights = config.arch, config.Global.pretrained_model
     students = [name for name in arch.trained if name != main]
-    weights = config["Global"]["pretrained_model"]
     there = build.networks_with_weights(arch, students, weights)
     absent = [name for name in students if name not in there]
     measures = Measures(config, main, there, absent)
@@ -84,7 +83,7 @@ def trained_and_measures(
 
 
 def measures_of_run(
-    config: Mapping[str, Any], main: str | None, students: Sequence[str], teachers: Sequence[str]
+    config: Recipe, main: str | None, students: Sequence[str], teachers: Sequence[str]
 ) -> Measures:
     """Return what to measure in the evaluations of a run: also how far students and teachers agree.
 
@@ -103,7 +102,7 @@ def measures_of_run(
             main,
             ", ".join(students),
         )
-    if teachers and main is not None and config["Global"]["eval_agreement"]:
+    if teachers and main is not None and config.Global.eval_agreement:
         measures.networks |= {main, *students, *teachers}
         measures.add("", Agreement(main, teachers))
         for name in students:
@@ -152,7 +151,7 @@ def evaluator(
 
 
 def plateau_metric(
-    schedules: Sequence[Mapping[str, Any]], criterion: Criterion
+    schedules: Sequence[ComponentSpec], criterion: Criterion
 ) -> Callable[[Mapping[str, float]], float]:
     """Return what ReduceOnPlateau watches: the score that chooses `best_model`.
 
@@ -162,7 +161,7 @@ def plateau_metric(
         schedules: the schedule of each optimizer, as configured.
         criterion: what chooses `best_model`.
     """
-    if all(lr.get("mode") != "min" for lr in schedules):
+    if all(lr.options.get("mode") != "min" for lr in schedules):
         return criterion.score
     falling = LOSS if criterion.higher_is_better else criterion
     return lambda metrics: -falling.score(metrics)

@@ -18,7 +18,12 @@ Postprocess = Callable[[np.ndarray, Sequence[str]], list[dict[str, Any]]]
 
 
 def classify(
-    network: nn.Layer, images: str, transforms: list[Any], postprocess: Postprocess, *, batch_size: int
+    network: nn.Layer,
+    images: str | Sequence[str],
+    transforms: list[Any],
+    postprocess: Postprocess,
+    *,
+    batch_size: int,
 ) -> list[dict[str, Any]]:
     """Classify an image, a folder of images or a list file; log the results batch by batch.
 

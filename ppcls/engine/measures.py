@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls.config import Recipe
 from ppcls.data import Dataset
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
@@ -127,13 +128,13 @@ class Measures:
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        config: Recipe,
         main: str | None,
         students: Sequence[str] = (),
         absent: Sequence[str] = (),
     ) -> None:
         self.main = main
-        metrics, losses = ((config.get(section) or {}).get("Eval") for section in ("Metric", "Loss"))
+        metrics, losses = config.Metric.Eval, config.Loss.Eval
         self._metrics: dict[str, CombinedMetric] = {}
         self._losses: dict[str, CombinedLoss] = {}
         if main is None:

@@ -23,7 +23,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls.config import ArchSpec, plain
+from ppcls.config import ArchSpec, ComponentSpec, Recipe, complete_config
+from ppcls.config.schema import DataLoaderSpec, DataSpec, LossSpec
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
 from ppcls.data.near_duplicates import HashIndex, perceptual_hash
 from ppcls.data.postprocess import check_scores
@@ -158,7 +159,7 @@ class _Hashed(Dataset):
         return np.stack([self._hashes.pop(int(i)) for i in index])
 
 
-def mine(config: Mapping[str, Any], options: Mining) -> MiningCounts:
+def mine(config: Recipe, options: Mining) -> MiningCounts:
     """Write a list of the images of a pool that a teacher is sure of.
 
     Args:
@@ -170,21 +171,23 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningCounts:
         DataError: if images of the pool lie outside the root, or none is left.
     """
     _check(options)
-    tree = plain(config)
-    evaluation = tree["DataLoader"]["Eval"]
-    pool = _Pool(options.pool, evaluation["dataset"].get("transform_ops"))
-    root, delimiter = _list_form(tree["DataLoader"], options)
+    recipe = complete_config(config, "eval")
+    evaluation = recipe.DataLoader.Eval
+    if evaluation is None or evaluation.dataset is None:
+        raise ConfigError("DataLoader.Eval: missing; mine needs it")
+    pool = _Pool(options.pool, evaluation.dataset.get("transform_ops"))
+    root, delimiter = _list_form(recipe.DataLoader, options)
     names = _below(root, pool)
     require_writable(Path(options.output).resolve().parent, "--output")
     if not options.output or Path(options.output).is_dir():
         raise ConfigError(f"--output: expected a file to write, got {options.output or 'an empty path'}")
-    engine = Engine(tree, "eval")
+    engine = Engine(recipe, "eval")
     name = _teacher(engine.arch, options.network)
-    known = data_class_names(tree, None)
-    check_teachers(tree, names_to_record(tree, known, engine.class_num))
+    known = data_class_names(recipe, None)
+    check_teachers(recipe, names_to_record(recipe, known, engine.class_num))
     teacher = _network(engine, name)
-    class_map = _class_map(tree, name)
-    held_out = _Hashed(build_dataset(evaluation["dataset"], "Eval"))
+    class_map = _class_map(recipe.Loss, name)
+    held_out = _Hashed(build_dataset(evaluation.dataset, "Eval"))
     index, places = _hash_all(held_out, evaluation)
     report, found = MiningCounts(len(pool)), _Found()
     for batch, hashes in _read(_Hashed(pool), evaluation, "pool", report):
@@ -202,7 +205,7 @@ def mine(config: Mapping[str, Any], options: Mining) -> MiningCounts:
     if not kept:
         raise DataError(f"{options.pool}: no image is left, nothing was written\n{report.render()}")
     column = found.label if options.label == "teacher" else [0] * len(found.label)
-    shown = class_names(tree, engine.class_num, known).names
+    shown = class_names(recipe, engine.class_num, known).names
     summary = {"options": asdict(options), **asdict(report), "class_names": shown}
     _write(
         Path(options.output),
@@ -232,9 +235,10 @@ def _check(options: Mining) -> None:
         raise ConfigError(f"--distance: expected at least 0, got {options.distance}")
 
 
-def _list_form(loaders: Mapping[str, Any], options: Mining) -> tuple[str, str]:
+def _list_form(data: DataLoaderSpec, options: Mining) -> tuple[str, str]:
     """Return root and delimiter of the training list, which the new list is to join."""
-    dataset = (loaders.get("Train") or loaders["Eval"])["dataset"]
+    part = data.Train or data.Eval
+    dataset = part.dataset if part is not None and part.dataset is not None else {}
     root = options.image_root or dataset.get("image_root")
     if not root:
         raise ConfigError("--image-root: the recipe names none; give the folder that paths start from")
@@ -274,18 +278,17 @@ def _teacher(arch: ArchSpec, asked: str | None) -> str:
 
 def _network(engine: Engine, name: str) -> nn.Layer:
     """Return the teacher with weights, in eval mode."""
-    weights, normalize = engine.globals["pretrained_model"], build.normalization(engine.config, "eval")
+    weights, normalize = engine.globals.pretrained_model, build.normalization(engine.config, "eval")
     model = build.build_trained_model(engine.arch, {name} if name else None, weights, "mining", normalize)
     return model.infer_network(name) if name else model
 
 
-def _class_map(config: Mapping[str, Any], teacher: str) -> list[int] | None:
+def _class_map(losses: LossSpec, teacher: str) -> list[int] | None:
     """Return the teacher's class of each student class, if a training loss has a ``class_map`` for it."""
-    for node in (config.get("Loss") or {}).get("Train") or []:
-        for options in node.values():
-            learned_from = [pair[1] for pair in (options or {}).get("model_name_pairs") or []]
-            if teacher in learned_from and options.get("class_map"):
-                return read_class_map(options["class_map"])
+    for loss in ComponentSpec.read_all(losses.Train, "Loss.Train"):
+        learned_from = [pair[1] for pair in loss.options.get("model_name_pairs") or []]
+        if teacher in learned_from and loss.options.get("class_map"):
+            return read_class_map(loss.options["class_map"])
     return None
 
 
@@ -298,16 +301,16 @@ def _check_classes(theirs: int, ours: int, class_map: Sequence[int] | None, opti
 
 
 def _read(
-    dataset: _Hashed, evaluation: Mapping[str, Any], title: str, report: MiningCounts | None = None
+    dataset: _Hashed, evaluation: DataSpec, title: str, report: MiningCounts | None = None
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yield the batches of a dataset with their hashes; unreadable images go to the report."""
-    loading = evaluation.get("loader") or {}
+    batch_size = int((evaluation.sampler or {})["batch_size"])
     loader = Loader(
         dataset,
-        DistributedBatchSampler(int(evaluation["sampler"]["batch_size"])),
+        DistributedBatchSampler(batch_size),
         Share(len(dataset), seed=0, training=False),
-        num_workers=int(loading.get("num_workers", 4)),
-        timeout=float(loading.get("timeout", 0)),
+        num_workers=evaluation.loader.num_workers,
+        timeout=evaluation.loader.timeout,
     )
     bar = progress_bar(len(loader), title)
     try:
@@ -321,7 +324,7 @@ def _read(
         report.unreadable = {dataset.path(i): text for i, text in sorted(loader.skipped.items())}
 
 
-def _hash_all(dataset: _Hashed, evaluation: Mapping[str, Any]) -> tuple[HashIndex, np.ndarray]:
+def _hash_all(dataset: _Hashed, evaluation: DataSpec) -> tuple[HashIndex, np.ndarray]:
     """Return the hashes of the validation images, and the place of each in its dataset."""
     found = [(batch.index, hashes) for batch, hashes in _read(dataset, evaluation, "validation images")]
     LOGGER.info("%s: %d images, of which the list will hold no near-duplicates", dataset.name, len(dataset))

@@ -21,7 +21,8 @@ from ppcls.class_names import (
     read_fitting_names,
     shown_name,
 )
-from ppcls.config import ArchSpec
+from ppcls.config import ComponentSpec, Recipe, RecipeTree
+from ppcls.config.schema import InferSpec
 from ppcls.data import Dataset
 from ppcls.data.folders import list_class_names, text_order
 from ppcls.engine.checkpoint.changes import read_run_config
@@ -46,7 +47,7 @@ class ClassNames:
     source: str
 
 
-def class_names(config: Mapping[str, Any], class_num: int, of_data: ClassNames | None = None) -> ClassNames:
+def class_names(config: Recipe, class_num: int, of_data: ClassNames | None = None) -> ClassNames:
     """Return the names that results are shown and exported with.
 
     In this order: the file (or list) that ``Infer.PostProcess`` names, the names kept with the run that the
@@ -61,7 +62,7 @@ def class_names(config: Mapping[str, Any], class_num: int, of_data: ClassNames |
         DataError: if a file of one's own does not give each class one name, or gives those of the data in
             another order.
     """
-    node = (config.get("Infer") or {}).get("PostProcess") or {}
+    node = config.Infer.PostProcess or {}
     of_data = of_data or data_class_names(config, weights_folder(config))
     file, listed = node.get("class_id_map_file"), node.get("label_list")
     if listed is not None:
@@ -96,7 +97,7 @@ def _agreeing(found: ClassNames, of_data: ClassNames) -> ClassNames:
     return found
 
 
-def data_class_names(config: Mapping[str, Any], folder: Path | None) -> ClassNames:
+def data_class_names(config: Recipe, folder: Path | None) -> ClassNames:
     """Return the names that belong to the data a network is trained on.
 
     Args:
@@ -111,7 +112,7 @@ def data_class_names(config: Mapping[str, Any], folder: Path | None) -> ClassNam
         return ClassNames(None, "the recipe has no DataLoader.Train.dataset")
     names = _names_of_dataset(node)
     if names is not None:
-        if folder is not None and node.get("class_names") is None and text_order(names) != names:
+        if folder is not None and node.options.get("class_names") is None and text_order(names) != names:
             LOGGER.warning(
                 "%s keeps no class names; the classes are taken to be %s, ... Weights of an earlier version "
                 "have them as texts: %s, ...; then name them so in DataLoader.Train.dataset.class_names",
@@ -123,7 +124,7 @@ def data_class_names(config: Mapping[str, Any], folder: Path | None) -> ClassNam
     return ClassNames(None, f"DataLoader.Train.dataset ({_place(node)}) has none, or is not here")
 
 
-def evaluation_names(config: Mapping[str, Any], known: ClassNames, folder: Path | None) -> list[str] | None:
+def evaluation_names(config: Recipe, known: ClassNames, folder: Path | None) -> list[str] | None:
     """Return the names that the classes of ``DataLoader.Eval`` must have, None if they cannot be compared.
 
     Names of a file beside a list of training images may be written otherwise than folders of evaluation;
@@ -131,7 +132,7 @@ def evaluation_names(config: Mapping[str, Any], known: ClassNames, folder: Path 
     """
     train, evaluation = _dataset(config, "Train"), _dataset(config, "Eval")
     if train is None and folder is not None:
-        train = _dataset(read_run_config(folder) or {}, "Train")
+        train = _recorded_dataset(folder)
     theirs = None if evaluation is None else _names_of_dataset(evaluation)
     if theirs is None or known.names is None or train is None or _has_names(train):
         if theirs is not None and known.names is None:
@@ -147,7 +148,7 @@ def evaluation_names(config: Mapping[str, Any], known: ClassNames, folder: Path 
     return None
 
 
-def recorded_names(folder: Path, config: Mapping[str, Any] | None = None) -> ClassNames | None:
+def recorded_names(folder: Path, config: Recipe | None = None) -> ClassNames | None:
     """Return the names that a run kept in its folder.
 
     Runs from before names were kept had class folders in order of texts: 0, 1, 10, 11, 2. Theirs are given in
@@ -162,14 +163,14 @@ def recorded_names(folder: Path, config: Mapping[str, Any] | None = None) -> Cla
     """
     if (folder / FILE).is_file():
         return ClassNames(read_fitting_names(folder / FILE, None), str(folder / FILE))
-    old = read_run_config(folder) or {}
-    node = _dataset(old, "Train")
-    if node is None or node.get("name") != "FolderDataset":
+    node = _recorded_dataset(folder)
+    if node is None or node.name != "FolderDataset":
         return None
-    if node.get("class_names") is not None:
-        return ClassNames([shown_name(str(name)) for name in node["class_names"]], f"{folder}/config.yaml")
-    nodes = [node, *(_dataset(config or {}, part) for part in ("Train", "Eval"))]
-    roots = [str(part.get("image_root")) for part in nodes if part and part.get("name") == "FolderDataset"]
+    listed = node.options.get("class_names")
+    if listed is not None:
+        return ClassNames([shown_name(str(name)) for name in listed], f"{folder}/config.yaml")
+    nodes = [node] if config is None else [node, _dataset(config, "Train"), _dataset(config, "Eval")]
+    roots = [str(part.options.get("image_root")) for part in nodes if part and part.name == "FolderDataset"]
     root = next((place for place in roots if os.path.isdir(place)), None)
     names = list_class_names(root) if root is not None else []
     before = text_order(names)
@@ -190,7 +191,7 @@ def names_file(names: list[str] | None) -> dict[str, bytes]:
     return {} if names is None else {FILE: format_class_names(names).encode("utf-8", "backslashreplace")}
 
 
-def names_to_record(config: Mapping[str, Any], of_data: ClassNames, class_num: int) -> list[str] | None:
+def names_to_record(config: Recipe, of_data: ClassNames, class_num: int) -> list[str] | None:
     """Return the names a run keeps: those of its data, else those of one's own file in ``Infer.PostProcess``.
 
     Args:
@@ -201,7 +202,7 @@ def names_to_record(config: Mapping[str, Any], of_data: ClassNames, class_num: i
     Raises:
         DataError: if the file does not fit, or gives the names of the data in another order.
     """
-    node = (config.get("Infer") or {}).get("PostProcess") or {}
+    node = config.Infer.PostProcess or {}
     file = node.get("class_id_map_file")
     if not file:
         return of_data.names
@@ -217,11 +218,9 @@ def names_to_record(config: Mapping[str, Any], of_data: ClassNames, class_num: i
     return names if of_data.names is None else of_data.names
 
 
-def weights_folder(config: Mapping[str, Any]) -> Path | None:
+def weights_folder(config: Recipe) -> Path | None:
     """Return the folder that the weights of the network to deploy lie in; None if they are no local file."""
-    arch, settings = config["Arch"], config["Global"]
-    deployed = ArchSpec.read(arch, settings.get("infer_model_name")).main
-    return _folder_of(settings.get("pretrained_model") or deployed.pretrained)
+    return _folder_of(config.Global.pretrained_model or config.arch.main.pretrained)
 
 
 def _folder_of(weights: Any) -> Path | None:
@@ -230,7 +229,7 @@ def _folder_of(weights: Any) -> Path | None:
     return Path(weights).expanduser().parent
 
 
-def check_teachers(config: Mapping[str, Any], names: list[str] | None) -> None:
+def check_teachers(config: Recipe, names: list[str] | None) -> None:
     """Refuse frozen networks whose run had the same classes in another order.
 
     Args:
@@ -242,7 +241,7 @@ def check_teachers(config: Mapping[str, Any], names: list[str] | None) -> None:
     """
     if names is None or _has_class_map(config):
         return
-    for network in ArchSpec.read(config["Arch"]).children:
+    for network in config.arch.children:
         name, folder = network.title, _folder_of(network.pretrained)
         theirs = recorded_names(folder, config) if network.frozen and folder is not None else None
         if theirs is None or theirs.names is None or theirs.names == names:
@@ -263,45 +262,55 @@ def check_teachers(config: Mapping[str, Any], names: list[str] | None) -> None:
         )
 
 
-def _has_class_map(config: Mapping[str, Any]) -> bool:
-    nodes = (config.get("Loss") or {}).get("Train") or []
-    return any((options or {}).get("class_map") for node in nodes for options in node.values())
+def _has_class_map(config: Recipe) -> bool:
+    losses = ComponentSpec.read_all(config.Loss.Train, "Loss.Train")
+    return any(loss.options.get("class_map") for loss in losses)
 
 
-def _dataset(config: Mapping[str, Any], part: str) -> Mapping[str, Any] | None:
-    loader = (config.get("DataLoader") or {}).get(part) or {}
-    node = loader.get("dataset") if isinstance(loader, Mapping) else None
-    return node if isinstance(node, Mapping) else None
+def _dataset(config: RecipeTree, part: str) -> ComponentSpec | None:
+    """Return the dataset of a part of the data; None if there is none that can be read."""
+    node: Any = config
+    for step in ("DataLoader", part, "dataset"):
+        node = node.get(step) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
+        return None
+    return ComponentSpec.read(node, f"DataLoader.{part}.dataset")
 
 
-def _place(node: Mapping[str, Any]) -> str:
-    keys = ("cls_label_path", "data_file", "image_root")
-    return next((str(node[key]) for key in keys if node.get(key)), str(node.get("name")))
+def _recorded_dataset(folder: Path) -> ComponentSpec | None:
+    """Return the training data of the run in a folder."""
+    return _dataset(read_run_config(folder) or {}, "Train")
 
 
-def _dataset_class(node: Mapping[str, Any]) -> type[Dataset] | None:
-    name = node.get("name")
-    found = DATASETS[str(name)] if name in DATASETS else None
+def _place(dataset: ComponentSpec) -> str:
+    given = (dataset.options.get(key) for key in ("cls_label_path", "data_file", "image_root"))
+    return str(next((value for value in given if value), dataset.name))
+
+
+def _dataset_class(dataset: ComponentSpec) -> type[Dataset] | None:
+    if dataset.name not in DATASETS:
+        return None
+    found = DATASETS[dataset.name]
     return found if isinstance(found, type) and issubclass(found, Dataset) else None
 
 
-def _names_of_dataset(node: Mapping[str, Any]) -> list[str] | None:
-    found = _dataset_class(node)
-    return None if found is None else found.find_class_names(node)
+def _names_of_dataset(dataset: ComponentSpec) -> list[str] | None:
+    found = _dataset_class(dataset)
+    return None if found is None else found.find_class_names(dataset.options)
 
 
-def _has_names(node: Mapping[str, Any]) -> bool:
+def _has_names(dataset: ComponentSpec) -> bool:
     """Tell whether class names are a part of such data."""
-    found = _dataset_class(node)
+    found = _dataset_class(dataset)
     return found is not None and found.has_class_names
 
 
-def with_names(node: Mapping[str, Any] | None, names: list[str] | None) -> dict[str, Any]:
+def with_names(infer: InferSpec, names: list[str] | None) -> dict[str, Any]:
     """Return ``Infer.PostProcess`` with the names of the classes in it, in place of the file that holds them.
 
     A post-process that takes no ``label_list`` stays as it is, as long as it has names of its own.
     """
-    options = dict(node or {"name": "Topk", "topk": 5})
+    options = dict(infer.PostProcess or {"name": "Topk", "topk": 5})
     factory = POSTPROCESSES[options["name"]]
     if "label_list" not in inspect.signature(factory).parameters:
         return options

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ppcls.config import Recipe, RecipeTree
 from ppcls.data import Dataset
 from ppcls.engine.build import run_files
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer, name_for_earlier_run
@@ -35,7 +36,7 @@ def goes_on_in_place(folder: Path, resumed: Checkpoint | None) -> bool:
     return resumed is not None and folder.is_dir() and resumed.where.parent.samefile(folder)
 
 
-def check_run_folder(folder: Path, config: dict[str, Any], resumed: Checkpoint | None) -> None:
+def check_run_folder(folder: Path, config: Recipe, resumed: Checkpoint | None) -> None:
     """Refuse a folder that this run cannot use; nothing is changed.
 
     Raises:
@@ -45,10 +46,10 @@ def check_run_folder(folder: Path, config: dict[str, Any], resumed: Checkpoint |
     require_writable(folder)
     if not _is_renamed(folder, resumed):
         for option, name in SCALAR_FOLDERS.items():
-            if config["Global"][option]:
+            if config.Global[option]:
                 require_writable(folder / name, f"Global.{option}")
         return
-    for node, key, where in _texts(config.get("DataLoader"), "DataLoader"):
+    for node, key, where in _texts(config.DataLoader, "DataLoader"):
         if _is_there(node[key], folder):
             raise ConfigError(f"{where}: {node[key]} {_would_be_renamed(folder)}")
 
@@ -86,7 +87,7 @@ def _would_be_renamed(folder: Path) -> str:
 
 def open_run_folder(
     folder: Path,
-    config: dict[str, Any],
+    config: Recipe,
     resumed: Checkpoint | None,
     lock: RunLock,
     *,
@@ -211,7 +212,7 @@ def _replace_folder(staged: Path, folder: Path, earlier: Path) -> None:
 # ---------------------------------------------------------------- paths into a folder that is renamed
 
 
-def following(config: dict[str, Any], folder: Path, earlier: Path) -> dict[str, Any]:
+def following(config: Recipe, folder: Path, earlier: Path) -> Recipe:
     """Return a copy of a config in which what lies in `folder` is looked for in `earlier`."""
     config = copy.deepcopy(config)
     for node, key, where in _texts(config):
@@ -220,7 +221,7 @@ def following(config: dict[str, Any], folder: Path, earlier: Path) -> dict[str, 
     return config
 
 
-def follow_earlier_run(config: dict[str, Any], recorded: dict[str, Any], folder: Path) -> None:
+def follow_earlier_run(config: Recipe, recorded: RecipeTree, folder: Path) -> None:
     """Let the paths in a config follow the earlier run that was renamed when the run to resume began.
 
     A recipe may name weights in its own output folder, such as those of a teacher trained there before. Its

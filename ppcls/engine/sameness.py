@@ -20,6 +20,7 @@ from paddle import nn
 
 import ppcls
 from ppcls import distributed
+from ppcls.config import Recipe, plain
 from ppcls.data import Fingerprint
 from ppcls.engine.checkpoint.changes import Change, show, walk_changes
 from ppcls.errors import ConfigError
@@ -38,7 +39,7 @@ AUTO = "auto"
 _MOST = 20  # lines of a message
 
 
-def start_alike(config: Mapping[str, Any]) -> None:
+def start_alike(config: Recipe) -> None:
     """Meet the other processes of this training and make sure that they have the same recipe and versions.
 
     Args:
@@ -106,10 +107,10 @@ def require_same_weights(model: nn.Layer) -> None:
         )
 
 
-def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+def describe(config: Recipe) -> dict[str, Any]:
     """Return what has to be the same in all processes: recipe, kind of device, versions."""
     return {
-        "recipe": dict(config),
+        "recipe": plain(config),
         "versions": {
             "ppcls": f"{ppcls.__version__} (code {_code()})",
             "paddle": paddle.__version__,

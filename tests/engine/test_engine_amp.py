@@ -9,6 +9,7 @@ from support import distilled
 
 import ppcls
 from ppcls.config import load_config
+from ppcls.config.schema import AMPSpec
 from ppcls.engine import Engine
 from ppcls.engine.amp import (
     casting_in_evaluation,
@@ -86,12 +87,12 @@ def test_a_loss_scale_survives_a_checkpoint(tmp_path):
 
 
 def test_the_cpu_says_once_that_it_has_none(caplog):
-    scaler, casting = mixed_precision(AMP)
+    scaler, casting = mixed_precision(AMPSpec(**AMP))
     assert not casting["enable"]
     assert not scaler.is_enable()
     assert [r.getMessage() for r in caplog.records if "no mixed precision on the CPU" in r.getMessage()]
     caplog.clear()
-    mixed_precision(AMP | {"use_amp": False})
+    mixed_precision(AMPSpec(**AMP | {"use_amp": False}))
     assert not caplog.records
 
 

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from ppcls.cli import main
-from ppcls.config import load_config, plain
+from ppcls.config import Recipe, load_config
+from ppcls.config.schema import InferSpec
 from ppcls.deploy import Predictor
 from ppcls.engine import Engine
 from ppcls.engine.run_class_names import (
@@ -180,7 +181,7 @@ def test_a_run_of_an_earlier_version_keeps_its_order(numbers, write_recipe, tmp_
         shutil.copytree(tmp_path / "num", tmp_path / "val")
         shutil.rmtree(tmp_path / "num")
         numbers["DataLoader"]["Eval"]["dataset"]["image_root"] = str(tmp_path / "val")
-    config = plain(load_config(write_recipe(numbers), [f"Global.pretrained_model={folder}/best_model"]))
+    config = load_config(write_recipe(numbers), [f"Global.pretrained_model={folder}/best_model"])
     capsys.readouterr()
     found = class_names(config, 12)
     assert found.names == sorted(NUMBERS)
@@ -197,6 +198,7 @@ def test_a_run_of_an_earlier_version_keeps_its_order(numbers, write_recipe, tmp_
 
 
 def test_weights_without_a_run_are_taken_in_the_order_of_numbers_with_a_warning(numbers, tmp_path, caplog):
+    numbers = Recipe.from_dict(numbers)
     assert data_class_names(numbers, None).names == NUMBERS
     assert caplog.text == ""
     assert data_class_names(numbers, tmp_path / "copied").names == NUMBERS
@@ -227,7 +229,7 @@ def test_a_packaged_list_is_left_out_where_it_does_not_fit(recipe, write_recipe,
     found = class_names(config, 4)
     assert found.names is None
     assert "names other classes than the 4 of the network" in found.source
-    assert with_names(config["Infer"]["PostProcess"], found.names) == {"name": "Topk", "topk": 3}
+    assert with_names(config.Infer, found.names) == {"name": "Topk", "topk": 3}
     assert class_names(config, 1000).names[8] == "hen"
     caplog.clear()
     recipe["Arch"]["class_num"] = 1000
@@ -297,7 +299,7 @@ def test_folders_of_evaluation_beside_a_list_of_training(recipe, write_recipe, t
     node = recipe["DataLoader"]["Eval"]["dataset"]
     del node["cls_label_path"]
     node.update(name="FolderDataset", image_root=str(tree(tmp_path / "val", ["b", "d"])))
-    config = plain(load_config(write_recipe(recipe)))
+    config = load_config(write_recipe(recipe))
     known = ClassNames(["a", "b", "c", "d"], "names.txt")
     assert evaluation_names(config, known, None) == ["a", "b", "c", "d"]
     known = ClassNames(["ant", "bee", "cat", "dog"], "names.txt")
@@ -310,7 +312,7 @@ def test_folders_of_evaluation_beside_a_list_of_training(recipe, write_recipe, t
     assert evaluation_names(config, known, tmp_path) is None  # that run was trained on a list
 
 
-def teaching(recipe: dict, folder: Path) -> dict:
+def teaching(recipe: dict, folder: Path) -> Recipe:
     arch = {
         "name": "DistillationModel",
         "class_num": 4,
@@ -321,7 +323,7 @@ def teaching(recipe: dict, folder: Path) -> dict:
         ],
     }
     losses = [{"DistillationKLDivLoss": {"model_name_pairs": [["Student", "Teacher"]]}}]
-    return {**recipe, "Arch": arch, "Loss": {"Train": losses}}
+    return Recipe.from_dict({**recipe, "Arch": arch, "Loss": {"Train": losses}})
 
 
 def test_a_teacher_of_the_same_classes_in_another_order_is_refused(recipe, tmp_path, caplog):
@@ -342,6 +344,7 @@ def test_a_teacher_of_the_same_classes_in_another_order_is_refused(recipe, tmp_p
 
 
 def test_where_weights_come_from(recipe, tmp_path):
+    recipe = Recipe.from_dict(recipe)
     assert weights_folder(recipe) is None
     recipe["Arch"]["pretrained"] = True
     assert weights_folder(recipe) is None
@@ -360,8 +363,8 @@ def test_where_weights_come_from(recipe, tmp_path):
 
 def test_other_postprocesses_stay_as_they_are():
     node = {"name": "ThreshOutput", "threshold": 0.5, "label_0": "no"}
-    assert with_names(node, ["a", "b"]) == node
-    assert with_names(None, ["a", "b"]) == {"name": "Topk", "topk": 5, "label_list": ["a", "b"]}
+    assert with_names(InferSpec(PostProcess=node), ["a", "b"]) == node
+    assert with_names(InferSpec(), ["a", "b"]) == {"name": "Topk", "topk": 5, "label_list": ["a", "b"]}
 
 
 def test_the_report_of_check_data_has_names(numbers, write_recipe, tmp_path, capsys):

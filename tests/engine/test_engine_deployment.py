@@ -110,7 +110,7 @@ def test_an_export_is_checked_on_images_of_its_shape_alone(
         cv2.imwrite(str(folder / f"{place}.png"), np.full((height, width, 3), 50 * place, np.uint8))
     trained["DataLoader"]["Eval"]["dataset"]["transform_ops"] = [{"NormalizeImage": NORMALIZE}]
     del trained["Infer"]["transforms"]
-    config = plain(load_config(write_recipe(trained), mode="export"))
+    config = load_config(write_recipe(trained), mode="export")
     sample = export_sample(config, deployed_transforms(config))
     assert (None if sample is None else sample.shape) == ((2, 3, 32, 32) if size == (32, 32) else None)
     report = Engine(config, "export").export()

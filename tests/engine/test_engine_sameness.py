@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from ppcls import distributed
-from ppcls.config import load_config, plain
+from ppcls.config import load_config
 from ppcls.data import Fingerprint
 from ppcls.engine import sameness
 from ppcls.errors import ConfigError
@@ -15,7 +15,7 @@ from ppcls.errors import ConfigError
 
 @pytest.fixture
 def config(recipe, write_recipe):
-    return plain(load_config(write_recipe(recipe)))
+    return load_config(write_recipe(recipe))
 
 
 def notes_of(*configs):

@@ -11,7 +11,7 @@ from support import distilled
 
 import ppcls
 from ppcls.cli import main
-from ppcls.config import load_config
+from ppcls.config import ComponentSpec, load_config
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.checkpoint.resume import compare_by
@@ -417,7 +417,7 @@ def test_a_broken_metric_is_named_before_training(
     ],
 )
 def test_what_reduce_on_plateau_watches(mode, criterion, watched):
-    schedules = [{"name": "Cosine"}, {"name": "ReduceOnPlateau", "mode": mode}]
+    schedules = [ComponentSpec("Cosine", {}, "0"), ComponentSpec("ReduceOnPlateau", {"mode": mode}, "1")]
     metrics = {"loss": 2.0, "top1": 0.25, "error": 0.75}
     assert plateau_metric(schedules, criterion)(metrics) == watched
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppcls.config import MAX_NODES_OF_DATA, read_yaml
+from ppcls.config import MAX_NODES_OF_DATA, Recipe, RecipeTree, read_yaml
 from ppcls.data import Fingerprint
 from ppcls.errors import ConfigError, mask_credentials
 from ppcls.logger import LOGGER
@@ -86,7 +86,7 @@ def _masked(value: Any) -> Any:
     return mask_credentials(value) if isinstance(value, str) else value
 
 
-def read_run_config(folder: Path) -> dict[str, Any] | None:
+def read_run_config(folder: Path) -> RecipeTree | None:
     """Return the config that a run wrote into its folder; None if there is none that can be read."""
     try:
         found = read_yaml(folder / "config.yaml", MAX_NODES_OF_DATA)
@@ -95,7 +95,7 @@ def read_run_config(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def report_changes(old: dict[str, Any], new: dict[str, Any], where: str) -> bool:
+def report_changes(old: RecipeTree, new: Recipe, where: str) -> bool:
     """Log what changed since the run was started.
 
     Args:
