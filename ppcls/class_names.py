@@ -105,13 +105,13 @@ def misfit(names: Mapping[int, str], class_num: int | None = None) -> str | None
     if not (beyond or lacking):
         return None
     first = list(islice((number for number in range(count) if number not in names), _SHOWN))
-    parts = [f"there is no name for class {_some(first, lacking)}"] if lacking else []
-    parts += [f"there is no class {_some(beyond[:_SHOWN], len(beyond))}"] if beyond else []
+    parts = [f"there is no name for class {_first_numbers(first, lacking)}"] if lacking else []
+    parts += [f"there is no class {_first_numbers(beyond[:_SHOWN], len(beyond))}"] if beyond else []
     noun = "name" if len(names) == 1 else "names"
     return f"it has {len(names)} {noun}{known}: {' and '.join(parts)}. Each class from 0 on needs one"
 
 
-def _some(first: Sequence[int], count: int) -> str:
+def _first_numbers(first: Sequence[int], count: int) -> str:
     more = f" and {count - len(first)} more" if count > len(first) else ""
     return ", ".join(map(str, first)) + more
 

@@ -1,4 +1,4 @@
-"""Deployment: classify images with an exported folder. Needs nothing of what trains networks."""
+"""Deployment: classify images with an exported folder, without the code that trains networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``inference.yml``: what a deployed network must know, in the layout that PaddleX and FastDeploy read.
+"""``inference.yml``: the settings of a deployed network, in the layout that PaddleX and FastDeploy read.
 
     Global: {model_name: ..., image_shape: [3, 224, 224], class_num: 1000, softmax: true, params_sha256: ...}
     PreProcess:
@@ -9,12 +9,12 @@
       - ToCHWImage: null
     PostProcess:
       Topk: {topk: 5, label_list: [...]}
-    ppcls:                       # ours alone: how `infer` decodes, so that predictions are the same
+    ppcls:                       # read only by ppcls: how to decode images, so that predictions are the same
       DecodeImage: {to_rgb: true, backend: cv2}
 
-Those tools decode images themselves, take numbers as numbers and fail on names that they do not know.
-Earlier versions wrote the recipe's transforms as they were, DecodeImage included, and named a file of class
-names that lies beside; such files are read too.
+Those tools decode images themselves, do not accept numbers as text, and fail on transforms that they do not
+know. Earlier versions of ppcls wrote the recipe's transforms unchanged, including DecodeImage, and named a
+file of class names in the same folder; such files can still be read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ppcls.errors import ConfigError, PpclsError
 _OURS = "ppcls"
 _OPERATIONS = "PreProcess.transform_ops"
 _DECODE = "DecodeImage"
-# What their readers know; for these the order of axes can be written in their way.
+# Transforms that these tools know; only for these the order of axes is written in their way.
 _KNOWN = (_DECODE, "ResizeImage", "CropImage", "NormalizeImage", "ToCHWImage")
 
 
@@ -40,8 +40,8 @@ def describe_transforms(operations: Sequence[Any], channels: int) -> dict[str, A
     """Return the sections ``PreProcess`` and ``ppcls`` for a chain of transforms.
 
     Args:
-        operations: the chain, as recipes write it.
-        channels: of the network's input, for a mean that is written once for all.
+        operations: the chain, as in recipes.
+        channels: channels of the network's input, for a mean that is one number for all.
     """
     nodes = [single(node, f"{_OPERATIONS}.{place}") for place, node in enumerate(operations)]
     familiar = all(name in _KNOWN for name, _ in nodes)
@@ -57,14 +57,14 @@ def describe_transforms(operations: Sequence[Any], channels: int) -> dict[str, A
         elif name != "ToCHWImage" or not familiar:
             written.append({name: options or None})
     if familiar:
-        written.append({"ToCHWImage": None})  # the last step, wherever the recipe has it
+        written.append({"ToCHWImage": None})  # the last step, although recipes may have it earlier
     ours = {} if decode is None else {_OURS: {_DECODE: decode}}
     return {"PreProcess": {"transform_ops": written}, **ours}
 
 
 @contextlib.contextmanager
 def described_in(file: Path) -> Iterator[None]:
-    """Say in the errors of a block that what is wrong stands in the description `file`."""
+    """Add to errors in the block that the mistake is in the description `file`."""
     try:
         yield
     except PpclsError as error:
@@ -74,7 +74,7 @@ def described_in(file: Path) -> Iterator[None]:
 
 
 def _normalization(options: Mapping[str, Any], channels: int, familiar: bool) -> dict[str, Any]:
-    """Return the options of NormalizeImage as numbers, none left out."""
+    """Return all options of NormalizeImage, as numbers."""
     scale = options.get("scale")
     factor = evaluate(scale) if isinstance(scale, str) else 1 / 255 if scale is None else scale
     mean, std = (
@@ -88,10 +88,10 @@ def _normalization(options: Mapping[str, Any], channels: int, familiar: bool) ->
 
 
 def _resizing(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of ResizeImage without those that say nothing."""
+    """Return the options of ResizeImage without those that are null."""
     given = {key: value for key, value in options.items() if value is not None and key != "return_numpy"}
     if given.get("backend") == "pil":
-        return {"interpolation": "bicubic", **given}  # their default is another one
+        return {"interpolation": "bicubic", **given}  # the default of those tools is different
     return {key: value for key, value in given.items() if (key, value) not in _RESIZING_DEFAULTS}
 
 
@@ -99,10 +99,10 @@ _RESIZING_DEFAULTS = (("backend", "cv2"), ("interpolation", "bilinear"))
 
 
 def described_transforms(content: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
-    """Return the chain of transforms, from the bytes of an image file on, as recipes write it.
+    """Return the chain of transforms as in recipes, starting with the bytes of an image file.
 
     Args:
-        content: of ``inference.yml``.
+        content: content of ``inference.yml``.
         file: its path, for messages.
 
     Raises:
@@ -125,12 +125,12 @@ def described_transforms(content: Mapping[str, Any], file: Path) -> list[dict[st
 def described_postprocess(
     content: Mapping[str, Any], file: Path, find: Callable[[str], Path | None]
 ) -> dict[str, Any]:
-    """Return the post-process as recipes write it.
+    """Return the post-processing as in recipes.
 
     Args:
-        content: of ``inference.yml``.
+        content: content of ``inference.yml``.
         file: its path, for messages.
-        find: returns the path of a file of the export; a file of class names is looked for there first.
+        find: returns the path of a file of the export; class names are searched there first.
 
     Raises:
         ConfigError: if it cannot be read.

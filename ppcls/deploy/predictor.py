@@ -20,26 +20,26 @@ from ppcls.errors import ConfigError, DataError, WeightsError
 from ppcls.runtime import DESCRIPTION, Program, check_params, find_program, read_description
 
 Image = str | os.PathLike[str] | np.ndarray
-_ONE = (str, os.PathLike, np.ndarray)
+_SINGLE = (str, os.PathLike, np.ndarray)
 _EXPECTED = "expected a file, a folder, a list or an array [H, W, C]"
 
 
 class Predictor:
     """An exported network with its transforms and class names.
 
-    Threads may share one: images are read side by side, and the network runs one batch after the other, by
-    default on all cores. It can be pickled, and is opened again where it arrives. After ``os.fork`` it works
-    in the child, if no thread was predicting at that moment.
+    Threads may share one predictor: they read images in parallel, and the network runs one batch at a time,
+    by default on all cores. A predictor can be pickled; the files are then opened again in the other process.
+    After ``os.fork`` it works in the child if no thread was predicting at that moment.
 
     Args:
         model_dir: folder with ``inference.json`` (else ``inference.pdmodel``), ``inference.pdiparams`` and
             ``inference.yml``.
-        batch_size: images run at a time.
+        batch_size: number of images in a batch.
         device: ``cpu``, ``gpu``, ``gpu:1``, or ``auto`` for a GPU if there is one.
         threads: CPU threads; None for all cores.
         mkldnn: use oneDNN on the CPU.
-        on_error: what an unreadable image does: ``raise`` a DataError that names it, or ``skip``, which
-            leaves its result empty with the reason under ``error``.
+        on_error: for an unreadable image, ``raise`` a DataError that names it, or ``skip`` it: then its
+            result is empty and has the reason under ``error``.
 
     Raises:
         WeightsError: if a file of the folder is missing, cut off or damaged.
@@ -91,11 +91,11 @@ class Predictor:
 
         Args:
             images: a file, a folder, a ``.txt`` list, a pattern such as ``photos/*.jpg``, an array [H, W, C]
-                uint8 with its channels as the network was trained (RGB unless its recipe says otherwise),
+                uint8 with the channel order of the training (RGB unless the recipe says otherwise),
                 or a sequence of these.
 
         Returns:
-            a dict an image, in order: class_ids, scores, label_names, file_name.
+            one dict per image, in the same order: class_ids, scores, label_names, file_name.
 
         Raises:
             DataError: if nothing is found, or, with ``on_error="raise"``, an image cannot be read.
@@ -141,8 +141,8 @@ class Predictor:
             return self._array_chain.chw(image)
 
     def _expand(self, images: Image | Sequence[Image]) -> list[tuple[str, Image]]:
-        """Return a name and a file or array for each single image, so that a wrong path is found at once."""
-        many = [images] if isinstance(images, _ONE) else images
+        """Return name and file or array of each image, and find wrong paths before anything is predicted."""
+        many = [images] if isinstance(images, _SINGLE) else images
         if isinstance(many, (bytes, Mapping)) or not isinstance(many, Iterable):
             raise DataError(f"images: {_EXPECTED}, or a sequence of these, got {type(many).__name__}")
         found: list[tuple[str, Image]] = []
@@ -150,14 +150,14 @@ class Predictor:
             if isinstance(image, np.ndarray):
                 found.append((f"array {number}", image))
                 continue
-            if not isinstance(image, _ONE):
+            if not isinstance(image, _SINGLE):
                 raise DataError(f"image {number}: {_EXPECTED}, got {type(image).__name__}")
             path = str(image)
             exists = os.path.exists(path)
             if not exists and glob.has_magic(path):
                 files = matching(path) or list_images(path)
             elif not exists and self.on_error == "skip":
-                files = [path]  # its turn comes when it is read
+                files = [path]  # reported when it is read
             else:
                 files = list_images(path)
             found.extend((file, file) for file in files)

@@ -1,4 +1,4 @@
-"""Metrics: values by name for a batch, from what a network returns and its labels."""
+"""Metrics: named values of a batch, computed from outputs and labels."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ __all__ = [
     "build_metrics",
 ]
 
-_NETWORK_OPTION = "model_key"  # which names the network that a metric looks at
+_NETWORK_OPTION = "model_key"  # the option that names the network that a metric measures
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """What the evaluations of a run are compared by.
+    """The value by which the evaluations of a run are compared.
 
     Attributes:
-        name: of a value among the averages of an evaluation, such as ``top1`` or ``loss``.
-        higher_is_better: whether a larger value is the better one.
+        name: name of an average of the evaluation, such as ``top1`` or ``loss``.
+        higher_is_better: whether larger values are better.
     """
 
     name: str
     higher_is_better: bool
 
     def score(self, averages: Mapping[str, float]) -> float:
-        """Return a number of which larger is better; minus infinity for a value that is not finite."""
+        """Return a number where larger is better; minus infinity if the value is not finite."""
         value = averages[self.name]
         if not math.isfinite(value):
             return -math.inf
         return value if self.higher_is_better else -value
 
     def shown(self, score: float | None) -> str:
-        """Return the value that has this score, as log lines show it; ``none`` before there is one."""
+        """Return the value with this score as text for the log; ``none`` if there is no score yet."""
         if score is None:
             return "none"
         return f"{score if self.higher_is_better else -score:.5f}"
@@ -67,15 +67,15 @@ LOSS = Criterion("loss", higher_is_better=False)
 
 
 class CombinedMetric:
-    """All metrics of a section, called as one.
+    """All metrics of a section, called together.
 
     Args:
         metrics: the metrics in the order of the section.
-        main: the network whose values carry no name of a network; None for a model of one network.
+        main: the network whose values have no network's name added; None for a single network.
         places: config path of each metric, for messages.
 
     Attributes:
-        networks: names of the sub-networks whose outputs are needed; empty for a plain network.
+        networks: names of the sub-networks whose outputs are needed; empty for a single network.
     """
 
     def __init__(
@@ -89,8 +89,7 @@ class CombinedMetric:
     def __call__(self, outputs: Any, label: Tensor) -> dict[str, Tensor | WholeSet]:
         """Return scalar means over the batch and values of the whole set, by name, in the section's order.
 
-        Values of the main network keep their names, those of another one carry its name: ``top1``,
-        ``top1_Teacher``.
+        The name of a network is added to its values unless it is the main one: ``top1``, ``top1_Teacher``.
 
         Raises:
             ConfigError: if a metric returns anything but numbers by name.
@@ -105,14 +104,14 @@ class CombinedMetric:
         return values
 
     def criterion(self, outputs: Any, label: Tensor) -> Criterion | None:
-        """Return what the first metric of the main network says about which evaluation is better.
+        """Return how the first metric of the main network compares evaluations.
 
         Args:
-            outputs: what the model returned for any batch; the names of the values are found out with it.
+            outputs: outputs of the model for any batch; they are needed to find the names of the values.
             label: labels of that batch.
 
         Returns:
-            None if no metric looks at the main network.
+            None if no metric measures the main network.
         """
         for number, metric in enumerate(self.metrics):
             if self._is_main(metric):
@@ -123,7 +122,7 @@ class CombinedMetric:
         return self.main is None or metric.network in (None, self.main)
 
     def check_labels(self, labels: np.ndarray) -> None:
-        """Raise DataError if the labels of the images to evaluate, int64 [M], do not do for a metric."""
+        """Raise DataError if a metric cannot work with the labels of the images to evaluate, int64 [M]."""
         for metric in self.metrics:
             metric.check_labels(labels)
 
@@ -157,8 +156,8 @@ def build_metric(config: Any, main: str | None = None, where: str = "Metric") ->
     """Build the metrics of ``Metric.Train`` or ``Metric.Eval``.
 
     Args:
-        config: ``[{"TopkAcc": {"topk": [1, 5]}}, ...]``; nothing gives a metric without values.
-        main: the sub-network that metrics which name none look at, when the model is made of several.
+        config: ``[{"TopkAcc": {"topk": [1, 5]}}, ...]``; without any entry the result has no values.
+        main: the sub-network for metrics that do not name one, if the model has several.
         where: config path of the section, for messages.
 
     Raises:
@@ -169,7 +168,7 @@ def build_metric(config: Any, main: str | None = None, where: str = "Metric") ->
     return CombinedMetric(metrics, main, _places(nodes, where))
 
 
-build_metrics = build_metric  # as PaddleClas calls it
+build_metrics = build_metric  # PaddleClas's name for it
 
 
 def build_metric_for(
@@ -177,15 +176,15 @@ def build_metric_for(
 ) -> CombinedMetric:
     """Build the metrics that measure one network out of several.
 
-    These are the metrics that name it. If none does, they are those of the network to deploy or, if none
-    names that one either, of the network that is named first, and they follow to `network`. For the network
-    to deploy, metrics of networks that are not measured by themselves (frozen ones) come after its own.
+    These are the metrics that name it. If there are none, those of the network to deploy are used for
+    `network` instead, or else those of the network that is named first. For the network to deploy, metrics of
+    networks that are not measured on their own (frozen ones) come after its own.
 
     Args:
         config: ``Metric.Eval``.
         network: the network to measure.
         main: the network to deploy.
-        others: the other networks that are measured by themselves.
+        others: the other networks that are measured on their own.
         where: config path of the section, for messages.
 
     Raises:
@@ -221,13 +220,13 @@ def _places(nodes: Sequence[Any], where: str) -> list[str]:
 
 
 def _aimed_at(network: str, node: Any) -> dict[str, Any]:
-    """Return a node of a metric that names `network`, if metrics of its kind name one."""
+    """Return the config of a metric with `network` as its network, if it has such an option."""
     name, options = single(node, "Metric")
     return {name: {**options, _NETWORK_OPTION: network} if _NETWORK_OPTION in options else options}
 
 
 def _build(node: Any, where: str, network: str | None) -> Metric:
-    """Build one metric; one that names no network looks at `network`."""
+    """Build one metric; if it names no network, it measures `network`."""
     metric: Metric = construct(METRICS, node, where)
     if metric.network is None:
         metric.network = network

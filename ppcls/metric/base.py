@@ -1,4 +1,4 @@
-"""What every metric has: the network that it looks at, and the direction in which its value is better."""
+"""The base class of metrics: the network to measure, and whether larger values are better."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from ppcls.errors import ConfigError
 
 @dataclass(frozen=True)
 class WholeSet:
-    """A value of all images together that is no mean over them, such as a rate at a threshold.
+    """A value of all images that is not a mean over them, such as a rate at a threshold.
 
-    Only for evaluations: the rows are kept until all images were seen.
+    Only for evaluations: the rows are kept until the end of the evaluation.
 
     Attributes:
-        rows: what each image of a batch contributes, [N, ...].
-        reduce: returns the value of the rows of all images, float32 [M, ...], in the order of their batches;
-            a function of a module, or a ``functools.partial`` of one, because processes exchange it.
+        rows: numbers of each image of a batch, [N, ...].
+        reduce: returns the value from the rows of all images, float32 [M, ...], in the order of their
+            batches. It must be a function of a module, or a ``functools.partial`` of one, because processes
+            send it to each other.
     """
 
     rows: Tensor
@@ -33,16 +34,15 @@ class WholeSet:
 class Metric(Component):
     """Base class of metrics; values are averaged over the images of an evaluation.
 
-    The first value of the first metric of ``Metric.Eval`` chooses ``best_model``, ends a run early and is
-    what ReduceOnPlateau watches.
+    The first value of the first metric of ``Metric.Eval`` decides about ``best_model`` and early stopping,
+    and ReduceOnPlateau uses it.
 
     Attributes:
-        higher_is_better: whether a larger value is the better one. A metric of which less is better, such as
-            an error, sets it to False.
-        evaluation_only: whether it cannot stand in ``Metric.Train``; true for a value of the whole set.
-        class_num: the number of classes that it is for; None for any.
-        network: name of the sub-network that the metric looks at. None stands for the network to deploy;
-            whoever builds the metric fills its name in when the model has several networks.
+        higher_is_better: whether larger values are better; False for an error rate, for example.
+        evaluation_only: whether it is not allowed in ``Metric.Train``; True for a value of the whole set.
+        class_num: the number of classes that it needs; None for any.
+        network: name of the sub-network to measure. None means the network to deploy; if the model has
+            several networks, its name is filled in when the metric is built.
     """
 
     higher_is_better: bool = True
@@ -52,16 +52,16 @@ class Metric(Component):
 
     @abstractmethod
     def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, Tensor | WholeSet]:
-        """Return scalar means over the batch, by name; for what is no mean, a :class:`WholeSet`.
+        """Return scalar means over the batch, by name; a :class:`WholeSet` for values that are not means.
 
         Args:
-            outputs: what the model returns: logits [N, C], a map with ``logits`` among other outputs, or,
+            outputs: outputs of the model: logits [N, C], a map with ``logits`` among other outputs, or,
                 for a model of several networks, a map from their names to one of these.
             label: classes, int64 [N, 1].
         """
 
     def check_labels(self, labels: np.ndarray) -> None:
-        """Raise DataError if the labels of the images to evaluate, int64 [M], do not do for this metric."""
+        """Raise DataError if the metric cannot work with the labels of the images to evaluate, int64 [M]."""
 
     def output_of(self, outputs: Any, key: str = "logits") -> Tensor:
         """Return the output `key` of the metric's network.
@@ -70,7 +70,7 @@ class Metric(Component):
             ConfigError: if the model did not return it; the message lists what it returned.
         """
         for name in (self.network, key):
-            # A network asked for its logits alone may come without the map around it.
+            # A network of which only the logits are needed may return them without a map.
             alone = name == self.network and isinstance(outputs, Mapping) and "logits" in outputs
             if name is None or not isinstance(outputs, Mapping) or alone:
                 continue

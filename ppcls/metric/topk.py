@@ -17,9 +17,9 @@ def topk_accuracy(logits: Tensor, label: Tensor, ks: list[int]) -> list[Tensor]:
 
     Args:
         logits: [N, C].
-        label: class indices, int64 [N] or [N, 1], or soft labels, float [N, C]; of soft labels (mixup)
-            the largest counts.
-        ks: values of k; those above C count as C.
+        label: class indices, int64 [N] or [N, 1], or soft labels, float [N, C]; for soft labels (mixup)
+            the class with the largest value is the label.
+        ks: values of k; those above C are treated as C.
     """
     if label.is_floating_point():
         label = label.argmax(axis=-1)
@@ -31,7 +31,7 @@ def topk_accuracy(logits: Tensor, label: Tensor, ks: list[int]) -> list[Tensor]:
 
 @METRICS.register()
 class TopkAcc(Metric):
-    """Top-k accuracy of the network, or of the main one among several (as values 0 to 1).
+    """Top-k accuracy, 0 to 1, of the network, or of the main one among several.
 
     Args:
         topk: one or several k; the values are called ``top1``, ``top5`` and so on.
@@ -56,7 +56,7 @@ class DistillationTopkAcc(TopkAcc):
     Args:
         model_key: name of the sub-network, such as ``Student``.
         topk: as for TopkAcc.
-        feature_key: entry of its output to look at, the logits if not given.
+        feature_key: name of the output to measure; by default the logits.
     """
 
     def __init__(

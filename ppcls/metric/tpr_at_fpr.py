@@ -16,7 +16,7 @@ from ppcls.errors import ConfigError, DataError
 from ppcls.metric.base import Metric, WholeSet
 from ppcls.registry import METRICS
 
-# Names of the values, in the order of what `best_operating_point` returns.
+# Names of the values, in the order in which `best_operating_point` returns them.
 VALUES = ("tpr", "fpr", "threshold")
 
 
@@ -33,14 +33,14 @@ def best_operating_point(rows: np.ndarray, max_fpr: float) -> tuple[float, float
         max_fpr: the largest FPR allowed, 0 to 1.
 
     Returns:
-        TPR, FPR and the highest threshold that gives this TPR. Where no threshold keeps the bound, the rates
+        TPR, FPR and the highest threshold that gives this TPR. If no threshold satisfies the bound, the rates
         are 0 and the threshold is 1. All are NaN if one of the classes has no image.
     """
     positive = np.sort(rows[rows[:, 0] == 1, 1])
     negative = np.sort(rows[rows[:, 0] == 0, 1])
     if not len(positive) or not len(negative):
         return math.nan, math.nan, math.nan
-    # Between two scores of positive images only false alarms change, so these scores are all there is to try.
+    # Between two scores of positive images only false alarms change, so only these scores need to be tried.
     thresholds = np.unique(positive)
     alarms = (len(negative) - np.searchsorted(negative, thresholds)) / len(negative)
     allowed = np.flatnonzero(alarms <= max_fpr)
@@ -59,8 +59,8 @@ def _value(rows: np.ndarray, max_fpr: float, place: int) -> float:
 class TprAtFpr(Metric):
     """The largest true positive rate whose false positive rate is at most `max_fpr`, over the whole set.
 
-    For networks with two classes; class 1 is the positive one and its probability the score. The values are
-    ``tpr``, and ``fpr`` and ``threshold`` where it was reached.
+    For networks with two classes; class 1 is the positive one, and its probability is the score. The values
+    are ``tpr``, and the ``fpr`` and ``threshold`` at which it was reached.
 
     Args:
         max_fpr: the largest rate of false alarms, 0 to 1.
@@ -78,10 +78,10 @@ class TprAtFpr(Metric):
         self.max_fpr = max_fpr
 
     def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, WholeSet]:
-        """Return the values; they are known when all images were seen.
+        """Return the values, which are computed at the end of the evaluation.
 
         Raises:
-            ConfigError: if the network has not two classes.
+            ConfigError: if the network does not have two classes.
         """
         logits = self.output_of(outputs)
         if logits.shape[-1] != 2:
@@ -94,10 +94,10 @@ class TprAtFpr(Metric):
         }
 
     def check_labels(self, labels: np.ndarray) -> None:
-        """Ask for images of both classes.
+        """Check that there are images of both classes.
 
         Raises:
-            DataError: if there are none of one.
+            DataError: if one of them has no images.
         """
         missing = [str(number) for number in (0, 1) if number not in labels]
         if missing:

@@ -42,8 +42,8 @@ def build_schedule(config: Any, epochs: int, steps_per_epoch: int) -> LRSchedule
         steps_per_epoch: optimizer steps of one epoch.
 
     Returns:
-        A Paddle scheduler with two more attributes: ``by_epoch`` (call ``step()`` once an epoch rather
-        than at every step) and ``needs_metric`` (call ``step(metric)`` after each evaluation).
+        A Paddle scheduler with two more attributes: ``by_epoch`` (call ``step()`` once per epoch
+        instead of at every step) and ``needs_metric`` (call ``step(metric)`` after each evaluation).
 
     Raises:
         ConfigError: for unknown names and options, and values out of range.
@@ -80,11 +80,11 @@ def build_optimizer(
             these (also as ``{"Momentum": {...}}``), each with a ``scope``, see `ppcls.optimizer.joint`.
         epochs: epochs of the run.
         steps_per_epoch: optimizer steps of one epoch.
-        models: layers to train: the network, and the losses where they have parameters. Frozen
-            parameters (``stop_gradient``) are left out.
+        models: layers to train: the network, and the losses if they have parameters. Frozen parameters
+            (``stop_gradient``) are ignored.
 
     Raises:
-        ConfigError: for unknown names and options, values out of range, and when nothing is left to train.
+        ConfigError: for unknown names and options, values out of range, or if there is nothing to train.
     """
     node = plain(config)
     if isinstance(node, list) and not node:
@@ -117,7 +117,7 @@ def build_optimizer(
     return JointOptimizer(optimizers), JointSchedule(schedules, steps_per_epoch)
 
 
-build_lr_scheduler = build_schedule  # as PaddleClas calls it
+build_lr_scheduler = build_schedule  # PaddleClas's name for it
 
 
 def __getattr__(name: str) -> Any:
@@ -128,5 +128,5 @@ def __getattr__(name: str) -> Any:
 
 
 def learning_rates(optimizer: Optimizer | JointOptimizer) -> list[float]:
-    """Return the present learning rate of each entry of ``Optimizer``."""
+    """Return the current learning rate of each entry of ``Optimizer``."""
     return [float(one.get_lr()) for one in optimizers_of(optimizer)]

@@ -1,7 +1,7 @@
 """Several optimizers in one run, each with the parameters of its scope.
 
-``Optimizer`` may be a list, such as AdamW for what a loss learns and Momentum for the student. Every trained
-parameter belongs to exactly one entry; what no scope names belongs to the entry without one.
+``Optimizer`` may be a list, such as AdamW for the parameters of a loss and Momentum for the student. Every
+trained parameter belongs to exactly one entry; parameters in no scope belong to the entry without a scope.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _PARTS = "parts"
 
 
 class JointOptimizer:
-    """Optimizers that step together; to a gradient scaler they are one.
+    """Optimizers that step together; a gradient scaler treats them as one.
 
-    A step whose scaled gradients overflow anywhere is left out by all of them.
+    If scaled gradients overflow anywhere, all of them skip the step.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self.optimizers = tuple(optimizers)
-        self._parameter_list: list[paddle.Tensor] = [  # what paddle.amp.GradScaler reads
+        self._parameter_list: list[paddle.Tensor] = [  # read by paddle.amp.GradScaler
             p for optimizer in optimizers for p in parameters_of(optimizer)
         ]
 
     def step(self) -> None:
-        """Change the parameters by their gradients."""
+        """Update the parameters with their gradients."""
         for optimizer in self.optimizers:
             optimizer.step()
 
     def clear_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for optimizer in self.optimizers:
             optimizer.clear_grad()
 
@@ -51,7 +51,7 @@ class JointSchedule:
 
     Args:
         schedules: one for each optimizer.
-        steps_per_epoch: those ``by_epoch`` step once in so many steps.
+        steps_per_epoch: schedules with ``by_epoch`` step once per this number of steps.
     """
 
     by_epoch = False
@@ -63,7 +63,7 @@ class JointSchedule:
         self._done = 0
 
     def step(self, metric: float | None = None) -> None:
-        """Count one step of training, or tell the schedules that watch evaluations of `metric`."""
+        """Count one training step, or pass `metric` to the schedules that depend on evaluations."""
         if metric is not None:
             for schedule in self.schedules:
                 if schedule.needs_metric:
@@ -75,11 +75,11 @@ class JointSchedule:
                 schedule.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of each."""
+        """Return the positions of all schedules."""
         return {"done": self._done, _PARTS: [schedule.state_dict() for schedule in self.schedules]}
 
     def set_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the positions that :meth:`state_dict` returned."""
+        """Restore the positions that :meth:`state_dict` returned."""
         self._done = state["done"]
         for schedule, part in zip(self.schedules, state[_PARTS], strict=True):
             schedule.set_state_dict(part)
@@ -93,17 +93,17 @@ def optimizers_of(optimizer: Optimizer | JointOptimizer) -> tuple[Optimizer, ...
 def restore_schedule(
     schedule: LRScheduler | JointSchedule, state: Mapping[str, Any], where: str = "schedule"
 ) -> None:
-    """Put `schedule` where its state was saved.
+    """Restore the saved state of `schedule`.
 
     Raises:
-        WeightsError: if the state is of another number of schedules, or not of their kind.
+        WeightsError: if the state belongs to another number or another kind of schedules.
     """
     own = len(schedule.schedules) if isinstance(schedule, JointSchedule) else 1
     saved = len(state[_PARTS]) if isinstance(state.get(_PARTS), list) else 1
     if (_PARTS in state) != isinstance(schedule, JointSchedule) or own != saved:
         raise WeightsError(
             f"{where}: written by a run with {saved} entries in Optimizer, this one has {own}; "
-            "go on with that list, or start anew from its weights with Global.pretrained_model"
+            "resume with that list, or start a new run from its weights with Global.pretrained_model"
         )
     if not _is_alike(schedule.state_dict(), state):
         raise WeightsError(
@@ -113,14 +113,14 @@ def restore_schedule(
 
 
 def _is_alike(own: Any, saved: Any) -> bool:
-    """Tell whether `saved` has what `own` has: the same entries, numbers where there are numbers."""
+    """Tell whether `saved` has the same entries as `own`, with numbers in the same places."""
     if isinstance(own, Mapping):
         return isinstance(saved, Mapping) and all(
             name in saved and _is_alike(value, saved[name]) for name, value in own.items()
         )
     if isinstance(own, list | tuple):
         return isinstance(saved, list | tuple) and all(map(_is_alike, own, saved))
-    if own is None or isinstance(own, int | float):  # a best value is None before there is one
+    if own is None or isinstance(own, int | float):  # a best value is None until there is one
         return isinstance(saved, int | float) or (own is None and saved is None)
     return isinstance(saved, type(own))
 
@@ -129,13 +129,13 @@ def divide(scopes: Sequence[Any], models: Sequence[nn.Layer]) -> list[NamedParam
     """Give each entry of ``Optimizer`` its parameters.
 
     Args:
-        scopes: of each entry: ``all`` or None for what no other entry names, or one name or a list of names.
-            A name is that of a class in the network or the losses (``MGDLoss``), or the path of a layer of
-            the network (``Student``, ``Student.blocks[3].conv0``).
-        models: the network, and the losses where they have parameters.
+        scopes: scope of each entry: ``all`` or None for parameters in no other scope, or a name or list of
+            names. A name is that of a class in the network or the losses (``MGDLoss``), or the path of a
+            layer of the network (``Student``, ``Student.blocks[3].conv0``).
+        models: the network, and the losses if they have parameters.
 
     Raises:
-        ConfigError: if a name hits nothing that is trained, or a parameter has no entry or two.
+        ConfigError: if a name matches nothing that is trained, or a parameter has no entry or two.
     """
     every = trainable_parameters(models)
     owner: dict[int, int] = {}

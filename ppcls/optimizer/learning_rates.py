@@ -1,14 +1,12 @@
 """Learning-rate schedules: settings as written in YAML, and the Paddle schedulers made from them.
 
-Every schedule but ReduceOnPlateau is a pure function of the number of steps taken, so a resumed run
-continues exactly and no sum of rounding errors builds up. All of them share one warm-up: from
-``warmup_start_lr`` in a straight line to the schedule's first value, reached after ``warmup_epoch``
-epochs. What follows is counted from the end of the warm-up: ``decay_epochs: [30]`` after
-``warmup_epoch: 5`` takes effect at epoch 35.
+Every schedule except ReduceOnPlateau depends only on the number of steps, so a resumed run continues exactly
+and rounding errors do not add up. All schedules have the same warm-up: linear from ``warmup_start_lr`` to the
+first value of the schedule, which is reached after ``warmup_epoch`` epochs. Epochs of the schedule are
+counted from the end of the warm-up: ``decay_epochs: [30]`` with ``warmup_epoch: 5`` takes effect at epoch 35.
 
-Epochs are turned into steps (``by_epoch: False``) with the number of steps of an epoch, or are counted
-as they are (``by_epoch: True``). In the second case the whole first epoch of a warm-up trains at
-``warmup_start_lr``.
+The rate changes at every step (``by_epoch: False``) or once per epoch (``by_epoch: True``). In the second
+case the whole first epoch of a warm-up trains with ``warmup_start_lr``.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ LOGGER = logging.getLogger("ppcls")
 
 
 class ClosedForm(LRScheduler):
-    """A scheduler whose learning rate is `curve` of the steps (or epochs) taken so far."""
+    """A scheduler whose learning rate is the function `curve` of the number of steps (or epochs) so far."""
 
     def __init__(self, curve: Callable[[int], float]) -> None:
         self.curve = curve
@@ -41,21 +39,21 @@ class ClosedForm(LRScheduler):
         return self.curve(self.last_epoch)
 
     def set_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the position from `state_dict`; the rate follows from it."""
+        """Restore the position; the rate is computed from it."""
         super().set_state_dict(state_dict)
         self.last_lr = self.get_lr()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(ScheduleFactory):
-    """Settings all schedules have.
+    """Settings of all schedules.
 
     Attributes:
-        warmup_epoch: epochs of warm-up; capped, with a warning, at the epochs of the run.
+        warmup_epoch: epochs of warm-up; limited, with a warning, to the epochs of the run.
         warmup_start_lr: learning rate of the first step of the warm-up.
-        by_epoch: change the rate once an epoch rather than at every step.
-        step_each_epoch: accepted because PaddleClas recipes carry it; the number of batches the loader
-            really makes is what counts.
+        by_epoch: change the rate once per epoch instead of at every step.
+        step_each_epoch: accepted because PaddleClas recipes have it; the real number of batches is used
+            instead.
     """
 
     warmup_epoch: float = 0
@@ -109,7 +107,7 @@ class Schedule(ScheduleFactory):
 
 
 def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise ConfigError about the option `key` unless `holds`."""
+    """Raise ConfigError about the option `key` if `holds` is false."""
     if not holds:
         raise ConfigError(f"{key}: {value!r}, expected {expected}")
 
@@ -131,7 +129,7 @@ class _WithRate(Schedule):
 @SCHEDULES.register()
 @dataclass(frozen=True, kw_only=True)
 class ConstLR(_WithRate):
-    """The same learning rate all along."""
+    """A constant learning rate."""
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
         """Return the constant function."""
@@ -161,7 +159,7 @@ class Linear(_WithRate):
 @SCHEDULES.register()
 @dataclass(frozen=True, kw_only=True)
 class Cosine(_WithRate):
-    """Half a cosine from `learning_rate` to `eta_min` (SGDR, arXiv 1608.03983, eq. 5, no restart)."""
+    """Half a cosine wave from `learning_rate` to `eta_min` (SGDR, arXiv 1608.03983, eq. 5, no restart)."""
 
     eta_min: float = 0.0
 
@@ -177,7 +175,7 @@ class Cosine(_WithRate):
 
 
 def _left(unit: int, epochs: float) -> Callable[[int], float]:
-    """Return the share of the steps after the warm-up that is still to come, as a function of the step."""
+    """Return the remaining share of the steps after the warm-up, as a function of the step."""
     total = epochs * unit
     return lambda t: max(1 - t / total, 0.0) if total > 0 else 1.0
 
@@ -188,7 +186,7 @@ class Step(_WithRate):
     """Multiply by `gamma` every `step_size` epochs.
 
     Attributes:
-        step_size: 2.4 epochs, for example, are rounded to whole steps.
+        step_size: number of epochs; 2.4, for example, is rounded to whole steps.
     """
 
     step_size: float
@@ -202,7 +200,7 @@ class Step(_WithRate):
         super().__post_init__()
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
-        """Return the stairs."""
+        """Return the step function."""
         steps = max(round(self.step_size * unit), 1)
         return lambda t: self.learning_rate * self.gamma ** (t // steps)
 
@@ -221,14 +219,14 @@ class MultiStepDecay(_WithRate):
         super().__post_init__()
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
-        """Return the stairs."""
+        """Return the step function."""
         return lambda t: self.learning_rate * self.gamma ** sum(t >= m * unit for m in self.milestones)
 
 
 @SCHEDULES.register()
 @dataclass(frozen=True, kw_only=True)
 class Piecewise(Schedule):
-    """`values[i]` until epoch `decay_epochs[i]`, the last value from there on.
+    """`values[i]` until epoch `decay_epochs[i]`, and the last value after that.
 
     Attributes:
         learning_rate: the rates are all in `values`; PaddleClas recipes repeat the first one here.
@@ -254,7 +252,7 @@ class Piecewise(Schedule):
         return self.values[0]
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
-        """Return the stairs."""
+        """Return the step function."""
         return lambda t: self.values[sum(t >= e * unit for e in self.decay_epochs)]
 
 
@@ -269,14 +267,14 @@ class ReduceOnPlateau(_WithRate):
     """Multiply by `factor` when the evaluated metric has not improved for more than `patience` reports.
 
     ``schedule.step()`` counts a step of the warm-up, ``schedule.step(metric)`` reports an evaluation.
-    A metric seen during the warm-up sets the mark to beat and nothing else.
+    A metric reported during the warm-up only sets the value to improve on.
 
     Attributes:
         mode: ``max`` for a metric that should grow, such as accuracy, ``min`` for a loss.
-        threshold: the least improvement that counts; relative to the best (``rel``) or absolute (``abs``).
-        cooldown: reports to let pass after a reduction.
+        threshold: the smallest improvement that counts; relative to the best (``rel``) or absolute (``abs``).
+        cooldown: number of reports to ignore after a reduction.
         min_lr: the rate is never reduced below it.
-        epsilon: a reduction smaller than this is left out.
+        epsilon: a reduction smaller than this is not made.
     """
 
     factor: float = 0.1
@@ -302,13 +300,13 @@ class ReduceOnPlateau(_WithRate):
         return Plateau(self, round(warmup * (1 if self.by_epoch else steps_per_epoch)))
 
     def better(self, metric: float, best: float) -> bool:
-        """Say whether `metric` beats `best` by more than the threshold."""
+        """Tell whether `metric` is better than `best` by more than the threshold."""
         margin = self.threshold * (abs(best) if self.threshold_mode == "rel" else 1.0)
         return metric > best + margin if self.mode == "max" else metric < best - margin
 
 
 class Plateau(LRScheduler):
-    """The scheduler of :class:`ReduceOnPlateau`; the only one with a memory beside its position."""
+    """The scheduler of :class:`ReduceOnPlateau`; the only one with a state besides its position."""
 
     def __init__(self, settings: ReduceOnPlateau, warmup_steps: int) -> None:
         self.settings = settings
@@ -320,7 +318,7 @@ class Plateau(LRScheduler):
         super().__init__(settings.learning_rate)
 
     def state_keys(self) -> None:
-        """Name the attributes Paddle saves."""
+        """Define which attributes Paddle saves."""
         self.keys = ["last_epoch", "last_lr", "rate", "best", "bad_reports", "cooldown_left"]
 
     def get_lr(self) -> float:
@@ -332,7 +330,7 @@ class Plateau(LRScheduler):
         return start + (self.rate - start) * done / self.warmup_steps
 
     def step(self, metric: float | None = None) -> None:
-        """Count one step of training, or take note of an evaluated `metric`."""
+        """Count one training step, or use the `metric` of an evaluation."""
         if metric is None:
             self.last_epoch += 1
         else:

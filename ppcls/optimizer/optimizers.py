@@ -1,15 +1,16 @@
 """Optimizers: settings as written in YAML, and the Paddle optimizers made from them.
 
-Weight decay, three rules that hold for every optimizer:
+Three rules for weight decay apply to every optimizer:
 
-* ``regularizer`` or ``weight_decay``, not both. ``weight_decay`` is ``L2`` for all but AdamW, where it is
+* Give either ``regularizer`` or ``weight_decay``. ``weight_decay`` means ``L2``, except for AdamW, where it
+is
   decoupled (arXiv 1711.05101).
-* A parameter that a network made with its own regularizer keeps that one: PPLCNet exempts the scales and
-  shifts of its BatchNorm layers this way.
+* A parameter that a network created with its own regularizer keeps it: PPLCNet exempts the scales and shifts
+  of its BatchNorm layers in this way.
 * ``no_weight_decay_name`` and ``one_dim_param_no_weight_decay`` exempt further parameters, in the same way.
 
 Gradients are clipped first and decayed afterwards. All parameters of an optimizer form one group: Paddle
-clips the norm of each group by itself, which would not be the global norm.
+clips the norm of each group separately, which would not be the global norm.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from ppcls._paddle import keep_master_weights
 from ppcls.errors import ConfigError, hint
 from ppcls.logger import LOGGER
 from ppcls.optimizer.base import NamedParameters, OptimizerFactory
+from ppcls.optimizer.learning_rates import require
 from ppcls.registry import OPTIMIZERS
 
 _REGULARIZERS = {"L1": L1Decay, "L2": L2Decay}
 
 
 def trainable_parameters(models: Sequence[nn.Layer]) -> NamedParameters:
-    """Return names and parameters of `models` that are to be trained, each parameter once.
+    """Return names and parameters of `models` that train, each parameter once.
 
     Raises:
         ConfigError: if there is none.
@@ -52,20 +54,21 @@ def trainable_parameters(models: Sequence[nn.Layer]) -> NamedParameters:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings(OptimizerFactory):
-    """Settings all optimizers have.
+    """Settings of all optimizers.
 
     Attributes:
         lr: the schedule, see :mod:`ppcls.optimizer.learning_rates`.
         regularizer: ``{name: L1 | L2, coeff: ...}``; adds ``coeff * sign(w)`` or ``coeff * w`` to gradients.
         weight_decay: short form of an L2 regularizer; decoupled in AdamW.
         no_weight_decay_name: parts of parameter names, as a list or separated by blanks; parameters with
-            such a part in their name are not decayed; a part that no name has is warned of.
+            such a part in their name are not decayed; a part that occurs in no name gives a warning.
         one_dim_param_no_weight_decay: do not decay parameters with one axis (biases, normalisation).
         clip_norm: scale all gradients so that their joint norm is at most this.
         clip_value: limit each element of the gradients to -clip_value ... clip_value.
         multi_precision: keep float32 copies of float16 or bfloat16 parameters.
-        scope: what it trains, in a list of optimizers: a class (``MGDLoss``) or a layer (``Student.fc``), or
-            several; ``all`` is what no other one of the list trains.
+        scope: in a list of optimizers, the parameters to train: a class (``MGDLoss``), a layer
+            (``Student.fc``), or several of them; ``all`` means everything that no other optimizer of the list
+            trains.
     """
 
     lr: dict[str, Any]
@@ -127,7 +130,7 @@ class OptimizerSettings(OptimizerFactory):
         return None if self.clip_value is None else nn.ClipGradByValue(float(self.clip_value))
 
     def _exempt(self, parameters: NamedParameters) -> NamedParameters:
-        """Return those of `parameters` that the no-decay lists name."""
+        """Return the parameters that the no-decay options exempt."""
         parts = self.no_weight_decay_name or []
         parts = parts.split() if isinstance(parts, str) else parts
         for part in parts:
@@ -144,12 +147,6 @@ class OptimizerSettings(OptimizerFactory):
             for name, p in parameters
             if any(s in name for s in parts) or (flat and len(p.shape) == 1)
         ]
-
-
-def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise ConfigError about the option `key` unless `holds`."""
-    if not holds:
-        raise ConfigError(f"{key}: {value!r}, expected {expected}")
 
 
 @OPTIMIZERS.register()
@@ -191,7 +188,7 @@ class Momentum(OptimizerSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class _Adaptive(OptimizerSettings):
-    """What Adam and AdamW share."""
+    """The common settings of Adam and AdamW."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -215,7 +212,7 @@ class _Adaptive(OptimizerSettings):
 @OPTIMIZERS.register()
 @dataclass(frozen=True, kw_only=True)
 class Adam(_Adaptive):
-    """Adam (arXiv 1412.6980); weight decay joins the gradient, see AdamW for the decoupled form."""
+    """Adam (arXiv 1412.6980); weight decay is added to the gradient; AdamW has the decoupled form."""
 
     def _create(
         self, schedule: LRScheduler, parameters: list[paddle.Tensor], decay: WeightDecayRegularizer | None
@@ -228,7 +225,7 @@ class Adam(_Adaptive):
 class AdamW(_Adaptive):
     """Adam with decoupled weight decay (arXiv 1711.05101): ``w -= lr * weight_decay * w``.
 
-    A parameter with a regularizer of its own is not decayed beside it.
+    A parameter with its own regularizer is not decayed a second time.
     """
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """Optimizer state under the names of parameters in the network.
 
-Paddle files the state under automatic names (``conv2d_0.w_0_velocity_0``) that depend on how many layers
+Paddle stores the state under automatic names (``conv2d_0.w_0_velocity_0``), which depend on how many layers
 the process has built before. Here an entry is called ``<layer>.<parameter>@<slot>``, for example
-``network.Student.conv1.weight@velocity``, so a checkpoint fits whatever was built first.
+``network.Student.conv1.weight@velocity``, so that a checkpoint always fits.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ MASTER = "master_weight"
 def structured_state(
     optimizer: Optimizer | JointOptimizer, layers: Mapping[str, nn.Layer]
 ) -> dict[str, np.ndarray]:
-    """Return the state of `optimizer`, the schedule excepted, as arrays in the CPU's memory.
+    """Return the state of `optimizer`, without the schedule, as arrays in the CPU's memory.
 
     Args:
-        optimizer: it may or may not have made a step; before the first one the state is empty.
-        layers: what it trains, by the names to use as prefix, such as ``{"network": net, "loss": loss}``.
+        optimizer: before its first step the state is empty.
+        layers: the layers that it trains, by the prefix of their names, such as ``{"network": net, "loss":
+            loss}``.
     """
     names = {automatic: name for name, automatic in _names(layers).items()}
     return {
@@ -46,7 +47,7 @@ def load_structured_state(
     state: Mapping[str, Any],
     where: str = "optimizer state",
 ) -> None:
-    """Put what :func:`structured_state` returned into `optimizer`, which may be fresh.
+    """Load the result of :func:`structured_state` into `optimizer`, which may be new.
 
     Args:
         optimizer: same class and settings as the one that was saved.
@@ -55,15 +56,15 @@ def load_structured_state(
         where: the file, for messages.
 
     Raises:
-        WeightsError: listing every entry that names no trained parameter, no slot of this optimizer or has
-            another shape. The optimizer is unchanged then.
+        WeightsError: listing every entry that belongs to no trained parameter or to no slot of this
+            optimizer, or has another shape. The optimizer is then unchanged.
     """
     names = _names(layers)
     wanted = {key: names.get(key.rpartition("@")[0], "") for key in state}
     slots: dict[str, dict[str, paddle.Tensor]] = {}
     touched = set()
-    # Slots come into being at the first step; make those the state has, and no others: a parameter that
-    # never got a gradient has none.
+    # Paddle creates slots in the first step. Create exactly those in the state: a parameter that never got a
+    # gradient has none.
     for one in optimizers_of(optimizer):
         parameters = [p for p in parameters_of(one) if p.name in wanted.values()]
         touched |= {p.name for p in parameters}
@@ -103,7 +104,7 @@ def _slots(optimizer: Optimizer) -> dict[str, dict[str, paddle.Tensor]]:
     masters = master_weights_of(optimizer)
     origin = {
         copy.name: name for name, copy in masters.items()
-    }  # slots of a copy are filed under its own name
+    }  # slots of a copy are stored under the name of the copy
     slots = {
         slot: {origin.get(name, name): tensor for name, tensor in tensors.items()}
         for slot, tensors in slots_of(optimizer).items()

@@ -27,7 +27,7 @@ def render(report: DataAudit) -> str:
             f"images of Eval that training has too, byte for byte: {len(report.leaked)}; the evaluation is "
             "better than the network"
         )
-        lines += _some(f"{one} = {other}" for one, other in report.leaked)
+        lines += _first_lines(f"{one} = {other}" for one, other in report.leaked)
     stops = report.stops
     if not stops:
         return "\n".join([*lines, "nothing would stop a training"])
@@ -49,13 +49,13 @@ def _render_part(part: PartAudit, names: list[str] | None) -> list[str]:
             lines.append(f"  {kind}: all of them")
             continue
         lines.append(f"  {kind}: {len(details)}")
-        lines += _some(f"{path}: {detail}" for path, detail in details.items())
+        lines += _first_lines(f"{path}: {detail}" for path, detail in details.items())
     if part.repeated:
         lines.append(f"  the same file again: {len(part.repeated)}")
-        lines += _some(f"{one} = {other}" for one, other in part.repeated)
+        lines += _first_lines(f"{one} = {other}" for one, other in part.repeated)
     if part.contradictions:
         lines.append(f"  the same file with another label: {len(part.contradictions)}")
-        lines += _some(f"{one} = {other}" for one, other in part.contradictions)
+        lines += _first_lines(f"{one} = {other}" for one, other in part.contradictions)
     return lines
 
 
@@ -98,7 +98,7 @@ def _render_classes(counts: list[int], names: list[str] | None) -> list[str]:
     return lines
 
 
-def _some(texts: Iterable[str]) -> list[str]:
+def _first_lines(texts: Iterable[str]) -> list[str]:
     every = list(texts)
     lines = [f"    {text}" for text in every[:_SHOWN]]
     return lines + [f"    and {len(every) - _SHOWN} more"] if len(every) > _SHOWN else lines

@@ -109,12 +109,12 @@ def render_layers(networks: Sequence[Listed], stages_only: bool = False) -> str:
         networks: what `list_layers` found.
         stages_only: leave out all layers but those that end a stage.
     """
-    parts = [_one(network, stages_only) for network in networks]
+    parts = [_layer_table(network, stages_only) for network in networks]
     parts += [_pair(student, teacher, stages_only) for student, teacher in _pairs(networks)]
     return "\n\n".join(parts)
 
 
-def _one(network: Listed, stages_only: bool) -> str:
+def _layer_table(network: Listed, stages_only: bool) -> str:
     seen = network.seen
     title = f"{network.title}: {seen.name}" if network.title else seen.name
     head = f"{title}{' (frozen)' if network.frozen else ''}, images {list(seen.image_shape)}"
@@ -158,7 +158,7 @@ def _pair(student: Listed, teacher: Listed, stages_only: bool) -> str:
     lines = [f"{student.title} and {teacher.title}, {what} of the same shape:"]
     for shape in (shape for shape in one if shape in two):
         lines.append(f"  {shape}")
-        lines += _named(student.title, teacher.title, one[shape], two[shape])
+        lines += _side_by_side(student.title, teacher.title, one[shape], two[shape])
     if len(lines) == 1:
         lines.append("  none")
     lines.append(f"{student.title} and {teacher.title}, stages of the same height and width, other channels:")
@@ -169,7 +169,7 @@ def _pair(student: Listed, teacher: Listed, stages_only: bool) -> str:
         for other, others in two.items():
             if shape != other and _size(shape) is not None and _size(shape) == _size(other):
                 lines.append(f"  {shape} and {other}")
-                lines += _named(student.title, teacher.title, names, others)
+                lines += _side_by_side(student.title, teacher.title, names, others)
     if len(lines) == before:
         lines.append("  none")
     return "\n".join(lines)
@@ -189,7 +189,7 @@ def _size(shape: str) -> str | None:
     return match[1] if match else None
 
 
-def _named(first: str, second: str, one: Sequence[str], two: Sequence[str]) -> list[str]:
+def _side_by_side(first: str, second: str, one: Sequence[str], two: Sequence[str]) -> list[str]:
     width = max(len(first), len(second)) + 2
     columns = max(shutil.get_terminal_size().columns, 40)
     return [

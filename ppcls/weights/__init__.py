@@ -1,4 +1,4 @@
-"""Parameters: reading and writing files, where official weights come from, and what of them fits."""
+"""Weights: reading and writing files, finding official ones, and loading them into networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is that was taken for weights, told by its first bytes, and what to do about it."""
+"""Recognise by its first bytes a file that is not weights, and say what to do about it."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _KINDS = tuple(
 
 
 def describe_content(stream: BinaryIO) -> str | None:
-    """Say what a file is, and what to do about it; None if its first bytes tell nothing.
+    """Describe a file and what to do about it; None if its first bytes are not recognised.
 
     Args:
-        stream: the file; where it stands does not matter.
+        stream: the file, at any position.
     """
     stream.seek(0)
     head = stream.read(_HEAD)

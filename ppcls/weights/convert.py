@@ -1,7 +1,7 @@
-"""From PyTorch's names and layouts to ours, for the networks that are the same function in both.
+"""Convert PyTorch's names and layouts to ours, for networks that compute the same function in both.
 
-The rules (`ppcls.weights.torch_rules`) are applied strictly: every tensor of the file must have a place, and
-every parameter of the network must be filled exactly once. Shapes are compared when the result is loaded
+The rules (`ppcls.weights.torch_rules`) are applied strictly: every tensor of the file must be used, and
+every parameter of the network must get exactly one value. Shapes are compared when the result is loaded
 (`ppcls.weights.load_into`).
 """
 
@@ -36,16 +36,16 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
     Args:
         params: tensors by their names in PyTorch, as `ppcls.weights.read_params` gives them.
         net: the network.
-        name: its registered name; it says which rules hold.
-        where: what the tensors come from, for messages.
+        name: its registered name, which decides which rules apply.
+        where: the source of the tensors, for messages.
 
     Returns:
-        tensors by our names, one for each name in ``net.state_dict()``. A classifier of another class count
-        comes as it is.
+        tensors by our names, one for each name in ``net.state_dict()``. A classifier for another number of
+        classes is returned unchanged.
 
     Raises:
         WeightsError: if there are no rules for the network, if it was built with other options than
-            `torch_options`, or if a tensor has no place in it or a parameter of it would get none or two.
+            `torch_options`, or if a tensor would not be used, or a parameter would get no value or two.
     """
     family = _family(name)
     for option, value in family.options.items():
@@ -93,7 +93,7 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
 
 
 def torch_options(name: str) -> dict[str, Any]:
-    """Return the options with which network `name` is the same function as PyTorch's.
+    """Return the options with which network `name` computes the same function as PyTorch's.
 
     Raises:
         WeightsError: if there are no rules for it.
@@ -116,7 +116,7 @@ def _family(name: str) -> Family:
 
 
 def _place(key: str, rules: list[Rule]) -> str | None:
-    """Return our name for a tensor, None if no rule knows it."""
+    """Return our name for a tensor; None if no rule matches."""
     path, _, leaf = key.rpartition(".")
     if leaf not in _LEAVES or not path:
         path = key
@@ -130,7 +130,7 @@ def _place(key: str, rules: list[Rule]) -> str | None:
 
 
 def _laid_out(value: np.ndarray, layer: nn.Layer | None) -> np.ndarray:
-    """Bring a tensor into Paddle's layout: a Linear's weight is [inputs, outputs] there."""
+    """Convert a tensor to Paddle's layout, where the weight of a Linear is [inputs, outputs]."""
     from paddle import nn
 
     if isinstance(layer, nn.Linear) and value.ndim in (2, 4):
@@ -143,7 +143,7 @@ def _laid_out(value: np.ndarray, layer: nn.Layer | None) -> np.ndarray:
 
 
 def _identity(layer: Any, leaf: str) -> np.ndarray:
-    """Return the parameter that makes a 1x1 convolution, or a BatchNorm at rest, hand on its input."""
+    """Return the parameter with which a 1x1 convolution, or a BatchNorm in evaluation, returns its input."""
     parameter = getattr(layer, leaf)
     if len(parameter.shape) == 4:
         return np.eye(parameter.shape[0], dtype=np.float32)[:, :, None, None]

@@ -1,4 +1,4 @@
-"""Bringing one file over HTTP: within a size, above a rate, and past whatever a server answers."""
+"""Download one file over HTTP, with a size limit and a lowest rate, whatever the server answers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from ppcls.errors import WeightsError
 
 # The largest official weights have 3.4 GB.
 MAX_BYTES = 16 << 30
-# Bytes a second, on average over the time without a byte after which a transfer counts as stalled.
+# Bytes per second, averaged over the timeout of a transfer.
 LOWEST_RATE = 1000
 _CHUNK = 1 << 20
-_SAFE = "/%:@!$&'()*+,;=~-._"  # what stays as it is in the path of an address
+_SAFE = "/%:@!$&'()*+,;=~-._"  # characters that need no escape in the path of an address
 _TRANSIENT = (408, 429)
 
 
 class RetryError(Exception):
-    """The download broke off in a way that another attempt may get over."""
+    """The download was interrupted, and another attempt may succeed."""
 
 
 class SlowError(RetryError):
@@ -48,13 +48,13 @@ def check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna")
-        if "[" in parts.netloc:  # Python 3.10 lets anything stand in the brackets
+        if "[" in parts.netloc:  # Python 3.10 accepts anything in the brackets
             ipaddress.IPv6Address(parts.hostname or "")
         fits = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:
         fits = False
     if not fits or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
-        shown = re.sub(r"://.*@", "://***@", url, flags=re.DOTALL)  # where a password ends is not known here
+        shown = re.sub(r"://.*@", "://***@", url, flags=re.DOTALL)  # it is unknown where the password ends
         raise WeightsError(
             f"{shown[:200]!r} is not an address that can be downloaded: expected http://host/path or "
             "https://host/path, with %20 for a space"
@@ -62,17 +62,17 @@ def check_url(url: str) -> None:
 
 
 def transfer(url: str, part: Path, timeout: float, max_bytes: int = MAX_BYTES) -> None:
-    """Bring `part` to its full size, from where it stands if the server's file is still the same.
+    """Complete the file `part`, continuing after its present content if the server's file is unchanged.
 
     Args:
         url: an address that :func:`check_url` accepts.
-        part: the unfinished file; beside it lies its tag, which tells one version on the server from another.
+        part: the unfinished file; a second file next to it holds the tag of the server's version.
         timeout: seconds without a single byte after which the server counts as stalled.
-        max_bytes: the largest file that is taken.
+        max_bytes: the largest file that is accepted.
 
     Raises:
         RetryError: if the transfer broke off, stalled or was too slow.
-        WeightsError: if another attempt would end alike.
+        WeightsError: if another attempt would fail in the same way.
         OSError: if `part` cannot be written.
     """
     attempt = _Attempt(url, part, timeout, max_bytes)
@@ -82,21 +82,21 @@ def transfer(url: str, part: Path, timeout: float, max_bytes: int = MAX_BYTES) -
 
 
 def _printable(text: str) -> str:
-    """Return what a server said without what would move the cursor of a terminal, and not all of it."""
+    """Return a server's text, shortened and without control characters of a terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text[:200]).strip()
 
 
 def tag_file(part: Path) -> Path:
-    """Return where the server's tag of an unfinished file lies."""
+    """Return the path of the server's tag of an unfinished file."""
     return part.with_name(f"{part.name}.tag")
 
 
 class _Attempt:
-    """One attempt, made in a thread: a server may send its very headers a byte a minute.
+    """One attempt, made in a thread because a server may send even its headers one byte per minute.
 
     Attributes:
-        received: bytes so far.
-        problem: what ended the attempt.
+        received: number of bytes so far.
+        problem: the error that ended the attempt.
     """
 
     def __init__(self, url: str, part: Path, timeout: float, max_bytes: int) -> None:
@@ -110,17 +110,17 @@ class _Attempt:
         self._lock = threading.Lock()
 
     def watch(self, worker: threading.Thread) -> None:
-        """Wait for the end of the attempt, or give it up when hardly anything comes."""
+        """Wait for the end of the attempt, or give it up if it is too slow."""
         try:
             self._watch(worker)
         finally:
             with self._lock:
-                self._given_up = True  # whatever ended the waiting, nothing more is written
+                self._given_up = True  # after the waiting nothing more may be written
         if self.problem is not None:
             raise self.problem
 
     def _watch(self, worker: threading.Thread) -> None:
-        patience = 1.25 * self.timeout + 0.2  # a connection without any byte ends by itself before
+        patience = 1.25 * self.timeout + 0.2  # a connection that receives nothing ends on its own before this
         since = time.monotonic()
         before = 0
         while worker.is_alive():
@@ -137,7 +137,7 @@ class _Attempt:
             before = self.received
 
     def run(self) -> None:
-        """Make the attempt; what ends it early is kept for the thread that waits."""
+        """Make the attempt; an error is kept for the waiting thread."""
         try:
             self._fetch()
         except urllib.error.HTTPError as error:
@@ -153,7 +153,7 @@ class _Attempt:
             self.problem = WeightsError(f"cannot download {self.url}: {error}")
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
-        if error.code == 416:  # what is here is longer than what the server has
+        if error.code == 416:  # the local part is longer than the server's file
             with self._lock:
                 if not self._given_up:
                     self.part.unlink(missing_ok=True)
@@ -178,7 +178,7 @@ class _Attempt:
             self._receive(reply, have, total)
 
     def _prepare(self, reply: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-        """Return how many bytes are there already and how many there will be; None if that is not known."""
+        """Return how many bytes exist already, and the total number (None if unknown)."""
         expected = f"bytes {have}-"
         continues = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(expected)
         if have and reply.status == 206 and not continues:
@@ -230,12 +230,12 @@ class _Attempt:
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http and https alone, and never from https to http."""
+    """Follow redirects only to http and https, and never from https to http."""
 
     def http_error_302(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any
     ) -> Any:
-        """Follow a redirect without reading what comes along with it, which may have no end."""
+        """Follow a redirect without reading its body, which may be endless."""
         fp.close()
         return super().http_error_302(req, io.BytesIO(), code, msg, headers)
 
@@ -256,14 +256,14 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
         if super().redirect_request(req, fp, code, msg, headers, newurl) is None:
             return None
         found = _request(newurl)
-        for name in ("Range", "If-range"):  # as urllib spells it
+        for name in ("Range", "If-range"):  # in urllib's spelling
             if req.has_header(name):
                 found.add_header(name, req.get_header(name, ""))
         return found
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return what opens http and https addresses, and no others: no ftp, no files, no data."""
+    """Return an opener for http and https addresses only (no ftp, file or data)."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -279,7 +279,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _request(url: str) -> urllib.request.Request:
-    """Return the request for an address; name and password in it are sent as the server expects them."""
+    """Return the request for an address; a name and password in it become a header."""
     parts = urlsplit(url)
     host = (parts.hostname or "").encode("idna").decode("ascii")
     host = f"[{host}]" if ":" in host else host
@@ -292,7 +292,7 @@ def _request(url: str) -> urllib.request.Request:
     request = urllib.request.Request(plain, headers={"User-Agent": "ppcls"})
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        # Not for the host of a redirect, which need not be the one the password is for.
+        # Not sent to the host of a redirect, which may be another one.
         request.add_unredirected_header(
             "Authorization", f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
         )

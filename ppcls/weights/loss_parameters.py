@@ -1,7 +1,7 @@
 """Parameters of losses in PaddleClas's weights files.
 
-PaddleClas writes what a loss learns, such as the generator of MGD, into the ``.pdparams`` of the network,
-under ``loss_func.<place of the loss in Loss.Train>.<name>``. Here the loss is a layer of its own.
+PaddleClas writes the parameters of a loss, such as the generator of MGD, into the ``.pdparams`` of the
+network, as ``loss_func.<index of the loss in Loss.Train>.<name>``. In ppcls the loss is a separate layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ppcls.weights")
 
 PREFIX = "loss_func."
-_OURS = "layers."  # where the combined loss keeps its parts
+_OURS = "layers."  # the attribute in which the combined loss keeps its parts
 _SHOWN = 6
 
 
@@ -35,13 +35,13 @@ def split_loss_parameters(
 def load_loss_parameters(loss: nn.Layer, params: Mapping[str, np.ndarray], where: str) -> None:
     """Copy the parameters of losses in PaddleClas's file into the losses of a run.
 
-    Every name that does not fit the losses of the recipe is named in a warning; the loss then begins with its
-    own random values there.
+    A warning lists every name that does not fit the losses of the recipe; those parameters keep their random
+    values.
 
     Args:
         loss: the combined loss of ``Loss.Train``, its parameters created.
         params: what :func:`split_loss_parameters` returned.
-        where: what the parameters come from, for messages.
+        where: the source of the parameters, for messages.
 
     Raises:
         WeightsError: if a value is not finite.
@@ -67,7 +67,7 @@ def load_loss_parameters(loss: nn.Layer, params: Mapping[str, np.ndarray], where
 
 
 def log_left_out(params: Mapping[str, np.ndarray], where: str) -> None:
-    """Say that a file holds parameters of losses which nothing but training needs."""
+    """Log that a file holds parameters of losses, which only training needs."""
     if params:
         names = sorted({".".join(name.split(".")[:2]) for name in params})
         logger.info(

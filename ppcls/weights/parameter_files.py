@@ -1,4 +1,4 @@
-"""Reading and writing files of parameters: nothing is executed, nothing is left half-written."""
+"""Read and write files of parameters; nothing is executed, and no file is left half-written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ppcls.weights.unpickle import MALFORMED, RefusedError, explain, load_plain,
 SUFFIXES = (".pdparams", ".safetensors")
 # paddle.save adds this table of names to every state dict.
 _NAME_TABLE = "StructuredToParameterName@@"
-# What tensors of Paddle can be made of and parameters consist of.
+# Types that both tensors of Paddle and parameters can have.
 _TYPES = frozenset(
     map(np.dtype, ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"))
 )
@@ -28,10 +28,10 @@ _LONGEST_NAME = 1000
 
 
 def find_file(path: str | os.PathLike[str], where: str = "weights") -> Path:
-    """Return the weights file that `path` means, given with or without its suffix.
+    """Return the weights file for `path`, which may lack the suffix.
 
     Raises:
-        WeightsError: if there is none; the text lists what lies beside it.
+        WeightsError: if there is none; the message lists the weights files in the same folder.
     """
     if "://" in str(path):
         raise WeightsError(
@@ -73,10 +73,11 @@ def _weights_in(folder: Path) -> str:
 def read_state(path: str | os.PathLike[str]) -> Any:
     """Read a pickle of arrays, numbers, strings and plain containers without executing anything.
 
-    Tensors inside come as arrays; bfloat16, which NumPy has not, as its bits in uint16.
+    Tensors become arrays; bfloat16, which NumPy does not have, is returned as its bits in uint16.
 
     Raises:
-        WeightsError: if the file is missing, broken, or asks for anything but arrays; the text names it.
+        WeightsError: if the file is missing, broken, or asks for anything other than arrays; the message says
+            for what.
     """
     file = Path(path)
     try:
@@ -86,7 +87,7 @@ def read_state(path: str | os.PathLike[str]) -> Any:
             except RefusedError as error:
                 if describe_content(stream) is None:
                     raise
-                # The bytes of a PNG image happen to read as instructions of a pickle.
+                # The bytes of a PNG image happen to be valid instructions of a pickle.
                 raise WeightsError(_not_weights(file, stream, error)) from None
             except MALFORMED as error:
                 raise WeightsError(_not_weights(file, stream, error)) from error
@@ -109,11 +110,11 @@ def _not_weights(file: Path, stream: BinaryIO, error: Exception) -> str:
 def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read parameters by name from a ``.pdparams``, ``.safetensors`` or PyTorch (``.pth``, ``.pt``) file.
 
-    bfloat16 values come as float32, which holds them exactly. Names and layouts are those of the file; see
-    `ppcls.weights.convert` for PyTorch's.
+    bfloat16 becomes float32, which is exact. Names and layouts are those of the file; `ppcls.weights.convert`
+    converts PyTorch's.
 
     Raises:
-        WeightsError: if the file cannot be read, is refused, or holds anything but named arrays.
+        WeightsError: if the file cannot be read, is refused, or holds anything other than named arrays.
     """
     file = find_file(path)
     if is_torch_name(file):
@@ -150,7 +151,7 @@ def _plain_params(file: Path) -> dict[str, np.ndarray]:
 def has_torch_layout(path: str | os.PathLike[str]) -> bool:
     """Tell whether a file holds parameters under PyTorch's names and in its layouts.
 
-    PyTorch's own files do, and ``.safetensors`` files that say so, as those published for timm do.
+    This is true for PyTorch's own files, and for ``.safetensors`` files that say so, such as timm's.
 
     Raises:
         WeightsError: if the file cannot be read.
@@ -160,7 +161,7 @@ def has_torch_layout(path: str | os.PathLike[str]) -> bool:
 
 
 def write_state(path: str | os.PathLike[str], state: Any) -> None:
-    """Write plain containers of tensors, arrays, numbers and strings so that `read_state` reads them.
+    """Write plain containers of tensors, arrays, numbers and strings; `read_state` reads them.
 
     Raises:
         TypeError: if `state` holds anything else.
@@ -171,10 +172,10 @@ def write_state(path: str | os.PathLike[str], state: Any) -> None:
 
 
 def write_params(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write named tensors or arrays as a ``.pdparams`` file that `paddle.load` reads too.
+    """Write named tensors or arrays as a ``.pdparams`` file, which `paddle.load` can read too.
 
     Raises:
-        TypeError: if a value is neither.
+        TypeError: if a value is neither a tensor nor an array.
         WeightsError: if the file cannot be written.
     """
     write_state(path, {name: _to_array(value) for name, value in state.items()})

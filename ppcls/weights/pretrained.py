@@ -1,4 +1,4 @@
-"""Putting parameters into a network, and saying exactly what fitted."""
+"""Load parameters into a network, and report exactly which ones fitted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _IGNORED = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class LoadSummary:
-    """What happened to each name of a network and of a file."""
+    """Which names of a network and of a file matched, and which did not."""
 
     source: str
     matched: tuple[str, ...]
@@ -57,22 +57,22 @@ def load_into(
 ) -> LoadSummary:
     """Copy `params` into `net` by name and log how many fitted.
 
-    Values are cast to the network's types. A file of a whole distillation run loads into one of its networks
-    alone, and a file of one network loads into its place in a whole run. Frozen sub-networks that the file
-    leaves out altogether keep what they have.
+    Values are cast to the network's types. A file of a whole distillation run can be loaded into a single one
+    of its networks, and a file of one network into its sub-network of a whole run. Frozen sub-networks that
+    do not occur in the file keep their values.
 
     Args:
-        net: the network; its own types and devices are kept.
-        params: arrays by name, as `read_params` gives them.
-        where: what the parameters come from, for messages.
-        allow_missing_head: whether a classifier of another class count, or a file without one, is accepted;
-            the network's own classifier is then left as it is.
-        network: which sub-network of a distillation run's file is meant, where several would fit
+        net: the network; its types and devices do not change.
+        params: arrays by name, as `read_params` returns them.
+        where: the source of the parameters, for messages.
+        allow_missing_head: accept a classifier for another number of classes, or a file without a classifier;
+            the network's classifier then keeps its values.
+        network: which sub-network of a distillation run's file to use if several would fit
             (default: ``Student``).
 
     Raises:
-        WeightsError: if nothing matches, if something beyond the classifier would be left untrained, or if a
-            value is not finite. The network is unchanged then.
+        WeightsError: if nothing matches, if anything other than the classifier would stay untrained, or if a
+            value is not finite. The network is then unchanged.
     """
     own = {name: value for name, value in net.state_dict().items() if _IGNORED not in name}
     given = {name: value for name, value in params.items() if _IGNORED not in name}
@@ -122,18 +122,18 @@ def load_pretrained(
 
     Args:
         net: the network.
-        name: the registered name of the network, which the official weights and the rules for PyTorch's
-            names go by.
+        name: the registered name of the network, by which official weights and the rules for PyTorch's names
+            are found.
         pretrained: True for the official weights, a path (with or without ``.pdparams``) or a URL; False or
             None for none. PyTorch's files are converted.
-        use_ssld: the official weights distilled by SSLD.
+        use_ssld: use the official weights distilled by SSLD.
         where: config path for messages, such as ``Arch.models.0.Teacher``.
         variant: other official weights; see `ppcls.weights.sources.official_url`.
         allow_missing_head: see `load_into`.
         network: see `load_into`.
 
     Raises:
-        WeightsError: if the weights cannot be had or do not fit.
+        WeightsError: if the weights cannot be obtained or do not fit.
     """
     if not pretrained:
         return None
@@ -158,10 +158,10 @@ def load_pretrained(
 def in_our_names(
     params: dict[str, np.ndarray], file: Path, net: nn.Layer, name: str
 ) -> dict[str, np.ndarray]:
-    """Return what was read from a file under the names of a network: PyTorch's files are converted.
+    """Return the content of a file under the names of a network; PyTorch's files are converted.
 
     Args:
-        params: what `read_params` gave for the file.
+        params: the result of `read_params` for the file.
         file: the file.
         net: the network.
         name: its registered name.
@@ -175,7 +175,7 @@ def in_our_names(
 def _align(
     own: dict[str, Any], given: dict[str, np.ndarray], where: str, network: str | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
-    """Find the sub-network that one side is, when no name is common; return both sides by common names.
+    """If no name is common, find the sub-network that one side is; return both sides by common names.
 
     A run's file names its tensors ``Student.conv1...``, a network alone ``conv1...``.
     """
@@ -190,7 +190,7 @@ def _align(
         )
     prefix = _choose(_prefixes(given, own), network, where, "the file is meant for")
     if prefix:
-        # Both sides get the network's full names, so that the report speaks of what the user can see.
+        # Both sides get the network's full names, because the user knows these.
         part = {n: v for n, v in own.items() if n.startswith(prefix)}
         return {prefix + n: v for n, v in given.items()}, part, f"; put into {prefix[:-1]} alone"
     advice = "It is the file of another network"
@@ -198,12 +198,12 @@ def _align(
         advice = "The names are PyTorch's: give the file as `pretrained`, or use `ppcls convert-weights`"
     raise WeightsError(
         f"{where}: none of its {len(given)} tensors fits the network's {len(own)}. The file has "
-        f"{_some(given)}; the network wants {_some(own)}. {advice}"
+        f"{_first_names(given)}; the network wants {_first_names(own)}. {advice}"
     )
 
 
 def _prefixes(short: Mapping[str, Any], long: Mapping[str, Any]) -> dict[str, int]:
-    """Count, for each prefix, the names in `long` that are it plus a name in `short` of the same shape."""
+    """Count for each prefix the names in `long` that are it and a name in `short` of the same shape."""
     counts: dict[str, int] = {}
     for name, value in long.items():
         parts = name.split(".")
@@ -232,17 +232,17 @@ def _choose(counts: dict[str, int], network: str | None, where: str, meaning: st
 
 
 def _output_axis(shape: tuple[int, ...]) -> int:
-    """Return the axis of a weight that counts outputs: last in Paddle's Linear [in, out], first elsewhere."""
+    """Return the axis of the outputs of a weight: the last in Paddle's Linear [in, out], else the first."""
     return 1 if len(shape) == 2 else 0
 
 
 def _is_head(
     report: LoadSummary, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]
 ) -> bool:
-    """Tell whether all that did not fit is one classifier (or the two of a distilled transformer) a network.
+    """Tell whether only the classifier of each network did not fit (or the two of a distilled transformer).
 
-    A tensor of another shape may differ in its number of outputs only, by the same two counts for weight and
-    bias; a missing one must belong to a layer whose outputs are as many as those of the network's last layer.
+    A tensor of another shape may differ only in its number of outputs, in the same way for weight and bias. A
+    missing one must belong to a layer with as many outputs as the last layer of the network.
     """
     for name in report.wrong_shape:
         mine = shapes[name]
@@ -292,12 +292,12 @@ def _explain(
 ) -> str:
     lines = [f"{report}; this would leave parts of the network untrained"]
     if report.missing:
-        lines.append(f"  missing in the file: {_some(report.missing)}")
+        lines.append(f"  missing in the file: {_first_names(report.missing)}")
     if report.wrong_shape:
         rows = [f"{n} {list(given[n].shape)} in the file, {list(shapes[n])} here" for n in report.wrong_shape]
-        lines.append(f"  of another shape: {_some(rows)}")
+        lines.append(f"  of another shape: {_first_names(rows)}")
     if report.unexpected:
-        lines.append(f"  only in the file: {_some(report.unexpected)}")
+        lines.append(f"  only in the file: {_first_names(report.unexpected)}")
     if 2 * len(report.matched) < len(shapes):
         lines.append("  Most of it does not fit: it looks like the file of another network")
     if not allow_missing_head and report.matched and _is_head(report, shapes, given):
@@ -305,7 +305,7 @@ def _explain(
     return "\n".join(lines)
 
 
-def _some(names: Iterable[str], most: int = 6) -> str:
+def _first_names(names: Iterable[str], most: int = 6) -> str:
     names = list(names)
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,8 +1,8 @@
-"""Files of earlier versions of this package, whose networks had other names or shapes in places.
+"""Files of earlier versions of this package, in which some parameters had other names or shapes.
 
-A network says so itself: ``former_names`` maps what earlier versions called a parameter to its name now,
-``former_shapes`` maps a parameter to a shape that earlier versions gave it and what to do about such a file,
-and ``former_answer`` is the option with which the network answers as it did before.
+Networks declare these: ``former_names`` maps the former name of a parameter to its name now,
+``former_shapes`` maps a parameter to its former shape and to advice about such a file, and
+``former_answer`` is the option with which the network gives the same outputs as before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 
 def in_present_names(net: nn.Layer, params: Mapping[str, Value], where: str) -> dict[str, Value]:
-    """Return what a file holds under the names that the network has now.
+    """Return the content of a file under the names that the network has now.
 
     Args:
         net: the network, or a network of networks.
@@ -47,12 +47,12 @@ def in_present_names(net: nn.Layer, params: Mapping[str, Value], where: str) -> 
 
 
 def advice_on_shapes(net: nn.Layer, wrong: Iterable[str], given: Mapping[str, np.ndarray]) -> str:
-    """Return what to do about a file whose shapes are those of an earlier version, or an empty text.
+    """Return advice about a file with shapes of an earlier version, or an empty text.
 
     Args:
         net: the network.
         wrong: names of parameters that have another shape in the file.
-        given: what the file holds.
+        given: the content of the file.
     """
     for name in wrong:
         for layer in _declaring(net):
@@ -63,12 +63,12 @@ def advice_on_shapes(net: nn.Layer, wrong: Iterable[str], given: Mapping[str, np
 
 
 def warn_of_other_answers(net: nn.Layer, where: str) -> None:
-    """Warn of weights of an earlier version, trained by a network that answered in another way.
+    """Warn about weights of an earlier version, whose network gave other outputs.
 
     Args:
         net: the network, or a network of networks.
-        where: the file. Runs say in ``environment.json`` beside it which version wrote them; earlier ones
-            do not.
+        where: the file. Runs record their version in ``environment.json`` next to it; early versions did
+            not.
     """
     former = {layer.former_answer for layer in _declaring(net)} - {""}
     environment = Path(where).parent / "environment.json"
@@ -77,7 +77,7 @@ def warn_of_other_answers(net: nn.Layer, where: str) -> None:
     try:
         written = json.loads(environment.read_bytes())
     except (OSError, ValueError, RecursionError):
-        return  # damaged: it is written for people, and nothing depends on it
+        return  # damaged; the file is only for information
     if isinstance(written, dict) and "ppcls" not in written:
         logger.warning(
             "%s was trained by an earlier version of ppcls, whose networks answered in another way; to have "

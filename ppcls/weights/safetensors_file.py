@@ -1,4 +1,4 @@
-"""Reading ``.safetensors`` files, bfloat16 included, which NumPy itself does not know."""
+"""Read ``.safetensors`` files, including bfloat16, which NumPy does not have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppcls.errors import WeightsError
 from ppcls.weights.content import describe_content
 from ppcls.weights.unpickle import check_shape, explain, shown
 
-# Types by the names of the format; bfloat16 is read as its bits.
+# Types by their names in the format; bfloat16 is read as its bits.
 _TYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -29,7 +29,7 @@ _TYPES = {
 
 
 def read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """Read all tensors by name; bfloat16 comes as float32, which holds it exactly.
+    """Read all tensors by name; bfloat16 becomes float32, which is exact.
 
     Raises:
         WeightsError: if the file cannot be read, is damaged, or holds numbers of a type that parameters
@@ -50,7 +50,7 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def says_torch(file: Path) -> bool:
-    """Tell whether the file says that PyTorch wrote it, as those published for timm do.
+    """Tell whether the file says that PyTorch wrote it, as timm's files do.
 
     Raises:
         WeightsError: if the file cannot be read.
@@ -64,7 +64,7 @@ class _UnreadError(Exception):
 
 
 def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """Return the description of all tensors, and where their numbers begin.
+    """Return the description of all tensors, and the offset of their numbers.
 
     The library checks it first: its length, that offsets fit shapes and types, and that the tensors fill the
     file without overlapping.
@@ -108,7 +108,7 @@ def _tensor(stream: BinaryIO, start: int, entry: dict[str, Any]) -> np.ndarray:
     if len(data) < end - begin:
         raise _UnreadError("lies behind the end of the file")
     try:
-        shape = check_shape(entry["shape"])  # the library lets sides of any length pass beside one of 0
+        shape = check_shape(entry["shape"])  # the library accepts sides of any length if another one is 0
     except ValueError as error:
         raise _UnreadError(f"is {error}") from None
     array = np.frombuffer(data, _TYPES[kind]).reshape(shape)
@@ -116,5 +116,5 @@ def _tensor(stream: BinaryIO, start: int, entry: dict[str, Any]) -> np.ndarray:
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """Return numbers given as the 16 bits of bfloat16 as float32."""
+    """Convert the 16 bits of bfloat16 numbers to float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

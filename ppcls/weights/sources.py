@@ -1,4 +1,4 @@
-"""Where official weights come from: the table of addresses, the cache on disk, the download."""
+"""Official weights: the table of addresses, the cache on disk, the download."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ppcls.weights.parameter_files import read_params
 logger = logging.getLogger("ppcls.weights")
 
 _CHUNK = 1 << 20
-# Options of networks that choose among the official weights, and what stands in their addresses.
+# Options of networks that choose among official weights, and the matching parts of the addresses.
 VARIANTS = {
     "use_ssld": "ssld",
     "use_ssld_stage1_pretrained": "ssld_stage1",
     "use_imagenet22k_pretrained": "22k",
     "use_imagenet22kto1k_pretrained": "22kto1k",
 }
-# PyTorch's files are called after the beginning of their SHA-256, as in resnet18-f37072fd.pth.
+# The names of PyTorch's files contain the beginning of their SHA-256, as in resnet18-f37072fd.pth.
 _NAMED_BY_HASH = re.compile(r".*-([0-9a-f]{8,64})\.(?:pth|pt|th)")
 
 
@@ -52,9 +52,10 @@ def official_url(
     Args:
         name: the registered name of the network.
         where: config path for messages.
-        use_ssld: the weights distilled by SSLD instead of those trained on labels.
-        variant: one of the values of `VARIANTS`: ``ssld`` (as `use_ssld`), ``ssld_stage1`` (SSLD's first
-            stage alone), ``22k`` (ImageNet-22k, 21841 classes) or ``22kto1k`` (that, fine-tuned on 1000).
+        use_ssld: use the weights distilled by SSLD instead of those trained on labels.
+        variant: one of the values of `VARIANTS`: ``ssld`` (like `use_ssld`), ``ssld_stage1`` (only the
+            first stage of SSLD), ``22k`` (ImageNet-22k, 21841 classes) or ``22kto1k`` (the same, fine-tuned
+            on 1000 classes).
 
     Raises:
         WeightsError: if no official weights are known for the name.
@@ -70,17 +71,17 @@ def official_url(
 
 
 def _plain(url: str) -> str:
-    """Return the address that the variants of official weights have in common."""
+    """Return the common part of the addresses of all variants."""
     return re.sub(rf"_(?:{'|'.join(VARIANTS.values())})_pretrained", "_pretrained", url)
 
 
 def cached_path(url: str) -> Path:
-    """Return where `fetch` keeps the file of `url`, whether it is there or not."""
+    """Return the path at which `fetch` keeps the file of `url`; it need not exist."""
     name = Path(urlsplit(url).path).name
     name = "weights" if name in ("", "..") else name
     if _plain(url) in map(_plain, _table().values()):
         return cache_folder() / name
-    # Addresses of users may end alike, and must not be taken for one another.
+    # Different addresses of users may end in the same file name.
     parts = urlsplit(url)
     public = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return cache_folder() / hashlib.sha256(public.encode("utf-8", "replace")).hexdigest()[:12] / name
@@ -89,18 +90,18 @@ def cached_path(url: str) -> Path:
 def fetch(url: str, *, attempts: int = 4, timeout: float = 30.0, max_bytes: int = MAX_BYTES) -> Path:
     """Return a local copy of `url`, downloading it when the cache has none.
 
-    A broken download continues where it stopped. The file enters the cache only when its size is right and
-    its parameters can be read. Of several processes one downloads and the others wait for it.
+    An interrupted download is resumed. The file enters the cache only if its size is right and its parameters
+    can be read. Of several processes, one downloads and the others wait.
 
     Args:
-        url: an http or https address; a name and password in it are sent, and shown nowhere.
+        url: an http or https address; a name and password in it are sent, but never shown.
         attempts: how often a broken or stalled transfer is tried.
-        timeout: seconds without a single byte after which a transfer counts as stalled; one that brings less
-            than 1000 bytes a second over that time is too slow.
-        max_bytes: the largest file that is taken.
+        timeout: seconds without a single byte after which a transfer counts as stalled. A transfer of less
+            than 1000 bytes per second over that time is too slow.
+        max_bytes: the largest file that is accepted.
 
     Raises:
-        WeightsError: if it cannot be had; the text says where to put the file by hand.
+        WeightsError: if it cannot be downloaded; the message says where to put the file by hand.
     """
     check_url(url)
     target = cached_path(url)
@@ -161,7 +162,7 @@ def _download(url: str, target: Path, attempts: int, timeout: float, max_bytes: 
 
 
 def _check_hash(name: str, file: Path) -> None:
-    """Compare a file with the hash in its name, if there is one."""
+    """Compare the SHA-256 of a file with the one in its name, if there is one."""
     named = _NAMED_BY_HASH.fullmatch(name)
     if named is None:
         return

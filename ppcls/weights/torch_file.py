@@ -1,8 +1,8 @@
-"""Reading the files that ``torch.save`` writes, without PyTorch and without running anything from them.
+"""Read the files of ``torch.save``, without PyTorch and without executing anything from them.
 
-Both formats are read: the zip archive (PyTorch 1.6 and later) and the older one, a row of pickles with the
-numbers after them. What is inside must be tensors by name, perhaps among the plain values of a training
-checkpoint; whatever asks for more is refused with its name.
+Both formats can be read: the zip archive (PyTorch 1.6 and later) and the older one, several pickles followed
+by the numbers. The content must be tensors by name, possibly together with the plain values of a training
+checkpoint; a file that asks for anything else is refused.
 """
 
 from __future__ import annotations
@@ -52,13 +52,14 @@ _TYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-# Where training scripts keep the parameters; averaged ones (EMA) are what they publish, so these come first.
+# Keys of the parameters in checkpoints of training scripts. Averaged parameters (EMA) are what scripts
+# publish, so they come first.
 _PLACES = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+_PREFIXES = ("module.", "_orig_mod.")  # from DataParallel and torch.compile
 
 
 class _Storage:
-    """A row of numbers that tensors are cut from; it is read when the first of them is."""
+    """A sequence of numbers that tensors are parts of; it is read together with the first of them."""
 
     def __init__(self, kind: str, key: str, count: int) -> None:
         self.code = _TYPES[kind]
@@ -86,7 +87,7 @@ class _Tensor:
                 f"a tensor of the shape {shown(shape)}, strides {shown(stride)} at {shown(offset)}"
             )
         last = offset + sum((n - 1) * step for n, step in zip(sides, stride, strict=True))
-        # A stride of 0 repeats numbers without end: a small file could then ask for any amount of memory.
+        # A stride of 0 repeats numbers endlessly: a small file could then request any amount of memory.
         count: int = math.prod(sides)
         if count > storage.count or (count and last >= storage.count):
             raise ValueError(f"a tensor of the shape {shown(shape)} in a storage of {storage.count} numbers")
@@ -113,11 +114,11 @@ class _Tensor:
 
 
 class _Namespace:
-    """Stands for the command line (`argparse.Namespace`) that training scripts keep; it is left unread."""
+    """Replaces the command line (`argparse.Namespace`) that training scripts save; it is ignored."""
 
 
 class _StorageType:
-    """Stands for a class such as `torch.FloatStorage`."""
+    """Replaces a class such as `torch.FloatStorage`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -134,7 +135,7 @@ def _size(items: object = ()) -> tuple[Any, ...]:
 
 
 class _TorchReader(Reader):
-    """Reads the pickle of a PyTorch file; `storages` are all that tensors in it are cut from."""
+    """Reads the pickle of a PyTorch file; `storages` holds the numbers of all its tensors."""
 
     allowed: ClassVar[Mapping[tuple[str, str], Any]] = {
         **ALLOWED,
@@ -165,26 +166,26 @@ class _TorchReader(Reader):
         return storage
 
     def build(self, target: Any, state: Any) -> None:
-        """Let attributes of containers go: state dicts carry version numbers there."""
+        """Ignore attributes of containers: state dicts have version numbers there."""
         if isinstance(target, (OrderedDict, _Namespace)):
             return
         super().build(target, state)
 
 
 def is_torch_name(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file's name ends as PyTorch's files do."""
+    """Tell whether a file's name has an ending of PyTorch's files."""
     return Path(path).name.endswith(TORCH_SUFFIXES)
 
 
 def read_torch(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the tensors of a PyTorch file by their names there.
+    """Read the tensors of a PyTorch file by name.
 
-    Of a training checkpoint the model's state is taken, its moving average if there is one. Prefixes that
-    wrappers put before all names are left out. bfloat16 comes as float32, which holds it exactly.
+    From a training checkpoint the model's state is used, or its moving average if there is one. Prefixes that
+    wrappers add to all names are removed. bfloat16 becomes float32, which is exact.
 
     Raises:
         WeightsError: if the file cannot be read, is cut off, holds no tensors by name, or asks for anything
-            but tensors and plain values; the text names it.
+            other than tensors and plain values; the message says for what.
     """
     file = Path(path)
     try:
@@ -227,7 +228,8 @@ def _read_zip(stream: BinaryIO, size: int) -> tuple[Any, dict[str, _Storage]]:
 
         def read(name: str) -> bytes:
             with archive.open(entries[name]) as member:
-                return member.read(entries[name].file_size)  # with a size, or it unpacks all there is
+                # With a size, because otherwise everything would be unpacked.
+                return member.read(entries[name].file_size)
 
         order = read("byteorder") if "byteorder" in entries else b"little"
         if order != b"little":
@@ -240,7 +242,7 @@ def _read_zip(stream: BinaryIO, size: int) -> tuple[Any, dict[str, _Storage]]:
 
 
 def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return what is in the archive by name, without the folder that all of it is in."""
+    """Return the entries of the archive by name, without the name of the common folder."""
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in archive.infolist():
         name = entry.filename.partition("/")[2]
@@ -287,7 +289,7 @@ def _read_row(stream: BinaryIO, size: int) -> tuple[Any, dict[str, _Storage]]:
 
 
 def _state_dict(content: Any, file: Path) -> dict[str, _Tensor]:
-    """Find the tensors by name in what the file holds."""
+    """Find the named tensors in the content of a file."""
     if isinstance(content, dict) and not any(isinstance(value, _Tensor) for value in content.values()):
         place = next((key for key in _PLACES if isinstance(content.get(key), dict)), None)
         if place is not None:

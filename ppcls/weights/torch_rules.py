@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-# A pattern for a layer's path (or for a parameter that has another name than weight and bias) and what makes
-# our path of its groups; groups of digits come as numbers.
+# A pattern for the path of a layer (or of a parameter that is neither weight nor bias), and a function that
+# makes our path from the groups of the pattern; groups of digits are passed as numbers.
 Rule = tuple[str, Callable[..., str]]
 
 _PARTS = {"conv": "_conv", "norm": "_batch_norm"}
@@ -23,10 +23,10 @@ class Family:
         title: name of the family, for messages.
         networks: pattern for our names of the networks.
         rules: makes the rules from the names in a file.
-        identity: pattern for our layers that PyTorch's network has not; they become the identity.
-        options: options with which our network is the same function; it has attributes of these names.
-        twins: a tensor by whose name files are known that also fit networks of another function, and how to
-            tell these apart.
+        identity: pattern for our layers that PyTorch's network does not have; they become the identity.
+        options: options with which our network computes the same function; it has attributes of these names.
+        twins: the name of a tensor in files that also fit networks of another function, and how to
+            distinguish these.
     """
 
     title: str
@@ -38,7 +38,7 @@ class Family:
 
 
 def _starts(names: list[str], pattern: str) -> list[int]:
-    """Return how many blocks come before each stage; `pattern` has the groups stage and block."""
+    """Return the number of blocks before each stage; `pattern` has the groups stage and block."""
     found = {tuple(map(int, match.groups())) for match in (re.match(pattern, n) for n in names) if match}
     stages = sorted({stage for stage, _ in found})
     return [0, *accumulate(sum(s == stage for s, _ in found) for stage in stages)]

@@ -1,9 +1,9 @@
-"""A reader of pickled arrays that runs nothing from the file.
+"""A reader of pickled arrays that executes nothing from the file.
 
-``.pdparams`` files are pickles, and a pickle may ask for any function to be called. The reader here
-answers to a handful of names with objects of its own, so neither foreign code nor NumPy's own
-``__setstate__`` ever sees what the file says before its sizes have been checked. What a file makes of memory
-and time is bounded too: by a multiple of its own size, and by the number of instructions it has.
+``.pdparams`` files are pickles, and a pickle may ask for any function to be called. This reader accepts a few
+names and replaces them by its own objects, so neither foreign code nor NumPy's ``__setstate__`` gets anything
+from the file before its sizes are checked. Memory and time are limited too: by a multiple of the size of the
+file, and by the number of its instructions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-# What the pickle machinery raises on bytes that are no pickle, or only the beginning of one.
+# Errors of the pickle module for bytes that are not a pickle, or only the beginning of one.
 MALFORMED = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -34,9 +34,9 @@ MALFORMED = (
     TypeError,
     ValueError,
 )
-# Ten thousand tensors are some 300,000 instructions, the names of 50,000 images 400,000.
+# Ten thousand tensors need about 300,000 instructions, the names of 50,000 images 400,000.
 MAX_INSTRUCTIONS = 2_000_000
-# Real files are copied twice: text into bytes, these into arrays.
+# Real files are copied twice: text to bytes, and bytes to arrays.
 MAX_GROWTH = 4
 SLACK = 1 << 20
 MAX_DIMENSIONS = 32
@@ -46,11 +46,11 @@ _SIMPLE_DTYPE = re.compile(r"[<>=|]?(?:[fiuc](?:1|2|4|8|16)|b1|\?)")
 
 
 class RefusedError(Exception):
-    """The file asks for something that plain arrays never need; the text names it."""
+    """The file asks for something that plain arrays never need; the message says for what."""
 
 
 def shown(value: object) -> str:
-    """Return a value from a file as a message shows it; what holds other values by its type alone.
+    """Return a value from a file as text for a message; of containers only the type.
 
     A hundred bytes may describe tuples of tuples whose full text has a million characters.
     """
@@ -66,16 +66,16 @@ def shown(value: object) -> str:
 
 
 def explain(error: Exception) -> str:
-    """Return what stopped a reader, for the end of a message."""
+    """Return the reason why a reader stopped, for the end of a message."""
     text = str(error)
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 def check_shape(shape: object) -> tuple[int, ...]:
-    """Return a shape whose sides and number of dimensions are sane.
+    """Return a shape after a check of its sides and number of dimensions.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a possible shape.
     """
     if not isinstance(shape, (tuple, list)) or len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"an array of the shape {shown(shape)}")
@@ -85,7 +85,7 @@ def check_shape(shape: object) -> tuple[int, ...]:
 
 
 class _Dtype:
-    """Stands for a `numpy.dtype` of plain numbers."""
+    """Replaces a `numpy.dtype` of plain numbers."""
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
         text = code.decode("latin1") if isinstance(code, bytes) else code
@@ -103,7 +103,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for a `numpy.ndarray` until its state arrives."""
+    """Replaces a `numpy.ndarray` until its state is read."""
 
     def __init__(self, kind: object, shape: object = (0,), code: object = b"b") -> None:
         if kind is not _Array:
@@ -147,7 +147,7 @@ def _ordered(items: object = ()) -> OrderedDict[Any, Any]:
 
 
 def _key(key: object) -> object:
-    """Return a key of a map; working out the hash of a tuple of tuples may take for ever."""
+    """Check a key of a map; computing the hash of a tuple of tuples may take endlessly long."""
     if type(key) in (str, bytes) or (type(key) is int and key.bit_length() <= 64):
         return key
     raise RefusedError(f"a map with the key {shown(key)}")
@@ -170,7 +170,7 @@ ALLOWED: Mapping[tuple[str, str], Any] = {
 
 
 class _Source:
-    """A file that refuses to read more than is left of it, before any memory is set aside."""
+    """A file that refuses to read beyond its end, before memory is allocated."""
 
     def __init__(self, file: BinaryIO, left: int) -> None:
         self._file = file
@@ -190,7 +190,7 @@ class _Source:
 
 
 class _Counted(dict[int, Callable[..., None]]):
-    """The instructions by their codes, each look-up counted."""
+    """The instructions by their codes; it counts look-ups."""
 
     left = MAX_INSTRUCTIONS
 
@@ -201,17 +201,17 @@ class _Counted(dict[int, Callable[..., None]]):
         return super().__getitem__(code)
 
 
-# The pure Python reader on purpose: its instructions can be replaced one by one by such that check first.
+# The pure Python reader is used on purpose: its instructions can be replaced by ones that check first.
 class Reader(pickle._Unpickler):
-    """An unpickler that knows the names in `allowed` alone and stays within bounds.
+    """An unpickler that accepts only the names in `allowed` and limits memory and time.
 
     Args:
-        file: read from where it stands.
-        size: how many bytes of it are left.
-        encoding: of text that Python 2 wrote.
+        file: read from its current position.
+        size: number of bytes left in it.
+        encoding: encoding of text that Python 2 wrote.
 
     Attributes:
-        allowed: what stands for each name, by module and name.
+        allowed: the replacement of each name, by module and name.
     """
 
     allowed: ClassVar[Mapping[tuple[str, str], Any]] = ALLOWED
@@ -229,25 +229,25 @@ class Reader(pickle._Unpickler):
         self._may_grow = MAX_GROWTH * size + SLACK
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name, or refuse it."""
+        """Return the replacement of a name, or refuse it."""
         try:
             return self.allowed[module, name]
         except KeyError:
             raise RefusedError(f"{module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> Any:
-        """Refuse what lies outside the pickle."""
+        """Refuse objects outside the pickle."""
         raise RefusedError("an object kept outside the file")
 
     def build(self, target: Any, state: Any) -> None:
-        """Give an object the state that the file has for it."""
+        """Set the state of an object."""
         if not isinstance(target, (_Array, _Dtype)):
             raise RefusedError(f"the state of {shown(target)}")
         self._spend(state)
         target.set_state(state)
 
     def _spend(self, values: Any) -> None:
-        """Count what is about to be copied: one text may be named a thousand times."""
+        """Count the values to copy, because one text may be used a thousand times."""
         if not isinstance(values, (tuple, list)):
             return
         self._may_grow -= 16 * len(values)
@@ -260,18 +260,18 @@ class Reader(pickle._Unpickler):
             raise RefusedError("many times its own size in memory")
 
     def load_build(self) -> None:
-        """Carry out the instruction BUILD."""
+        """Execute the instruction BUILD."""
         state = self.stack.pop()
         self.build(self.stack[-1], state)
 
     def load_reduce(self) -> None:
-        """Carry out a call of one of the names in `allowed`."""
+        """Execute a call of one of the names in `allowed`."""
         arguments = self.stack.pop()
         self._spend(arguments)
         self.stack[-1] = self.stack[-1](*arguments)
 
     def load_newobj(self) -> None:
-        """Make an object of a class in `allowed`, empty until its state arrives."""
+        """Make an object of a class in `allowed`, empty until its state is read."""
         arguments = self.stack.pop()
         self._spend(arguments)
         kind = self.stack[-1]
@@ -291,7 +291,7 @@ class Reader(pickle._Unpickler):
         self._map().update(zip(map(_key, items[::2]), items[1::2], strict=True))
 
     def load_dict(self) -> None:
-        """Make a map of what lies on the stack."""
+        """Make a map from the values on the stack."""
         items = self.pop_mark()
         self.append(dict(zip(map(_key, items[::2]), items[1::2], strict=True)))
 
@@ -337,7 +337,7 @@ class Reader(pickle._Unpickler):
         self.memo[number] = self.stack[-1]
 
     def load_get(self) -> None:
-        """Bring back a value by its number written in digits."""
+        """Get a remembered value by its number written in digits."""
         self.append(self.memo[int(self._digits())])
 
     def _digits(self) -> bytes:
@@ -388,18 +388,18 @@ def load_plain(file: BinaryIO, encoding: str = "ASCII") -> Any:
     """Read one pickle of arrays, numbers, strings and plain containers.
 
     Args:
-        file: read from where it stands.
-        encoding: of text that Python 2 wrote; ``bytes`` leaves it as bytes.
+        file: read from its current position.
+        encoding: encoding of text that Python 2 wrote; ``bytes`` leaves it as bytes.
 
     Raises:
         RefusedError: if the file asks for anything else.
-        pickle.UnpicklingError, and others of `MALFORMED`: if the bytes are no complete pickle.
+        pickle.UnpicklingError, and others of `MALFORMED`: if the bytes are not a complete pickle.
     """
     return _unwrap(Reader(file, bytes_left(file), encoding).load(), {})
 
 
 def bytes_left(file: BinaryIO) -> int:
-    """Return how many bytes of a file lie behind the place where it stands."""
+    """Return the number of bytes after the current position of a file."""
     here = file.tell()
     end = file.seek(0, io.SEEK_END)
     file.seek(here)
@@ -407,7 +407,7 @@ def bytes_left(file: BinaryIO) -> int:
 
 
 def _unwrap(value: Any, seen: dict[int, Any]) -> Any:
-    """Replace the stand-ins by arrays; `seen` keeps shared and self-containing values from multiplying."""
+    """Replace the placeholders by arrays; `seen` avoids copies of shared and self-containing values."""
     if isinstance(value, _Array):
         return value.value
     if not isinstance(value, (dict, list, tuple)):

@@ -1,4 +1,4 @@
-"""The values of weights: whether they are numbers at all, and how they get into a tensor."""
+"""Check that weights are finite, and copy them into tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 6
 
 
 def check_finite(params: Mapping[str, np.ndarray], where: str) -> None:
-    """Refuse weights with NaN or infinity: every prediction with them would be NaN.
+    """Raise an error for weights with NaN or infinity: every prediction with them would be NaN.
 
     A float64 value that float32 cannot hold counts as infinite.
 
@@ -41,5 +41,5 @@ def assign(tensor: Any, value: np.ndarray) -> None:
     import paddle
 
     source = paddle.to_tensor(np.ascontiguousarray(value))
-    # reshape: Paddle makes [1] of what NumPy's ascontiguousarray made of a scalar
+    # reshape, because NumPy's ascontiguousarray makes a scalar [1]
     tensor.set_value(source.astype(tensor.dtype).reshape(tensor.shape))
