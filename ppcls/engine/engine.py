@@ -354,7 +354,9 @@ class Engine:
         recorded = {where: fingerprint.as_dict() for where, fingerprint in lists.items()}
         return RunData(loader, eval_loader, shape, names, recorded)
 
-    def _build_run(self, resumed: Checkpoint | None, hooks: Sequence[Hook]) -> tuple[Run, CheckpointHook]:
+    def _build_run(
+        self, resumed: Checkpoint | None, hooks: Sequence[Hook] = ()
+    ) -> tuple[Run, CheckpointHook]:
         """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
         own_hooks = build_hooks(self.config.Hooks)
         own_hooks += [require_hook(hook, f"hooks[{index}]") for index, hook in enumerate(hooks)]
