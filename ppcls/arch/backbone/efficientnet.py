@@ -11,6 +11,7 @@ from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import KaimingNormal
 
 from ppcls.arch.backbone.layers import Sigmoid, drop_path, dropout, make_divisible
+from ppcls.arch.conv import Conv2D
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer, bracketed
 
@@ -68,7 +69,7 @@ def same_conv(
     stride: int = 1,
     groups: int = 1,
     side: int | None = None,
-) -> nn.Conv2D:
+) -> Conv2D:
     """Return a convolution without bias, padded by TensorFlow's rule "SAME".
 
     At stride 2 and an even size it pads less at the beginning than at the end; the weights were trained so.
@@ -87,7 +88,7 @@ def same_conv(
         before = (kernel - 1) // 2 if side % 2 else (kernel - 2) // 2
         after = before if side % 2 else before + 2
         padding = [before, after, before, after]
-    return nn.Conv2D(
+    return Conv2D(
         in_channels,
         out_channels,
         kernel,
@@ -160,9 +161,9 @@ class SqueezeExcitation(nn.Layer):
     def __init__(self, channels: int, reduced: int) -> None:
         super().__init__()
         self._avg_pool = nn.AdaptiveAvgPool2D(1)
-        self._conv1 = Nested(nn.Conv2D(channels, reduced, 1))
+        self._conv1 = Nested(Conv2D(channels, reduced, 1))
         self._swish = nn.Swish()
-        self._conv2 = Nested(nn.Conv2D(reduced, channels, 1))
+        self._conv2 = Nested(Conv2D(reduced, channels, 1))
         self._sigmoid = Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:

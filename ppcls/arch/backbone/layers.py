@@ -10,6 +10,7 @@ from paddle.nn.initializer import KaimingNormal
 from paddle.regularizer import L2Decay
 
 from ppcls._paddle import runs_outside_old_programs
+from ppcls.arch.conv import Conv2D
 from ppcls.errors import ConfigError
 
 # One number for both directions, or [vertical, horizontal].
@@ -127,9 +128,9 @@ class SEModule(nn.Layer):
     def __init__(self, channels: int, reduction: int = 4, gate: nn.Layer | None = None) -> None:
         super().__init__()
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.conv1 = nn.Conv2D(channels, channels // reduction, 1)
+        self.conv1 = Conv2D(channels, channels // reduction, 1)
         self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2D(channels // reduction, channels, 1)
+        self.conv2 = Conv2D(channels // reduction, channels, 1)
         self.hardsigmoid = nn.Hardsigmoid() if gate is None else gate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,9 +232,9 @@ def conv(
     stride: Stride = 1,
     groups: int = 1,
     fan_out: bool = False,
-) -> nn.Conv2D:
+) -> Conv2D:
     """Return a convolution without bias; see `ConvBN` for the parameters."""
-    return nn.Conv2D(
+    return Conv2D(
         in_channels,
         out_channels,
         kernel,

@@ -7,6 +7,7 @@ from __future__ import annotations
 from paddle import Tensor, concat, nn
 
 from ppcls.arch.backbone.layers import Add, ConvBN, Sigmoid, conv, dropout
+from ppcls.arch.conv import Conv2D
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -23,7 +24,7 @@ class EffectiveSE(nn.Layer):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
-        self.conv = nn.Conv2D(channels, channels, 1)
+        self.conv = Conv2D(channels, channels, 1)
         self.sigmoid = Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:

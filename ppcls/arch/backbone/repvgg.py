@@ -10,6 +10,7 @@ from paddle import Tensor, nn
 
 from ppcls._paddle import children_of
 from ppcls.arch.backbone.layers import ConvBN
+from ppcls.arch.conv import Conv2D
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
@@ -68,7 +69,7 @@ class RepVGGBlock(nn.Layer):
         for more_kernel, more_bias in branches:
             kernel = kernel + more_kernel
             bias = bias + more_bias
-        fused = nn.Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups)
+        fused = Conv2D(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups)
         fused.weight.set_value(kernel.astype("float32"))
         fused.bias.set_value(bias.astype("float32"))
         for name in ("rbr_identity", "rbr_dense", "rbr_1x1"):
