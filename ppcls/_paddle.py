@@ -10,10 +10,11 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.base.dygraph.base import in_sot_simulation_mode
 from paddle.nn.layer.norm import _BatchNormBase as BatchNormBase
 from paddle.optimizer import Optimizer
 
-__all__ = ["BatchNormBase"]
+__all__ = ["BatchNormBase", "in_sot_simulation_mode"]
 
 
 def children_of(layer: nn.Layer) -> MutableMapping[str, nn.Layer]:

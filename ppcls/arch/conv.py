@@ -15,6 +15,8 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from ppcls._paddle import in_sot_simulation_mode
+
 Pair = int | Sequence[int]
 
 # Output pixels up to the first number; then one product pays if weights times images, and weights alone, are
@@ -78,7 +80,7 @@ class Conv2D(nn.Conv2D):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, out_channels, H', W']."""
-        if self.fast_small_maps and paddle.in_dynamic_mode():
+        if self.fast_small_maps and paddle.in_dynamic_mode() and not in_sot_simulation_mode():
             size = self._small_output(x)
             if size is not None:
                 y = self._multiply(x, *size)

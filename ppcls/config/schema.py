@@ -120,6 +120,11 @@ class GlobalSpec(Section):
         "`Arch.use_sync_bn`, as PaddleClas has it, is the same.",
     )
     to_static: bool = key(False, "Train the network as a static graph.")
+    fast_small_convs: bool = key(
+        True,
+        "Compute convolutions of maps of few pixels as one product over the batch, where that is faster on "
+        "the CPU (docs/performance.md); false leaves them to Paddle's kernels. Results agree up to rounding.",
+    )
     log_ranks: str | int | list[int] = key([0], "Processes that log: a list, or numbers with commas: `0,1`.")
     print_mem_info: bool = key(False, "Log the memory used on the GPU.")
     train_mode: Literal["classification"] | None = key("classification", "Only `classification`.")

@@ -15,6 +15,7 @@ from paddle import nn
 
 from ppcls import __version__
 from ppcls.arch import build_model
+from ppcls.arch.conv import use_kernels_alone
 from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.config import ArchSpec, ComponentSpec, Recipe, dump_yaml, plain
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
@@ -271,6 +272,7 @@ def synchronise(layers: Iterable[nn.Layer], asked: bool) -> None:
 
 def make_static(model: nn.Layer) -> None:
     """Let each network train as a static graph; a frozen one still runs under no_grad."""
+    use_kernels_alone(model)  # a graph is traced once, for maps and batches of any size
     for network in [model.network(name) for name in model.names] or [model]:
         paddle.jit.to_static(network)
 

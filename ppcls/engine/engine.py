@@ -82,6 +82,7 @@ from ppcls.engine.run_folder import (
     open_run_folder,
 )
 from ppcls.engine.sameness import require_same_lists, require_same_weights, start_alike
+from ppcls.engine.speed import keep_old_convolutions, with_convolutions_as_set
 from ppcls.engine.train import StopRequested, train
 from ppcls.engine.trial import try_out
 from ppcls.files import require_possible
@@ -160,7 +161,8 @@ class Engine:
                 self._model = self._trained_model(needed)
             else:
                 normalize = build.normalization(self.config, self.mode)
-                self._model = build_model(self.arch, only=needed, normalize=normalize)
+                model = build_model(self.arch, only=needed, normalize=normalize)
+                self._model = with_convolutions_as_set(model, self.globals)
         return self._model
 
     # ------------------------------------------------------------------ commands
@@ -214,6 +216,7 @@ class Engine:
         recorded = read_run_config(resumed.where.parent)
         if recorded is None:
             return False
+        keep_old_convolutions(recorded, self.globals)
         if goes_on_in_place(self.folder, resumed):
             follow_earlier_run(self.config, recorded, self.folder)
         return report_changes(recorded, self.config, str(resumed.where))
@@ -309,7 +312,8 @@ class Engine:
             return self._model
         normalize = build.normalization(self.config, self.mode)
         weights = self.globals.pretrained_model
-        return build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)
+        model = build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)
+        return with_convolutions_as_set(model, self.globals)
 
     def _deployed_network(self) -> Any:
         """Return the network to deploy, alone, with weights, in eval mode."""

@@ -31,6 +31,7 @@ from ppcls.data.postprocess import check_scores
 from ppcls.engine import build
 from ppcls.engine.engine import Engine
 from ppcls.engine.run_class_names import check_teachers, class_names, data_class_names, names_to_record
+from ppcls.engine.speed import with_convolutions_as_set
 from ppcls.errors import ConfigError, DataError, hint
 from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER, progress_bar
@@ -280,6 +281,7 @@ def _network(engine: Engine, name: str) -> nn.Layer:
     """Return the teacher with weights, in eval mode."""
     weights, normalize = engine.globals.pretrained_model, build.normalization(engine.config, "eval")
     model = build.build_trained_model(engine.arch, {name} if name else None, weights, "mining", normalize)
+    with_convolutions_as_set(model, engine.globals)
     return model.infer_network(name) if name else model
 
 
