@@ -50,8 +50,7 @@ def judge(file: Path, mode: str) -> Verdict:
     except ConfigError as error:
         text = str(error).replace(f"{file}:", "FILE:")
         return Verdict([text.splitlines()[0]])
-    lines = [[f"{path}: {text}" for path, text in found] for found in (findings.mistakes, findings.warnings)]
-    return Verdict(*lines)
+    return Verdict([str(mistake) for mistake in findings.mistakes], [str(note) for note in findings.warnings])
 
 
 def reason_of(line: str) -> str:

@@ -250,7 +250,7 @@ def settle(waiting: Sequence[Waiting]) -> None:
         try:
             entry.transform.prepare_for(entry.features, teachers)
         except ConfigError as error:
-            raise ConfigError(f"{entry.where}: {error}") from None
+            raise error.below(entry.where) from None
         if isinstance(entry.transform, LinearTransformTeacher):
             teachers.append(entry.transform)
 

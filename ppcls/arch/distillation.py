@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from ppcls.arch.base import Network
 from ppcls.arch.input_adapter import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
 from ppcls.config import single
+from ppcls.config.binding import takes
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import BACKBONES
 
@@ -54,14 +54,14 @@ class NetworkGroup(Network):
             path = f"models.{index}.{name}"
             if hasattr(type(self), name) or name in self.__dict__:
                 raise ConfigError(
-                    f"{path}: {name!r} cannot name a network, {title} has something of that name"
+                    f"{name!r} cannot name a network, {title} has something of that name", path=path
                 )
             _add_pretrained(node, pretrained[name], path)
             _add_class_num(node, class_num, name in self.frozen, path)
             network = build_network(node, path)
             if network.always_frozen and name not in self.frozen:
                 raise ConfigError(
-                    f"{path}: {node['name']} cannot be trained; freeze_params_list must say True for it"
+                    f"{node['name']} cannot be trained; freeze_params_list must say True for it", path=path
                 )
             self.add_sublayer(name, network)
         for name in self.frozen:
@@ -348,7 +348,9 @@ def _add_pretrained(node: dict[str, Any], pretrained: bool | str | None, path: s
         return
     own = node.get("pretrained")
     if own and own != pretrained:
-        raise ConfigError(f"{path}: pretrained is {own!r} and pretrained_list says {pretrained!r}; give one")
+        raise ConfigError(
+            f"pretrained is {own!r} and pretrained_list says {pretrained!r}; give one", path=path
+        )
     node["pretrained"] = pretrained
 
 
@@ -358,9 +360,9 @@ def _add_class_num(node: dict[str, Any], class_num: int | None, frozen: bool, pa
         return
     own = node.get("class_num")
     if own is not None and own != class_num and not frozen:
-        raise ConfigError(f"{path}: class_num is {own}, but {class_num} for the whole model; give one")
+        raise ConfigError(f"class_num is {own}, but {class_num} for the whole model; give one", path=path)
     name = str(node.get("name"))
-    if own is None and name in BACKBONES and "class_num" in inspect.signature(BACKBONES[name]).parameters:
+    if own is None and name in BACKBONES and takes(BACKBONES[name], "class_num"):
         node["class_num"] = class_num
 
 

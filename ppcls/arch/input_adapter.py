@@ -97,7 +97,7 @@ def take_adapter(node: dict[str, Any], where: str) -> InputAdapter | None:
     try:
         return InputAdapter(**given)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise error.below(where) from None
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:

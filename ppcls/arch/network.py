@@ -14,10 +14,11 @@ from ppcls.arch.answering import take_answering
 from ppcls.arch.base import Network
 from ppcls.arch.theseus import TheseusLayer
 from ppcls.config import single
+from ppcls.config.binding import bind, joined_signature, parameters_of
 from ppcls.config.checks.paddleclas import without_foreign
 from ppcls.config.mistakes import Findings
 from ppcls.contracts import adopt, breaches
-from ppcls.errors import ConfigError, WeightsError, hint
+from ppcls.errors import ConfigError, WeightsError
 from ppcls.registry import BACKBONES
 from ppcls.weights import load_pretrained
 from ppcls.weights.sources import VARIANTS
@@ -88,7 +89,7 @@ def plugin_network(name: str, build: Callable[..., Any]) -> Callable[..., Any]:
             they are.
     """
     group = isinstance(build, type) and issubclass(build, Network) and not issubclass(build, TheseusLayer)
-    if group or breaches(build, Network) or _COMMON.keys() <= inspect.signature(build).parameters.keys():
+    if group or breaches(build, Network) or _COMMON.keys() <= parameters_of(build).keys():
         return build
     return _with_common_options(build, name, {}, {})
 
@@ -96,7 +97,7 @@ def plugin_network(name: str, build: Callable[..., Any]) -> Callable[..., Any]:
 def _with_common_options(
     build: Callable[..., Any], title: str, defaults: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> Callable[..., TheseusLayer]:
-    own = inspect.signature(build, eval_str=True).parameters
+    own = parameters_of(build)
     ours = _COMMON.keys() - own.keys()  # a network may have read an option itself before
     signature = _signature(own, defaults, fixed)
 
@@ -129,7 +130,7 @@ def _with_common_options(
     return create
 
 
-_COMMON = inspect.signature(_common, eval_str=True).parameters
+_COMMON = parameters_of(_common)
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -143,9 +144,8 @@ def _signature(
     parameters.update({key: value for key, value in _COMMON.items() if key not in parameters})
     if "class_num" not in named:
         del parameters["class_num"]
-    keyword = [value.replace(kind=inspect.Parameter.KEYWORD_ONLY) for value in parameters.values()]
-    rest = [value for value in own.values() if value.kind is inspect.Parameter.VAR_KEYWORD]
-    return inspect.Signature([*keyword, *rest], return_annotation=TheseusLayer)
+    rest = {key: value for key, value in own.items() if value.kind is inspect.Parameter.VAR_KEYWORD}
+    return joined_signature(parameters, rest, result=TheseusLayer)
 
 
 def _variant(title: str, options: Mapping[str, Any]) -> str | None:
@@ -177,28 +177,16 @@ def build_network(node: Any, where: str = "Arch") -> nn.Layer:
         answering = take_answering(options)
         network = BACKBONES.create(name, _accepted(name, BACKBONES[name], options))
     except (ConfigError, WeightsError) as error:
-        # A network of networks says which of them it is about; the path is then one path.
-        text = str(error)
-        raise type(error)(f"{where}{'.' if text.startswith('models.') else ': '}{text}") from error
+        raise error.below(where) from error  # a network of networks says which of them it is about
     network.answering = answering
     return network
 
 
-def _accepted(name: str, make: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(make).parameters
-    findings = Findings()
+def _accepted(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    findings, known = Findings(), parameters_of(make)
     options = without_foreign("network", name, options, known, "", findings)
-    for key, text in findings.mistakes:
-        raise ConfigError(f"{name}.{key}: {text}")
-    for key, text in findings.warnings:
-        _log.warning("%s.%s: %s", name, key, text)
-    open_ended = any(value.kind is value.VAR_KEYWORD for value in known.values())
-    for key in () if open_ended else options:
-        if key not in known:
-            raise ConfigError(f"{name} has no option {key!r}.{hint(key, known)}")
-    lacking = [
-        k for k, p in known.items() if p.default is p.empty and p.kind not in _OPEN and k not in options
-    ]
-    if lacking:
-        raise ConfigError(f"{name} needs the option {lacking[0]!r}")
+    for warning in findings.warnings:
+        _log.warning("%s.%s", name, warning)
+    options = bind(name, known, options, ("", ""), findings)
+    findings.raise_mistakes(name)
     return options

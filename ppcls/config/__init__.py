@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from ppcls.config.checks.sections import fields_of
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.config.mistakes import Findings
-from ppcls.config.nodes import RecipeTree, plain, show, single
+from ppcls.config.nodes import RecipeTree, plain, single
+from ppcls.config.places import Places
 from ppcls.config.schema import REQUIRED, Recipe
 from ppcls.config.section import ComponentSpec
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
-from ppcls.errors import ConfigError, hint
+from ppcls.errors import ConfigError, Place, hint, show
 
 __all__ = [
     "MAX_NODES_OF_DATA",
@@ -50,15 +52,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
         ConfigError: if the file cannot be read, or with all mistakes at once, each with its config path.
     """
     _check_mode(mode)
-    tree = read(find_recipe(path))
+    file = find_recipe(path)
+    tree = read(file)
     findings = Findings()
     for text in overrides:
         try:
             override(tree, text)
         except ConfigError as error:
-            findings.error(f"-o {text}", str(error))
+            findings.add(replace(error.mistakes[0], path="", place=Place(f"-o {text}")))
     recipe = check_recipe(resolve(tree), mode, findings)
-    findings.finish(str(path))
+    findings.finish(str(path), Places(file, overrides).find)
     return recipe.mark_checked()
 
 

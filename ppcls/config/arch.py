@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ppcls.config.nodes import plain, show, single
-from ppcls.errors import ConfigError, hint
+from ppcls.config.nodes import plain, single
+from ppcls.errors import ConfigError, hint, show
 from ppcls.registry import BACKBONES
 
 # Options of a network, or of a network of networks, that say where weights come from.
@@ -105,7 +105,8 @@ class ArchSpec:
         for child in self.children:
             if child.title == name:
                 return child
-        raise ConfigError(f"{self.path}.models: there is no network {name!r}.{hint(name, self.names)}")
+        text = f"there is no network {name!r}.{hint(name, self.names)}"
+        raise ConfigError(text, path=f"{self.path}.models")
 
     @property
     def main(self) -> ArchSpec:
@@ -220,7 +221,7 @@ def _read(
     chosen: str | None = None,
 ) -> ArchSpec:
     if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
-        raise ConfigError(f"{path}: expected a network with its name, got {show(node)}")
+        raise ConfigError(f"expected a network with its name, got {show(node)}", path=path)
     own = node.get("class_num")
     class_num = own if isinstance(own, int) and own else class_num
     children = _read_children(node, path, prefix, frozen, class_num) if "models" in node else ()
@@ -244,7 +245,7 @@ def _read_children(
 ) -> tuple[ArchSpec, ...]:
     entries = node["models"]
     if not isinstance(entries, list) or not entries:
-        raise ConfigError(f"{path}.models: expected a list of networks, got {show(entries)}")
+        raise ConfigError(f"expected a list of networks, got {show(entries)}", path=f"{path}.models")
     freeze = _one_each(node, "freeze_params_list")
     weights = _one_each(node, "pretrained_list")
     children = []

@@ -7,8 +7,7 @@ import math
 import operator
 from collections.abc import Callable
 
-from ppcls.config.nodes import shorten
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, shorten
 
 Number = int | float
 

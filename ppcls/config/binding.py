@@ -1,4 +1,8 @@
-"""Matching the options of a named node with the signature of what it names: to check it and to build it."""
+"""The one place that matches the options of a named node with the signature of what it names.
+
+The checks of a recipe bind every node and collect what is wrong; builders, and scripts that call them, bind
+one node and get the same messages as an error.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,17 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_type_hints
 
-from ppcls.config.mistakes import Findings, join
-from ppcls.config.nodes import single
+from ppcls.config.mistakes import Findings, is_below, join
+from ppcls.config.nodes import is_flat, split
 from ppcls.config.option_types import Mismatch, convert
-from ppcls.errors import ConfigError, hint
+from ppcls.errors import ConfigError, nearest
 from ppcls.registry import Registry
 
 Factory = Callable[..., Any]
+Parameters = Mapping[str, inspect.Parameter]
 
 
-def parameters_of(
-    factory: Factory, signature: inspect.Signature | None = None
-) -> Mapping[str, inspect.Parameter]:
+def parameters_of(factory: Factory, signature: inspect.Signature | None = None) -> Parameters:
     """Return the parameters of a class or function with their annotations resolved to types.
 
     An annotation that cannot be resolved (a name imported for type checkers only) accepts everything.
@@ -38,6 +41,45 @@ def parameters_of(
     return found
 
 
+def node_parameters(registry: Registry, name: str, options: Mapping[str, Any]) -> Parameters:
+    """Return what may be set of a component; one whose options depend on the others says so itself.
+
+    Args:
+        registry: knows the name.
+        name: the component's name.
+        options: those of the node.
+
+    Raises:
+        ConfigError: for an unknown name, or if the component refuses its options.
+    """
+    return parameters_of(registry[name], registry.trait(name, "signature_for")(dict(options)))
+
+
+def takes(factory: Factory, option: str) -> bool:
+    """Tell whether a class or function has a parameter of this name."""
+    return option in parameters_of(factory)
+
+
+def joined_signature(
+    *parts: Factory | Parameters, result: Any = inspect.Signature.empty
+) -> inspect.Signature:
+    """Return a signature of keywords with the parameters of all `parts`; of two of one name, the later.
+
+    Args:
+        parts: classes and functions, or parameters as :func:`parameters_of` gives them; ``**options`` of one
+            is left out, because it stands for those of the next; that of the last stays.
+        result: the annotation of what a call returns.
+    """
+    joined: dict[str, inspect.Parameter] = {}
+    for part in parts:
+        for name, parameter in (part if isinstance(part, Mapping) else parameters_of(part)).items():
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                joined[name] = parameter.replace(kind=parameter.KEYWORD_ONLY)
+            elif part is parts[-1]:
+                joined[name] = parameter
+    return inspect.Signature(list(joined.values()), return_annotation=result)
+
+
 def _resolve(annotation: str, target: Any) -> Any:
     owner = target.__init__ if inspect.isclass(target) else target
     scope = getattr(owner, "__globals__", None) or vars(sys.modules[target.__module__])
@@ -50,62 +92,89 @@ def _resolve(annotation: str, target: Any) -> Any:
 
 def bind(
     label: str,
-    signature: Mapping[str, inspect.Parameter],
+    parameters: Parameters,
     options: Mapping[str, Any],
     path: tuple[str, str],
     findings: Findings,
     *,
-    extra: Mapping[str, Any],
-    supplied: Collection[str],
+    extra: Mapping[str, Any] | None = None,
+    supplied: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Check `options` against `signature`; return them with arithmetic worked out.
+    """Check `options` against `parameters`; return them with arithmetic worked out.
 
     Args:
         label: the component's name, for messages.
-        signature: its parameters, see :func:`parameters_of`.
-        options: what the YAML gives.
+        parameters: see :func:`parameters_of`.
+        options: those of the node. Python objects that no YAML holds, given by a script, pass as they are.
         path: config path of the node and of its options.
         findings: receives unknown, missing and wrongly typed options.
         extra: further options and their types, read by whoever builds the component.
         supplied: parameters the builder fills in where they are left out.
     """
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.values())
-    types_of = {
-        name: p.annotation for name, p in signature.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    }
-    types_of |= extra
-    bound, suggested = {}, ""
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    types_of = {name: p.annotation for name, p in parameters.items() if p.kind not in variadic}
+    types_of |= extra or {}
+    bound: dict[str, Any] = {}
+    meant: set[str] = set()  # what an unknown option may have been meant to be
     for name, value in options.items():
         if name in types_of:
             here = join(path[1], name)
             wrong = findings.mistakes_below(here)  # found while checking the nodes inside
-            bound[name] = value if wrong else check_type(value, types_of[name], here, findings)
+            bound[name] = value if wrong else _converted(value, types_of[name], here, findings)
         elif open_ended:
             bound[name] = value
         else:
             # A node in the spelling {name: ...} has its options beside the key `name`.
             candidates = [*types_of, "name"] if path[0] == path[1] else types_of
-            near = hint(name, candidates) or _listing(types_of)
-            suggested += near
-            findings.error(path[0], f"{label} has no option {name!r}.{near}")
-    for name, parameter in signature.items():
+            near = nearest(name, candidates)
+            meant.update(near or types_of)
+            advice = "" if near else _listing(types_of)
+            problem = f"{label} has no option {name!r}"
+            findings.error(path[0], problem, value=value, suggestions=near, advice=advice)
+    for name, parameter in parameters.items():
         required = parameter.default is parameter.empty and name in types_of and name not in supplied
-        if required and name not in options and name not in suggested:
+        if required and name not in options and name not in meant:
             findings.error(path[0], f"{label} needs the option {name!r}")
     return bound
 
 
-def check_type(value: Any, wanted: Any, path: str, findings: Findings) -> Any:
-    """Return `value` converted to `wanted`; a mismatch is reported and the value returned as it came."""
+def _converted(value: Any, wanted: Any, path: str, findings: Findings) -> Any:
+    """Return `value` converted to `wanted`; a mismatch is noted and the value returned as it came."""
+    if wanted is inspect.Parameter.empty:
+        return value
+    if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
+        return value  # a Python object, given by a script
     try:
         return convert(value, wanted)
     except Mismatch as mismatch:
-        findings.error(join(path, *mismatch.steps), mismatch.text)
+        findings.refuse(path, mismatch)
         return value
 
 
 def _listing(names: Mapping[str, Any]) -> str:
-    return f" It has: {', '.join(sorted(names))}" if names else " It has none"
+    return f"It has: {', '.join(sorted(names))}" if names else "It has none"
+
+
+def bound_options(
+    name: str, parameters: Parameters, options: Mapping[str, Any], path: tuple[str, str], **rules: Any
+) -> dict[str, Any]:
+    """Return the options of one node, checked as in a recipe; for builders.
+
+    Args:
+        name: the component's name.
+        parameters: what may be set of it.
+        options: those of the node.
+        path: config path of the node and of its options.
+        rules: `extra` and `supplied` of :func:`bind`.
+
+    Raises:
+        ConfigError: with all mistakes, each with its config path.
+    """
+    findings = Findings()
+    bound = bind(name, parameters, options, path, findings, **rules)
+    findings.raise_mistakes(path[0])
+    return bound
 
 
 def construct(registry: Registry, node: Any, where: str, **supplied: Any) -> Any:
@@ -118,37 +187,50 @@ def construct(registry: Registry, node: Any, where: str, **supplied: Any) -> Any
         supplied: passed to a component that has such a parameter, unless the node sets it.
 
     Raises:
-        ConfigError: for an unknown name, or options that do not fit its signature, by name or by type.
+        ConfigError: for an unknown name, or options that do not fit its signature, by name, type or value.
     """
-    name, options = single(node, where)
     try:
-        factory = registry[name]
+        name, options = split(node)
+        registry[name]
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    everything = parameters_of(factory)
-    parameters = {k: p for k, p in everything.items() if p.kind is not p.VAR_KEYWORD}
-    for option in options:
-        if option not in parameters and len(parameters) == len(everything):
-            raise ConfigError(f"{where}: {name} has no option {option!r}.{hint(option, parameters)}")
-    options = {
-        key: _fitting(value, parameters.get(key), f"{where}.{name}.{key}") for key, value in options.items()
-    }
+        raise error.below(where) from None
+    paths = (where, where if is_flat(node) else join(where, name))
+    parameters = node_parameters(registry, name, options)
+    options = bound_options(name, parameters, options, paths, supplied=supplied)
     options = {k: v for k, v in supplied.items() if k in parameters} | options
-    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in options]
-    if missing:
-        raise ConfigError(f"{where}: {name} needs {', '.join(missing)}")
-    return registry.create(name, options)
+    return created(registry, name, options, paths)
 
 
-def _fitting(value: Any, parameter: inspect.Parameter | None, where: str) -> Any:
-    """Return an option as the type its parameter wants, where it is a value that a YAML file can hold."""
-    if parameter is None or parameter.annotation is parameter.empty:
-        return value
-    if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
-        return value  # a Python object, given by a script
-    if isinstance(value, (str, int)) and "Literal[" in str(parameter.annotation):
-        return value  # components name the nearest of their words themselves
+def created(registry: Registry, name: str, options: Mapping[str, Any], path: tuple[str, str]) -> Any:
+    """Call a component with options that were bound; what it refuses gets its config path.
+
+    Args:
+        registry: knows the name.
+        name: the component's name.
+        options: keyword arguments.
+        path: config path of the node and of its options.
+
+    Raises:
+        ConfigError: if the component refuses its options.
+    """
     try:
-        return convert(value, parameter.annotation)
-    except Mismatch as mismatch:
-        raise ConfigError(f"{join(where, *mismatch.steps)}: {mismatch.text}") from None
+        return registry.create(name, options)
+    except ConfigError as error:
+        raise placed(error, name, path) from error
+
+
+def placed(error: ConfigError, name: str, path: tuple[str, str]) -> ConfigError:
+    """Return an error of a component with its config path.
+
+    Components say which of their options they are about: ``CELoss.epsilon``, or ``Optimizer.lr`` where the
+    node's place is always the same.
+
+    Args:
+        error: what the component raised.
+        name: its name.
+        path: config path of the node and of its options.
+    """
+    for known in (name, *path):
+        if known and error.path != known and is_below(error.path, known):
+            return error.moved(join(path[1], error.path[len(known) + 1 :]))
+    return error.below(path[0])

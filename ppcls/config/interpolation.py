@@ -10,9 +10,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ppcls.config.nodes import shorten
 from ppcls.config.yaml_text import MAX_DEPTH, MAX_NODES, TEXT_OF_A_NODE
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, shorten
 
 _INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 _STEP = re.compile(r"[^.\[\]]+")
@@ -42,8 +41,8 @@ def resolve(tree: dict[str, Any]) -> dict[str, Any]:
         config = OmegaConf.create(tree)
         return dict(_at_home(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
     except OmegaConfBaseException as error:
-        where = f"{error.full_key}: " if error.full_key else ""
-        raise ConfigError(shorten(f"{where}{_unresolved(str(error).splitlines()[0])}")) from None
+        text = shorten(_unresolved(str(error).splitlines()[0]))
+        raise ConfigError(text, path=error.full_key or "") from None
 
 
 def _at_home(node: Any) -> Any:
@@ -95,9 +94,9 @@ class _Growth:
             return self.known[path]
         name = ".".join(map(str, path))
         if path in self.under_way:
-            raise ConfigError(f"{name}: the interpolation leads back to itself")
+            raise ConfigError("the interpolation leads back to itself", path=name)
         if len(self.under_way) > MAX_DEPTH:
-            raise ConfigError(f"{name}: nested more than {MAX_DEPTH} levels deep, interpolations included")
+            raise ConfigError(f"nested more than {MAX_DEPTH} levels deep, interpolations included", path=name)
         self.under_way.append(path)
         weight = 1
         if isinstance(value, dict):
@@ -111,7 +110,7 @@ class _Growth:
                 weight += self._weigh(*found) if found else 0
         self.under_way.pop()
         if weight > 2 * MAX_NODES:
-            raise ConfigError(f"{name}: interpolations make more than {MAX_NODES} values of it")
+            raise ConfigError(f"interpolations make more than {MAX_NODES} values of it", path=name)
         self.known[path] = weight
         return weight
 
@@ -121,7 +120,7 @@ class _Growth:
             return []
         name, targets = ".".join(map(str, path)), []
         if len(text) > _LONGEST:
-            raise ConfigError(f"{name}: {len(text)} characters with interpolations, at most {_LONGEST}")
+            raise ConfigError(f"{len(text)} characters with interpolations, at most {_LONGEST}", path=name)
         while found := _INNERMOST.search(text):
             inner = found[1].strip()
             kind, colon, argument = inner.partition(":")
@@ -132,8 +131,9 @@ class _Growth:
                 mark = _ENVIRONMENT
             elif not (kind == "oc.decode" and argument.strip() == _ENVIRONMENT):
                 raise ConfigError(
-                    f"{name}: an interpolation is ${{path.of.a.value}}, ${{oc.env:NAME}}, "
-                    f"${{oc.env:NAME,default}} or ${{oc.decode:${{oc.env:NAME}}}}"
+                    "an interpolation is ${path.of.a.value}, ${oc.env:NAME}, "
+                    "${oc.env:NAME,default} or ${oc.decode:${oc.env:NAME}}",
+                    path=name,
                 )
             text = text[: found.start()] + mark + text[found.end() :]
         return targets

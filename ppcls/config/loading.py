@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ppcls.config.nodes import shorten, show
-from ppcls.config.yaml_text import MAX_DEPTH, parse_yaml, read_yaml
-from ppcls.errors import ConfigError, hint
+from ppcls.config.yaml_text import MAX_DEPTH, NotYaml, parse_yaml, read_yaml
+from ppcls.errors import ConfigError, Mistake, Place, hint, shorten, show
 
 PACKAGED = Path(__file__).resolve().parents[1] / "configs"
 BASE_KEY = "_base_"
@@ -47,6 +46,10 @@ def find_recipe(path: str | Path) -> Path:
     )
 
 
+def _wrong(file: Path, text: str) -> ConfigError:
+    return ConfigError.of(Mistake("", text, place=Place(str(file))))
+
+
 def _nearest(missing: Path) -> str:
     candidates = {str(p.relative_to(PACKAGED)): p.name for p in PACKAGED.glob("**/*.yaml")}
     if os.path.isdir(missing.parent):
@@ -78,30 +81,33 @@ class _Reader:
         here = path.resolve()
         if here in above:
             circle = " -> ".join(p.name for p in (*above[above.index(here) :], here))
-            raise ConfigError(f"{path}: {BASE_KEY} goes round in a circle: {circle}")
+            raise _wrong(path, f"{BASE_KEY} goes round in a circle: {circle}")
         if here in self._known:
             return self._known[here]
         if len(above) > MAX_DEPTH:
-            raise ConfigError(
-                f"{path}: a chain of more than {MAX_DEPTH} files, each the {BASE_KEY} of the next"
-            )
+            raise _wrong(path, f"a chain of more than {MAX_DEPTH} files, each the {BASE_KEY} of the next")
         own = _sections(path)
         bases = own.pop(BASE_KEY, None) or []
         if isinstance(bases, str):
             bases = [bases]
         if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-            raise ConfigError(f"{path}: {BASE_KEY} must be a path or a list of paths, got {show(bases)}")
+            raise _wrong(path, f"{BASE_KEY} must be a path or a list of paths, got {show(bases)}")
         self._merged += len(bases)
         if self._merged > _MAX_BASES:
-            raise ConfigError(f"{path}: more than {_MAX_BASES} files given as {BASE_KEY} altogether")
+            raise _wrong(path, f"more than {_MAX_BASES} files given as {BASE_KEY} altogether")
         merged: dict[str, Any] = {}
         for base in bases:
-            merged = _merge_into(path, merged, self.read(_find_base(path, base), (*above, here)))
+            merged = _merge_into(path, merged, self.read(find_base(path, base), (*above, here)))
         self._known[here] = _merge_into(path, merged, own)
         return self._known[here]
 
 
-def _find_base(path: Path, base: str) -> Path:
+def find_base(path: Path, base: str) -> Path:
+    """Return the file that ``_base_: base`` in the file `path` names.
+
+    Raises:
+        ConfigError: if there is none.
+    """
     beside = path.parent / base
     if os.path.isfile(beside):
         return beside
@@ -113,14 +119,14 @@ def _find_base(path: Path, base: str) -> Path:
     try:
         return find_recipe(base)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {BASE_KEY}: {error}") from None
+        raise _wrong(path, f"{BASE_KEY}: {error}") from None
 
 
 def _merge_into(path: Path, below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     try:
         return merge(below, above)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise _wrong(path, f"{error}") from None
 
 
 def merge(below: dict[str, Any], above: dict[str, Any], where: str = "") -> dict[str, Any]:
@@ -169,9 +175,9 @@ def _numbers_entries(value: Any) -> bool:
 def _sections(path: Path) -> dict[str, Any]:
     tree = read_yaml(path)
     if tree is None or tree == {}:
-        raise ConfigError(f"{path}: the file is empty")
+        raise _wrong(path, "the file is empty")
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections such as 'Global:' at the top level")
+        raise _wrong(path, "expected sections such as 'Global:' at the top level")
     return tree
 
 
@@ -183,9 +189,8 @@ def override(tree: dict[str, Any], text: str) -> None:
     Raises:
         ConfigError: if the text is not of that form, or leads through something that is no section.
     """
-    key, equals, value_text = text.partition("=")
-    steps = key.strip().replace("[", ".").replace("]", "").split(".")
-    if not equals or not all(steps):
+    steps, value_text = override_steps(text), text.partition("=")[2]
+    if not steps:
         raise ConfigError("expected key=value, for example Global.epochs=10")
     if len(steps) > MAX_DEPTH:
         raise ConfigError(f"{len(steps)} steps, at most {MAX_DEPTH}")
@@ -197,17 +202,23 @@ def override(tree: dict[str, Any], text: str) -> None:
     node[int(steps[-1]) if isinstance(node, list) else steps[-1]] = value
 
 
+def override_steps(text: str) -> list[str]:
+    """Return the config path of an override ``key.sub.0.sub=value`` as its steps; none if it has no path."""
+    key, equals, _ = text.partition("=")
+    steps = key.strip().replace("[", ".").replace("]", "").split(".")
+    return steps if equals and all(steps) else []
+
+
 def _value(text: str) -> Any:
     try:
         return parse_yaml(text, "value")
+    except NotYaml:
+        remedy = "put the value in quotes"
+        if text.strip()[:1] in ("{", "["):
+            remedy = "close brackets and quotes, and leave a blank after each colon: {name: value}"
+        raise ConfigError(f"{show(text)} is not YAML; {remedy}") from None
     except ConfigError as error:
-        reason = str(error).partition(": ")[2]
-        if reason.startswith("not YAML"):
-            remedy = "put the value in quotes"
-            if text.strip()[:1] in ("{", "["):
-                remedy = "close brackets and quotes, and leave a blank after each colon: {name: value}"
-            raise ConfigError(f"{show(text)} is not YAML; {remedy}") from None
-        raise ConfigError(reason) from None
+        raise ConfigError(error.text) from None
 
 
 def _descend(node: Any, step: str, before: Sequence[str]) -> Any:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from ppcls.errors import ConfigError, PpclsError
+from ppcls.errors import ConfigError, Mistake, Place, PpclsError
 
 _log = logging.getLogger("ppcls")
 
@@ -36,35 +39,79 @@ class Findings:
     """Mistakes and warnings in the order they were found, each with its config path."""
 
     def __init__(self) -> None:
-        self.mistakes: list[tuple[str, str]] = []
-        self.warnings: list[tuple[str, str]] = []
+        self.mistakes: list[Mistake] = []
+        self.warnings: list[Mistake] = []
 
-    def error(self, path: str, text: str) -> None:
-        """Note a mistake at `path`; the same one twice counts once."""
-        if (path, text) not in self.mistakes:
-            self.mistakes.append((path, text))
+    def error(self, path: str, problem: str = "", **parts: Any) -> None:
+        """Note a mistake at `path`; `parts` are the other attributes of :class:`~ppcls.errors.Mistake`."""
+        _note(Mistake(path, problem, **parts), self.mistakes)
 
-    def warn(self, path: str, text: str) -> None:
+    def warn(self, path: str, problem: str = "", **parts: Any) -> None:
         """Note something at `path` that works but is unlikely to be meant."""
-        if (path, text) not in self.warnings:
-            self.warnings.append((path, text))
+        _note(Mistake(path, problem, **parts), self.warnings)
+
+    def add(self, mistake: Mistake) -> None:
+        """Note a mistake."""
+        _note(mistake, self.mistakes)
+
+    def refuse(self, path: str, error: BaseException) -> None:
+        """Note what an exception says, as a mistake at `path` or where below it the exception says."""
+        if isinstance(error, ConfigError):
+            for mistake in error.mistakes:
+                _note(mistake.below(path), self.mistakes)
+        elif isinstance(error, PpclsError):
+            _note(Mistake(join(path, error.path), error.text), self.mistakes)
+        else:
+            _note(Mistake(path, reason_of(error)), self.mistakes)
 
     def mistakes_below(self, path: str) -> bool:
         """Tell whether there is a mistake at `path` or below it."""
-        return any(place == path or place.startswith(f"{path}.") for place, _ in self.mistakes)
+        return any(is_below(mistake.path, path) for mistake in self.mistakes)
 
-    def finish(self, file: str) -> None:
+    def finish(self, file: str, find: Callable[[str], Place | None] | None = None) -> None:
         """Log the warnings.
+
+        Args:
+            file: what was checked, for the messages.
+            find: returns where a config path is written.
 
         Raises:
             ConfigError: if there are mistakes; its text lists all of them, one a line.
         """
-        for path, text in self.warnings:
-            _log.warning("%s: %s: %s", file, path, text)
-        if self.mistakes:
-            count = len(self.mistakes)
-            lines = [f"  {path}: {text}" for path, text in self.mistakes]
-            raise ConfigError("\n".join([f"{count} mistake{'s' * (count > 1)} in {file}", *lines]))
+        for warning in self.warnings:
+            _log.warning("%s: %s", file, warning)
+        if find is not None:
+            self.mistakes = [replace(m, place=m.place or find(m.path)) for m in self.mistakes]
+        self._raise(file)
+
+    def raise_mistakes(self, where: str) -> None:
+        """Raise what was found about one node; a single mistake needs no headline.
+
+        Raises:
+            ConfigError: if there are mistakes.
+        """
+        if len(self.mistakes) == 1:
+            raise ConfigError.of(self.mistakes[0])
+        self._raise(where)
+
+    def _raise(self, where: str) -> None:
+        if not self.mistakes:
+            return
+        count = len(self.mistakes)
+        lines = [f"  {mistake}" for mistake in self.mistakes]
+        headline = f"{count} mistake{'s' * (count > 1)} in {where}"
+        raise ConfigError("\n".join([headline, *lines]), mistakes=self.mistakes)
+
+
+def _note(mistake: Mistake, noted: list[Mistake]) -> None:
+    """Add a mistake; the same one twice counts once."""
+    if not any(known.path == mistake.path and str(known) == str(mistake) for known in noted):
+        noted.append(mistake)
+
+
+def is_below(path: str, above: str) -> bool:
+    """Tell whether a config path is `above` or leads below it."""
+    return path == above or path.startswith(f"{above}.")
 
 
 def join(*steps: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, show
 
 # A recipe as a file has it: nothing of it is checked, a later or an earlier version may have written it.
 RecipeTree: TypeAlias = dict[str, Any]
@@ -25,7 +25,7 @@ def plain(node: Any) -> Any:
         try:
             node = OmegaConf.to_container(node, resolve=True)
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+            raise ConfigError(str(error).splitlines()[0], path=error.full_key or "") from None
     if isinstance(node, Mapping):
         return {key: plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
@@ -49,7 +49,12 @@ def single(node: Any, where: str) -> tuple[str, dict[str, Any]]:
     try:
         return split(node)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise error.below(where) from None
+
+
+def is_flat(node: Any) -> bool:
+    """Tell whether the options of a node stand beside its name: ``{"name": "CELoss", "weight": 1.0}``."""
+    return isinstance(node, Mapping) and "name" in node and not isinstance(node["name"], Mapping)
 
 
 def split(node: Any) -> tuple[str, dict[str, Any]]:
@@ -59,7 +64,7 @@ def split(node: Any) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"expected a name with options, got the text {node!r}. Write '{node}:'")
     if not isinstance(node, dict) or not node:
         raise ConfigError(f"expected a name with options, got {show(node)}")
-    if "name" in node and not isinstance(node["name"], dict):
+    if is_flat(node):
         name = node.pop("name")
         if not isinstance(name, str):
             raise ConfigError(f"name must be a string, got {show(name)}")
@@ -74,18 +79,3 @@ def split(node: Any) -> tuple[str, dict[str, Any]]:
     if options is not None and not isinstance(options, dict):
         raise ConfigError(f"the options of {name} must be a map, got {show(options)}")
     return name, options or {}
-
-
-def show(value: Any) -> str:
-    """Return a value as a message shows it: null as YAML spells it, long ones cut, with the type's name."""
-    if value is None:
-        return "null"
-    if isinstance(value, dict):
-        keys = ", ".join(shorten(str(key), 30) for key in list(value)[:4])
-        return f"a map ({keys})" if value else "an empty map"
-    return f"{shorten(repr(value), 60)} ({type(value).__name__})"
-
-
-def shorten(text: str, longest: int = 300) -> str:
-    """Return a text as it is, or its beginning and three dots where it is longer than a message should be."""
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from ppcls.config.arithmetic import evaluate
-from ppcls.config.nodes import show
-from ppcls.errors import ConfigError, hint
+from ppcls.errors import ConfigError, Mistake, nearest, show
 
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Collection)
 _ITERABLES = (*_LISTS, collections.abc.Iterable)
@@ -18,13 +17,8 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 Factory = Callable[..., Any]
 
 
-class Mismatch(Exception):
-    """A value that is not of the wanted type; `steps` leads to the element that is not."""
-
-    def __init__(self, text: str, steps: tuple[object, ...] = ()) -> None:
-        super().__init__(text)
-        self.text = text
-        self.steps = steps
+class Mismatch(ConfigError):
+    """A value that is not of the wanted type; its path leads to the element that is not."""
 
 
 def convert(value: Any, wanted: Any) -> Any:
@@ -59,15 +53,15 @@ def convert(value: Any, wanted: Any) -> Any:
 
 
 def _mismatch(value: Any, wanted: Any) -> Mismatch:
-    quote = " Put it in quotes." if wanted is str and isinstance(value, int | float) else ""
-    return Mismatch(f"expected {describe(wanted)}, got {show(value)}.{quote}".rstrip("."))
+    advice = "Put it in quotes" if wanted is str and isinstance(value, int | float) else ""
+    return Mismatch.of(Mistake("", value=value, expected=describe(wanted), advice=advice))
 
 
 def _choice(value: Any, choices: tuple[Any, ...]) -> Any:
     if any(value == choice and type(value) is type(choice) for choice in choices):
         return value
-    near = hint(value, choices) if isinstance(value, str) else ""
-    raise Mismatch(f"expected {_any_of(choices)}, got {show(value)}.{near}".rstrip("."))
+    near = nearest(value, choices) if isinstance(value, str) else ()
+    raise Mismatch.of(Mistake("", value=value, expected=_any_of(choices), suggestions=near))
 
 
 def _any_of(choices: tuple[Any, ...]) -> str:
@@ -90,7 +84,7 @@ def _union(value: Any, options: tuple[Any, ...], wanted: Any) -> Any:
         except Mismatch as mismatch:
             if option is not type(None):
                 failures.append(mismatch)
-    deep = [mismatch for mismatch in failures if mismatch.steps]
+    deep = [mismatch for mismatch in failures if mismatch.path]
     if len(failures) == 1 or len(deep) == 1:
         raise (deep or failures)[0]
     raise _mismatch(value, wanted)
@@ -113,14 +107,15 @@ def _elements(value: Any, wanted: Any) -> list[Any]:
     kinds = get_args(wanted)
     fixed = get_origin(wanted) is tuple and kinds[-1:] != (Ellipsis,)
     if fixed and len(kinds) != len(value):
-        raise Mismatch(f"expected {len(kinds)} values, got {len(value)}: {show(value)}")
+        text = f"expected {len(kinds)} values, got {len(value)}: {show(value)}"
+        raise Mismatch.of(Mistake("", text, value=value, expected=f"{len(kinds)} values"))
     result = []
     for index, element in enumerate(value):
         kind = kinds[index] if fixed else kinds[0] if kinds else Any
         try:
             result.append(convert(element, kind))
         except Mismatch as mismatch:
-            raise Mismatch(mismatch.text, (index, *mismatch.steps)) from None
+            raise mismatch.below(str(index)) from None
     return result
 
 

@@ -37,11 +37,16 @@ _REMEDIES = {
 }
 
 
+def is_own(error: yaml.MarkedYAMLError) -> bool:
+    """Tell whether our own checks found the mistake, in YAML that the parser accepts."""
+    return isinstance(error, yaml.constructor.ConstructorError) and not error.context
+
+
 def describe(error: yaml.MarkedYAMLError) -> str:
     """Return what is wrong, and what to do about it where that is known."""
     problem = error.problem or error.context or "the text ends too early"
-    if isinstance(error, yaml.constructor.ConstructorError) and not error.context:
-        return problem  # found by our own checks, whose texts are complete
+    if is_own(error):
+        return problem  # its text is complete
     remedy = next((advice for start, advice in _REMEDIES.items() if problem.startswith(start)), "")
     context = f" ({error.context})" if error.context and error.problem else ""
     return f"not YAML: {problem}{context}{remedy}"

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from ppcls.config.yaml_problems import describe, line_to_correct
-from ppcls.errors import ConfigError
+from ppcls.config.yaml_problems import describe, is_own, line_to_correct
+from ppcls.errors import ConfigError, Mistake, Place
 
 # Far above any real file: the longest recipe has some 300 values, a list of 22,000 class names 0.5 MB.
 MAX_BYTES = 8 << 20
@@ -32,6 +32,10 @@ _TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+\Z")
 # The C parser is ten times as fast, and is missing only where PyYAML was built without it.
 _Base: TypeAlias = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[valid-type]
+
+
+class NotYaml(ConfigError):
+    """A text that is not YAML at all."""
 
 
 class _Loader(_Base):  # type: ignore[misc, valid-type]
@@ -131,21 +135,25 @@ def read_yaml(path: str | Path, max_nodes: int = MAX_NODES) -> Any:
         ConfigError: with file and line, if it cannot be read, is not UTF-8, or is refused by
             :func:`parse_yaml`.
     """
+    return parse_yaml(_text_of(path), str(path), max_nodes)
+
+
+def _text_of(path: str | Path) -> str:
+    """Return the text of a UTF-8 file of reasonable size."""
     file = Path(path)
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise _wrong(path, f"cannot be read: {error.strerror or error}") from None
     if len(content) > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES >> 20} MB, which no YAML file of ppcls is")
+        raise _wrong(path, f"larger than {MAX_BYTES >> 20} MB, which no YAML file of ppcls is")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         byte = f"byte 0x{content[error.start]:02x}"
-        raise ConfigError(f"{path}:{line}: not UTF-8 ({byte}); save the file as UTF-8") from None
-    return parse_yaml(text, str(path), max_nodes)
+        raise _wrong(path, f"not UTF-8 ({byte}); save the file as UTF-8", line) from None
 
 
 def parse_yaml(text: str, where: str, max_nodes: int = MAX_NODES) -> Any:
@@ -167,11 +175,25 @@ def parse_yaml(text: str, where: str, max_nodes: int = MAX_NODES) -> Any:
         _check_size(text, max_nodes)
         return _unshared(yaml.load(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
-        line = line_to_correct(error, text)
-        place = where if line is None else f"{where}:{line}"
-        raise ConfigError(f"{place}: {describe(error)}") from None
+        kind = ConfigError if is_own(error) else NotYaml
+        raise _wrong(where, describe(error), line_to_correct(error, text), kind) from None
     except (yaml.YAMLError, UnicodeEncodeError) as error:  # characters that YAML does not allow
-        raise ConfigError(f"{where}: not YAML: {str(error).splitlines()[0]}") from None
+        raise _wrong(where, f"not YAML: {str(error).splitlines()[0]}", None, NotYaml) from None
+
+
+def compose_yaml(path: Path) -> yaml.Node | None:
+    """Return a YAML file that :func:`read_yaml` can read as nodes, which know their lines.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    return yaml.compose(_text_of(path), Loader=_Loader)
+
+
+def _wrong(
+    file: str | Path, text: str, line: int | None = None, kind: type[ConfigError] = ConfigError
+) -> ConfigError:
+    return kind.of(Mistake("", text, place=Place(str(file), line)))
 
 
 def dump_yaml(content: Any) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 
 from ppcls.config import plain
 from ppcls.config.binding import construct
-from ppcls.config.nodes import show
 from ppcls.config.schema import LoaderSpec
 from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
 from ppcls.data.batches import Batches, create_operators
@@ -34,7 +33,7 @@ from ppcls.data.threshold import ThreshOutput
 from ppcls.data.transforms import Compose, build_transforms
 from ppcls.data.unlabelled import Endless, JoinedLoader, WithoutLabels
 from ppcls.distributed import rank, world_size
-from ppcls.errors import ConfigError, DataError, hint
+from ppcls.errors import ConfigError, DataError, hint, show
 from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
 
 __all__ = [
@@ -171,11 +170,14 @@ def build_loader(
     sampler = construct(SAMPLERS, node["sampler"], f"{where}.sampler")
     training = mode != "Eval"
     if sampler.drop_last and not training:
-        raise ConfigError(f"{where}.sampler.drop_last: evaluation counts every sample; set it to False")
+        raise ConfigError(
+            "evaluation counts every sample; set it to False", path=f"{where}.sampler.drop_last"
+        )
     if sampler.training_only and not training:
         raise ConfigError(
-            f"{where}.sampler: {type(sampler).__name__} is for training; evaluation counts every "
-            "sample once, with DistributedBatchSampler"
+            f"{type(sampler).__name__} is for training; evaluation counts every "
+            "sample once, with DistributedBatchSampler",
+            path=f"{where}.sampler",
         )
     options = _loader_options(node.get("loader") or {}, f"{where}.loader")
     unlabelled = mode == "UnLabelTrain"
@@ -190,7 +192,7 @@ def build_loader(
     share = Share(len(dataset), seed, rank(), world_size(), training, labels)
     sampler.check(share)
     if sampler.multi_scale and not dataset.multi_scale:
-        raise ConfigError(f"{where}.dataset: {type(sampler).__name__} needs MultiScaleDataset")
+        raise ConfigError(f"{type(sampler).__name__} needs MultiScaleDataset", path=f"{where}.dataset")
     if steps is not None:
         sampler = Endless(sampler, steps)
         mixing = [WithoutLabels(op) for op in mixing]
@@ -225,14 +227,14 @@ def _loader_options(options: dict[str, Any], where: str) -> LoaderSpec:
     known = LoaderSpec.__dataclass_fields__
     for option in options:
         if option not in known:
-            raise ConfigError(f"{where}: no option {option!r}.{hint(option, known)}")
+            raise ConfigError(f"no option {option!r}.{hint(option, known)}", path=where)
     found = LoaderSpec(**options)
     if found.num_workers < 0:
-        raise ConfigError(f"{where}.num_workers: at least 0, got {found.num_workers}")
+        raise ConfigError(f"at least 0, got {found.num_workers}", path=f"{where}.num_workers")
     if found.use_processes and not found.num_workers:
-        raise ConfigError(f"{where}.use_processes: has no effect with num_workers 0; set num_workers")
+        raise ConfigError("has no effect with num_workers 0; set num_workers", path=f"{where}.use_processes")
     if not found.timeout >= 0:
-        raise ConfigError(f"{where}.timeout: at least 0, got {found.timeout}")
+        raise ConfigError(f"at least 0, got {found.timeout}", path=f"{where}.timeout")
     return found
 
 

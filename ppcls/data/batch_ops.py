@@ -64,7 +64,7 @@ class _Mixing(BatchTransform):
     def __init__(self, class_num: int | None, alpha: float) -> None:
         name = type(self).__name__
         if not (alpha > 0 and math.isfinite(alpha)):
-            raise ConfigError(f"{name}.alpha: expected a number above 0, got {alpha}")
+            raise ConfigError(f"expected a number above 0, got {alpha}", path=f"{name}.alpha")
         check_class_num(name, class_num)
         self.class_num = class_num
         self.alpha = float(alpha)
@@ -176,13 +176,17 @@ class OpSampler(BatchTransform):
         total = 0.0
         for name, given in ops.items():
             if name not in BATCH_OPS:
-                raise ConfigError(f"OpSampler.{name}: unknown batch transform.{hint(name, _members())}")
+                raise ConfigError(
+                    f"unknown batch transform.{hint(name, _members())}", path=f"OpSampler.{name}"
+                )
             if not isinstance(given, Mapping) or "prob" not in given:
-                raise ConfigError(f"OpSampler.{name}: needs the option 'prob', its probability")
+                raise ConfigError("needs the option 'prob', its probability", path=f"OpSampler.{name}")
             options = dict(given)
             probability = options.pop("prob")
             if not 0 <= probability <= 1:
-                raise ConfigError(f"OpSampler.{name}.prob: expected a number from 0 to 1, got {probability}")
+                raise ConfigError(
+                    f"expected a number from 0 to 1, got {probability}", path=f"OpSampler.{name}.prob"
+                )
             total += probability
             self.ops.append(construct(BATCH_OPS, {name: options}, "OpSampler", class_num=class_num))
             self.limits.append(total)
@@ -208,4 +212,4 @@ def _members() -> list[str]:
 def check_class_num(name: str, class_num: int | None) -> None:
     """Raise ConfigError for a number of classes below 1."""
     if class_num is not None and class_num < 1:
-        raise ConfigError(f"{name}.class_num: expected 1 or more, got {class_num}")
+        raise ConfigError(f"expected 1 or more, got {class_num}", path=f"{name}.class_num")

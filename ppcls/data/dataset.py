@@ -116,7 +116,7 @@ class Dataset(Component, ABC):
             ConfigError: if a size is given, because this dataset cannot change it.
         """
         if size is not None:
-            raise ConfigError(f"{self.name}: only MultiScaleDataset gives images of several sizes")
+            raise ConfigError("only MultiScaleDataset gives images of several sizes", path=f"{self.name}")
         return self.transforms
 
     def sample(

@@ -55,16 +55,18 @@ class MultiScaleSampler(EpochSampler):
         drop_last: bool = False,
     ) -> None:
         if first_bs < 1:
-            raise ConfigError(f"MultiScaleSampler.first_bs: expected 1 or more, got {first_bs}")
+            raise ConfigError(f"expected 1 or more, got {first_bs}", path="MultiScaleSampler.first_bs")
         super().__init__(first_bs, drop_last)
         if divided_factor < 1:
-            raise ConfigError(f"MultiScaleSampler.divided_factor: expected 1 or more, got {divided_factor}")
+            raise ConfigError(
+                f"expected 1 or more, got {divided_factor}", path="MultiScaleSampler.divided_factor"
+            )
         if not is_training:
             raise ConfigError(
-                "MultiScaleSampler.is_training: only True; evaluation uses DistributedBatchSampler"
+                "only True; evaluation uses DistributedBatchSampler", path="MultiScaleSampler.is_training"
             )
         if not scales:
-            raise ConfigError("MultiScaleSampler.scales: expected at least one size")
+            raise ConfigError("expected at least one size", path="MultiScaleSampler.scales")
         sides = [_width_height(scale) for scale in scales]
         budget = first_bs * sides[0][0] * sides[0][1]
         self.choices: list[tuple[Size, int]] = []
@@ -72,7 +74,7 @@ class MultiScaleSampler(EpochSampler):
             size = width // divided_factor * divided_factor, height // divided_factor * divided_factor
             if not all(size):
                 text = f"{width} x {height} is less than divided_factor, {divided_factor}"
-                raise ConfigError(f"MultiScaleSampler.scales: {text}")
+                raise ConfigError(f"{text}", path="MultiScaleSampler.scales")
             self.choices.append((size, max(budget // (size[0] * size[1]), 1)))
         self.seed = seed if isinstance(seed, int) else None
 
@@ -119,7 +121,8 @@ def _width_height(scale: int | list[int]) -> Size:
     sides = [scale, scale] if isinstance(scale, int) else list(scale)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ConfigError(
-            f"MultiScaleSampler.scales: expected numbers or [width, height] of 1 or more, got {scale!r}"
+            f"expected numbers or [width, height] of 1 or more, got {scale!r}",
+            path="MultiScaleSampler.scales",
         )
     return sides[0], sides[1]
 
@@ -172,7 +175,7 @@ class MultiScaleDataset(ImageNetDataset):
         self._nodes = [single(node, "transform_ops") for node in transform_ops or []]
         if not any(name in SIZED for name, _ in self._nodes):
             raise ConfigError(
-                f"MultiScaleDataset.transform_ops: needs one of {', '.join(SIZED)} to set its size"
+                f"needs one of {', '.join(SIZED)} to set its size", path="MultiScaleDataset.transform_ops"
             )
         self._chains: dict[Size, Compose] = {}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.config.binding import construct
+from ppcls.config.binding import construct, joined_signature
 from ppcls.data.postprocess import PostProcess
 from ppcls.errors import ConfigError
 from ppcls.registry import POSTPROCESSES
@@ -35,7 +35,9 @@ class DistillationPostProcess(PostProcess):
     ) -> None:
         name = type(self).__name__
         if key not in (None, "logits"):
-            raise ConfigError(f"{name}.key: expected logits or null, got {key!r}: probabilities come from it")
+            raise ConfigError(
+                f"expected logits or null, got {key!r}: probabilities come from it", path=f"{name}.key"
+            )
         self._factory(func)
         self.inner = construct(POSTPROCESSES, {func: options}, name)
 
@@ -54,15 +56,15 @@ class DistillationPostProcess(PostProcess):
             ConfigError: for an unknown `func`.
         """
         func = options.get("func", "Topk")
-        own = [p for p in inspect.signature(cls).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        inner = inspect.signature(cls._factory(func)).parameters.values() if isinstance(func, str) else ()
-        return inspect.Signature([*own, *(p.replace(kind=p.KEYWORD_ONLY) for p in inner)])
+        return joined_signature(cls, *([cls._factory(func)] if isinstance(func, str) else []))
 
     @classmethod
     def _factory(cls, func: str) -> Any:
         if func == cls.__name__:
-            raise ConfigError(f"{func}.func: names itself; expected one for a single network, such as Topk")
+            raise ConfigError(
+                "names itself; expected one for a single network, such as Topk", path=f"{func}.func"
+            )
         try:
             return POSTPROCESSES[func]
         except ConfigError as error:
-            raise ConfigError(f"{cls.__name__}.func: {error}") from None
+            raise error.below(f"{cls.__name__}.func") from None

@@ -211,9 +211,9 @@ class RASampler(EpochSampler):
     ) -> None:
         super().__init__(batch_size, drop_last)
         if num_repeats < 1:
-            raise ConfigError(f"RASampler.num_repeats: must be at least 1, got {num_repeats}")
+            raise ConfigError(f"must be at least 1, got {num_repeats}", path="RASampler.num_repeats")
         if not shuffle:
-            raise ConfigError("RASampler.shuffle: must be True, or most samples would never be seen")
+            raise ConfigError("must be True, or most samples would never be seen", path="RASampler.shuffle")
         self.num_repeats = num_repeats
 
     def order(self, share: Share, epoch: int) -> np.ndarray:
@@ -249,7 +249,7 @@ class ClassAwareSampler(EpochSampler):
         super().__init__(batch_size, drop_last)
         if class_weights is not None and (not any(class_weights) or min(class_weights) < 0):
             raise ConfigError(
-                "ClassAwareSampler.class_weights: expected numbers of at least 0, one of them above 0"
+                "expected numbers of at least 0, one of them above 0", path="ClassAwareSampler.class_weights"
             )
         self.class_weights = class_weights
 
@@ -261,10 +261,10 @@ class ClassAwareSampler(EpochSampler):
         where = "ClassAwareSampler.class_weights"
         given = len(self.class_weights)
         if max(there) >= given:
-            raise ConfigError(f"{where}: {given} numbers, but the dataset has class {max(there)}")
+            raise ConfigError(f"{given} numbers, but the dataset has class {max(there)}", path=where)
         empty = [c for c, weight in enumerate(self.class_weights) if weight > 0 and c not in there]
         if empty:
-            raise ConfigError(f"{where}: class {_listed(empty)} has no samples; its weight must be 0")
+            raise ConfigError(f"class {_listed(empty)} has no samples; its weight must be 0", path=where)
 
     def order(self, share: Share, epoch: int) -> np.ndarray:
         """Return the samples of an epoch, int64 [share.length]."""

@@ -31,7 +31,9 @@ class ThreshOutput(PostProcess):
 
     def __init__(self, threshold: float, label_0: str = "0", label_1: str = "1") -> None:
         if not 0 <= threshold <= 1:
-            raise ConfigError(f"ThreshOutput.threshold: expected a probability, 0 to 1, got {threshold}")
+            raise ConfigError(
+                f"expected a probability, 0 to 1, got {threshold}", path="ThreshOutput.threshold"
+            )
         self.threshold = threshold
         self.labels = (label_0, label_1)
 

@@ -68,8 +68,6 @@ def described_in(file: Path) -> Iterator[None]:
     try:
         yield
     except PpclsError as error:
-        if str(file) in str(error):
-            raise
         raise type(error)(f"{file}: {error}") from error
 
 

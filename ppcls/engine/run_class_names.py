@@ -7,7 +7,6 @@ data need not be at hand, and evaluation compares its own classes with them by n
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ppcls.class_names import (
     shown_name,
 )
 from ppcls.config import ComponentSpec, Recipe, RecipeTree
+from ppcls.config.binding import takes
 from ppcls.config.schema import InferSpec
 from ppcls.data import Dataset
 from ppcls.data.folders import list_class_names, text_order
@@ -312,7 +312,7 @@ def with_names(infer: InferSpec, names: list[str] | None) -> dict[str, Any]:
     """
     options = dict(infer.PostProcess or {"name": "Topk", "topk": 5})
     factory = POSTPROCESSES[options["name"]]
-    if "label_list" not in inspect.signature(factory).parameters:
+    if not takes(factory, "label_list"):
         return options
     bare = {k: v for k, v in options.items() if k not in ("class_id_map_file", "delimiter", "label_list")}
     return bare if names is None else {**bare, "label_list": list(names)}

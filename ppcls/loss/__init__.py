@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from paddle import Tensor, nn
 
 from ppcls.config import plain, single
-from ppcls.errors import ConfigError, hint
+from ppcls.config.binding import bound_options, created, node_parameters
+from ppcls.config.nodes import is_flat
+from ppcls.errors import ConfigError
 from ppcls.loss import (
     afd,
     ce,
@@ -107,19 +108,11 @@ def __getattr__(name: str) -> Any:
 def _part(node: Any, where: str) -> Part:
     name, options = single(node, where)
     options = dict(options or {})
-    weight = epoch_value(options.pop("weight", 1.0), f"{where}.{name}.weight")
-    component = LOSSES[name]
+    inside = where if is_flat(node) else f"{where}.{name}"
     if LOSSES.trait(name, "is_pair_loss"):
-        raise ConfigError(
-            f"{where}: {name} compares two tensors; use DistillationPairLoss, base_loss_name: {name}"
-        )
-    signature = LOSSES.trait(name, "signature_for")(options) or inspect.signature(component)
-    for option in options:
-        if option not in signature.parameters:
-            raise ConfigError(
-                f"{where}: {name} has no option {option!r}.{hint(option, [*signature.parameters, 'weight'])}"
-            )
-    for option, parameter in signature.parameters.items():
-        if parameter.default is parameter.empty and option not in options:
-            raise ConfigError(f"{where}: {name} needs the option {option!r}")
-    return Part(name, LOSSES.create(name, options), weight)
+        text = f"{name} compares two tensors; use DistillationPairLoss, base_loss_name: {name}"
+        raise ConfigError(text, path=where)
+    parameters = node_parameters(LOSSES, name, options)
+    options = bound_options(name, parameters, options, (where, inside), extra={"weight": Any})
+    weight = epoch_value(options.pop("weight", 1.0), f"{inside}.weight")
+    return Part(name, created(LOSSES, name, options, (where, inside)), weight)

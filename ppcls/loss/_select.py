@@ -64,12 +64,14 @@ def check_pairs(loss: str, pairs: Sequence[Sequence[str]]) -> list[tuple[str, st
     """
     where = f"{loss}.model_name_pairs"
     if not pairs or isinstance(pairs, str):
-        raise ConfigError(f'{where}: got {pairs!r}, expected a list such as [["Student", "Teacher"]]')
+        raise ConfigError(f'got {pairs!r}, expected a list such as [["Student", "Teacher"]]', path=where)
     found: list[tuple[str, str]] = []
     for i, pair in enumerate(pairs):
         if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(n, str) for n in pair):
-            raise ConfigError(f'{where}.{i}: got {pair!r}, expected two names such as ["Student", "Teacher"]')
+            raise ConfigError(
+                f'got {pair!r}, expected two names such as ["Student", "Teacher"]', path=f"{where}.{i}"
+            )
         if tuple(pair) in found:
-            raise ConfigError(f"{where}.{i}: {list(pair)} stands there twice")
+            raise ConfigError(f"{list(pair)} stands there twice", path=f"{where}.{i}")
         found.append((pair[0], pair[1]))
     return found

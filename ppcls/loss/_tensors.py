@@ -138,11 +138,11 @@ def check_positive(loss: str, **options: float) -> None:
     """Raise ConfigError for the first option that is not above zero."""
     for name, value in options.items():
         if not value > 0:
-            raise ConfigError(f"{loss}.{name}: got {value}, expected a number above 0")
+            raise ConfigError(f"got {value}, expected a number above 0", path=f"{loss}.{name}")
 
 
 def check_one_of(loss: str, option: str, value: str | None, known: tuple[str | None, ...]) -> None:
     """Raise ConfigError if `value` is none of the `known` spellings."""
     if value not in known:
         names = ", ".join("null" if k is None else k for k in known)
-        raise ConfigError(f"{loss}.{option}: got {value!r}, expected one of {names}")
+        raise ConfigError(f"got {value!r}, expected one of {names}", path=f"{loss}.{option}")

@@ -183,12 +183,15 @@ class AFDLoss(Loss):
         }
         for option, (given, there) in used.items():
             if given is not None and given != there:
-                raise ConfigError(f"AFDLoss.{option}: the config has {given}, the networks give {there}")
+                raise ConfigError(
+                    f"the config has {given}, the networks give {there}", path=f"AFDLoss.{option}"
+                )
         positions = [value.shape[-1] for value in teacher]
         if self.positions not in (None, positions):
             raise ConfigError(
-                f"AFDLoss.t_shapes: H * W are {self.positions} in the config and {positions} in the network; "
-                "leave t_shapes out to have it found"
+                f"H * W are {self.positions} in the config and {positions} in the network; "
+                "leave t_shapes out to have it found",
+                path="AFDLoss.t_shapes",
             )
         if self.attention is None or self.attention.p_t.shape[1] != dim:
             self.attention = Attention(n_teacher, n_student, dim)

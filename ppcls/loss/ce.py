@@ -55,9 +55,9 @@ def cross_entropy(
 def check_ce_options(loss: str, epsilon: float | None, class_weights: Sequence[float] | None) -> None:
     """Raise ConfigError for options outside their range."""
     if epsilon is not None and not 0 <= epsilon < 1:
-        raise ConfigError(f"{loss}.epsilon: got {epsilon}, expected a number from 0 to below 1")
+        raise ConfigError(f"got {epsilon}, expected a number from 0 to below 1", path=f"{loss}.epsilon")
     if class_weights is not None and (not any(class_weights) or min(class_weights) < 0):
-        raise ConfigError(f"{loss}.class_weights: expected numbers of at least 0, one of them above 0")
+        raise ConfigError("expected numbers of at least 0, one of them above 0", path=f"{loss}.class_weights")
 
 
 class SmoothedCE(nn.Layer):
@@ -81,7 +81,8 @@ class SmoothedCE(nn.Layer):
         weights = self._weights
         if weights is not None and weights.shape[0] != logits.shape[-1]:
             raise ConfigError(
-                f"{self._loss}.class_weights: {weights.shape[0]} numbers for {logits.shape[-1]} classes"
+                f"{weights.shape[0]} numbers for {logits.shape[-1]} classes",
+                path=f"{self._loss}.class_weights",
             )
         return cross_entropy(
             logits,
@@ -142,7 +143,8 @@ class DistillationGTCELoss(Loss):
         super().__init__()
         if not model_names or isinstance(model_names, str) or len(set(model_names)) != len(model_names):
             raise ConfigError(
-                f"DistillationGTCELoss.model_names: got {model_names!r}, expected a list of different names"
+                f"got {model_names!r}, expected a list of different names",
+                path="DistillationGTCELoss.model_names",
             )
         self.model_names, self.key, self.part = list(model_names), key, name
         self.ce = SmoothedCE("DistillationGTCELoss", epsilon, class_weights)

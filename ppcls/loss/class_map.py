@@ -64,7 +64,8 @@ def match_classes(student: Tensor, teacher: Tensor, class_map: Sequence[int] | N
         return teacher
     if len(class_map) != mine or max(class_map) >= theirs:
         raise ConfigError(
-            f"{loss}.class_map: maps {len(class_map)} classes to teacher classes up to {max(class_map)}, but "
-            f"the student has {mine} classes and the teacher {theirs}"
+            f"maps {len(class_map)} classes to teacher classes up to {max(class_map)}, but "
+            f"the student has {mine} classes and the teacher {theirs}",
+            path=f"{loss}.class_map",
         )
     return paddle.index_select(teacher, paddle.to_tensor(list(class_map), dtype="int64"), axis=-1)

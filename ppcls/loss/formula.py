@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from paddle import Tensor
 
+from ppcls.config.binding import parameters_of
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_one_of, check_positive, class_distribution, class_index, standardized
 from ppcls.loss.class_map import match_classes, read_class_map
@@ -181,7 +182,7 @@ def pair_loss(
     """
 
     def register(function: F) -> F:
-        found = inspect.signature(function, eval_str=True).parameters
+        found = parameters_of(function)
         labelled = _reads_labels(function.__name__, found)
         options = {
             n: p.replace(kind=p.POSITIONAL_OR_KEYWORD) for n, p in found.items() if p.default is not p.empty

@@ -50,7 +50,9 @@ class MGDLoss(TensorPairLoss):
         super().__init__()
         check_positive("MGDLoss", alpha_mgd=alpha_mgd)
         if not 0 <= lambda_mgd < 1:
-            raise ConfigError(f"MGDLoss.lambda_mgd: got {lambda_mgd}, expected a number from 0 to below 1")
+            raise ConfigError(
+                f"got {lambda_mgd}, expected a number from 0 to below 1", path="MGDLoss.lambda_mgd"
+            )
         self.student_channels, self.teacher_channels = student_channels, teacher_channels
         self.alpha, self.drop = alpha_mgd, lambda_mgd
         self.align: nn.Conv2D | None = None

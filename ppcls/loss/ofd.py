@@ -123,7 +123,7 @@ class OFDLoss(Loss):
         for option, value in lists.items():
             if value is not None and (not value or len(value) != len(teacher_keys)):
                 raise ConfigError(
-                    f"OFDLoss.{option}: {len(value)} entries for {len(teacher_keys)} teacher_keys"
+                    f"{len(value)} entries for {len(teacher_keys)} teacher_keys", path=f"OFDLoss.{option}"
                 )
         self.student_channels, self.teacher_channels = student_channels, teacher_channels
         self.teacher_bns, self.divisor, self.part = teacher_bns, divisor, name
@@ -169,8 +169,9 @@ class OFDLoss(Loss):
             if layer is None or getattr(layer, "weight", None) is None or not hasattr(layer, "_variance"):
                 what = "no sublayer" if layer is None else f"a {type(layer).__name__}, no BatchNorm, at"
                 raise ConfigError(
-                    f"OFDLoss.teacher_bns.{i}: {self.pair[1]} has {what} {descriptor!r}."
-                    f"{hint(descriptor.replace('[', '.').replace(']', ''), layers)}"
+                    f"{self.pair[1]} has {what} {descriptor!r}."
+                    f"{hint(descriptor.replace('[', '.').replace(']', ''), layers)}",
+                    path=f"OFDLoss.teacher_bns.{i}",
                 )
             values = negative_mean(layer.weight.numpy().tolist(), layer.bias.numpy().tolist())
             margins.append(paddle.to_tensor(values, dtype="float32"))
@@ -214,7 +215,7 @@ class OFDLoss(Loss):
 def _margin(value: Any, i: int) -> Tensor:
     numbers = value if isinstance(value, list) else [value]
     if any(n > 0 for n in numbers):
-        raise ConfigError(f"OFDLoss.margins.{i}: got {value}, expected numbers of at most 0")
+        raise ConfigError(f"got {value}, expected numbers of at most 0", path=f"OFDLoss.margins.{i}")
     return paddle.to_tensor(numbers, dtype="float32")
 
 

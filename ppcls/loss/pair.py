@@ -8,6 +8,7 @@ from typing import Any
 
 from paddle import Tensor, nn
 
+from ppcls.config.binding import joined_signature
 from ppcls.errors import ConfigError, hint
 from ppcls.loss._select import check_pairs, network_output, select
 from ppcls.loss._tensors import to_float
@@ -81,8 +82,8 @@ def _base(name: Any) -> Any:
     known = [n for n in LOSSES if LOSSES.trait(n, "is_pair_loss")]
     if name not in known:
         raise ConfigError(
-            f"DistillationPairLoss.base_loss_name: got {name!r}, expected one of {', '.join(known)}."
-            f"{hint(str(name), known)}"
+            f"got {name!r}, expected one of {', '.join(known)}.{hint(str(name), known)}",
+            path="DistillationPairLoss.base_loss_name",
         )
     return LOSSES[name]
 
@@ -141,13 +142,7 @@ class DistillationPairLoss(PairLoss):
         """
         if "base_loss_name" not in options:
             raise ConfigError("DistillationPairLoss needs the option 'base_loss_name'")
-        own = [
-            p
-            for p in inspect.signature(cls, eval_str=True).parameters.values()
-            if p.kind is not p.VAR_KEYWORD
-        ]
-        base = inspect.signature(_base(options["base_loss_name"]), eval_str=True).parameters.values()
-        return inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *base)])
+        return joined_signature(cls, _base(options["base_loss_name"]))
 
     def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
         """Return what is compared for one pair of networks, in the precision of the parameters."""
@@ -190,5 +185,5 @@ def check_pair_weights(loss: str, weights: Sequence[float] | None, pairs: int) -
     if weights is None:
         return [1.0] * pairs
     if len(weights) != pairs:
-        raise ConfigError(f"{loss}.pair_weights: {len(weights)} numbers for {pairs} model_name_pairs")
+        raise ConfigError(f"{len(weights)} numbers for {pairs} model_name_pairs", path=f"{loss}.pair_weights")
     return [float(w) for w in weights]

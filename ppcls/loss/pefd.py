@@ -56,7 +56,7 @@ class PEFDLoss(TensorPairLoss):
         super().__init__()
         check_one_of("PEFDLoss", "mode", mode, ("flatten", "gap"))
         if num_projectors < 1:
-            raise ConfigError(f"PEFDLoss.num_projectors: got {num_projectors}, expected at least 1")
+            raise ConfigError(f"got {num_projectors}, expected at least 1", path="PEFDLoss.num_projectors")
         self.student_channel, self.teacher_channel = student_channel, teacher_channel
         self.num_projectors, self.mode = num_projectors, mode
         self.projectors: nn.LayerList | None = None

@@ -110,7 +110,7 @@ class DistillationRKDLoss(Loss):
                 "teacher_keepkeys, expected equal numbers, at least 1"
             )
         if target_size is not None and target_size < 1:
-            raise ConfigError(f"{loss}.target_size: got {target_size}, expected at least 1 or null")
+            raise ConfigError(f"got {target_size}, expected at least 1 or null", path=f"{loss}.target_size")
         self.keys = list(zip(student_keepkeys, teacher_keepkeys, strict=True))
         self.target_size, self.gather = target_size, gather
         self.factors = (angle_weight, distance_weight)

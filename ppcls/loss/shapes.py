@@ -23,9 +23,8 @@ def settle(option: str, given: int | None, found: int) -> int:
     if given is None:
         LOGGER.info("%s: found %d", option, found)
     elif given != found:
-        raise ConfigError(
-            f"{option}: got {given}, but the network gives {found}; leave it out to have it found"
-        )
+        text = f"got {given}, but the network gives {found}; leave it out to have it found"
+        raise ConfigError(text, path=option)
     return found
 
 

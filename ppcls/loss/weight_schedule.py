@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from ppcls.config.binding import bound_options, parameters_of
 from ppcls.errors import ConfigError, hint
 
 EpochValue = Callable[[int], float]
@@ -14,13 +16,13 @@ EpochValue = Callable[[int], float]
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigError(f"{where}: got {value!r}, expected a finite number")
+        raise ConfigError(f"got {value!r}, expected a finite number", path=where)
     return float(value)
 
 
 def _epoch_count(value: Any, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{where}: got {value!r}, expected a whole number of epochs, 1 or more")
+        raise ConfigError(f"got {value!r}, expected a whole number of epochs, 1 or more", path=where)
     return value
 
 
@@ -36,18 +38,18 @@ def _linear_warmup(where: str, value: Any, epochs: Any) -> EpochValue:
 
 def _steps(where: str, values: Any, epochs: Any) -> EpochValue:
     if not isinstance(values, list) or not isinstance(epochs, list) or len(values) != len(epochs) + 1:
-        raise ConfigError(f"{where}: Steps expects lists, `values` with one entry more than `epochs`")
+        raise ConfigError("Steps expects lists, `values` with one entry more than `epochs`", path=where)
     numbers = [_number(v, f"{where}.values.{i}") for i, v in enumerate(values)]
     ends = [_epoch_count(e, f"{where}.epochs.{i}") for i, e in enumerate(epochs)]
     if sorted(set(ends)) != ends:
-        raise ConfigError(f"{where}.epochs: got {ends}, expected rising numbers")
+        raise ConfigError(f"got {ends}, expected rising numbers", path=f"{where}.epochs")
     return lambda epoch: numbers[sum(epoch > end for end in ends)]
 
 
-_KINDS: dict[str, tuple[Callable[..., EpochValue], tuple[str, ...]]] = {
-    "Constant": (_constant, ("value",)),
-    "LinearWarmup": (_linear_warmup, ("value", "epochs")),
-    "Steps": (_steps, ("values", "epochs")),
+_KINDS: dict[str, Callable[..., EpochValue]] = {
+    "Constant": _constant,
+    "LinearWarmup": _linear_warmup,
+    "Steps": _steps,
 }
 
 
@@ -69,12 +71,8 @@ def epoch_value(node: Any, where: str) -> EpochValue:
     name = str(options.pop("name", None))
     if name not in _KINDS:
         near = hint(name, _KINDS)
-        raise ConfigError(f"{where}.name: unknown schedule {name!r}, expected {', '.join(_KINDS)}.{near}")
-    build, expected = _KINDS[name]
-    for key in options:
-        if key not in expected:
-            raise ConfigError(f"{where}: {name} has no option {key!r}.{hint(key, expected)}")
-    for key in expected:
-        if key not in options:
-            raise ConfigError(f"{where}: {name} needs the option {key!r}")
-    return build(where, **options)
+        raise ConfigError(
+            f"unknown schedule {name!r}, expected {', '.join(_KINDS)}.{near}", path=f"{where}.name"
+        )
+    build = partial(_KINDS[name], where)
+    return build(**bound_options(name, parameters_of(build), options, (where, where)))

@@ -131,7 +131,7 @@ class CombinedMetric:
         place = self.places[number]
         if not isinstance(found, Mapping) or not found:
             raise ConfigError(
-                f"{place}: expected values by name such as {{'top1': 0.5}}, got {_described(found)}"
+                f"expected values by name such as {{'top1': 0.5}}, got {_described(found)}", path=place
             )
         return {name: _scalar(value, f"{place}: {name}") for name, value in found.items()}
 
@@ -142,7 +142,9 @@ def _scalar(value: Any, where: str) -> Tensor | WholeSet:
     if isinstance(value, numbers.Real):
         return paddle.to_tensor(float(value))
     if not isinstance(value, Tensor) or value.size != 1:
-        raise ConfigError(f"{where}: expected one number, the mean over the batch, got {_described(value)}")
+        raise ConfigError(
+            f"expected one number, the mean over the batch, got {_described(value)}", path=where
+        )
     return value
 
 
@@ -211,7 +213,7 @@ def build_metric_for(
 def _nodes(config: Any, where: str) -> list[Any]:
     nodes = plain(config) or []
     if not isinstance(nodes, list):
-        raise ConfigError(f"{where}: expected a list of metrics, got {nodes!r}")
+        raise ConfigError(f"expected a list of metrics, got {nodes!r}", path=where)
     return nodes
 
 

@@ -74,7 +74,7 @@ class TprAtFpr(Metric):
 
     def __init__(self, max_fpr: float = 1e-3) -> None:
         if not 0 <= max_fpr <= 1:
-            raise ConfigError(f"TprAtFpr.max_fpr: expected a rate, 0 to 1, got {max_fpr}")
+            raise ConfigError(f"expected a rate, 0 to 1, got {max_fpr}", path="TprAtFpr.max_fpr")
         self.max_fpr = max_fpr
 
     def __call__(self, outputs: Any, label: Tensor) -> Mapping[str, WholeSet]:

@@ -56,7 +56,7 @@ def build_schedule(config: Any, epochs: int, steps_per_epoch: int) -> LRSchedule
     if isinstance(node, dict) and "name" not in node:
         if "learning_rate" not in node:
             raise ConfigError(
-                "Optimizer.lr: expected a `name` (such as Cosine) or at least a `learning_rate`"
+                "expected a `name` (such as Cosine) or at least a `learning_rate`", path="Optimizer.lr"
             )
         node["name"] = "ConstLR"
     settings: ScheduleFactory = construct(SCHEDULES, node, "Optimizer.lr")

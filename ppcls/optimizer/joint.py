@@ -152,7 +152,8 @@ def divide(scopes: Sequence[Any], models: Sequence[nn.Layer]) -> list[NamedParam
                 first = owner.setdefault(id(parameter), index)
                 if first != index:
                     raise ConfigError(
-                        f"Optimizer.{index}.scope: {name!r} has parameters that entry {first} trains already"
+                        f"{name!r} has parameters that entry {first} trains already",
+                        path=f"Optimizer.{index}.scope",
                     )
     free = [name for name, p in every if id(p) not in owner]
     if free and not rest:
@@ -163,7 +164,7 @@ def divide(scopes: Sequence[Any], models: Sequence[nn.Layer]) -> list[NamedParam
         found[owner.get(id(parameter), rest[0] if rest else 0)].append((name, parameter))
     empty = [index for index, parameters in enumerate(found) if not parameters]
     if empty:
-        raise ConfigError(f"Optimizer.{empty[0]}: nothing is left for it to train")
+        raise ConfigError("nothing is left for it to train", path=f"Optimizer.{empty[0]}")
     return found
 
 
@@ -172,5 +173,5 @@ def _inside(name: str, models: Sequence[nn.Layer], where: str) -> list[paddle.Te
     layers = layers_named(name, models, where)
     parameters = {id(p): p for layer in layers for p in layer.parameters() if not p.stop_gradient}
     if not parameters:
-        raise ConfigError(f"{where}: {name!r} has no parameter that is trained")
+        raise ConfigError(f"{name!r} has no parameter that is trained", path=where)
     return list(parameters.values())

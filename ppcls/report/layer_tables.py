@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import shutil
 import textwrap
@@ -15,6 +14,7 @@ from typing import Any
 from ppcls.arch.input_adapter import take_adapter
 from ppcls.arch.inspect import Inspection, LayerOutput, inspect_network
 from ppcls.config import ArchSpec
+from ppcls.config.binding import takes
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.errors import ConfigError
@@ -99,7 +99,7 @@ def _check_shape(shape: Any) -> None:
 
 
 def _has_option(name: str, option: str) -> bool:
-    return name in BACKBONES and option in inspect.signature(BACKBONES[name]).parameters
+    return name in BACKBONES and takes(BACKBONES[name], option)
 
 
 def render_layers(networks: Sequence[Listed], stages_only: bool = False) -> str:

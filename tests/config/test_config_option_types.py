@@ -88,7 +88,7 @@ def test_values_that_do_not_fit(value: Any, wanted: Any, words: str) -> None:
 def test_a_wrong_element_is_located() -> None:
     with pytest.raises(Mismatch) as caught:
         convert([[1], [2, "x"]], list[list[int]])
-    assert caught.value.steps == (1, 1)
+    assert caught.value.path == "1.1"
 
 
 def _component(
@@ -112,8 +112,8 @@ def test_options_that_fit() -> None:
 
 def test_unknown_missing_and_wrong_options_are_all_reported() -> None:
     _, mistakes = _bind({"scael": 1, "mode": "c"})
-    assert [path for path, _ in mistakes] == ["P", "P.C.mode", "P"]
-    texts = " ".join(text for _, text in mistakes)
+    assert [mistake.path for mistake in mistakes] == ["P", "P.C.mode", "P"]
+    texts = " ".join(text for text in map(str, mistakes))
     assert "no option 'scael'. Did you mean: scale?" in texts
     assert "needs the option 'size'" in texts
 
@@ -136,7 +136,7 @@ def test_classes_and_open_signatures() -> None:
 
     def takes_more(**options: Any) -> None: ...
 
-    assert _bind({"size": "x"}, Child)[1][0][0] == "P.C.size"
+    assert _bind({"size": "x"}, Child)[1][0].path == "P.C.size"
     assert _bind({"anything": 1}, takes_more) == ({"anything": 1}, [])
 
 

@@ -42,7 +42,7 @@ def _check_file(path: str, delimiter: str | None, class_num: int | None, finding
     try:
         names = read_class_names(path, delimiter)
     except DataError as error:
-        findings.error(where, str(error))
+        findings.refuse(where, error)
         return
     problem = misfit(names, class_num)
     if problem is None:

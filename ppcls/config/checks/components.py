@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ppcls.config.binding import Factory, bind, parameters_of
+from ppcls.config.binding import Factory, bind, created, node_parameters, parameters_of
 from ppcls.config.checks.paddleclas import unknown_name, without_foreign
-from ppcls.config.mistakes import REFUSALS, Findings, join, reason_of
-from ppcls.config.nodes import show, split
-from ppcls.errors import ConfigError, PpclsError
+from ppcls.config.mistakes import REFUSALS, Findings, join
+from ppcls.config.nodes import is_flat, split
+from ppcls.errors import ConfigError
 from ppcls.registry import (
     BACKBONES,
     BATCH_OPS,
@@ -95,7 +94,7 @@ KINDS: dict[str, Kind] = {
 def check_nodes(kind: str, value: Any, path: str, findings: Findings) -> Any:
     """Check a list of nodes; return it with every node in the spelling its builder reads."""
     if not isinstance(value, list):
-        findings.error(path, f"expected a list of {KINDS[kind].registry.kind}s, got {show(value)}")
+        findings.error(path, value=value, expected=f"a list of {KINDS[kind].registry.kind}s")
         return value
     return [check_node(kind, node, join(path, index), findings) for index, node in enumerate(value)]
 
@@ -109,16 +108,19 @@ def check_node(kind: str, value: Any, path: str, findings: Findings) -> Any:
     if isinstance(value, list) and value and rules.listed:
         return check_nodes(kind, value, path, findings)
     if isinstance(value, list):
-        findings.error(path, f"expected one {rules.registry.kind}, got a list of {len(value)}")
+        expected = f"one {rules.registry.kind}"
+        findings.error(
+            path, f"expected {expected}, got a list of {len(value)}", value=value, expected=expected
+        )
         return value
     if rules.default_name and isinstance(value, dict) and "learning_rate" in value:
         value = {"name": rules.default_name, **value}
     try:
         name, options = split(value)
     except ConfigError as error:
-        findings.error(path, str(error))
+        findings.refuse(path, error)
         return value
-    inside = path if isinstance(value.get("name"), str) else join(path, name)
+    inside = path if is_flat(value) else join(path, name)
     if rules.registry is BACKBONES and "models" in options:
         inner_kind = "sub_network" if name == "DistillationModel" else "network"
         options["models"] = _check_models(inner_kind, options["models"], join(inside, "models"), findings)
@@ -131,7 +133,7 @@ def check_node(kind: str, value: Any, path: str, findings: Findings) -> Any:
         options = _check_members(chosen, rules.registry[name], options, inside, findings)
     if name not in rules.registry:
         where = join(path, "name") if inside == path else path
-        findings.error(where, unknown_name(kind, name, rules.registry.kind, rules.registry))
+        findings.add(unknown_name(kind, name, rules.registry.kind, rules.registry, where))
     else:
         options = _bind(kind, name, options, (path, inside), findings)
     return {name: options} if rules.keyed else {"name": name, **options}
@@ -155,7 +157,7 @@ def _check_members(
 def _check_models(kind: str, value: Any, path: str, findings: Findings) -> Any:
     """Check the list of named sub-networks of a DistillationModel or AttentionModel."""
     if not isinstance(value, list):
-        findings.error(path, f"expected a list such as [{{Teacher: {{name: ...}}}}, ...], got {show(value)}")
+        findings.error(path, value=value, expected="a list such as [{Teacher: {name: ...}}, ...]")
         return value
     checked = []
     for index, entry in enumerate(value):
@@ -163,7 +165,7 @@ def _check_models(kind: str, value: Any, path: str, findings: Findings) -> Any:
         try:
             name, node = split(entry)
         except ConfigError as error:
-            findings.error(here, str(error))
+            findings.refuse(here, error)
             checked.append(entry)
             continue
         if "name" in entry:
@@ -189,24 +191,17 @@ def _bind(
         )
         return options
     try:
-        signature = signature_of(rules.registry, name, options)
-    except PpclsError as error:
+        parameters = node_parameters(rules.registry, name, options)
+    except ConfigError as error:
         findings.error(paths[0], str(error))
         return options
-    if not any(p.kind is p.VAR_KEYWORD for p in signature.values()):
-        options = without_foreign(kind, name, options, {**signature, **rules.extra}, paths[1], findings)
-    bound = bind(name, signature, options, paths, findings, extra=rules.extra, supplied=rules.supplied)
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        options = without_foreign(kind, name, options, {**parameters, **rules.extra}, paths[1], findings)
+    bound = bind(name, parameters, options, paths, findings, extra=rules.extra, supplied=rules.supplied)
     if rules.try_out and len(findings.mistakes) == before and not findings.mistakes_below(paths[1]):
         tried = {k: v for k, v in bound.items() if k not in rules.extra and k not in rules.untried}
         _try_out(name, rules.registry, tried, paths, findings)
     return bound
-
-
-def signature_of(
-    registry: Registry, name: str, options: Mapping[str, Any]
-) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters a node may set; a component whose options depend on the others says so itself."""
-    return parameters_of(registry[name], registry.trait(name, "signature_for")(dict(options)))
 
 
 def _try_out(
@@ -216,15 +211,11 @@ def _try_out(
     paddle = importlib.import_module("paddle")
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            registry.create(name, options)
+            created(registry, name, options, paths)
+    except ConfigError as error:
+        findings.refuse("", error)
     except REFUSALS as error:
-        # Components begin with what they complain about: "CELoss.epsilon: ...", "Optimizer.lr: ..."
-        place, colon, text = reason_of(error).partition(": ")
-        for known in (name, *paths):
-            if colon and place.startswith(f"{known}."):
-                findings.error(join(paths[1], place.removeprefix(f"{known}.")), text)
-                return
-        findings.error(paths[0], reason_of(error))
+        findings.refuse(paths[0], error)
 
 
 def loss_without_weights(name: str, options: Mapping[str, Any] | None) -> Any:

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ppcls.config.checks.components import signature_of
+from ppcls.config.binding import node_parameters
 from ppcls.config.checks.evaluation import check_evaluation
 from ppcls.config.checks.networks import Network, Networks
 from ppcls.config.mistakes import Findings, join
-from ppcls.config.nodes import show
-from ppcls.errors import PpclsError, hint
+from ppcls.errors import PpclsError, nearest
 from ppcls.registry import LOSSES, METRICS, SAMPLERS, Registry
 
 # Options that name sub-networks ...
@@ -34,6 +33,7 @@ class Use:
 
     Attributes:
         name: the registered name of the loss or metric.
+        place: config path of its node.
         path: config path of its options.
         options: the options.
         alone: config path and name of each network named by itself.
@@ -41,6 +41,7 @@ class Use:
     """
 
     name: str
+    place: str
     path: str
     options: Mapping[str, Any]
     alone: list[tuple[str, str]] = field(default_factory=list)
@@ -117,7 +118,7 @@ def _uses(
         ((name, options),) = node.items()
         if name not in registry or not isinstance(options, dict):
             continue
-        use = Use(name, join(place, index, name), options)
+        use = Use(name, join(place, index), join(place, index, name), options)
         _collect(use, findings)
         if not networks.several and _needs_names(registry, name, options):
             findings.error(
@@ -131,7 +132,7 @@ def _uses(
 
 def _needs_names(registry: Registry, name: str, options: Mapping[str, Any]) -> bool:
     try:
-        signature = signature_of(registry, name, options)
+        signature = node_parameters(registry, name, options)
     except PpclsError:
         return False
     return any(option in signature for option in (_SINGLE, _LIST, _PAIR, _PAIRS))
@@ -153,8 +154,8 @@ def _collect(use: Use, findings: Findings) -> None:
         found.append((join(use.path, _PAIR), use.options[_PAIR]))
     for path, pair in found:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-            if not findings.mistakes_below(use.path.rpartition(".")[0]):  # many losses check it themselves
-                findings.error(path, f'expected two names such as ["Student", "Teacher"], got {show(pair)}')
+            if not findings.mistakes_below(use.place):  # many losses check it themselves
+                findings.error(path, value=pair, expected='two names such as ["Student", "Teacher"]')
         else:
             use.pairs.append((path, (pair[0], pair[1])))
 
@@ -164,8 +165,9 @@ def _check_names(use: Use, networks: Networks, findings: Findings) -> None:
     for path, name in named:
         if name not in networks.members:
             known = ", ".join(networks.members)
-            near = hint(name, networks.members)
-            findings.error(path, f"no network {name!r} in Arch.models ({known}).{near}".rstrip("."))
+            near = nearest(name, networks.members)
+            text = f"no network {name!r} in Arch.models ({known})"
+            findings.error(path, text, value=name, suggestions=near)
     for path, (first, second) in use.pairs:
         if first == second:
             findings.error(path, f"a pair of {first!r} with itself")
@@ -178,8 +180,10 @@ def _check_keys(use: Use, networks: Networks, findings: Findings) -> None:
                 given = ", ".join(sorted(network.outputs))
                 findings.error(
                     path,
-                    f"{network.title} ({network.path}) returns no {key!r}, only {given}."
-                    f"{hint(key, network.outputs)} More outputs come from its return_patterns",
+                    f"{network.title} ({network.path}) returns no {key!r}, only {given}",
+                    value=key,
+                    suggestions=nearest(key, network.outputs),
+                    advice="More outputs come from its return_patterns",
                 )
                 break
 
@@ -199,7 +203,7 @@ def _check_logits(use: Use, registry: Registry, networks: Networks, findings: Fi
 def _default_key(use: Use, registry: Registry) -> str | None:
     """Return which output a loss or metric picks if the recipe does not say so; None if that is not known."""
     try:
-        signature = signature_of(registry, use.name, use.options)
+        signature = node_parameters(registry, use.name, use.options)
     except PpclsError:
         return None  # a wrong option, which was reported
     options = [option for option in (*_FIRST_KEYS, *_SECOND_KEYS, *_ALL_KEYS) if option in signature]
@@ -241,7 +245,7 @@ def _check_class_counts(use: Use, networks: Networks, findings: Findings) -> Non
                 f"{pair[0]} has {first.class_num} classes and {pair[1]} {second.class_num}: {use.name} "
                 "cannot compare their logits"
             )
-            if "class_map" in signature_of(LOSSES, use.name, use.options):
+            if "class_map" in node_parameters(LOSSES, use.name, use.options):
                 text += "; give class_map, a file with a line `student_class teacher_class` per student class"
             findings.error(path, text)
 

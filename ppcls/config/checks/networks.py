@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +11,8 @@ from typing import Any
 from ppcls.config.arch import ArchSpec, without_weights
 from ppcls.config.binding import parameters_of
 from ppcls.config.checks.components import ANSWER_OPTIONS, INPUT_OPTIONS
-from ppcls.config.mistakes import REFUSALS, Findings, join, reason_of
-from ppcls.errors import ConfigError, PpclsError, hint
+from ppcls.config.mistakes import REFUSALS, Findings, join
+from ppcls.errors import ConfigError, PpclsError, nearest
 from ppcls.registry import BACKBONES
 
 # Options that look at layers; each is tried by itself, so that a mistake is reported where it stands.
@@ -113,10 +112,9 @@ def check_networks(arch: Any, findings: Findings) -> Networks | None:
 def _main_name(spec: ArchSpec, findings: Findings) -> str:
     if spec.chosen is None or spec.chosen in spec.names:
         return spec.main.title
-    text = (
-        f"no network {spec.chosen!r} in Arch.models ({', '.join(spec.names)}).{hint(spec.chosen, spec.names)}"
-    )
-    findings.error("Arch.infer_model_name", text.rstrip("."))
+    text = f"no network {spec.chosen!r} in Arch.models ({', '.join(spec.names)})"
+    near = nearest(spec.chosen, spec.names)
+    findings.error("Arch.infer_model_name", text, value=spec.chosen, suggestions=near)
     return spec.main_by_default.title
 
 
@@ -162,8 +160,9 @@ def _network(spec: ArchSpec, findings: Findings) -> Network:
             part.reads = dict(whole.taps)
         for key, place in part.reads.items():
             if whole.outputs is not None and key not in whole.outputs:
-                text = f"no network before it in the chain gives {key!r}.{hint(key, whole.outputs)}"
-                findings.error(place, text.rstrip("."))
+                text = f"no network before it in the chain gives {key!r}"
+                near = nearest(key, whole.outputs)
+                findings.error(place, text, value=key, suggestions=near)
         unknown = whole.outputs is None or part.outputs is None
         whole.outputs = None if unknown else (whole.outputs or set()) | (part.outputs or set())
         whole.taps |= part.taps
@@ -252,9 +251,7 @@ def network_without_weights(title: str, node: Mapping[str, Any], path: str, find
             options = {k: v for k, v in without_weights(node).items() if k not in ("name", *ANSWER_OPTIONS)}
             return BACKBONES.create(title, options)
     except REFUSALS as error:
-        text = reason_of(error)
-        found = re.match(r"(models\.\d+\.\w+): ", text)  # a group names the network it is about
-        findings.error(join(path, found[1]) if found else path, text[found.end() if found else 0 :])
+        findings.refuse(path, error)  # a group names the network it is about
         return None
 
 
@@ -262,7 +259,7 @@ def _tried(path: str, findings: Findings, action: Any, argument: Any) -> list[st
     try:
         result = action(argument)
     except PpclsError as error:
-        findings.error(path, str(error))
+        findings.refuse(path, error)
         return []
     return result if isinstance(result, list) else []
 

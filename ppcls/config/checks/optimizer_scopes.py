@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ppcls.config.checks.components import loss_without_weights
 from ppcls.config.checks.networks import network_without_weights
 from ppcls.config.mistakes import Findings, join
-from ppcls.errors import ConfigError, hint
+from ppcls.errors import ConfigError, Mistake, nearest
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -32,9 +32,9 @@ def layers_named(name: str, models: Iterable[nn.Layer], where: str) -> list[nn.L
     named = [layer for own, layer in layers if type(layer).__name__ == name or (own and own == path)]
     if not named:
         known = {type(layer).__name__ for _, layer in layers} | {own for own, _ in layers if own}
-        raise ConfigError(
-            f"{where}: {name!r} is neither a layer nor a class of one.{hint(name, sorted(known))}".rstrip(".")
-        )
+        near = nearest(name, sorted(known))
+        text = f"{name!r} is neither a layer nor a class of one"
+        raise ConfigError.of(Mistake(where, text, value=name, suggestions=near))
     return named
 
 
@@ -58,4 +58,4 @@ def check_scopes(recipe: Mapping[str, Any], findings: Findings) -> None:
             try:
                 layers_named(name, models, where)
             except ConfigError as error:
-                findings.error(where, str(error).removeprefix(f"{where}: "))
+                findings.refuse("", error)

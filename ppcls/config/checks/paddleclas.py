@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ppcls.config.mistakes import Findings, join
-from ppcls.errors import hint
+from ppcls.errors import Mistake, nearest
 
 
 @dataclass(frozen=True)
@@ -328,19 +328,21 @@ def why_refused(path: str) -> str:
     return f": {VALUES[path]}" if path in VALUES else ""
 
 
-def unknown_name(kind: str, name: str, title: str, known: Iterable[str]) -> str:
-    """Return the message about a component that is not registered.
+def unknown_name(kind: str, name: str, title: str, known: Iterable[str], path: str = "") -> Mistake:
+    """Return the mistake of naming a component that is not registered.
 
     Args:
         kind: key of ``components.KINDS``.
         name: the name in the recipe.
         title: what messages call the kind, such as ``network``.
         known: the registered names, of which the nearest are suggested.
+        path: where the name stands.
     """
     group = "network" if kind == "sub_network" else kind
     reasons = [why for pattern, why in NAMES.get(group, {}).items() if fnmatchcase(name, pattern)]
-    near = "" if reasons and reasons[0] != _NOT_BUILT else hint(name, known)
-    return f"unknown {title} {name!r}{': ' + reasons[0] if reasons else ''}.{near}".rstrip(".")
+    near = () if reasons and reasons[0] != _NOT_BUILT else nearest(name, known)
+    text = f"unknown {title} {name!r}{': ' + reasons[0] if reasons else ''}"
+    return Mistake(path, text, value=name, expected=f"the name of a {title}", suggestions=near)
 
 
 def other_file(tree: Mapping[str, Any]) -> tuple[str, str] | None:

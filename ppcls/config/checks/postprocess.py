@@ -7,7 +7,7 @@ from typing import Any
 
 from ppcls.config.checks.networks import Networks
 from ppcls.config.mistakes import Findings
-from ppcls.errors import hint
+from ppcls.errors import nearest
 
 _PLACE = "Infer.PostProcess"
 _OF_SEVERAL = "DistillationPostProcess"
@@ -48,8 +48,9 @@ def _check_network(name: str, networks: Networks, findings: Findings) -> None:
         findings.error(_PLACE, text)
     elif name not in networks.members:
         known = ", ".join(networks.members)
-        near = hint(name, networks.members)
-        findings.error(place, f"no network {name!r} in Arch.models ({known}).{near}".rstrip("."))
+        near = nearest(name, networks.members)
+        text = f"no network {name!r} in Arch.models ({known})"
+        findings.error(place, text, value=name, suggestions=near)
     elif name != networks.main:
         text = (
             f"{name!r}, but the network that infers is {networks.main!r}; set Arch.infer_model_name: {name}"

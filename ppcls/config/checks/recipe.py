@@ -20,8 +20,8 @@ from ppcls.config.checks.postprocess import check_postprocess
 from ppcls.config.checks.sections import check_section
 from ppcls.config.checks.unlabelled_images import check_unlabelled
 from ppcls.config.mistakes import Findings
-from ppcls.config.nodes import show
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
+from ppcls.errors import show
 
 
 def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> Recipe:
@@ -112,7 +112,7 @@ def _ranks(given: str | int | list[int], findings: Findings) -> list[int]:
     """Return ``Global.log_ranks``, which PaddleClas writes as text, as a list of numbers."""
     texts = [str(part).strip() for part in (given if isinstance(given, list) else str(given).split(","))]
     if not texts or not all(text.isdecimal() for text in texts):
-        findings.error("Global.log_ranks", f"expected numbers of processes such as 0,1, got {show(given)}")
+        findings.error("Global.log_ranks", value=given, expected="numbers of processes such as 0,1")
         return [0]
     return [int(text) for text in texts]
 
@@ -121,9 +121,9 @@ def _misspelt(path: str, findings: Findings) -> bool:
     """Tell whether an unknown key was reported already that is likely to be a step of `path`."""
     steps = path.split(".")
     return any(
-        place.rpartition(".")[0] == ".".join(steps[:depth]) and "Did you mean" in text and step in text
+        mistake.path.rpartition(".")[0] == ".".join(steps[:depth]) and step in mistake.suggestions
         for depth, step in enumerate(steps)
-        for place, text in findings.mistakes
+        for mistake in findings.mistakes
     )
 
 

@@ -10,9 +10,8 @@ from typing import Any, get_type_hints
 from ppcls.config.checks.components import check_node, check_nodes
 from ppcls.config.checks.paddleclas import judge_key, notice_key, why_refused
 from ppcls.config.mistakes import Findings, join
-from ppcls.config.nodes import show
 from ppcls.config.option_types import Mismatch, convert
-from ppcls.errors import hint
+from ppcls.errors import nearest
 
 
 def fields_of(section: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
@@ -44,13 +43,15 @@ def check_section(section: type, value: Any, path: str, findings: Findings) -> d
         value = {}
     fields = fields_of(section)
     if not isinstance(value, Mapping):
-        findings.error(path, f"expected a section with keys such as {next(iter(fields))}, got {show(value)}")
+        expected = f"a section with keys such as {next(iter(fields))}"
+        findings.error(path, value=value, expected=expected)
         value = {}
     for name in value:
         if name not in fields and not judge_key(join(path, name), value[name], findings):
-            near = hint(name, fields) or f" Known: {', '.join(fields)}"
+            near = nearest(name, fields)
+            advice = "" if near else f"Known: {', '.join(fields)}"
             kind = "unknown" if path else "unknown section"
-            findings.error(join(path, name), f"{kind}.{near}")
+            findings.error(join(path, name), kind, value=value[name], suggestions=near, advice=advice)
     checked = {}
     for name, (field, wanted) in fields.items():
         checked[name] = _check_key(field, wanted, value, join(path, name), findings)
@@ -77,7 +78,11 @@ def _check_key(
     try:
         converted = convert(given, wanted)
     except Mismatch as mismatch:
-        findings.error(join(path, *mismatch.steps), f"{mismatch.text}{why_refused(path)}")
+        why = why_refused(path)
+        if why:
+            findings.error(join(path, mismatch.path), f"{mismatch.text}{why}", value=given)
+        else:
+            findings.refuse(path, mismatch)
         return default_of(field)
     notice_key(path, converted, findings)
     _check_bounds(converted, meta, path, findings)
@@ -88,14 +93,20 @@ def _check_bounds(value: Any, meta: Mapping[str, Any], path: str, findings: Find
     if isinstance(value, list):
         length = meta.get("length")
         if length is not None and len(value) != length:
-            findings.error(path, f"expected {length} numbers, got {len(value)}: {value}")
+            text = f"expected {length} numbers, got {len(value)}: {value}"
+            findings.error(path, text, value=value, expected=f"{length} numbers")
         for index, element in enumerate(value):
             _check_bounds(element, {**meta, "length": None}, join(path, index), findings)
     elif isinstance(value, str) and meta["form"] and not re.fullmatch(meta["form"][0], value):
-        findings.error(path, f"expected {meta['form'][1]}, got {value!r}")
+        text = f"expected {meta['form'][1]}, got {value!r}"
+        findings.error(path, text, value=value, expected=meta["form"][1])
     elif isinstance(value, int | float) and not isinstance(value, bool):
         low, high = meta.get("minimum"), meta.get("maximum")
         if low is not None and not value >= low:
-            findings.error(path, f"expected {low} or more, got {value}")
+            _refuse_number(f"{low} or more", value, path, findings)
         if high is not None and not value <= high:
-            findings.error(path, f"expected {high} or less, got {value}")
+            _refuse_number(f"{high} or less", value, path, findings)
+
+
+def _refuse_number(expected: str, value: float, path: str, findings: Findings) -> None:
+    findings.error(path, f"expected {expected}, got {value}", value=value, expected=expected)

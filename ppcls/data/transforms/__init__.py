@@ -125,9 +125,9 @@ def build_transforms(config: Any, where: str = "transforms") -> Compose:
     """
     nodes = plain(config) or []
     if not isinstance(nodes, list):
-        raise ConfigError(f"{where}: expected a list of transforms, got {nodes!r}")
+        raise ConfigError(f"expected a list of transforms, got {nodes!r}", path=where)
     ops = [construct(TRANSFORMS, node, f"{where}.{place}") for place, node in enumerate(nodes)]
     wrong = layout_problem(nodes)
     if wrong is not None:
-        raise ConfigError(f"{where}.{wrong[0]}: {wrong[1]}")
+        raise ConfigError(f"{wrong[1]}", path=f"{where}.{wrong[0]}")
     return Compose(ops)

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.config.nodes import show
-from ppcls.errors import ConfigError, DataError
+from ppcls.errors import ConfigError, DataError, show
 
 # More than any classifier needs, and 100 MB as uint8: a size with a digit too many must not fill the memory.
 MAX_AREA = 1 << 25
@@ -65,10 +64,10 @@ def check_share(name: str, value: float) -> float:
     """Return a probability or share.
 
     Raises:
-        ConfigError: if it is not in 0..1; the message begins with `name`.
+        ConfigError: if it is not in 0..1; `name` is its path.
     """
     if not 0 <= value <= 1:
-        raise ConfigError(f"{name}: expected a number from 0 to 1, got {value}")
+        raise ConfigError(f"expected a number from 0 to 1, got {value}", path=name)
     return value
 
 

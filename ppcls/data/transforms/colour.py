@@ -74,7 +74,9 @@ def _bounds(
         pair = [max(middle - value, least), middle + value]
     if len(pair) != 2 or not least <= pair[0] <= pair[1] <= most:
         limit = "from 0 to 0.5" if name == "hue" else "of 0 or more"
-        raise ConfigError(f"ColorJitter.{name}: expected a number {limit}, or [low, high], got {value}")
+        raise ConfigError(
+            f"expected a number {limit}, or [low, high], got {value}", path=f"ColorJitter.{name}"
+        )
     return pair[0], pair[1]
 
 
@@ -127,11 +129,14 @@ class RandomRotation(Transform):
         self.prob = check_share("RandomRotation.prob", prob)
         pair = degrees if isinstance(degrees, list | tuple) else [-degrees, degrees]
         if len(pair) != 2 or pair[0] > pair[1]:
-            raise ConfigError(f"RandomRotation.degrees: expected a number >= 0 or [low, high], got {degrees}")
+            raise ConfigError(
+                f"expected a number >= 0 or [low, high], got {degrees}", path="RandomRotation.degrees"
+            )
         self.degrees = pair[0], pair[1]
         if interpolation not in RESAMPLE:
             raise ConfigError(
-                f"RandomRotation.interpolation: expected one of {', '.join(RESAMPLE)}, got {interpolation!r}"
+                f"expected one of {', '.join(RESAMPLE)}, got {interpolation!r}",
+                path="RandomRotation.interpolation",
             )
         colour = check_fill("RandomRotation", "fill", [fill] * 3 if isinstance(fill, int) else fill)
         self.canvas = Canvas(colour, RESAMPLE[interpolation])

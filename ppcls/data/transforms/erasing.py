@@ -54,14 +54,14 @@ class RandomErasing(Transform):
         self.probability = check_share("RandomErasing.EPSILON", _number(EPSILON))
         self.area = _number(sl), _number(sh)
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ConfigError(f"RandomErasing.sh: expected 0 < sl <= sh <= 1, got sl {sl} and sh {sh}")
+            raise ConfigError(f"expected 0 < sl <= sh <= 1, got sl {sl} and sh {sh}", path="RandomErasing.sh")
         self.least_ratio = _number(r1)
         if not 0 < self.least_ratio <= 1:
-            raise ConfigError(f"RandomErasing.r1: expected a number above 0 and at most 1, got {r1}")
+            raise ConfigError(f"expected a number above 0 and at most 1, got {r1}", path="RandomErasing.r1")
         if attempt < 1:
-            raise ConfigError(f"RandomErasing.attempt: expected 1 or more, got {attempt}")
+            raise ConfigError(f"expected 1 or more, got {attempt}", path="RandomErasing.attempt")
         if mode not in ("const", "rand", "pixel"):
-            raise ConfigError(f"RandomErasing.mode: expected const, rand or pixel, got {mode!r}")
+            raise ConfigError(f"expected const, rand or pixel, got {mode!r}", path="RandomErasing.mode")
         self.mean = list(mean)
         self.attempt = attempt
         self.use_log_aspect = use_log_aspect
@@ -134,7 +134,8 @@ class Cutout(Transform):
             raise ConfigError(f"Cutout: n_holes and length must be 1 or more, got {n_holes} and {length}")
         if isinstance(fill_value, str) and fill_value != "none":
             raise ConfigError(
-                f"Cutout.fill_value: expected a number for each channel, none or null, got {fill_value!r}"
+                f"expected a number for each channel, none or null, got {fill_value!r}",
+                path="Cutout.fill_value",
             )
         self.n_holes = n_holes
         self.length = length
@@ -213,11 +214,11 @@ class GridMask(Transform):
         prob: float = 1.0,
     ) -> None:
         if not 2 <= d1 < d2:
-            raise ConfigError(f"GridMask.d2: expected 2 <= d1 < d2, got d1 {d1} and d2 {d2}")
+            raise ConfigError(f"expected 2 <= d1 < d2, got d1 {d1} and d2 {d2}", path="GridMask.d2")
         if rotate < 1:
-            raise ConfigError(f"GridMask.rotate: expected 1 or more, got {rotate}")
+            raise ConfigError(f"expected 1 or more, got {rotate}", path="GridMask.rotate")
         if mode not in (0, 1):
-            raise ConfigError(f"GridMask.mode: expected 0 or 1, got {mode!r}")
+            raise ConfigError(f"expected 0 or 1, got {mode!r}", path="GridMask.mode")
         self.d1 = d1
         self.d2 = d2
         self.rotate = rotate

@@ -134,5 +134,5 @@ def check_fill(op: str, option: str, fill: Sequence[float]) -> tuple[int, ...]:
         ConfigError: for another number of them, or levels outside 0..255.
     """
     if len(fill) != 3 or not all(0 <= level <= 255 for level in fill):
-        raise ConfigError(f"{op}.{option}: expected levels of red, green and blue, got {list(fill)}")
+        raise ConfigError(f"expected levels of red, green and blue, got {list(fill)}", path=f"{op}.{option}")
     return tuple(round(level) for level in fill)

@@ -138,9 +138,11 @@ class RandAugment(Transform):
         fillcolor: list[int] | tuple[int, ...] = (128, 128, 128),
     ) -> None:
         if num_layers < 1:
-            raise ConfigError(f"RandAugment.num_layers: expected 1 or more, got {num_layers}")
+            raise ConfigError(f"expected 1 or more, got {num_layers}", path="RandAugment.num_layers")
         if not magnitude >= 0:
-            raise ConfigError(f"RandAugment.magnitude: expected a number from 0 to 10, got {magnitude}")
+            raise ConfigError(
+                f"expected a number from 0 to 10, got {magnitude}", path="RandAugment.magnitude"
+            )
         warn_of_magnitude("RandAugment.magnitude", magnitude)
         self.num_layers = num_layers
         self.strength = min(magnitude, LARGEST) / LARGEST

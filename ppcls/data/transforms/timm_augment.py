@@ -63,19 +63,19 @@ def parse(text: str) -> Settings:
     where = "TimmAutoAugment.config_str"
     policy, *parts = str(text).split("-")
     if policy != "rand":
-        raise ConfigError(f"{where}: got {text!r}, expected {_FORMAT}; other policies are not built")
+        raise ConfigError(f"got {text!r}, expected {_FORMAT}; other policies are not built", path=where)
     found: dict[str, float] = {}
     for part in parts:
         match = re.fullmatch(r"(mstd|inc|m|n)(\d+(?:\.\d+)?)", part)
         if match is None or match[1] in found:
             raise ConfigError(
-                f"{where}: part {part!r} of {text!r} is unknown or stands twice; form: {_FORMAT}"
+                f"part {part!r} of {text!r} is unknown or stands twice; form: {_FORMAT}", path=where
             )
         found[match[1]] = float(match[2])
     magnitude = found.get("m", 10.0)
     number = found.get("n", 2.0)
     if number < 1 or number % 1 or found.get("inc", 0) not in (0, 1):
-        raise ConfigError(f"{where}: a number of {text!r} is out of range; form: {_FORMAT}")
+        raise ConfigError(f"a number of {text!r} is out of range; form: {_FORMAT}", path=where)
     warn_of_magnitude(f"{where} {text}", magnitude)
     return Settings(magnitude, int(number), found.get("mstd", 0.0), bool(found.get("inc", 0)))
 
@@ -136,8 +136,8 @@ class TimmAutoAugment(Transform):
         self.settings = parse(config_str)
         if interpolation not in (*RESAMPLE, "random"):
             raise ConfigError(
-                f"TimmAutoAugment.interpolation: expected one of {', '.join(RESAMPLE)}, random, "
-                f"got {interpolation!r}"
+                f"expected one of {', '.join(RESAMPLE)}, random, got {interpolation!r}",
+                path="TimmAutoAugment.interpolation",
             )
         fill = check_fill("TimmAutoAugment", "mean", [255 * share for share in mean or IMAGENET_MEAN])
         names = ("bilinear", "bicubic") if interpolation == "random" else (interpolation,)

@@ -209,7 +209,7 @@ def test_losses_on_logits_that_are_cut_off(
 def test_which_output_is_looked_at_by_default(
     registry: Registry, name: str, options: dict[str, Any], key: str | None
 ) -> None:
-    assert _default_key(Use(name, "here", options), registry) == key
+    assert _default_key(Use(name, "here", f"here.{name}", options), registry) == key
 
 
 def test_features_of_a_network_that_ends_early(

@@ -134,14 +134,14 @@ def test_an_option_that_the_component_has_is_its_own() -> None:
     assert kept == {"last_epoch": 3, "gamma": 1}
     assert not findings.mistakes
     assert without_foreign("schedule", "Mine", options, {}, "Optimizer.lr", findings) == {"gamma": 1}
-    assert [path for path, _ in findings.mistakes] == ["Optimizer.lr.last_epoch"]
+    assert [mistake.path for mistake in findings.mistakes] == ["Optimizer.lr.last_epoch"]
 
 
 def test_the_tables_name_what_is_not_there() -> None:
     """An entry for something that was built since would hide it or lie about it."""
     for kind, group in NAMES.items():
         for name in KINDS[kind].registry:
-            assert ": " not in unknown_name(kind, name, "thing", ()), f"{kind} {name} is built"
+            assert ": " not in str(unknown_name(kind, name, "thing", ())), f"{kind} {name} is built"
         assert all(group.values())
     assert {kind for kind, _, _ in OPTIONS} <= set(KINDS)
     for path in KEYS:
@@ -153,5 +153,7 @@ def test_the_tables_name_what_is_not_there() -> None:
 
 
 def test_a_name_that_is_none_of_paddleclas_gets_the_nearest_one() -> None:
-    assert unknown_name("loss", "CELos", "loss", ["CELoss"]) == "unknown loss 'CELos'. Did you mean: CELoss?"
-    assert unknown_name("sub_network", "AlexNet", "network", ["AlexNets"]).endswith("the networks there are")
+    misspelt = unknown_name("loss", "CELos", "loss", ["CELoss"], "Loss.Train.0")
+    assert str(misspelt) == "Loss.Train.0: unknown loss 'CELos'. Did you mean: CELoss?"
+    foreign = unknown_name("sub_network", "AlexNet", "network", ["AlexNets"])
+    assert foreign.text.endswith("the networks there are")
