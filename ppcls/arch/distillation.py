@@ -300,9 +300,10 @@ def _split_models(models: Any, title: str) -> dict[str, dict[str, Any]]:
     for index, entry in enumerate(models):
         name, node = single(entry, f"models.{index}")
         if name in nodes:
-            raise ConfigError(f"models.{index}: there are two networks {name!r}")
+            raise ConfigError(f"there are two networks {name!r}", path=f"models.{index}")
         if not name.isidentifier():
-            raise ConfigError(f"models.{index}: {name!r} cannot name a network; use letters, digits and '_'")
+            text = f"{name!r} cannot name a network; use letters, digits and '_'"
+            raise ConfigError(text, path=f"models.{index}")
         nodes[name] = node
     return nodes
 

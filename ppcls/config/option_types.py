@@ -11,8 +11,8 @@ from ppcls.config.arithmetic import evaluate
 from ppcls.errors import ConfigError, Mistake, nearest, show
 
 _LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Collection)
-_ITERABLES = (*_LISTS, collections.abc.Iterable)
-_MAPS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+ITERABLES = (*_LISTS, collections.abc.Iterable)
+MAPS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 Factory = Callable[..., Any]
 
@@ -41,9 +41,9 @@ def convert(value: Any, wanted: Any) -> Any:
         return _number(value, base)
     elif base in (bool, str):
         fits = isinstance(value, base)
-    elif base in _ITERABLES:
+    elif base in ITERABLES:
         return _elements(value, wanted)
-    elif base in _MAPS:
+    elif base in MAPS:
         fits = isinstance(value, Mapping)
     else:
         return value
@@ -131,10 +131,10 @@ def describe(wanted: Any) -> str:
     base = origin or wanted
     if base is type(None):
         return "null"
-    if base in _ITERABLES:
+    if base in ITERABLES:
         kinds = [arg for arg in args if arg is not Ellipsis]
         inner = describe(kinds[0]).removeprefix("a ") if kinds and kinds[0] is not Any else ""
         return f"a list of {inner}s" if inner in ("number", "whole number", "string") else "a list"
-    if base in _MAPS:
+    if base in MAPS:
         return "a map"
     return _WORDS.get(base, getattr(base, "__name__", str(base)))

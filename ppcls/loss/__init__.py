@@ -107,9 +107,12 @@ def __getattr__(name: str) -> Any:
 
 def _part(node: Any, where: str) -> Part:
     name, options = single(node, where)
-    options = dict(options or {})
     inside = where if is_flat(node) else f"{where}.{name}"
-    if LOSSES.trait(name, "is_pair_loss"):
+    try:
+        is_pair_loss = LOSSES.trait(name, "is_pair_loss")
+    except ConfigError as error:
+        raise error.below(where) from None
+    if is_pair_loss:
         text = f"{name} compares two tensors; use DistillationPairLoss, base_loss_name: {name}"
         raise ConfigError(text, path=where)
     parameters = node_parameters(LOSSES, name, options)

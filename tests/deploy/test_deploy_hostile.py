@@ -129,7 +129,7 @@ def test_any_value_anywhere(answer: Any) -> None:
         ("Global.params_size", True, "Global.params_size: expected a whole number"),
         ("Global.params_sha256", 5, "Global.params_sha256: expected 64 hexadecimal digits"),
         ("PostProcess.Topk", {"topk": 0}, "topk must be at least 1"),
-        ("PostProcess.Topk", {"topk": 1, "label_list": [0, 1, 2, 3]}, "PostProcess.Topk.label_list.0"),
+        ("PostProcess.Topk", {"topk": 1, "label_list": [0, 1, 2, 3]}, "PostProcess.label_list.0"),
         ("PostProcess.Topk", {"topk": 1, "label_list": ["a"]}, "label_list has 1 names"),
         ("PostProcess.Topk", {"class_id_map_file": "gone.txt"}, "gone.txt: no such file"),
         ("PostProcess", {"ThreshOutput": {"threshold": 0.5}}, "decides between two classes"),

@@ -323,7 +323,7 @@ def test_afd_misses_student_values_of_a_size():
         (MGD, {"lambda_mgd": 1.0}, "lambda_mgd"),
         (MGD, {"alpha_mgd": 0.0}, "alpha_mgd"),
         (PEFD, {"num_projectors": 0}, "num_projectors"),
-        (PEFD, {"mode": "max"}, "flatten, gap"),
+        (PEFD, {"mode": "max"}, "mode: expected 'flatten' or 'gap'"),
         (OFD, {"margins": None}, "either teacher_bns"),
         (OFD, {"teacher_bns": ["a", "b"]}, "either teacher_bns"),
         (OFD, {"margins": [0.5, -1.0]}, "at most 0"),

@@ -111,7 +111,7 @@ def test_values_of_a_literal_are_the_only_ones_accepted():
         "DistillationPowerLoss_S_T",
         "loss",
     ]
-    with pytest.raises(ConfigError, match="by: got 'cells', expected one of rows, columns, null"):
+    with pytest.raises(ConfigError, match="by: expected 'rows' or 'columns', got 'cells'"):
         build_loss([{"DistillationPowerLoss": {**PAIRS, "by": "cells"}}])
     assert "class_map" not in inspect.signature(LOSSES["DistillationPowerLoss"]).parameters
 

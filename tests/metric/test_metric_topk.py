@@ -83,7 +83,7 @@ def test_no_metric_is_allowed():
         ({"TopkAcc": {"topkk": 1}}, "Did you mean: topk"),
         ({"TopkAcc": {"topk": [0]}}, "topk"),
         ({"TopkAcc": {"topk": []}}, "topk"),
-        ({"DistillationTopkAcc": {"topk": [1]}}, "needs model_key"),
+        ({"DistillationTopkAcc": {"topk": [1]}}, "needs the option 'model_key'"),
     ],
 )
 def test_mistakes_are_named(node, message):

@@ -142,7 +142,7 @@ def test_warmup_longer_than_the_run_fills_it_and_says_so(caplog):
     [
         ({"name": "Cosin", "learning_rate": 0.1}, "Did you mean: Cosine"),
         ({"name": "Cosine", "learning_rat": 0.1}, "Did you mean: learning_rate"),
-        ({"name": "Cosine"}, "needs learning_rate"),
+        ({"name": "Cosine"}, "needs the option 'learning_rate'"),
         ({"name": "Cosine", "learning_rate": -0.1}, "learning_rate"),
         ({"name": "Cosine", "learning_rate": 0.1, "warmup_epoch": -1}, "warmup_epoch"),
         (
