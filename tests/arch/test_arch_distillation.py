@@ -203,7 +203,7 @@ def test_class_num_of_the_whole_fills_in():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"models": []}, "Arch: DistillationModel: Arch.models: expected a list, got null"),
+        ({"models": []}, "Arch: DistillationModel: models must be a list of maps"),
         ({"models": None}, "Arch.models: expected a list, got null"),
         ({"models": [{"A": STUDENT}, {"A": STUDENT}]}, r"Arch\.models\.1: there are two networks 'A'"),
         ({"models": [{"a.b": STUDENT}, {"c": STUDENT}]}, r"Arch\.models\.0: 'a.b' cannot name a network"),

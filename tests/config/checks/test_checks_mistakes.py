@@ -177,7 +177,7 @@ NOT_FITTING: list[tuple[list[tuple[Any, ...]], str, str]] = [
             ("set", "Arch.models.0", {"my teacher": {"name": "resnet14"}}),
             ("set", "Loss.Train", [{"CELoss": None}]),
         ],
-        "Arch",
+        "Arch.models.0",
         "my teacher",
     ),
     ([("set", f"{STUDENT}.class_num", 10)], f"{STUDENT}.class_num", "Arch.class_num is 1000"),
