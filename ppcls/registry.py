@@ -193,6 +193,11 @@ def _imported(place: str) -> Any:
     return vars(importlib.import_module(module))[name]
 
 
+def has_plugins() -> bool:
+    """Tell whether packages with components for ppcls are installed; none is imported."""
+    return bool(entry_points(group=PLUGIN_GROUP))
+
+
 def load_components() -> None:
     """Import the built-in components and every installed plugin (entry-point group ``ppcls.plugins``).
 

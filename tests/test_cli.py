@@ -72,7 +72,7 @@ def test_an_unknown_option_shows_the_usage_of_its_command(arguments, words, caps
 def test_a_missing_paddle_is_one_line_with_what_to_install(tmp_path):
     (tmp_path / "paddle.py").write_text("raise ModuleNotFoundError('no module', name='paddle')")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    for command in (["-m", "ppcls", "models"], ["-c", "import ppcls; ppcls.list_models()"]):
+    for command in (["-m", "ppcls", "layers", "resnet8"], ["-c", "import ppcls; ppcls.list_models()"]):
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
         lines = done.stderr.splitlines()
         assert "pip install 'paddlepaddle>=3.3" in lines[-1]

@@ -1,10 +1,13 @@
 """What `ppcls models --details` prints: size, cost, published accuracy and weights of the networks.
 
-``python -m ppcls.report.network_tables > docs/networks.md`` writes the document of all networks.
+Sizes and costs of our own networks at their usual image size are stored in ``arch/sizes.json``, so that they
+are shown at once and without Paddle. ``python -m ppcls.report.network_tables`` measures them all again and writes
+that file and ``docs/networks.md``; run it in the project's folder after a change of the networks.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import inspect
 import json
 import re
@@ -14,14 +17,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ppcls.arch import list_models
-from ppcls.arch.inspect import inspect_network
 from ppcls.errors import ConfigError, WeightsError
-from ppcls.registry import BACKBONES
+from ppcls.registry import BACKBONES, has_plugins
 from ppcls.report.tables import aligned, markdown
 from ppcls.weights import official_url
 from ppcls.weights.sources import cached_path
@@ -31,6 +33,7 @@ CONVENTION = (
     "products (attention included); normalisation, activations, pooling and sums are not counted, so "
     "paddle.flops, which counts some of them, shows a few percent more."
 )
+SIZES = "sizes.json"
 _HEADER = ("network", "input", "M parameters", "G multiply-adds", "top-1 %", "SSLD top-1 %")
 _NUMBERS = (2, 3, 4, 5)
 
@@ -66,31 +69,66 @@ class Row:
     refused: str | None = None
 
 
+def _read(name: str) -> dict[str, Any]:
+    # Not resources.files("ppcls.arch"): that would import the networks and Paddle.
+    return json.loads(resources.files("ppcls").joinpath("arch", name).read_text("utf-8"))
+
+
 @cache
 def _published() -> dict[str, dict[str, Any]]:
-    return json.loads(resources.files("ppcls.arch").joinpath("published.json").read_text("utf-8"))
+    return _read("published.json")
+
+
+@cache
+def _sizes() -> dict[str, dict[str, Any]]:
+    return _read(SIZES)
+
+
+def network_names(pattern: str = "*") -> list[str]:
+    """Return the sorted names of all networks that match `pattern`; Paddle is only imported for plug-ins."""
+    if has_plugins():
+        from ppcls.arch import list_models
+
+        return list_models(pattern)
+    return sorted(name for name in _sizes() if fnmatch.fnmatchcase(name, pattern))
+
+
+def usual_shape(name: str) -> tuple[int, int, int]:
+    """Return [C, H, W] of the images that a network's published accuracy was measured with."""
+    side = _published()["networks"].get(name, {}).get("input", 224)
+    return (3, side, side)
+
+
+def measure(name: str, shape: Sequence[int]) -> dict[str, Any]:
+    """Build and trace a network, which takes about a second.
+
+    Returns:
+        ``parameters`` and ``multiply_adds``, or ``refused`` with the reason.
+    """
+    from ppcls.arch.inspect import inspect_network
+
+    class_num = _published()["networks"].get(name, {}).get("class_num", 1000)
+    try:
+        seen = inspect_network({"name": name, "class_num": class_num}, tuple(shape), "ppcls models")
+    except ConfigError as error:
+        return {"refused": str(error)}
+    return {"parameters": seen.parameters, "multiply_adds": seen.multiply_adds}
 
 
 def describe_models(names: Iterable[str], image_shape: Sequence[int] | None = None) -> list[Row]:
-    """Collect what is known about networks; each is built and traced, which takes about a second.
+    """Collect what is known about networks.
 
     Args:
         names: registered names.
-        image_shape: [C, H, W]; None for the size that a network's published accuracy was measured at.
+        image_shape: [C, H, W]; None for the size that a network's published accuracy was measured at, which
+            is the size of the stored figures. At other sizes every network is measured.
     """
     rows = []
     for name in tqdm(list(names), unit="network", leave=False, disable=None):
         fact = _published()["networks"].get(name, {})
-        side = fact.get("input", 224)
-        shape = tuple(image_shape) if image_shape is not None else (3, side, side)
-        size: dict[str, Any]
-        try:
-            seen = inspect_network(
-                {"name": name, "class_num": fact.get("class_num", 1000)}, shape, "ppcls models"
-            )
-            size = {"parameters": seen.parameters, "multiply_adds": seen.multiply_adds}
-        except ConfigError as error:
-            size = {"refused": str(error)}
+        shape = usual_shape(name) if image_shape is None else tuple(image_shape)
+        stored = _sizes().get(name)
+        size = stored if stored is not None and shape == usual_shape(name) else measure(name, shape)
         weights = _official(name)
         rows.append(
             Row(
@@ -152,8 +190,8 @@ def _sources(rows: Sequence[Row]) -> list[str]:
 
 _HEAD = """# Networks
 
-Made by `python -m ppcls.report.network_tables > docs/networks.md`; do not edit. `ppcls models 'ResNet*'
---details` shows the same at any input size, with what is in the cache; `ppcls layers ResNet18` shows what
+Made by `python -m ppcls.report.network_tables`; do not edit. `ppcls models 'ResNet*' --details`
+shows the same at any input size, with what is in the cache; `ppcls layers ResNet18` shows what
 `return_patterns` can name. Their options are in [network_options.md](network_options.md).
 
 {convention}
@@ -166,7 +204,7 @@ otherwise; a network without one has none that we know of. They were not measure
 
 def document() -> str:
     """Return docs/networks.md: the families, each with its paper and its networks."""
-    rows = describe_models(list_models())
+    rows = describe_models(network_names())
     parts = [_HEAD.format(convention=textwrap.fill(CONVENTION, 110))]
     for module, names in families().items():
         own = [row for row in rows if row.name in names]
@@ -194,6 +232,8 @@ def markdown_row(row: Row) -> str:
 
 def families() -> dict[str, list[str]]:
     """Return the names of the networks by the module that defines them."""
+    from ppcls.arch import list_models
+
     found: dict[str, list[str]] = {}
     for name in list_models():
         found.setdefault(BACKBONES[name].__module__, []).append(name)
@@ -208,5 +248,16 @@ def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
     return found
 
 
+def store() -> None:
+    """Measure all of our networks and write ``arch/sizes.json`` and ``docs/networks.md``."""
+    from ppcls.arch import list_models
+
+    sizes = {name: measure(name, usual_shape(name)) for name in tqdm(list_models(), unit="network")}
+    lines = ",\n".join(f" {json.dumps(name)}: {json.dumps(size)}" for name, size in sizes.items())
+    (Path(__file__).parents[1] / "arch" / SIZES).write_text(f"{{\n{lines}\n}}\n", "utf-8")
+    _sizes.cache_clear()
+    Path("docs/networks.md").write_text(document(), "utf-8")
+
+
 if __name__ == "__main__":
-    print(document(), end="")
+    store()

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls._paddle import epsilon_of
 from ppcls.errors import WeightsError
 from ppcls.weights.torch_rules import FAMILIES, OTHER_FUNCTIONS, Family, Rule
 
@@ -144,6 +143,8 @@ def _laid_out(value: np.ndarray, layer: nn.Layer | None) -> np.ndarray:
 
 def _identity(layer: Any, leaf: str) -> np.ndarray:
     """Return the parameter with which a 1x1 convolution, or a BatchNorm in evaluation, returns its input."""
+    from ppcls._paddle import epsilon_of  # files of weights are read without Paddle
+
     parameter = getattr(layer, leaf)
     if len(parameter.shape) == 4:
         return np.eye(parameter.shape[0], dtype=np.float32)[:, :, None, None]

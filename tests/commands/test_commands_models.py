@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +13,14 @@ import pytest
 
 from ppcls.arch import list_models
 from ppcls.cli import main
-from ppcls.report.network_tables import describe_models, families, markdown_row
+from ppcls.report.network_tables import (
+    describe_models,
+    families,
+    markdown_row,
+    measure,
+    network_names,
+    usual_shape,
+)
 from ppcls.weights.sources import cached_path, official_url
 
 PUBLISHED = json.loads(resources.files("ppcls.arch").joinpath("published.json").read_text("utf-8"))
@@ -88,13 +97,54 @@ def test_every_fact_has_a_source_and_a_sensible_value():
 
 
 def test_every_network_is_in_the_document():
-    """The whole document takes minutes to make, so its rows are compared by name and a few in full."""
     text = DOCUMENT.read_text("utf-8")
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     assert list(sections) == [module.rpartition(".")[2] for module in families()]
     for module, names in families().items():
         rows = re.findall(r"^\| (\w+) \| \d", sections[module.rpartition(".")[2]], re.MULTILINE)
-        assert rows == names, f"{module}: python -m ppcls.report.network_tables > docs/networks.md"
+        assert rows == names, f"{module}: run python -m ppcls.report.network_tables"
     assert sum(map(len, families().values())) == len(list_models())
-    for row in describe_models(["PPLCNet_x0_25", "resnet20", "VGG11"]):
+    for row in describe_models(list_models()):
         assert markdown_row(row) in text.splitlines()
+
+
+SIZES = json.loads(resources.files("ppcls.arch").joinpath("sizes.json").read_text("utf-8"))
+
+
+def test_the_stored_names_are_those_of_all_networks():
+    assert list(SIZES) == list_models() == network_names(), "run python -m ppcls.report.network_tables"
+
+
+# Measuring takes about a second per network, so the default run measures a few.
+@pytest.mark.parametrize(
+    "name", ["PPLCNet_x0_25", "resnet20", "VGG11", "ResNet18_vd", "DeiT_tiny_patch16_224"]
+)
+def test_stored_sizes_are_what_networks_have(name):
+    assert measure(name, usual_shape(name)) == SIZES[name], "run python -m ppcls.report.network_tables"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(SIZES))
+def test_all_stored_sizes_are_what_networks_have(name):
+    assert measure(name, usual_shape(name)) == SIZES[name], "run python -m ppcls.report.network_tables"
+
+
+def test_a_network_without_stored_sizes_is_measured(capsys, monkeypatch):
+    from ppcls.report import network_tables as networks
+
+    stored = describe_models(["resnet8"])
+    monkeypatch.setattr(networks, "_sizes", dict)
+    assert describe_models(["resnet8"]) == stored
+
+
+def test_names_and_details_need_no_paddle():
+    code = (
+        "import sys\n"
+        "from ppcls.cli import main\n"
+        "main(['models', '--details'])\n"
+        "print([name for name in ('paddle', 'numpy', 'cv2') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) > len(SIZES)
+    assert "paddle" not in lines[-1]
