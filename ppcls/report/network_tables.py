@@ -1,8 +1,11 @@
 """What `ppcls models --details` prints: size, cost, published accuracy and weights of the networks.
 
 Sizes and costs of our own networks at their usual image size are stored in ``arch/sizes.json``, so that they
-are shown at once and without Paddle. ``python -m ppcls.report.network_tables`` measures them all again and writes
-that file and ``docs/networks.md``; run it in the project's folder after a change of the networks.
+are shown at once and without Paddle. After a change of the networks, run
+
+    python -m ppcls.report.network_tables
+
+in the project folder: it measures them all again and writes that file and ``docs/networks.md``.
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ class Row:
 
 def _read(name: str) -> dict[str, Any]:
     # Not resources.files("ppcls.arch"): that would import the networks and Paddle.
-    return json.loads(resources.files("ppcls").joinpath("arch", name).read_text("utf-8"))
+    return json.loads(resources.files("ppcls").joinpath(f"arch/{name}").read_text("utf-8"))
 
 
 @cache
