@@ -345,9 +345,9 @@ def measure_times(names: list[str], steps: int) -> None:
         for name in names:
             options = ["Global.device=cpu", f"Global.output_dir={temporary}/{name}", "Global.seed=0"]
             engine = Engine(load_config(_write_recipe(name, Path(temporary)), options))
-            runs[name], _ = engine._build_run(None)
-            runs[name].model.train()
-        batch = next(iter(runs[names[0]].loader.epoch(1)))
+            runs[name] = engine.build_run()
+            runs[name].parts.model.train()
+        batch = next(iter(runs[names[0]].parts.loader.epoch(1)))
         times: dict[str, list[float]] = {name: [] for name in names}
         teacher_times: dict[str, list[float]] = {name: [] for name in names}
         for number in range(steps + 3):
@@ -356,9 +356,10 @@ def measure_times(names: list[str], steps: int) -> None:
                 train_step(item, batch)
                 item.read()
                 middle = time.perf_counter()
-                if "Teacher" in item.model.names and "Teacher" in item.model.frozen:
+                model = item.parts.model
+                if "Teacher" in model.names and "Teacher" in model.frozen:
                     with paddle.no_grad():
-                        item.model.network("Teacher")(paddle.to_tensor(batch.image))
+                        model.network("Teacher")(paddle.to_tensor(batch.image))
                 end = time.perf_counter()
                 if number >= 3:  # the first steps set things up
                     times[name].append((middle - begin) * 1000)

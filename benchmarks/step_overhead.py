@@ -25,18 +25,16 @@ from paddle.nn import functional as F
 
 from ppcls.arch import build_model
 from ppcls.data import Batch
-from ppcls.engine.build import trainable_state
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.checkpoint.states import Progress
+from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.hooks.checkpoint import CheckpointHook
 from ppcls.engine.hooks.logging import LogHook
-from ppcls.engine.run import Run
+from ppcls.engine.run import Parts, Run, Settings
 from ppcls.engine.train import train_epoch
 from ppcls.logger import ScalarWriter, setup_logging
 from ppcls.loss import build_loss
-from ppcls.metric import build_metric
+from ppcls.metric import LOSS, build_metric
 from ppcls.optimizer import build_optimizer
-from ppcls.optimizer.state import structured_state
 
 OPTIMIZER = {
     "name": "Momentum",
@@ -87,29 +85,25 @@ def build_run(
     main = "Student" if "models" in arch else None
     model, loss_layer = build_model(arch), build_loss(loss, main=main)
     optimizer, schedule = build_optimizer(OPTIMIZER, 100, len(batches), [model, loss_layer])
-    return Run(
-        folder=folder,
-        epochs=100,
+    parts = Parts(
         model=model,
         loss=loss_layer,
         metric=build_metric([{"TopkAcc": {"topk": [1, 5]}}] if metrics else [], main=main),
         optimizer=optimizer,
         schedule=schedule,
         loader=SameBatches(batches),  # type: ignore[arg-type]
-        evaluate=None,
-        evaluation_due=lambda epoch: False,
+        evaluation=None,
         scaler=paddle.amp.GradScaler(enable=False),
-        amp={"enable": False},
-        progress=Progress(),
-        hooks=[LogHook(10, lambda: ScalarWriter(folder), ["Cosine"])],
-        plateau_metric=lambda metrics: 0.0,
+        trained=[p for p in (*model.parameters(), *loss_layer.parameters()) if not p.stop_gradient],
+        buffers=[],
     )
+    hooks = [LogHook(lambda start: ScalarWriter(folder, start=start), ["Cosine"])]
+    return Run(parts, Settings(folder, epochs=100, log_every=10), hooks)
 
 
 def rounds_of(run: Run) -> Callable[[], None]:
     """Return a function that trains one round."""
-    for hook in run.hooks:
-        hook.before_train(run)
+    call_hooks(run.hooks, "before_train", run)
 
     def once() -> None:
         run.progress.batch = 0
@@ -184,16 +178,7 @@ def compare(
 
 def save_cost(run: Run, folder: Path, step: dict[str, float], rounds: int) -> None:
     """Print what a save of `run` costs, and the share of it in 500 steps of `step` seconds by clock."""
-    layers = {"network": run.model, "loss": run.loss}
-    hook = CheckpointHook(
-        Checkpointer(folder),
-        lambda: (trainable_state(run.model), structured_state(run.optimizer, layers)),
-        None,
-        save_interval=1,
-        save_steps=500,
-        keep_last=None,
-        score=lambda metrics: 0.0,
-    )
+    hook = CheckpointHook(Checkpointer(folder), LOSS, save_steps=500)
     times: dict[str, list[float]] = {clock: [] for clock in CLOCKS}
     for _ in range(rounds):
         begin = {clock: read() for clock, read in CLOCKS.items()}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +25,24 @@ from ppcls.data import (
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
-from ppcls.engine.amp import (
-    cast_networks,
-    casting_in_evaluation,
-    in_float32,
-    mixed_precision,
-    scaler_state,
-)
-from ppcls.engine.checkpoint import Checkpoint, Checkpointer
+from ppcls.engine.build_run import RunData, build_run
+from ppcls.engine.checkpoint import Checkpoint
 from ppcls.engine.checkpoint.changes import read_run_config, report_changes, report_list_changes
 from ppcls.engine.checkpoint.lock import RunLock
 from ppcls.engine.checkpoint.resume import (
-    compare_by,
     find_checkpoint,
     is_finished,
-    restore,
+    is_kept,
 )
 from ppcls.engine.checkpoint.states import Progress
 from ppcls.engine.deployment import deployed_transforms, export_sample
 from ppcls.engine.evaluate import evaluate
 from ppcls.engine.evaluators import (
-    evaluator,
-    measures_of_run,
-    plateau_metric,
     trained_and_measures,
-    watched_students,
-    watched_teachers,
 )
 from ppcls.engine.export import ExportedFiles, export_network
-from ppcls.engine.hooks.base import Hook, build_hooks, require_hook
-from ppcls.engine.hooks.checkpoint import CheckpointHook, StudentFile
-from ppcls.engine.hooks.early_stopping import EarlyStopping
-from ppcls.engine.hooks.ema import EMAHook, ModelEMA
-from ppcls.engine.hooks.logging import LogHook
-from ppcls.engine.hooks.teachers import TeacherCheck
+from ppcls.engine.hooks.base import Hook, build_hooks, call_hooks, require_hooks
 from ppcls.engine.infer import classify
-from ppcls.engine.measures import classifiers
 from ppcls.engine.run import Run
 from ppcls.engine.run_class_names import (
     ClassNames,
@@ -86,32 +68,8 @@ from ppcls.engine.speed import keep_old_convolutions, with_convolutions_as_set
 from ppcls.engine.train import StopRequested, train
 from ppcls.engine.trial import try_out
 from ppcls.files import require_possible
-from ppcls.logger import LOGGER, ScalarWriter, dropping_held_lines, open_log, require_scalar_packages
-from ppcls.loss import build_loss
-from ppcls.metric import LOSS, Criterion, build_metric
-from ppcls.optimizer import build_optimizer
-from ppcls.optimizer.state import structured_state
+from ppcls.logger import LOGGER, SCALAR_FOLDERS, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.report.evaluation_tables import EvaluationTables
-from ppcls.teacher import Answer, Choice, answer_frozen
-
-
-@dataclass(frozen=True)
-class RunData:
-    """The data of a run, open.
-
-    Attributes:
-        loader: batches of training.
-        eval_loader: batches of evaluation; None if the run does not evaluate.
-        shape: [C, H, W] of an image of training.
-        class_names: names to keep with the run, by class; None if they are not known.
-        lists: fingerprint of each list, by its config path.
-    """
-
-    loader: Any
-    eval_loader: Any
-    shape: tuple[int, ...]
-    class_names: list[str] | None
-    lists: dict[str, dict[str, Any]]
 
 
 class Engine:
@@ -180,7 +138,7 @@ class Engine:
             SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
         """
         build.start_logging(self.globals.logging_ranks, hold=True)
-        require_scalar_packages(**self._scalar_packages())
+        require_scalar_packages(**{name: self.globals[name] for name in SCALAR_FOLDERS})
         with dropping_held_lines(), RunLock(self.folder) as lock:
             resumed = find_checkpoint(self.globals.checkpoints, self.folder)
             if resumed is not None and is_finished(resumed, self.globals.epochs):
@@ -188,25 +146,36 @@ class Engine:
                 return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
             check_run_folder(self.folder, self.config, resumed)
             changed = resumed is not None and self._go_on_from(resumed)
-            run, saver = self._build_run(resumed, hooks)
+            # Hooks and data first, because their mistakes are the cheapest to find.
+            hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
+            data = self._open_data(resumed)
+            run = build_run(self.config, self.folder, data, self.model, resumed=resumed, hooks=hooks)
             try:
-                require_same_weights(run.model)
+                require_same_weights(run.parts.model)
                 try_out(run)  # whatever fails has failed by now; from here on the folder changes
-                run.progress.engines = {name: asdict(answer.choice) for name, answer in run.answers.items()}
-                self._open_folder(run, resumed, lock, changed)
+                answers = run.parts.answers.items()
+                run.progress.engines = {name: asdict(answer.choice) for name, answer in answers}
+                self._open_folder(run.progress, data, resumed, lock, changed)
                 train(run)
             except StopRequested as stop:
-                saver.save(run, "latest")
-                LOGGER.info(
-                    "%s: saved %s; resume with -o Global.checkpoints=%s",
-                    signal.Signals(stop.signum).name,
-                    self.folder / "latest",
-                    self.folder / "latest",
-                )
+                run.stop_signal = stop.signum
+                call_hooks(run.hooks, "after_stop", run)
                 raise SystemExit(128 + stop.signum) from None
             finally:
-                run.loader.close()
+                data.loader.close()
             return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
+
+    def build_run(self, hooks: Sequence[Hook] = ()) -> Run:
+        """Build a run but do not start it: for scripts that go through the loop themselves.
+
+        ``run.parts.loader.close()`` ends it. Nothing is written.
+
+        Args:
+            hooks: see :meth:`train`.
+        """
+        hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
+        data = self._open_data(None)
+        return build_run(self.config, self.folder, data, self.model, resumed=None, hooks=hooks)
 
     def _go_on_from(self, resumed: Checkpoint) -> bool:
         """Take over from the run to resume what it decided; return whether its config was another one."""
@@ -221,7 +190,9 @@ class Engine:
             follow_earlier_run(self.config, recorded, self.folder)
         return report_changes(recorded, self.config, str(resumed.where))
 
-    def _open_folder(self, run: Run, resumed: Checkpoint | None, lock: RunLock, changed: bool) -> None:
+    def _open_folder(
+        self, start: Progress, data: RunData, resumed: Checkpoint | None, lock: RunLock, changed: bool
+    ) -> None:
         """Make the folder of the run; rank 0 does it."""
         if is_main():
             open_run_folder(
@@ -230,8 +201,8 @@ class Engine:
                 resumed,
                 lock,
                 changed=changed,
-                keep=self._rows_to_keep(run.progress),
-                more=names_file(run.class_names),
+                keep=partial(is_kept, start=start),
+                more=names_file(data.class_names),
             )
             open_log(self.folder / "train.log")
             distributed.announce_start()
@@ -357,163 +328,6 @@ class Engine:
             report_list_changes(resumed.progress.lists, lists)
         recorded = {where: fingerprint.as_dict() for where, fingerprint in lists.items()}
         return RunData(loader, eval_loader, shape, names, recorded)
-
-    def _build_run(
-        self, resumed: Checkpoint | None, hooks: Sequence[Hook] = ()
-    ) -> tuple[Run, CheckpointHook]:
-        """Build everything a run needs; data first, because its mistakes are the cheapest to find."""
-        own_hooks = build_hooks(self.config.Hooks)
-        own_hooks += [require_hook(hook, f"hooks[{index}]") for index, hook in enumerate(hooks)]
-        data = self._open_data(resumed)
-        loader, eval_loader, shape = data.loader, data.eval_loader, data.shape
-        evaluates = eval_loader is not None
-        model = self.model
-        loss = build_loss(self.config.Loss.Train or [], main=self.main)
-        outputs = build.find_shapes(model, loss, shape)
-        distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
-        if self.globals.pretrained_model and resumed is None:
-            build.load_start(model, loss, self.globals.pretrained_model, self.arch.name, self.main)
-        build.synchronise([model, loss], self.globals.use_sync_bn)
-        epochs, update_freq = self.globals.epochs, self.globals.update_freq
-        steps = -(-len(loader) // update_freq)
-        optimizer, schedule = build_optimizer(self.config.Optimizer, epochs, steps, [model, loss])
-        scaler, amp = mixed_precision(self.config.AMP)
-        model = cast_networks(model, optimizer, amp)
-        if self.globals.to_static:
-            build.make_static(model)
-        classifying = classifiers(outputs, self.class_num) if evaluates and self.main is not None else []
-        teachers = watched_teachers(model, self.main, classifying)
-        students = watched_students(model, self.main, classifying)
-        measures = measures_of_run(self.config, self.main, students, teachers)
-        criteria = measures.criteria(outputs) if evaluates else {}
-        criterion = criteria.pop("", LOSS)
-        if eval_loader is not None:
-            measures.check_labels(eval_loader.dataset)
-        trainable = build.trainable_state(model)
-        ema = ModelEMA(trainable, self.config.EMA.decay) if self.config.EMA else None
-        run = Run(
-            folder=self.folder,
-            epochs=epochs,
-            model=model,
-            loss=loss,
-            metric=build_metric(self.config.Metric.Train, self.main, "Metric.Train"),
-            optimizer=optimizer,
-            schedule=schedule,
-            loader=loader,
-            evaluate=None
-            if eval_loader is None
-            else evaluator(
-                model,
-                eval_loader,
-                measures,
-                ema,
-                print_every=self.globals.print_batch_step,
-                casting=self._eval_casting(amp),
-            ),
-            evaluation_due=self._evaluation_due,
-            eval_loader=eval_loader,
-            scaler=scaler,
-            amp=amp,
-            progress=Progress(seed=self.seed, lists=data.lists),
-            hooks=[],
-            plateau_metric=plateau_metric(self.config.schedules, criterion),
-            trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
-            buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
-            update_freq=update_freq,
-            class_names=data.class_names,
-        )
-        saver = self._checkpoint_hook(run, ema, criterion, criteria)
-        if resumed is not None:
-            restore(run, resumed, ema)
-        compare_by(run.progress, criterion, self.main or self.arch.name)
-        run.hooks = own_hooks if ema is None else [*own_hooks, EMAHook(ema)]
-        run.hooks += self._log_hooks(run.progress)
-        if teachers and self.globals.check_teacher and resumed is None:
-            run.hooks.append(self._teacher_check(teachers, eval_loader, run.hooks, amp))
-        if self.config.EarlyStopping:
-            run.hooks.append(EarlyStopping(**self.config.EarlyStopping, criterion=criterion))
-        run.hooks.append(saver)
-        build.announce(model, self.arch.name, self.seed)
-        run.answers = self._answers(run, shape, resumed)
-        return run, saver
-
-    def _answers(self, run: Run, shape: tuple[int, ...], resumed: Checkpoint | None) -> dict[str, Answer]:
-        """Let frozen networks answer through engines; a run that is resumed keeps those it has."""
-        left = run.epochs - run.progress.epoch + 1
-        images = left * (len(run.loader.dataset) // distributed.world_size())
-        earlier = None
-        if resumed is not None:
-            earlier = {name: Choice(**choice) for name, choice in resumed.progress.engines.items()}
-        return answer_frozen(run.model, shape, images, earlier)
-
-    def _log_hooks(self, start: Progress) -> list[Hook]:
-        def open_writer() -> ScalarWriter:
-            return ScalarWriter(self.folder, **self._scalar_packages(), start=start.step)
-
-        return [
-            LogHook(
-                self.globals.print_batch_step,
-                open_writer if is_main() else None,
-                schedule_names=[lr.name for lr in self.config.schedules],
-                memory=self.globals.print_mem_info,
-            )
-        ]
-
-    @staticmethod
-    def _rows_to_keep(start: Progress) -> Callable[[dict[str, Any]], bool]:
-        """Return what tells the rows from before the run stood at `start`: what came after comes again."""
-        step, between = start.step, start.batch > 0
-
-        def before_start(row: dict[str, Any]) -> bool:
-            due_again = row["kind"] == "eval" and between
-            here = row["step"] == step > 0 and not due_again
-            return bool(row["step"] < step or here)
-
-        return before_start
-
-    def _scalar_packages(self) -> dict[str, bool]:
-        return {name: self.globals[name] for name in ("use_visualdl", "use_tensorboard")}
-
-    def _teacher_check(
-        self, teachers: list[str], loader: Any, hooks: list[Hook], amp: dict[str, Any]
-    ) -> TeacherCheck:
-        log = next(hook for hook in hooks if isinstance(hook, LogHook))
-        every = self.globals.print_batch_step
-        return TeacherCheck(teachers, loader, log, print_every=every, casting=self._eval_casting(amp))
-
-    def _eval_casting(self, amp: dict[str, Any]) -> dict[str, Any]:
-        """Return the options of ``paddle.amp.auto_cast`` in evaluations."""
-        return casting_in_evaluation(amp, self.config.AMP.use_fp16_test)
-
-    def _checkpoint_hook(
-        self, run: Run, ema: ModelEMA | None, criterion: Criterion, others: Mapping[str, Criterion]
-    ) -> CheckpointHook:
-        layers = {"network": run.model, "loss": run.loss}
-
-        def collect() -> tuple[dict[str, Any], dict[str, Any]]:
-            tensors = {f"loss.{name}": value for name, value in run.loss.state_dict().items()}
-            tensors |= structured_state(run.optimizer, layers)
-            tensors |= {f"scaler.{name}": value for name, value in scaler_state(run.scaler).items()}
-            return in_float32(build.trainable_state(run.model)), tensors
-
-        def student(name: str, compared_by: Criterion) -> StudentFile:
-            return StudentFile(name, compared_by, lambda: in_float32(run.model.student_state_dict(name)))
-
-        return CheckpointHook(
-            Checkpointer(self.folder),
-            collect,
-            criterion,
-            None if self.main is None else student(self.main, criterion),
-            [student(name, compared_by) for name, compared_by in others.items()],
-            save_interval=self.globals.save_interval,
-            save_steps=self.globals.save_steps,
-            keep_last=self.globals.keep_last,
-            ema=ema,
-        )
-
-    def _evaluation_due(self, epoch: int) -> bool:
-        start, interval = self.globals.start_eval_epoch, self.globals.eval_interval
-        return epoch >= start and (epoch % interval == 0 or epoch == self.globals.epochs)
 
     def _deployment_description(self, transforms: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what a deployed network must know: transforms, labels, shape, classes."""

@@ -1,11 +1,11 @@
-"""Everything one training run consists of."""
+"""What one training run consists of: its parts, its settings, and where it stands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -14,11 +14,83 @@ from paddle.optimizer import Optimizer
 
 from ppcls.data import Batch, JoinedLoader, Loader
 from ppcls.engine.checkpoint import Progress
-from ppcls.engine.hooks.base import Hook
 from ppcls.engine.meters import Meters
 from ppcls.errors import TrainingError
 from ppcls.optimizer.joint import JointOptimizer
 from ppcls.teacher import Answer
+
+if TYPE_CHECKING:
+    from ppcls.engine.hooks.base import Hook
+    from ppcls.engine.hooks.ema import ModelEMA
+
+
+@dataclass
+class Evaluation:
+    """How a run evaluates.
+
+    Attributes:
+        loader: the images to evaluate.
+        measure: evaluates at an epoch; returns averages by name.
+        due: tells whether an epoch is followed by an evaluation.
+        plateau_metric: what a schedule that watches evaluations is told of their averages.
+    """
+
+    loader: Loader
+    measure: Callable[[int], dict[str, float]]
+    due: Callable[[int], bool]
+    plateau_metric: Callable[[Mapping[str, float]], float]
+
+
+@dataclass
+class Parts:
+    """What a run is made of.
+
+    Attributes:
+        model: maps images [N, C, H, W] to outputs; frozen networks are part of it.
+        loss: maps outputs and labels to the named parts of the loss; its own parameters train too.
+        metric: values of a training batch by name.
+        optimizer: changes `trained`.
+        schedule: of the learning rates.
+        loader: batches of training.
+        evaluation: None without evaluations.
+        scaler: of the loss in mixed precision; does nothing otherwise.
+        trained: parameters that the optimizer changes, the same order in every process.
+        buffers: BatchNorm statistics of what trains, which processes keep equal.
+        ema: averaged weights; None without them.
+        answers: what stands in for each frozen network, by its dotted name.
+    """
+
+    model: nn.Layer
+    loss: nn.Layer
+    metric: Callable[[Any, paddle.Tensor], dict[str, paddle.Tensor]]
+    optimizer: Optimizer | JointOptimizer
+    schedule: Any
+    loader: Loader | JoinedLoader
+    evaluation: Evaluation | None
+    scaler: paddle.amp.GradScaler
+    trained: list[paddle.Tensor]
+    buffers: list[paddle.Tensor]
+    ema: ModelEMA | None = None
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+
+@dataclass
+class Settings:
+    """What a run is told.
+
+    Attributes:
+        folder: where it writes checkpoints and logs.
+        epochs: how many there are in all.
+        update_freq: batches whose gradients are averaged into one optimizer step.
+        log_every: batches between log lines; None if nothing is printed.
+        casting: options of ``paddle.amp.auto_cast`` in training.
+    """
+
+    folder: Path
+    epochs: int
+    update_freq: int = 1
+    log_every: int | None = None
+    casting: Mapping[str, Any] = field(default_factory=lambda: {"enable": False})
 
 
 @dataclass
@@ -42,47 +114,29 @@ class Timing:
 
 @dataclass
 class Run:
-    """Everything one training run consists of.
+    """One training run, as hooks see it.
 
     Attributes:
-        eval_loader: what `evaluate` reads; None without evaluations.
-        trained: parameters that the optimizer changes, the same order in every process.
-        buffers: BatchNorm statistics of what trains, which processes keep equal.
-        update_freq: batches whose gradients are averaged into one optimizer step.
-        answers: what stands in for each frozen network, by its dotted name.
-        class_names: names of the classes that the run keeps in its folder; None if they are not known.
-        plateau_metric: what a schedule that watches evaluations is told.
-        log_every: batches between log lines, set by the hook that prints them; None if nothing is printed.
+        parts: network, losses, optimizer, data ... : what it is made of.
+        settings: folder, epochs ... : what it was told.
+        hooks: in the order in which they are called.
+        progress: where it stands; what a checkpoint holds besides tensors.
+        meters: averages of the epoch under way.
+        timing: seconds of the latest steps.
+        learning_rates: of the latest step, one for each optimizer.
         gradient_norm: of the latest step that a line is printed for, on the device.
         ending: set by a hook after an evaluation: the epoch under way is the last.
-        stop_signal: set by a signal handler; `stopping` is what all processes have agreed on.
+        stop_signal: number of the signal that asks the run to stop after the step under way; a hook may set
+            it too. `stopping` is what all processes have agreed on.
     """
 
-    folder: Path
-    epochs: int
-    model: nn.Layer
-    loss: nn.Layer
-    metric: Callable[[Any, paddle.Tensor], dict[str, paddle.Tensor]]
-    optimizer: Optimizer | JointOptimizer
-    schedule: Any
-    loader: Loader | JoinedLoader
-    evaluate: Callable[[int], dict[str, float]] | None
-    evaluation_due: Callable[[int], bool]
-    eval_loader: Loader | None
-    scaler: paddle.amp.GradScaler
-    amp: dict[str, Any]
-    progress: Progress
-    hooks: list[Hook]
-    plateau_metric: Callable[[Mapping[str, float]], float]
-    trained: list[paddle.Tensor] = field(default_factory=list)
-    buffers: list[paddle.Tensor] = field(default_factory=list)
-    update_freq: int = 1
-    answers: dict[str, Answer] = field(default_factory=dict)
-    class_names: list[str] | None = None
+    parts: Parts
+    settings: Settings
+    hooks: Sequence[Hook] = ()
+    progress: Progress = field(default_factory=Progress)
     meters: Meters = field(default_factory=Meters)
     timing: Timing = field(default_factory=Timing)
     learning_rates: list[float] = field(default_factory=list)
-    log_every: int | None = None
     gradient_norm: paddle.Tensor | None = None
     ending: bool = False
     stop_signal: int | None = None
@@ -101,10 +155,10 @@ class Run:
     def line_due(self, done: int) -> bool:
         """Tell whether a log line is due for the step that ends with the batch number `done` of the epoch.
 
-        It is when a batch since the last step has an index divisible by `log_every`.
+        It is when a batch since the last step has an index divisible by ``settings.log_every``.
         """
-        every = self.log_every
-        return every is not None and (done - 1) // every > (done - 1 - self.update_freq) // every
+        every = self.settings.log_every
+        return every is not None and (done - 1) // every > (done - 1 - self.settings.update_freq) // every
 
     def read(self) -> dict[str, float] | None:
         """Move unread scalars to the host; return those of the latest step, None if there were none.
@@ -120,12 +174,12 @@ class Run:
         return rows[-1] if rows else None
 
     def _not_finite(self, row: Mapping[str, float], step: int, rates: list[float], index: np.ndarray) -> str:
-        names = [self.loader.path(int(i)) for i in index]
+        names = [self.parts.loader.path(int(i)) for i in index]
         shown = "\n  ".join(names[:64]) + (f"\n  and {len(names) - 64} more" if len(names) > 64 else "")
         values = ", ".join(f"{name}: {value}" for name, value in row.items())
         rate = ", ".join(f"{one:.6g}" for one in rates)
         return (
             f"the loss is not finite at step {step} (learning rate {rate}): {values}. "
-            f"Checkpoints in {self.folder} were written before it and stay. "
+            f"Checkpoints in {self.settings.folder} were written before it and stay. "
             "Lower Optimizer.lr.learning_rate, set Optimizer.clip_norm, or look at the batch:\n  " + shown
         )

@@ -7,7 +7,7 @@ outputs and labels to named parts, and everything else is a hook.
             every update_freq batches:  exchange of gradients, optimizer step      -> after_step
         if an evaluation is due:  evaluate                             -> after_eval
                                                                        -> after_epoch
-    after_train
+    after_train, or after_stop if Ctrl-C or SIGTERM came
 """
 
 from __future__ import annotations
@@ -39,20 +39,23 @@ class StopRequested(BaseException):
 
 
 def train(run: Run) -> None:
-    """Run epochs until ``run.epochs`` are done, from wherever ``run.progress`` stands."""
+    """Run epochs until ``run.settings.epochs`` are done, from wherever ``run.progress`` stands."""
+    schedule = run.parts.schedule
     call_hooks(run.hooks, "before_train", run)
     with _signals_wait_for_the_step(run):
-        while run.progress.epoch <= run.epochs and not run.ending:
+        while run.progress.epoch <= run.settings.epochs and not run.ending:
             epoch = run.progress.epoch
             train_epoch(run)
-            if run.evaluate is not None and run.evaluation_due(epoch):
-                metrics = run.evaluate(epoch)
+            evaluation = run.parts.evaluation
+            if evaluation is not None and evaluation.due(epoch):
+                metrics = evaluation.measure(epoch)
                 call_hooks(run.hooks, "after_eval", run, metrics)
-                if run.schedule.needs_metric:
-                    run.schedule.step(run.plateau_metric(metrics))
-            if run.schedule.by_epoch:
-                run.schedule.step()
-            run.progress.epoch, run.progress.batch = epoch + 1, 0
+                if schedule.needs_metric:
+                    schedule.step(evaluation.plateau_metric(metrics))
+            if schedule.by_epoch:
+                schedule.step()
+            run.progress.epoch = epoch + 1
+            run.progress.batch = 0
             run.meters.reset()
             call_hooks(run.hooks, "after_epoch", run, epoch)
             _raise_if_stopped(run)
@@ -64,7 +67,7 @@ def train_epoch(run: Run) -> None:
     """Train on the batches of the current epoch that are still to do."""
     start_epoch(run)
     begin = time.perf_counter()
-    for batch in run.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
+    for batch in run.parts.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
         ready = time.perf_counter()
         updated = train_step(run, batch)
         end = time.perf_counter()
@@ -78,9 +81,9 @@ def train_epoch(run: Run) -> None:
 
 def start_epoch(run: Run) -> None:
     """Put network and losses into training mode, the losses at the weights of the epoch."""
-    run.model.train()
-    run.loss.train()
-    run.loss.set_epoch(run.progress.epoch)
+    run.parts.model.train()
+    run.parts.loss.train()
+    run.parts.loss.set_epoch(run.progress.epoch)
 
 
 def train_step(run: Run, batch: Batch) -> bool:
@@ -89,23 +92,24 @@ def train_step(run: Run, batch: Batch) -> bool:
     Returns:
         whether the optimizer made a step.
     """
-    position = run.progress
-    first = position.batch - position.batch % run.update_freq
-    group = min(run.update_freq, len(run.loader) - first)  # the last group of an epoch may be smaller
-    run.learning_rates = learning_rates(run.optimizer)
-    known, label, parts = forward_and_backward(run, batch, group)
+    parts, position = run.parts, run.progress
+    first = position.batch - position.batch % run.settings.update_freq
+    # The last group of an epoch may be smaller.
+    group = min(run.settings.update_freq, len(parts.loader) - first)
+    run.learning_rates = learning_rates(parts.optimizer)
+    known, label, losses = forward_and_backward(run, batch, group)
     complete = position.batch + 1 == first + group
     if complete:
-        run.stopping = average_gradients(run.trained, run.buffers, run.stop_signal is not None)
+        run.stopping = average_gradients(parts.trained, parts.buffers, run.stop_signal is not None)
         if run.line_due(position.batch + 1):
-            run.gradient_norm = gradient_norm(run.trained, _loss_scale(run.scaler))
-        run.scaler.step(run.optimizer)
-        run.scaler.update()
-        run.optimizer.clear_grad()
-        if not run.schedule.by_epoch:
-            run.schedule.step()
+            run.gradient_norm = gradient_norm(parts.trained, _loss_scale(parts.scaler))
+        parts.scaler.step(parts.optimizer)
+        parts.scaler.update()
+        parts.optimizer.clear_grad()
+        if not parts.schedule.by_epoch:
+            parts.schedule.step()
     with paddle.no_grad():
-        run.record(batch, run.metric(known, label), parts)
+        run.record(batch, parts.metric(known, label), losses)
     position.batch += 1
     position.step += complete
     return complete
@@ -128,17 +132,18 @@ def forward_and_backward(
     Returns:
         the outputs for images that have labels, these labels, and the parts of the loss.
     """
-    position = run.progress
-    place = (position.epoch - 1) * len(run.loader) + position.batch
+    parts, position = run.parts, run.progress
+    place = (position.epoch - 1) * len(parts.loader) + position.batch
     paddle.seed(step_seed(position.seed, place, stream=1 + rank()))
-    image, label = paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)
-    with paddle.amp.auto_cast(**run.amp):
-        outputs = run.model(image)
+    image = paddle.to_tensor(batch.image)
+    label = paddle.to_tensor(batch.label)
+    with paddle.amp.auto_cast(**run.settings.casting):
+        outputs = parts.model(image)
     paddle.seed(step_seed(position.seed, place, stream=0))
     known = outputs if batch.labelled is None else rows_of(outputs, paddle.to_tensor(batch.labelled))
-    parts = run.loss(outputs, label, known)
-    run.scaler.scale(parts["loss"] if group == 1 else parts["loss"] / group).backward()
-    return known, label, parts
+    losses = parts.loss(outputs, label, known)
+    parts.scaler.scale(losses["loss"] if group == 1 else losses["loss"] / group).backward()
+    return known, label, losses
 
 
 def gradient_norm(parameters: Sequence[paddle.Tensor], scale: float = 1.0) -> paddle.Tensor:

@@ -34,28 +34,29 @@ def try_out(run: Run) -> None:
     """
     with _as_before(run):
         _try_training(run)
-        to_come = range(run.progress.epoch, run.epochs + 1)
-        if run.evaluate is not None and run.eval_loader is not None and any(map(run.evaluation_due, to_come)):
-            with run.eval_loader.only_first_batch(), only_warnings():
-                metrics = run.evaluate(run.progress.epoch)
-            if run.schedule.needs_metric:
-                run.plateau_metric(metrics)
+        to_come = range(run.progress.epoch, run.settings.epochs + 1)
+        evaluation = run.parts.evaluation
+        if evaluation is not None and any(map(evaluation.due, to_come)):
+            with evaluation.loader.only_first_batch(), only_warnings():
+                metrics = evaluation.measure(run.progress.epoch)
+            if run.parts.schedule.needs_metric:
+                evaluation.plateau_metric(metrics)
         call_hooks(run.hooks, "before_start", run)
     distributed.wait_for_all()  # all processes have got through it
 
 
 def _try_training(run: Run) -> None:
     start_epoch(run)
-    with run.loader.only_first_batch():
+    with run.parts.loader.only_first_batch():
         # No batch is left where a run stopped between an epoch and its evaluation.
-        for batch in run.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
-            known, label, parts = forward_and_backward(run, batch)
+        for batch in run.parts.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
+            known, label, losses = forward_and_backward(run, batch)
             with paddle.no_grad():
-                run.metric(known, label)
-            values = {name: float(value) for name, value in parts.items()}
+                run.parts.metric(known, label)
+            values = {name: float(value) for name, value in losses.items()}
             if not math.isfinite(values["loss"]):
                 shown = ", ".join(f"{name}: {value}" for name, value in values.items())
-                files = "\n  ".join(run.loader.path(int(index)) for index in batch.index[:64])
+                files = "\n  ".join(run.parts.loader.path(int(index)) for index in batch.index[:64])
                 raise TrainingError(
                     f"the loss is not finite on the first batch, before anything was trained: {shown}. "
                     "Nothing was written. Look at the weights that the networks start from, at the options "
@@ -66,7 +67,8 @@ def _try_training(run: Run) -> None:
 @contextlib.contextmanager
 def _as_before(run: Run) -> Iterator[None]:
     """Put back what forward and backward passes in the block change: statistics, gradients, random states."""
-    layers = [layer for top in (run.model, run.loss) for layer in top.sublayers(include_self=True)]
+    both = (run.parts.model, run.parts.loss)
+    layers = [layer for top in both for layer in top.sublayers(include_self=True)]
     attributes = [(layer, dict(vars(layer)), dict(buffers_of(layer))) for layer in layers]
     values = [(tensor, tensor.detach().clone()) for tensor in _moved_by_forward(run)]
     cpu, cuda = paddle.get_rng_state("cpu"), paddle.get_cuda_rng_state()
@@ -81,7 +83,7 @@ def _as_before(run: Run) -> Iterator[None]:
             buffers_of(layer).update(buffers)
         for tensor, value in values:
             tensor.set_value(value)
-        for parameter in run.trained:
+        for parameter in run.parts.trained:
             parameter.clear_gradient(False)  # to None, not to zeros; no keyword: Paddle ignores it here
         paddle.set_rng_state(cpu, "cpu")
         paddle.set_cuda_rng_state(cuda)
@@ -91,6 +93,7 @@ def _as_before(run: Run) -> Iterator[None]:
 
 def _moved_by_forward(run: Run) -> list[paddle.Tensor]:
     """Return the tensors that forward passes may change, such as statistics of what trains."""
-    tensors = [*trainable_state(run.model).values(), *run.loss.state_dict().values()]
-    tensors += [*run.model.buffers(), *run.loss.buffers()]  # also those that belong into no checkpoint
+    model, loss = run.parts.model, run.parts.loss
+    tensors = [*trainable_state(model).values(), *loss.state_dict().values()]
+    tensors += [*model.buffers(), *loss.buffers()]  # also those that belong into no checkpoint
     return [tensor for tensor in {id(t): t for t in tensors}.values() if tensor.stop_gradient]

@@ -149,11 +149,11 @@ def test_a_teacher_with_other_preprocessing(recipe, write_recipe, tmp_path):
 
     batches, logits = {}, {}
     for name, path in (("ours", ours), ("theirs", theirs)):
-        run, _ = engine(path, "train", f"Global.output_dir={tmp_path}/{name}")._build_run(None)
-        batches[name] = next(iter(run.loader.epoch(1)))
-        run.loader.close()
-        run.model.eval()
-        logits[name] = run.model(paddle.to_tensor(batches[name].image))
+        run = engine(path, "train", f"Global.output_dir={tmp_path}/{name}").build_run()
+        batches[name] = next(iter(run.parts.loader.epoch(1)))
+        run.parts.loader.close()
+        run.parts.model.eval()
+        logits[name] = run.parts.model(paddle.to_tensor(batches[name].image))
     assert (batches["ours"].index == batches["theirs"].index).all()
     assert np.abs(batches["ours"].image - batches["theirs"].image).max() > 0.1
     np.testing.assert_allclose(
@@ -180,13 +180,15 @@ def test_a_teacher_with_a_size_of_its_own_trains_a_student_and_is_exported(recip
     recipe = distilled(recipe, **CE, DistillationKLDivLoss=PAIR)
     recipe["Arch"]["models"][0]["Teacher"]["input_size"] = 24
     path = write_recipe(recipe)
-    run, _ = engine(path, "train")._build_run(None)
+    run = engine(path, "train").build_run()
     seen = []
-    run.model.network("Teacher").stem.register_forward_pre_hook(lambda _, x: seen.append(list(x[0].shape)))
+    run.parts.model.network("Teacher").stem.register_forward_pre_hook(
+        lambda _, x: seen.append(list(x[0].shape))
+    )
     train_epoch(run)
-    run.loader.close()
+    run.parts.loader.close()
     assert seen == [[5, 3, 24, 24], [5, 3, 24, 24], [2, 3, 24, 24]]
-    save(run.model.network("Teacher"), tmp_path / "teacher.pdparams")
+    save(run.parts.model.network("Teacher"), tmp_path / "teacher.pdparams")
     overrides = ("Arch.infer_model_name=Teacher", f"Global.pretrained_model={tmp_path}/teacher")
     assert max(engine(path, "export", *overrides).export().differences.values()) < 1e-4
 
@@ -215,25 +217,25 @@ def test_a_class_map_lets_a_teacher_of_other_classes_teach(recipe, write_recipe,
     node = {**PAIR, "class_map": str(tmp_path / "classes.txt")}
     name = f"Distillation{loss}Loss"
     path = write_recipe(six_classes(recipe, tmp_path, **{name: node}))
-    run, _ = engine(path, "train", "Global.epochs=1")._build_run(None)
+    run = engine(path, "train", "Global.epochs=1").build_run()
     # The same as a teacher that knows the student's classes only, in the student's order.
     small = ppcls.create_model("resnet14", class_num=4)
-    state = run.model.network("Teacher").state_dict()
+    state = run.parts.model.network("Teacher").state_dict()
     head = [key for key in state if key.startswith("fc.")]
     for key, value in state.items():
         array = value.numpy()
         small.state_dict()[key].set_value(array[..., classes] if key in head else array)
-    batch = next(iter(run.loader.epoch(1)))
+    batch = next(iter(run.parts.loader.epoch(1)))
     image, label = paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)
     small.eval()
-    outputs = run.model(image)
+    outputs = run.parts.model(image)
     assert outputs["Teacher"].shape[1] == 6
     expected = {**outputs, "Teacher": small(image)}
     plain = ppcls.loss.build_loss([{name: dict(PAIR)}])(expected, label)
-    mapped = {key: float(value) for key, value in run.loss(outputs, label).items()}
+    mapped = {key: float(value) for key, value in run.parts.loss(outputs, label).items()}
     for key, value in plain.items():
         if key != "loss":
             assert mapped[key] == pytest.approx(float(value), rel=1e-5)
     train_epoch(run)
-    run.loader.close()
+    run.parts.loader.close()
     assert run.progress.step == 3

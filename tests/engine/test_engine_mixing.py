@@ -32,9 +32,9 @@ class Watch(Hook):
 
     def before_train(self, run):
         for name, kept in self.seen.items():
-            run.model.network(name).register_forward_pre_hook(
+            run.parts.model.network(name).register_forward_pre_hook(
                 lambda layer, inputs, kept=kept: (
-                    kept.append(inputs[0].numpy()) if run.model.training else None
+                    kept.append(inputs[0].numpy()) if run.parts.model.training else None
                 )
             )
 
@@ -46,20 +46,18 @@ class Watch(Hook):
 
 
 @pytest.fixture
-def train(recipe, write_recipe, tmp_path, monkeypatch):
+def train(recipe, write_recipe, tmp_path):
     recipe = distilled(recipe, **LOSSES)
     data = recipe["DataLoader"]["Train"]["dataset"]
     data["batch_transform_ops"] = [MIXING]
     data["transform_ops"][1:1] = [{"TimmAutoAugment": {"img_size": 32}}]
     data["transform_ops"].append({"RandomErasing": {"mode": "pixel", "sh": "1.0/3.0"}})
     recipe["Global"]["eval_during_train"] = False
-    path, build = write_recipe(recipe), Engine._log_hooks
+    path = write_recipe(recipe)
 
     def run(name, watch, *overrides):
-        with monkeypatch.context() as patch:
-            patch.setattr(Engine, "_log_hooks", lambda self, start: [*build(self, start), watch])
-            config = load_config(path, [f"Global.output_dir={tmp_path / name}", *overrides])
-            Engine(config, "train").train()
+        config = load_config(path, [f"Global.output_dir={tmp_path / name}", *overrides])
+        Engine(config, "train").train(hooks=[watch])
 
     return run
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import paddle
 import pytest
+from engine_hooks import StopAt
 from support import distilled
 
 import ppcls
@@ -13,7 +14,6 @@ from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.deploy import Predictor
 from ppcls.engine import Engine
-from ppcls.engine.hooks import Hook
 from ppcls.engine.train import train_epoch
 from ppcls.weights import read_params
 
@@ -22,8 +22,8 @@ KL = {
 }
 
 
-def train(path, *overrides):
-    return Engine(load_config(path, list(overrides)), "train").train()
+def train(path, *overrides, hooks=()):
+    return Engine(load_config(path, list(overrides)), "train").train(hooks=hooks)
 
 
 def same_files(a, b):
@@ -91,27 +91,13 @@ def test_a_run_is_repeated_bit_by_bit_whatever_the_workers(recipe, write_recipe,
     same_files(tmp_path / "w0/resnet8/latest.pdparams", tmp_path / "w3/resnet8/latest.pdparams")
 
 
-class StopAt(Hook):
-    """Ask for the end of the run after some steps, as Ctrl-C does."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def after_step(self, run, batch):
-        if run.progress.step == self.step:
-            run.stop_signal = 2
-
-
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
-def test_a_stopped_run_goes_on_exactly(recipe, write_recipe, tmp_path, monkeypatch, stop_at):
+def test_a_stopped_run_goes_on_exactly(recipe, write_recipe, tmp_path, stop_at):
     recipe = distilled(recipe, **KL, DistillationGTCELoss={"model_names": ["Student"]})
     path = write_recipe(recipe)
     train(path, f"Global.output_dir={tmp_path}/whole")
-    build = Engine._log_hooks
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_log_hooks", lambda self, start: [*build(self, start), StopAt(stop_at)])
-        with pytest.raises(SystemExit) as stopped:
-            train(path, f"Global.output_dir={tmp_path}/cut")
+    with pytest.raises(SystemExit) as stopped:
+        train(path, f"Global.output_dir={tmp_path}/cut", hooks=[StopAt(stop_at)])
     assert stopped.value.code == 130
     paddle.seed(99)  # whatever the process did before must not matter
     latest = f"Global.checkpoints={tmp_path}/cut/DistillationModel/latest"
@@ -155,15 +141,15 @@ def test_distillation_leaves_the_teacher_alone_and_out(recipe, write_recipe, tmp
     recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "teacher")
     path = write_recipe(recipe)
     engine = Engine(load_config(path), "train")
-    run, _ = engine._build_run(None)
+    run = engine.build_run()
     given = {name: value.numpy().copy() for name, value in net.state_dict().items()}
     train_epoch(run)
-    for name, value in run.model.network("Teacher").state_dict().items():
+    for name, value in run.parts.model.network("Teacher").state_dict().items():
         np.testing.assert_array_equal(value.numpy(), given[name], err_msg=name)
     x = paddle.randn([2, 3, 32, 32])
     net.eval()
-    run.model.train()
-    np.testing.assert_array_equal(run.model(x)["Teacher"].numpy(), net(x).numpy())
+    run.parts.model.train()
+    np.testing.assert_array_equal(run.parts.model(x)["Teacher"].numpy(), net(x).numpy())
 
     train(path)
     folder = tmp_path / "output" / "DistillationModel"

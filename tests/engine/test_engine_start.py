@@ -16,10 +16,12 @@ from paddle import nn
 from support import train, tree
 
 from ppcls.cli import main
-from ppcls.engine import trial
+from ppcls.config import load_config
+from ppcls.engine import Engine
 from ppcls.engine.checkpoint.lock import RunLock
-from ppcls.errors import DataError
-from ppcls.registry import LOSSES
+from ppcls.engine.hooks import Hook
+from ppcls.errors import ConfigError, DataError
+from ppcls.registry import HOOKS, LOSSES
 from ppcls.weights import write_params
 
 
@@ -221,14 +223,17 @@ def test_a_backward_pass_that_fails_changes_nothing(home):
     assert tree(home) == before
 
 
-def test_ctrl_c_during_the_start_changes_nothing(home, monkeypatch):
-    before = tree(home)
+@HOOKS.register()
+class InterruptStart(Hook):
+    """Do what Ctrl-C does while a run is tried out."""
 
-    def interrupt(run):
+    def before_start(self, run):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ppcls.engine.engine.try_out", interrupt)
-    assert train(home / "plain.yaml") == 130
+
+def test_ctrl_c_during_the_start_changes_nothing(home):
+    before = tree(home)
+    assert train(home / "plain.yaml", "Hooks=[{InterruptStart: null}]") == 130
     assert tree(home) == before
 
 
@@ -269,32 +274,38 @@ def test_a_disk_that_is_full_changes_nothing(home, monkeypatch, capsys, output, 
     assert tree(home) == before
 
 
-def test_a_run_that_begins_at_the_same_moment_is_refused(home, monkeypatch, capsys):
+class Meanwhile(Hook):
+    """Let another process begin a run in the same folder while this one is tried out."""
+
+    def __init__(self, folder):
+        self.folder, self.pipes = folder, [*os.pipe(), *os.pipe()]
+
+    def before_start(self, run):
+        self.process = os.fork()
+        if self.process == 0:
+            lock = RunLock(self.folder)
+            lock.claim()
+            os.write(self.pipes[1], b"held")
+            os.read(self.pipes[2], 1)
+            os._exit(0)
+        os.read(self.pipes[0], 4)
+
+    def end(self):
+        os.write(self.pipes[3], b".")
+        os.waitpid(self.process, 0)
+
+
+def test_a_run_that_begins_at_the_same_moment_is_refused(home):
     """Neither of them finds a lock when it starts; the second finds that of the first in the end."""
     (home / "keep/.resnet8.lock").unlink()
-    real, other = trial.try_out, []
-
-    def meanwhile(run):
-        real(run)
-        process = os.fork()
-        if process == 0:
-            lock = RunLock(home / "keep/resnet8")
-            lock.claim()
-            os.write(other[1], b"held")
-            os.read(other[2], 1)
-            os._exit(0)
-        os.read(other[0], 4)
-        other.append(process)
-
-    other += [*os.pipe(), *os.pipe()]
-    monkeypatch.setattr("ppcls.engine.engine.try_out", meanwhile)
+    other = Meanwhile(home / "keep/resnet8")
     before = tree(home / "keep/resnet8")
     try:
-        assert train(home / "plain.yaml") == 2
+        with pytest.raises(ConfigError) as refused:
+            Engine(load_config(home / "plain.yaml")).train(hooks=[other])
     finally:
-        os.write(other[3], b".")
-        os.waitpid(other[4], 0)
-    assert f"another run is writing to {home}/keep/resnet8 (process {other[4]} on" in capsys.readouterr().err
+        other.end()
+    assert f"another run is writing to {home}/keep/resnet8 (process {other.process} on" in str(refused.value)
     assert tree(home / "keep/resnet8") == before
     assert not (home / "keep/resnet8.earlier-1").exists()
 

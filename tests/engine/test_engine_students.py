@@ -1,5 +1,6 @@
 """Several students, the network to deploy among them, and what chooses `best_model`."""
 
+import dataclasses
 import json
 import math
 
@@ -18,10 +19,10 @@ from ppcls.engine.checkpoint.resume import compare_by
 from ppcls.engine.checkpoint.states import Progress, StudentBest
 from ppcls.engine.evaluators import plateau_metric
 from ppcls.engine.hooks import Hook
-from ppcls.engine.hooks.checkpoint import CheckpointHook, StudentFile
+from ppcls.engine.hooks.checkpoint import CheckpointHook
 from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.engine.measures import is_better
-from ppcls.engine.run import Run
+from ppcls.engine.run import Parts, Run, Settings
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.metric import LOSS, Criterion, Metric
 from ppcls.registry import METRICS
@@ -81,11 +82,6 @@ class Scripted(Hook):
         for name, values in self.table.items():
             assert name in metrics
             metrics[name] = values[run.progress.epoch - 1]
-
-
-def scripted(patch, *hooks):
-    build = Engine._log_hooks
-    patch.setattr(Engine, "_log_hooks", lambda self, start: [*hooks, *build(self, start)])
 
 
 def part(params, name):
@@ -152,9 +148,7 @@ def test_one_student_keeps_its_names(recipe, write_recipe, tmp_path):
 
 
 @pytest.mark.parametrize("ema", [False, True])
-def test_best_files_follow_each_student_and_best_model_the_one_to_deploy(
-    recipe, write_recipe, tmp_path, monkeypatch, ema
-):
+def test_best_files_follow_each_student_and_best_model_the_one_to_deploy(recipe, write_recipe, tmp_path, ema):
     recipe = students(recipe, "Student", "Student2", main="Student2")
     recipe["Global"]["epochs"] = 3
     recipe["Metric"]["Eval"][0]["DistillationTopkAcc"]["model_key"] = "Student"  # of the other one
@@ -162,8 +156,7 @@ def test_best_files_follow_each_student_and_best_model_the_one_to_deploy(
     if ema:
         recipe["EMA"] = {"decay": 0.5}
         table |= {"top1_ema": [0.6, 0.5, 0.4], "top1_Student_ema": [0.1, 0.2, 0.1]}
-    scripted(monkeypatch, Scripted(**table))
-    best = engine(write_recipe(recipe)).train()
+    best = engine(write_recipe(recipe)).train(hooks=[Scripted(**table)])
     assert (best["epoch"], best["top1"]) == (2, 0.3)
     folder = tmp_path / "output/DistillationModel"
     epochs = {number: read_params(folder / f"epoch_{number}.pdparams") for number in (1, 2, 3)}
@@ -184,23 +177,18 @@ def test_best_files_follow_each_student_and_best_model_the_one_to_deploy(
 
 
 @pytest.mark.parametrize("stop_at", [4, 6])
-def test_the_best_of_each_student_survives_resume(recipe, write_recipe, tmp_path, monkeypatch, stop_at):
+def test_the_best_of_each_student_survives_resume(recipe, write_recipe, tmp_path, stop_at):
     recipe = students(recipe, "Student", "Student2")
     recipe["Metric"]["Eval"][0]["DistillationTopkAcc"]["model_key"] = "Student"
     recipe["Global"]["epochs"] = 3
     path = write_recipe(recipe)
     table = {"top1": [0.1, 0.3, 0.2], "top1_Student2": [0.9, 0.8, 0.7]}
-    with monkeypatch.context() as patch:
-        scripted(patch, Scripted(**table))
-        engine(path, "train", f"Global.output_dir={tmp_path}/whole").train()
+    engine(path, "train", f"Global.output_dir={tmp_path}/whole").train(hooks=[Scripted(**table)])
     cut = f"Global.output_dir={tmp_path}/cut"
-    with monkeypatch.context() as patch:
-        scripted(patch, Scripted(**table), StopAt(stop_at))
-        with pytest.raises(SystemExit):
-            engine(path, "train", cut).train()
-    with monkeypatch.context() as patch:
-        scripted(patch, Scripted(**table))
-        engine(path, "train", cut, f"Global.checkpoints={tmp_path}/cut/DistillationModel/latest").train()
+    with pytest.raises(SystemExit):
+        engine(path, "train", cut).train(hooks=[Scripted(**table), StopAt(stop_at)])
+    latest = f"Global.checkpoints={tmp_path}/cut/DistillationModel/latest"
+    engine(path, "train", cut, latest).train(hooks=[Scripted(**table)])
     folders = [tmp_path / name / "DistillationModel" for name in ("whole", "cut")]
     files = [{file.name for file in folder.glob("*.pd*")} for folder in folders]
     assert files[0] == files[1]
@@ -218,25 +206,26 @@ def test_no_file_of_a_student_is_written_that_is_not_finite(tmp_path, kind):
     """Each network has weights of its own, so each may go wrong by itself."""
     broken = paddle.to_tensor([1.0, math.nan])
     fine = {"w": paddle.ones([2])}
-    files = [
-        StudentFile(name, Criterion(value, True), lambda bad=name == kind: {"w": broken} if bad else fine)
-        for name, value in (("deployed", "top1"), ("other", "top1_other"))
-    ]
+
+    class Networks:
+        def trainable_state_dict(self):
+            return fine
+
+        def student_state_dict(self, name):
+            return {"w": broken} if name == kind else fine
+
     ema = ModelEMA(fine, 0.5) if kind == "averaged" else None
     if ema is not None:
         ema.state()["w"].set_value(broken)
     hook = CheckpointHook(
         Checkpointer(tmp_path),
-        lambda: (fine, {}),
         Criterion("top1", True),
-        *(files[0], files[1:]),
-        save_interval=1,
-        save_steps=None,
-        keep_last=None,
-        ema=ema,
+        "deployed",
+        {"other": Criterion("top1_other", True)},
     )
-    run = object.__new__(Run)
-    run.progress, run.folder = Progress(epoch=2, step=7), tmp_path
+    parts = Parts(**dict.fromkeys(field.name for field in dataclasses.fields(Parts)))
+    parts.model, parts.ema = Networks(), ema
+    run = Run(parts, Settings(tmp_path, epochs=3), progress=Progress(epoch=2, step=7))
     metrics = {"top1": 0.5, "top1_other": 0.5}
     if ema is not None:
         metrics |= {f"{name}_ema": value for name, value in metrics.items()}
@@ -361,12 +350,11 @@ def metrics_of_a_plugin():
     ],
 )
 def test_the_first_metric_chooses_in_its_direction(
-    recipe, write_recipe, tmp_path, monkeypatch, capsys, metrics_of_a_plugin, metrics, name, values, best
+    recipe, write_recipe, tmp_path, capsys, metrics_of_a_plugin, metrics, name, values, best
 ):
     recipe["Global"]["epochs"] = 3
     recipe["Metric"]["Eval"] = metrics
-    scripted(monkeypatch, Scripted(**{name: values}))
-    found = engine(write_recipe(recipe)).train()
+    found = engine(write_recipe(recipe)).train(hooks=[Scripted(**{name: values})])
     assert found["epoch"] == best
     assert found[name] == values[best - 1]
     assert f"[Eval][Epoch 3][best metric: {values[best - 1]:.5f}]" in capsys.readouterr().out

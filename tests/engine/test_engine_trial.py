@@ -16,6 +16,7 @@ from support import KL, distilled, train
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import Engine, trial
+from ppcls.engine.train import train as run_loop
 from ppcls.registry import LOSSES
 from ppcls.weights import read_params
 
@@ -68,14 +69,16 @@ def _static(recipe):
 @pytest.mark.parametrize(
     "kind", [_mgd, _drawing, pytest.param(_static, marks=pytest.mark.slow)], ids=lambda kind: kind.__name__
 )
-def test_trying_out_leaves_no_trace(recipe, write_recipe, tmp_path, monkeypatch, kind):
+def test_trying_out_leaves_no_trace(recipe, write_recipe, tmp_path, kind):
     """With statistics, losses with parameters, randomness of layers, losses and batches, and accumulation."""
     recipe = kind(recipe)
     path, name = write_recipe(recipe), recipe["Arch"]["name"]
     assert train(path, f"Global.output_dir={tmp_path}/tried") == 0
-    with monkeypatch.context() as patch:
-        patch.setattr("ppcls.engine.engine.try_out", lambda run: None)
-        assert train(path, f"Global.output_dir={tmp_path}/not", "Global.check_teacher=false") == 0
+    run = Engine(
+        load_config(path, [f"Global.output_dir={tmp_path}/not", "Global.check_teacher=false"])
+    ).build_run()
+    run_loop(run)
+    run.parts.loader.close()
     rows = tmp_path / f"tried/{name}/metrics.jsonl"
     lines = rows.read_text().splitlines(keepends=True)
     rows.write_text("".join(line for line in lines if '"teacher"' not in line))
@@ -104,48 +107,48 @@ class Remembering(nn.Layer):
 
 def test_whatever_layers_keep_is_put_back(recipe, write_recipe):
     recipe["Loss"]["Train"].append({"Remembering": {}})
-    run, _ = Engine(load_config(write_recipe(recipe)))._build_run(None)
-    (loss,) = (layer for layer in run.loss.sublayers() if isinstance(layer, Remembering))
+    run = Engine(load_config(write_recipe(recipe))).build_run()
+    (loss,) = (layer for layer in run.parts.loss.sublayers() if isinstance(layer, Remembering))
     seen = loss.calls, loss.replaced.item(), loss.changed.item(), loss.last
     drawn = [state() for state in (random.getstate, lambda: np.random.get_state()[2])]
-    seed, measured, metric = paddle.get_rng_state("cpu")[0].current_seed(), [], run.metric
-    run.metric = lambda outputs, label: measured.append(len(label)) or metric(outputs, label)
-    state = {name: value.numpy() for name, value in run.model.state_dict().items()}
+    seed, measured, metric = paddle.get_rng_state("cpu")[0].current_seed(), [], run.parts.metric
+    run.parts.metric = lambda outputs, label: measured.append(len(label)) or metric(outputs, label)
+    state = {name: value.numpy() for name, value in run.parts.model.state_dict().items()}
     trial.try_out(run)
-    run.loader.close()
+    run.parts.loader.close()
     assert (loss.calls, loss.replaced.item(), loss.changed.item(), loss.last) == seen
-    assert all(parameter.grad is None for parameter in run.trained)
-    for name, value in run.model.state_dict().items():
+    assert all(parameter.grad is None for parameter in run.parts.trained)
+    for name, value in run.parts.model.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), state[name], err_msg=name)
     assert paddle.get_rng_state("cpu")[0].current_seed() == seed
     assert [state() for state in (random.getstate, lambda: np.random.get_state()[2])] == drawn
     assert measured == [5]
     assert not run.meters.state()
-    assert run.model.training
+    assert run.parts.model.training
 
 
 @pytest.mark.parametrize(("done", "size"), [(0, [5]), (2, [2]), (3, [])])
 def test_the_batch_that_comes_next_is_tried(recipe, write_recipe, done, size):
     """The third and last one has 2 images; after it only the evaluation of the epoch is left."""
-    run, _ = Engine(load_config(write_recipe(recipe)))._build_run(None)
-    run.progress.batch, run.evaluate, seen = done, None, []
-    run.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    run = Engine(load_config(write_recipe(recipe))).build_run()
+    run.progress.batch, run.parts.evaluation, seen = done, None, []
+    run.parts.model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     trial.try_out(run)
-    run.loader.close()
+    run.parts.loader.close()
     assert seen == size
 
 
 def test_evaluations_that_never_come_are_not_tried(recipe, write_recipe):
     recipe["Global"]["start_eval_epoch"] = 3
-    run, _ = Engine(load_config(write_recipe(recipe)))._build_run(None)
+    run = Engine(load_config(write_recipe(recipe))).build_run()
     evaluated = []
-    run.evaluate = lambda epoch: evaluated.append(epoch) or {}
+    run.parts.evaluation.measure = lambda epoch: evaluated.append(epoch) or {}
     trial.try_out(run)
     assert evaluated == []
-    run.epochs = 3
+    run.settings.epochs = 3
     trial.try_out(run)
     assert evaluated == [1]
-    run.loader.close()
+    run.parts.loader.close()
 
 
 def test_lines_of_the_start_are_in_the_log(home, capsys):

@@ -135,25 +135,21 @@ class Watch(Hook):
             run.stop_signal = 2
 
 
-def train(path, monkeypatch, hook, *overrides):
-    build = Engine._log_hooks
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "_log_hooks", lambda self, start: [*build(self, start), hook])
-        return Engine(load_config(path, list(overrides)), "train").train()
+def train(path, hook, *overrides):
+    return Engine(load_config(path, list(overrides)), "train").train(hooks=[hook])
 
 
 @pytest.mark.parametrize("stop_at", [2, 3])
-def test_a_stopped_run_goes_on_exactly(joined, write_recipe, tmp_path, monkeypatch, stop_at):
+def test_a_stopped_run_goes_on_exactly(joined, write_recipe, tmp_path, stop_at):
     path, whole = write_recipe(joined), Watch()
-    train(path, monkeypatch, whole, f"Global.output_dir={tmp_path}/whole")
+    train(path, whole, f"Global.output_dir={tmp_path}/whole")
     assert [len(b.index) for b in whole.batches] == [8, 8, 5] * 2
     unlabelled = [i for b in whole.batches for i in np.delete(b.index, b.labelled)]
     assert sorted(unlabelled[:7]) == list(range(12, 19))
     with pytest.raises(SystemExit):
-        train(path, monkeypatch, Watch(stop_at), f"Global.output_dir={tmp_path}/cut")
+        train(path, Watch(stop_at), f"Global.output_dir={tmp_path}/cut")
     train(
         path,
-        monkeypatch,
         Watch(),
         f"Global.output_dir={tmp_path}/cut",
         f"Global.checkpoints={tmp_path}/cut/DistillationModel/latest",
@@ -174,10 +170,10 @@ def test_a_stopped_run_goes_on_exactly(joined, write_recipe, tmp_path, monkeypat
 
 def test_labels_of_the_second_list_change_nothing(joined, write_recipe, tmp_path, monkeypatch, image_folder):
     path = write_recipe(joined)
-    train(path, monkeypatch, Watch(), f"Global.output_dir={tmp_path}/one", "Global.epochs=1")
+    train(path, Watch(), f"Global.output_dir={tmp_path}/one", "Global.epochs=1")
     text = (image_folder / "unlabelled.txt").read_text()
     (image_folder / "unlabelled.txt").write_text(text.replace(" 99", " 0"))
-    train(path, monkeypatch, Watch(), f"Global.output_dir={tmp_path}/two", "Global.epochs=1")
+    train(path, Watch(), f"Global.output_dir={tmp_path}/two", "Global.epochs=1")
     rows = [
         [
             json.loads(line)

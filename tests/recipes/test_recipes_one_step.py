@@ -81,16 +81,16 @@ def test_a_recipe_trains_one_step(name: str, images: Path, tmp_path: Path) -> No
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(tree), encoding="utf-8")
     config = load_config(file)
-    run, _ = Engine(config, "train")._build_run(None)
-    before = [run.trained[place].numpy().copy() for place in (0, -1)]
+    run = Engine(config, "train").build_run()
+    before = [run.parts.trained[place].numpy().copy() for place in (0, -1)]
     recorder = Recorder()
     run.hooks = [recorder]
     train_epoch(run)
-    run.loader.close()
+    run.parts.loader.close()
     assert len(recorder.steps) == 1
     assert all(math.isfinite(value) for value in recorder.steps[0].values())
     assert recorder.steps[0]["loss"] > 0
-    after = [run.trained[place].numpy() for place in (0, -1)]
+    after = [run.parts.trained[place].numpy() for place in (0, -1)]
     assert any((old != new).any() for old, new in zip(before, after, strict=True))
     check_chains(config, images)
 

@@ -132,12 +132,12 @@ def two_steps(tree: dict[str, Any], folder: Path) -> list[dict[str, float]]:
     """Train the recipe for an epoch of two batches; return the parts of the loss at each."""
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    run, _ = Engine(load_config(path), "train")._build_run(None)
-    calibrate(run.model, paddle.to_tensor(next(iter(run.loader.epoch(2))).image))
+    run = Engine(load_config(path), "train").build_run()
+    calibrate(run.parts.model, paddle.to_tensor(next(iter(run.parts.loader.epoch(2))).image))
     recorder = Recorder()
     run.hooks = [recorder]
     train_epoch(run)
-    run.loader.close()
+    run.parts.loader.close()
     assert len(recorder.steps) == 2
     return recorder.steps
 

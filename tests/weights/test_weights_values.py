@@ -149,10 +149,10 @@ def generation(recipe):
 
 def reference_file(path, run, **changes):
     """Write the weights of a run as PaddleClas does: what losses learn is among them."""
-    params = {name: value.numpy() for name, value in run.model.state_dict().items()}
+    params = {name: value.numpy() for name, value in run.parts.model.state_dict().items()}
     losses = {
         name.replace("layers.", "loss_func.", 1): paddle.randn(value.shape).numpy()
-        for name, value in run.loss.state_dict().items()
+        for name, value in run.parts.loss.state_dict().items()
     }
     write_params(path, {**params, **losses, **changes})
     return losses
@@ -161,14 +161,14 @@ def reference_file(path, run, **changes):
 def test_the_generator_of_mgd_is_loaded_from_a_file_of_paddleclas(generation, write_recipe, tmp_path, capsys):
     path = write_recipe(generation)
     file = tmp_path / "reference.pdparams"
-    run, _ = Engine(load_config(path), "train")._build_run(None)
-    run.loader.close()
+    run = Engine(load_config(path), "train").build_run()
+    run.parts.loader.close()
     losses = reference_file(file, run)
     assert all(name.startswith("loss_func.1.loss_func.0.generation.") for name in losses)
     weights = [f"Global.pretrained_model={file}"]
-    run, _ = Engine(load_config(path, weights), "train")._build_run(None)
-    run.loader.close()
-    for name, value in run.loss.state_dict().items():
+    run = Engine(load_config(path, weights), "train").build_run()
+    run.parts.loader.close()
+    for name, value in run.parts.loss.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), losses[name.replace("layers.", "loss_func.", 1)])
     capsys.readouterr()
     Engine(load_config(path, weights, "eval"), "eval").eval()
@@ -178,14 +178,14 @@ def test_the_generator_of_mgd_is_loaded_from_a_file_of_paddleclas(generation, wr
     broken = {"loss_func.1.loss_func.0.generation.0.bias": np.full([32], np.inf, "float32")}
     reference_file(file, run, **broken)
     with pytest.raises(WeightsError, match=r"loss_func\.1\.loss_func\.0\.generation\.0\.bias \(32 of 32\)"):
-        Engine(load_config(path, weights), "train")._build_run(None)
+        Engine(load_config(path, weights), "train").build_run()
 
 
 def test_what_does_not_fit_is_named(generation, write_recipe, tmp_path, caplog):
     path = write_recipe(generation)
     file = tmp_path / "reference.pdparams"
-    run, _ = Engine(load_config(path), "train")._build_run(None)
-    run.loader.close()
+    run = Engine(load_config(path), "train").build_run()
+    run.parts.loader.close()
     shape = [3, 3]
     changes = {
         "loss_func.0.more": np.zeros(shape, "float32"),
@@ -193,8 +193,8 @@ def test_what_does_not_fit_is_named(generation, write_recipe, tmp_path, caplog):
     }
     losses = reference_file(file, run, **changes)
     with caplog.at_level("INFO", "ppcls"):
-        run, _ = Engine(load_config(path, [f"Global.pretrained_model={file}"]), "train")._build_run(None)
-    run.loader.close()
+        run = Engine(load_config(path, [f"Global.pretrained_model={file}"]), "train").build_run()
+    run.parts.loader.close()
     assert f"{len(losses) - 1} of {len(losses)} parameters of losses loaded from {file}" in caplog.text
     (warning,) = (r.getMessage() for r in caplog.records if "do not fit the losses" in r.getMessage())
     assert warning.endswith(": loss_func.1.loss_func.0.generation.0.bias, loss_func.0.more")

@@ -1,24 +1,18 @@
-"""Going on where a run stopped: finding its checkpoint, and putting a new run where it stood."""
+"""Resuming a run: from which checkpoint, whether anything is left to do, and what is kept of its log."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ppcls.distributed import gather, is_main, rank, wait_for_main, world_size
-from ppcls.engine.amp import restore_scaler
+from ppcls.distributed import gather, is_main, wait_for_main
 from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer
 from ppcls.engine.checkpoint.changes import read_run_config
 from ppcls.engine.checkpoint.states import Progress
-from ppcls.engine.hooks.ema import ModelEMA
-from ppcls.engine.run import Run
 from ppcls.errors import WeightsError
 from ppcls.logger import LOGGER
 from ppcls.metric import Criterion
-from ppcls.optimizer.joint import restore_schedule
-from ppcls.optimizer.state import load_structured_state
-from ppcls.weights import load_into
-from ppcls.weights.renames import in_present_names
 
 AUTO = "auto"
 
@@ -77,51 +71,23 @@ def is_finished(resumed: Checkpoint, epochs: int) -> bool:
     return progress.finished and isinstance(before, int) and before >= epochs
 
 
-def restore(run: Run, resumed: Checkpoint, ema: ModelEMA | None) -> None:
-    """Put a run where the checkpoint stood.
+def is_kept(row: Mapping[str, Any], start: Progress) -> bool:
+    """Tell whether a row of ``metrics.jsonl`` stays when a run is resumed where it stood at `start`.
+
+    Rows of earlier steps stay. What came after `start` was lost with the run, and the resumed run writes it
+    again. Of the rows of that very step the line of training stays, because it was written before the
+    checkpoint. An evaluation stays too, unless the run stopped between the last step of an epoch and the
+    evaluation (batches of the epoch are still counted): then the evaluation is repeated. If no step was
+    done, everything begins again.
 
     Args:
-        run: as it was built, before its first step.
-        resumed: the checkpoint.
-        ema: the averaged weights of `run`, if it has any.
-
-    Raises:
-        WeightsError: if the checkpoint is of another network, loss or optimizer.
+        row: one row, with its ``kind`` and ``step``.
+        start: position of the checkpoint.
     """
-    where = str(resumed.where)
-    load_into(run.model, resumed.params, where=f"{where}.pdparams", allow_missing_head=False)
-    loss_state = {n[5:]: v for n, v in resumed.optimizer.items() if n.startswith("loss.") and "@" not in n}
-    if loss_state:
-        load_into(run.loss, loss_state, where=f"{where}.pdopt", allow_missing_head=False)
-    slots = {name: value for name, value in resumed.optimizer.items() if "@" in name}
-    slots = in_present_names(run.model, slots, f"{where}.pdopt")
-    layers = {"network": run.model, "loss": run.loss}
-    load_structured_state(run.optimizer, layers, slots, where=f"{where}.pdopt")
-    scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
-    restore_scaler(run.scaler, scaler)
-    run.progress = replace(resumed.progress, finished=False, lists=run.progress.lists)
-    restore_schedule(run.schedule, resumed.progress.schedule, f"{where}.pdstates")
-    states = resumed.progress.meters
-    if len(states) == world_size():
-        run.meters.restore(states[rank()])
-    elif states:
-        LOGGER.warning(
-            "%s was written by %d processes, this run has %d: it goes on, but not bit by bit",
-            where,
-            len(states),
-            world_size(),
-        )
-    if ema is not None:
-        averages = in_present_names(run.model, resumed.ema or resumed.params, f"{where}.pdema")
-        ema.restore(averages, f"{where}.pdema")
-    LOGGER.info(
-        "resumed %s: epoch %d of %d, %d batches of it done, step %d",
-        where,
-        run.progress.epoch,
-        run.epochs,
-        run.progress.batch,
-        run.progress.step,
-    )
+    if row["step"] != start.step or start.step == 0:
+        return bool(row["step"] < start.step)
+    evaluation_is_repeated = start.batch > 0
+    return not (row["kind"] == "eval" and evaluation_is_repeated)
 
 
 def compare_by(progress: Progress, criterion: Criterion, network: str) -> None:

@@ -57,7 +57,10 @@ class Hook(Component):
         """Called when `epoch` is over; ``run.progress`` already stands at the start of the next one."""
 
     def after_train(self, run: Run) -> None:
-        """Called once, after the last epoch; not if the run was interrupted or failed."""
+        """Called once, after the last epoch; not if the run was stopped or failed."""
+
+    def after_stop(self, run: Run) -> None:
+        """Called once instead, if the run was stopped by Ctrl-C or SIGTERM, after the step under way."""
 
 
 def build_hooks(nodes: Sequence[Any] | None) -> list[Hook]:
@@ -72,6 +75,15 @@ def build_hooks(nodes: Sequence[Any] | None) -> list[Hook]:
         hook = construct(HOOKS, node, where)
         hooks.append(require_hook(hook, where))
     return hooks
+
+
+def require_hooks(hooks: Iterable[Any]) -> list[Hook]:
+    """Return what was handed to ``Engine.train(hooks=...)``.
+
+    Raises:
+        ConfigError: if one is no :class:`Hook`.
+    """
+    return [require_hook(hook, f"hooks[{index}]") for index, hook in enumerate(hooks)]
 
 
 def require_hook(hook: Any, where: str) -> Hook:

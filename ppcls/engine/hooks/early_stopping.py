@@ -24,7 +24,9 @@ class EarlyStopping(Hook):
     """
 
     def __init__(self, patience: int, min_delta: float, criterion: Criterion) -> None:
-        self.patience, self.min_delta, self.criterion = patience, min_delta, criterion
+        self.patience = patience
+        self.min_delta = min_delta
+        self.criterion = criterion
 
     def after_eval(self, run: Run, metrics: dict[str, float]) -> None:
         """Judge an evaluation."""
@@ -34,7 +36,8 @@ class EarlyStopping(Hook):
             progress.judged_epoch = progress.epoch
             mark = -math.inf if progress.judged_score is None else progress.judged_score + self.min_delta
             if score > mark:
-                progress.judged_score, progress.waited = score, 0
+                progress.judged_score = score
+                progress.waited = 0
             else:
                 progress.waited += 1
         if progress.waited >= self.patience:
@@ -46,5 +49,5 @@ class EarlyStopping(Hook):
                 self.criterion.shown(progress.judged_score),
                 f" by more than {self.min_delta:g}" if self.min_delta else "",
                 progress.epoch,
-                run.epochs,
+                run.settings.epochs,
             )

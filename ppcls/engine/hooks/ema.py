@@ -81,9 +81,7 @@ class ModelEMA:
 class EMAHook(Hook):
     """Let averaged weights follow after every step; before the hook that saves, so that a save sees both."""
 
-    def __init__(self, ema: ModelEMA) -> None:
-        self.ema = ema
-
     def after_step(self, run: Run, batch: Batch) -> None:
         """Take in the weights."""
-        self.ema.update(run.progress.step)
+        if run.parts.ema is not None:
+            run.parts.ema.update(run.progress.step)

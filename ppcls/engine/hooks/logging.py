@@ -22,43 +22,40 @@ def _memory_used() -> str:
 
 
 class LogHook(Hook):
-    """Print a line every `every` batches and at the end of every epoch, in PaddleClas's format.
+    """Print a line every ``settings.log_every`` batches and at the end of every epoch, as PaddleClas does.
 
     What PaddleClas does not print, the norm of the gradients, stands at the end of the line.
 
     Args:
-        every: ``Global.print_batch_step``.
-        open_writer: called before the first step; its result also receives what is printed. None on
-            processes that do not write.
+        open_writer: called before the first step with the number of steps done; its result also receives what
+            is printed. None on processes that do not write.
         schedule_names: shown in ``lr(...)``, one for each optimizer.
         memory: also show the memory used on the GPU.
     """
 
     def __init__(
         self,
-        every: int,
-        open_writer: Callable[[], ScalarWriter] | None,
+        open_writer: Callable[[int], ScalarWriter] | None,
         schedule_names: Sequence[str],
         *,
         memory: bool = False,
     ) -> None:
-        self.every, self.schedule_names = every, schedule_names
+        self.schedule_names = schedule_names
         self._open_writer = open_writer
         self.writer: ScalarWriter | None = None
         self.memory = memory and paddle.device.get_device().startswith("gpu")
         self._bar: Any = None
 
     def before_train(self, run: Run) -> None:
-        """Open the writer, and ask for what is computed only where it is printed."""
+        """Open the writer."""
         if self._open_writer is not None:
-            self.writer = self._open_writer()
-        run.log_every = self.every
+            self.writer = self._open_writer(run.progress.step)
 
     def after_step(self, run: Run, batch: Batch) -> None:
         """Advance the bar; print when a line is due."""
-        total = len(run.loader)
+        total = len(run.parts.loader)
         if self._bar is None:
-            self._bar = progress_bar(total, f"epoch {run.progress.epoch}/{run.epochs}")
+            self._bar = progress_bar(total, f"epoch {run.progress.epoch}/{run.settings.epochs}")
         self._bar.update(run.progress.batch - self._bar.n)
         if run.line_due(run.progress.batch):
             self._print(run, batch)
@@ -67,22 +64,23 @@ class LogHook(Hook):
             self._bar = None
             run.read()
             averages = format_metrics(run.meters.averages(everywhere=True))
-            LOGGER.info("[Train][Epoch %d/%d][Avg]%s", run.progress.epoch, run.epochs, averages)
+            LOGGER.info("[Train][Epoch %d/%d][Avg]%s", run.progress.epoch, run.settings.epochs, averages)
 
     def _print(self, run: Run, batch: Batch) -> None:
         run.read()
         run.timing.summarize()
-        averages, rates = run.meters.averages(everywhere=True), run.learning_rates
+        averages = run.meters.averages(everywhere=True)
+        rates = run.learning_rates
         cost = run.timing.batch_cost
         norm = None if run.gradient_norm is None else float(run.gradient_norm)
-        left = (run.epochs - run.progress.epoch + 1) * len(run.loader) - run.progress.batch
+        left = (run.settings.epochs - run.progress.epoch + 1) * len(run.parts.loader) - run.progress.batch
         LOGGER.info(
             "[Train][Epoch %d/%d][Iter: %d/%d]%s, %s, batch_cost: %.5fs, reader_cost: %.5f, "
             "ips: %.5f samples/s, eta: %s%s%s",
             run.progress.epoch,
-            run.epochs,
+            run.settings.epochs,
             run.progress.batch - 1,
-            len(run.loader),
+            len(run.parts.loader),
             ", ".join(f"lr({n}): {r:.8f}" for n, r in zip(self.schedule_names, rates, strict=True)),
             format_metrics(averages),
             cost,

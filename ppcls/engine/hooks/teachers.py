@@ -39,16 +39,19 @@ class TeacherCheck(Hook):
         print_every: int,
         casting: Mapping[str, Any],
     ) -> None:
-        self.teachers, self.loader, self.log = list(teachers), loader, log
-        self.print_every, self.casting = print_every, dict(casting)
+        self.teachers = list(teachers)
+        self.loader = loader
+        self.log = log
+        self.print_every = print_every
+        self.casting = dict(casting)
         self._found: dict[str, float] = {}
 
     def before_start(self, run: Run) -> None:
         """Measure, and warn."""
         begin = time.perf_counter()
-        with evaluating(run.model), paddle.amp.auto_cast(**self.casting):
+        with evaluating(run.parts.model), paddle.amp.auto_cast(**self.casting):
             found = evaluate(
-                lambda image: {name: run.model.run(name, image) for name in self.teachers},
+                lambda image: {name: run.parts.model.run(name, image) for name in self.teachers},
                 self.loader,
                 {"": [self._accuracies]},
                 epoch=0,

@@ -93,7 +93,7 @@ class Clip(ppcls.Hook):
     """Change the weights after a step."""
 
     def after_step(self, run, batch):
-        for parameter in run.trained:
+        for parameter in run.parts.trained:
             parameter.set_value(paddle.clip(parameter, -0.05, 0.05))
 
 

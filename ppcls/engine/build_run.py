@@ -1,0 +1,255 @@
+"""From a recipe, its open data and its networks to a run that can start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ppcls import distributed
+from ppcls.config import Recipe
+from ppcls.config.schema import GlobalSpec
+from ppcls.engine import build
+from ppcls.engine.amp import cast_networks, casting_in_evaluation, mixed_precision
+from ppcls.engine.checkpoint import Checkpoint, Checkpointer, Progress
+from ppcls.engine.checkpoint.contents import restore
+from ppcls.engine.checkpoint.resume import compare_by
+from ppcls.engine.evaluators import (
+    evaluator,
+    measures_of_run,
+    plateau_metric,
+    watched_students,
+    watched_teachers,
+)
+from ppcls.engine.hooks.base import Hook
+from ppcls.engine.hooks.checkpoint import CheckpointHook
+from ppcls.engine.hooks.early_stopping import EarlyStopping
+from ppcls.engine.hooks.ema import EMAHook, ModelEMA
+from ppcls.engine.hooks.logging import LogHook
+from ppcls.engine.hooks.teachers import TeacherCheck
+from ppcls.engine.measures import Measures, classifiers
+from ppcls.engine.run import Evaluation, Parts, Run, Settings
+from ppcls.logger import ScalarWriter
+from ppcls.loss import build_loss
+from ppcls.loss.combined import CombinedLoss
+from ppcls.metric import LOSS, Criterion, build_metric
+from ppcls.optimizer import build_optimizer
+from ppcls.teacher import Answer, Choice, answer_frozen
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run, open.
+
+    Attributes:
+        loader: batches of training.
+        eval_loader: batches of evaluation; None if the run does not evaluate.
+        shape: [C, H, W] of an image of training.
+        class_names: names to keep with the run, by class; None if they are not known.
+        lists: fingerprint of each list, by its config path.
+    """
+
+    loader: Any
+    eval_loader: Any
+    shape: tuple[int, ...]
+    class_names: list[str] | None
+    lists: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Whom the evaluations of a run look at, and what they decide.
+
+    Attributes:
+        teachers: frozen networks with the classes of the network to deploy.
+        measures: what is measured of whom.
+        criterion: what evaluations of the network to deploy are compared by.
+        others: what those of the other students are compared by, by name.
+    """
+
+    teachers: list[str]
+    measures: Measures
+    criterion: Criterion
+    others: dict[str, Criterion]
+
+
+def build_run(
+    config: Recipe,
+    folder: Path,
+    data: RunData,
+    model: Any,
+    *,
+    resumed: Checkpoint | None,
+    hooks: Sequence[Hook],
+) -> Run:
+    """Build everything a run needs, and put it where a checkpoint stands if there is one to resume.
+
+    Args:
+        config: the recipe.
+        folder: where the run will write; it is not touched.
+        data: the open data.
+        model: the networks, with the weights that the recipe names.
+        resumed: the checkpoint to resume.
+        hooks: of the recipe and of the caller; they are called before those of ppcls.
+    """
+    settings, main = config.Global, config.arch.main_name
+    loss, outputs = _prepare_networks(config, data, model, resuming=resumed is not None)
+    steps = -(-len(data.loader) // settings.update_freq)
+    optimizer, schedule = build_optimizer(config.Optimizer, settings.epochs, steps, [model, loss])
+    scaler, casting = mixed_precision(config.AMP)
+    model = cast_networks(model, optimizer, casting)
+    if settings.to_static:
+        build.make_static(model)
+    watched = _choose_watched(config, data, model, outputs)
+    build.announce(model, config.arch.name, settings.seed or 0)
+    trainable = build.trainable_state(model)
+    ema = None if config.EMA is None else ModelEMA(trainable, config.EMA.decay)
+    eval_casting = casting_in_evaluation(casting, config.AMP.use_fp16_test)
+    parts = Parts(
+        model=model,
+        loss=loss,
+        metric=build_metric(config.Metric.Train, main, "Metric.Train"),
+        optimizer=optimizer,
+        schedule=schedule,
+        loader=data.loader,
+        evaluation=_build_evaluation(config, data, model, watched, ema, eval_casting),
+        scaler=scaler,
+        trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
+        buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
+        ema=ema,
+        answers=_let_frozen_answer(settings, data, model, resumed),
+    )
+    run = Run(
+        parts,
+        Settings(folder, settings.epochs, settings.update_freq, settings.print_batch_step, casting),
+        [*hooks, *_build_hooks(config, folder, data, watched, eval_casting, resuming=resumed is not None)],
+        Progress(seed=settings.seed or 0, lists=data.lists),
+    )
+    if resumed is not None:
+        restore(run, resumed)
+    compare_by(run.progress, watched.criterion, main or config.arch.name)
+    return run
+
+
+def _prepare_networks(
+    config: Recipe, data: RunData, model: Any, *, resuming: bool
+) -> tuple[CombinedLoss, Any]:
+    """Build the training loss and give networks and loss the shapes and weights that the run starts from.
+
+    Returns:
+        the loss, and what the networks gave for two images.
+    """
+    weights, main = config.Global.pretrained_model, config.arch.main_name
+    loss = build_loss(config.Loss.Train or [], main=main)
+    outputs = build.find_shapes(model, loss, data.shape)
+    distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
+    if weights and not resuming:
+        build.load_start(model, loss, weights, config.arch.name, main)
+    build.synchronise([model, loss], config.Global.use_sync_bn)
+    return loss, outputs
+
+
+def _let_frozen_answer(
+    settings: GlobalSpec, data: RunData, model: Any, resumed: Checkpoint | None
+) -> dict[str, Answer]:
+    """Let frozen networks answer through engines; a run that is resumed keeps those it has."""
+    done = 0 if resumed is None else resumed.progress.epoch - 1
+    images = (settings.epochs - done) * (len(data.loader.dataset) // distributed.world_size())
+    earlier = None
+    if resumed is not None:
+        earlier = {name: Choice(**choice) for name, choice in resumed.progress.engines.items()}
+    return answer_frozen(model, data.shape, images, earlier)
+
+
+def _choose_watched(config: Recipe, data: RunData, model: Any, outputs: Any) -> Watched:
+    """Find out whom evaluations look at.
+
+    Args:
+        config: the recipe.
+        data: the open data.
+        model: the networks.
+        outputs: what they gave for two images.
+    """
+    main = config.arch.main_name
+    evaluates = data.eval_loader is not None
+    classifying = classifiers(outputs, config.arch.main.class_count) if evaluates and main else []
+    teachers = watched_teachers(model, main, classifying)
+    measures = measures_of_run(config, main, watched_students(model, main, classifying), teachers)
+    criteria = measures.criteria(outputs) if evaluates else {}
+    criterion = criteria.pop("", LOSS)
+    if evaluates:
+        measures.check_labels(data.eval_loader.dataset)
+    return Watched(teachers, measures, criterion, criteria)
+
+
+def _build_evaluation(
+    config: Recipe,
+    data: RunData,
+    model: Any,
+    watched: Watched,
+    ema: ModelEMA | None,
+    casting: Mapping[str, Any],
+) -> Evaluation | None:
+    loader = data.eval_loader
+    if loader is None:
+        return None
+    every = config.Global.print_batch_step
+    return Evaluation(
+        loader,
+        evaluator(model, loader, watched.measures, ema, print_every=every, casting=casting),
+        due=partial(_is_due, config.Global),
+        plateau_metric=plateau_metric(config.schedules, watched.criterion),
+    )
+
+
+def _is_due(settings: GlobalSpec, epoch: int) -> bool:
+    """Tell whether an evaluation follows an epoch."""
+    in_turn = epoch % settings.eval_interval == 0 or epoch == settings.epochs
+    return in_turn and epoch >= settings.start_eval_epoch
+
+
+def _build_hooks(
+    config: Recipe,
+    folder: Path,
+    data: RunData,
+    watched: Watched,
+    casting: Mapping[str, Any],
+    *,
+    resuming: bool,
+) -> list[Hook]:
+    """Return the hooks of ppcls itself, in the order in which they are called."""
+    settings = config.Global
+    log = LogHook(
+        partial(_open_writer, folder, settings) if distributed.is_main() else None,
+        schedule_names=[schedule.name for schedule in config.schedules],
+        memory=settings.print_mem_info,
+    )
+    hooks: list[Hook] = [log] if config.EMA is None else [EMAHook(), log]
+    if watched.teachers and settings.check_teacher and not resuming:
+        every = settings.print_batch_step
+        check = TeacherCheck(watched.teachers, data.eval_loader, log, print_every=every, casting=casting)
+        hooks.append(check)
+    stopping = config.EarlyStopping
+    if stopping is not None:
+        hooks.append(EarlyStopping(stopping.patience, stopping.min_delta, watched.criterion))
+    saver = CheckpointHook(
+        Checkpointer(folder),
+        watched.criterion,
+        config.arch.main_name,
+        watched.others,
+        save_interval=settings.save_interval,
+        save_steps=settings.save_steps,
+        keep_last=settings.keep_last,
+    )
+    return [*hooks, saver]
+
+
+def _open_writer(folder: Path, settings: GlobalSpec, start: int) -> ScalarWriter:
+    return ScalarWriter(
+        folder,
+        use_visualdl=settings.use_visualdl,
+        use_tensorboard=settings.use_tensorboard,
+        start=start,
+    )
