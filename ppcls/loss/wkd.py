@@ -1,0 +1,100 @@
+"""Wasserstein distances for knowledge distillation."""
+
+from __future__ import annotations
+
+from paddle import Tensor, nn
+
+from ppcls.errors import ConfigError
+from ppcls.loss._tensors import check_positive
+from ppcls.loss.shapes import not_prepared, settle
+from ppcls.registry import LOSSES
+
+_EPS = 1e-5  # of the variance, as published
+
+
+def gaussian_distance(student: Tensor, teacher: Tensor, ratio: float = 2.0) -> Tensor:
+    """Squared 2-Wasserstein distance of two feature maps, each channel taken as a normal distribution.
+
+    Lv et al., "Wasserstein distance rivals Kullback-Leibler divergence for knowledge distillation" (NeurIPS
+    2024, arXiv 2412.08139), WKD-F: ``ratio * |mu_s - mu_t|^2 + |sigma_s - sigma_t|^2``, summed over the
+    channels, mean over the batch; mu and ``sigma = sqrt(var + 1e-5)`` are the mean and the (unbiased) standard
+    deviation over the positions of a map.
+
+    Args:
+        student: feature map, [N, C, H, W].
+        teacher: feature map, [N, C, H', W'].
+        ratio: weight of the means.
+
+    Returns:
+        A scalar, zero where means and deviations agree.
+    """
+    (mean_s, deviation_s), (mean_t, deviation_t) = _moments(student), _moments(teacher)
+    means, deviations = (mean_s - mean_t).square().sum(-1), (deviation_s - deviation_t).square().sum(-1)
+    return (ratio * means + deviations).mean()
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel over the positions, [N, C] each."""
+    flat = x.flatten(2)
+    mean = flat.mean(-1)
+    variance = (flat - mean.unsqueeze(-1)).square().sum(-1) / max(flat.shape[-1] - 1, 1)
+    return mean, (variance + _EPS).sqrt()
+
+
+@LOSSES.register("WKDFeatureLoss")
+class WKDFeatureLoss(nn.Layer):
+    """:func:`gaussian_distance` of the teacher's map and the student's, after 1x1 convolution, BN and ReLU.
+
+    Use it as ``DistillationPairLoss: {base_loss_name: WKDFeatureLoss, ...}``.
+
+    Args:
+        student_channels: channels of the student's features; null: found by a dry forward.
+        teacher_channels: channels of the teacher's features; null: found by a dry forward.
+        ratio: weight of the means, above 0; that of the deviations is 1.
+    """
+
+    is_pair_loss = True
+
+    def __init__(
+        self,
+        student_channels: int | None = None,
+        teacher_channels: int | None = None,
+        ratio: float = 2.0,
+    ) -> None:
+        super().__init__()
+        check_positive("WKDFeatureLoss", ratio=ratio)
+        self.student_channels, self.teacher_channels, self.ratio = student_channels, teacher_channels, ratio
+        self.projector: nn.Layer | None = None
+        if student_channels is not None and teacher_channels is not None:
+            self._create(student_channels, teacher_channels)
+
+    def _create(self, student: int, teacher: int) -> None:
+        conv = nn.Conv2D(student, teacher, 1, weight_attr=nn.initializer.KaimingNormal(), bias_attr=False)
+        self.projector = nn.Sequential(conv, nn.BatchNorm2D(teacher), nn.ReLU())
+
+    def prepare(self, student: Tensor, teacher: Tensor) -> None:
+        """Create the projector, or check the given channel counts, from features [N, C, H, W].
+
+        Raises:
+            ConfigError: if a count differs from the network's, or a tensor is no feature map.
+        """
+        _check_maps(student, teacher)
+        own = settle("WKDFeatureLoss.student_channels", self.student_channels, student.shape[1])
+        theirs = settle("WKDFeatureLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
+        if self.projector is None:
+            self._create(own, theirs)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the scalar loss of features [N, Cs, H, W] and [N, Ct, H', W']."""
+        if self.projector is None:
+            raise not_prepared("WKDFeatureLoss", "student_channels, teacher_channels")
+        _check_maps(student, teacher)
+        return gaussian_distance(self.projector(student), teacher, self.ratio)
+
+
+def _check_maps(student: Tensor, teacher: Tensor) -> None:
+    if student.ndim != 4 or teacher.ndim != 4:
+        raise ConfigError(
+            f"WKDFeatureLoss: features of shapes {list(student.shape)} and {list(teacher.shape)}, expected "
+            "[N, C, H, W]; choose other layers with s_key and t_key"
+        )
