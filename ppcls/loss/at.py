@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import paddle.nn.functional as F
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import norm
+from ppcls.loss.base import TensorPairLoss
 from ppcls.registry import LOSSES
 
 
@@ -38,27 +41,40 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @LOSSES.register("ATLoss")
-class ATLoss(nn.Layer):
-    """:func:`attention_transfer`, usually of the last maps of all stages, with a weight of 1000.
+class ATLoss(TensorPairLoss):
+    """:func:`attention_transfer` of one feature map, or the sum over several, usually the last of each stage.
 
-    Use it as ``DistillationPairLoss: {base_loss_name: ATLoss, ...}``.
+    Its weight in the literature is 1000. Use it as ``DistillationPairLoss: {base_loss_name: ATLoss, ...}``
+    with an output, or a list of outputs, as `s_key` and as `t_key`.
     """
 
-    is_pair_loss = True
+    several_maps = True
 
-    def prepare(self, student: Tensor, teacher: Tensor) -> None:
+    def __init__(self) -> None:
+        super().__init__()  # without it, options of the layer would count as options of the loss
+
+    def prepare(self, student: Tensor | Sequence[Tensor], teacher: Tensor | Sequence[Tensor]) -> None:
         """Check the shapes of the feature maps.
 
         Raises:
             ConfigError: if one is no feature map [N, C, H, W].
         """
-        if student.ndim != 4 or teacher.ndim != 4:
-            raise ConfigError(
-                f"ATLoss: features of shapes {list(student.shape)} and {list(teacher.shape)}, expected "
-                "[N, C, H, W]; choose other layers with s_key and t_key"
-            )
+        for own, theirs in _pairs(student, teacher):
+            if own.ndim != 4 or theirs.ndim != 4:
+                raise ConfigError(
+                    f"ATLoss: features of shapes {list(own.shape)} and {list(theirs.shape)}, expected "
+                    "[N, C, H, W]; choose other layers with s_key and t_key"
+                )
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the scalar loss of features [N, C, H, W]."""
+    def forward(self, student: Tensor | Sequence[Tensor], teacher: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the scalar loss of feature maps [N, C, H, W]."""
         self.prepare(student, teacher)
-        return attention_transfer(student, teacher)
+        return sum(attention_transfer(own, theirs) for own, theirs in _pairs(student, teacher))
+
+
+def _pairs(
+    student: Tensor | Sequence[Tensor], teacher: Tensor | Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    if isinstance(student, list) and isinstance(teacher, list):
+        return list(zip(student, teacher, strict=True))
+    return [(student, teacher)]

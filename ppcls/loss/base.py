@@ -81,10 +81,12 @@ class TensorPairLoss(nn.Layer, Component):
 
     Attributes:
         is_pair_loss: what tells these losses from others.
+        several_maps: whether it can be given lists of tensors, for which `s_key` and `t_key` are lists.
         part: beginning of its name in the log, for a recipe without ``name``; None for its registered name.
     """
 
     is_pair_loss: ClassVar[bool] = True
+    several_maps: ClassVar[bool] = False
     part: ClassVar[str | None] = None
 
     @abstractmethod

@@ -15,7 +15,8 @@ from ppcls.loss._tensors import to_float
 from ppcls.loss.base import Loss
 from ppcls.registry import LOSSES
 
-Keys = tuple[str | None, str | None]
+Key = str | list[str] | None
+Keys = tuple[Key, Key]
 
 
 class PairLoss(Loss):
@@ -49,11 +50,11 @@ class PairLoss(Loss):
         """Names of the sub-networks whose outputs are used."""
         return frozenset(name for pair in self.pairs for name in pair)
 
-    def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
-        """Return what is compared for one pair of networks."""
+    def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Any, Any]:
+        """Return what is compared for one pair of networks: a tensor of each, or a list of tensors."""
         return pair_tensors(outputs, pair, self.keys, self.loss)
 
-    def compare(self, position: int, first: Tensor, second: Tensor, label: Tensor | None) -> Tensor:
+    def compare(self, position: int, first: Any, second: Any, label: Tensor | None) -> Tensor:
         """Return the scalar loss of the pair at this position."""
         raise NotImplementedError
 
@@ -102,8 +103,9 @@ class DistillationPairLoss(PairLoss):
     Args:
         base_loss_name: MGDLoss, PEFDLoss or another registered loss of two tensors.
         model_name_pairs: pairs of sub-network names, student first.
-        s_key: which output of the student; null means logits.
-        t_key: which output of the teacher; null means logits.
+        s_key: which output of the student; null means logits. A list of outputs for a loss that compares
+            several maps at once, such as ReviewKDLoss.
+        t_key: which output of the teacher; null means logits. A list as long as that of `s_key`.
         name: beginning of the part's name; null is the registered name of the loss, or ``loss`` for ours,
             as in PaddleClas.
         pair_weights: a factor for each pair.
@@ -116,13 +118,14 @@ class DistillationPairLoss(PairLoss):
         self,
         base_loss_name: str,
         model_name_pairs: list[list[str]],
-        s_key: str | None = None,
-        t_key: str | None = None,
+        s_key: str | list[str] | None = None,
+        t_key: str | list[str] | None = None,
         name: str | None = None,
         pair_weights: list[float] | None = None,
         **options: Any,
     ) -> None:
         _base(base_loss_name)
+        _check_several(base_loss_name, bool(LOSSES.trait(base_loss_name, "several_maps")), s_key, t_key)
         super().__init__(
             "DistillationPairLoss",
             model_name_pairs,
@@ -144,9 +147,11 @@ class DistillationPairLoss(PairLoss):
             raise ConfigError("DistillationPairLoss needs the option 'base_loss_name'")
         return joined_signature(cls, _base(options["base_loss_name"]))
 
-    def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
+    def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Any, Any]:
         """Return what is compared for one pair of networks, in the precision of the parameters."""
         first, second = super().tensors(outputs, pair)
+        if isinstance(first, list):
+            return [x.astype("float32") for x in first], [x.detach().astype("float32") for x in second]
         return first.astype("float32"), second.detach().astype("float32")
 
     def prepare(self, outputs: Mapping[str, Any]) -> None:
@@ -155,20 +160,35 @@ class DistillationPairLoss(PairLoss):
             tensors = self.tensors(outputs, pair)
             loss_func.prepare(*tensors)
 
-    def compare(self, position: int, first: Tensor, second: Tensor, label: Tensor | None) -> Tensor:
+    def compare(self, position: int, first: Any, second: Any, label: Tensor | None) -> Tensor:
         """Return the value of the loss of the pair at this position."""
         return self.loss_func[position](first, second)
 
 
-def pair_tensors(
-    outputs: Mapping[str, Any], pair: tuple[str, str], keys: Keys, loss: str
-) -> tuple[Tensor, Tensor]:
-    """Return the chosen tensors of both networks as float32."""
-    first, second = (
-        to_float(select(network_output(outputs, name, loss), key, loss, name))
-        for name, key in zip(pair, keys, strict=True)
-    )
-    return first, second
+def pair_tensors(outputs: Mapping[str, Any], pair: tuple[str, str], keys: Keys, loss: str) -> tuple[Any, Any]:
+    """Return the chosen tensors of both networks as float32; a list of them where `keys` has a list."""
+
+    def chosen(network: str, key: Key) -> Any:
+        if isinstance(key, list):
+            return [chosen(network, one) for one in key]
+        return to_float(select(network_output(outputs, network, loss), key, loss, network))
+
+    return chosen(pair[0], keys[0]), chosen(pair[1], keys[1])
+
+
+def _check_several(base: str, several: bool, s_key: Key, t_key: Key) -> None:
+    """Check that a loss is given one output of each network, or as many of one as of the other.
+
+    Raises:
+        ConfigError: if it cannot work with these keys.
+    """
+    lists = [key for key in (s_key, t_key) if isinstance(key, list)]
+    if lists and not several:
+        raise ConfigError(f"DistillationPairLoss: {base} compares one output, got a list of them: {lists[0]}")
+    if lists and (len(lists) != 2 or len(lists[0]) != len(lists[1]) or not lists[0]):
+        raise ConfigError(
+            f"DistillationPairLoss: got s_key {s_key!r} and t_key {t_key!r}, expected lists of equal length"
+        )
 
 
 def weighted(value: Tensor, weight: float) -> Tensor:

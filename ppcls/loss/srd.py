@@ -7,6 +7,7 @@ from typing import Literal
 from paddle import Tensor, nn
 
 from ppcls.loss._tensors import check_one_of
+from ppcls.loss.base import TensorPairLoss
 from ppcls.loss.shapes import not_prepared, settle
 from ppcls.registry import LOSSES
 
@@ -25,7 +26,7 @@ def log_power_distance(student: Tensor, teacher: Tensor, power: float = 4.0) -> 
 
 
 @LOSSES.register("SRDLoss")
-class SRDLoss(nn.Layer):
+class SRDLoss(TensorPairLoss):
     """Miles and Mikolajczyk, "Understanding the role of the projector in knowledge distillation" (AAAI 2024).
 
     arXiv 2303.11098: ``log(sum |BN(student W + b) - BN(teacher)|^4)`` over batch and features, with the
@@ -40,8 +41,6 @@ class SRDLoss(nn.Layer):
         teacher_channel: features of the teacher, after `mode`; null: found by a dry forward.
         mode: what is done to [N, C, H, W]: ``gap``: the mean over H, W; ``flatten``, for pooled features.
     """
-
-    is_pair_loss = True
 
     def __init__(
         self,

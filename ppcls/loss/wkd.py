@@ -6,6 +6,7 @@ from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_positive
+from ppcls.loss.base import TensorPairLoss
 from ppcls.loss.shapes import not_prepared, settle
 from ppcls.registry import LOSSES
 
@@ -17,8 +18,8 @@ def gaussian_distance(student: Tensor, teacher: Tensor, ratio: float = 2.0) -> T
 
     Lv et al., "Wasserstein distance rivals Kullback-Leibler divergence for knowledge distillation" (NeurIPS
     2024, arXiv 2412.08139), WKD-F: ``ratio * |mu_s - mu_t|^2 + |sigma_s - sigma_t|^2``, summed over the
-    channels, mean over the batch; mu and ``sigma = sqrt(var + 1e-5)`` are the mean and the (unbiased) standard
-    deviation over the positions of a map.
+    channels, mean over the batch; mu and ``sigma = sqrt(var + 1e-5)`` are the mean and the (unbiased)
+    standard deviation over the positions of a map.
 
     Args:
         student: feature map, [N, C, H, W].
@@ -42,7 +43,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @LOSSES.register("WKDFeatureLoss")
-class WKDFeatureLoss(nn.Layer):
+class WKDFeatureLoss(TensorPairLoss):
     """:func:`gaussian_distance` of the teacher's map and the student's, after 1x1 convolution, BN and ReLU.
 
     Use it as ``DistillationPairLoss: {base_loss_name: WKDFeatureLoss, ...}``.
@@ -52,8 +53,6 @@ class WKDFeatureLoss(nn.Layer):
         teacher_channels: channels of the teacher's features; null: found by a dry forward.
         ratio: weight of the means, above 0; that of the deviations is 1.
     """
-
-    is_pair_loss = True
 
     def __init__(
         self,

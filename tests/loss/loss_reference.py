@@ -107,6 +107,15 @@ def hard(s: Array, t: Array) -> float:
     return float(-log_softmax(s)[np.arange(len(s)), t.argmax(-1)].mean())
 
 
+def ofa(s: Array, t: Array, y: NDArray[np.int64], eps: float) -> float:
+    total = 0.0
+    for zs, zt, target in zip(s, t, y, strict=True):
+        weights = softmax(zt) ** eps
+        weights[target] = (softmax(zt)[target] + 1) ** eps - 1
+        total -= (weights * log_softmax(zs)).sum()
+    return float(total / len(s))
+
+
 def pearson(a: Array, b: Array) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
@@ -221,3 +230,76 @@ def afd(
             for s in range(n_s):
                 total += share[s] * ((student[t][b, s] - teacher[t][b]) ** 2).mean()
     return float(total / n)
+
+
+def pool(x: Array, height: int, width: int) -> Array:
+    """Means over the cells of an adaptive pooling, [N, C, height, width]."""
+    found = np.zeros((*x.shape[:2], height, width))
+    for i, j in np.ndindex(height, width):
+        top, bottom = i * x.shape[2] // height, -(-(i + 1) * x.shape[2] // height)
+        left, right = j * x.shape[3] // width, -(-(j + 1) * x.shape[3] // width)
+        found[:, :, i, j] = x[:, :, top:bottom, left:right].mean((2, 3))
+    return found
+
+
+def at(s: Array, t: Array) -> float:
+    height, width = min(s.shape[2], t.shape[2]), min(s.shape[3], t.shape[3])
+    maps = []
+    for x in (s, t):
+        strength = (pool(x, height, width) ** 2).mean(1).reshape(len(x), -1)
+        maps.append(strength / np.linalg.norm(strength, axis=1, keepdims=True))
+    return float(((maps[0] - maps[1]) ** 2).mean())
+
+
+def batch_norm(x: Array, eps: float) -> Array:
+    """By the statistics of the batch, over all axes but the second."""
+    axes = tuple(i for i in range(x.ndim) if i != 1)
+    mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps)
+
+
+def srd(s: Array, t: Array, weight: Array, bias: Array) -> float:
+    difference = batch_norm(s @ weight + bias, 1e-4) - batch_norm(t, 1e-4)
+    return float(np.log((difference**4).sum()))
+
+
+def wkd_feature(s: Array, t: Array, ratio: float) -> float:
+    total = 0.0
+    for n, c in np.ndindex(*s.shape[:2]):
+        own, theirs = s[n, c].ravel(), t[n, c].ravel()
+        deviations = [np.sqrt(x.var(ddof=1) + 1e-5) for x in (own, theirs)]
+        total += ratio * (own.mean() - theirs.mean()) ** 2 + (deviations[0] - deviations[1]) ** 2
+    return float(total / len(s))
+
+
+def hcl(s: Array, t: Array) -> float:
+    sides = [side for side in (4, 2, 1) if side < s.shape[2]]
+    parts = [((s - t) ** 2).mean()]
+    parts += [((pool(s, side, side) - pool(t, side, side)) ** 2).mean() for side in sides]
+    weights = 0.5 ** np.arange(len(parts))
+    return float((weights * parts).sum() / weights.sum())
+
+
+def nearest(x: Array, height: int, width: int) -> Array:
+    rows, columns = np.arange(height) * x.shape[2] // height, np.arange(width) * x.shape[3] // width
+    return x[:, :, rows][:, :, :, columns]
+
+
+def reviewkd(student: list[Array], teacher: list[Array], weights: dict[str, Array]) -> float:
+    """Knowledge review with BatchNorms of scale 1 and shift 0.
+
+    `weights` holds convolutions by level: reduce.<i>, gates.<i>, gates_bias.<i>, expand.<i>.
+    """
+    total, deeper = 0.0, None
+    for i in reversed(range(len(student))):
+        width = len(weights[f"reduce.{i}"])
+        x = batch_norm(conv(student[i], weights[f"reduce.{i}"], np.zeros(width)), 1e-5)
+        if deeper is not None:
+            deeper = nearest(deeper, *x.shape[2:])
+            both = np.concatenate([x, deeper], 1)
+            gates = 1 / (1 + np.exp(-conv(both, weights[f"gates.{i}"], weights[f"gates_bias.{i}"])))
+            x = x * gates[:, :1] + deeper * gates[:, 1:]
+        deeper = nearest(x, *teacher[i].shape[2:])
+        expand = weights[f"expand.{i}"]
+        total += hcl(batch_norm(conv(deeper, expand, np.zeros(len(expand))), 1e-5), teacher[i])
+    return total

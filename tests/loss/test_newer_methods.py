@@ -11,6 +11,10 @@ import paddle
 import pytest
 
 from ppcls.loss import build_loss
+from ppcls.loss.at import attention_transfer
+from ppcls.loss.reviewkd import hierarchical_distance
+from ppcls.loss.srd import SRDLoss
+from ppcls.loss.wkd import gaussian_distance
 
 FOLDER = Path(__file__).parent / "recorded"
 OFFICIAL = json.loads((FOLDER / "newer.json").read_text(encoding="utf-8"))
@@ -27,7 +31,16 @@ LOGIT_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "wttm_0.1": ("DistillationWTTMLoss", {"power": 0.1}),
     "wttm_0.2": ("DistillationWTTMLoss", {"power": 0.2}),
     "rld a1 b0.5 T1 aT1": ("DistillationRLDLoss", {"beta": 0.5, "temperature": 1.0}),
+    "ofa eps1.0": ("DistillationOFALoss", {"eps": 1.0}),
+    "ofa eps1.5": ("DistillationOFALoss", {"eps": 1.5}),
     "rld a1 b8 T4 aT1": ("DistillationRLDLoss", {"beta": 8.0, "temperature": 4.0}),
+}
+
+
+MAP_METHODS = {
+    "at p2": attention_transfer,
+    "wkd_f ratio2 (projector = identity)": gaussian_distance,
+    "reviewkd hcl 7x7": hierarchical_distance,
 }
 
 
@@ -52,3 +65,19 @@ def test_methods_that_compare_logits(name):
     logits = student("zs")
     given = {"S": {"logits": logits}, "T": {"logits": teacher("zt")}}
     check(name, build_loss([{loss: {**PAIRS, **options}}])(given, teacher("y"))["loss"], logits)
+
+
+@pytest.mark.parametrize("name", MAP_METHODS)
+def test_methods_that_compare_maps(name):
+    maps = student("fs")
+    check(name, MAP_METHODS[name](maps, teacher("ft")), maps)
+
+
+def test_srd():
+    """The official total is two times the logarithm and a KL divergence; the gradient is that of the maps."""
+    loss = SRDLoss(16, 16)
+    loss.projector.weight.set_value(np.eye(16, dtype="float32"))
+    maps, logits = student("fs"), student("zs")
+    kl = build_loss([{"DistillationKLDivLoss": {**PAIRS, "temperature": 1.0}}])
+    soft = kl({"S": logits, "T": teacher("zt")})["loss"]
+    check("srd total: 2 log-sum + KL, identity projector", 2 * loss(maps, teacher("ft")) + soft, maps)
