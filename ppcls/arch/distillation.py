@@ -13,7 +13,7 @@ from ppcls.arch.afd_transforms import LinearTransform, Waiting, settle
 from ppcls.arch.base import Network
 from ppcls.arch.input_adapter import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
-from ppcls.config import single
+from ppcls.config import ArchSpec, single
 from ppcls.config.binding import takes
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import BACKBONES
@@ -178,9 +178,15 @@ class DistillationModel(NetworkGroup):
         if infer_model_name is not None and infer_model_name not in self.names:
             advice = hint(infer_model_name, self.names) or _listed(self.names)
             raise ConfigError(f"infer_model_name: there is no network {infer_model_name!r}.{advice}")
-        learning = [name for name in self.names if name not in self.frozen] or self.names
-        default = "Student" if "Student" in self.names else learning[-1]
-        self.infer_model_name = infer_model_name or default
+        spec = ArchSpec.read(
+            {
+                "name": type(self).__name__,
+                "models": models,
+                "freeze_params_list": freeze_params_list,
+                "infer_model_name": infer_model_name,
+            }
+        )
+        self.infer_model_name = spec.main.title
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Run every network on images [N, C, H, W]; outputs of frozen ones carry no gradient."""

@@ -227,6 +227,11 @@ class DataLoaderSpec(Section):
         optional=True,
     )
 
+    @property
+    def parts(self) -> dict[str, DataSpec]:
+        """The parts that there are, by name."""
+        return {name: part for name, part in self.items() if part is not None}
+
 
 @dataclass(eq=False, repr=False)
 class InferSpec(Section):

@@ -8,13 +8,14 @@ from typing import Any
 from ppcls.config.checks.own_preprocessing import transform_chains
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import split
+from ppcls.config.schema import Recipe
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
 _AXES = {"chw": "[C, H, W]", "hwc": "[H, W, C]"}
 
 
-def check_layout(recipe: Mapping[str, Any], findings: Findings) -> None:
+def check_layout(recipe: Recipe, findings: Findings) -> None:
     """Report the first transform of each chain of a recipe that takes other images than it gets."""
     for place, nodes in transform_chains(recipe).items():
         if not findings.mistakes_below(place):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ppcls.config.checks.components import loss_without_weights
 from ppcls.config.checks.networks import Networks
 from ppcls.config.mistakes import Findings, join
+from ppcls.config.schema import Recipe
 from ppcls.errors import PpclsError
 
 
-def check_mixing(recipe: Mapping[str, Any], networks: Networks, findings: Findings) -> None:
+def check_mixing(recipe: Recipe, networks: Networks, findings: Findings) -> None:
     """Check ``batch_transform_ops``: where they stand, their ``class_num``, and what the losses make of them.
 
     A loss says by its attribute ``hard_labels_only`` why it cannot work with label probabilities.
     """
-    for part, loader in recipe["DataLoader"].items():
-        dataset = loader["dataset"] if loader else None
-        ops = dataset.get("batch_transform_ops") if isinstance(dataset, dict) else None
+    for part, data in recipe.DataLoader.parts.items():
+        ops = data.dataset.get("batch_transform_ops") if isinstance(data.dataset, dict) else None
         path = f"DataLoader.{part}.dataset.batch_transform_ops"
         if not ops or findings.mistakes_below(path):
             continue
@@ -27,7 +27,7 @@ def check_mixing(recipe: Mapping[str, Any], networks: Networks, findings: Findin
             continue
         _check_class_num(ops, path, networks, findings)
         if part == "Train":  # losses that need labels do not see images without
-            _check_losses(recipe["Loss"]["Train"], path, findings)
+            _check_losses(recipe.Loss.Train, path, findings)
 
 
 def _check_class_num(ops: list[Any], path: str, networks: Networks, findings: Findings) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ppcls.class_names import find_class_names, is_packaged, misfit, read_class_names
 from ppcls.config.checks.networks import Networks
 from ppcls.config.mistakes import Findings
+from ppcls.config.schema import Recipe
 from ppcls.errors import DataError
 
 _NODE = "Infer.PostProcess"
 
 
-def check_class_names(recipe: Mapping[str, Any], networks: Networks, findings: Findings) -> None:
+def check_class_names(recipe: Recipe, networks: Networks, findings: Findings) -> None:
     """Refuse a file of one's own that does not name each class once; warn of a packaged one.
 
     A file that is not there is no mistake yet: data may come later. Whoever needs it refuses it.
     """
-    node = recipe["Infer"]["PostProcess"]
+    node = recipe.Infer.PostProcess
     main = networks.members.get(networks.main)
     class_num = None if main is None else main.class_num
     if not isinstance(node, dict) or findings.mistakes_below(_NODE):

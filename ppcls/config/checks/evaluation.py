@@ -7,11 +7,12 @@ from typing import Any
 
 from ppcls.config.checks.networks import Networks
 from ppcls.config.mistakes import Findings
+from ppcls.config.schema import EarlyStoppingSpec, GlobalSpec, Recipe
 from ppcls.registry import METRICS
 
 
 def check_evaluation(
-    recipe: Mapping[str, Any],
+    recipe: Recipe,
     loss_names: Iterable[set[str]],
     networks: Networks,
     mode: str,
@@ -26,7 +27,7 @@ def check_evaluation(
         mode: what is about to be done.
         findings: receives the mistakes.
     """
-    evaluates = mode == "eval" or (mode == "train" and recipe["Global"]["eval_during_train"])
+    evaluates = mode == "eval" or (mode == "train" and recipe.Global.eval_during_train)
     # A mistake in Arch or in the losses would show again.
     if evaluates and networks.several and not any(map(findings.mistakes_below, ("Arch", "Loss.Eval"))):
         _check_losses(list(loss_names), networks, findings)
@@ -35,10 +36,10 @@ def check_evaluation(
     if evaluates:
         _check_deployed(networks, findings)
         _check_plateau(recipe, findings)
-        if recipe["EMA"]:
+        if recipe.EMA:
             _check_averaged(networks, findings)
-    if recipe["EarlyStopping"]:
-        _check_early_stopping(recipe["EarlyStopping"], recipe["Global"], findings)
+    if recipe.EarlyStopping:
+        _check_early_stopping(recipe.EarlyStopping, recipe.Global, findings)
 
 
 def _check_losses(named: list[set[str]], networks: Networks, findings: Findings) -> None:
@@ -76,9 +77,9 @@ def _check_averaged(networks: Networks, findings: Findings) -> None:
             )
 
 
-def _check_plateau(recipe: Mapping[str, Any], findings: Findings) -> None:
+def _check_plateau(recipe: Recipe, findings: Findings) -> None:
     """Check that there is a value for schedules that watch evaluations."""
-    node = recipe["Optimizer"]
+    node = recipe.Optimizer
     modes = {}
     for index, entry in enumerate(node if isinstance(node, list) else [node]):
         lr = entry.get("lr") if isinstance(entry, Mapping) else None
@@ -90,7 +91,7 @@ def _check_plateau(recipe: Mapping[str, Any], findings: Findings) -> None:
             list(modes)[-1], "the schedules of one run watch the same value; give all of them the same mode"
         )
     for place, mode in modes.items():
-        if mode == "min" and not recipe["Loss"]["Eval"] and not _falling(recipe["Metric"]["Eval"]):
+        if mode == "min" and not recipe.Loss.Eval and not _falling(recipe.Metric.Eval):
             findings.error(place, "min watches the loss of evaluations, but Loss.Eval is empty")
 
 
@@ -101,15 +102,13 @@ def _falling(metrics: Any) -> bool:
     return name in METRICS and METRICS.trait(str(name), "higher_is_better") is False
 
 
-def _check_early_stopping(
-    stopping: Mapping[str, Any], options: Mapping[str, Any], findings: Findings
-) -> None:
-    if not options["eval_during_train"]:
+def _check_early_stopping(stopping: EarlyStoppingSpec, settings: GlobalSpec, findings: Findings) -> None:
+    if not settings.eval_during_train:
         findings.error("EarlyStopping", "judges evaluations, but Global.eval_during_train is false")
         return
-    epochs, interval = options["epochs"], options["eval_interval"]
-    first = max(1, options["start_eval_epoch"])
+    epochs, interval = settings.epochs, settings.eval_interval
+    first = max(1, settings.start_eval_epoch)
     due = sum(1 for epoch in range(first, epochs + 1) if epoch % interval == 0 or epoch == epochs)
-    if due <= stopping["patience"]:
+    if due <= stopping.patience:
         text = f"has no effect: {epochs} epochs have {due} evaluations, of which the first is an improvement"
         findings.warn("EarlyStopping.patience", text)

@@ -14,7 +14,7 @@ from ppcls.config.checks.own_preprocessing import transform_chains
 from ppcls.config.checks.sections import default_of, fields_of
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import single
-from ppcls.config.schema import GlobalSpec
+from ppcls.config.schema import GlobalSpec, Recipe
 from ppcls.errors import PpclsError
 from ppcls.registry import TRANSFORMS
 
@@ -27,7 +27,7 @@ _LARGEST = 2048  # beyond it, trying a chain takes time and memory
 Shape = tuple[int | None, int | None, int | None]
 
 
-def check_image_shape(recipe: Mapping[str, Any], networks: Networks, mode: str, findings: Findings) -> None:
+def check_image_shape(recipe: Recipe, networks: Networks, mode: str, findings: Findings) -> None:
     """Compare the images of all chains with the networks, some of them with ``Global.image_shape`` too.
 
     Only an export uses ``Global.image_shape``, so a contradiction is an error there. Elsewhere it is one if
@@ -49,15 +49,15 @@ def check_image_shape(recipe: Mapping[str, Any], networks: Networks, mode: str, 
         if problem is not None:
             findings.error(*problem)
     elif not findings.mistakes_below(_PLACE):
-        _compare(recipe["Global"]["image_shape"], shapes, findings)
+        _compare(recipe.Global.image_shape, shapes, findings)
 
 
-def check_exported_shape(recipe: Mapping[str, Any]) -> tuple[str, str] | None:
+def check_exported_shape(recipe: Recipe) -> tuple[str, str] | None:
     """Return config path and text of what an export would tell wrongly about its images; None if nothing."""
     place = exported_chain(recipe)
     if place is None:
         return _INFER, f"missing; export needs it, or {_EVAL}: it tells how images are prepared"
-    wanted, found = recipe["Global"]["image_shape"], chain_shape(transform_chains(recipe)[place])
+    wanted, found = recipe.Global.image_shape, chain_shape(transform_chains(recipe)[place])
     if found is None or _agree(wanted, found):
         return None
     return _PLACE, f"{_contradiction(wanted, place, found)}; make them the same"
@@ -76,7 +76,7 @@ def _compare(wanted: list[int], shapes: Mapping[str, Shape], findings: Findings)
             findings.warn(_PLACE, f"{text}; an export of such a recipe is refused or of another size")
 
 
-def exported_chain(recipe: Mapping[str, Any]) -> str | None:
+def exported_chain(recipe: Recipe) -> str | None:
     """Return which chain an export describes: that of ``Infer``, else that of evaluation, if there is one."""
     chains = transform_chains(recipe)
     return next((place for place in (_INFER, _EVAL) if chains.get(place)), None)

@@ -16,6 +16,7 @@ from ppcls.config.binding import node_parameters
 from ppcls.config.checks.evaluation import check_evaluation
 from ppcls.config.checks.networks import Network, Networks
 from ppcls.config.mistakes import Findings, join
+from ppcls.config.schema import DataLoaderSpec, DataSpec, GlobalSpec, InferSpec, Recipe
 from ppcls.errors import PpclsError, nearest
 from ppcls.registry import LOSSES, METRICS, SAMPLERS, Registry
 
@@ -68,7 +69,7 @@ class Use:
         return found
 
 
-def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, findings: Findings) -> None:
+def check_relations(recipe: Recipe, networks: Networks, mode: str, findings: Findings) -> None:
     """Check what concerns several sections of a recipe that was checked section by section."""
     uses: dict[str, list[Use]] = {}
     for section, registry in (("Loss", LOSSES), ("Metric", METRICS)):
@@ -85,19 +86,19 @@ def check_relations(recipe: Mapping[str, Any], networks: Networks, mode: str, fi
     # A mistake in Arch would show again in what follows.
     for use in [] if findings.mistakes_below("Arch") else [*uses["Loss.Train"], *uses["Loss.Eval"]]:
         _check_class_counts(use, networks, findings)
-    if recipe["Loss"]["Train"] and not any(map(findings.mistakes_below, ("Arch", "Loss.Train"))):
-        _check_training(recipe["Loss"]["Train"], uses["Loss.Train"], networks, findings)
-    _check_gather(uses["Loss.Train"], recipe["DataLoader"]["Train"], findings)
-    _check_postprocess(recipe["Infer"], networks, findings)
+    if recipe.Loss.Train and not any(map(findings.mistakes_below, ("Arch", "Loss.Train"))):
+        _check_training(recipe.Loss.Train, uses["Loss.Train"], networks, findings)
+    _check_gather(uses["Loss.Train"], recipe.DataLoader.Train, findings)
+    _check_postprocess(recipe.Infer, networks, findings)
     _check_deployed(networks, mode, findings)
-    _check_data(recipe["DataLoader"], findings)
-    _check_global(recipe["Global"], mode, findings)
+    _check_data(recipe.DataLoader, findings)
+    _check_global(recipe.Global, mode, findings)
     check_evaluation(recipe, [use.names for use in uses["Loss.Eval"]], networks, mode, findings)
 
 
-def _check_gather(losses: list[Use], data: Mapping[str, Any] | None, findings: Findings) -> None:
+def _check_gather(losses: list[Use], data: DataSpec | None, findings: Findings) -> None:
     """Losses that gather the batch of all processes need parts of equal size."""
-    dataset = (data or {}).get("dataset")
+    dataset = None if data is None else data.dataset
     if not (isinstance(dataset, Mapping) and dataset.get("on_error") == "skip"):
         return
     for use in losses:
@@ -311,19 +312,19 @@ def _warn_unused_taps(network: Network, picked: set[str], findings: Findings) ->
         findings.warn(place, f"no loss of Loss.Train uses {', '.join(unused)}")
 
 
-def _check_postprocess(infer: Mapping[str, Any], networks: Networks, findings: Findings) -> None:
-    node = infer["PostProcess"]
+def _check_postprocess(infer: InferSpec, networks: Networks, findings: Findings) -> None:
+    node = infer.PostProcess
     if isinstance(node, dict):
         main = _members({networks.main}, networks)
         _check_topk(node.get("topk"), "Infer.PostProcess.topk", main, findings)
 
 
-def _check_data(loaders: Mapping[str, Any], findings: Findings) -> None:
-    train, evaluation = loaders["Train"], loaders["Eval"]
-    for part, options in loaders.items():
+def _check_data(data: DataLoaderSpec, findings: Findings) -> None:
+    train, evaluation = data.Train, data.Eval
+    for name, part in data.parts.items():
         for node in ("dataset", "sampler"):
-            if options is not None and options[node] is None:
-                findings.error(join("DataLoader", part, node), "missing")
+            if part[node] is None:
+                findings.error(join("DataLoader", name, node), "missing")
     if train and evaluation:
         lists = [_list_file(part) for part in (train, evaluation)]
         if lists[0] is not None and lists[0] == lists[1]:
@@ -331,7 +332,7 @@ def _check_data(loaders: Mapping[str, Any], findings: Findings) -> None:
                 "DataLoader.Eval.dataset.cls_label_path",
                 f"{lists[0]} is the training list too: the accuracy will be that on training images",
             )
-    sampler = evaluation["sampler"] if evaluation else None
+    sampler = evaluation.sampler if evaluation else None
     if isinstance(sampler, dict) and sampler.get("drop_last") is True:
         findings.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
     name = str(sampler.get("name")) if isinstance(sampler, dict) else ""
@@ -342,18 +343,18 @@ def _check_data(loaders: Mapping[str, Any], findings: Findings) -> None:
         findings.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
 
 
-def _list_file(part: Mapping[str, Any]) -> str | None:
-    dataset = part["dataset"]
+def _list_file(part: DataSpec) -> str | None:
+    dataset = part.dataset
     path = dataset.get("cls_label_path") if isinstance(dataset, dict) else None
     return os.path.normpath(path) if isinstance(path, str) else None
 
 
-def _check_global(options: Mapping[str, Any], mode: str, findings: Findings) -> None:
+def _check_global(settings: GlobalSpec, mode: str, findings: Findings) -> None:
     if mode != "train":
         return
-    if options["checkpoints"] not in (None, "", "auto") and options["pretrained_model"]:
+    if settings.checkpoints not in (None, "", "auto") and settings.pretrained_model:
         findings.warn("Global.pretrained_model", "has no effect: Global.checkpoints is resumed")
-    if options["eval_during_train"] and options["start_eval_epoch"] > options["epochs"]:
+    if settings.eval_during_train and settings.start_eval_epoch > settings.epochs:
         findings.warn(
-            "Global.start_eval_epoch", f"later than the last of {options['epochs']} epochs: no evaluation"
+            "Global.start_eval_epoch", f"later than the last of {settings.epochs} epochs: no evaluation"
         )

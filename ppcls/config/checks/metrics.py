@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ppcls.config.checks.networks import Networks
 from ppcls.config.mistakes import Findings, join
+from ppcls.config.schema import MetricSpec
 from ppcls.registry import METRICS
 
 
-def check_metrics(section: Mapping[str, Any], networks: Networks | None, findings: Findings) -> None:
+def check_metrics(section: MetricSpec, networks: Networks | None, findings: Findings) -> None:
     """Check what a metric's class says of itself, see :class:`ppcls.metric.Metric`.
 
     Args:
@@ -19,8 +17,8 @@ def check_metrics(section: Mapping[str, Any], networks: Networks | None, finding
         findings: receives the mistakes.
     """
     for part in ("Train", "Eval"):
-        nodes = section[part] if isinstance(section[part], list) else ()
-        for index, node in enumerate(nodes):
+        nodes = section[part]
+        for index, node in enumerate(nodes if isinstance(nodes, list) else ()):
             name = next(iter(node)) if isinstance(node, dict) and len(node) == 1 else None
             if name is None or name not in METRICS:
                 continue

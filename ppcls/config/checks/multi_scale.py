@@ -6,27 +6,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppcls.config.mistakes import Findings
+from ppcls.config.schema import DataLoaderSpec
 from ppcls.registry import DATASETS, SAMPLERS, Registry
 
 _TRAIN, _UNLABELLED = "DataLoader.Train", "DataLoader.UnLabelTrain"
 
 
-def check_sizes(loaders: Mapping[str, Any], findings: Findings) -> None:
+def check_sizes(data: DataLoaderSpec, findings: Findings) -> None:
     """Check that a dataset can give the sizes its sampler asks for, and that joined batches have one size.
 
     Args:
-        loaders: the section ``DataLoader``, checked by itself before.
+        data: the section ``DataLoader``, checked by itself before.
         findings: receives the mistakes.
     """
     for part, place in (("Train", _TRAIN), ("UnLabelTrain", _UNLABELLED)):
-        node = loaders[part]
-        if not _can(SAMPLERS, node and node["sampler"]):
+        node = data.parts.get(part)
+        if node is None or not _can(SAMPLERS, node.sampler):
             continue
-        title = node["sampler"]["name"]
-        if _can(DATASETS, node["dataset"]) is False:
-            text = f"{title} chooses the size of images, which {node['dataset']['name']} does not allow"
+        title = (node.sampler or {})["name"]
+        if _can(DATASETS, node.dataset) is False:
+            name = (node.dataset or {})["name"]
+            text = f"{title} chooses the size of images, which {name} does not allow"
             findings.error(f"{place}.dataset.name", f"{text}; use MultiScaleDataset")
-        if loaders["UnLabelTrain"]:
+        if data.UnLabelTrain:
             text = f"{title} cannot be used beside {_UNLABELLED}: images of a joined batch have one size"
             findings.error(f"{place}.sampler", text)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ppcls.config.checks.components import loss_without_weights
 from ppcls.config.checks.networks import network_without_weights
 from ppcls.config.mistakes import Findings, join
+from ppcls.config.schema import Recipe
 from ppcls.errors import ConfigError, Mistake, nearest
 
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ def layers_named(name: str, models: Iterable[nn.Layer], where: str) -> list[nn.L
     return named
 
 
-def check_scopes(recipe: Mapping[str, Any], findings: Findings) -> None:
+def check_scopes(recipe: Recipe, findings: Findings) -> None:
     """Check that each scope names something; whether all is trained once is seen when the run is built."""
-    entries = recipe["Optimizer"]
+    entries = recipe.Optimizer
     if not isinstance(entries, Sequence) or any(map(findings.mistakes_below, ("Arch", "Loss", "Optimizer"))):
         return
     scopes = {
@@ -50,9 +51,9 @@ def check_scopes(recipe: Mapping[str, Any], findings: Findings) -> None:
     }
     if not scopes:
         return
-    arch, losses = recipe["Arch"], recipe["Loss"]["Train"]
-    models = [network_without_weights(arch["name"], arch, "Arch", findings)]
-    models += [loss_without_weights(*item) for node in losses for item in node.items()]
+    arch, losses = recipe.Arch, recipe.Loss.Train
+    models = [] if arch is None else [network_without_weights(arch["name"], arch, "Arch", findings)]
+    models += [loss_without_weights(*item) for node in losses or [] for item in node.items()]
     for where, scope in scopes.items():
         for name in [scope] if isinstance(scope, str) else scope:
             try:

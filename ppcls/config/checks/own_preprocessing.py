@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ppcls.config.arch import ArchSpec
 from ppcls.config.mistakes import Findings, join
+from ppcls.config.schema import Recipe
 
 
-def check_inputs(recipe: Mapping[str, Any], arch: ArchSpec, findings: Findings) -> None:
+def check_inputs(recipe: Recipe, arch: ArchSpec, findings: Findings) -> None:
     """Check that a network's own ``mean`` and ``std`` have one known normalisation to start from.
 
     The batch is normalised by NormalizeImage, and such a network undoes that. So training, evaluation and
@@ -40,15 +40,13 @@ def check_inputs(recipe: Mapping[str, Any], arch: ArchSpec, findings: Findings) 
             findings.error(join(where, "NormalizeImage"), text)
 
 
-def transform_chains(recipe: Mapping[str, Any]) -> dict[str, list[Any]]:
+def transform_chains(recipe: Recipe) -> dict[str, list[Any]]:
     """Return the transform chains of a recipe that there are, by config path."""
     chains = {}
     for part in ("Train", "UnLabelTrain", "Eval"):
-        loader = recipe["DataLoader"][part]
-        dataset = loader["dataset"] if loader else None
-        if isinstance(dataset, dict):
-            chains[f"DataLoader.{part}.dataset.transform_ops"] = dataset.get("transform_ops") or []
-    infer = recipe["Infer"]
-    if infer["transforms"]:
-        chains["Infer.transforms"] = infer["transforms"]
+        data = recipe.DataLoader.parts.get(part)
+        if data is not None and isinstance(data.dataset, dict):
+            chains[f"DataLoader.{part}.dataset.transform_ops"] = data.dataset.get("transform_ops") or []
+    if recipe.Infer.transforms:
+        chains["Infer.transforms"] = recipe.Infer.transforms
     return {place: ops for place, ops in chains.items() if isinstance(ops, list)}

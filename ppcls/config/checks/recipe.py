@@ -47,10 +47,10 @@ def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> Recipe:
     recipe = Recipe.from_dict(check_section(Recipe, tree, "", findings))
     recipe.Global.log_ranks = _ranks(recipe.Global.log_ranks, findings)
     _check_required(tree, recipe, mode, findings)
-    check_sizes(recipe["DataLoader"], findings)
+    check_sizes(recipe.DataLoader, findings)
     check_layout(recipe, findings)
-    networks = check_networks(recipe["Arch"], findings)
-    check_metrics(recipe["Metric"], networks, findings)
+    networks = check_networks(recipe.Arch, findings)
+    check_metrics(recipe.Metric, networks, findings)
     recipe.Infer.PostProcess = check_postprocess(recipe.Infer.PostProcess, networks, findings)
     if networks is not None:
         check_relations(recipe, networks, mode, findings)
@@ -127,13 +127,11 @@ def _misspelt(path: str, findings: Findings) -> bool:
     )
 
 
-def _check_required(
-    tree: Mapping[str, Any], recipe: Mapping[str, Any], mode: str, findings: Findings
-) -> None:
+def _check_required(tree: Mapping[str, Any], recipe: Recipe, mode: str, findings: Findings) -> None:
     wanted = REQUIRED[mode]
-    if mode == "train" and recipe["Global"]["eval_during_train"]:
+    if mode == "train" and recipe.Global.eval_during_train:
         wanted += REQUIRED_WITH_EVAL
-    if recipe["Loss"]["Eval"] and not recipe["Metric"]["Eval"] and "Metric.Eval" in wanted:
+    if recipe.Loss.Eval and not recipe.Metric.Eval and "Metric.Eval" in wanted:
         wanted = tuple(path for path in wanted if path != "Metric.Eval")
         if mode == "train" and not _misspelt("Metric.Eval", findings):
             findings.warn("Metric.Eval", "missing; the loss of Loss.Eval chooses best_model")

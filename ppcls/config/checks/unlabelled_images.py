@@ -7,17 +7,18 @@ from typing import Any
 
 from ppcls.config.checks.components import loss_without_weights
 from ppcls.config.mistakes import Findings
+from ppcls.config.schema import Recipe
 from ppcls.errors import PpclsError
 
 _PATH = "DataLoader.UnLabelTrain"
 
 
-def check_unlabelled(recipe: Mapping[str, Any], findings: Findings) -> None:
+def check_unlabelled(recipe: Recipe, findings: Findings) -> None:
     """Check that a training loss works without labels, and that no option is idle."""
-    part, losses = recipe["DataLoader"]["UnLabelTrain"], recipe["Loss"]["Train"]
+    part, losses = recipe.DataLoader.UnLabelTrain, recipe.Loss.Train
     if part is None:
         return
-    sampler = part["sampler"]
+    sampler = part.sampler
     if isinstance(sampler, dict) and sampler.get("drop_last") is True:
         text = "has no effect: the list is gone through again and again, every batch is full"
         findings.warn(f"{_PATH}.sampler.drop_last", text)
