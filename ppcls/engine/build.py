@@ -21,7 +21,7 @@ from ppcls.config import ArchSpec, ComponentSpec, Recipe, dump_yaml, plain
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.distributed import is_main, rank, world_size
 from ppcls.engine.deployment import deployed_transforms
-from ppcls.engine.evaluate import evaluating
+from ppcls.engine.evaluation.evaluate import evaluating
 from ppcls.errors import ConfigError, DataError, mask_credentials
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.weights import (

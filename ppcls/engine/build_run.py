@@ -16,20 +16,20 @@ from ppcls.engine.amp import cast_networks, casting_in_evaluation, mixed_precisi
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer, Progress
 from ppcls.engine.checkpoint.contents import restore
 from ppcls.engine.checkpoint.resume import compare_by
-from ppcls.engine.evaluators import (
+from ppcls.engine.evaluation.evaluators import (
     evaluator,
     measures_of_run,
     plateau_metric,
     watched_students,
     watched_teachers,
 )
+from ppcls.engine.evaluation.measures import Measures, classifiers
 from ppcls.engine.hooks.base import Hook
 from ppcls.engine.hooks.checkpoint import CheckpointHook
 from ppcls.engine.hooks.early_stopping import EarlyStopping
 from ppcls.engine.hooks.ema import EMAHook, ModelEMA
 from ppcls.engine.hooks.logging import LogHook
 from ppcls.engine.hooks.teachers import TeacherCheck
-from ppcls.engine.measures import Measures, classifiers
 from ppcls.engine.run import Evaluation, Parts, Run, Settings
 from ppcls.logger import ScalarWriter
 from ppcls.loss import build_loss

@@ -34,10 +34,17 @@ from ppcls.engine.checkpoint.resume import (
     is_finished,
     is_kept,
 )
+from ppcls.engine.checkpoint.run_folder import (
+    check_images,
+    check_run_folder,
+    follow_earlier_run,
+    goes_on_in_place,
+    open_run_folder,
+)
 from ppcls.engine.checkpoint.states import Progress
 from ppcls.engine.deployment import deployed_transforms, export_sample
-from ppcls.engine.evaluate import evaluate
-from ppcls.engine.evaluators import (
+from ppcls.engine.evaluation.evaluate import evaluate
+from ppcls.engine.evaluation.evaluators import (
     trained_and_measures,
 )
 from ppcls.engine.export import ExportedFiles, export_network
@@ -55,13 +62,6 @@ from ppcls.engine.run_class_names import (
     recorded_names,
     weights_folder,
     with_names,
-)
-from ppcls.engine.run_folder import (
-    check_images,
-    check_run_folder,
-    follow_earlier_run,
-    goes_on_in_place,
-    open_run_folder,
 )
 from ppcls.engine.sameness import require_same_lists, require_same_weights, start_alike
 from ppcls.engine.speed import keep_old_convolutions, with_convolutions_as_set

@@ -17,11 +17,11 @@ from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.checkpoint.resume import compare_by
 from ppcls.engine.checkpoint.states import Progress, StudentBest
-from ppcls.engine.evaluators import plateau_metric
+from ppcls.engine.evaluation.evaluators import plateau_metric
+from ppcls.engine.evaluation.measures import is_better
 from ppcls.engine.hooks import Hook
 from ppcls.engine.hooks.checkpoint import CheckpointHook
 from ppcls.engine.hooks.ema import ModelEMA
-from ppcls.engine.measures import is_better
 from ppcls.engine.run import Parts, Run, Settings
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.metric import LOSS, Criterion, Metric

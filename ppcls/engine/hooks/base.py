@@ -97,7 +97,8 @@ def require_hook(hook: Any, where: str) -> Hook:
     advice = ""
     if isinstance(hook, type) and issubclass(hook, Hook):
         advice = f"; write {hook.__name__}(...), with its options"
-    raise ConfigError(f"{where}: expected an object of a class derived from ppcls.Hook, got {hook!r}{advice}")
+    text = f"expected an object of a class derived from ppcls.Hook, got {hook!r}{advice}"
+    raise ConfigError(text, path=where)
 
 
 def call_hooks(hooks: Iterable[Hook], method: str, *arguments: Any) -> None:

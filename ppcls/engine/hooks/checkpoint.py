@@ -15,8 +15,8 @@ from ppcls.engine.amp import in_float32
 from ppcls.engine.build import trainable_state
 from ppcls.engine.checkpoint import Checkpointer, StudentBest
 from ppcls.engine.checkpoint.contents import tensors_of
+from ppcls.engine.evaluation.measures import is_better, split_averages
 from ppcls.engine.hooks.base import Hook
-from ppcls.engine.measures import is_better, split_averages
 from ppcls.engine.run import Run
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from ppcls.engine.evaluation.measures import split_averages
 from ppcls.engine.hooks.base import Hook
-from ppcls.engine.measures import split_averages
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
 from ppcls.metric import Criterion

@@ -10,10 +10,10 @@ from typing import Any
 import paddle
 
 from ppcls.data import Dataset, Loader
-from ppcls.engine.evaluate import evaluate, evaluating
+from ppcls.engine.evaluation.evaluate import evaluate, evaluating
+from ppcls.engine.evaluation.measures import logits_of
 from ppcls.engine.hooks.base import Hook
 from ppcls.engine.hooks.logging import LogHook
-from ppcls.engine.measures import logits_of
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
 from ppcls.metric.topk import topk_accuracy

@@ -24,7 +24,7 @@ class Diary(ppcls.Hook):
 
     def __init__(self, name: str = "diary", calls: list | None = None, loudness: int = 1) -> None:
         if loudness < 0:
-            raise ConfigError(f"Diary.loudness: expected at least 0, got {loudness}")
+            raise ConfigError(f"expected at least 0, got {loudness}", path="Diary.loudness")
         self.name, self.calls = name, [] if calls is None else calls
 
     def note(self, method, run):

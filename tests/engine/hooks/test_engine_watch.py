@@ -17,11 +17,11 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.build import dry_forward
 from ppcls.engine.checkpoint.states import Progress
-from ppcls.engine.evaluators import watched_students, watched_teachers
+from ppcls.engine.evaluation.evaluators import watched_students, watched_teachers
+from ppcls.engine.evaluation.measures import Agreement, classifiers
 from ppcls.engine.hooks import Hook
 from ppcls.engine.hooks.early_stopping import EarlyStopping
 from ppcls.engine.hooks.teachers import guessing_accuracy, suspicious_below
-from ppcls.engine.measures import Agreement, classifiers
 from ppcls.engine.run import Run, Settings
 from ppcls.engine.train import gradient_norm
 from ppcls.errors import ConfigError

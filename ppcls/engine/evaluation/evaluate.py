@@ -13,7 +13,7 @@ from paddle import nn
 
 from ppcls import distributed
 from ppcls.data import Batch, Loader
-from ppcls.engine.measures import Measure, measure_batch, value_name
+from ppcls.engine.evaluation.measures import Measure, measure_batch, value_name
 from ppcls.engine.meters import Meters, format_metrics
 from ppcls.logger import LOGGER, progress_bar
 from ppcls.metric import WholeSet

@@ -17,8 +17,8 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint.lock import lock_path
 from ppcls.engine.checkpoint.resume import find_checkpoint
+from ppcls.engine.checkpoint.run_folder import follow_earlier_run, following
 from ppcls.engine.checkpoint.states import encode_states, read_states
-from ppcls.engine.run_folder import follow_earlier_run, following
 from ppcls.errors import ConfigError
 from ppcls.weights import read_params, write_params
 

@@ -7,7 +7,7 @@ import pytest
 
 from ppcls.cli import main
 from ppcls.data import build_loader
-from ppcls.engine.evaluate import evaluate
+from ppcls.engine.evaluation.evaluate import evaluate
 
 
 @pytest.mark.parametrize(("every", "shown"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4]), (4, [0, 4]), (9, [0])])

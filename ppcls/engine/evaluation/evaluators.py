@@ -12,9 +12,9 @@ from ppcls.arch.distillation import AttentionModel
 from ppcls.config import ComponentSpec, Recipe
 from ppcls.data import Loader
 from ppcls.engine import build
-from ppcls.engine.evaluate import evaluate, evaluating
+from ppcls.engine.evaluation.evaluate import evaluate, evaluating
+from ppcls.engine.evaluation.measures import EMA, Agreement, Measures, classifiers
 from ppcls.engine.hooks.ema import ModelEMA
-from ppcls.engine.measures import EMA, Agreement, Measures, classifiers
 from ppcls.logger import LOGGER
 from ppcls.metric import LOSS, Criterion
 
