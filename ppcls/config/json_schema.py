@@ -1,0 +1,354 @@
+"""A JSON schema of recipes, with which editors complete and check them: ``ppcls validate --schema``.
+
+It is made of the sections of :mod:`ppcls.config.schema` and of the signatures and docstrings of all
+registered components, those of installed plugins among them. An editor cannot know what a ``_base_`` brings
+along, so nothing is required; nor what an interpolation stands for, so one may stand anywhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from ppcls.config.binding import Parameters, parameters_of
+from ppcls.config.checks.components import INPUT_OPTIONS, KINDS, Kind
+from ppcls.config.checks.paddleclas import KEYS, OPTIONS, Foreign
+from ppcls.config.checks.sections import default_of, fields_of
+from ppcls.config.loading import BASE_KEY
+from ppcls.config.option_types import ITERABLES, MAPS
+from ppcls.config.schema import Recipe
+from ppcls.registry import Registry
+
+Schema = dict[str, Any]
+
+# Texts that may stand for any value, and for a number: ${Arch.class_num}, and arithmetic such as 1.0/255.0.
+INTERPOLATION = r"\$\{"
+ARITHMETIC = r"^[-+*/(). 0-9eE_]+$"
+_ANY_NUMBER = r"^[0-9]+$"
+# Settings of the run that PaddleClas has in Arch.
+_RUN_SETTINGS = {"use_sync_bn": {"type": "boolean"}, "infer_add_softmax": {"type": "boolean"}}
+
+
+def recipe_schema(*, plugins: bool = True) -> Schema:
+    """Return the JSON schema (draft 7) of recipes.
+
+    Args:
+        plugins: include components that do not come with the package.
+    """
+    return _Writer(plugins).recipe()
+
+
+def render(*, plugins: bool = True) -> str:
+    """Return the JSON schema as text, with one line for each section and each kind of component."""
+    schema = recipe_schema(plugins=plugins)
+    lines = [f" {_written(key)}: {_lines(value)}" for key, value in schema.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, dict):
+        return _written(value)
+    lines = [f"  {_written(key)}: {_written(inner)}" for key, inner in value.items()]
+    return "{\n" + ",\n".join(lines) + "\n }"
+
+
+def _written(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+class _Writer:
+    """Writes the schema of sections in place, and those of components as definitions that are referred to."""
+
+    def __init__(self, plugins: bool) -> None:
+        self._plugins = plugins
+        self._definitions: dict[str, Schema] = {}
+        self._titles: dict[str, str] = {}  # definitions of options by their content
+
+    def recipe(self) -> Schema:
+        """Return the whole schema."""
+        properties = self._section(Recipe, "")["properties"]
+        base = {
+            "description": "Files to start from: maps merge, lists and single values are replaced.",
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        }
+        return {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "title": "Recipe of ppcls",
+            "description": "Written by `ppcls validate --schema`; do not edit.",
+            "type": "object",
+            "properties": {BASE_KEY: base, **properties},
+            "additionalProperties": False,
+            "definitions": dict(sorted(self._definitions.items())),
+        }
+
+    # ------------------------------------------------------------------ sections
+
+    def _section(self, section: type, path: str) -> Schema:
+        properties: dict[str, Schema] = {}
+        for name, (field, wanted) in fields_of(section).items():
+            meta, here = field.metadata, f"{path}.{name}".lstrip(".")
+            if "section" in meta:
+                value = _or_interpolation(self._section(meta["section"], here))
+            elif "kind" in meta:
+                value = self._node(meta["kind"], meta["many"])
+            else:
+                value = _bounded(type_schema(wanted), meta)
+                default = default_of(field)
+                value = {**value, "default": default} if default is not None else value
+            properties[name] = {"description": meta["doc"], **value}
+        if path == "Global":  # PaddleClas's way to save no epoch_N
+            properties["save_interval"] = {"anyOf": [properties["save_interval"], {"const": -1}]}
+        for key, foreign in KEYS.items():
+            above, _, name = key.rpartition(".")
+            if above == path:
+                properties[name] = _foreign(foreign)
+        return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+
+    # ------------------------------------------------------------------ components
+
+    def _node(self, kind: str, many: bool) -> Schema:
+        """Return the schema of one named component, or of a list of them."""
+        one = self._kind(kind)
+        if many:
+            return {"anyOf": [*_list_of(one), _SIMPLE[None], _INTERPOLATED]}
+        several = _list_of(one) if KINDS[kind].listed else []
+        return {"anyOf": [one, *several, _SIMPLE[None], _INTERPOLATED]}
+
+    def _kind(self, kind: str) -> Schema:
+        """Return a reference to the schema of the components of a kind."""
+        if kind not in self._definitions:
+            self._definitions[kind] = {}  # a kind may be nested in itself
+            self._definitions[kind] = self._named(kind, KINDS[kind])
+        return _ref(kind)
+
+    def _named(self, kind: str, rules: Kind) -> Schema:
+        """Return the schema of a node in both spellings: ``Name: {options}``, and with the key ``name``."""
+        factories = self._factories(rules.registry)
+        options = {name: self._options(kind, name, factory) for name, factory in factories.items()}
+        documents = {name: summary(factory) for name, factory in factories.items()}
+        by_options: dict[str, list[str]] = {}
+        for name, ref in options.items():
+            by_options.setdefault(ref["$ref"], []).append(name)
+        flat = [
+            {"if": _name_is(names), "then": {"$ref": ref}} for ref, names in by_options.items()
+        ]  # fmt: skip
+        names = {
+            "type": "string",
+            "enum": list(factories),
+            "enumDescriptions": [documents[name] for name in factories],
+        }
+        with_name: Schema = {"properties": {"name": _or_interpolation(names)}, "allOf": [{}, *flat]}
+        by_name: Schema
+        if rules.keyed:
+            by_name = {
+                "properties": {
+                    name: {"description": documents[name], "anyOf": [ref, {"type": "null"}]}
+                    for name, ref in options.items()
+                },
+                "additionalProperties": False,
+                "minProperties": 1,
+                "maxProperties": 1,
+            }
+        else:  # options without a name are laid over those of a base
+            known = {option for ref in by_options for option in self._definitions[_key(ref)]["properties"]}
+            by_name = {"propertyNames": {"enum": sorted({*known, *factories})}}
+        has_name = {"required": ["name"], "properties": {"name": {"type": "string"}}}
+        return {"type": "object", "if": has_name, "then": with_name, "else": by_name}
+
+    def _factories(self, registry: Registry) -> dict[str, Callable[..., Any]]:
+        """Return what is registered, by name."""
+        named = {name: registry[name] for name in sorted(registry)}
+        return {n: f for n, f in named.items() if self._plugins or f.__module__.startswith("ppcls.")}
+
+    def _options(self, kind: str, name: str, factory: Callable[..., Any]) -> Schema:
+        """Return a reference to the schema of the options of a component; equal ones are written once."""
+        rules, parameters = KINDS[kind], parameters_of(factory)
+        documents = option_documents(factory)
+        properties: dict[str, Schema] = {"name": {}}
+        for option, parameter in parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                continue
+            if option in rules.nested and parameter.annotation is not str:
+                inner, many = rules.nested[option]
+                value = self._node(inner, many)
+            elif option == "models" and kind == "network":
+                value = self._models()
+            else:
+                value = type_schema(parameter.annotation)
+            text = documents.get(option)
+            properties[option] = {"description": text, **value} if text else value
+        properties |= {option: type_schema(wanted) for option, wanted in rules.extra.items()}
+        properties |= _foreign_options(kind, name, parameters)
+        if kind == "network":  # wherever it stands; what may stand where is left to `ppcls validate`
+            properties |= {option: type_schema(wanted) for option, wanted in INPUT_OPTIONS.items()}
+            properties |= _RUN_SETTINGS
+        chosen = rules.registry.trait(name, "nested_kind")
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and chosen is None
+        if chosen is not None:
+            properties |= {
+                inner: self._options(chosen, inner, made)
+                for inner, made in self._factories(KINDS[chosen].registry).items()
+                if KINDS[chosen].registry.trait(inner, "nested_kind") is None
+            }
+        content = {"type": "object", "properties": properties, "additionalProperties": open_ended}
+        written = json.dumps(content, sort_keys=True)
+        title = self._titles.setdefault(written, f"{kind} {name}")
+        self._definitions[title] = content
+        return _ref(title)
+
+    def _models(self) -> Schema:
+        """Return the schema of ``models``: a list of maps from a name to a network."""
+        entry = {"type": "object", "additionalProperties": self._kind("network"), "maxProperties": 1}
+        return {"anyOf": [*_list_of(entry), _INTERPOLATED]}
+
+
+# ---------------------------------------------------------------------- types
+
+
+def type_schema(wanted: Any) -> Schema:
+    """Return the schema of the values that are accepted where a type is annotated."""
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is Annotated:
+        return type_schema(args[0])
+    if origin in (Union, types.UnionType):
+        return _any_of([type_schema(arg) for arg in args])
+    if origin is Literal:
+        return _or_interpolation({"enum": list(args)})
+    base = origin or wanted
+    if base in _SIMPLE:
+        return _SIMPLE[base]
+    if base in MAPS:
+        return _or_interpolation({"type": ["object"]})
+    if base in ITERABLES:
+        return _any_of([*_array(base, args), _INTERPOLATED])
+    return {}
+
+
+_INTERPOLATED: Schema = {"type": ["string"], "pattern": INTERPOLATION}
+_NUMBER_IN_TEXT = f"{INTERPOLATION}|{ARITHMETIC}"
+_SIMPLE: Mapping[Any, Schema] = {
+    None: {"type": ["null"]},
+    type(None): {"type": ["null"]},
+    str: {"type": ["string"]},
+    bool: {"type": ["boolean", "string"], "pattern": INTERPOLATION},
+    int: {"type": ["integer", "string"], "pattern": _NUMBER_IN_TEXT},
+    float: {"type": ["number", "string"], "pattern": _NUMBER_IN_TEXT},
+}
+
+
+def _array(base: Any, args: tuple[Any, ...]) -> list[Schema]:
+    kinds = [arg for arg in args if arg is not Ellipsis]
+    if base is tuple and args and Ellipsis not in args:
+        items = [type_schema(kind) for kind in kinds]
+        return [{"type": "array", "items": items, "minItems": len(items), "maxItems": len(items)}]
+    return [{"type": "array", "items": type_schema(kinds[0]) if kinds else {}}, _CHANGES]
+
+
+# A map of numbers changes these entries of a list that a base has.
+_CHANGES: Schema = {"type": ["object"], "propertyNames": {"pattern": _ANY_NUMBER}, "minProperties": 1}
+
+
+def _list_of(item: Schema) -> list[Schema]:
+    """Return what a list of nodes may be: one, or changes of a base's list, checked as its entries are."""
+    return [{"type": "array", "items": item}, {**_CHANGES, "additionalProperties": item}]
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    """Return the schema of what one of `schemas` accepts, written as shortly as possible."""
+    flat = [one for schema in schemas for one in (schema["anyOf"] if set(schema) == {"anyOf"} else [schema])]
+    if {} in flat:
+        return {}
+    simple = [one for one in flat if one.keys() <= {"type", "pattern"}]
+    others = [one for place, one in enumerate(flat) if one not in simple and one not in flat[:place]]
+    merged = [_merged(simple)] if simple else []
+    found = [*merged, *others]
+    return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _merged(simple: list[Schema]) -> Schema:
+    """Return one schema for alternatives that have a type and perhaps a pattern of their text."""
+    kinds = list(dict.fromkeys(kind for one in simple for kind in one["type"]))
+    texts = [one for one in simple if "string" in one["type"]]
+    if not texts or any("pattern" not in one for one in texts):
+        return {"type": kinds}
+    patterns = dict.fromkeys(part for one in texts for part in one["pattern"].split("|"))
+    return {"type": kinds, "pattern": "|".join(patterns)}
+
+
+def _or_interpolation(schema: Schema) -> Schema:
+    return _any_of([schema, _INTERPOLATED])
+
+
+def _bounded(schema: Schema, meta: Mapping[str, Any]) -> Schema:
+    """Return the schema with the bounds, the length and the form of a key."""
+    if "anyOf" in schema:
+        return {"anyOf": [_bounded(alternative, meta) for alternative in schema["anyOf"]]}
+    if "items" in schema:
+        length = {} if meta["length"] is None else {"minItems": meta["length"], "maxItems": meta["length"]}
+        return {**schema, "items": _bounded(schema["items"], meta), **length}
+    if meta["form"] and "string" in schema.get("type", ()):
+        return {**schema, "pattern": f"^({meta['form'][0]})$|{INTERPOLATION}"}
+    if {"integer", "number"} & set(schema.get("type", ())):
+        bounds = {"minimum": meta["minimum"], "maximum": meta["maximum"]}
+        return {**schema, **{key: bound for key, bound in bounds.items() if bound is not None}}
+    return schema
+
+
+def _ref(title: str) -> Schema:
+    return {"$ref": f"#/definitions/{title.replace(' ', '%20')}"}
+
+
+def _key(ref: str) -> str:
+    return ref.removeprefix("#/definitions/").replace("%20", " ")
+
+
+def _name_is(names: list[str]) -> Schema:
+    return {"properties": {"name": {"enum": names}}}
+
+
+# ---------------------------------------------------------------------- PaddleClas
+
+
+def _foreign_options(group: str, name: str, known: Parameters) -> dict[str, Schema]:
+    """Return the options of PaddleClas that a component accepts without having them."""
+    return {
+        option: _foreign(foreign)
+        for (kind, pattern, option), foreign in OPTIONS.items()
+        if kind == group and option not in known and fnmatchcase(name, pattern)
+    }
+
+
+def _foreign(foreign: Foreign) -> Schema:
+    """Return the schema of a key of PaddleClas that is not built here."""
+    if foreign.notice is not None:
+        return {"description": foreign.notice}
+    return {"description": foreign.reason, "enum": [None, "None", *foreign.harmless]}
+
+
+# ---------------------------------------------------------------------- docstrings
+
+
+def summary(factory: Callable[..., Any]) -> str:
+    """Return the first paragraph of a component's docstring as one line, empty if it has none."""
+    return _one_line(inspect.cleandoc(factory.__doc__ or "").split("\n\n")[0])
+
+
+def option_documents(factory: Callable[..., Any]) -> dict[str, str]:
+    """Return what a component's docstring says of each option under ``Args:``."""
+    found = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", inspect.cleandoc(factory.__doc__ or ""), re.MULTILINE)
+    entries = re.split(r"^ {4}(?=\S)", found[1] if found else "", flags=re.MULTILINE)
+    documents: dict[str, str] = {}
+    for entry in entries:
+        names, colon, text = entry.partition(": ")
+        if colon:
+            documents |= {name.strip(): _one_line(text) for name in names.split(",")}
+    return documents
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
