@@ -1,4 +1,4 @@
-"""``ppcls validate``: check recipes without running them."""
+"""``ppcls validate``: check recipes without running them, or write their JSON schema for editors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _MODES = ("train", "eval", "infer", "export")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--config", required=True, action="append", metavar="FILE", help="repeatable")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-c", "--config", action="append", metavar="FILE", help="repeatable")
+    what.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
     parser.add_argument("--mode", choices=_MODES, default="train", help="what the recipe is to be used for")
     add_overrides(parser)
 
@@ -21,6 +23,11 @@ def _run(args: argparse.Namespace) -> int:
     from ppcls.config import load_config
     from ppcls.logger import setup_logging
 
+    if args.schema:
+        from ppcls.config.json_schema import render
+
+        print(render(), end="")
+        return 0
     setup_logging()
     failed = 0
     for path in args.config:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppcls.cli import main
+from ppcls.config.json_schema import render
 
 
 def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -79,3 +80,11 @@ def test_a_bad_override(
     code, _, err = _run(capsys, "validate", "-c", str(write_recipe()), "-o", override)
     assert code == 2
     assert f"-o {override}: " in err
+
+
+def test_the_schema_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "--schema"]) == 0
+    assert capsys.readouterr().out == render()
+    with pytest.raises(SystemExit):
+        main(["validate", "--schema", "-c", "recipe.yaml"])
+    assert "not allowed with" in capsys.readouterr().err
