@@ -18,6 +18,7 @@ from ppcls.engine.checkpoint.contents import restore
 from ppcls.engine.checkpoint.resume import compare_by
 from ppcls.engine.evaluation.evaluators import (
     evaluator,
+    known_once,
     measures_of_run,
     plateau_metric,
     watched_students,
@@ -36,7 +37,7 @@ from ppcls.loss import build_loss
 from ppcls.loss.combined import CombinedLoss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
-from ppcls.teacher import Answer, Choice, answer_frozen
+from ppcls.teacher import Answer, Choice, KnownLogits, answer_frozen
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,16 @@ class Watched:
         measures: what is measured of whom.
         criterion: what evaluations of the network to deploy are compared by.
         others: what those of the other students are compared by, by name.
+        still: networks that stand still and of which only logits are measured.
+        known: their logits.
     """
 
     teachers: list[str]
     measures: Measures
     criterion: Criterion
     others: dict[str, Criterion]
+    still: list[str]
+    known: KnownLogits
 
 
 def build_run(
@@ -119,7 +124,6 @@ def build_run(
         trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
         buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
         ema=ema,
-        answers=_let_frozen_answer(settings, data, model, resumed),
     )
     run = Run(
         parts,
@@ -129,6 +133,9 @@ def build_run(
     )
     if resumed is not None:
         restore(run, resumed)
+    parts.answers = _let_frozen_answer(
+        settings, data, model, resumed
+    )  # with the weights they have from now on
     compare_by(run.progress, watched.criterion, main or config.arch.name)
     return run
 
@@ -179,9 +186,12 @@ def _choose_watched(config: Recipe, data: RunData, model: Any, outputs: Any) -> 
     measures = measures_of_run(config, main, watched_students(model, main, classifying), teachers)
     criteria = measures.criteria(outputs) if evaluates else {}
     criterion = criteria.pop("", LOSS)
-    if evaluates:
-        measures.check_labels(data.eval_loader.dataset)
-    return Watched(teachers, measures, criterion, criteria)
+    if not evaluates:
+        return Watched(teachers, measures, criterion, criteria, [], KnownLogits(0))
+    images = data.eval_loader.dataset
+    measures.check_labels(images)
+    still = known_once(model, measures, outputs)
+    return Watched(teachers, measures, criterion, criteria, still, KnownLogits(len(images)))
 
 
 def _build_evaluation(
@@ -195,10 +205,18 @@ def _build_evaluation(
     loader = data.eval_loader
     if loader is None:
         return None
-    every = config.Global.print_batch_step
     return Evaluation(
         loader,
-        evaluator(model, loader, watched.measures, ema, print_every=every, casting=casting),
+        evaluator(
+            model,
+            loader,
+            watched.measures,
+            ema,
+            print_every=config.Global.print_batch_step,
+            casting=casting,
+            known=watched.known,
+            still=watched.still,
+        ),
         due=partial(_is_due, config.Global),
         plateau_metric=plateau_metric(config.schedules, watched.criterion),
     )
@@ -228,8 +246,14 @@ def _build_hooks(
     )
     hooks: list[Hook] = [log] if config.EMA is None else [EMAHook(), log]
     if watched.teachers and settings.check_teacher and not resuming:
-        every = settings.print_batch_step
-        check = TeacherCheck(watched.teachers, data.eval_loader, log, print_every=every, casting=casting)
+        check = TeacherCheck(
+            watched.teachers,
+            data.eval_loader,
+            log,
+            print_every=settings.print_batch_step,
+            casting=casting,
+            known=watched.known,
+        )
         hooks.append(check)
     stopping = config.EarlyStopping
     if stopping is not None:

@@ -14,6 +14,7 @@ import paddle
 
 from ppcls import distributed
 from ppcls.arch import build_model
+from ppcls.arch.answering import Answering
 from ppcls.config import ArchSpec, complete_config
 from ppcls.data import (
     Batch,
@@ -22,6 +23,7 @@ from ppcls.data import (
     build_postprocess,
     build_train_loader,
     datasets_of,
+    list_images,
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
@@ -70,6 +72,7 @@ from ppcls.engine.trial import try_out
 from ppcls.files import require_possible
 from ppcls.logger import LOGGER, SCALAR_FOLDERS, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.report.evaluation_tables import EvaluationTables
+from ppcls.teacher import answer_by_themselves, answering_still
 
 
 class Engine:
@@ -163,6 +166,7 @@ class Engine:
                 raise SystemExit(128 + stop.signum) from None
             finally:
                 data.loader.close()
+                answer_by_themselves(run.parts.model)
             return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
 
     def build_run(self, hooks: Sequence[Hook] = ()) -> Run:
@@ -239,8 +243,16 @@ class Engine:
             if writer is not None:
                 writer(outputs, batch)
 
-        every = self.globals.print_batch_step
-        found = evaluate(model, loader, measures.groups, epoch=0, print_every=every, observe=observe)
+        images = len(loader.dataset) // distributed.world_size()
+        with answering_still(model, self.arch.name, self.answering, images) as answer:
+            found = evaluate(
+                lambda batch: answer(paddle.to_tensor(batch.image)),
+                loader,
+                measures.groups,
+                epoch=0,
+                print_every=self.globals.print_batch_step,
+                observe=observe,
+            )
         if writer is not None:
             writer.write(loader.dataset)
         return found
@@ -250,10 +262,10 @@ class Engine:
         build.start_logging(self.globals.logging_ranks)
         infer = self.config.Infer
         postprocess = build_postprocess(with_names(infer, self._class_names().names))
-        network = self._deployed_network()
-        return classify(
-            network, infer.infer_imgs or [], infer.transforms or [], postprocess, batch_size=infer.batch_size
-        )
+        files = list_images(infer.infer_imgs or [])
+        network, name = self._deployed_network(), self.main or self.arch.name
+        with answering_still(network, name, self.answering, len(files)) as answer:
+            return classify(answer, files, infer.transforms or [], postprocess, batch_size=infer.batch_size)
 
     def export(self) -> ExportedFiles:
         """Write the network to deploy to ``Global.save_inference_dir`` and check the files against it."""
@@ -291,6 +303,12 @@ class Engine:
         if self.main is None:
             return self._trained_model(None)
         return self._trained_model({self.main}).infer_network(self.main)
+
+    @property
+    def answering(self) -> Answering:
+        """What ``Arch`` says about how networks that stand still are run."""
+        node = self.arch.options
+        return Answering(node.get("frozen_engine"), node.get("frozen_precision"))
 
     def _loader(self, mode: str, names: Sequence[str] | None = None) -> Any:
         node = self.config["DataLoader"][mode]

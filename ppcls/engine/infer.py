@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
 from paddle.nn import functional as F
 
-from ppcls.data import Compose, ImageError, build_transforms, list_images, read_image
+from ppcls.data import Compose, ImageError, build_transforms, read_image
 from ppcls.data.postprocess import check_scores
 from ppcls.logger import LOGGER
 
@@ -18,18 +17,18 @@ Postprocess = Callable[[np.ndarray, Sequence[str]], list[dict[str, Any]]]
 
 
 def classify(
-    network: nn.Layer,
-    images: str | Sequence[str],
+    network: Callable[[paddle.Tensor], Any],
+    files: Sequence[str],
     transforms: list[Any],
     postprocess: Postprocess,
     *,
     batch_size: int,
 ) -> list[dict[str, Any]]:
-    """Classify an image, a folder of images or a list file; log the results batch by batch.
+    """Classify images; log the results batch by batch.
 
     Args:
         network: in eval mode; maps [N, C, H, W] to logits [N, classes] or a dict with ``logits``.
-        images: ``Infer.infer_imgs``.
+        files: the images.
         transforms: ``Infer.transforms``.
         postprocess: turns probabilities and file names into results.
         batch_size: images at a time.
@@ -38,11 +37,10 @@ def classify(
         a dict an image: class_ids, scores, file_name, label_names.
 
     Raises:
-        DataError: if nothing is found or an image cannot be read; the ones before it are logged.
+        DataError: if an image cannot be read; the ones before it are logged.
         WeightsError: if the network gives scores that are not finite.
     """
     chain = build_transforms(transforms)
-    files = list_images(images)
     results: list[dict[str, Any]] = []
     for start in range(0, len(files), batch_size):
         names = files[start : start + batch_size]
@@ -61,7 +59,7 @@ def classify(
     return results
 
 
-def _read(names: list[str], chain: Compose) -> tuple[list[np.ndarray], ImageError | None]:
+def _read(names: Sequence[str], chain: Compose) -> tuple[list[np.ndarray], ImageError | None]:
     """Return the images up to the first that cannot be read, and what is wrong with that one."""
     images = []
     for name in names:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ from ppcls.errors import ConfigError, DataError, hint
 from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER, progress_bar
 from ppcls.loss.class_map import read_class_map
+from ppcls.teacher import answering_still
 
 
 @dataclass(frozen=True)
@@ -191,17 +192,18 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
     held_out = _Hashed(build_dataset(evaluation.dataset, "Eval"))
     index, places = _hash_all(held_out, evaluation)
     report, found = MiningCounts(len(pool)), _Found()
-    for batch, hashes in _read(_Hashed(pool), evaluation, "pool", report):
-        distance, nearest = index.nearest(hashes)
-        fresh = distance > options.distance
-        for row in np.flatnonzero(~fresh):
-            twin = held_out.path(int(places[nearest[row]]))
-            report.duplicates.append((pool.path(int(batch.index[row])), twin, int(distance[row])))
-        if fresh.any():
-            probabilities = _probabilities(teacher, batch.image[fresh])
-            check_scores(probabilities, [pool.path(int(place)) for place in batch.index[fresh]])
-            _check_classes(probabilities.shape[1], engine.class_num, class_map, options)
-            _judge(batch.index[fresh], probabilities, class_map, options.threshold, report, found)
+    with answering_still(teacher, name or engine.arch.name, engine.answering, len(pool)) as answer:
+        for batch, hashes in _read(_Hashed(pool), evaluation, "pool", report):
+            distance, nearest = index.nearest(hashes)
+            fresh = distance > options.distance
+            for row in np.flatnonzero(~fresh):
+                twin = held_out.path(int(places[nearest[row]]))
+                report.duplicates.append((pool.path(int(batch.index[row])), twin, int(distance[row])))
+            if fresh.any():
+                probabilities = _probabilities(answer, batch.image[fresh])
+                check_scores(probabilities, [pool.path(int(place)) for place in batch.index[fresh]])
+                _check_classes(probabilities.shape[1], engine.class_num, class_map, options)
+                _judge(batch.index[fresh], probabilities, class_map, options.threshold, report, found)
     kept = _select(found, options.top_k, report)
     if not kept:
         raise DataError(f"{options.pool}: no image is left, nothing was written\n{report.render()}")
@@ -333,7 +335,7 @@ def _hash_all(dataset: _Hashed, evaluation: DataSpec) -> tuple[HashIndex, np.nda
     return HashIndex(np.concatenate([h for _, h in found])), np.concatenate([i for i, _ in found])
 
 
-def _probabilities(network: nn.Layer, images: np.ndarray) -> np.ndarray:
+def _probabilities(network: Callable[[paddle.Tensor], Any], images: np.ndarray) -> np.ndarray:
     """Return class probabilities, float32 [N, C]."""
     with paddle.no_grad():
         outputs = network(paddle.to_tensor(images))

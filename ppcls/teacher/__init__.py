@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from paddle import nn
@@ -14,8 +15,9 @@ from ppcls.distributed import is_main, wait_for_main
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.teacher.answer import AUTO, EAGER, Answer, Choice
+from ppcls.teacher.logits import KnownLogits
 
-__all__ = ["Answer", "Choice", "answer_frozen", "answer_still"]
+__all__ = ["Answer", "Choice", "KnownLogits", "answer_by_themselves", "answer_frozen", "answering_still"]
 
 
 def answer_frozen(
@@ -53,8 +55,19 @@ def answer_frozen(
     return found
 
 
-def answer_still(model: nn.Layer, title: str, default: Answering, images: int) -> Callable[[Any], Any]:
-    """Return a function that runs a model of which nothing trains, through engines where that pays.
+def answer_by_themselves(model: nn.Layer) -> None:
+    """Take back what :func:`answer_frozen` did: from now on every network itself answers."""
+    if isinstance(model, NetworkGroup):
+        for name in model.names:
+            model.answer_with(name, None)
+            answer_by_themselves(model.network(name))
+
+
+@contextmanager
+def answering_still(
+    model: nn.Layer, title: str, default: Answering, images: int
+) -> Iterator[Callable[[Any], Any]]:
+    """Give a function that runs a model of which nothing trains, through engines where that pays.
 
     Args:
         model: in eval mode, with weights.
@@ -66,11 +79,15 @@ def answer_still(model: nn.Layer, title: str, default: Answering, images: int) -
         ConfigError: if a network that comes as a file was given an engine that does not run it.
     """
     if not isinstance(model, DistillationModel):
-        return Answer(model, title, _wish(model, title, default), images)
+        yield Answer(model, title, _wish(model, title, default), images)
+        return
     for name in model.names:
-        wish = _wish(model.network(name), name, answering_of(model).otherwise(default))
+        wish = _wish(model.network(name), name, default)
         model.answer_with(name, Answer(model.network(name), name, wish, images))
-    return model
+    try:
+        yield model
+    finally:
+        answer_by_themselves(model)
 
 
 def _frozen(

@@ -33,7 +33,7 @@ def evaluating(*layers: nn.Layer) -> Iterator[None]:
 
 
 def evaluate(
-    forward: Callable[[paddle.Tensor], Any],
+    forward: Callable[[Batch], Any],
     loader: Loader,
     groups: Mapping[str, Sequence[Measure]],
     *,
@@ -45,7 +45,7 @@ def evaluate(
     """Average what is measured over all samples of `loader`; one line of averages for each student.
 
     Args:
-        forward: maps images [N, C, H, W] to outputs; in eval mode already.
+        forward: maps a batch to the outputs for its images; in eval mode already.
         loader: yields every sample once.
         groups: losses and metrics, each mapping (outputs, label) to named batch means, by student; ``""``
             stands for the network to deploy, whose values keep their names.
@@ -64,7 +64,7 @@ def evaluate(
     with paddle.no_grad():
         for number, batch in enumerate(loader.epoch(0)):
             ready = time.perf_counter()
-            outputs, label = forward(paddle.to_tensor(batch.image)), paddle.to_tensor(batch.label)
+            outputs, label = forward(batch), paddle.to_tensor(batch.label)
             for network, values in measure_batch(groups, outputs, label).items():
                 meters[network].add(values, len(batch.index))
                 means |= {(network, name) for name in values if not isinstance(values[name], WholeSet)}

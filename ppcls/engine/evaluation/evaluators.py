@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import paddle
@@ -10,13 +11,14 @@ from paddle import nn
 
 from ppcls.arch.distillation import AttentionModel
 from ppcls.config import ComponentSpec, Recipe
-from ppcls.data import Loader
+from ppcls.data import Batch, Loader
 from ppcls.engine import build
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
 from ppcls.engine.evaluation.measures import EMA, Agreement, Measures, classifiers
 from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.logger import LOGGER
 from ppcls.metric import LOSS, Criterion
+from ppcls.teacher import KnownLogits
 
 
 def watched_teachers(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
@@ -110,6 +112,21 @@ def measures_of_run(
     return measures
 
 
+def known_once(model: nn.Layer, measures: Measures, outputs: Any) -> list[str]:
+    """Return the names of the networks whose logits for the evaluation set need to be computed once only.
+
+    Args:
+        model: the networks.
+        measures: of evaluations.
+        outputs: what the model returned for two images.
+    """
+    return [
+        name
+        for name in sorted(measures.networks)
+        if model.stands_still(name) and measures.need_logits_alone(name, outputs)
+    ]
+
+
 def evaluator(
     model: Any,
     loader: Loader,
@@ -118,6 +135,8 @@ def evaluator(
     *,
     print_every: int,
     casting: Mapping[str, Any],
+    known: KnownLogits,
+    still: Sequence[str],
 ) -> Callable[[int], dict[str, float]]:
     """Return a function of the epoch that evaluates `model` and its averaged weights as of then.
 
@@ -128,12 +147,19 @@ def evaluator(
         ema: the averaged weights, if there are any.
         print_every: batches between log lines.
         casting: options of ``paddle.amp.auto_cast``.
+        known: logits of networks that stand still.
+        still: names of those networks of which only logits are measured.
     """
 
-    def some_networks(image: paddle.Tensor) -> dict[str, Any]:
-        return {name: model.run(name, image) for name in measures.networks}
-
-    forward: nn.Layer | Callable[[paddle.Tensor], Any] = some_networks if measures.networks else model
+    def forward(batch: Batch) -> Any:
+        image = paddle.to_tensor(batch.image)
+        if not measures.networks:
+            return model(image)
+        outputs = {}
+        for name in measures.networks:
+            network = partial(model.run, name)
+            outputs[name] = known.ask(name, batch, network) if name in still else network(image)
+        return outputs
 
     def evaluate_once(epoch: int) -> dict[str, float]:
         with evaluating(model), paddle.amp.auto_cast(**casting):

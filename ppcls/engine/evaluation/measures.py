@@ -189,6 +189,23 @@ class Measures:
                 "Metric.Eval names %s; %s, the network to deploy, has the same metrics", names, self.main
             )
 
+    def need_logits_alone(self, name: str, outputs: Any) -> bool:
+        """Tell whether all can be measured if of a network nothing but its logits is there.
+
+        Args:
+            name: of the network.
+            outputs: what the model returned for two images.
+        """
+        if not isinstance(outputs[name], Mapping):
+            return True
+        reduced = {**outputs, name: {key: value for key, value in outputs[name].items() if key == "logits"}}
+        try:
+            with paddle.no_grad():
+                measure_batch(self.groups, reduced, paddle.zeros([2, 1], "int64"))
+        except (ConfigError, KeyError):
+            return False
+        return "logits" in reduced[name]
+
     def criteria(self, outputs: Any) -> dict[str, Criterion]:
         """Find out by which value the evaluations of each student are compared, and try every measure.
 

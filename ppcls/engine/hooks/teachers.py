@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import paddle
 
-from ppcls.data import Dataset, Loader
+from ppcls.data import Batch, Dataset, Loader
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
 from ppcls.engine.evaluation.measures import logits_of
 from ppcls.engine.hooks.base import Hook
@@ -17,6 +18,7 @@ from ppcls.engine.hooks.logging import LogHook
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
 from ppcls.metric.topk import topk_accuracy
+from ppcls.teacher import KnownLogits
 
 
 class TeacherCheck(Hook):
@@ -28,6 +30,7 @@ class TeacherCheck(Hook):
         log: its writer receives the accuracies; it comes before this hook.
         print_every: batches between log lines.
         casting: options of ``paddle.amp.auto_cast`` in evaluations.
+        known: keeps logits for the evaluations to come.
     """
 
     def __init__(
@@ -38,20 +41,32 @@ class TeacherCheck(Hook):
         *,
         print_every: int,
         casting: Mapping[str, Any],
+        known: KnownLogits,
     ) -> None:
         self.teachers = list(teachers)
         self.loader = loader
         self.log = log
         self.print_every = print_every
         self.casting = dict(casting)
+        self.known = known
         self._found: dict[str, float] = {}
 
     def before_start(self, run: Run) -> None:
         """Measure, and warn."""
         begin = time.perf_counter()
-        with evaluating(run.parts.model), paddle.amp.auto_cast(**self.casting):
+        model = run.parts.model
+        still = [name for name in self.teachers if model.stands_still(name)]
+
+        def ask(batch: Batch) -> dict[str, Any]:
+            image, found = paddle.to_tensor(batch.image), {}
+            for name in self.teachers:
+                network = partial(model.run, name)
+                found[name] = self.known.ask(name, batch, network) if name in still else network(image)
+            return found
+
+        with evaluating(model), paddle.amp.auto_cast(**self.casting):
             found = evaluate(
-                lambda image: {name: run.parts.model.run(name, image) for name in self.teachers},
+                ask,
                 self.loader,
                 {"": [self._accuracies]},
                 epoch=0,

@@ -3,6 +3,7 @@
 import logging
 import re
 
+import paddle
 import pytest
 
 from ppcls.cli import main
@@ -17,7 +18,8 @@ def test_a_line_is_printed_every_so_many_batches(recipe, caplog, every, shown):
     loader = build_loader(node, "Eval", seed=0)
     measure = {"": [lambda outputs, label: {"mean": outputs.mean()}]}
     with caplog.at_level(logging.INFO, "ppcls"):
-        found = evaluate(lambda image: image, loader, measure, epoch=7, print_every=every, title="Own")
+        pixels = lambda batch: paddle.to_tensor(batch.image)  # noqa: E731
+        found = evaluate(pixels, loader, measure, epoch=7, print_every=every, title="Own")
     lines = [record.getMessage() for record in caplog.records]
     batches = [re.match(r"\[Own\]\[Epoch 7\]\[Iter: (\d)/6\]mean: (-?\d\.\d+)", line) for line in lines]
     assert [int(match[1]) for match in batches if match] == shown

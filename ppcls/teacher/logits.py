@@ -1,0 +1,60 @@
+"""Logits of networks that stand still for the images of evaluations, computed once in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from ppcls.data import Batch
+from ppcls.logger import LOGGER
+
+MOST_BYTES = 1 << 30  # of one network
+
+
+class KnownLogits:
+    """Logits in arrays in memory, by network and image. They are what the network gave in the same batches.
+
+    Args:
+        images: how many the evaluation set has.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+        self._logits: dict[str, np.ndarray] = {}
+        self._known: dict[str, np.ndarray] = {}
+        self._in_map: dict[str, bool] = {}
+
+    def ask(self, name: str, batch: Batch, run: Callable[[Tensor], Any]) -> Any:
+        """Return the output of a network for a batch; of images seen before, its logits alone.
+
+        Args:
+            name: of the network.
+            batch: images of the evaluation set.
+            run: the network itself.
+        """
+        known = self._known.get(name)
+        if known is not None and known[batch.index].all():
+            logits = paddle.to_tensor(self._logits[name][batch.index])
+            return {"logits": logits} if self._in_map[name] else logits
+        output = run(paddle.to_tensor(batch.image))
+        self._keep(name, batch.index, output)
+        return output
+
+    def _keep(self, name: str, index: np.ndarray, output: Any) -> None:
+        logits = output.get("logits") if isinstance(output, Mapping) else output
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(index) != logits.shape[0]:
+            return
+        if name not in self._known:
+            size = 4 * self.images * logits.shape[1]
+            if size > MOST_BYTES:
+                LOGGER.debug("logits of %s would take %d MB and are not kept", name, size >> 20)
+                return
+            self._logits[name] = np.empty([self.images, logits.shape[1]], np.float32)
+            self._known[name] = np.zeros(self.images, bool)
+            self._in_map[name] = isinstance(output, Mapping)
+        self._logits[name][index] = logits.astype("float32").numpy()
+        self._known[name][index] = True

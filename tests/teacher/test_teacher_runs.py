@@ -1,0 +1,207 @@
+"""Runs whose teacher answers through an engine: the same results, exact resume, evaluation asked once."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import paddle
+import pytest
+from support import KL, distilled, train
+
+from ppcls.arch.distillation import NetworkGroup
+from ppcls.config import load_config
+from ppcls.engine import Engine
+from ppcls.teacher import KnownLogits
+from ppcls.teacher import logits as logits_module
+from ppcls.weights import read_params
+
+INFERENCE = "Arch.models.0.Teacher.frozen_engine=paddle_inference"
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def path(recipe, write_recipe, tmp_path):
+    """A distillation with a teacher whose weights are in a file."""
+    paddle.seed(5)
+    from ppcls.arch import create_model
+
+    teacher = create_model("resnet14", class_num=4)
+    paddle.save(teacher.state_dict(), str(tmp_path / "teacher.pdparams"))
+    content = distilled(copy.deepcopy(recipe), **KL)
+    content["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "teacher.pdparams")
+    content["Global"]["save_steps"] = 1
+    return write_recipe(content)
+
+
+def run(path, tmp_path, name, *overrides):
+    assert train(path, f"Global.output_dir={tmp_path}/{name}", *overrides) == 0
+    return tmp_path / name / "DistillationModel"
+
+
+def weights(folder, tag="latest"):
+    return {name: np.asarray(value) for name, value in read_params(folder / f"{tag}.pdparams").items()}
+
+
+def states(folder):
+    return json.loads((folder / "latest.pdstates").read_text())
+
+
+def test_steps_with_an_engine_give_the_weights_of_eager_steps(path, tmp_path):
+    # A network of random weights on a few images amplifies rounding quickly, so steps are small.
+    small = "Optimizer.lr.learning_rate=0.001"
+    longer = ("Global.epochs=7", "Global.eval_during_train=false", small)  # 21 steps
+    own = run(path, tmp_path, "own", *longer)
+    theirs = run(path, tmp_path, "theirs", INFERENCE, *longer)
+    assert states(own)["step"] == states(theirs)["step"] == 21
+    assert states(theirs)["engines"]["Teacher"]["used"] == "paddle_inference/float32"
+    first, second = weights(own), weights(theirs)
+    assert first.keys() == second.keys()
+    differing = 0
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+        differing += int((second[name] != value).any())
+    assert differing  # the engine was really used
+
+
+def test_resumed_run_is_the_run_that_was_not_interrupted(path, tmp_path):
+    whole = run(path, tmp_path, "whole", INFERENCE)
+    run(path, tmp_path, "parts", INFERENCE, "Global.epochs=1")
+    parts = run(path, tmp_path, "parts", INFERENCE, "Global.checkpoints=auto", "Global.epochs=2")
+    again = run(path, tmp_path, "again", INFERENCE)
+    for name, value in weights(whole).items():
+        np.testing.assert_array_equal(weights(again)[name], value)
+    # the schedule of the first epoch was another one, so what is compared is the engine
+    assert states(parts)["engines"] == states(whole)["engines"]
+
+
+def test_interrupted_run_goes_on_exactly(path, tmp_path, monkeypatch):
+    from ppcls.engine.train import StopRequested
+
+    whole = run(path, tmp_path, "whole", INFERENCE)
+    engine = Engine(load_config(path, [f"Global.output_dir={tmp_path}/parts", INFERENCE]), "train")
+    steps = []
+
+    def stop_after_four(self, batch):
+        steps.append(batch)
+        if len(steps) == 4:
+            raise StopRequested(15)
+
+    from ppcls.engine.hooks import Hook
+
+    hook = Hook()
+    monkeypatch.setattr(hook, "after_step", lambda run, batch: stop_after_four(run, batch), raising=False)
+    with pytest.raises(SystemExit):
+        engine.train(hooks=[hook])
+    parts = run(path, tmp_path, "parts", INFERENCE, "Global.checkpoints=auto")
+    for name, value in weights(whole).items():
+        np.testing.assert_array_equal(weights(parts)[name], value, err_msg=name)
+
+
+def test_checkpoint_says_which_engine_was_used(path, tmp_path):
+    assert states(run(path, tmp_path, "auto"))["engines"] == {
+        "Teacher": {"asked": "auto/float32", "used": "eager"}
+    }
+
+
+def test_networks_answer_by_themselves_after_training(path, tmp_path):
+    engine = Engine(load_config(path, [f"Global.output_dir={tmp_path}/output", INFERENCE]), "train")
+    engine.train()
+    assert isinstance(engine.model, NetworkGroup)
+    assert engine.model._answers == {}
+
+
+@pytest.mark.parametrize("mode", ["eval", "infer"])
+def test_evaluation_and_inference_go_through_an_engine_that_is_asked_for(path, tmp_path, mode, capsys):
+    folder = run(path, tmp_path, "output")
+    found = {}
+    for engine in ("eager", "paddle_inference"):
+        overrides = [f"Global.pretrained_model={folder}/best_model", f"Arch.frozen_engine={engine}"]
+        capsys.readouterr()
+        found[engine] = getattr(Engine(load_config(path, overrides, mode), mode), mode)()
+        assert ("answers through Paddle Inference" in capsys.readouterr().out) == (engine != "eager")
+    if mode == "eval":
+        assert found["eager"] == pytest.approx(found["paddle_inference"], abs=1e-4)
+    else:
+        names = [[row["class_ids"] for row in rows] for rows in found.values()]
+        assert names[0] == names[1]
+
+
+# ---------------------------------------------------------------- logits of evaluations
+
+
+class Batch:
+    """What is read of a batch of evaluation."""
+
+    def __init__(self, *index):
+        self.index = np.array(index)
+        self.image = np.array(index, np.float32)[:, None]
+
+
+def network(asked, **more):
+    def run(image):
+        asked.append(image.shape[0])
+        logits = paddle.concat([image, image * 2], 1)
+        return {"logits": logits, **more} if more else logits
+
+    return run
+
+
+def test_logits_of_an_image_are_computed_once():
+    asked, known = [], KnownLogits(5)
+    for _ in range(3):
+        for batch in (Batch(0, 1, 2), Batch(3, 4)):
+            found = known.ask("Teacher", batch, network(asked))
+            assert (found.numpy() == np.stack([batch.index, batch.index * 2], 1)).all()
+    assert asked == [3, 2]
+    known.ask("Other", Batch(0, 1), network(asked))
+    assert asked == [3, 2, 2]
+
+
+def test_map_of_features_comes_back_as_its_logits():
+    asked, known = [], KnownLogits(2)
+    whole = known.ask("Teacher", Batch(0, 1), network(asked, feature=paddle.zeros([2, 3])))
+    again = known.ask("Teacher", Batch(0, 1), network(asked, feature=paddle.zeros([2, 3])))
+    assert list(whole) == ["logits", "feature"]
+    assert list(again) == ["logits"]
+    assert (again["logits"] == whole["logits"]).all()
+
+
+def test_too_many_logits_are_computed_again(monkeypatch):
+    monkeypatch.setattr(logits_module, "MOST_BYTES", 8)
+    asked, known = [], KnownLogits(2)
+    for _ in range(2):
+        known.ask("Teacher", Batch(0, 1), network(asked))
+    assert asked == [2, 2]
+
+
+def test_losses_of_evaluation_that_need_features_get_them(recipe, write_recipe, tmp_path):
+    """The teacher's features are needed, so it is asked in every evaluation."""
+    recipe = distilled(recipe, **KL)
+    for entry in recipe["Arch"]["models"]:
+        for node in entry.values():
+            node["return_stages"] = [2]
+    pair = {"model_name_pairs": [["Student", "Teacher"]], "student_channels": 64, "teacher_channels": 64}
+    recipe["Loss"]["Eval"] = [
+        {
+            "DistillationDistanceLoss": {
+                "mode": "l2",
+                "model_name_pairs": pair["model_name_pairs"],
+                "key": "blocks[2]",
+            }
+        }
+    ]
+    recipe["Arch"]["models"][0]["Teacher"]["return_patterns"] = ["blocks[2]"]
+    recipe["Arch"]["models"][1]["Student"]["return_patterns"] = ["blocks[2]"]
+    recipe["Arch"]["models"][0]["Teacher"]["name"] = "resnet8"
+    assert train(write_recipe(recipe)) == 0
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "output/DistillationModel/metrics.jsonl").read_text().splitlines()
+    ]
+    assert sum(row["kind"] == "eval" for row in rows) == 2
