@@ -53,21 +53,15 @@ def breaches(component: _Made, base: type[Component]) -> list[str]:
     if not isinstance(component, type):
         return []
     for ancestor in base.__mro__:
-        foreign = ancestor.__module__.partition(".")[0] not in ("ppcls", "builtins", "abc", "typing")
-        if foreign and not issubclass(component, ancestor):
-            package = ancestor.__module__.partition(".")[0]
+        package = ancestor.__module__.partition(".")[0]
+        if package not in ("ppcls", "builtins", "abc", "typing") and not issubclass(component, ancestor):
             return [f"it does not derive from {package}'s {ancestor.__name__}"]
     found = [f"it has no method {_call(base, name, component)}" for name in _missing(component, base)]
-    for name, member in inspect.getmembers(base, inspect.isroutine):
-        if name.startswith("_") and name != "__call__":
+    for name in _methods(base):
+        definer, own = _definer(component, name), inspect.getattr_static(component, name, None)
+        if definer is None or _is_ours(definer) or not inspect.isfunction(own):
             continue
-        definer = _definer(component, name)
-        if definer is None or definer in base.__mro__ or name in dir(Component):
-            continue
-        own = inspect.getattr_static(component, name)
-        if not inspect.isroutine(own) or isinstance(own, staticmethod | classmethod):
-            continue
-        if not inspect.isroutine(member) or not _takes(own, base.arguments_of(name, component)):
+        if not _takes(own, base.arguments_of(name, component)):
             text = f"its method {name}{inspect.signature(own)} is called as"
             found.append(f"{text} {_call(base, name, component)}")
     return found + list(_wrong_attributes(component, base))
@@ -161,6 +155,17 @@ def _missing(component: type, base: type[Component]) -> list[str]:
     return sorted(wanted | _abstract(component))
 
 
+def _methods(base: type[Component]) -> list[str]:
+    """Return the names of the methods that our base classes of a kind define for others to override."""
+    ours = [kind for kind in base.__mro__ if _is_ours(kind) and kind is not Component]
+    names = [name for kind in ours for name, member in vars(kind).items() if inspect.isfunction(member)]
+    return [name for name in dict.fromkeys(names) if name == "__call__" or not name.startswith("_")]
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
 def _definer(component: type, name: str) -> type | None:
     return next((kind for kind in component.__mro__ if name in vars(kind)), None)
 
@@ -181,25 +186,18 @@ def _positional(method: Callable[..., Any]) -> list[str]:
 def _takes(method: Callable[..., Any], arguments: Sequence[str]) -> bool:
     try:
         inspect.signature(method).bind(None, *arguments)
-    except (TypeError, ValueError):  # no signature to be had is no breach
-        return not _has_signature(method)
-    return True
-
-
-def _has_signature(method: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(method)
-    except (TypeError, ValueError):
+    except TypeError:
         return False
     return True
 
 
 def _declared(base: type[Component]) -> dict[str, Any]:
     """Return the attributes that a base class declares, with their types."""
-    hints = get_type_hints(base)
-    ours = (kind for kind in base.__mro__ if kind.__module__.partition(".")[0] == "ppcls")
-    names = [name for kind in ours for name in vars(kind).get("__annotations__", {})]
-    return {name: hints[name] for name in dict.fromkeys(names) if not name.startswith("_")}
+    found: dict[str, Any] = {}
+    for kind in reversed([kind for kind in base.__mro__ if _is_ours(kind)]):
+        own = {"__annotations__": vars(kind).get("__annotations__", {}), "__module__": kind.__module__}
+        found |= get_type_hints(type(kind.__name__, (), own))
+    return {name: hint for name, hint in found.items() if not name.startswith("_")}
 
 
 def _wrong_attributes(component: Any, base: type[Component]) -> Iterator[str]:

@@ -7,6 +7,7 @@ what the text says, piece by piece; nothing in this package reads a text that it
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import traceback
 from collections.abc import Iterable, Sequence
@@ -190,9 +191,17 @@ def shorten(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def describe_failure(error: BaseException) -> str:
-    """Return kind, text and origin of an exception that foreign code raised, as one line of a message."""
+def describe_failure(error: BaseException, inside: str | None = None) -> str:
+    """Return kind, text and origin of an exception that foreign code raised, as one line of a message.
+
+    Args:
+        error: the exception.
+        inside: file or folder of that code, whose last line is named rather than one of a library below it.
+    """
     text = " ".join(str(error).split()) or "no message"
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append((error.filename, error.lineno))
+    frames = [frame for frame in frames if inside and os.path.realpath(frame[0]).startswith(inside)] or frames
+    where = f" ({frames[-1][0]}:{frames[-1][1]})" if frames else ""
     return f"{type(error).__name__}: {text}{where}"

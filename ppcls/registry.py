@@ -44,6 +44,15 @@ class Registry:
         self._contract, self._variants = contract, dict(variants or {})
         self._items: dict[str, Callable[..., Any]] = {}
 
+    @property
+    def entries(self) -> dict[str, Callable[..., Any]]:
+        """What is registered so far, by name; imports nothing."""
+        return dict(self._items)
+
+    def restore(self, entries: Mapping[str, Callable[..., Any]]) -> None:
+        """Forget all but these entries, after a plug-in has failed."""
+        self._items = dict(entries)
+
     def register(self, name: str | None = None, *, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
         """Return a decorator that files a class or function under `name` (default: its own name).
 
@@ -105,8 +114,8 @@ class Registry:
         except PpclsError:
             raise
         except Exception as error:
-            text = f"{name} of the plugin {_package(factory)!r} failed: {describe_failure(error)}"
-            raise ConfigError(text) from error
+            failure = describe_failure(error, where_defined(self._origin(name)).rpartition(":")[0])
+            raise ConfigError(f"{name} of the plugin {_package(factory)!r} failed: {failure}") from error
         base = self.base_of(name)
         found = breaches(type(made), base)
         if not found:

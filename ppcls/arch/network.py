@@ -107,7 +107,10 @@ def _with_common_options(
         if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
             raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
         given = {key: options.pop(key) for key in list(options) if key in ours}
-        network = adopt(build(**fixed, **{**defaults, **options}), TheseusLayer)
+        network = build(**fixed, **{**defaults, **options})
+        if not isinstance(network, nn.Layer):
+            return network  # the registry says what is wrong with it
+        network = adopt(network, TheseusLayer)
         network.registered_name = title
         load_pretrained(network, title, given.get("pretrained"), where=title, variant=_variant(title, given))
         if given.get("freeze_befor"):

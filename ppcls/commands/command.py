@@ -48,6 +48,17 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Add ``--plugin``, for a command that may run without a recipe."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file, package folder or module that registers networks of your own (repeatable)",
+    )
+
+
 def image_shape(text: str) -> tuple[int, ...]:
     """Return the shape (channels, height, width) that `text` such as ``3,224,224`` names.
 

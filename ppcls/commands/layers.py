@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppcls.commands.command import Command, add_overrides, image_shape
+from ppcls.commands.command import Command, add_overrides, add_plugins, image_shape
 from ppcls.errors import ConfigError
 
 
@@ -19,6 +19,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image size (default: Global.image_shape of the recipe, else 3,224,224)",
     )
     parser.add_argument("--class-num", type=int, metavar="N", help="classes of a network given by name")
+    add_plugins(parser)
     parser.add_argument("--stages", action="store_true", help="only the layers that end a stage")
 
 
@@ -30,8 +31,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.config is not None and args.class_num is not None:
         raise ConfigError("layers: --class-num is for a network given by name; use -o Arch.class_num=...")
     from ppcls.config import ArchSpec
+    from ppcls.plugins import load_plugins
     from ppcls.report.layer_tables import list_layers, read_arch, render_layers
 
+    load_plugins(args.plugin)
     if args.config is None:
         arch = ArchSpec.read({"name": args.network, "class_num": args.class_num or 1000})
         shape = [3, 224, 224]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ppcls.commands.command import Command, image_shape
+from ppcls.commands.command import Command, add_plugins, image_shape
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,11 +24,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image size of the details (default: that of the published accuracy, mostly 3,224,224); "
         "another size takes a second per network",
     )
+    add_plugins(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
+    from ppcls.plugins import load_plugins
     from ppcls.report.network_tables import describe_models, network_names, render_models, to_json
 
+    load_plugins(args.plugin)
     names = network_names(args.pattern)
     if not names:
         print(f"no network matches {args.pattern!r}", file=sys.stderr)

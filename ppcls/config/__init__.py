@@ -15,6 +15,7 @@ from ppcls.config.loading import find_recipe, override, read
 from ppcls.config.mistakes import Findings
 from ppcls.config.nodes import RecipeTree, plain, single
 from ppcls.config.places import Places
+from ppcls.config.plugins import with_plugins
 from ppcls.config.schema import REQUIRED, Recipe
 from ppcls.config.section import ComponentSpec
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
@@ -60,7 +61,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
             override(tree, text)
         except ConfigError as error:
             findings.add(replace(error.mistakes[0], path="", place=Place(f"-o {text}")))
-    recipe = check_recipe(resolve(tree), mode, findings)
+    recipe = check_recipe(with_plugins(resolve(tree), file, findings), mode, findings)
     findings.finish(str(path), Places(file, overrides).find)
     return recipe.mark_checked()
 
@@ -85,11 +86,11 @@ def complete_config(config: Mapping[str, Any], mode: str) -> Recipe:
     tree = plain(config)
     if not isinstance(tree, dict):
         raise ConfigError(f"expected a configuration, got {show(config)}; load_config reads one from a file")
+    findings = Findings()
     made_here = isinstance(config, Recipe) and not config.is_checked
     if not made_here and _is_complete(Recipe, tree):
-        return Recipe.from_dict(tree).mark_checked()
-    findings = Findings()
-    recipe = check_recipe(resolve(tree), mode, findings)
+        return Recipe.from_dict(with_plugins(tree, "the configuration", findings)).mark_checked()
+    recipe = check_recipe(with_plugins(resolve(tree), "the configuration", findings), mode, findings)
     findings.finish("the configuration")
     return recipe.mark_checked()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ppcls.config.yaml_text import MAX_DEPTH, NotYaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, Mistake, Place, hint, shorten, show
+from ppcls.plugins import placed
 
 PACKAGED = Path(__file__).resolve().parents[1] / "configs"
 BASE_KEY = "_base_"
@@ -87,6 +88,9 @@ class _Reader:
         if len(above) > MAX_DEPTH:
             raise _wrong(path, f"a chain of more than {MAX_DEPTH} files, each the {BASE_KEY} of the next")
         own = _sections(path)
+        settings = own.get("Global")
+        if isinstance(settings, dict) and "plugins" in settings:  # a base names what lies beside the base
+            own["Global"] = {**settings, "plugins": placed(settings["plugins"], path.absolute().parent)}
         bases = own.pop(BASE_KEY, None) or []
         if isinstance(bases, str):
             bases = [bases]

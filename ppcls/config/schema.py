@@ -112,6 +112,12 @@ class GlobalSpec(Section):
         "same.",
     )
     infer_model_name: str | None = key(None, "The same as `Arch.infer_model_name`.")
+    plugins: list[str] = key(
+        [],
+        "Python files, package folders and modules that register components of your own, such as "
+        "`./my_loss.py`; relative to the file that names them, else to the working directory. See "
+        "[plugins.md](plugins.md).",
+    )
     seed: int | None = key(None, "Seed of everything random; null draws one and logs it.", minimum=0)
     update_freq: int = key(1, "Steps whose gradients are summed before an update.", minimum=1)
     use_sync_bn: bool = key(

@@ -32,7 +32,7 @@ OF_A_MACHINE = re.compile(
 )
 # Where files lie; whether one is named must be the same, and lists are compared by what they say.
 PATHS = re.compile(
-    r"Global\.(checkpoints|pretrained_model)|.*\.(image_root|cls_label_path|data_file|pretrained|class_map"
+    r"Global\.(checkpoints|pretrained_model)|Global\.plugins\.\d+|.*\.(image_root|cls_label_path|data_file|pretrained|class_map"
     r"|class_id_map_file|(\w+_)?(path|file|dir|root))(\.\d+)?"
 )
 AUTO = "auto"

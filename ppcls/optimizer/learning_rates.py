@@ -294,6 +294,10 @@ class ReduceOnPlateau(_WithRate):
         require(self.patience >= 0, "patience", self.patience, "0 or more")
         super().__post_init__()
 
+    def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
+        """Return the constant function: the rate without a reduction."""
+        return lambda t: self.learning_rate
+
     def build(self, epochs: int, steps_per_epoch: int) -> LRScheduler:
         """Return the scheduler; see :meth:`Schedule.build`."""
         warmup = self._warmup_epochs(epochs)

@@ -17,6 +17,8 @@ from ppcls.config import ArchSpec
 from ppcls.config.binding import takes
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
+from ppcls.config.mistakes import Findings
+from ppcls.config.plugins import with_plugins
 from ppcls.errors import ConfigError
 from ppcls.registry import BACKBONES
 from ppcls.report.tables import aligned
@@ -50,13 +52,16 @@ def read_arch(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ArchSpec
     Raises:
         ConfigError: if the file cannot be read or has no ``Arch``.
     """
-    tree = read(find_recipe(path))
+    file = find_recipe(path)
+    tree = read(file)
     for text in overrides:
         try:
             override(tree, text)
         except ConfigError as error:
             raise ConfigError(f"-o {text}: {error}") from None
-    tree = resolve(tree)
+    findings = Findings()
+    tree = with_plugins(resolve(tree), file, findings)
+    findings.finish(str(path))
     arch = tree.get("Arch")
     settings = tree.get("Global")
     if not isinstance(arch, dict) or not isinstance(arch.get("name"), str):

@@ -26,6 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ppcls.errors import ConfigError, WeightsError
+from ppcls.plugins import any_loaded
 from ppcls.registry import BACKBONES, has_plugins
 from ppcls.report.tables import aligned, markdown
 from ppcls.weights import official_url
@@ -89,7 +90,7 @@ def _sizes() -> dict[str, dict[str, Any]]:
 
 def network_names(pattern: str = "*") -> list[str]:
     """Return the sorted names of all networks that match `pattern`; Paddle is only imported for plug-ins."""
-    if has_plugins():
+    if has_plugins() or any_loaded():
         from ppcls.arch import list_models
 
         return list_models(pattern)

@@ -1,0 +1,153 @@
+"""Plug-ins that a recipe names: ``Global.plugins: [./my_loss.py, my_package]``.
+
+A file or a package folder is imported under its own name, once per process, and its folder is added to the
+end of the places that modules are imported from; so it may import what lies beside it, and processes of the
+loader find its classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ppcls import registry
+from ppcls.errors import ConfigError, describe_failure
+from ppcls.registry import Registry
+from ppcls.texts import near_path, sentence
+
+_loaded: set[str] = set()  # what was loaded: the path of a file, or the name of a module
+
+
+def is_path(entry: str) -> bool:
+    """Tell whether an entry of ``Global.plugins`` is a file or folder rather than the name of a module."""
+    return entry.endswith(".py") or entry.startswith((".", "~")) or "/" in entry or os.sep in entry
+
+
+def placed(entries: Any, folder: Path) -> Any:
+    """Return the entries of ``Global.plugins`` with absolute paths for what is found in `folder`.
+
+    Args:
+        entries: as a recipe gives them; what is no list of texts comes back as it is.
+        folder: of the file that names them.
+    """
+    if not isinstance(entries, list):
+        return entries
+    return [_placed(entry, folder) if isinstance(entry, str) else entry for entry in entries]
+
+
+def _placed(entry: str, folder: Path) -> str:
+    path = folder / Path(entry).expanduser()
+    return os.path.abspath(path) if is_path(entry) and path.exists() else entry
+
+
+def any_loaded() -> bool:
+    """Tell whether a plug-in was loaded in this process."""
+    return bool(_loaded)
+
+
+def load_plugins(entries: Sequence[str]) -> None:
+    """Import plug-ins that a command names; paths are relative to the working directory.
+
+    Raises:
+        ConfigError: see :func:`load_plugin`.
+    """
+    for entry in placed(list(entries), Path.cwd()):
+        load_plugin(entry, [Path.cwd()])
+
+
+def load_plugin(entry: str, folders: Sequence[Path]) -> str | None:
+    """Import a plug-in, whose components are known by their names afterwards.
+
+    Args:
+        entry: an absolute path, or a module, with ``:function`` for one that registers when it is called.
+        folders: where a relative path was looked for, for the message.
+
+    Returns:
+        what is odd about it; None if nothing is.
+
+    Raises:
+        ConfigError: if there is no such file or module, or if it fails in whatever way; the message has the
+            line of the plug-in that failed. Nothing of it is registered then.
+    """
+    registry.load_components()  # so that a name of ours is taken, whatever comes first
+    if is_path(entry) and not os.path.isabs(entry):
+        places = " and ".join(dict.fromkeys(str(folder) for folder in folders))
+        raise ConfigError(f"{entry}: no such file in {places}{sentence(near_path(folders[0] / entry))}")
+    if is_path(entry) and not os.path.exists(entry):
+        raise ConfigError(f"{entry}: no such file{sentence(near_path(entry))}")
+    key = os.path.realpath(entry) if is_path(entry) else entry
+    if key in _loaded:
+        return None
+    before = {kind: kind.entries for kind in _registries()}
+    known = set(sys.modules)
+    try:
+        _import(entry)
+    except (Exception, SystemExit) as error:
+        for kind, entries in before.items():
+            kind.restore(entries)
+        for name in set(sys.modules) - known:
+            if _lies_in(sys.modules[name], key):
+                del sys.modules[name]
+        raise ConfigError(f"{entry} cannot be loaded: {describe_failure(error, _root(key))}") from error
+    _loaded.add(key)
+    new = any(kind.entries.keys() != entries.keys() for kind, entries in before.items())
+    if not new and entry.partition(":")[0] not in known:
+        return f"{entry} registers nothing, so it has no effect; see docs/plugins.md"
+    return None
+
+
+def _registries() -> list[Registry]:
+    return [value for value in vars(registry).values() if isinstance(value, Registry)]
+
+
+def _import(entry: str) -> None:
+    if is_path(entry):
+        _import_file(Path(entry))
+        return
+    module, colon, function = entry.partition(":")
+    found = importlib.import_module(module)
+    if colon:
+        vars(found)[function]()
+
+
+def _import_file(path: Path) -> None:
+    file = path / "__init__.py" if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"{path} is a folder without __init__.py, so it is no package")
+    if file.suffix != ".py":
+        raise ConfigError(f"{path}: expected a Python file that ends in .py")
+    name = path.stem
+    if name in sys.modules:
+        name = f"{name}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    inside = [str(path)] if path.is_dir() else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: Python cannot import it")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec.loader.exec_module(module)
+
+
+def _root(key: str) -> str | None:
+    """Return the file or folder that a plug-in consists of; None if it is not known."""
+    if is_path(key):
+        return key
+    try:
+        spec = importlib.util.find_spec(key.partition(":")[0])
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return None if spec is None or spec.origin is None else spec.origin.removesuffix("__init__.py")
+
+
+def _lies_in(module: ModuleType, key: str) -> bool:
+    root, file = _root(key), module.__spec__.origin if module.__spec__ is not None else None
+    return root is not None and file is not None and os.path.realpath(file).startswith(root)
