@@ -42,6 +42,9 @@ class Places:
             depth, line = _follow(root, steps)
             if depth > best:
                 best, found = depth, Place(str(file), line)
+        if best < len(steps):  # an override may have made what files do not have
+            made = [text for known, text in self._overrides if known[: len(steps)] == steps]
+            return Place(f"-o {made[-1]}") if made else found
         return found
 
     @cached_property

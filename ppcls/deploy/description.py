@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ppcls.config import single
 from ppcls.config.arithmetic import evaluate
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
-from ppcls.errors import ConfigError, PpclsError
+from ppcls.errors import ConfigError, Place, PpclsError
 
 _OURS = "ppcls"
 _OPERATIONS = "PreProcess.transform_ops"
@@ -67,6 +68,9 @@ def described_in(file: Path) -> Iterator[None]:
     """Add to errors in the block that the mistake is in the description `file`."""
     try:
         yield
+    except ConfigError as error:
+        mistakes = [replace(mistake, place=Place(str(file))) for mistake in error.mistakes]
+        raise ConfigError(f"{file}: {error}", mistakes=mistakes) from error
     except PpclsError as error:
         raise type(error)(f"{file}: {error}") from error
 
