@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.errors import ConfigError, TrainingError
-from ppcls.job import BACKEND, end_with_launcher, limited_patience, patience, rank, read_job, world_size
+from ppcls.job import BACKEND, end_with_launcher, limited_patience, patience, read_job
+from ppcls.job import rank as rank  # others ask for it here
+from ppcls.job import world_size as world_size
 from ppcls.rendezvous import meet
 
 # Seconds in which the launcher, which looks every second, finds the one that failed first and ends the rest.

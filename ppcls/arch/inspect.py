@@ -14,6 +14,7 @@ from paddle import nn
 from ppcls.arch.foreign import ForeignModel
 from ppcls.arch.network import build_network
 from ppcls.arch.theseus import TheseusLayer, bracketed, dotted
+from ppcls.config.arch import without_weights
 from ppcls.errors import ConfigError
 
 # Two images and not one: a leading 1 could be anything.
@@ -81,9 +82,8 @@ def inspect_network(node: dict[str, Any], image_shape: Sequence[int], where: str
     Raises:
         ConfigError: if the node describes no network of images, or it does not take images of that shape.
     """
-    bare = {key: value for key, value in node.items() if key not in ("pretrained", "use_ssld")}
     with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-        network = build_network(bare, where)
+        network = build_network(without_weights(node), where)
     if isinstance(network, ForeignModel):
         return _run_file(network, str(node["name"]), image_shape)
     if not isinstance(network, TheseusLayer):

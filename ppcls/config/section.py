@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ppcls.config.arch import ArchSpec
-from ppcls.config.nodes import plain, show, single
-from ppcls.errors import ConfigError, hint
+from ppcls.config.nodes import plain, single
+from ppcls.errors import ConfigError, hint, show
 
 if TYPE_CHECKING:
     from typing_extensions import Self

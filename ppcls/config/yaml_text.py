@@ -38,7 +38,7 @@ class NotYaml(ConfigError):
     """A text that is not YAML at all."""
 
 
-class _Loader(_Base):  # type: ignore[misc, valid-type]
+class _Loader(_Base):
     """Makes dicts, lists, texts, numbers, booleans and null, and nothing else."""
 
     yaml_implicit_resolvers = {
@@ -86,7 +86,8 @@ class _Loader(_Base):  # type: ignore[misc, valid-type]
         """Build a number that fits a float."""
         if len(node.value) > _LONGEST_NUMBER:
             raise _problem_at(node, f"the number {_short(node)} has more than {_LONGEST_NUMBER} characters")
-        return self.construct_yaml_float(node)
+        value: float = self.construct_yaml_float(node)
+        return value
 
     def refuse_tag(self, node: yaml.Node) -> None:
         """Refuse a tag; those of Python would build any object."""

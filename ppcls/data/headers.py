@@ -43,9 +43,10 @@ _NOT_IMAGES = {
 def declared_size(content: bytes | memoryview) -> tuple[int, int] | None:
     """Return (width, height) from the header; None if the format is unknown or the header is damaged."""
     content = memoryview(content)
-    if content[:3] == b"\xff\xd8\xff":
+    start = bytes(content[:8])
+    if start.startswith(b"\xff\xd8\xff"):
         return _jpeg_size(content)
-    if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:
+    if start == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:
         return struct.unpack(">II", content[16:24])
     try:
         with Image.open(io.BytesIO(content)) as file:

@@ -284,7 +284,8 @@ def moving_buffers(tensors: Iterable[paddle.Tensor]) -> list[paddle.Tensor]:
 
 def trainable_state(model: nn.Layer) -> dict[str, Any]:
     """Return the tensors that belong into a checkpoint: all but those of frozen networks."""
-    return model.trainable_state_dict()
+    state: dict[str, Any] = model.trainable_state_dict()
+    return state
 
 
 def count_parameters(model: nn.Layer) -> tuple[int, int]:

@@ -180,7 +180,7 @@ def _random_sample(net: nn.Layer, image_shape: tuple[int, ...]) -> np.ndarray:
         sample = noise * np.float32(scale)
         if _run_in_memory(probabilities, sample).max() < 0.99:
             break
-    return sample
+    return np.asarray(sample)
 
 
 def _reparameterized(net: nn.Layer) -> nn.Layer:
@@ -198,7 +198,7 @@ def _reparameterized(net: nn.Layer) -> nn.Layer:
 
 def _run_in_memory(deployed: nn.Layer, sample: np.ndarray) -> np.ndarray:
     with paddle.no_grad():
-        return deployed(paddle.to_tensor(sample)).numpy()
+        return np.asarray(deployed(paddle.to_tensor(sample)).numpy())
 
 
 def _write_program(deployed: _Deployed, image_shape: tuple[int, ...], name: str, folder: Path) -> None:

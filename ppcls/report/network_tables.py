@@ -75,7 +75,8 @@ class Row:
 
 def _read(name: str) -> dict[str, Any]:
     # Not resources.files("ppcls.arch"): that would import the networks and Paddle.
-    return json.loads(resources.files("ppcls").joinpath(f"arch/{name}").read_text("utf-8"))
+    found: dict[str, Any] = json.loads(resources.files("ppcls").joinpath(f"arch/{name}").read_text("utf-8"))
+    return found
 
 
 @cache

@@ -38,7 +38,7 @@ def pays(network: nn.Layer, image_shape: tuple[int, ...], images: int) -> bool:
 def seconds_to_make(network: nn.Layer) -> float:
     """Return the estimated time to trace, write and open a program."""
     layers = sum(1 for _ in network.named_sublayers())
-    parameters = sum(math.prod(value.shape) for value in network.parameters())
+    parameters: int = sum(math.prod(value.shape) for value in network.parameters())
     return _START + _LAYER * layers + _PARAMETER * parameters
 
 

@@ -40,7 +40,7 @@ class _Flat(nn.Layer):
     def forward(self, x: paddle.Tensor) -> list[Any]:
         tensors, layout = flatten(self.network(x), kind=type(x))
         self.found.append(layout)
-        return tensors
+        return list(tensors)
 
 
 @dataclass(frozen=True)

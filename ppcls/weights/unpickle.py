@@ -224,7 +224,7 @@ class Reader(pickle._Unpickler):
     append: Callable[[Any], None]
 
     def __init__(self, file: BinaryIO, size: int, encoding: str = "ASCII") -> None:
-        super().__init__(_Source(file, size), encoding=encoding)  # type: ignore[arg-type]
+        super().__init__(_Source(file, size), encoding=encoding)
         self.dispatch = _Counted(_INSTRUCTIONS)
         self._may_grow = MAX_GROWTH * size + SLACK
 
