@@ -1,6 +1,6 @@
 """Knowledge distillation for image classification on PaddlePaddle, driven by YAML files.
 
-``import ppcls`` is cheap: Paddle is imported when a network is first asked for.
+``import ppcls`` is cheap: Paddle is imported when a network is first needed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Every reach into the private parts of Paddle, and nothing else. All were seen in Paddle 3.3.1.
+"""All uses of private parts of Paddle, as they are in Paddle 3.3.1.
 
-Paddle may change these parts without notice, so a new version is tried against this file first.
+Paddle may change these parts without notice, so a new version is tested with this file first.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def post_hooks_of(layer: nn.Layer) -> MutableMapping[int, Any]:
 
 
 def share_hooks(source: nn.Layer, target: nn.Layer) -> None:
-    """Let `target` have the forward hooks of `source`; handles of the hooks remove them from both."""
+    """Share the forward hooks of `source` with `target`; removing a hook removes it from both."""
     target._forward_pre_hooks = source._forward_pre_hooks
     target._forward_post_hooks = source._forward_post_hooks
 
@@ -49,17 +49,17 @@ def groups_of(convolution: nn.Layer) -> int:
 
 
 def epsilon_of(norm: nn.Layer) -> float:
-    """Return what a normalisation adds to the variance."""
+    """Return the number that a normalisation adds to the variance."""
     return float(norm._epsilon)
 
 
 def uses_running_statistics(norm: BatchNormBase) -> bool:
-    """Tell whether a BatchNorm takes its running statistics even while it trains."""
+    """Tell whether a BatchNorm uses its running statistics even in training."""
     return bool(norm._use_global_stats)
 
 
 def runs_outside_old_programs() -> bool:
-    """Tell whether a forward pass runs eagerly or into a new (PIR) program, not into a legacy one."""
+    """Tell whether a forward pass runs eagerly or builds a new (PIR) program, not a legacy one."""
     return bool(paddle.framework.in_dynamic_or_pir_mode())
 
 
@@ -79,18 +79,18 @@ def master_weights_of(optimizer: Optimizer) -> dict[str, paddle.Tensor]:
 
 
 def create_slots(optimizer: Optimizer, parameters: Sequence[paddle.Tensor]) -> None:
-    """Create the state for `parameters` that otherwise comes into being at the first step."""
+    """Create the state for `parameters` that Paddle would create in the first step."""
     block = paddle.base.framework.default_main_program().global_block()
     optimizer._create_accumulators(block, parameters)
 
 
 def keep_master_weights(optimizer: Optimizer, wanted: bool) -> None:
-    """Let `optimizer` keep float32 copies, where Paddle implements them but takes no argument for them."""
+    """Let `optimizer` keep float32 copies, which Paddle implements here without an argument for them."""
     optimizer._multi_precision = wanted
 
 
 def shared_store() -> Any:
-    """Return the key-value store of all processes; unlike a collective, it knows no time limit."""
+    """Return the key-value store of all processes; unlike a collective, it has no time limit."""
     from paddle.base.core import create_or_get_global_tcp_store
 
     return create_or_get_global_tcp_store()

@@ -1,4 +1,4 @@
-"""Names of classes: the files they are read from, and whether they fit the classes of a network."""
+"""Names of classes: read them from files, and check that they fit the classes of a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 5
 
 
 def find_class_names(path: str | Path) -> Path:
-    """Return the file that ``class_id_map_file`` means: as written, or one of the package.
+    """Return the file of ``class_id_map_file``: the path as written, or a file of the package.
 
     Raises:
         DataError: if there is none.
@@ -31,7 +31,7 @@ def find_class_names(path: str | Path) -> Path:
 
 
 def _places(path: Path) -> list[Path]:
-    """Return where a file of class names may be: as written, or in the package."""
+    """Return the possible places of a file of class names: as written, or in the package."""
     if path.is_absolute():
         return [path]
     return [path, _PACKAGE.parent / path, _LABELS / path.name]
@@ -46,14 +46,15 @@ def is_packaged(file: Path) -> bool:
 
 
 def read_class_names(path: str | Path, delimiter: str | None = None) -> dict[int, str]:
-    """Read a file with a line ``id name`` for each class.
+    """Read a file with one line ``id name`` per class.
 
     Args:
         path: the file, see :func:`find_class_names`; UTF-8.
-        delimiter: between id and name; None is the first blank or tab.
+        delimiter: text between id and name; None means the first blank or tab.
 
     Raises:
-        DataError: if it is missing or not UTF-8, or naming the line that has no id or repeats one.
+        DataError: if it is missing or not UTF-8, or a line has no id or repeats one; the message names the
+            line.
     """
     names: dict[int, str] = {}
     lines: dict[int, int] = {}
@@ -87,11 +88,11 @@ def _split(line: str, delimiter: str | None) -> tuple[str, str]:
 
 
 def misfit(names: Mapping[int, str], class_num: int | None = None) -> str | None:
-    """Say why names do not fit the classes ``0..class_num-1``; return None if each class has one.
+    """Return why names do not fit the classes ``0..class_num-1``; None if each class has one name.
 
     Args:
-        names: by class, at least one.
-        class_num: number of classes; None if it is not known: then up to the last class that has a name.
+        names: names by class, at least one.
+        class_num: number of classes; None if unknown: then the last class with a name is the last one.
     """
     count = max(names) + 1 if class_num is None else class_num
     known = "" if class_num is None else f", but class_num is {class_num}"
@@ -135,7 +136,7 @@ def read_fitting_names(path: str | Path, class_num: int | None, delimiter: str |
 
 
 def shown_name(folder: str) -> str:
-    r"""Return the name of a folder as a class name that can be written into a text file, one to a line.
+    r"""Return the name of a folder as a class name that can be written into a text file, one per line.
 
     Runs of blanks become one, and bytes that are not UTF-8 are written as ``\xb9``.
     """

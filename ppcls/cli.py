@@ -1,4 +1,4 @@
-"""The command ``ppcls``: finds the command asked for and runs it. Nothing slow is imported before that."""
+"""The command ``ppcls``: finds the requested command and runs it. Nothing slow is imported before that."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ppcls.job import alone, end_with_launcher, read_job
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that answers an unknown option with the usage of its own command and the nearest option."""
+    """A parser that reports an unknown option with the usage of its command and the most similar option."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse what is unknown here: the parser above would show the usage of ``ppcls`` alone."""
+        """Report unknown options here: the main parser would only show the usage of ``ppcls``."""
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [text for text in self._option_string_actions if text.startswith("--")]
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; default: those of the process.
 
     Returns:
-        exit code: 0 done, 1 training cannot go on, 2 a mistake in config, data, weights or usage,
+        exit code: 0 done, 1 training cannot continue, 2 a mistake in config, data, weights or usage,
         128 + signal number when interrupted.
     """
     with patient_console() as output:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(code: int, output: Console | None) -> int:
-    """Return the exit code of a command that would end with `code`, seen what became of its output."""
+    """Return the exit code of a command with the result `code`, after a check of its output."""
     if output is None or output.error is None:
         return code
     if output.strict and isinstance(output.error, BrokenPipeError):  # `ppcls layers ResNet50 | head`
@@ -69,12 +69,12 @@ def _exit_code(code: int, output: Console | None) -> int:
 
 
 def _silence(command: Command) -> None:
-    """Keep what libraries say of themselves off the console."""
+    """Suppress messages of libraries about themselves."""
     if command.quiet:
-        os.environ.setdefault("GLOG_minloglevel", "2")  # tracing makes Paddle warn of what is not used here
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # it tells of damaged images without their names
+        os.environ.setdefault("GLOG_minloglevel", "2")  # tracing makes Paddle warn about unused features
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # it reports damaged images without their names
     for noise in ("No ccache found", "When training, we now always track global mean"):
-        warnings.filterwarnings("ignore", message=noise)  # Paddle's remarks on itself
+        warnings.filterwarnings("ignore", message=noise)  # Paddle's messages about itself
 
 
 def _run(args: argparse.Namespace, output: Console | None) -> int:

@@ -1,8 +1,8 @@
-"""Standard output and standard error that may fail: a full disk, a reader that has left, a closed stream.
+"""Standard output and standard error that may fail: a full disk, a reader that has ended, a closed stream.
 
-A training must not end because its console does. So :func:`patient_console` replaces both streams: what
-cannot be written is dropped and remembered, what the console's encoding lacks is escaped, and nothing is left
-over for Python to stumble upon at its end, which would change the exit code.
+A training must not end because of its console. So :func:`patient_console` replaces both streams: text that
+cannot be written is dropped and the error is remembered, characters that the console's encoding lacks are
+escaped, and no unwritten text is left at the end of Python, where it would change the exit code.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ class Console(io.TextIOBase):
     """A text stream on a file descriptor that writes line by line and remembers its first error.
 
     Args:
-        descriptor: where to write.
-        encoding: of the console; characters that it lacks are escaped.
+        descriptor: file descriptor to write to.
+        encoding: encoding of the console; characters that it lacks are escaped.
 
     Attributes:
-        strict: whether an error is raised, too. Without, the text is dropped.
-        error: the first error there was, None if there was none.
+        strict: whether errors are also raised; otherwise the text is dropped.
+        error: the first error; None if there was none.
     """
 
     def __init__(self, descriptor: int, encoding: str) -> None:
         self._descriptor = descriptor
         self._encoding = encoding
         self.strict = False
-        self._begun = ""  # of a line
+        self._begun = ""  # an unfinished line
         self.error: OSError | None = None
 
     @property
@@ -41,7 +41,7 @@ class Console(io.TextIOBase):
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """What happens to characters that the encoding lacks."""
+        """How characters that the encoding lacks are handled."""
         return "backslashreplace"
 
     def fileno(self) -> int:
@@ -53,11 +53,11 @@ class Console(io.TextIOBase):
         return os.isatty(self._descriptor)
 
     def writable(self) -> bool:
-        """Tell that it can be written to."""
+        """Return True: it can be written to."""
         return True
 
     def write(self, text: str) -> int:
-        """Write `text` up to the end of its last line; the rest follows with what ends it.
+        """Write `text` up to the end of its last complete line; keep the rest until the line is complete.
 
         Raises:
             OSError: if it cannot be written and this console is strict.
@@ -68,7 +68,7 @@ class Console(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Write what was begun.
+        """Write the unfinished line.
 
         Raises:
             OSError: if it cannot be written and this console is strict.
@@ -86,10 +86,10 @@ class Console(io.TextIOBase):
 
 @contextmanager
 def patient_console() -> Iterator[Console | None]:
-    """Let ``sys.stdout`` and ``sys.stderr`` survive a console that fails, while the block runs.
+    """While the block runs, ``sys.stdout`` and ``sys.stderr`` tolerate a console that fails.
 
     Yields:
-        the console of standard output; None if something else stands in its place, such as in a notebook.
+        the console of standard output; None if it is replaced by something else, as in a notebook.
     """
     for descriptor in range(3):  # in order; files opened later must not get the number of a closed stream
         _open_if_closed(descriptor)
@@ -109,15 +109,15 @@ def patient_console() -> Iterator[Console | None]:
                     console.flush()
         sys.stdout, sys.stderr = old
         for stream in old:
-            _settle(stream)
+            _flush_or_drop(stream)
 
 
 def _open_if_closed(descriptor: int) -> None:
-    """Open the null device in the place of a closed standard stream (``ppcls ... >&-``)."""
+    """Open the null device instead of a closed standard stream (``ppcls ... >&-``)."""
     try:
         os.fstat(descriptor)
     except OSError:
-        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest free number
 
 
 def _console_of(stream: TextIO | None, descriptor: int) -> Console | None:
@@ -127,15 +127,15 @@ def _console_of(stream: TextIO | None, descriptor: int) -> Console | None:
     try:
         if stream.fileno() != descriptor:
             return None
-    except (OSError, ValueError):  # replaced by something that is no file
+    except (OSError, ValueError):  # replaced by something that is not a file
         return None
-    with suppress(OSError):  # what it still holds is dropped in the end
+    with suppress(OSError):  # the remaining text is dropped at the end
         stream.flush()
     return Console(descriptor, stream.encoding or "utf-8")
 
 
-def _settle(stream: TextIO | None) -> None:
-    """Write what others left in `stream`, or drop it: at its end Python would fail over it."""
+def _flush_or_drop(stream: TextIO | None) -> None:
+    """Write the remaining text of `stream`, or drop it: otherwise Python would fail at its end."""
     if stream is None or stream.closed:
         return
     try:

@@ -1,12 +1,12 @@
-"""Training in several processes. The only place that asks which process this is.
+"""Training in several processes. Only this module asks which process this is.
 
 Gradients are averaged after the backward pass in one exchange, instead of wrapping networks in
-``paddle.DataParallel``: frozen networks and losses with parameters need no special case, a parameter that got
-no gradient anywhere is left alone as in one process (with DataParallel's default, ranks drift apart without a
-word), and accumulation costs no exchange. Every collective is called by all processes at the same step.
+``paddle.DataParallel``: frozen networks and losses with parameters need no special case, a parameter without
+gradient in all processes stays unchanged as in one process (with DataParallel's default, ranks silently drift
+apart), and accumulation needs no exchange. All processes call every collective at the same step.
 
-A process that finds another one gone does not end at once: the launcher shows the error of the first process
-that ends, and that has to be the one with the cause.
+A process that has lost another one does not end at once: the launcher shows the error of the first process
+that ends, which has to be the one with the cause.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ppcls.job import rank as rank  # others ask for it here
 from ppcls.job import world_size as world_size
 from ppcls.rendezvous import meet
 
-# Seconds in which the launcher, which looks every second, finds the one that failed first and ends the rest.
+# Seconds in which the launcher, which checks every second, finds the process that failed and ends the others.
 GRACE = 10.0
-LOST = "lost the connection to another one"  # in the message of a process that did not fail by itself
-STARTED = "PPCLS_STARTED"  # names the file by which `ppcls train --nproc` learns that the start has passed
-_LOST = (OSError, RuntimeError)  # gloo raises the one, nccl either
-_STORE_LOST = (*_LOST, ValueError)  # of Paddle's TCP store, when the process that serves it has ended
+LOST = "lost the connection to another one"  # in the message of a process that is not the cause of a failure
+STARTED = "PPCLS_STARTED"  # names the file that tells `ppcls train --nproc` that the start has succeeded
+_LOST = (OSError, RuntimeError)  # gloo raises the first, nccl either
+_STORE_LOST = (*_LOST, ValueError)  # errors of Paddle's TCP store when the process that serves it has ended
 _counter = itertools.count()
 
 
@@ -41,15 +41,15 @@ def is_main() -> bool:
 
 
 def start(note: Any = None, check: Callable[[list[Any]], None] = lambda notes: None) -> None:
-    """Meet the other processes, if ``paddle.distributed.launch`` started several. The device must be set.
+    """Connect to the other processes that ``paddle.distributed.launch`` started. Set the device before.
 
     Args:
-        note: what this process says about itself; JSON has to be able to hold it.
-        check: is given the notes of all processes, in order of rank, before they are connected.
+        note: information about this process that JSON can represent.
+        check: called with the notes of all processes, in order of rank, before they are connected.
 
     Raises:
         ConfigError: if the environment variables that describe the processes make no sense.
-        TrainingError: if a process does not come, or the address where they meet is taken.
+        TrainingError: if a process does not start, or the address is used by another program.
     """
     note = json.loads(json.dumps(note, default=str))
     job = read_job()
@@ -76,7 +76,7 @@ def start(note: Any = None, check: Callable[[list[Any]], None] = lambda notes: N
 
 
 def announce_start() -> None:
-    """Tell `ppcls train --nproc`, if it started this process, that the run may write its logs from now on."""
+    """Tell `ppcls train --nproc`, if it started this process, that logs may go into the run's folder."""
     file = os.environ.get(STARTED)
     if file and is_main():
         with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ def announce_start() -> None:
 def announce_end(code: int) -> None:
     """Tell `ppcls train --nproc`, if it started this process, which exit code it ends with.
 
-    Paddle's launcher gives that of the first process, which it may have ended itself.
+    Paddle's launcher returns that of the first process, which it may have ended itself.
     """
     file = os.environ.get(STARTED)
     if file:
@@ -95,17 +95,17 @@ def announce_end(code: int) -> None:
 
 
 def wait_for_main() -> None:
-    """Wait until rank 0 gets here, however long its work takes: gloo's collectives give up after 30 s."""
+    """Wait for rank 0, however long its work takes (gloo's collectives give up after 30 s)."""
     _meet([0])
 
 
 def wait_for_all() -> None:
-    """Wait until every process gets here, however long that takes."""
+    """Wait for all processes, however long that takes."""
     _meet(range(world_size()))
 
 
 def _meet(ranks: Iterable[int]) -> None:
-    """Wait until the processes `ranks` get here; the store, unlike a collective, knows no time limit."""
+    """Wait for the processes `ranks`; unlike a collective, the store has no time limit."""
     if world_size() == 1:
         return
     from ppcls._paddle import shared_store  # Paddle is slow to import, and commands read this module first
@@ -119,15 +119,15 @@ def _meet(ranks: Iterable[int]) -> None:
 
 
 def _exchange(call: Callable[..., Any], *args: Any, lost: tuple[type[Exception], ...] = _LOST) -> None:
-    """Call something that needs the other processes.
+    """Call a function that needs the other processes.
 
     Args:
-        call: what to call.
+        call: the function.
         args: its arguments.
-        lost: what it raises when one of them is gone.
+        lost: errors that it raises when another process has ended.
 
     Raises:
-        TrainingError: if one of them is gone, after the time the launcher needs to find out which.
+        TrainingError: if another process has ended, after the time that the launcher needs to find it.
     """
     try:
         call(*args)
@@ -135,7 +135,7 @@ def _exchange(call: Callable[..., Any], *args: Any, lost: tuple[type[Exception],
         time.sleep(GRACE)
         raise TrainingError(
             f"process {rank()} of {world_size()} {LOST} ({str(error).strip()}). "
-            "Either that one ended, and what it printed says why, or it was 30 s behind: gloo waits no longer"
+            "Either that one ended, and its output says why, or it was 30 s behind: gloo does not wait longer"
         ) from error
 
 
@@ -156,17 +156,17 @@ def copy_from_main(tensors: Iterable[Any]) -> None:
         return
     import paddle
 
-    wait_for_all()  # one process may have downloaded weights
+    wait_for_all()  # one process may still be downloading weights
     for tensor in tensors:
         _exchange(paddle.distributed.broadcast, tensor, 0)
 
 
 def gather_rows(tensor: Any) -> Any:
-    """Return [N, ...] of all processes as [world * N, ...], for losses that look across the batch.
+    """Return [N, ...] of all processes as [world * N, ...], for losses that compare samples of a batch.
 
-    Gradient flows to this process's rows, times the number of processes: gradients are averaged later, and
-    the loss of the whole batch is meant, not a share of it. Without gradient, in evaluation, rows stay where
-    they are: processes may have different numbers of batches.
+    Gradient flows only to the rows of this process, times the number of processes, because gradients are
+    averaged later. Without gradient, in evaluation, rows are not exchanged, because processes may have
+    different numbers of batches.
     """
     if world_size() == 1:
         return tensor
@@ -183,15 +183,15 @@ def gather_rows(tensor: Any) -> Any:
 
 
 def average_gradients(parameters: list[Any], buffers: list[Any], flag: bool) -> bool:
-    """Average gradients and BatchNorm statistics over the processes; learn whether any raised `flag`.
+    """Average gradients and BatchNorm statistics over the processes; return whether any raised `flag`.
 
-    A parameter without gradient in some processes counts as zero there; without gradient in all, it stays
-    without. Gradients are exchanged in float32.
+    A parameter without gradient in some processes has gradient zero there; if it has none in all processes,
+    it keeps none. Gradients are exchanged in float32.
 
     Args:
         parameters: the same trainable parameters, in the same order, in every process.
-        buffers: float32 tensors that forward passes change, likewise.
-        flag: anything all processes must know at the same step, such as a request to stop.
+        buffers: float32 tensors that forward passes change, in the same order in every process.
+        flag: a fact that all processes must know at the same step, such as a request to stop.
 
     Returns:
         whether any process raised its flag.

@@ -21,13 +21,13 @@ PADDLE_MISSING = (
 )
 
 
-# The name and password of an address, and what stands behind its question mark: often a token.
+# The name and password of an address, and the part after its question mark, which is often a token.
 _CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s?#'\"]*@", re.IGNORECASE)
 _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s?#'\"]*\?)[^\s'\"]*[^\s'\":,.;)\]}>]", re.IGNORECASE)
 
 
 def mask_credentials(text: str) -> str:
-    """Return a text in which addresses show neither name and password nor what stands behind ``?``."""
+    """Return a text in which name, password and the part after ``?`` of addresses are masked."""
     return _QUERY.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", text)) if "://" in text else text
 
 
@@ -96,7 +96,7 @@ _ConfigError = TypeVar("_ConfigError", bound="ConfigError")
 
 
 class PpclsError(Exception):
-    """Base of every error that is the user's to fix; its text is complete without a traceback.
+    """Base of all errors that the user can fix; the text is complete without a traceback.
 
     Passwords and tokens in addresses are masked in it.
 
@@ -160,7 +160,7 @@ class WeightsError(PpclsError):
 
 
 class TrainingError(PpclsError):
-    """A run that cannot go on, such as one with a non-finite loss."""
+    """A run that cannot continue, such as one with a non-finite loss."""
 
 
 def nearest(name: object, known: Iterable[object]) -> tuple[str, ...]:
@@ -171,7 +171,7 @@ def nearest(name: object, known: Iterable[object]) -> tuple[str, ...]:
 
 
 def hint(name: object, known: Iterable[object]) -> str:
-    """Return ``" Did you mean: a, b?"`` for the known names nearest to `name`, or an empty string."""
+    """Return ``" Did you mean: a, b?"`` for the known names most similar to `name`, or an empty string."""
     close = nearest(name, known)
     return f" Did you mean: {', '.join(close)}?" if close else ""
 
@@ -192,11 +192,11 @@ def shorten(text: str, longest: int = 300) -> str:
 
 
 def describe_failure(error: BaseException, inside: str | None = None) -> str:
-    """Return kind, text and origin of an exception that foreign code raised, as one line of a message.
+    """Return type, text and origin of an exception of foreign code, as one line of a message.
 
     Args:
         error: the exception.
-        inside: file or folder of that code, whose last line is named rather than one of a library below it.
+        inside: file or folder of that code; its last line is named, not a line of a library that it calls.
     """
     text = " ".join(str(error).split()) or "no message"
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]

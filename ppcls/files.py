@@ -1,4 +1,4 @@
-"""Writing files so that a kill at any moment, or a full disk, leaves whole ones behind."""
+"""Write files so that they are always complete, also after a kill at any moment or on a full disk."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MANIFEST = "files.json"
 
 
 def write_atomic(path: str | os.PathLike[str], writer: Callable[[BinaryIO], object]) -> None:
-    """Let `writer` fill a new file and put it at `path` only when it is complete and on the disk.
+    """Let `writer` fill a new file, and move it to `path` when it is complete and on the disk.
 
-    Whatever stops the writing, a file that was at `path` before stays as it was. What a killed process left
-    of an earlier attempt is removed.
+    If the writing fails, a file that was at `path` before stays unchanged. Leftovers of killed processes are
+    removed.
 
     Raises:
         WeightsError: if the file cannot be written (disk full, no permission).
@@ -45,7 +45,7 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[BinaryIO], obje
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut, where the system lets a folder be opened."""
+    """Make renames inside `folder` survive a power failure, if the system can open folders."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -57,19 +57,20 @@ def sync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class FileSet:
-    """Files of one folder that belong together and are replaced together; other files there are left alone.
+    """Files of one folder that are always replaced together; other files in the folder are not touched.
 
-    New files are written into a hidden folder beside the old ones. When all of them are on the disk, that
-    folder gets its final name: from this moment the new files count, and they are moved to their places. A
-    process that is killed before leaves the old files, one that is killed afterwards the new ones; where they
-    are, :meth:`place` says, and :meth:`finish` ends the moving.
+    New files are written into a hidden folder next to the old ones. When all of them are on the disk, the
+    hidden folder is renamed: from this moment the new files are valid, and they are moved to their places. If
+    the process is killed before, the old files stay valid, and afterwards the new ones; :meth:`place` returns
+    where each file is, and :meth:`finish` completes the moving.
 
     Attributes:
-        folder: where the files are.
-        label: names the hidden folder.
-        names: files that belong to the set, in the order in which they are moved; those that a new set does
-            not have are removed. A new set may have others besides.
-        last: those of `names` that must not stand beside older files: their old ones are removed first.
+        folder: folder of the files.
+        label: part of the name of the hidden folder.
+        names: files that belong to the set, in the order in which they are moved; files that are missing in a
+            new set are removed. A new set may have additional files.
+        last: those of `names` that must not exist together with older files: their old versions are removed
+            first.
     """
 
     folder: Path
@@ -79,20 +80,20 @@ class FileSet:
 
     @property
     def _complete(self) -> Path:
-        """The folder of new files that count, but are not all in their places."""
+        """The folder of new valid files that may not all be in their places."""
         return self.folder / f".{self.label}.new"
 
     def place(self, name: str) -> Path | None:
-        """Return where a file of the set is; None if the set has none of this name."""
+        """Return the path of a file of the set; None if the set has no such file."""
         listed = self._listed()
         if listed is not None and name not in listed and name in self.names:
-            return None  # an old one that is about to be removed
+            return None  # an old file that will be removed
         places = (self._complete / name, self.folder / name)
         return next((path for path in places if path.is_file()), None)
 
     @contextlib.contextmanager
     def replacing(self) -> Iterator[Path]:
-        """Give a folder for new files; they replace the old ones if the block ends without an error.
+        """Yield a folder for new files, which replace the old ones if the block ends without an error.
 
         Raises:
             OSError: if a file cannot be written or moved.
@@ -121,13 +122,13 @@ class FileSet:
                     path.rmdir()
 
     def _refuse_folders(self, names: Iterable[str]) -> None:
-        """Refuse to replace folders, before new files count: they could not be moved there."""
+        """Raise an error if a folder is in the place of a file, before the new files become valid."""
         for name in names:
             if (self.folder / name).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.folder / name))
 
     def finish(self) -> None:
-        """Move to their places what a killed process had written completely, and remove what it had not.
+        """Complete the replacement by a killed process if it wrote all files, otherwise remove its files.
 
         Raises:
             OSError: if a file cannot be moved or removed.
@@ -135,7 +136,7 @@ class FileSet:
         _remove_leftovers(self.folder, self.label)
         listed = self._listed()
         if listed is None:
-            shutil.rmtree(self._complete, ignore_errors=True)  # it is empty, if it is there at all
+            shutil.rmtree(self._complete, ignore_errors=True)  # it is empty, if it exists
             return
         for name in self.names:
             outdated = name in self.last and (self._complete / name).exists()
@@ -149,7 +150,7 @@ class FileSet:
         self._complete.rmdir()
 
     def _listed(self) -> list[str] | None:
-        """Return the names of new files that may not be in their places yet; None if there are none."""
+        """Return the names of new files that may have to be moved; None if there are none."""
         try:
             found = json.loads((self._complete / _MANIFEST).read_text("utf-8"))
         except (OSError, ValueError):
@@ -180,9 +181,9 @@ def _escaped(name: str) -> str:
 
 
 def is_running(process: int) -> bool:
-    """Tell whether a process of this machine is alive; where that cannot be asked, it counts as alive."""
+    """Tell whether a process of this machine is alive; True if that is unknown."""
     if os.name != "posix":
-        return True  # asking would end it there
+        return True  # the question would end it there
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -193,7 +194,7 @@ def is_running(process: int) -> bool:
 
 
 def require_possible(folder: Path, where: str = "Global.output_dir") -> None:
-    """Refuse names that no file system accepts, such as one of 300 characters.
+    """Raise an error for names that no file system accepts, such as one of 300 characters.
 
     Raises:
         ConfigError: naming the setting `where`, the folder and the reason.
@@ -210,7 +211,7 @@ def require_possible(folder: Path, where: str = "Global.output_dir") -> None:
 
 
 def require_writable(folder: Path, where: str = "Global.output_dir") -> None:
-    """Make sure that files can be written into `folder`, or that it can be created, without a change.
+    """Check that `folder` is writable or can be created; change nothing.
 
     Raises:
         ConfigError: naming the setting `where`, the folder and the reason.

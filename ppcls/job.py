@@ -1,7 +1,7 @@
-"""Which process of a training this is: the environment variables by which Paddle's launcher says so.
+"""Which process of a training this is: the environment variables of Paddle's launcher.
 
-They are checked here before Paddle reads them, which ends in a traceback or waits a quarter of an hour.
-Nothing heavy is imported.
+They are checked here before Paddle reads them: with wrong ones Paddle shows a traceback or waits for a
+quarter of an hour. This module imports nothing slow.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ MASTER = "PADDLE_MASTER"
 ENDPOINTS = "PADDLE_TRAINER_ENDPOINTS"
 OWN_ENDPOINT = "PADDLE_CURRENT_ENDPOINT"
 BACKEND = "PADDLE_DISTRI_BACKEND"
-PATIENCE = "FLAGS_stop_check_timeout"  # Paddle's name for the seconds that a start may take
+PATIENCE = "FLAGS_stop_check_timeout"  # Paddle's name for the longest duration of a start, in seconds
 DEFAULT_PATIENCE = 40.0
 BACKENDS = ("auto", "gloo", "nccl", "bkcl", "xccl", "flagcx", "heter")
-# What Paddle turns into numbers when processes meet, with its defaults.
+# Variables that Paddle converts to numbers when processes connect, with its defaults.
 NUMBERS = {PATIENCE: "900", "PADDLE_PG_TIMEOUT": "1800000", "FLAGS_nccl_nrings": "1", "PADDLE_WITH_GLOO": "0"}
-# What describes this process as one of several.
+# Variables that describe this process as one of several.
 PLACE = (
     *(RANK, SIZE, MASTER, ENDPOINTS, OWN_ENDPOINT, "MASTER_ADDR", "MASTER_PORT", "PADDLE_RANK_IN_NODE"),
     *("PADDLE_GLOBAL_RANK", "PADDLE_GLOBAL_SIZE", "PADDLE_LOCAL_RANK", "PADDLE_LOCAL_SIZE"),
 )
-# What the launcher takes instead of its command line; `ppcls train --nproc` says all of it there.
+# Variables that replace options of the launcher; `ppcls train --nproc` gives all of them as options.
 LAUNCHER = (
     *(
         "POD_IP",
@@ -48,7 +48,7 @@ LAUNCHER = (
     *("PADDLE_START_PORT", "PADDLE_IPS", "PADDLE_AUTO_PARALLEL_CONFIG", "PADDLE_AUTO_CLUSTER"),
     *("PADDLE_BACKUP_ENV_PATH", "PADDLE_ENV_LIMIT_LEN", "FLAGS_FIXED_PORT", "PORT_RANGE"),
 )
-_STARTED_BY_LAUNCHER = "PADDLE_BACKUP_ENV_PATH"  # it gives this to each of its processes
+_STARTED_BY_LAUNCHER = "PADDLE_BACKUP_ENV_PATH"  # set by the launcher in each of its processes
 _LAUNCHER_PID = "PPCLS_LAUNCHER"
 _PR_SET_PDEATHSIG = 1
 
@@ -61,8 +61,8 @@ class Job:
         rank: index of this process.
         size: number of processes.
         master: ``host:port`` at which process 0 waits for the others; empty with one process.
-        source: the variable that `master` comes from.
-        endpoints: ``host:port`` of each process; empty where the launcher does not tell.
+        source: the variable that contains `master`.
+        endpoints: ``host:port`` of each process; empty if the launcher does not give them.
     """
 
     rank: int
@@ -72,13 +72,13 @@ class Job:
     endpoints: tuple[str, ...] = ()
 
     def name(self, rank: int) -> str:
-        """Return what messages call a process."""
+        """Return the name of a process in messages."""
         where = f" ({self.endpoints[rank]})" if self.endpoints else ""
         return f"process {rank}{where}"
 
 
 def rank() -> int:
-    """Return the index of this process, 0 when there is one."""
+    """Return the index of this process; 0 if there is only one."""
     return _number(RANK, "0", least=0)
 
 
@@ -88,10 +88,10 @@ def world_size() -> int:
 
 
 def read_job() -> Job:
-    """Return which process of how many this is.
+    """Return the description of this process and of the whole training.
 
     Raises:
-        ConfigError: if the variables make no sense; names the variable, its value and what was expected.
+        ConfigError: if a variable is wrong; the message names it, its value and the expectation.
     """
     own = rank()
     size = world_size()
@@ -131,7 +131,7 @@ def _number(name: str, default: str, least: int) -> int:
 
 
 def split_endpoint(endpoint: str, where: str) -> tuple[str, int]:
-    """Return host and port of ``host:port``; `where` begins the message if it is something else."""
+    """Return host and port of ``host:port``; `where` begins the message about a wrong value."""
     host, _, port = endpoint.partition(":")
     if host.strip() and port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536:
         return host, int(port)
@@ -148,7 +148,7 @@ def _check_own_endpoint(own: int, size: int, endpoints: tuple[str, ...]) -> None
             "paddle.distributed.launch`"
         )
     if not given:
-        os.environ[OWN_ENDPOINT] = given = endpoints[own]  # Paddle insists on it
+        os.environ[OWN_ENDPOINT] = given = endpoints[own]  # Paddle needs it
     split_endpoint(given, f"{OWN_ENDPOINT}={given}")
     if endpoints and given != endpoints[own]:
         raise ConfigError(
@@ -158,7 +158,7 @@ def _check_own_endpoint(own: int, size: int, endpoints: tuple[str, ...]) -> None
 
 
 def _master(endpoints: tuple[str, ...]) -> tuple[str, str]:
-    """Return where process 0 waits, and the variable that says so; Paddle looks in this order."""
+    """Return the address at which process 0 waits, and its variable; Paddle searches in this order."""
     if os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):
         return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}", "MASTER_ADDR:MASTER_PORT"
     if MASTER in os.environ:
@@ -169,13 +169,13 @@ def _master(endpoints: tuple[str, ...]) -> tuple[str, str]:
 
 
 def patience() -> float:
-    """Return the seconds that the processes of a training may take until all have started."""
+    """Return the seconds in which all processes of a training have to start."""
     return float(_number(PATIENCE, str(int(DEFAULT_PATIENCE)), least=0))
 
 
 @contextlib.contextmanager
 def limited_patience() -> Iterator[None]:
-    """Let Paddle wait no longer than we do, unless the user says otherwise; by itself it waits 15 minutes."""
+    """Limit Paddle's waiting time to ours unless the user sets it; Paddle's default is 15 minutes."""
     given = os.environ.get(PATIENCE)
     os.environ[PATIENCE] = str(int(patience()))
     try:
@@ -187,7 +187,7 @@ def limited_patience() -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Hide what describes this process as one of several, for a command that runs in one."""
+    """Hide the variables of several processes, for a command that runs in one."""
     hidden = {name: os.environ.pop(name) for name in (*PLACE, *NUMBERS) if name in os.environ}
     try:
         yield
@@ -196,17 +196,17 @@ def alone() -> Iterator[None]:
 
 
 def end_with_launcher() -> None:
-    """Let the kernel end this process when Paddle's launcher, which started it, is gone (Linux only).
+    """Let the kernel end this process if Paddle's launcher, which started it, ends (Linux only).
 
-    A process of a killed launcher would otherwise train on, unseen, or wait for others for ever. One that
-    was not started by a launcher lives on: its shell may have ended on purpose.
+    Otherwise a process of a killed launcher would continue to train unseen, or wait endlessly for others. A
+    process that was not started by a launcher is not affected: its shell may have ended on purpose.
     """
     if _STARTED_BY_LAUNCHER in os.environ:
         end_with_parent(os.environ.pop(_LAUNCHER_PID, None))
 
 
 def announce_launcher() -> None:
-    """Tell the processes that this one starts who starts them."""
+    """Tell the processes that this one starts that it is their launcher."""
     os.environ[_LAUNCHER_PID] = str(os.getpid())
 
 
@@ -214,7 +214,8 @@ def end_with_parent(parent: str | None = None) -> None:
     """Let the kernel kill this process when its parent ends, also while it is stopped or busy.
 
     Args:
-        parent: process number of the parent, if known: this process ends at once if that one is gone already.
+        parent: process number of the parent, if known: this process ends at once if the parent has already
+            ended.
     """
     if sys.platform != "linux":
         return

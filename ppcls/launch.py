@@ -1,10 +1,11 @@
 """Training in several processes on this machine, started by Paddle's launcher.
 
-Beyond the launcher itself: the options this machine can run, one exit code whatever ended the run, signals
-passed on in order, and the error of the process that failed as the last thing on the console. The launcher
-shows the lines of process 0; the others write ``workerlog.<number>`` in the log folder.
+In addition to the launcher itself, this module checks the options for this machine, returns one meaningful
+exit code, passes signals on, and prints the error of the failed process last. The launcher shows the lines of
+process 0; the others write ``workerlog.<number>`` in the log folder.
 
-Until the start of the run has passed, no log lies where the run writes: a failed start leaves nothing there.
+Until the start of the run has succeeded, no log is written into its folder: a failed start leaves nothing
+there.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from ppcls.errors import ConfigError
 from ppcls.files import is_running
 from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent
 
-_LINES = 30  # of a log, at most
-_TEMPORARY = "ppcls-log-"  # then the process that made the folder
+_LINES = 30  # the most lines of a log to show
+_TEMPORARY = "ppcls-log-"  # followed by the number of the process that made the folder
 _COPY_EVERY = 0.5  # seconds
 _MOST_SIGNALS = 64
 
@@ -37,13 +38,13 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
     """Run ``ppcls`` with `arguments` in several processes and wait for all of them.
 
     Args:
-        arguments: what follows ``ppcls`` on the command line.
-        processes: how many.
+        arguments: the arguments after ``ppcls`` on the command line.
+        processes: number of processes.
         device: ``Global.device``.
         logs: folder of the log files.
 
     Returns:
-        exit code: 0 if every process ended with it, 128 + signal number after Ctrl-C, SIGTERM or SIGHUP, else
+        exit code: 0 if every process succeeded, 128 + signal number after Ctrl-C, SIGTERM or SIGHUP, else
         that of the process that failed first.
 
     Raises:
@@ -53,7 +54,7 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
         command, environment = _command(processes, device, written.folder)
         environment[STARTED] = str(written.started)
         script = str(Path(__file__).with_name("__main__.py"))
-        # In a session of its own: Ctrl-C reaches this process alone, which passes it on.
+        # In a separate session: Ctrl-C reaches only this process, which passes it on.
         launcher = subprocess.Popen([*command, script, *arguments], env=environment, start_new_session=True)
         with _passing_signals_to(launcher) as received:
             code = written.follow(launcher)
@@ -68,16 +69,17 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
 
 
 class _WorkerLogs:
-    """The logs of the processes: in a temporary folder, and from the start of the run on also in its own.
+    """The logs of the processes, in a temporary folder and, once the run has started, also in its folder.
 
     Attributes:
         folder: the temporary folder.
-        files: a file there for each process.
-        started: exists as soon as the start of the run has passed, see `ppcls.distributed.announce_start`.
+        files: the log of each process in that folder.
+        started: a file that exists once the start of the run has succeeded, see
+            `ppcls.distributed.announce_start`.
 
     Args:
-        logs: where the run keeps them; earlier logs there are continued.
-        processes: how many there are.
+        logs: folder of the run's logs; earlier logs there are continued.
+        processes: number of processes.
 
     Raises:
         ConfigError: if there is no room for temporary files.
@@ -118,7 +120,7 @@ class _WorkerLogs:
         return {number: int(text) for number, text in texts.items() if text}
 
     def _copy(self) -> None:
-        """Append what is new to the logs of the run."""
+        """Append new lines to the logs of the run."""
         if not self.started.exists():
             return
         for number, file in self.files.items():
@@ -140,8 +142,8 @@ def _remove_logs_of_ended() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def serve() -> None:
-    """Be Paddle's launcher, in a process that ends with the one that started it.
+def run_launcher() -> None:
+    """Run Paddle's launcher in a process that ends together with the one that started it.
 
     ``sys.argv`` holds the number of that process and the launcher's own arguments.
     """
@@ -157,14 +159,15 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
     """Return the launcher's command line and the environment to run it in."""
     import paddle
 
-    command = [sys.executable, "-c", "from ppcls.launch import serve; serve()", str(os.getpid())]
+    start = "from ppcls.launch import run_launcher; run_launcher()"
+    command = [sys.executable, "-c", start, str(os.getpid())]
     command += ["--nproc_per_node", str(processes), "--log_dir", str(logs)]
     root = str(Path(__file__).parents[1])
     environment = {name: value for name, value in os.environ.items() if name not in (*PLACE, *LAUNCHER)}
-    environment["PYTHONSAFEPATH"] = "1"  # the folder of a script is no place to import from
+    environment["PYTHONSAFEPATH"] = "1"  # do not import from the folder of a script
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     if not paddle.device.is_compiled_with_cuda():
-        # The launcher of a CPU build takes this variable for a list of GPUs, and crashes if it is short.
+        # The launcher of a CPU build treats this variable as a list of GPUs, and crashes if it is short.
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         return command, environment
     gpus = paddle.device.cuda.device_count()
@@ -177,9 +180,9 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
 
 @contextmanager
 def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Pass Ctrl-C and SIGTERM on to `process` while the block runs; yield the list of those that came.
+    """Pass Ctrl-C and SIGTERM on to `process` while the block runs; yield the list of received signals.
 
-    A terminal that is closed (SIGHUP) ends the run in order too, unless ``nohup`` says that it should not.
+    Closing the terminal (SIGHUP) also ends the run in order, unless ``nohup`` is used.
     """
     received: list[int] = []
 
@@ -199,7 +202,7 @@ def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
 
 
 def _read_from(file: Path, start: int) -> bytes:
-    """Return a log from byte `start` on; nothing if it does not exist."""
+    """Return the content of a log from byte `start`; nothing if it does not exist."""
     try:
         with file.open("rb") as stream:
             stream.seek(start)
@@ -214,11 +217,11 @@ def _read(file: Path) -> list[str]:
 
 
 def _explain(logs: dict[int, list[str]], folder: Path | None) -> str:
-    """Return the errors of the processes that failed by themselves; if none tells, the last lines of all.
+    """Return the errors of the processes that caused the failure; if unknown, the last lines of all.
 
     Args:
         logs: lines by process.
-        folder: where the logs are; None if they are not kept.
+        folder: folder of the logs; None if they are not kept.
     """
     found = _causes(logs)
     parts = []
@@ -236,18 +239,18 @@ def _explain(logs: dict[int, list[str]], folder: Path | None) -> str:
 
 
 def _causes(logs: dict[int, list[str]]) -> dict[int, list[str]]:
-    """Return the errors of the processes that failed by themselves."""
+    """Return the errors of the processes that caused the failure."""
     errors = {number: _error(lines) for number, lines in logs.items()}
     return {n: lines for n, lines in errors.items() if lines and not any(LOST in line for line in lines)}
 
 
 def _code_of_the_cause(code: int, causes: Iterable[int], codes: dict[int, int]) -> int:
-    """Return the exit code that says most about the end of a job.
+    """Return the most informative exit code of a job.
 
     Args:
-        code: the launcher's, which may be the negative number of a signal, also as a byte.
-        causes: processes that failed by themselves.
-        codes: what processes announced; those with a traceback, or killed, announced nothing.
+        code: exit code of the launcher, which may be the negative number of a signal, also as a byte.
+        causes: processes that caused the failure.
+        codes: exit codes that processes announced; killed ones and those with a traceback announce none.
     """
     own = [codes.get(number) or 1 for number in causes]
     if own:
@@ -258,7 +261,7 @@ def _code_of_the_cause(code: int, causes: Iterable[int], codes: dict[int, int]) 
 
 
 def _error(lines: list[str]) -> list[str]:
-    """Return what a log says from its last error message or traceback on."""
+    """Return the lines of a log from its last error message or traceback."""
     starts = [
         i for i, line in enumerate(lines) if line.startswith(("ppcls: ", "Traceback (most recent call last)"))
     ]

@@ -29,14 +29,14 @@ class _Formatter(logging.Formatter):
 
 _FORMAT = _Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
 METRICS = "metrics.jsonl"
-SCALAR_FOLDERS = {"use_visualdl": "vdl", "use_tensorboard": "tensorboard"}  # in that of a run
-_REMEDY = "The checkpoints saved before are as they were. Make space, then go on with --resume auto"
+SCALAR_FOLDERS = {"use_visualdl": "vdl", "use_tensorboard": "tensorboard"}  # within the folder of a run
+_REMEDY = "Earlier checkpoints are intact. Free some space, then continue with --resume auto"
 
 
 class _ConsoleHandler(logging.Handler):
-    """Write lines to standard output without tearing a progress bar that is on screen.
+    """Write lines to standard output without damaging a progress bar on the screen.
 
-    A line that the console does not take is dropped: a run does not depend on it.
+    A line that cannot be written is dropped: a run does not depend on it.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -47,12 +47,12 @@ class _ConsoleHandler(logging.Handler):
         except UnicodeEncodeError:
             encoding = sys.stdout.encoding or "ascii"
             print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-        except (OSError, ValueError, AttributeError):  # full, left by its reader, closed, or not there (None)
+        except (OSError, ValueError, AttributeError):  # full, without a reader, closed, or missing (None)
             pass
 
 
 class _FileHandler(logging.FileHandler):
-    """Tell once, in one line, that the log cannot be written (a full disk): a run does not depend on it."""
+    """Report once, in one line, that the log cannot be written (a full disk): a run does not depend on it."""
 
     _told = False
 
@@ -62,12 +62,12 @@ class _FileHandler(logging.FileHandler):
             print(f"ppcls: cannot write {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written is tried once more
+        with contextlib.suppress(OSError):  # it tries once more to write the rest
             super().close()
 
 
 class _HeldLines(MemoryHandler):
-    """Keep the lines of a start until the file that they belong into may be written."""
+    """Keep the lines of a start until the log file may be written."""
 
     def __init__(self) -> None:
         super().__init__(capacity=0, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
@@ -81,7 +81,7 @@ def setup_logging(*, quiet: bool = False, hold: bool = False) -> logging.Logger:
 
     Args:
         quiet: no console output (processes that are not named in ``Global.log_ranks``).
-        hold: also keep the lines for a file, see :func:`open_log`; those kept already stay.
+        hold: also keep the lines for a file, see :func:`open_log`; lines that are already kept stay.
     """
     held = [handler for handler in LOGGER.handlers if hold and isinstance(handler, _HeldLines)]
     for handler in list(LOGGER.handlers):
@@ -100,7 +100,7 @@ def setup_logging(*, quiet: bool = False, hold: bool = False) -> logging.Logger:
 
 
 def open_log(log_file: Path) -> None:
-    """Append the lines held so far to `log_file`, and from now on every line; without held lines do nothing.
+    """Append the kept lines and all further ones to `log_file`; without kept lines do nothing.
 
     Args:
         log_file: its folder is created. If it cannot be written, a warning says so.
@@ -112,8 +112,8 @@ def open_log(log_file: Path) -> None:
     try:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         target = _FileHandler(log_file, encoding="utf-8")
-    except OSError as error:  # evaluating what somebody else keeps read-only is fine
-        LOGGER.warning("%s: %s; the log goes to the console alone", log_file, error.strerror)
+    except OSError as error:  # evaluating a run in a read-only folder is fine
+        LOGGER.warning("%s: %s; the log goes only to the console", log_file, error.strerror)
     else:
         target.setFormatter(_FORMAT)
         held.setTarget(target)
@@ -124,7 +124,7 @@ def open_log(log_file: Path) -> None:
 
 @contextlib.contextmanager
 def dropping_held_lines() -> Iterator[None]:
-    """Drop the lines that are still held when the block ends: those of a start that failed."""
+    """Drop the lines that are still kept at the end of the block: those of a failed start."""
     try:
         yield
     finally:
@@ -135,7 +135,7 @@ def dropping_held_lines() -> Iterator[None]:
 
 @contextlib.contextmanager
 def only_warnings() -> Iterator[None]:
-    """Leave out log lines below warnings while the block runs."""
+    """Log only warnings and errors while the block runs."""
     level = LOGGER.level
     LOGGER.setLevel(logging.WARNING)
     try:
@@ -147,7 +147,7 @@ def only_warnings() -> Iterator[None]:
 def progress_bar(total: int, title: str) -> tqdm[Any]:
     """Return a bar over `total` batches.
 
-    It shows itself only when standard error is a terminal, and only in processes that log to the console.
+    It is visible only if standard error is a terminal, and only in processes that log to the console.
     """
     quiet = not any(isinstance(handler, _ConsoleHandler) for handler in LOGGER.handlers)
     disable = quiet or not sys.stderr.isatty()
@@ -155,16 +155,16 @@ def progress_bar(total: int, title: str) -> tqdm[Any]:
 
 
 def _plain_number(value: Any) -> Any:
-    """JSON has no NaN or infinity: write them as text rather than as an invalid file."""
+    """Return NaN and infinity as text, because JSON does not have them."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
 
 
 def _kept_rows(content: bytes, keep: Callable[[dict[str, Any]], bool]) -> tuple[list[bytes], int]:
-    """Return the rows of a ``metrics.jsonl`` that `keep` wants, and how many lines of it are damaged.
+    """Return the rows of a ``metrics.jsonl`` that `keep` accepts, and the number of damaged lines.
 
-    The last line of a killed run may be half of one; that is no damage.
+    The last line of a killed run may be incomplete; it does not count as damaged.
     """
     kept = []
     damaged = 0
@@ -182,7 +182,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """Return a row of ``metrics.jsonl``; None if it is not one."""
     try:
         row = json.loads(line.decode())
-    except (ValueError, RecursionError):  # no JSON, no UTF-8, a number of thousands of digits, deep nesting
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, a number of thousands of digits, deep nesting
         return None
     if not isinstance(row, dict) or not isinstance(row.get("kind"), str):
         return None
@@ -190,7 +190,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def require_scalar_packages(*, use_visualdl: bool = False, use_tensorboard: bool = False) -> None:
-    """Make sure that the packages asked for can be imported, before any work is done.
+    """Check that the required packages can be imported, before any work is done.
 
     Raises:
         ConfigError: naming the extra and the setting.
@@ -204,7 +204,7 @@ def require_scalar_packages(*, use_visualdl: bool = False, use_tensorboard: bool
             continue
         try:
             importlib.import_module(module)
-        except (ImportError, TypeError) as error:  # TypeError: an old package beside a new protobuf
+        except (ImportError, TypeError) as error:  # TypeError: an old package with a new protobuf
             absent = isinstance(error, ModuleNotFoundError) and error.name == module
             problem = "is not installed" if absent else f"cannot be imported ({error})"
             raise ConfigError(
@@ -214,10 +214,10 @@ def require_scalar_packages(*, use_visualdl: bool = False, use_tensorboard: bool
 
 
 def cut_back(path: Path, keep: Callable[[dict[str, Any]], bool]) -> bytes | None:
-    """Return what a ``metrics.jsonl`` holds without the rows that `keep` refuses and without damaged ones.
+    """Return the content of a ``metrics.jsonl`` without damaged rows and those that `keep` rejects.
 
     Returns:
-        None if the file is not there, or keeps all it has.
+        None if the file does not exist, or nothing is removed.
     """
     if not path.exists():
         return None
@@ -230,17 +230,17 @@ def cut_back(path: Path, keep: Callable[[dict[str, Any]], bool]) -> bytes | None
 
 
 class ScalarWriter:
-    """Append scalars to ``metrics.jsonl`` and, when asked, to VisualDL and TensorBoard.
+    """Append scalars to ``metrics.jsonl`` and, if wanted, to VisualDL and TensorBoard.
 
     Args:
-        folder: where ``metrics.jsonl`` and the folders ``vdl`` and ``tensorboard`` lie.
+        folder: folder of ``metrics.jsonl`` and of the folders ``vdl`` and ``tensorboard``.
         use_visualdl: also write VisualDL records.
         use_tensorboard: also write TensorBoard events.
-        start: steps that are done already; TensorBoard drops what the interrupted run wrote after them. (Of
-            ``metrics.jsonl`` that was cut off when the run opened its folder, see :func:`cut_back`.)
+        start: number of steps done before; TensorBoard drops later entries of the interrupted run. (Those of
+            ``metrics.jsonl`` were removed when the run opened its folder, see :func:`cut_back`.)
 
     Raises:
-        ConfigError: if VisualDL or TensorBoard is asked for and not installed.
+        ConfigError: if VisualDL or TensorBoard is wanted but not installed.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class ScalarWriter:
         require_scalar_packages(use_visualdl=use_visualdl, use_tensorboard=use_tensorboard)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / METRICS
-        # a line is on its way when it is written
+        # unbuffered, so that a killed run loses no line
         self._path = path
         self._file = path.open("ab", buffering=0)
         self._visualdl: Any = None
@@ -271,7 +271,7 @@ class ScalarWriter:
             self._tensorboard = SummaryWriter(logdir, purge_step=purge, flush_secs=5)
 
     def write(self, kind: str, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Record `values` of one moment.
+        """Record `values` at one step.
 
         Args:
             kind: ``"train"``, ``"eval"`` or ``"teacher"``.

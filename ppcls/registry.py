@@ -1,6 +1,6 @@
-"""Named components. One class serves networks, losses, transforms and everything else a YAML names.
+"""Named components: one class for networks, losses, transforms and everything else named in a YAML file.
 
-Importing this module imports nothing heavy: the packages that fill the registries are imported by
+Importing this module is fast: the packages that fill the registries are imported by
 :func:`load_components`, once, when a name is first needed.
 """
 
@@ -18,7 +18,7 @@ from ppcls.errors import ConfigError, PpclsError, describe_failure, hint
 T = TypeVar("T", bound=Callable[..., Any])
 
 PLUGIN_GROUP = "ppcls.plugins"
-# Built-in providers are loaded the way third-party plugins are: by name, late.
+# Built-in components are loaded like third-party plugins: late, by the name of their module.
 _PROVIDERS = ("ppcls.arch", "ppcls.loss", "ppcls.data", "ppcls.metric", "ppcls.optimizer")
 
 
@@ -54,7 +54,7 @@ class Registry:
         self._items = dict(entries)
 
     def register(self, name: str | None = None, *, aliases: tuple[str, ...] = ()) -> Callable[[T], T]:
-        """Return a decorator that files a class or function under `name` (default: its own name).
+        """Return a decorator that registers a class or function under `name` (default: its own name).
 
         Raises:
             ValueError: if a name is taken already; it says by what.
@@ -138,7 +138,7 @@ class Registry:
         )
 
     def find(self, name: str) -> Callable[..., Any] | None:
-        """Return what is filed under `name`, None if nothing is so far; imports nothing."""
+        """Return the component `name`, or None if it is not registered so far; imports nothing."""
         return self._items.get(name)
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
@@ -159,7 +159,7 @@ class Registry:
         return inspect.unwrap(self._found(name))
 
     def __contains__(self, name: object) -> bool:
-        if name not in self._items:  # a known name costs no import: deployment needs no networks or losses
+        if name not in self._items:  # otherwise no import: deployment must not import networks or losses
             load_components()
         return name in self._items
 
@@ -211,15 +211,15 @@ def load_components() -> None:
     """Import the built-in components and every installed plugin (entry-point group ``ppcls.plugins``).
 
     Raises:
-        ConfigError: if a plugin fails while it is loaded, in whatever way; the message names its
-            distribution and the line that failed. Every later call raises it again.
+        ConfigError: if a plugin fails in any way while it is loaded; the message names its distribution and
+            the line that failed. Every later call raises it again.
     """
     global _loaded, _broken_plugin
     if _broken_plugin is not None:
         raise _broken_plugin
     if _loaded:
         return
-    _loaded = True  # set first: providers look names up while they are being imported
+    _loaded = True  # set first, because components look up names while they are imported
     for module in _PROVIDERS:
         importlib.import_module(module)
     for point in entry_points(group=PLUGIN_GROUP):

@@ -1,11 +1,11 @@
-"""The first meeting of the processes of a training, before Paddle connects them.
+"""The first connection of the processes of a training, before Paddle connects them.
 
-Process 0 waits at the address where Paddle's own meeting place will be. The others tell it which they are and
-what they are about to do (a note), and get the notes of all. So a process that does not come, an address that
-is taken, and processes of different trainings are errors with names, after seconds. Paddle would wait for a
-quarter of an hour, or train on.
+Process 0 waits at the address that Paddle will use later. The other processes send it their rank and a note
+about their work, and get the notes of all processes. So a missing process, an address in use, and processes
+of different trainings are reported within seconds, with names. Paddle would wait for a quarter of an hour, or
+continue to train.
 
-Process 0 speaks first: whatever else may listen at the address is never sent anything.
+Process 0 sends first, so nothing is sent to another program that may listen at the address.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from ppcls.errors import TrainingError
 from ppcls.job import PATIENCE, SIZE, Job, split_endpoint
 
 _GREETING = b"ppcls meeting 1\n"
-_LARGEST = 64 << 20  # bytes of a note
-_ANSWER = 5.0  # seconds for a line that the other side has ready
-_PORT_WAIT = 10.0  # seconds in which an earlier run, which is just ending, may leave the port
-_NOTICE = 10.0  # seconds until a line says who is waited for
+_LARGEST = 64 << 20  # largest size of a note in bytes
+_ANSWER = 5.0  # seconds to wait for a line that the other side should send at once
+_PORT_WAIT = 10.0  # seconds to wait for the port, which an earlier run may still be using
+_NOTICE = 10.0  # seconds until a message says which processes are missing
 _LOGGER = logging.getLogger("ppcls")
 
 
 def meet(job: Job, note: Any, patience: float) -> list[Any]:
-    """Wait until all processes are there.
+    """Wait until all processes are connected.
 
     Args:
-        job: which process of how many this is.
-        note: what this one says about itself; anything that JSON can hold.
-        patience: seconds.
+        job: the processes of the training, and which one this is.
+        note: information about this process; anything that JSON can represent.
+        patience: longest time to wait, in seconds.
 
     Returns:
-        the notes of all, in order of rank.
+        the notes of all processes, in order of rank.
 
     Raises:
-        TrainingError: if a process does not come, or the address is taken.
+        TrainingError: if a process is missing, or the address is in use.
     """
     meeting = _host if job.rank == 0 else _visit
     return meeting(job, note, patience)
@@ -68,7 +68,8 @@ def _host(job: Job, note: Any, patience: float) -> list[Any]:
                 notice = end
             else:
                 problem = _welcome(listener, job, guests, stack, min(end, notice))
-        listener.close()  # before anybody leaves: Paddle would be connected to this socket, and cut off
+        # Before a process leaves: otherwise Paddle would connect to this socket and be cut off.
+        listener.close()
         notes = [note, *(guests[rank][1] for rank in range(1, job.size))] if not problem else []
         answer = json.dumps({"problem": problem, "notes": notes}).encode() + b"\n"
         for link, _ in guests.values():
@@ -79,7 +80,7 @@ def _host(job: Job, note: Any, patience: float) -> list[Any]:
 
 
 def _listen(job: Job, end: float) -> socket.socket:
-    """Return a socket that listens at the port of the meeting; an earlier run that ends may still hold it."""
+    """Return a socket that listens at the port; wait if an earlier run is still using it."""
     port = split_endpoint(job.master, job.source)[1]
     end = min(end, time.monotonic() + _PORT_WAIT)
     while True:
@@ -108,7 +109,7 @@ def _welcome(
     stack: ExitStack,
     end: float,
 ) -> str:
-    """Let one process in; return what is wrong with it, an empty string if nothing is."""
+    """Accept one process; return the problem with it, or an empty string."""
     listener.settimeout(min(1.0, max(0.1, end - time.monotonic())))
     try:
         link = stack.enter_context(listener.accept()[0])
@@ -118,7 +119,7 @@ def _welcome(
         rank = int(said["rank"])
         size = int(said["size"])
         note = said["note"]
-    except (OSError, ValueError, KeyError, TypeError):  # nobody came, or somebody else
+    except (OSError, ValueError, KeyError, TypeError):  # no connection, or another program
         return ""
     if size != job.size:
         return f"process {rank} was started as one of {size}, process 0 as one of {job.size} ({SIZE})"
@@ -139,7 +140,7 @@ def _has_left(link: socket.socket) -> bool:
 
 
 def _dismiss(link: socket.socket, answer: bytes) -> None:
-    """Send the answer and let the other side close first: Paddle needs the port at once."""
+    """Send the answer and let the other side close first, because Paddle needs the port at once."""
     with suppress(OSError):
         link.settimeout(_ANSWER)
         link.sendall(answer)
@@ -188,7 +189,7 @@ def _visit(job: Job, note: Any, patience: float) -> list[Any]:
 
 
 def _ask(job: Job, hello: bytes, patience: float) -> tuple[dict[str, Any] | None, str]:
-    """Return process 0's answer, or None and why there is none."""
+    """Return the answer of process 0, or None and the reason."""
     address = split_endpoint(job.master, job.source)
     with socket.create_connection(address, timeout=_ANSWER) as link:
         try:
@@ -198,7 +199,7 @@ def _ask(job: Job, hello: bytes, patience: float) -> tuple[dict[str, Any] | None
         if greeting != _GREETING:
             return None, "something answers there that is not process 0 of a training"
         link.sendall(hello)
-        link.settimeout(patience + _ANSWER)  # process 0 may have started later, and has as much patience
+        link.settimeout(patience + _ANSWER)  # process 0 may have started later, and waits just as long
         return json.loads(_line(link)), ""
 
 
@@ -211,7 +212,7 @@ def _give_up(job: Job, reason: str) -> NoReturn:
 
 
 def _line(link: socket.socket, largest: int = _LARGEST) -> bytes:
-    """Return a line.
+    """Receive a line.
 
     Raises:
         OSError: if the other side closes, sends more than `largest` bytes or is too slow.

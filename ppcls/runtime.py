@@ -1,4 +1,4 @@
-"""An exported program behind Paddle Inference: arrays in, arrays out."""
+"""Run an exported program with Paddle Inference, from arrays to arrays."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ PROGRAMS = ("inference.json", "inference.pdmodel")
 PARAMS = "inference.pdiparams"
 DESCRIPTION = "inference.yml"
 ONNX = "inference.onnx"
-# Parameters first and programs last: whoever finds a program finds its parameters too.
+# Parameters first and programs last, so that an existing program always has its parameters.
 EXPORTED = (PARAMS, f"{PARAMS}.info", DESCRIPTION, ONNX, "inference.pdmodel", "inference.json")
 
 
 def export_files(folder: Path) -> FileSet:
-    """Return the files of an export as the set that is replaced as a whole."""
+    """Return the files of an export as a set that is replaced as a whole."""
     return FileSet(folder, "inference", EXPORTED, last=(ONNX, *PROGRAMS))
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The files of an export that running it needs.
+    """The files that are needed to run an export.
 
     Attributes:
         program: ``inference.json`` of Paddle 3, else ``inference.pdmodel``.
@@ -49,11 +49,11 @@ class Exported:
 
 
 def find_program(folder: Path) -> Exported:
-    """Return the files of an exported folder, of the program of Paddle 3 if there is one.
+    """Return the files of an exported folder; the program of Paddle 3 is preferred.
 
     Raises:
         WeightsError: if there is no program, or if its parameters are missing or empty. Paddle itself would
-            run on whatever is in memory then.
+            then run with arbitrary values in memory.
     """
     files = export_files(folder)
     program = next((path for path in map(files.place, PROGRAMS) if path is not None), None)
@@ -70,10 +70,10 @@ def find_program(folder: Path) -> Exported:
 
 
 def read_description(file: Path) -> dict[str, Any]:
-    """Return the content of an ``inference.yml``; its section ``Global`` is there and a map.
+    """Return the content of an ``inference.yml``, with a section ``Global`` that is a map.
 
     Raises:
-        ConfigError: if it cannot be read, or says something of the program that is of another type.
+        ConfigError: if it cannot be read, or a value of ``Global`` has a wrong type.
     """
     content = read_yaml(file, MAX_NODES_OF_DATA)
     if not isinstance(content, dict):
@@ -88,7 +88,7 @@ def read_description(file: Path) -> dict[str, Any]:
     return content
 
 
-# A text such as 'false' would count as true.
+# A text such as 'false' would be treated as true.
 _TYPES: dict[str, tuple[type, str]] = {
     "softmax": (bool, "true or false"),
     "params_size": (int, "a whole number"),
@@ -97,7 +97,7 @@ _TYPES: dict[str, tuple[type, str]] = {
 
 
 def fingerprint(params: Path) -> dict[str, Any]:
-    """Return what ``inference.yml`` says of the file of parameters: ``params_size``, ``params_sha256``."""
+    """Return the entries of ``inference.yml`` about the parameters: ``params_size``, ``params_sha256``."""
     digest = hashlib.sha256()
     with params.open("rb") as stream:
         while block := stream.read(1 << 22):
@@ -106,12 +106,12 @@ def fingerprint(params: Path) -> dict[str, Any]:
 
 
 def check_params(params: Path, described: Mapping[str, Any]) -> None:
-    """Refuse parameters that are damaged or belong to another export; Paddle would run on them.
+    """Raise an error for parameters that are damaged or belong to another export; Paddle would use them.
 
     Args:
         params: the file.
-        described: ``Global`` of the description. One without `params_sha256`, of an earlier version, is
-            compared by `params_size` alone; one without either, of another exporter, not at all.
+        described: ``Global`` of the description. Without `params_sha256` (an earlier version) only
+            `params_size` is compared, without both (another exporter) nothing.
 
     Raises:
         WeightsError: if they differ.
@@ -134,23 +134,23 @@ def check_params(params: Path, described: Mapping[str, Any]) -> None:
 class Program:
     """One exported network, ready to run.
 
-    Threads may share it: they run one after the other, each with its own images. To run several at once, open
-    one for each thread. (Paddle can clone a predictor, but that takes as long as opening another one, and
-    most of its memory.) A pickled or copied program opens its file again.
+    Threads may share it; only one of them runs at a time. To run several at the same time, open one program
+    per thread. (Paddle can clone a predictor, but that takes as long as opening another one, and most of the
+    memory.) A pickled or copied program opens its file again.
 
     Attributes:
-        outputs: names of what it gives, in order.
+        outputs: names of its outputs, in order.
 
     Args:
         file: ``inference.json`` or ``inference.pdmodel``.
-        params: its parameters; None for ``inference.pdiparams`` beside it.
+        params: its parameters; None for ``inference.pdiparams`` in the same folder.
         device: ``cpu``, ``gpu``, ``gpu:1``, or ``auto`` for a GPU if there is one.
         threads: CPU threads for one batch.
         mkldnn: use oneDNN on the CPU; faster, and equal to about seven digits.
-        precision: ``float32``, or ``bfloat16`` for what oneDNN can compute in it on the CPU.
+        precision: ``float32``, or ``bfloat16`` for the operators for which oneDNN supports it on the CPU.
 
     Raises:
-        ConfigError: if the device cannot be had, or does not compute in this precision.
+        ConfigError: if the device is not available, or does not support this precision.
         WeightsError: if Paddle cannot read the program.
     """
 
@@ -167,7 +167,7 @@ class Program:
         from paddle import inference
 
         params = params or file.with_name(PARAMS)
-        # Absolute, because a copy may be opened from another folder.
+        # Absolute, because a copy may be opened in another working directory.
         self._options: dict[str, Any] = {"file": file.absolute(), "params": params.absolute()}
         self._options |= {"device": device, "threads": threads, "mkldnn": mkldnn}
         self._options["precision"] = precision
@@ -195,7 +195,7 @@ class Program:
         _OPEN.add(self)
 
     def renew_lock(self) -> None:
-        """Forget who is running; a forked process has one thread, and that is not running anything."""
+        """Make a new lock: in a forked process no thread is running the program."""
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -209,10 +209,10 @@ class Program:
         """Run a batch [N, C, H, W], float32; return the named outputs.
 
         Raises:
-            ConfigError: if the network takes images of another shape.
+            ConfigError: if the network needs images of another shape.
         """
         images = np.ascontiguousarray(batch, np.float32)
-        with self._lock:  # input and outputs are kept in the predictor: the next batch replaces them
+        with self._lock:  # the predictor holds input and outputs, and the next batch replaces them
             self._input.copy_from_cpu(images)
             try:
                 self._predictor.run()
@@ -225,7 +225,7 @@ class Program:
 
 
 def short_reason(error: Exception) -> str:
-    """Return the line of an error of Paddle that says what is wrong; the rest is where in its code."""
+    """Return the line of Paddle's error that says what is wrong; the rest is about places in its code."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     chosen = [line for line in lines if "Error:" in line] or lines[-1:]
     return chosen[0][:200].rstrip(".") if chosen else type(error).__name__
@@ -244,7 +244,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _gpu_index(device: str) -> int | None:
-    """Return which GPU `device` means, None for the CPU."""
+    """Return the index of the GPU `device`; None for the CPU."""
     from paddle.device import cuda, is_compiled_with_cuda
 
     gpus = cuda.device_count() if is_compiled_with_cuda() else 0

@@ -1,4 +1,4 @@
-"""Text files and paths that users write: what is wrong with one, and what to do about it."""
+"""Text files and paths that users write: find what is wrong with them, and say what to do about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 
 from ppcls.errors import DataError, hint
 
-# Encodings that text files come in when they were not saved as UTF-8, the most likely one first.
+# Usual encodings of text files that are not UTF-8, the most likely one first.
 _ENCODINGS = {"gbk": "GBK", "cp1252": "Windows-1252"}
 _WINDOWS_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _LONGEST = 60
@@ -20,10 +20,10 @@ def read_text(path: Path, what: str = "list") -> str:
 
     Args:
         path: the file, UTF-8.
-        what: what messages call it, such as ``list``.
+        what: its name in messages, such as ``list``.
 
     Raises:
-        DataError: if it is missing, cannot be read, or is not UTF-8; then with the line.
+        DataError: if it is missing, cannot be read, or is not UTF-8 (with the number of the line).
     """
     try:
         content = path.read_bytes()
@@ -38,7 +38,7 @@ def decode(content: bytes, path: str | Path, what: str = "list") -> str:
     """Return the text of `content`, without a byte order mark.
 
     Raises:
-        DataError: if it is not UTF-8, naming the line and, where it can be told, the encoding.
+        DataError: if it is not UTF-8; the message names the line and, if it can be guessed, the encoding.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path}:1: not UTF-8 but UTF-16 ('Unicode' in Notepad); save the {what} as UTF-8")
@@ -55,12 +55,12 @@ def decode(content: bytes, path: str | Path, what: str = "list") -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the lines of a text, whether they end as on Linux, on Windows or on old Macs."""
+    """Return the lines of a text with the line ends of Linux, Windows or old Macs."""
     return re.split(r"\r\n|\r|\n", text)
 
 
 def _guess(content: bytes, line: int) -> str:
-    """Return in which encoding the text could be, with the line as it reads then."""
+    """Return a guess of the encoding, with the line in this encoding."""
     for codec, name in _ENCODINGS.items():
         try:
             content.decode(codec)
@@ -72,14 +72,14 @@ def _guess(content: bytes, line: int) -> str:
 
 
 def is_windows_path(text: str) -> bool:
-    """Tell whether a path is written in the way of Windows, where this system writes ``/``."""
+    """Tell whether a path has the form of Windows, while this system uses ``/``."""
     return os.sep == "/" and ("\\" in text or _WINDOWS_DRIVE.match(text) is not None)
 
 
 def near_path(path: str | Path) -> str:
-    r"""Return a hint at what a missing path could have been meant for; empty if there is none.
+    r"""Return a hint about a missing path, or an empty text.
 
-    That is the same path with ``/`` for ``\``, if it exists, or a similar name in its folder.
+    It names the same path with ``/`` instead of ``\`` if that exists, or a similar name in its folder.
     """
     text = str(path)
     if is_windows_path(text):
@@ -90,12 +90,12 @@ def near_path(path: str | Path) -> str:
             return f" {text} is a path of Windows, which this system does not have"
     path = Path(path)
     try:
-        searched = path.parent.is_dir() and not path.exists()  # it may be there and be something else
+        searched = path.parent.is_dir() and not path.exists()  # it may exist and be something else
         return hint(path.name, os.listdir(path.parent)) if searched else ""
     except OSError:
         return ""
 
 
 def sentence(hint_text: str) -> str:
-    """Return a hint, which begins with a blank, as the sentence after another one; empty if there is none."""
+    """Return a hint, which begins with a blank, as a sentence that follows another one."""
     return f".{hint_text}" if hint_text else ""

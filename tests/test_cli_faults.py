@@ -73,7 +73,7 @@ FAULTS = {
     ),
     "missing": (remove_image, ["train_list.txt:1: no such file: "]),
     "a folder": (folder_for_image, ["train_list.txt:1: no such file: "]),
-    "empty list": (write_list("\n"), ["train_list.txt: the list is empty; expected a line 'path label'"]),
+    "empty list": (write_list("\n"), ["train_list.txt: the list is empty; expected one line 'path label'"]),
     "no list": (no_list, ["train_list.txtx: no such list file. Did you mean: train_list.txt"]),
     "label too large": (write_list("{0} 0\n{1} 4\n"), ["train_list.txt:2: the label must be in 0..3"]),
     "negative label": (write_list("{0} 0\n\n{1} -1\n"), ["train_list.txt:3: the label must be in 0..3"]),

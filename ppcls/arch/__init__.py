@@ -1,4 +1,4 @@
-"""Networks: backbones, and the networks of networks that distillation trains."""
+"""Networks: backbones, and groups of networks for distillation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ppcls.arch import afd_transforms as afd_transforms  # importing these registers what they define
+from ppcls.arch import afd_transforms as afd_transforms  # importing these registers their classes
 from ppcls.arch import backbone as backbone
 from ppcls.arch import foreign as foreign
 from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup
@@ -29,7 +29,7 @@ __all__ = [
     "register_network",
 ]
 
-# Registered, but no classifiers by themselves.
+# Registered, but not classifiers on their own.
 _PARTS = {"DistillationModel", "AttentionModel", "LinearTransformTeacher", "LinearTransformStudent"}
 _PARTS |= {"OnnxModel", "PaddleInferenceModel"}  # these come as files
 
@@ -52,8 +52,8 @@ def create_model(
         name: one of `list_models`.
         class_num: number of classes.
         pretrained: True for the official weights, a path or a URL.
-        use_ssld: the official weights that were distilled by SSLD.
-        return_patterns: layers whose outputs are returned beside the logits.
+        use_ssld: use the official weights distilled by SSLD.
+        return_patterns: layers whose outputs are returned together with the logits.
         return_stages: the same by stage: True (all), an index or a list of indices.
         stop_after: the layer that ends the network.
         freeze_befor: the last layer that does not train.
@@ -61,7 +61,7 @@ def create_model(
 
     Raises:
         ConfigError: for an unknown name or option.
-        WeightsError: if pretrained weights cannot be had or do not fit.
+        WeightsError: if pretrained weights cannot be obtained or do not fit.
     """
     return build_network(
         {
@@ -97,16 +97,14 @@ def build_model(
     Args:
         config: the node, or a whole recipe with a section ``Arch``; plain, OmegaConf or an `ArchSpec`.
         mode: accepted for scripts written for PaddleClas; networks are the same in every mode.
-        only: for a DistillationModel, the sub-networks to build for use after training; the others are left
-            out (and so are their weights), and so is what follows the first network of a chain. None builds
-            all.
-        load_pretrained: whether the ``pretrained`` options are followed.
-        normalize: ``mean`` and ``std`` of the images that the model will get, needed if one of its networks
-            has its own.
+        only: for a DistillationModel, the sub-networks to build for use after training. The others are left
+            out together with their weights, and of a chain only the first network is built. None builds all.
+        load_pretrained: whether to load the weights of the ``pretrained`` options.
+        normalize: ``mean`` and ``std`` of the model's images; needed if one of its networks has its own.
 
     Raises:
         ConfigError: if the node describes no network.
-        WeightsError: if pretrained weights cannot be had or do not fit.
+        WeightsError: if pretrained weights cannot be obtained or do not fit.
     """
     node = config if isinstance(config, ArchSpec) else plain(config)
     if isinstance(node, dict) and "name" not in node and isinstance(node.get("Arch"), dict):

@@ -1,8 +1,8 @@
 """The trained transforms of attention-based feature distillation (AFD).
 
 Ji et al., "Show, Attend and Distill: Knowledge Distillation via Attention-based Feature Matching", AAAI 2021,
-arXiv 2102.02973, section 3. They stand behind a backbone in an `AttentionModel`; `AFDLoss` compares what they
-give. Queries and keys say which student feature should learn from which teacher feature, values say what.
+arXiv 2102.02973, section 3. They follow a backbone in an `AttentionModel`; `AFDLoss` compares their outputs.
+Queries and keys determine which student feature learns from which teacher feature; values are what it learns.
 Shapes and keys that are not given are found by `NetworkGroup.prepare`, which creates the parameters then.
 """
 
@@ -49,7 +49,7 @@ class LinearTransform(Network):
         shapes: the shape (C, H, W) of each.
     """
 
-    option = ""  # what the config calls `shapes`
+    option = ""  # name of `shapes` in the config
 
     def __init__(self, qk_dim: int, keys: list[str] | None, shapes: list[list[int]] | None) -> None:
         super().__init__()
@@ -63,11 +63,11 @@ class LinearTransform(Network):
         """Find the keys and shapes that were left out, and check those that were given.
 
         Args:
-            features: what the networks before it give for any batch.
+            features: outputs of the networks before it, for any batch.
             teachers: the transforms of teachers, prepared.
 
         Raises:
-            ConfigError: if something given differs from what there is.
+            ConfigError: if a given option differs from the network.
         """
         found = []
         if self.keys is None:
@@ -98,7 +98,7 @@ class LinearTransform(Network):
         """Return the features as float32, so that autocast does not lose the squares.
 
         Raises:
-            ConfigError: if one is missing or has another channel count than its shape says.
+            ConfigError: if one is missing or its number of channels differs from its shape.
         """
         if self.keys is None or self.shapes is None:
             raise ConfigError(
@@ -120,7 +120,7 @@ class LinearTransformTeacher(LinearTransform):
 
     Args:
         qk_dim: length of queries and keys.
-        keys: the features to use, as the backbone's output names them; null: all of its return_patterns.
+        keys: names of the features in the backbone's output; null: all of its return_patterns.
         t_shapes: the shape [C, H, W] of each; null: found by a dry forward.
 
     Raises:
@@ -159,7 +159,7 @@ class LinearTransformStudent(LinearTransform):
 
     Args:
         qk_dim: length of queries and keys.
-        keys: the features to use, as the backbone's output names them; null: all of its return_patterns.
+        keys: names of the features in the backbone's output; null: all of its return_patterns.
         s_shapes: the shape [C, H, W] of each; null: found by a dry forward.
         t_shapes: the shapes of the teacher's features; null: those of the LinearTransformTeacher.
 
@@ -239,8 +239,8 @@ class Waiting:
     features: Mapping[str, Any]
 
 
-def settle(waiting: Sequence[Waiting]) -> None:
-    """Prepare the transforms of a model, those of teachers first.
+def prepare_transforms(waiting: Sequence[Waiting]) -> None:
+    """Prepare the transforms of a model; those of teachers come first.
 
     Raises:
         ConfigError: with the path of the transform.

@@ -1,6 +1,6 @@
-"""Options of every network about how it answers while it stands still: through which engine, how precisely.
+"""Options of every network for its use as a frozen network: the engine that runs it, and the precision.
 
-They are read where networks are built; what follows them is in `ppcls.teacher`.
+They are read when networks are built; `ppcls.teacher` uses them.
 """
 
 from __future__ import annotations

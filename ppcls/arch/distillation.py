@@ -1,4 +1,4 @@
-"""Networks of networks: a distillation run's teachers and students, and chains of networks."""
+"""Groups of networks: teachers and students of a distillation run, and chains of networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls._paddle import children_of
-from ppcls.arch.afd_transforms import LinearTransform, Waiting, settle
+from ppcls.arch.afd_transforms import LinearTransform, Waiting, prepare_transforms
 from ppcls.arch.base import Network
 from ppcls.arch.input_adapter import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
@@ -25,8 +25,8 @@ Answer = Callable[[Any], Any]
 class NetworkGroup(Network):
     """Named sub-networks, some of them frozen.
 
-    A frozen network's parameters do not train, it runs under `paddle.no_grad`, and it stays in its
-    `frozen_mode` whatever mode the whole is put in.
+    The parameters of a frozen network do not train, it runs under `paddle.no_grad`, and it stays in its
+    `frozen_mode`, independent of the mode of the group.
 
     Attributes:
         names: names of the sub-networks in order.
@@ -73,7 +73,7 @@ class NetworkGroup(Network):
         """Return a sub-network by name.
 
         Raises:
-            ConfigError: if there is none of that name.
+            ConfigError: if there is no network of that name.
         """
         if name not in self.names:
             raise ConfigError(f"there is no network {name!r}.{hint(name, self.names) or _listed(self.names)}")
@@ -96,7 +96,7 @@ class NetworkGroup(Network):
             self._answers[name] = answer
 
     def run(self, name: str, x: Any) -> Any:
-        """Run one sub-network by name on what it takes; a frozen one leaves no graph behind."""
+        """Run one sub-network by name; a frozen one creates no graph."""
         answer = self._answers.get(name)
         if name not in self.frozen:
             return self.network(name)(x) if answer is None or self.training else answer(x)
@@ -105,10 +105,10 @@ class NetworkGroup(Network):
             return (answer or self.network(name))(x)
 
     def train(self) -> None:
-        """Set train mode, except for what is frozen."""
+        """Set train mode, except for frozen networks."""
         super().train()
         for name in self.names:
-            self.network(name).train()  # sub-networks may hold frozen parts of their own
+            self.network(name).train()  # sub-networks may have frozen parts
         self._hold_frozen()
 
     def frozen_prefixes(self) -> tuple[str, ...]:
@@ -140,25 +140,25 @@ class NetworkGroup(Network):
 class DistillationModel(NetworkGroup):
     """Teachers and students side by side on the same images; the output is ``{name: output}``.
 
-    A node may have three options beside those of its network, for one that was trained with different
+    A node may have three further options if its network was trained with different
     preprocessing: ``mean`` and ``std`` (in the units of the pipeline's NormalizeImage, after its scale) and
-    ``input_size``. That network then sees the same augmented view, normalised and resized as it wants it;
+    ``input_size``. That network then gets the same augmented view, normalised and resized in its own way;
     see `ppcls.arch.input_adapter`.
 
     Args:
         models: one map ``{name: node}`` for each network; any number, any names.
-        pretrained_list: for each network what its ``pretrained`` option would say, or null.
+        pretrained_list: for each network the value of its ``pretrained`` option, or null.
         freeze_params_list: for each network whether it is frozen.
         infer_model_name: the network that evaluation, inference and export use (default: ``Student`` if
             there is one, else the last network that trains).
-        class_num: class count of the networks that do not give their own.
+        class_num: number of classes of the networks that do not have their own ``class_num``.
         frozen_mode: "eval" (a frozen network is always in eval mode) or "train" (it follows the mode of the
-            whole, so its BatchNorm uses and moves batch statistics, as OFD wants it); or a map from
-            names to these.
+            group, so its BatchNorm uses batch statistics and updates the running ones, as OFD needs it); or
+            a map from names to these.
 
     Raises:
         ConfigError: if the options contradict each other or describe no network.
-        WeightsError: if pretrained weights cannot be had or do not fit.
+        WeightsError: if pretrained weights cannot be obtained or do not fit.
     """
 
     def __init__(
@@ -189,28 +189,28 @@ class DistillationModel(NetworkGroup):
         self.infer_model_name = spec.main.title
 
     def forward(self, x: Tensor) -> dict[str, Any]:
-        """Run every network on images [N, C, H, W]; outputs of frozen ones carry no gradient."""
+        """Run every network on images [N, C, H, W]; outputs of frozen ones have no gradient."""
         outputs = {}
         for name in self.names:  # not a comprehension: to_static loses `self` in one
             outputs[name] = self.run(name, x)
         return outputs
 
     def connect_inputs(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Tell networks with their own ``mean`` and ``std`` how the images they get are normalised."""
+        """Tell networks with their own ``mean`` and ``std`` how their input images are normalised."""
         for adapter in self._adapters.values():
             adapter.connect(mean, std)
 
     def prepare(self, image_shape: Sequence[int]) -> None:
-        """Let feature transforms find the shapes and keys that the config leaves out, and check given ones.
+        """Let feature transforms find the shapes and keys that the recipe leaves out, and check given ones.
 
-        One dry forward; parameters whose shapes were left out exist afterwards, so it comes before weights
-        are loaded and before an optimizer is made. Does nothing without such transforms.
+        This runs one trial forward pass and creates the parameters whose shapes were left out, so call it
+        before weights are loaded and an optimizer is created. Without such transforms it does nothing.
 
         Args:
             image_shape: [C, H, W] of the images to train with.
 
         Raises:
-            ConfigError: with the path of the network, if something given differs from what there is.
+            ConfigError: with the path of the network, if a given option differs from the network.
         """
         waiting: list[Waiting] = []
         training = self.training
@@ -222,10 +222,10 @@ class DistillationModel(NetworkGroup):
                     waiting += chain.features(paddle.zeros([1, *image_shape]), f"Arch.models.{index}.{name}")
         if training:
             self.train()
-        settle(waiting)
+        prepare_transforms(waiting)
 
     def infer_network(self, name: str | None = None) -> nn.Layer:
-        """Return the network that is used after training, without what only training needs.
+        """Return the network to use after training, without the parts that only training needs.
 
         Args:
             name: its name (default: `infer_model_name`).
@@ -234,28 +234,28 @@ class DistillationModel(NetworkGroup):
         return network.backbone if isinstance(network, AttentionModel) else network
 
     def student_state_dict(self, name: str | None = None) -> dict[str, Tensor]:
-        """Return the state of `infer_network(name)` under the names that the network alone has."""
+        """Return the state of `infer_network(name)` with the names of the single network."""
         return self.infer_network(name).state_dict()
 
 
 @BACKBONES.register()
 class AttentionModel(NetworkGroup):
-    """Networks in a chain: each takes what those before it gave, and the whole gives all of it as one map.
+    """Networks in a chain: each gets the outputs of those before it; the result is one map of all outputs.
 
-    The first network takes the images; with ``return_patterns`` it gives a map. Every further network takes
-    the map so far and gives a map, whose entries are added. AFD uses it for a backbone and a transform of
+    The first network gets the images; with ``return_patterns`` it returns a map. Every further network gets
+    the map so far and returns a map, whose entries are added. AFD uses it for a backbone and a transform of
     its features.
 
     Args:
         models: one map ``{name: node}`` for each network, in the order of the chain.
-        pretrained_list: for each network what its ``pretrained`` option would say, or null.
+        pretrained_list: for each network the value of its ``pretrained`` option, or null.
         freeze_params_list: for each network whether it is frozen.
-        class_num: class count of the networks that do not give their own.
+        class_num: number of classes of the networks that do not have their own ``class_num``.
         frozen_mode: see `DistillationModel`.
 
     Raises:
         ConfigError: if the options contradict each other or describe no network.
-        WeightsError: if pretrained weights cannot be had or do not fit.
+        WeightsError: if pretrained weights cannot be obtained or do not fit.
     """
 
     def __init__(
@@ -315,7 +315,7 @@ def _split_models(models: Any, title: str) -> dict[str, dict[str, Any]]:
 
 
 def _take_adapters(models: Any) -> tuple[Any, dict[str, InputAdapter]]:
-    """Return `models` without the input options of its nodes, and what does the work of those."""
+    """Return `models` without the input options of its nodes, and the adapters for them."""
     bare = []
     adapters = {}
     for index, entry in enumerate(models if isinstance(models, list) else []):
@@ -350,7 +350,7 @@ def _modes(frozen_mode: str | Mapping[str, str], names: Sequence[str], frozen: s
 
 
 def _add_pretrained(node: dict[str, Any], pretrained: bool | str | None, path: str) -> None:
-    """Put an entry of pretrained_list into the network's own node."""
+    """Write an entry of pretrained_list into the node of the network."""
     if not pretrained:
         return
     own = node.get("pretrained")
@@ -362,7 +362,7 @@ def _add_pretrained(node: dict[str, Any], pretrained: bool | str | None, path: s
 
 
 def _add_class_num(node: dict[str, Any], class_num: int | None, frozen: bool, path: str) -> None:
-    """Give the class count of the whole to a network without its own."""
+    """Give the number of classes of the group to a network without its own."""
     if class_num is None:
         return
     own = node.get("class_num")

@@ -1,7 +1,7 @@
-"""Teachers that come as a file: ONNX models of any framework, and folders that Paddle Inference runs.
+"""Teachers in a file: ONNX models of any framework, and folders for Paddle Inference.
 
-They run outside Paddle's graph, so they give no gradients and cannot be trained: they stand in a
-DistillationModel as frozen networks. Nothing of them enters checkpoints.
+They run outside Paddle's graph, so they give no gradients and cannot be trained: they are frozen networks of
+a DistillationModel. Checkpoints do not contain them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ppcls.runtime import (
 
 
 class Runner(Protocol):
-    """What runs a file.
+    """Runs a file.
 
     Attributes:
-        outputs: names of what it gives, in order.
+        outputs: names of its outputs, in order.
     """
 
     outputs: list[str]
@@ -43,7 +43,7 @@ class Runner(Protocol):
 
 
 class ForeignModel(Network):
-    """A network in a file that others wrote; see `OnnxModel` and `PaddleInferenceModel`.
+    """A network in a file of another program; see `OnnxModel` and `PaddleInferenceModel`.
 
     Attributes:
         always_frozen: it cannot be trained.
@@ -68,7 +68,7 @@ class ForeignModel(Network):
 
     @cached_property
     def _runner(self) -> Runner:
-        """The file, opened when it is first needed."""
+        """The open file; it is opened when it is first needed."""
         return self._open()
 
     def _open(self) -> Runner:
@@ -76,11 +76,11 @@ class ForeignModel(Network):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of all that the file gives, in order."""
+        """Names of all outputs of the file, in order."""
         return list(self._runner.outputs)
 
     def update_res(self, return_patterns: str | Sequence[str]) -> list[str]:
-        """Set which outputs of the file a forward returns beside the logits; returns them.
+        """Set which outputs of the file a forward pass returns in addition to the logits; return them.
 
         Raises:
             ConfigError: if the file has no such output.
@@ -104,7 +104,7 @@ class ForeignModel(Network):
             logits [N, classes]; with ``return_patterns`` a map of them and the named outputs.
 
         Raises:
-            ConfigError: if it is asked to train, or runs inside a static graph.
+            ConfigError: if it would train, or runs inside a static graph.
         """
         title = type(self).__name__
         if not paddle.in_dynamic_mode():
@@ -116,7 +116,8 @@ class ForeignModel(Network):
     def _answer(self, runner: Runner, x: Tensor) -> Any:
         names = [self._logits or runner.outputs[0], *self._patterns]
         found = [paddle.to_tensor(value) for value in runner.run(x.numpy(), names)]
-        # Softmax and every loss on logits see them up to a constant, and that is what the logarithm gives.
+        # The logarithm gives the logits up to a constant, which neither softmax nor losses on logits depend
+        # on.
         logits = found[0].clip(min=np.finfo(np.float32).tiny).log() if self.probabilities else found[0]
         if not self._patterns:
             return logits
@@ -128,16 +129,16 @@ class OnnxModel(ForeignModel):
     """A frozen teacher in an ONNX file. Needs ONNX Runtime: ``pip install ppcls[onnx]``.
 
     Args:
-        path: the file. Its first input takes images [N, C, H, W]; a fixed batch size is kept to by running
-            several times.
+        path: the file. Its first input is images [N, C, H, W]; with a fixed batch size it is run several
+            times.
         logits: name of the output that is the logits (default: the first).
         probabilities: the output went through a softmax already; its logarithm is taken.
-        return_patterns: names of further outputs to return beside the logits.
+        return_patterns: names of further outputs to return together with the logits.
         threads: CPU threads (default: as many as Paddle uses).
 
     Raises:
         ConfigError: if ONNX Runtime is not installed, or the file has no output of a given name.
-        WeightsError: if the file is missing or is no ONNX model.
+        WeightsError: if the file is missing or is not an ONNX model.
     """
 
     def __init__(
@@ -163,9 +164,9 @@ class PaddleInferenceModel(ForeignModel):
     Args:
         path: folder with ``inference.json`` (else ``inference.pdmodel``) and ``inference.pdiparams``.
         logits: name of the output that is the logits (default: the first).
-        probabilities: the output went through a softmax already; its logarithm is taken. Default: what
-            ``inference.yml`` in the folder says, False without one.
-        return_patterns: names of further outputs to return beside the logits.
+        probabilities: the output went through a softmax already; its logarithm is taken. Default: the
+            value in ``inference.yml`` of the folder; False without that file.
+        return_patterns: names of further outputs to return together with the logits.
         threads: CPU threads (default: as many as Paddle uses).
 
     Raises:
@@ -212,7 +213,7 @@ class PaddleInferenceModel(ForeignModel):
 
 
 class OnnxRunner:
-    """An ONNX file behind ONNX Runtime."""
+    """Runs an ONNX file with ONNX Runtime."""
 
     def __init__(self, file: Path, threads: int) -> None:
         try:
@@ -225,7 +226,7 @@ class OnnxRunner:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # its warnings are about graphs, not about use
+        options.log_severity_level = 3  # its warnings are about graphs, which users cannot change
         try:
             self._session = onnxruntime.InferenceSession(
                 str(file), options, providers=onnxruntime.get_available_providers()
@@ -263,11 +264,11 @@ class OnnxRunner:
 
 
 def cpu_threads() -> int:
-    """Return how many threads an engine may use: as many as Paddle uses."""
+    """Return the number of threads for an engine: as many as Paddle uses."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def _description(folder: Path) -> dict[str, Any]:
-    """Return what ``inference.yml`` in a folder says of its program; nothing if there is none."""
+    """Return the section ``Global`` of ``inference.yml`` in a folder; empty if there is no such file."""
     file = export_files(folder).place(DESCRIPTION)
     return read_description(file)["Global"] if file else {}

@@ -1,7 +1,7 @@
-"""One augmented view for networks that were trained with different preprocessing.
+"""The same augmented view for networks that were trained with different preprocessing.
 
-A network of a DistillationModel may name the `mean`, `std` and `input_size` it was trained with. It then sees
-the images of the batch, which are normalised for the whole run, as its own pipeline would have given them.
+A network of a DistillationModel may give the `mean`, `std` and `input_size` of its training. The images of
+the batch, which are normalised for the whole run, are then converted to the form of its own preprocessing.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ OPTIONS = ("mean", "std", "input_size")
 class InputAdapter:
     """A forward pre-hook: normalise again, then resize.
 
-    It hangs on the network itself, so whoever runs the network (training, a metric, export) runs it too, and
-    the network's parameters keep their names.
+    It is attached to the network itself, so it runs whenever the network runs (training, a metric, export),
+    and the parameters keep their names.
 
     Args:
-        mean: the network's own mean of each channel (or one for all), in the units of the pipeline's: after
-            its `scale`, so for pixels of 0 to 1 if that is 1/255.
-        std: likewise; given together with `mean`.
-        input_size: side length, or [height, width]. Bilinear with half-pixel centres, antialiased where it
-            shrinks: what Pillow's BILINEAR gives.
+        mean: the network's own mean per channel (or one for all), in the units of the recipe's NormalizeImage
+            after its `scale`: for pixels of 0 to 1 if that is 1/255.
+        std: the network's own standard deviation, in the same form; only together with `mean`.
+        input_size: side length, or [height, width]. Bilinear with half-pixel centres, antialiased if the
+            image becomes smaller, like Pillow's BILINEAR.
 
     Raises:
         ConfigError: for values that do not fit.
@@ -56,7 +56,7 @@ class InputAdapter:
         self._affine: tuple[np.ndarray, np.ndarray] | None = None
 
     def connect(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Learn how the images of the batch are normalised: ``(pixel * scale - mean) / std``."""
+        """Set how the images of the batch are normalised: ``(pixel * scale - mean) / std``."""
         given = _numbers("mean", mean)
         spread = _numbers("std", std)
         slope = spread / self.std
@@ -65,14 +65,14 @@ class InputAdapter:
         self._affine = (_column(slope), _column(offset))
 
     def __call__(self, layer: nn.Layer, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        """Do the work of a forward pre-hook."""
+        """Adapt the input of the network, as a forward pre-hook."""
         return (self.adapt(inputs[0]),)
 
     def adapt(self, x: Tensor) -> Tensor:
-        """Return images [N, C, H, W] as the network wants them.
+        """Convert images [N, C, H, W] to the form of the network's own preprocessing.
 
         Raises:
-            ConfigError: if it normalises and was not told how the images are normalised so far.
+            ConfigError: if it normalises but :meth:`connect` was not called.
         """
         if self.normalises:
             if self._affine is None:
@@ -86,7 +86,7 @@ class InputAdapter:
 
 
 def take_adapter(node: dict[str, Any], where: str) -> InputAdapter | None:
-    """Remove the input options from the node of a network and return what does their work.
+    """Remove the input options from the node of a network and return an adapter for them.
 
     Raises:
         ConfigError: for values that do not fit; the message begins with `where`.
@@ -101,7 +101,7 @@ def take_adapter(node: dict[str, Any], where: str) -> InputAdapter | None:
 
 
 def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    # Two products of matrices, by operator: F.interpolate antialiases too, but its legacy export does not.
+    # Two matrix products: F.interpolate can antialias too, but not in its legacy export.
     height, width = x.shape[2:]
     if height != size[0]:
         x = paddle.to_tensor(triangle_filter(height, size[0])) @ x
@@ -112,7 +112,7 @@ def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 @functools.lru_cache
 def triangle_filter(source: int, target: int) -> np.ndarray:
-    """Return the matrix [target, source] that resizes an axis bilinearly, antialiased where it shrinks."""
+    """Return the matrix [target, source] that resizes an axis bilinearly, with antialiasing."""
     scale = source / target
     centers = (np.arange(target) + 0.5) * scale
     distance = np.abs(np.arange(source) + 0.5 - centers[:, None]) / max(scale, 1.0)
@@ -123,7 +123,7 @@ def triangle_filter(source: int, target: int) -> np.ndarray:
 def _numbers(option: str, values: Sequence[float] | None) -> np.ndarray:
     numbers = np.asarray([1.0] if values is None else values, np.float64).reshape(-1)
     if not len(numbers) or not np.isfinite(numbers).all():
-        raise ConfigError(f"{option}: expected one number a channel, got {values}")
+        raise ConfigError(f"{option}: expected one number per channel, got {values}")
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""What a network is made of and what it costs, found by tracing it: no weights, no memory, no arithmetic."""
+"""Layers and cost of a network, found by tracing it, without weights, memory and computation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppcls.arch.theseus import TheseusLayer, bracketed, dotted
 from ppcls.config.arch import without_weights
 from ppcls.errors import ConfigError
 
-# Two images and not one: a leading 1 could be anything.
+# Two images instead of one, because a leading 1 would be ambiguous.
 _BATCH = 2
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv3d", "depthwise_conv3d")
 _TRANSPOSED = ("conv2d_transpose", "depthwise_conv2d_transpose", "conv3d_transpose")
@@ -31,13 +31,14 @@ class LayerOutput:
     """One layer of a network.
 
     Attributes:
-        descriptor: its name as `return_patterns` takes it, such as ``blocks[3].conv0``.
+        descriptor: its name for `return_patterns`, such as ``blocks[3].conv0``.
         kind: its class.
-        shape: of its output for one image, such as ``[64, 56, 56]`` (channels, height, width). Windows and
-            the like, of which an image has several, are written ``64 x [49, 96]``; a layer with several
-            outputs has several. Empty for a layer that does not run by itself and so cannot be tapped.
-        runs: how often one forward runs it; `shape` is that of the last output.
-        stage: number of the stage that it ends, for ``return_stages``; None for all others.
+        shape: shape of its output for one image, such as ``[64, 56, 56]`` (channels, height, width). If an
+            image has several parts, such as windows, it is written ``64 x [49, 96]``; a layer with several
+            outputs has several shapes. Empty for a layer that does not run on its own, so that its output
+            cannot be returned.
+        runs: how often it runs in one forward pass; `shape` is that of the last output.
+        stage: number of the stage whose last layer it is, for ``return_stages``; None for other layers.
     """
 
     descriptor: str
@@ -49,17 +50,17 @@ class LayerOutput:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A network seen from outside.
+    """Layers and cost of a network.
 
     Attributes:
         name: its registered name.
         image_shape: [C, H, W] of one image.
         layers: all its layers in order of definition.
-        parameters: how many numbers it learns, BatchNorm statistics not counted; None if that is not known.
+        parameters: number of trainable numbers, without BatchNorm statistics; None if unknown.
         multiply_adds: multiplications (each with its addition) of one image in convolutions and matrix
-            products, attention included. Normalisation, activations, pooling and sums of layers are left
-            out, as in most papers' "FLOPs"; `paddle.flops` adds some of them and shows a few percent more.
-            None if they are not known.
+            products, attention included. Normalisation, activations, pooling and sums of layers are not
+            counted, as in the "FLOPs" of most papers; `paddle.flops` counts some of them and gives a few
+            percent more. None if unknown.
     """
 
     name: str
@@ -70,9 +71,9 @@ class Inspection:
 
 
 def inspect_network(node: dict[str, Any], image_shape: Sequence[int], where: str = "Arch") -> Inspection:
-    """Build what a node of one network describes, without memory for parameters, and trace it.
+    """Build the network of a node without memory for parameters, and trace it.
 
-    A network that comes as a file (OnnxModel) is run instead; its layers are the outputs that the file has.
+    A network in a file (OnnxModel) is run instead; its layers are the outputs of the file.
 
     Args:
         node: as for `build_network`; weights are not loaded.
@@ -80,7 +81,7 @@ def inspect_network(node: dict[str, Any], image_shape: Sequence[int], where: str
         where: the node's config path, for messages.
 
     Raises:
-        ConfigError: if the node describes no network of images, or it does not take images of that shape.
+        ConfigError: if the node is not a network for images, or the network does not accept this shape.
     """
     with paddle.utils.unique_name.guard(), paddle.LazyGuard():
         network = build_network(without_weights(node), where)
@@ -92,15 +93,15 @@ def inspect_network(node: dict[str, Any], image_shape: Sequence[int], where: str
 
 
 def trace_network(network: TheseusLayer, image_shape: Sequence[int], where: str = "Arch") -> Inspection:
-    """Trace a network. It stays in eval mode and is of no further use.
+    """Trace a network. Afterwards it stays in eval mode and cannot be used.
 
     Args:
-        network: it may have been built under `paddle.LazyGuard`.
+        network: the network, which may be built under `paddle.LazyGuard`.
         image_shape: [C, H, W] of the images.
-        where: what messages begin with.
+        where: the beginning of messages.
 
     Raises:
-        ConfigError: if it does not take images of that shape.
+        ConfigError: if it does not accept images of that shape.
     """
     network.eval()
     outputs: dict[str, tuple[str, int]] = {}
@@ -126,7 +127,7 @@ def _run_file(network: ForeignModel, name: str, image_shape: Sequence[int]) -> I
 
 
 class _Recorder:
-    """A forward post hook that notes the shape of a layer's output."""
+    """A forward post hook that records the shape of a layer's output."""
 
     def __init__(self, outputs: dict[str, tuple[str, int]], path: str) -> None:
         self.outputs = outputs
@@ -138,7 +139,7 @@ class _Recorder:
 
 
 def _operators(network: nn.Layer, image_shape: tuple[int, ...], title: str) -> list[Any]:
-    """Return the operators of one forward of `_BATCH` images; hooks see symbols in place of tensors."""
+    """Return the operators of a forward pass of `_BATCH` images; hooks get symbols instead of tensors."""
     spec = paddle.static.InputSpec([_BATCH, *image_shape], "float32", name="x")
     try:
         static = paddle.jit.to_static(network, input_spec=[spec], full_graph=True)

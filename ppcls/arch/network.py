@@ -1,4 +1,4 @@
-"""Registration of networks: what every network can do besides its own options."""
+"""Registration of networks, and the options that every network has."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _common(
     stop_after: str | None = None,
     freeze_befor: str | None = None,
 ) -> None:
-    """Show the options that every network has; they are explained in `register_network`."""
+    """Has the signature with the options of every network, which `register_network` explains."""
 
 
 def register_network(
@@ -51,17 +51,17 @@ def register_network(
 ) -> Callable[..., TheseusLayer]:
     """Register a network under a name and give it the options that every network has.
 
-    `build` is a class or function whose typed keyword parameters are the network's own options, `class_num`
-    among them. Works as a decorator too. What comes back is registered in `BACKBONES`; its signature is
-    complete, so a config is checked against it. The options of every network are:
+    `build` is a class or function whose typed keyword parameters are the network's own options, including
+    `class_num`. It works as a decorator too. The result is registered in `BACKBONES`; recipes are checked
+    with its signature, which has all options. The options of every network are:
 
     - ``class_num``: number of classes.
     - ``pretrained``: True for the official weights of this name, a path or a URL.
-    - ``use_ssld``: the official weights that were distilled by SSLD; ``use_ssld_stage1_pretrained``: those of
-      its first stage alone.
+    - ``use_ssld``: the official weights distilled by SSLD; ``use_ssld_stage1_pretrained``: those of only its
+      first stage.
     - ``use_imagenet22k_pretrained``: the official weights for the 21841 classes of ImageNet-22k;
-      ``use_imagenet22kto1k_pretrained``: those fine-tuned on 1000 classes afterwards.
-    - ``return_patterns``: layers whose outputs are returned beside the logits.
+      ``use_imagenet22kto1k_pretrained``: the same, fine-tuned on 1000 classes.
+    - ``return_patterns``: layers whose outputs are returned together with the logits.
     - ``return_stages``: the same by stage: True (all), an index or a list of indices.
     - ``stop_after``: the layer that ends the network.
     - ``freeze_befor``: the last layer that does not train.
@@ -69,8 +69,8 @@ def register_network(
     Args:
         build: class or function that makes the network.
         name: the name to register (default: that of `build`).
-        defaults: options whose defaults are others for this variant than `build` has.
-        **fixed: parameters of `build` that make this variant; they are no options of it.
+        defaults: options of this variant whose defaults differ from those of `build`.
+        **fixed: parameters of `build` that define this variant; they are not options of it.
 
     Raises:
         ValueError: if the name is taken.
@@ -152,9 +152,9 @@ def _signature(
 
 
 def _variant(title: str, options: Mapping[str, Any]) -> str | None:
-    """Return which official weights are asked for, None for the plain ones."""
+    """Return the variant of official weights that the options choose, None for the plain ones."""
     asked = [option for option in VARIANTS if options.get(option)]
-    if asked == ["use_ssld", "use_ssld_stage1_pretrained"]:  # public recipes give both for the first stage
+    if asked == ["use_ssld", "use_ssld_stage1_pretrained"]:  # public recipes use both for the first stage
         asked = asked[1:]
     if len(asked) > 1:
         raise ConfigError(f"{title}: {' and '.join(asked)} name different weights; give one")
@@ -162,18 +162,18 @@ def _variant(title: str, options: Mapping[str, Any]) -> str | None:
 
 
 def build_network(node: Any, where: str = "Arch") -> nn.Layer:
-    """Build what a node ``{"name": ..., <options>}`` describes.
+    """Build the network of a node ``{"name": ..., <options>}``.
 
     Beside the options of the network itself there may be ``frozen_engine`` and ``frozen_precision``; they are
     kept as the network's attribute ``answering``.
 
     Args:
         node: the node, plain or OmegaConf.
-        where: its config path, which messages begin with.
+        where: its config path, the beginning of messages.
 
     Raises:
         ConfigError: for an unknown name or option, or a value that does not fit.
-        WeightsError: if pretrained weights cannot be had or do not fit.
+        WeightsError: if pretrained weights cannot be obtained or do not fit.
     """
     name, options = single(node, where)
     try:

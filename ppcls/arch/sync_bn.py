@@ -10,14 +10,15 @@ from ppcls._paddle import BatchNormBase, share_hooks, uses_running_statistics
 def synchronise_batch_norm(model: nn.Layer) -> int:
     """Replace the BatchNorm layers that train by Paddle's SyncBatchNorm.
 
-    Names, parameters, statistics, modes and hooks stay, so weights, taps and checkpoints do not notice.
-    Layers that are frozen, and those that always use their running statistics, are left alone.
+    Names, parameters, statistics, modes and hooks stay the same, so weights, returned features and
+    checkpoints are not affected. Frozen layers, and those that always use their running statistics, are not
+    replaced.
 
     Args:
-        model: a network, or networks of networks with frozen ones among them.
+        model: a network, or a group of networks, some of which may be frozen.
 
     Returns:
-        how many layers were replaced.
+        number of replaced layers.
     """
     replaced = 0
     for parent in model.sublayers(include_self=True):

@@ -1,7 +1,7 @@
-"""A network whose layers can be named, tapped, cut off, frozen and replaced from outside.
+"""The base class of networks, with which users return, cut off, freeze and replace layers by name.
 
-A layer descriptor names a layer by the attributes that lead to it: ``blocks[3].conv0``, or dotted
-``blocks.3.conv0``. All that is done with descriptors is done here, once, for every backbone.
+A layer descriptor names a layer by its path of attributes: ``blocks[3].conv0`` or ``blocks.3.conv0``.
+Everything about descriptors is implemented here for all backbones.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ppcls._paddle import post_hooks_of
 from ppcls.arch.base import Network
 from ppcls.errors import ConfigError, hint
 
-_END = "\0end"  # files the output at which a forward stops; no descriptor is spelt like it
+_END = "\0end"  # key of the output at which a forward pass stops; no descriptor equals it
 
 
 class _Store(threading.local):
-    """What one forward of one network has collected; every thread has its own."""
+    """The outputs that one forward pass of a network has collected; every thread has its own."""
 
     def __init__(self) -> None:
         self.running = False
@@ -32,13 +32,13 @@ class _Store(threading.local):
 
 
 class _Stop(Exception):
-    """Ends a forward at the layer of ``stop_after``."""
+    """Ends a forward pass at the layer of ``stop_after``."""
 
 
 class _Tap:
     """A forward post hook that keeps a layer's output.
 
-    A class and not a closure, so that the hooks of a copied network fill the copy's store.
+    It is a class and not a closure, so that the hooks of a copied network use the copy's store.
     """
 
     def __init__(self, store: _Store, key: str) -> None:
@@ -53,10 +53,10 @@ class _Tap:
 
 
 def _collecting(inner: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a `forward` that runs `inner` and adds what the taps saw.
+    """Return a `forward` that runs `inner` and adds the collected outputs.
 
-    Forward itself is wrapped, not the call around it, because conversion to a static graph and export trace
-    forward alone.
+    It wraps forward instead of ``__call__``, because conversion to a static graph and export trace only
+    forward.
     """
 
     def forward(self: TheseusLayer, x: Tensor) -> Any:
@@ -82,8 +82,8 @@ def _collecting(inner: Callable[..., Any]) -> Callable[..., Any]:
 class TheseusLayer(Network):
     """Base class of the networks.
 
-    A subclass defines `forward(x)` of one tensor and returns the logits. It defines its layers in the order
-    in which they run, because :meth:`freeze_befor` and :meth:`stop_after` go by the order of definition.
+    A subclass defines `forward(x)`, which returns the logits for a tensor. It defines its layers in the order
+    in which they run, because :meth:`freeze_befor` and :meth:`stop_after` use the order of definition.
 
     Attributes:
         stages_pattern: descriptors of the layers that end the network's stages, first stage first.
@@ -111,7 +111,7 @@ class TheseusLayer(Network):
         self._frozen_layers: list[nn.Layer] = []
 
     def train(self) -> None:
-        """Set train mode, except for what :meth:`freeze_befor` froze."""
+        """Set train mode, except for the layers that :meth:`freeze_befor` froze."""
         super().train()
         self._hold_frozen()
 
@@ -120,16 +120,16 @@ class TheseusLayer(Network):
         return [bracketed(path) for path, _ in self.named_sublayers()]
 
     def update_res(self, return_patterns: str | Sequence[str]) -> list[str]:
-        """Set which layers' outputs a forward returns; an empty list returns the bare logits again.
+        """Set which layers' outputs are returned; with an empty list only the logits are returned.
 
-        With at least one, the output is ``{"logits": ..., "<descriptor as written>": ...}``, all of the same
-        forward. A layer that runs several times gives its last output.
+        With at least one layer, the output is ``{"logits": ..., "<descriptor as written>": ...}``, all from
+        the same forward pass. Of a layer that runs several times, the last output is returned.
 
         Returns:
-            the descriptors that are set.
+            the descriptors.
 
         Raises:
-            ConfigError: if a descriptor names no layer, or one that :meth:`stop_after` has cut off.
+            ConfigError: if a descriptor does not name a layer, or :meth:`stop_after` has cut the layer off.
         """
         patterns = [return_patterns] if isinstance(return_patterns, str) else list(return_patterns)
         for pattern in patterns:
@@ -163,16 +163,16 @@ class TheseusLayer(Network):
         return [stages[index] for index in wanted]
 
     def stop_after(self, stop_layer_name: str) -> bool:
-        """End the network at a layer: the layer's output, as it is, becomes the network's output.
+        """End the network at a layer: the layer's output becomes the network's output.
 
-        A forward ends right after the layer, whatever code follows it. The layers defined after it become
-        `nn.Identity`, so their parameters are the network's no longer.
+        A forward pass ends right after the layer. The layers defined after it become `nn.Identity`, so the
+        network no longer has their parameters.
 
         Returns:
             True.
 
         Raises:
-            ConfigError: if the descriptor names no layer, or a tapped layer would be cut off.
+            ConfigError: if the descriptor does not name a layer, or a layer to return would be cut off.
         """
         self._find(stop_layer_name)
         later = _defined_after(self, dotted(stop_layer_name))
@@ -195,14 +195,14 @@ class TheseusLayer(Network):
         """Freeze a layer and all layers before it (the spelling is the public one).
 
         Their parameters do not train, and they stay in eval mode when the network is in train mode, so that
-        BatchNorm statistics do not move either. Parameters that an enclosing layer holds itself, such as a
-        position embedding, are frozen with them.
+        BatchNorm statistics do not change either. Parameters of an enclosing layer itself, such as a position
+        embedding, are frozen too.
 
         Returns:
             True.
 
         Raises:
-            ConfigError: if the descriptor names no layer.
+            ConfigError: if the descriptor does not name a layer.
         """
         self._find(layer_name)
         target = dotted(layer_name)
@@ -212,7 +212,7 @@ class TheseusLayer(Network):
                 continue
             for parameter in layer.parameters(include_sublayers=False):
                 parameter.stop_gradient = True
-            if not _within(target, path) or path == target:  # an enclosing layer itself still trains
+            if not _within(target, path) or path == target:  # an enclosing layer itself continues to train
                 self._frozen_layers.append(layer)
         self._hold_frozen()
         return True
@@ -220,13 +220,13 @@ class TheseusLayer(Network):
     def upgrade_sublayer(
         self, layer_name_pattern: str | Sequence[str], handle_func: Callable[[nn.Layer, str], nn.Layer]
     ) -> list[str]:
-        """Replace layers by what `handle_func(layer, descriptor)` returns for them.
+        """Replace layers by the results of `handle_func(layer, descriptor)`.
 
         Returns:
             the descriptors of the replaced layers.
 
         Raises:
-            ConfigError: if a descriptor names no layer, or `handle_func` returns something else than a layer.
+            ConfigError: if a descriptor does not name a layer, or `handle_func` does not return a layer.
         """
         names = layer_name_pattern
         patterns = [names] if isinstance(names, str) else list(names)
@@ -273,9 +273,9 @@ class TheseusLayer(Network):
             )
 
     def _attach(self) -> None:
-        """Hang exactly the hooks that are due on the layers."""
+        """Attach the required hooks to the layers, and remove all others."""
         for layer in self.sublayers():
-            # Handles would point at the hooks of the original after a deep copy, so look for the hooks.
+            # After a deep copy, handles would belong to the hooks of the original, so search for the hooks.
             hooks = post_hooks_of(layer)
             for key in [
                 k for k, hook in hooks.items() if isinstance(hook, _Tap) and hook.store is self._store
@@ -283,7 +283,7 @@ class TheseusLayer(Network):
                 del hooks[key]
         for pattern in self._patterns:
             self._find(pattern)[2].register_forward_post_hook(_Tap(self._store, pattern))
-        if self._stop is not None:  # last, because no hook after it runs
+        if self._stop is not None:  # last, because later hooks would not run
             self._find(self._stop)[2].register_forward_post_hook(_Tap(self._store, _END))
 
     def _result(self, output: Any, seen: dict[str, Any]) -> Any:
@@ -297,8 +297,8 @@ class TheseusLayer(Network):
         return {"logits": output, **{pattern: seen[pattern] for pattern in self._patterns}}
 
     def _hold_frozen(self) -> None:
-        # Checked at every forward too: Paddle's train() on an enclosing layer sets the flags of all layers
-        # inside without calling their train().
+        # Repeated at every forward pass: Paddle's train() of an enclosing layer sets the flags of all inner
+        # layers without calling their train().
         for layer in self._frozen_layers:
             layer.training = False
 
@@ -314,15 +314,15 @@ def bracketed(descriptor: str) -> str:
 
 
 def _within(path: str, other: str) -> bool:
-    """Tell whether the layer at `path` is the one at `other` or lies inside it; "" is the network."""
+    """Tell whether the layer at `path` is the layer at `other` or inside it; "" is the network."""
     return not other or path == other or path.startswith(f"{other}.")
 
 
 def _steps(network: nn.Layer, path: str) -> list[str]:
-    """Split a path into the names of the layers that lead to it.
+    """Split a path into the names of layers.
 
-    A name may have dots itself: official names such as ``stages.0`` and ``downsample_layers.1`` would force
-    all of the one before all of the other, if they were layers inside layers; they run in turns.
+    A name may contain dots: layers with official names such as ``stages.0`` and ``downsample_layers.1`` run
+    alternately, which would be impossible if ``stages`` and ``downsample_layers`` were layers.
     """
     steps: list[str] = []
     children = dict(network.named_children())

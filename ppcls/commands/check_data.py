@@ -19,7 +19,7 @@ def _run(args: argparse.Namespace) -> int:
     from ppcls.data.audit import check_data
     from ppcls.engine.run_class_names import data_class_names, evaluation_names, names_to_record
     from ppcls.logger import setup_logging
-    from ppcls.report.data import render, write_json
+    from ppcls.report.data import render_audit, write_json
 
     setup_logging()
     config = load_config(args.config, args.override, mode="train")
@@ -31,7 +31,7 @@ def _run(args: argparse.Namespace) -> int:
         found.class_names = names_to_record(config, names, class_num)
     except DataError as error:
         found.wrong_names = str(error)
-    print(render(found))
+    print(render_audit(found))
     if report is not None:
         write_json(found, report)
     return 2 if found.stops else 0

@@ -1,1 +1,1 @@
-"""What is shown to people: tables, pictures and descriptions of data, networks and evaluations."""
+"""Output for people: tables, pictures and descriptions of data, networks and evaluations."""

@@ -1,4 +1,4 @@
-"""A picture of a confusion matrix that can be read with ten classes and with a thousand."""
+"""A picture of a confusion matrix, readable with ten classes and with a thousand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CJK_FONTS = (
 
 
 def require_matplotlib(where: str) -> None:
-    """Make sure that matplotlib is there, before any work is done.
+    """Check that matplotlib is installed, before any work is done.
 
     Raises:
         ConfigError: naming the extra.
@@ -49,14 +49,14 @@ def require_matplotlib(where: str) -> None:
 
 
 def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
-    """Return a PNG of the shares of each true class (rows) that got each class (columns).
+    """Return a PNG with the share of each true class (rows) that was predicted as each class (columns).
 
-    Up to 200 classes are named beside the rows, up to 20 have their counts in the cells, more have their
-    numbers along the axes. A name with letters that none of the fonts has is replaced by the number.
+    Up to 200 classes are named along the axes, and up to 20 have their counts in the cells; with more classes
+    the axes show numbers. A name with letters that none of the fonts has is replaced by the number.
 
     Args:
-        matrix: images, int [C, C]; rows are true classes.
-        names: of the classes.
+        matrix: number of images, int [C, C]; rows are true classes.
+        names: names of the classes.
     """
     from matplotlib import colors, rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -78,10 +78,10 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     with rc_context({"font.size": 10 * max(1.0, side / 1000), "font.family": families}):
         figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)
-        # Cells are whole pixels, so that every one of a thousand is as wide as the next.
+        # Cells are whole pixels, so that all of a thousand cells are equally wide.
         axes = figure.add_axes((margin / width, margin / height, side / width, side / height))
         shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-        norm = colors.PowerNorm(0.4, 0, 1)  # a share of 1 % can be seen
+        norm = colors.PowerNorm(0.4, 0, 1)  # a share of 1 % is visible
         visible = np.ma.masked_equal(shares, 0)  # cells without images stay white
         image = axes.imshow(visible, cmap="YlGnBu", norm=norm, interpolation="nearest", aspect="auto")
         axes.set_xlabel("predicted class")
@@ -111,7 +111,7 @@ def _cell_pixels(classes: int) -> int:
 
 
 def _name(axes: Any, texts: Sequence[str], letter: float) -> None:
-    """Put names along both axes; they are text, not formulas, whatever signs are in them."""
+    """Write names along both axes, as text: signs such as $ do not begin a formula."""
     places = range(len(texts))
     options: dict[str, Any] = {"fontsize": letter * 72 / _DPI, "parse_math": False}
     axes.set_xticks(places, texts, rotation=90, **options)
@@ -127,7 +127,7 @@ def _count(axes: Any, matrix: np.ndarray, shares: np.ndarray) -> None:
 
 
 def _enlarge(axes: Any, shares: np.ndarray, norm: Any) -> None:
-    """Draw what is mistaken larger than its cell of a pixel or two, the frequent on top and larger still."""
+    """Draw mistakes larger than their cells of one or two pixels, frequent ones largest and on top."""
     rows, columns = np.nonzero(shares)
     wrong = rows != columns
     rows = rows[wrong]
@@ -168,7 +168,7 @@ def _shorten(name: str) -> str:
 
 
 def _width(text: str) -> float:
-    """Return the width of a text in letters; Chinese ones are as wide as one and a half."""
+    """Return the width of a text in Latin letters; Chinese ones are 1.6 times as wide."""
     return sum(1.6 if unicodedata.east_asian_width(sign) in "WF" else 1.0 for sign in text)
 
 

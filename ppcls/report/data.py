@@ -1,4 +1,4 @@
-"""What ``ppcls check-data`` found, in words and as JSON."""
+"""The findings of ``ppcls check-data``, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ppcls.weights import write_atomic
 
 _SHOWN = 5
 _REASONS = 20
-# What differs between messages of one kind: numbers and what is quoted from a file.
+# The parts in which messages of one kind differ: numbers and quotations from a file.
 _VARYING = re.compile(r"\d+|'[^']*'|\"[^\"]*\"")
 
 
-def render(report: DataAudit) -> str:
-    """Return the findings as text: of each kind how many there are and the first few; JSON has them all."""
+def render_audit(report: DataAudit) -> str:
+    """Return the findings as text: the number of each kind and the first few; the JSON file has all."""
     lines = [line for part in report.parts for line in _render_part(part, report.class_names)]
     if report.leaked:
         lines.append(
@@ -60,7 +60,7 @@ def _render_part(part: PartAudit, names: list[str] | None) -> list[str]:
 
 
 def _by_reason(files: Mapping[str, str]) -> list[str]:
-    """Return the first few files for each reason; reasons that differ in numbers or quotes alone are one."""
+    """Return the first few files per reason; reasons that differ only in numbers or quotations are one."""
     groups: dict[str, list[str]] = {}
     for path, reason in files.items():
         groups.setdefault(_VARYING.sub("", reason.replace(path, "")), []).append(path)

@@ -1,16 +1,16 @@
-"""What an evaluation found, class by class and image by image: `ppcls eval --report DIR`.
+"""Results of an evaluation for each class and each image: `ppcls eval --report DIR`.
 
     per_class.csv         precision, recall, F1 and support of each class
-    averages.csv          the same averaged over classes, and the accuracy
+    averages.csv          their averages over classes, and the accuracy
     confusion_matrix.csv  images by true class (rows) and predicted class (columns)
-    confusion_matrix.png  the same to look at
-    confused_pairs.csv    which class is taken for which, most frequent first
-    misclassified.csv     the images behind it, those first that the network is surest of
+    confusion_matrix.png  the same as a picture
+    confused_pairs.csv    which class is mistaken for which, most frequent first
+    misclassified.csv     the misclassified images, the most confident predictions first
 
-With ``tp`` the images of a class that are predicted as it: precision = tp / predicted as it, recall =
-tp / images of it, F1 = 2 tp / (predicted + images). What would be 0 / 0 is left empty, but a class that has
-images and is never predicted has precision 0. Macro averages are over the classes that have images, weighted
-ones weigh these by their images.
+With ``tp``, the number of images of a class that are predicted correctly: precision = tp / predictions of the
+class, recall = tp / images of the class, F1 = 2 tp / (predictions + images). 0 / 0 is left empty, but a class
+that has images and is never predicted has precision 0. Macro averages are over the classes that have images,
+weighted averages weight these by their number of images.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ FILES = (
     "confusion_matrix.csv",
     "confusion_matrix.png",
 )
-# A matrix of more classes takes gigabytes and cannot be read; confused_pairs.csv holds the same.
+# A matrix of more classes takes gigabytes and is unreadable; confused_pairs.csv has the same content.
 MATRIX_CLASSES = 4096
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers to each image of a dataset, once each, in order of the dataset.
+    """The predictions for all images of a dataset, in order of the dataset.
 
     Attributes:
-        index: places in the dataset, int64 [N].
+        index: positions in the dataset, int64 [N].
         label: true classes, int64 [N].
         predicted: classes with the highest probability, int64 [N].
         score: probabilities of `predicted`, float32 [N].
@@ -66,12 +66,12 @@ class Predictions:
 
 
 class EvaluationTables:
-    """Keeps what a network answers while it is evaluated, and writes the report; `observe` of an evaluation.
+    """Collects the predictions of an evaluation (as its `observe`), and writes the report.
 
     Args:
         folder: ``--report``; it is created when the report is written.
-        network: the sub-network to watch; None if the model is one network.
-        names: of the classes; None if they are not known.
+        network: the sub-network to report; None if the model is a single network.
+        names: names of the classes; None if unknown.
 
     Raises:
         ConfigError: if the folder cannot be written or matplotlib is missing.
@@ -90,7 +90,7 @@ class EvaluationTables:
         self._classes = 0
 
     def __call__(self, outputs: Any, batch: Batch) -> None:
-        """Take in a batch."""
+        """Collect the predictions of a batch."""
         own = outputs if self.network is None else outputs[self.network]
         logits = own["logits"] if isinstance(own, Mapping) else own
         probabilities = F.softmax(logits.astype("float32"), axis=-1).numpy()
@@ -103,7 +103,7 @@ class EvaluationTables:
         )
 
     def write(self, dataset: Dataset) -> None:
-        """Gather what the processes saw and let the first write it; all of them have to call this."""
+        """Gather the predictions of all processes and write them; all processes have to call this."""
         found = self.gathered()
         if is_main():
             names = self._names or dataset.class_names or ()
@@ -111,7 +111,7 @@ class EvaluationTables:
         wait_for_main()
 
     def gathered(self) -> Predictions:
-        """Return the answers of all processes; all of them have to ask.
+        """Return the predictions of all processes; all processes have to call this.
 
         Raises:
             DataError: if an image was counted twice.
@@ -136,7 +136,7 @@ class EvaluationTables:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Arrays [C], one entry a class; NaN where a value would be 0 / 0 (see the module)."""
+    """Arrays [C] with one entry per class; NaN for 0 / 0 (see the module)."""
 
     precision: np.ndarray
     recall: np.ndarray
@@ -161,7 +161,7 @@ def class_scores(label: np.ndarray, predicted: np.ndarray, classes: int) -> Clas
     Args:
         label: true classes, int [N], N > 0.
         predicted: predicted classes, int [N].
-        classes: C, above every class.
+        classes: number of classes C.
     """
     support, guesses = (np.bincount(values, minlength=classes) for values in (label, predicted))
     hits = np.bincount(label[label == predicted], minlength=classes)
@@ -171,13 +171,13 @@ def class_scores(label: np.ndarray, predicted: np.ndarray, classes: int) -> Clas
 
 
 def confusion_matrix(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return how many images of each true class (rows) got each class (columns), int64 [C, C]."""
+    """Return how many images of each true class (rows) were predicted as each class, int64 [C, C]."""
     cells = np.bincount(label * classes + predicted, minlength=classes * classes)
     return cells.reshape(classes, classes)
 
 
 def confused_pairs(label: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Return rows (true class, predicted class, images) of what was mistaken, most frequent first."""
+    """Return rows (true class, predicted class, images) of mistakes, most frequent first."""
     wrong = label != predicted
     cells, counts = np.unique(label[wrong] * classes + predicted[wrong], return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -185,13 +185,13 @@ def confused_pairs(label: np.ndarray, predicted: np.ndarray, classes: int) -> np
 
 
 def write_report(folder: Path, found: Predictions, dataset: Dataset, names: Mapping[int, str]) -> None:
-    """Write the files of a report, which replace those of an earlier one together.
+    """Write the files of a report; together they replace those of an earlier report.
 
     Args:
-        folder: is created.
+        folder: folder of the report; it is created.
         found: what :meth:`EvaluationTables.gathered` returned.
-        dataset: tells the files of images.
-        names: of classes; others are called by their number.
+        dataset: gives the files of the images.
+        names: names of classes; classes without a name are called by their number.
 
     Raises:
         ConfigError: if a file cannot be written (disk full, no permission); an earlier report stays.
@@ -241,7 +241,7 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")  # file names may be bytes of another encoding
+    return text.getvalue().encode("utf-8", "surrogateescape")  # file names may have another encoding
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What `ppcls layers` prints: the layers of a recipe's networks, and which of two networks' fit together."""
+"""The output of `ppcls layers`: the layers of a recipe's networks, and which layers have the same shape."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ppcls.errors import ConfigError
 from ppcls.registry import BACKBONES
 from ppcls.report.tables import aligned
 
-# Options that only choose among the layers. They are not followed, so that a recipe in which they are still
-# wrong can be looked at too.
+# Options that only choose among the layers. They are ignored, so that the layers of a recipe in which these
+# options are still wrong can be shown too.
 _CHOICES = ("return_patterns", "return_stages", "stop_after", "freeze_befor")
 
 
@@ -44,7 +44,7 @@ class Listed:
 
 
 def read_arch(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ArchSpec, list[int]]:
-    """Read what a recipe says about networks, without checking the rest of it.
+    """Read the networks of a recipe, without a check of the rest.
 
     Returns:
         ``Arch`` and ``Global.image_shape``.
@@ -71,16 +71,16 @@ def read_arch(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ArchSpec
 
 
 def list_layers(arch: ArchSpec | Mapping[str, Any], image_shape: Sequence[int]) -> list[Listed]:
-    """Look into every network of ``Arch`` that takes images.
+    """List the layers of every network of ``Arch`` whose input is images.
 
-    In a chain (AttentionModel) that is the first; the others take its features.
+    In a chain (AttentionModel) that is only the first one; the others get its features.
 
     Args:
         arch: the networks of a recipe, or the node.
-        image_shape: [C, H, W] of the images; a network with its own ``input_size`` sees those.
+        image_shape: [C, H, W] of the images; a network with its own ``input_size`` gets that size.
 
     Raises:
-        ConfigError: if the node describes no network, or one does not take such images.
+        ConfigError: if the node is not a network, or a network does not accept such images.
     """
     _check_shape(image_shape)
     found = []
@@ -111,8 +111,8 @@ def render_layers(networks: Sequence[Listed], stages_only: bool = False) -> str:
     """Return the text of `ppcls layers`.
 
     Args:
-        networks: what `list_layers` found.
-        stages_only: leave out all layers but those that end a stage.
+        networks: the result of `list_layers`.
+        stages_only: show only the last layers of stages.
     """
     parts = [_layer_table(network, stages_only) for network in networks]
     parts += [_pair(student, teacher, stages_only) for student, teacher in _pairs(networks)]
@@ -148,7 +148,7 @@ def _chosen(seen: Inspection, stages_only: bool) -> list[LayerOutput]:
 
 
 def _pairs(networks: Sequence[Listed]) -> list[tuple[Listed, Listed]]:
-    """Return who may learn from whom: those that train from frozen ones, or from each other if none is."""
+    """Return pairs of student and teacher: trained and frozen networks, or all pairs if none is frozen."""
     students = [network for network in networks if not network.frozen]
     teachers = [network for network in networks if network.frozen]
     if not teachers:
@@ -189,7 +189,7 @@ def _by_shape(seen: Inspection, stages_only: bool) -> dict[str, list[str]]:
 
 
 def _size(shape: str) -> str | None:
-    """Return height and width of a map's shape; None for what is no map."""
+    """Return height and width from the shape of a map; None for other shapes."""
     match = re.fullmatch(r"\[\d+, (\d+, \d+)\]", shape)
     return match[1] if match else None
 

@@ -1,4 +1,4 @@
-"""What `ppcls models --details` prints: size, cost, published accuracy and weights of the networks.
+"""The output of `ppcls models --details`: size, cost, published accuracy and weights of networks.
 
 Sizes and costs of our own networks at their usual image size are stored in ``arch/sizes.json``, so that they
 are shown at once and without Paddle. After a change of the networks, run
@@ -49,15 +49,15 @@ class Row:
     Attributes:
         name: its registered name.
         input: [C, H, W] that `multiply_adds` is for.
-        parameters: numbers it learns; None if it does not take such images.
-        multiply_adds: of one image; None if it does not take such images.
+        parameters: number of trainable numbers; None if it does not accept such images.
+        multiply_adds: multiply-adds of one image; None if it does not accept such images.
         top1: published top-1 accuracy in percent, on ImageNet-1k unless `note` says otherwise.
         ssld_top1: published accuracy of the weights distilled by SSLD.
-        source: where the accuracies are published.
-        note: what one must know to read them.
-        weights: which official weights there are: ``plain``, ``ssld``.
-        cached: which of them lie in the cache.
-        refused: why it does not take such images.
+        source: publication of the accuracies.
+        note: remark about the accuracies.
+        weights: existing official weights: ``plain``, ``ssld``.
+        cached: those of them that are in the cache.
+        refused: the reason why it does not accept such images.
     """
 
     name: str
@@ -164,7 +164,7 @@ def _official(name: str) -> dict[str, str]:
 
 
 def render_models(rows: Sequence[Row]) -> str:
-    """Return the table of `ppcls models --details`, with sources and what the numbers mean."""
+    """Return the table of `ppcls models --details`, with sources and explanations."""
     cells = [(*_cells(row), ", ".join(row.weights) or "-", ", ".join(row.cached) or "-") for row in rows]
     parts = [aligned((*_HEADER, "weights", "cached"), cells, _NUMBERS), textwrap.fill(CONVENTION, 110)]
     parts += [f"{row.name}: {row.note}" for row in rows if row.note]
@@ -174,7 +174,7 @@ def render_models(rows: Sequence[Row]) -> str:
 
 
 def to_json(rows: Sequence[Row]) -> str:
-    """Return the same as a JSON list, numbers as they are."""
+    """Return the same as a JSON list with exact numbers."""
     return json.dumps([asdict(row) for row in rows], indent=1)
 
 
@@ -231,7 +231,7 @@ def _paper(docstring: str) -> str:
 
 
 def markdown_row(row: Row) -> str:
-    """Return the line of the document that stands for a network."""
+    """Return the line of the document for a network."""
     return markdown(_HEADER, [_cells(row)], _NUMBERS).splitlines()[-1]
 
 

@@ -1,4 +1,4 @@
-"""Modules that exist under the names scripts written for PaddleClas import."""
+"""Modules with the names that scripts written for PaddleClas import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MODULES = ("config", "logger", "save_load")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:  # `save_load` brings Paddle along
+    if name in _MODULES:  # `save_load` imports Paddle
         return importlib.import_module(f"{__name__}.{name}")
     if name in ("init_model", "save_model"):
         return getattr(importlib.import_module(f"{__name__}.save_load"), name)

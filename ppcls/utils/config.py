@@ -1,4 +1,4 @@
-"""Reading recipes under the names that scripts written for PaddleClas call."""
+"""Functions about recipes with the names that scripts written for PaddleClas use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AttrDict = DictConfig
 def get_config(fname: str, overrides: Iterable[str] | None = None, show: bool = False) -> DictConfig:
     """Return the checked configuration of a recipe; see :func:`ppcls.config.load_config`.
 
-    Keys and attributes may be read and written. What is written is not checked again.
+    Keys and attributes may be read and written. Changes are not checked.
 
     Args:
         fname: a path, or the name of a packaged recipe.
@@ -38,7 +38,7 @@ def get_config(fname: str, overrides: Iterable[str] | None = None, show: bool = 
 
 
 def parse_config(cfg_file: str) -> DictConfig:
-    """Return a recipe as it is written, bases merged and interpolations resolved; nothing else is checked.
+    """Return a recipe with bases merged and interpolations resolved; nothing else is checked.
 
     Raises:
         ConfigError: if the file cannot be read.
@@ -59,7 +59,7 @@ def override_config(config: Any, options: Iterable[str] | None = None) -> Any:
     for text in options or ():
         override(tree, text)
     if isinstance(config, DictConfig):
-        for section, value in tree.items():  # not merged: a section that is given anew loses its old keys
+        for section, value in tree.items():  # not merged: a new section replaces all old keys
             config[section] = value
     return config
 

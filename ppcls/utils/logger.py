@@ -1,4 +1,4 @@
-"""The logger ``ppcls`` under the names that scripts written for PaddleClas call."""
+"""The logger ``ppcls`` with the names that scripts written for PaddleClas use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def init_logger(
     Args:
         name: accepted for old scripts; the logger is always ``ppcls``.
         log_file: lines are appended.
-        log_level: the least level shown.
+        log_level: the lowest level to show.
         log_ranks: accepted for old scripts; ``Global.log_ranks`` chooses the processes that log.
     """
     setup_logging(hold=log_file is not None)

@@ -1,7 +1,7 @@
-"""Loading and saving weights under the names that scripts written for PaddleClas call.
+"""Functions that load and save weights, with the names that scripts written for PaddleClas use.
 
-What is read is compared with the network: tensors that fit are counted in the log, and a file that would
-leave the network untrained is an error.
+Files are compared with the network: the log says how many tensors fit, and a file that would leave the
+network untrained is an error.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def load_dygraph_pretrain_from_url(model: nn.Layer, pretrained_url: str, use_ssl
     Args:
         model: the network.
         pretrained_url: address of ``..._pretrained.pdparams``.
-        use_ssld: take ``..._ssld_pretrained.pdparams`` beside it.
+        use_ssld: use ``..._ssld_pretrained.pdparams`` at the same address instead.
 
     Raises:
-        ConfigError: if `use_ssld` is asked for and the address is not of that form.
-        WeightsError: if the file cannot be had or does not fit.
+        ConfigError: if `use_ssld` is True and the address does not have that form.
+        WeightsError: if the file cannot be obtained or does not fit.
     """
     if use_ssld:
         folder, slash, file = pretrained_url.rpartition("/")
@@ -62,8 +62,8 @@ def init_model(
         config: the section; nothing is loaded without ``pretrained_model``.
         net: the network.
         optimizer: accepted for old scripts.
-        loss: likewise.
-        ema: likewise.
+        loss: accepted for old scripts.
+        ema: accepted for old scripts.
 
     Raises:
         ConfigError: if ``checkpoints`` is set: a run is resumed as a whole, by ``Engine(config).train()``.
@@ -92,11 +92,11 @@ def save_model(
     Args:
         net: the network.
         optimizer: accepted for old scripts; checkpoints to resume from are written by ``Engine.train``.
-        metric_info: likewise.
+        metric_info: accepted for old scripts.
         model_path: folder.
         model_name: folder in it.
         prefix: name of the file.
-        **others: likewise accepted.
+        **others: accepted for old scripts.
 
     Raises:
         WeightsError: if the file cannot be written.

@@ -142,7 +142,7 @@ def test_a_chain_with_a_size_of_its_own_finds_shapes_at_that_size():
         ({"std": [0.5] * 3}, "std is given without mean"),
         ({"mean": [0.5] * 3, "std": [0.5]}, "mean has 3 values and std has 1"),
         ({"mean": [0.5] * 3, "std": [0.5, 0.5, 0.0]}, "std must be positive"),
-        ({"mean": [float("nan")], "std": [1.0]}, "mean: expected one number a channel"),
+        ({"mean": [float("nan")], "std": [1.0]}, "mean: expected one number per channel"),
         ({"input_size": 0}, "input_size: expected a side length"),
         ({"input_size": [32, 32, 3]}, "input_size: expected a side length"),
         ({"input_size": True}, "input_size: expected a side length"),

@@ -1,4 +1,4 @@
-"""The networks by family. Importing this package registers all; each can be imported from here by name."""
+"""The networks by family. Importing this package registers them; each can be imported from here by name."""
 
 from __future__ import annotations
 

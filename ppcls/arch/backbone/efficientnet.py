@@ -244,8 +244,8 @@ class EfficientNet(TheseusLayer):
         dropout_prob: share of the features dropped before the classifier (default: 0.2 for B0 to 0.5 for B7).
         drop_connect_rate: probability of dropping the last block; that of the others falls to 0 at the first.
         fixed_padding: pad images of any size as those of the size that the network was published for (224
-            for B0, 240, 260, 300, 380, 456, 528, 600 for B7), as the official weights of Paddle want it.
-            TensorFlow's and PyTorch's networks go by the size at hand, so their weights want False; for
+            for B0, 240, 260, 300, 380, 456, 528, 600 for B7), as the official weights of Paddle need it.
+            TensorFlow's and PyTorch's networks use the real size, so their weights need False; for
             images of the published size both are the same.
         class_num: number of classes.
         input_image_channel: channels of the images.

@@ -58,14 +58,14 @@ class HalvingBlock(nn.Layer):
 class ESNet(TheseusLayer):
     """ESNet: ``conv1``, ``max_pool``, ``blocks[0]`` ..., ``conv2``, ``avg_pool``, ``last_conv``, ``fc``.
 
-    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+    The optimizer's L2 regularizer does not apply to scale and shift of BatchNorm, as in the reference.
 
     Args:
         scale: factor on the channel counts of the stages, which are then rounded to multiples of 8.
         class_num: number of classes.
         input_image_channel: channels of the images.
         dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
-            without rescaling and rescaled at inference, as the official weights want it.
+            without rescaling and rescaled at inference, as the official weights need it.
         class_expand: features before the classifier.
     """
 

@@ -94,7 +94,7 @@ class GhostBottleneck(nn.Layer):
 class GhostNet(TheseusLayer):
     """GhostNet: ``conv1``, ``_ghostbottleneck_0`` ..., ``conv_last``, ``avg_pool``, ``fc_0``, ``fc_1``.
 
-    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+    The optimizer's L2 regularizer does not apply to scale and shift of BatchNorm, as in the reference.
 
     Args:
         scale: factor on all channel counts, which are then rounded to multiples of 4.

@@ -141,7 +141,7 @@ class Stage(nn.Layer):
 
 
 class Widen(nn.Layer):
-    """A bottleneck for each branch, which brings it to the channels of the head."""
+    """A bottleneck for each branch, which changes its channels to those of the head."""
 
     def __init__(self, widths: Sequence[int], use_se: bool) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ class ResidualUnit(nn.Layer):
 class MobileNet(TheseusLayer):
     """MobileNetV3: ``conv``, ``blocks[0]`` ..., ``last_second_conv``, ``avg_pool``, ``last_conv``, ``fc``.
 
-    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+    The optimizer's L2 regularizer does not apply to scale and shift of BatchNorm, as in the reference.
 
     Args:
         size: large or small.
@@ -88,7 +88,7 @@ class MobileNet(TheseusLayer):
         class_num: number of classes.
         input_image_channel: channels of the images.
         dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
-            without rescaling and rescaled at inference, as the official weights want it.
+            without rescaling and rescaled at inference, as the official weights need it.
         class_expand: features before the classifier.
     """
 

@@ -144,7 +144,7 @@ class FusedBottleneck(nn.Layer):
 class MobileNetV4(TheseusLayer):
     """MobileNetV4: ``conv_stem``, ``blocks[0]`` ... ``blocks[n]``, ``conv_head``, ``classifier``.
 
-    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+    The optimizer's L2 regularizer does not apply to scale and shift of BatchNorm, as in the reference.
 
     Args:
         size: small, medium or large.

@@ -78,7 +78,7 @@ class HGStage(nn.Layer):
 class HGNet(TheseusLayer):
     """PP-HGNet: ``stem``, ``max_pool``, ``stages[0]`` ... ``stages[3]``, ``avg_pool``, ``last_conv``, ``fc``.
 
-    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+    The optimizer's L2 regularizer does not apply to scale and shift of BatchNorm, as in the reference.
 
     Args:
         stem: channels of the three convolutions of the stem.
@@ -87,7 +87,7 @@ class HGNet(TheseusLayer):
         class_num: number of classes.
         input_image_channel: channels of the images.
         dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
-            without rescaling and rescaled at inference, as the official weights want it.
+            without rescaling and rescaled at inference, as the official weights need it.
         class_expand: features before the classifier.
         use_last_conv: whether a 1x1 convolution makes those features.
     """

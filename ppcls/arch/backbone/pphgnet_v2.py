@@ -183,7 +183,7 @@ class HGStage(nn.Layer):
 class HGNet(TheseusLayer):
     """PP-HGNetV2: ``stem``, ``stages[0]`` ... ``stages[3]``, ``avg_pool``, ``last_conv``, ``fc``.
 
-    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+    The optimizer's L2 regularizer does not apply to scale and shift of BatchNorm, as in the reference.
 
     Args:
         stem: channels inside and out of the stem.

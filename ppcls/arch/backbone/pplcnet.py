@@ -51,14 +51,14 @@ class DepthwiseSeparable(nn.Layer):
 class LCNet(TheseusLayer):
     """PP-LCNet: ``conv1``, ``blocks2`` ... ``blocks6``, ``avg_pool``, ``last_conv``, ``fc``.
 
-    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+    The optimizer's L2 regularizer does not apply to scale and shift of BatchNorm, as in the reference.
 
     Args:
         scale: factor on all channel counts, which are then rounded to multiples of 8.
         class_num: number of classes.
         input_image_channel: channels of the images.
         dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
-            without rescaling and rescaled at inference, as the official weights want it.
+            without rescaling and rescaled at inference, as the official weights need it.
         class_expand: features before the classifier.
         use_last_conv: whether a 1x1 convolution makes those features.
         stride_list: strides of the stem and of the stages from ``blocks3`` on, each a number or [vertical,

@@ -26,10 +26,10 @@ class RepDepthwiseSeparable(nn.Layer):
 
     ``add`` is the sum with the input, where there is one. If `rep` is asked for, the depthwise convolution is
     a sum of convolutions of all odd sizes up to `kernel`; :meth:`reparameterize` turns it into the one
-    convolution ``dw_conv``, which does not train and serves after that.
+    convolution ``dw_conv``, which does not train and is used from then on.
 
     Attributes:
-        reparameterized: whether the one convolution serves.
+        reparameterized: whether the single convolution is used.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RepDepthwiseSeparable(nn.Layer):
 
     @paddle.no_grad()
     def reparameterize(self) -> None:
-        """Let one depthwise convolution do what the several do in eval mode; for export."""
+        """Replace the depthwise convolutions by a single equivalent one, for export in eval mode."""
         if self.reparameterized:
             return
         kernel = 0.0
@@ -104,7 +104,7 @@ class RepDepthwiseSeparable(nn.Layer):
 class LCNet(TheseusLayer):
     """PP-LCNetV2: ``stem``, ``stages[0]`` ... ``stages[3]``, ``avg_pool``, ``last_conv``, ``fc``.
 
-    The optimizer's L2 regularizer leaves BatchNorm scale and shift alone, as in the reference.
+    The optimizer's L2 regularizer does not apply to scale and shift of BatchNorm, as in the reference.
 
     Args:
         scale: factor on all channel counts, which are then rounded to multiples of 8.
@@ -112,7 +112,7 @@ class LCNet(TheseusLayer):
         class_num: number of classes.
         input_image_channel: channels of the images.
         dropout_prob: share of the features dropped before the classifier; null for none. Dropped in training
-            without rescaling and rescaled at inference, as the official weights want it.
+            without rescaling and rescaled at inference, as the official weights need it.
         class_expand: features before the classifier.
         use_last_conv: whether a 1x1 convolution makes those features.
     """

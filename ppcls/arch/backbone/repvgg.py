@@ -1,6 +1,7 @@
 """RepVGG (Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", arXiv 2101.03697).
 
-Trained with three branches a block; for inference, `RepVGG.reparameterize` makes each block one convolution.
+It trains with three branches per block; for inference, `RepVGG.reparameterize` makes each block one
+convolution.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ class RepVGG(TheseusLayer):
         return self.linear(self.flatten(self.gap(x)))
 
     def reparameterize(self) -> None:
-        """Turn the network into its form for inference: one 3x3 convolution a block, the same function.
+        """Turn the network into its form for inference: one 3x3 convolution per block, the same function.
 
         It computes what the network in eval mode did, in less time; it cannot be trained on as before, and
         its parameters have other names. Layers inside the branches are gone, for taps as well.

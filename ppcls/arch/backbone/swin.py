@@ -198,8 +198,8 @@ class SwinTransformer(TheseusLayer):
             large).
         drop_rate: share of the values dropped behind the patch embedding and the linear layers of blocks.
         attn_drop_rate: share of the attention weights dropped.
-        shift_single_window: shift also where a map is one window, as the official weights of Paddle want it.
-            The original implementation and PyTorch's do not, so their weights want False.
+        shift_single_window: shift also where a map is one window, as the official weights of Paddle need it.
+            The original implementation and PyTorch's do not, so their weights need False.
         class_num: number of classes.
         input_image_channel: channels of the images.
     """
@@ -281,7 +281,7 @@ def regions(height: int, width: int, window: int) -> np.ndarray:
 
 
 def rolled(x: Tensor, shift: int) -> Tensor:
-    """Return a map [N, H, W, C] that begins at row and column `shift` and goes on at the other end.
+    """Return a map [N, H, W, C] that begins at row and column `shift` and continues at the other end.
 
     By slices, because `paddle.roll` cannot be exported in the older format.
     """

@@ -27,7 +27,7 @@ class VGG(TheseusLayer):
         class_num: number of classes.
         input_image_channel: channels of the images.
         dropout_prob: share of the features dropped before the last two layers; null for none. Dropped in
-            training without rescaling and rescaled at inference, as the official weights want it.
+            training without rescaling and rescaled at inference, as the official weights need it.
         stop_grad_layers: how many blocks do not train, counted from the first.
     """
 
