@@ -89,6 +89,11 @@ def keep_master_weights(optimizer: Optimizer, wanted: bool) -> None:
     optimizer._multi_precision = wanted
 
 
+def compute_with_threads(number: int) -> None:
+    """Let operators on the CPU use `number` threads from now on."""
+    paddle.base.core.set_num_threads(number)
+
+
 def shared_store() -> Any:
     """Return the key-value store of all processes; unlike a collective, it has no time limit."""
     from paddle.base.core import create_or_get_global_tcp_store

@@ -18,6 +18,7 @@ from ppcls.errors import ConfigError
 
 RANK = "PADDLE_TRAINER_ID"
 SIZE = "PADDLE_TRAINERS_NUM"
+LOCAL_SIZE = "PADDLE_LOCAL_SIZE"
 MASTER = "PADDLE_MASTER"
 ENDPOINTS = "PADDLE_TRAINER_ENDPOINTS"
 OWN_ENDPOINT = "PADDLE_CURRENT_ENDPOINT"
@@ -30,7 +31,7 @@ NUMBERS = {PATIENCE: "900", "PADDLE_PG_TIMEOUT": "1800000", "FLAGS_nccl_nrings":
 # Variables that describe this process as one of several.
 PLACE = (
     *(RANK, SIZE, MASTER, ENDPOINTS, OWN_ENDPOINT, "MASTER_ADDR", "MASTER_PORT", "PADDLE_RANK_IN_NODE"),
-    *("PADDLE_GLOBAL_RANK", "PADDLE_GLOBAL_SIZE", "PADDLE_LOCAL_RANK", "PADDLE_LOCAL_SIZE"),
+    *("PADDLE_GLOBAL_RANK", "PADDLE_GLOBAL_SIZE", "PADDLE_LOCAL_RANK", LOCAL_SIZE),
 )
 # Variables that replace options of the launcher; `ppcls train --nproc` gives all of them as options.
 LAUNCHER = (
@@ -85,6 +86,11 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of training processes."""
     return _number(SIZE, "1", least=1)
+
+
+def local_size() -> int:
+    """Return the number of training processes on this machine."""
+    return _number(LOCAL_SIZE, str(world_size()), least=1)
 
 
 def read_job() -> Job:

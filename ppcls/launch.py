@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from ppcls.console import patient_console
+from ppcls.cpu import threads
 from ppcls.distributed import LOST, STARTED
 from ppcls.errors import ConfigError
 from ppcls.files import is_running
@@ -164,6 +165,8 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
     command += ["--nproc_per_node", str(processes), "--log_dir", str(logs)]
     root = str(Path(__file__).parents[1])
     environment = {name: value for name, value in os.environ.items() if name not in (*PLACE, *LAUNCHER)}
+    if threads.CHOSEN is None:
+        environment[threads.NOT_CHOSEN] = "1"
     environment["PYTHONSAFEPATH"] = "1"  # do not import from the folder of a script
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     if not paddle.device.is_compiled_with_cuda():

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ppcls.cpu.processor import available_cores
 from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, matching, read_image
 from ppcls.data.images import Naming
 from ppcls.data.postprocess import check_scores
@@ -36,7 +37,7 @@ class Predictor:
             ``inference.yml``.
         batch_size: number of images in a batch.
         device: ``cpu``, ``gpu``, ``gpu:1``, or ``auto`` for a GPU if there is one.
-        threads: CPU threads; None for all cores.
+        threads: CPU threads; None for one on each core that this process may use.
         mkldnn: use oneDNN on the CPU.
         on_error: for an unreadable image, ``raise`` a DataError that names it, or ``skip`` it: then its
             result is empty and has the reason under ``error``.
@@ -81,7 +82,7 @@ class Predictor:
             self._chain = build_transforms(operations, where)
             self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
             self._postprocess = build_postprocess(postprocess, "PostProcess")
-        threads = threads or os.cpu_count() or 1
+        threads = threads or available_cores()
         self._run = Program(files.program, files.params, device=device, threads=threads, mkldnn=mkldnn)
         if len(self._run.outputs) != 1:
             raise WeightsError(f"{files.program} has {len(self._run.outputs)} outputs, a classifier has one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Collection, Iterable, Sequence
@@ -22,6 +21,7 @@ from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.distributed import is_main, rank, world_size
 from ppcls.engine.deployment import deployed_transforms
 from ppcls.engine.evaluation.evaluate import evaluating
+from ppcls.engine.speed import describe_processor
 from ppcls.errors import ConfigError, DataError, mask_credentials
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.weights import (
@@ -77,7 +77,7 @@ def run_files(config: Recipe) -> dict[str, bytes]:
         "platform": platform.platform(),
         "device": paddle.device.get_device(),
         "command": [mask_credentials(argument) for argument in sys.argv],
-        "threads": os.environ.get("OMP_NUM_THREADS"),
+        **describe_processor(),
     }
     described = json.dumps(environment, indent=1) + "\n"
     return {"config.yaml": text.encode(), "environment.json": described.encode()}

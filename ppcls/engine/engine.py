@@ -16,6 +16,7 @@ from ppcls import distributed
 from ppcls.arch import build_model
 from ppcls.arch.answering import Answering
 from ppcls.config import ArchSpec, complete_config
+from ppcls.cpu.threads import threads_in_use
 from ppcls.data import (
     Batch,
     Loader,
@@ -66,7 +67,12 @@ from ppcls.engine.run_class_names import (
     with_names,
 )
 from ppcls.engine.sameness import require_same_lists, require_same_weights, start_alike
-from ppcls.engine.speed import keep_old_convolutions, with_convolutions_as_set
+from ppcls.engine.speed import (
+    announce_threads,
+    keep_old_convolutions,
+    use_processor,
+    with_convolutions_as_set,
+)
 from ppcls.engine.train import StopRequested, train
 from ppcls.engine.trial import try_out
 from ppcls.files import require_possible
@@ -96,6 +102,7 @@ class Engine:
         self.folder = Path(self.globals.output_dir) / self.arch.name
         require_possible(self.folder)
         build.select_device(self.globals.device)
+        use_processor(self.config, mode)
         start_alike(self.config)
         self._seed_asked = seed = self.globals.seed
         drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
@@ -149,6 +156,7 @@ class Engine:
                 return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
             check_run_folder(self.folder, self.config, resumed)
             changed = resumed is not None and self._go_on_from(resumed)
+            announce_threads(self.config, resumed)
             # Hooks and data first, because their mistakes are the cheapest to find.
             hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
             data = self._open_data(resumed)
@@ -156,6 +164,7 @@ class Engine:
             try:
                 require_same_weights(run.parts.model)
                 try_out(run)  # whatever fails has failed by now; from here on the folder changes
+                run.progress.threads = threads_in_use()
                 answers = run.parts.answers.items()
                 run.progress.engines = {name: asdict(answer.choice) for name, answer in answers}
                 self._open_folder(run.progress, data, resumed, lock, changed)

@@ -2,14 +2,86 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import MutableMapping
 from typing import Any
 
+import paddle
 from paddle import nn
 
+from ppcls._paddle import compute_with_threads
 from ppcls.arch.conv import use_kernels_alone
-from ppcls.config.schema import GlobalSpec
+from ppcls.config.schema import GlobalSpec, Recipe
+from ppcls.cpu import blas, threads
+from ppcls.cpu.memory import keep_freed_memory
+from ppcls.cpu.processor import available_cores, processor_name
+from ppcls.cpu.switches import check_switches
+from ppcls.engine.checkpoint import Checkpoint
+from ppcls.job import local_size, world_size
 from ppcls.logger import LOGGER
+
+
+def use_processor(config: Recipe, mode: str) -> None:
+    """Prepare this process for computing: threads and memory. The device must be set.
+
+    Args:
+        config: the recipe.
+        mode: ``train``, ``eval``, ``infer`` or ``export``.
+
+    Raises:
+        ConfigError: if an environment variable that switches something off has a value that means nothing.
+    """
+    check_switches()
+    keep_freed_memory()
+    if blas.VARIABLE in os.environ:
+        LOGGER.debug("%s=%s, which suits this processor", blas.VARIABLE, os.environ[blas.VARIABLE])
+    if threads.CHOSEN is None and _on_cpu():
+        _compute_with(_suggested(config, mode))
+
+
+def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:
+    """Let a resumed training compute with the threads of its start, because results depend on them; say so.
+
+    ``OMP_NUM_THREADS`` has the last word.
+
+    Args:
+        config: the recipe.
+        resumed: the checkpoint to go on from.
+    """
+    if not _on_cpu():
+        return
+    before = None if resumed is None else _threads_of(resumed)
+    chosen, here = threads.CHOSEN, _suggested(config, "train")
+    if before is not None and chosen is None:
+        _compute_with(before)
+        if before != here:
+            LOGGER.info(
+                "%s, as when this run was started; this machine has room for %d (OMP_NUM_THREADS=%d), with "
+                "results that differ by rounding",
+                _named(before),
+                here,
+                here,
+            )
+            return
+    elif before is not None and before != chosen:
+        LOGGER.warning(
+            "OMP_NUM_THREADS=%d: this run was started with %s, so it does not go on bit by bit",
+            chosen,
+            _named(before),
+        )
+    LOGGER.info("%s on %d cores", _named(threads.threads_in_use()), available_cores())
+
+
+def describe_processor() -> dict[str, Any]:
+    """Return what a run notes about the processor and how it is used."""
+    return {
+        "processor": processor_name(),
+        "cores": available_cores(),
+        "threads": str(threads.threads_in_use()),
+        blas.VARIABLE: os.environ.get(blas.VARIABLE),
+        "keeps_freed_memory": keep_freed_memory(),
+    }
 
 
 def with_convolutions_as_set(network: nn.Layer, settings: GlobalSpec) -> nn.Layer:
@@ -39,3 +111,37 @@ def keep_old_convolutions(recorded: MutableMapping[str, Any], settings: GlobalSp
             LOGGER.info(
                 "Global.fast_small_convs: false, because an older version, without it, began this run"
             )
+
+
+def _on_cpu() -> bool:
+    return str(paddle.device.get_device()) == "cpu"
+
+
+def _suggested(config: Recipe, mode: str) -> int:
+    part = {"train": "Train", "eval": "Eval"}.get(mode)
+    loading = 0 if part is None else int(config["DataLoader"][part]["loader"]["num_workers"])
+    return threads.suggest_threads(available_cores(), local_size(), loading)
+
+
+def _compute_with(number: int) -> None:
+    compute_with_threads(number)
+    os.environ[threads.VARIABLE] = str(number)  # as Paddle itself does; engines of frozen networks read it
+
+
+def _threads_of(resumed: Checkpoint) -> int | None:
+    """Return the threads that a run was started with; None if it goes on in another number of processes."""
+    progress = resumed.progress
+    if progress.meters and len(progress.meters) != world_size():
+        return None
+    if progress.threads:
+        return progress.threads
+    file = resumed.where.parent / "environment.json"
+    try:  # of an older version: as Paddle had it, which was 1 if nobody chose
+        environment = json.loads(file.read_text(encoding="utf-8"))
+        return threads.read_choice({threads.VARIABLE: str(environment["threads"])}) or 1
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1
+
+
+def _named(number: int) -> str:
+    return "1 CPU thread" if number == 1 else f"{number} CPU threads"

@@ -51,6 +51,7 @@ class Progress:
         waited: evaluations since then.
         lists: fingerprints of the lists of images by the config paths of their datasets; empty in old
             checkpoints.
+        threads: CPU threads that the run computes with; 0 in old checkpoints.
         seed: seed of the run; every random choice derives from it and the position.
         schedule: state of the learning-rate schedule.
         meters: sums and counts behind the averages of the epoch under way, of each process.
@@ -72,6 +73,7 @@ class Progress:
     judged_score: float | None = None
     waited: int = 0
     lists: dict[str, dict[str, Any]] = field(default_factory=dict)
+    threads: int = 0
     seed: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     meters: list[dict[str, list[float]]] = field(default_factory=list)
@@ -222,6 +224,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "judged_score": (_or_null(_is_number), "a number or null"),
     "waited": (_is_count, "a whole number from 0"),
     "lists": (lambda value: _is_map(value, _is_list_fingerprint), "name, count and digest of each list"),
+    "threads": (_is_count, "a whole number from 0"),
     "seed": (_is_count, "a whole number from 0"),
     "schedule": (lambda value: isinstance(value, dict), "a map"),
     "meters": (_is_meters, "sums and counts by name, for each process"),

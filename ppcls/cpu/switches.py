@@ -1,0 +1,28 @@
+"""Environment variables that switch off what is done for speed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ppcls.errors import ConfigError
+
+BLAS = "PPCLS_BLAS"
+MALLOC = "PPCLS_MALLOC"
+
+
+def is_off(name: str, environment: Mapping[str, str]) -> bool:
+    """Tell whether a switch is off."""
+    return environment.get(name) == "off"
+
+
+def check_switches(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse values that mean nothing.
+
+    Raises:
+        ConfigError: naming the variable, its value and what was expected.
+    """
+    for name in (BLAS, MALLOC):
+        value = environment.get(name, "auto")
+        if value not in ("auto", "off"):
+            raise ConfigError(f"{name}={value}: expected auto or off")

@@ -1,0 +1,105 @@
+"""Threads of a run: chosen, recorded, kept by a resumed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import pytest
+from support import train
+
+from ppcls.arch.conv import Conv2D
+from ppcls.config import load_config
+from ppcls.cpu import threads
+from ppcls.engine import Engine, speed
+from ppcls.errors import ConfigError
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that gives this process a number of cores and a choice of the user."""
+    used: list[int] = []
+    monkeypatch.setenv(threads.VARIABLE, os.environ[threads.VARIABLE])  # put back afterwards
+    monkeypatch.setattr(speed, "compute_with_threads", used.append)
+
+    def become(cores: int, chosen: int | None = None) -> list[int]:
+        monkeypatch.setattr(speed, "available_cores", lambda: cores)
+        monkeypatch.setattr(threads, "CHOSEN", chosen)
+        if chosen is not None:
+            monkeypatch.setenv(threads.VARIABLE, str(chosen))
+        used.clear()
+        return used
+
+    return become
+
+
+def recorded(folder) -> tuple[int, str]:
+    """Return the threads that a checkpoint and the environment of its run say."""
+    states = json.loads((folder / "latest.pdstates").read_text())
+    return states["threads"], json.loads((folder / "environment.json").read_text())["threads"]
+
+
+def test_a_run_takes_the_cores_and_keeps_the_number(recipe, write_recipe, machine, tmp_path, capsys):
+    path, folder = write_recipe(recipe), tmp_path / "output/resnet8"
+    used = machine(cores=8)
+    assert train(path, "Global.epochs=1") == 0
+    assert set(used) == {6}  # two cores for the threads that load
+    assert "6 CPU threads on 8 cores" in capsys.readouterr().out
+    assert recorded(folder) == (6, "6")
+
+    used = machine(cores=2)
+    assert train(path, "Global.checkpoints=auto") == 0
+    assert used[-1] == 6
+    printed = capsys.readouterr().out
+    assert "6 CPU threads, as when this run was started; this machine has room for 2" in printed
+    assert recorded(folder) == (6, "6")
+
+
+def test_the_number_of_the_user_wins(recipe, write_recipe, machine, tmp_path, capsys):
+    path, folder = write_recipe(recipe), tmp_path / "output/resnet8"
+    used = machine(cores=8, chosen=3)
+    assert train(path, "Global.epochs=1") == 0
+    assert not used, "Paddle has read the variable itself"
+    assert recorded(folder) == (3, "3")
+    capsys.readouterr()
+
+    used = machine(cores=8, chosen=1)
+    assert train(path, "Global.checkpoints=auto") == 0
+    assert not used
+    assert "OMP_NUM_THREADS=1: this run was started with 3 CPU threads" in capsys.readouterr().out
+    assert recorded(folder) == (1, "1")
+
+
+@pytest.mark.parametrize(("noted", "expected"), [("2", 2), (None, 1), ("gone", 1)])
+def test_a_run_of_an_older_version_keeps_what_paddle_had(
+    recipe, write_recipe, machine, tmp_path, noted, expected
+):
+    path, folder = write_recipe(recipe), tmp_path / "output/resnet8"
+    machine(cores=1)
+    assert train(path, "Global.epochs=1") == 0
+    states = (folder / "latest.pdstates").read_bytes().rpartition(b',\n "crc32"')[0] + b"\n}"
+    without = re.sub(rb' "threads": \d+,\n', b"", states)
+    assert without != states
+    (folder / "latest.pdstates").write_bytes(without.replace(b'"format": 2', b'"format": 1'))
+    file = folder / "environment.json"
+    if noted == "gone":
+        file.unlink()
+    else:
+        file.write_text(json.dumps({"threads": noted}))
+    used = machine(cores=8)
+    assert train(path, f"Global.checkpoints={folder / 'latest'}") == 0
+    assert used[-1] == expected
+
+
+def test_a_wrong_switch_is_an_error(recipe, write_recipe, monkeypatch):
+    monkeypatch.setenv("PPCLS_BLAS", "no")
+    with pytest.raises(ConfigError, match="PPCLS_BLAS=no: expected auto or off"):
+        Engine(load_config(write_recipe(recipe)))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_convolutions_follow_the_recipe(recipe, write_recipe, wanted):
+    engine = Engine(load_config(write_recipe(recipe), [f"Global.fast_small_convs={wanted}"]))
+    found = {layer.fast_small_maps for layer in engine.model.sublayers() if isinstance(layer, Conv2D)}
+    assert found == {wanted}
