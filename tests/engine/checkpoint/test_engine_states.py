@@ -157,6 +157,7 @@ ALLOWED = {
     "batch": [0],
     "step": [0],
     "seed": [0],
+    "threads": [0],
     "waited": [0],
     "best": [{}],
     "best_score": [None, 0, -1, 0.5],
