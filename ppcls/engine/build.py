@@ -122,7 +122,8 @@ def normalization(config: Recipe, mode: str) -> dict[str, Sequence[float]] | Non
         ops = deployed_transforms(config)
     for op in reversed(ComponentSpec.read_all(ops, "transforms")):
         if op.name == "NormalizeImage":
-            mean, std = op.options.get("mean"), op.options.get("std")
+            mean = op.options.get("mean")
+            std = op.options.get("std")
             return {"mean": mean or IMAGENET_MEAN, "std": std or IMAGENET_STD}
     return None
 

@@ -99,7 +99,8 @@ def build_run(
         resumed: the checkpoint to resume.
         hooks: of the recipe and of the caller; they are called before those of ppcls.
     """
-    settings, main = config.Global, config.arch.main_name
+    settings = config.Global
+    main = config.arch.main_name
     loss, outputs = _prepare_networks(config, data, model, resuming=resumed is not None)
     steps = -(-len(data.loader) // settings.update_freq)
     optimizer, schedule = build_optimizer(config.Optimizer, settings.epochs, steps, [model, loss])
@@ -148,7 +149,8 @@ def _prepare_networks(
     Returns:
         the loss, and what the networks gave for two images.
     """
-    weights, main = config.Global.pretrained_model, config.arch.main_name
+    weights = config.Global.pretrained_model
+    main = config.arch.main_name
     loss = build_loss(config.Loss.Train or [], main=main)
     outputs = build.find_shapes(model, loss, data.shape)
     distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])

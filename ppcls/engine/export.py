@@ -206,7 +206,8 @@ def _write_program(deployed: _Deployed, image_shape: tuple[int, ...], name: str,
     part = folder / name
     _trace(deployed, image_shape, name, part)
     for file in _FILES[name]:
-        made, place = part / file, folder / file
+        made = part / file
+        place = folder / file
         # Parameters are stored by position, so one file serves two programs only if it is the same file.
         if place.exists() and place.read_bytes() != made.read_bytes():
             raise ConfigError(

@@ -44,7 +44,8 @@ class Meters:
             samples: what each counts.
             others: what some of them count instead.
         """
-        others, scalars = others or {}, {}
+        others = others or {}
+        scalars = {}
         for name, value in values.items():
             self._names.setdefault(name)
             if isinstance(value, WholeSet):
@@ -127,7 +128,8 @@ class Meters:
         """Continue from sums returned by :meth:`state`."""
         self.reset()
         for name, (total, count) in state.items():
-            self.totals[name], self.counts[name] = total, count
+            self.totals[name] = total
+            self.counts[name] = count
 
 
 def format_metrics(values: Mapping[str, float]) -> str:

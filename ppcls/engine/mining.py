@@ -136,8 +136,11 @@ class _Hashed(Dataset):
     """Another dataset, whose images are hashed while they are read; whoever gets a batch takes the hashes."""
 
     def __init__(self, base: Dataset) -> None:
-        self._base, self._hashes = base, dict[int, np.ndarray]()
-        self.name, self.transforms, self.on_error = base.name, base.transforms, base.on_error
+        self._base = base
+        self._hashes = dict[int, np.ndarray]()
+        self.name = base.name
+        self.transforms = base.transforms
+        self.on_error = base.on_error
 
     def __len__(self) -> int:
         return len(self._base)
@@ -191,7 +194,8 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
     class_map = _class_map(recipe.Loss, name)
     held_out = _Hashed(build_dataset(evaluation.dataset, "Eval"))
     index, places = _hash_all(held_out, evaluation)
-    report, found = MiningCounts(len(pool)), _Found()
+    report = MiningCounts(len(pool))
+    found = _Found()
     with answering_still(teacher, name or engine.arch.name, engine.answering, len(pool)) as answer:
         for batch, hashes in _read(_Hashed(pool), evaluation, "pool", report):
             distance, nearest = index.nearest(hashes)
@@ -250,7 +254,8 @@ def _list_form(data: DataLoaderSpec, options: Mining) -> tuple[str, str]:
 
 def _below(root: str, pool: Dataset) -> list[str]:
     """Return the paths of the pool, relative to `root`."""
-    folder, names = os.path.abspath(root), []
+    folder = os.path.abspath(root)
+    names = []
     for index in range(len(pool)):
         name = os.path.relpath(os.path.abspath(pool.path(index)), folder)
         if name.startswith(os.pardir + os.sep):
@@ -281,7 +286,8 @@ def _teacher(arch: ArchSpec, asked: str | None) -> str:
 
 def _network(engine: Engine, name: str) -> nn.Layer:
     """Return the teacher with weights, in eval mode."""
-    weights, normalize = engine.globals.pretrained_model, build.normalization(engine.config, "eval")
+    weights = engine.globals.pretrained_model
+    normalize = build.normalization(engine.config, "eval")
     model = build.build_trained_model(engine.arch, {name} if name else None, weights, "mining", normalize)
     with_convolutions_as_set(model, engine.globals)
     return model.infer_network(name) if name else model
@@ -376,5 +382,6 @@ def _select(found: _Found, top_k: int | None, report: MiningCounts) -> list[int]
         members = order[labels[order] == label][:top_k].tolist()
         report.classes[int(label)] = len(members)
         kept += members
-    report.kept, report.beyond = len(kept), len(labels) - len(kept)
+    report.kept = len(kept)
+    report.beyond = len(labels) - len(kept)
     return kept

@@ -64,7 +64,8 @@ def class_names(config: Recipe, class_num: int, of_data: ClassNames | None = Non
     """
     node = config.Infer.PostProcess or {}
     of_data = of_data or data_class_names(config, weights_folder(config))
-    file, listed = node.get("class_id_map_file"), node.get("label_list")
+    file = node.get("class_id_map_file")
+    listed = node.get("label_list")
     if listed is not None:
         return _agreeing(ClassNames([str(name) for name in listed], "Infer.PostProcess.label_list"), of_data)
     if file and not _left_out(file, class_num):
@@ -130,7 +131,8 @@ def evaluation_names(config: Recipe, known: ClassNames, folder: Path | None) -> 
     Names of a file beside a list of training images may be written otherwise than folders of evaluation;
     they count only where all of these folders are among them.
     """
-    train, evaluation = _dataset(config, "Train"), _dataset(config, "Eval")
+    train = _dataset(config, "Train")
+    evaluation = _dataset(config, "Eval")
     if train is None and folder is not None:
         train = _recorded_dataset(folder)
     theirs = None if evaluation is None else _names_of_dataset(evaluation)
@@ -242,7 +244,8 @@ def check_teachers(config: Recipe, names: list[str] | None) -> None:
     if names is None or _has_class_map(config):
         return
     for network in config.arch.children:
-        name, folder = network.title, _folder_of(network.pretrained)
+        name = network.title
+        folder = _folder_of(network.pretrained)
         theirs = recorded_names(folder, config) if network.frozen and folder is not None else None
         if theirs is None or theirs.names is None or theirs.names == names:
             continue

@@ -171,7 +171,8 @@ def _version_differences(main: Mapping[str, Any], other: Mapping[str, Any]) -> I
 
 def _list_differences(main: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for path, note in main.items():
-        ours, theirs = Fingerprint(**note), Fingerprint(**other[path])
+        ours = Fingerprint(**note)
+        theirs = Fingerprint(**other[path])
         if not ours.same_as(theirs):
             hint = "" if ours.count != theirs.count else " with other names, labels or another order"
             yield f"{path}: {ours.count} images ({ours.name})", f"{theirs.count}{hint} ({theirs.name})"

@@ -92,7 +92,8 @@ def train_step(run: Run, batch: Batch) -> bool:
     Returns:
         whether the optimizer made a step.
     """
-    parts, position = run.parts, run.progress
+    parts = run.parts
+    position = run.progress
     first = position.batch - position.batch % run.settings.update_freq
     # The last group of an epoch may be smaller.
     group = min(run.settings.update_freq, len(parts.loader) - first)
@@ -132,7 +133,8 @@ def forward_and_backward(
     Returns:
         the outputs for images that have labels, these labels, and the parts of the loss.
     """
-    parts, position = run.parts, run.progress
+    parts = run.parts
+    position = run.progress
     place = (position.epoch - 1) * len(parts.loader) + position.batch
     paddle.seed(step_seed(position.seed, place, stream=1 + rank()))
     image = paddle.to_tensor(batch.image)
@@ -185,7 +187,8 @@ class Rows(Mapping[str, Any]):
     """What a network or several returned, for some rows of the batch; cut only when it is looked at."""
 
     def __init__(self, outputs: Mapping[str, Any], rows: paddle.Tensor) -> None:
-        self._outputs, self._rows = outputs, rows
+        self._outputs = outputs
+        self._rows = rows
 
     def __getitem__(self, name: str) -> Any:
         return rows_of(self._outputs[name], self._rows)

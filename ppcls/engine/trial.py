@@ -71,8 +71,10 @@ def _as_before(run: Run) -> Iterator[None]:
     layers = [layer for top in both for layer in top.sublayers(include_self=True)]
     attributes = [(layer, dict(vars(layer)), dict(buffers_of(layer))) for layer in layers]
     values = [(tensor, tensor.detach().clone()) for tensor in _moved_by_forward(run)]
-    cpu, cuda = paddle.get_rng_state("cpu"), paddle.get_cuda_rng_state()
-    python, numpy = random.getstate(), np.random.get_state()
+    cpu = paddle.get_rng_state("cpu")
+    cuda = paddle.get_cuda_rng_state()
+    python = random.getstate()
+    numpy = np.random.get_state()
     try:
         yield
     finally:
@@ -93,7 +95,8 @@ def _as_before(run: Run) -> Iterator[None]:
 
 def _moved_by_forward(run: Run) -> list[paddle.Tensor]:
     """Return the tensors that forward passes may change, such as statistics of what trains."""
-    model, loss = run.parts.model, run.parts.loss
+    model = run.parts.model
+    loss = run.parts.loss
     tensors = [*trainable_state(model).values(), *loss.state_dict().values()]
     tensors += [*model.buffers(), *loss.buffers()]  # also those that belong into no checkpoint
     return [tensor for tensor in {id(t): t for t in tensors}.values() if tensor.stop_gradient]

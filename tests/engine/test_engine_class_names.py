@@ -15,6 +15,7 @@ import yaml
 from ppcls.cli import main
 from ppcls.config import Recipe, load_config
 from ppcls.config.schema import InferSpec
+from ppcls.data import build_loader
 from ppcls.deploy import Predictor
 from ppcls.engine import Engine
 from ppcls.engine.run_class_names import (
@@ -108,7 +109,8 @@ def test_evaluation_with_fewer_folders_maps_them_by_name(numbers, write_recipe, 
     assert run("train", path) == 0
     engine = Engine(load_config(path, mode="train"), "train")
     names = evaluation_names(engine.config, data_class_names(engine.config, None), None)
-    dataset = engine._loader("Eval", names).dataset
+    node = engine.config.DataLoader.Eval
+    dataset = build_loader(node, "Eval", seed=0, class_num=12, class_names=names).dataset
     assert {os.path.basename(os.path.dirname(dataset.path(i))): dataset.label(i) for i in range(4)} == {
         "2": 2,
         "10": 10,

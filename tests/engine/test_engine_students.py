@@ -13,6 +13,7 @@ from support import distilled
 import ppcls
 from ppcls.cli import main
 from ppcls.config import ComponentSpec, load_config
+from ppcls.data import build_loader
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.checkpoint.resume import compare_by
@@ -64,7 +65,7 @@ def measured(run, weights):
     network.set_state_dict({name: paddle.to_tensor(value) for name, value in weights.items()})
     network.eval()
     logits, labels = [], []
-    for batch in run._loader("Eval").epoch(0):
+    for batch in build_loader(run.config.DataLoader.Eval, "Eval", seed=0, class_num=4).epoch(0):
         logits.append(network(paddle.to_tensor(batch.image)).numpy().astype(np.float64))
         labels.append(batch.label.reshape(-1))
     x, y = np.concatenate(logits), np.concatenate(labels)

@@ -40,7 +40,8 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, lock_path(folder)
+        self.folder = folder
+        self.path = lock_path(folder)
         self._handle: int | None = None
         _LOCKS.add(self)
 

@@ -107,7 +107,10 @@ def compare_by(progress: Progress, criterion: Criterion, network: str) -> None:
             progress.best_by or "another value",
             best_by,
         )
-        progress.best, progress.students = {}, {}
+        progress.best = {}
+        progress.students = {}
         progress.best_score = progress.best_ema_score = progress.best_epoch = None
-        progress.judged_epoch, progress.judged_score, progress.waited = None, None, 0
+        progress.judged_epoch = None
+        progress.judged_score = None
+        progress.waited = 0
     progress.best_by = best_by

@@ -235,7 +235,8 @@ def follow_earlier_run(config: Recipe, recorded: RecipeTree, folder: Path) -> No
     """
     before = {where: node[key] for node, key, where in _texts(recorded)}
     for node, key, where in _texts(config):
-        was, place = before.get(where), _place_in(node[key], folder)
+        was = before.get(where)
+        place = _place_in(node[key], folder)
         if was is None or place is None:
             continue
         homes = folder.parent.glob(f"{glob.escape(folder.name)}.earlier-*")

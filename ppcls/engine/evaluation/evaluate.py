@@ -57,17 +57,20 @@ def evaluate(
     Returns:
         averages by name, in the order of `groups`.
     """
-    meters, total = {network: Meters() for network in groups}, len(loader)
-    means: set[tuple[str, str]] = set()  # values that every batch has, unlike a rate of the whole set
+    meters = {network: Meters() for network in groups}
+    total = len(loader)
+    # The values that every batch has, unlike a rate of the whole set.
+    means: dict[str, set[str]] = {network: set() for network in groups}
     bar = progress_bar(total, title.lower())
     begin = time.perf_counter()
     with paddle.no_grad():
         for number, batch in enumerate(loader.epoch(0)):
             ready = time.perf_counter()
-            outputs, label = forward(batch), paddle.to_tensor(batch.label)
+            outputs = forward(batch)
+            label = paddle.to_tensor(batch.label)
             for network, values in measure_batch(groups, outputs, label).items():
                 meters[network].add(values, len(batch.index))
-                means |= {(network, name) for name in values if not isinstance(values[name], WholeSet)}
+                means[network] |= {name for name in values if not isinstance(values[name], WholeSet)}
             if observe is not None:
                 observe(outputs, batch)
             if number % print_every == 0:
@@ -75,18 +78,8 @@ def evaluate(
                     meter.flush()
                 shown = next(iter(meters.values())).averages()
                 cost = time.perf_counter() - begin
-                LOGGER.info(
-                    "[%s][Epoch %d][Iter: %d/%d]%s, batch_cost: %.5fs, reader_cost: %.5f, "
-                    "ips: %.5f images/sec",
-                    title,
-                    epoch,
-                    number,
-                    total,
-                    format_metrics(shown),
-                    cost,
-                    ready - begin,
-                    len(batch.index) / max(cost, 1e-12),
-                )
+                place = f"[{title}][Epoch {epoch}][Iter: {number}/{total}]"
+                _log_batch(place, shown, cost, ready - begin, len(batch.index))
             bar.update()
             begin = time.perf_counter()
     bar.close()
@@ -96,17 +89,30 @@ def evaluate(
     found: dict[str, float] = {}
     for network, meter in meters.items():
         averages = meter.averages(everywhere=True)
-        place = f"[{network}]" if network else ""
-        LOGGER.info("[%s]%s[Epoch %d][Avg]%s", title, place, epoch, format_metrics(averages))
-        broken = [n for n, value in averages.items() if (network, n) in means and not math.isfinite(value)]
-        if broken:
-            LOGGER.warning(
-                "[%s]%s[Epoch %d]not finite: %s. Accuracies of a network whose outputs are no numbers mean "
-                "nothing",
-                title,
-                place,
-                epoch,
-                ", ".join(broken),
-            )
+        place = f"[{title}][{network}]" if network else f"[{title}]"
+        _log_averages(f"{place}[Epoch {epoch}]", averages, means[network])
         found |= {value_name(name, network): value for name, value in averages.items()}
     return found
+
+
+def _log_batch(place: str, shown: Mapping[str, float], cost: float, reading: float, images: int) -> None:
+    LOGGER.info(
+        "%s%s, batch_cost: %.5fs, reader_cost: %.5f, ips: %.5f images/sec",
+        place,
+        format_metrics(shown),
+        cost,
+        reading,
+        images / max(cost, 1e-12),
+    )
+
+
+def _log_averages(place: str, averages: Mapping[str, float], means: set[str]) -> None:
+    """Print the averages of a network, and warn if those that every batch has (`means`) are not finite."""
+    LOGGER.info("%s[Avg]%s", place, format_metrics(averages))
+    broken = [name for name, value in averages.items() if name in means and not math.isfinite(value)]
+    if broken:
+        LOGGER.warning(
+            "%snot finite: %s. Accuracies of a network whose outputs are no numbers mean nothing",
+            place,
+            ", ".join(broken),
+        )

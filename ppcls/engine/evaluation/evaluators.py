@@ -64,7 +64,8 @@ def trained_and_measures(
         measures = Measures(config, None)
         measures.check_labels(loader.dataset)
         return trained(None), measures
-    arch, weights = config.arch, config.Global.pretrained_model
+    arch = config.arch
+    weights = config.Global.pretrained_model
     students = [name for name in arch.trained if name != main]
     there = build.networks_with_weights(arch, students, weights)
     absent = [name for name in students if name not in there]

@@ -98,11 +98,13 @@ class Agreement:
     """
 
     def __init__(self, student: str, teachers: Sequence[str]) -> None:
-        self.student, self.teachers = student, list(teachers)
+        self.student = student
+        self.teachers = list(teachers)
 
     def __call__(self, outputs: Mapping[str, Any], label: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Return scalar means over the batch."""
-        own, values = logits_of(outputs[self.student]), {}
+        own = logits_of(outputs[self.student])
+        values = {}
         for name in self.teachers:
             theirs = logits_of(outputs[name])
             same = (own.argmax(-1) == theirs.argmax(-1)).astype("float32")
@@ -134,7 +136,8 @@ class Measures:
         absent: Sequence[str] = (),
     ) -> None:
         self.main = main
-        metrics, losses = config.Metric.Eval, config.Loss.Eval
+        metrics = config.Metric.Eval
+        losses = config.Loss.Eval
         self._metrics: dict[str, CombinedMetric] = {}
         self._losses: dict[str, CombinedLoss] = {}
         if main is None:

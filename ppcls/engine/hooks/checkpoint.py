@@ -88,7 +88,8 @@ class CheckpointHook(Hook):
 
     def after_eval(self, run: Run, metrics: dict[str, float]) -> None:
         """Keep every student at its best: the one to deploy as ``best_model``, others under their names."""
-        progress, epoch = run.progress, run.progress.epoch
+        progress = run.progress
+        epoch = progress.epoch
         own, averaged = split_averages(metrics)
         for name, criterion in self.others.items():
             self._keep_other(run, name, criterion, own, averaged)
@@ -152,7 +153,8 @@ class CheckpointHook(Hook):
         """Write weights to evaluate and deploy, or their averages: of all that trains, or of one student."""
         if not is_main():
             return
-        model, ema = run.parts.model, run.parts.ema
+        model = run.parts.model
+        ema = run.parts.ema
         with ema.applied() if averaged and ema is not None else contextlib.nullcontext():
             state = trainable_state(model) if student is None else model.student_state_dict(student)
             values = in_float32(state)

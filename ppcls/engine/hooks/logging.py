@@ -17,7 +17,8 @@ from ppcls.logger import LOGGER, ScalarWriter, progress_bar
 
 def _memory_used() -> str:
     cuda = paddle.device.cuda
-    reserved, allocated = cuda.max_memory_reserved() / 2**20, cuda.max_memory_allocated() / 2**20
+    reserved = cuda.max_memory_reserved() / 2**20
+    allocated = cuda.max_memory_allocated() / 2**20
     return f", max_mem_reserved: {reserved:.0f} MB, max_mem_allocated: {allocated:.0f} MB"
 
 

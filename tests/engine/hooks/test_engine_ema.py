@@ -9,6 +9,7 @@ from support import distilled
 
 from ppcls.config import load_config
 from ppcls.engine import Engine
+from ppcls.engine.hooks import Hook
 from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.errors import WeightsError
 from ppcls.weights import read_params
@@ -46,17 +47,35 @@ def test_the_warm_up_is_that_of_its_definition(step, decay, d):
     assert ema.state()["w"].item() == pytest.approx(d, rel=1e-6)
 
 
-def test_a_run_warms_up_from_step_1(recipe, write_recipe, monkeypatch):
+class Follow(Hook):
+    """Average the weights in numpy, by the definition."""
+
+    def __init__(self, decay):
+        self.decay = decay
+
+    def before_train(self, run):
+        self.averages = self.weights(run)
+
+    def after_step(self, run, batch):
+        step = run.progress.step
+        d = min(self.decay, (1 + step) / (10 + step))
+        for name, value in self.weights(run).items():
+            self.averages[name] = d * self.averages[name] + (1 - d) * value
+
+    @staticmethod
+    def weights(run):
+        return {name: value.numpy().astype("float64") for name, value in run.parts.model.state_dict().items()}
+
+
+def test_a_run_averages_from_step_1_as_defined(recipe, write_recipe, tmp_path):
     recipe["EMA"] = {"decay": 0.9}
-    steps, update = [], ModelEMA.update
-
-    def watched(self, step):
-        steps.append(step)
-        update(self, step)
-
-    monkeypatch.setattr(ModelEMA, "update", watched)
-    Engine(load_config(write_recipe(recipe), ["Global.epochs=1", "Global.eval_during_train=False"])).train()
-    assert steps == [1, 2, 3]
+    follow = Follow(0.9)
+    options = ["Global.epochs=1", "Global.eval_during_train=False"]
+    Engine(load_config(write_recipe(recipe), options)).train(hooks=[follow])
+    saved = read_params(tmp_path / "output/resnet8/latest.pdema")
+    assert saved.keys() == follow.averages.keys()
+    for name, value in saved.items():
+        np.testing.assert_allclose(value, follow.averages[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_weights_come_back_when_the_evaluation_fails():

@@ -14,6 +14,7 @@ from support import distilled
 
 import ppcls
 from ppcls.config import load_config
+from ppcls.data import build_loader
 from ppcls.engine import Engine
 from ppcls.engine.build import dry_forward
 from ppcls.engine.checkpoint.states import Progress
@@ -85,7 +86,7 @@ def test_a_distillation_is_measured_against_its_teacher(recipe, write_recipe, tm
          for k, v in read_params(tmp_path / "output/DistillationModel/best_model_student.pdparams").items()}
     )  # fmt: skip
     logits, labels = {"s": [], "t": []}, []
-    for batch in run._loader("Eval").epoch(0):
+    for batch in build_loader(run.config.DataLoader.Eval, "Eval", seed=0, class_num=4).epoch(0):
         for name, network in (("s", student), ("t", teacher)):
             network.eval()
             logits[name].append(network(paddle.to_tensor(batch.image)).numpy().astype(np.float64))
