@@ -35,6 +35,7 @@ from ppcls.loss import (
     srd,
     ttm,
     wkd,
+    wkd_logit,
     wsl,
 )
 from ppcls.loss.base import Loss, TensorPairLoss
@@ -73,6 +74,7 @@ __all__ = [
     "srd",
     "ttm",
     "wkd",
+    "wkd_logit",
     "wsl",
 ]
 

@@ -132,7 +132,11 @@ class FormulaLoss(PairLoss):
         tensors = [standardized(first), standardized(second)] if self.standardize else [first, second]
         if self.formula.labels is not None:
             tensors.append(self._target(second.argmax(-1) if self.teacher_as_label else label, first))
-        return self.formula.function(*tensors, **self.options, **self.current)
+        return self.formula.function(*tensors, **self.arguments(position, first))
+
+    def arguments(self, position: int, first: Tensor) -> dict[str, Any]:
+        """Return the options of the formula for the pair at this position, whose student gave `first`."""
+        return {**self.options, **self.current}
 
     def _target(self, label: Tensor | None, logits: Tensor) -> Tensor:
         if self.formula.labels == "probabilities":
@@ -153,6 +157,7 @@ def pair_loss(
     mutual: bool = False,
     standardizable: bool = False,
     key_last: bool = False,
+    base: type[FormulaLoss] = FormulaLoss,
 ) -> Callable[[F], F]:
     """Return a decorator that registers a formula as a loss of pairs of networks, and leaves it as it is.
 
@@ -176,6 +181,8 @@ def pair_loss(
         standardizable: add the option `standardize`: bring the logits of each sample to mean 0 and standard
             deviation 1 first (:func:`ppcls.loss._tensors.standardized`).
         key_last: the options of the formula come before `key` where options are given by position.
+        base: class of the loss, for a formula that needs more than tensors and options
+            (:meth:`FormulaLoss.arguments`).
 
     Raises:
         TypeError: if the function cannot be called as described, or has no option that is named here.
@@ -220,7 +227,7 @@ def pair_loss(
             "__doc__": function.__doc__,
             "__module__": function.__module__,
         }
-        LOSSES.register(registered)(type(registered, (FormulaLoss,), members))
+        LOSSES.register(registered)(type(registered, (base,), members))
         return function
 
     return register

@@ -46,20 +46,36 @@ def _steps(where: str, values: Any, epochs: Any) -> EpochValue:
     return lambda epoch: numbers[sum(epoch > end for end in ends)]
 
 
+def _cosine_decay(where: str, value: Any, start: Any, epochs: Any) -> EpochValue:
+    number = _number(value, f"{where}.value")
+    first, last = _epoch_count(start, f"{where}.start"), _epoch_count(epochs, f"{where}.epochs")
+    if last <= first:
+        raise ConfigError(f"got {last}, expected more than `start`, {first}", path=f"{where}.epochs")
+
+    def at(epoch: int) -> float:
+        progress = min(max(epoch - first, 0) / (last - first), 1.0)
+        return number * (1 + math.cos(math.pi * progress)) / 2
+
+    return at
+
+
 _KINDS: dict[str, Callable[..., EpochValue]] = {
     "Constant": _constant,
     "LinearWarmup": _linear_warmup,
     "Steps": _steps,
+    "CosineDecay": _cosine_decay,
 }
 
 
 def epoch_value(node: Any, where: str) -> EpochValue:
-    """Read a number or one of three schedules.
+    """Read a number or one of four schedules.
 
     - ``0.9``
     - ``{name: Constant, value: 0.9}``
     - ``{name: LinearWarmup, value: 1.0, epochs: 20}``: ``value * min(epoch / 20, 1)``
     - ``{name: Steps, values: [0.9, 0.5, 0.1], epochs: [60, 80]}``: 0.9 in epochs 1..60, 0.5 in 61..80, 0.1 on
+    - ``{name: CosineDecay, value: 1.0, start: 150, epochs: 240}``: 1.0 up to epoch 150, 0 in epoch 240, and
+      half a cosine between them
 
     Raises:
         ConfigError: if the node is none of these; the message starts with `where`.

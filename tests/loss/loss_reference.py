@@ -116,6 +116,31 @@ def ofa(s: Array, t: Array, y: NDArray[np.int64], eps: float) -> float:
     return float(total / len(s))
 
 
+def wkd_logits(
+    s: Array,
+    t: Array,
+    y: NDArray[np.int64],
+    distances: Array,
+    temperature: float,
+    gamma: float,
+    sharpness: float,
+) -> float:
+    """Sinkhorn's algorithm on the classes that are not the target, sample by sample."""
+    total = 0.0
+    for zs, zt, target in zip(s, t, y, strict=True):
+        p, q = (softmax(np.delete(z, target) / temperature) for z in (zs, zt))
+        cost = np.delete(np.delete(distances, target, 0), target, 1)
+        cost = np.maximum(1 - np.exp(-sharpness * cost), 0) + 1e-8
+        kernel = np.exp(-cost / 0.05)
+        u = np.full(len(p), 1 / len(p))
+        for _ in range(10):
+            v = q / (kernel.T @ u + 1e-8)
+            u = p / (kernel @ v + 1e-8)
+        plan = u[:, None] * kernel * v[None, :]
+        total += gamma * (plan * cost).sum() - softmax(zt)[target] * np.log(softmax(zs)[target])
+    return float(total / len(s))
+
+
 def pearson(a: Array, b: Array) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 

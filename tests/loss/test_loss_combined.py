@@ -269,6 +269,8 @@ def test_schedules_over_epochs():
     assert [warmup(e) for e in (1, 2, 4, 5, 100)] == [2.0, 4.0, 8.0, 8.0, 8.0]
     steps = epoch_value({"name": "Steps", "values": [0.9, 0.5, 0.1], "epochs": [60, 80]}, "w")
     assert [steps(e) for e in (1, 60, 61, 80, 81)] == [0.9, 0.9, 0.5, 0.5, 0.1]
+    decay = epoch_value({"name": "CosineDecay", "value": 6.0, "start": 2, "epochs": 8}, "w")
+    assert [decay(e) for e in (1, 2, 4, 5, 8, 9)] == pytest.approx([6.0, 6.0, 4.5, 3.0, 0.0, 0.0])
     assert epoch_value({"name": "Constant", "value": 3}, "w")(7) == epoch_value(3, "w")(7) == 3.0
 
 
@@ -306,6 +308,8 @@ def test_alpha_of_skd_follows_a_schedule():
         ({"name": "LinearWarmup", "value": 1.0, "epochs": 3, "epoch": 1}, "no option 'epoch'"),
         ({"name": "LinearWarmup", "value": 1.0, "epochs": 0}, "whole number of epochs"),
         ({"name": "Steps", "values": [1, 2], "epochs": [3, 4]}, "one entry more"),
+        ({"name": "CosineDecay", "value": 1.0, "start": 9, "epochs": 9}, "expected more than `start`, 9"),
+        ({"name": "CosineDecay", "value": 1.0, "start": 0, "epochs": 9}, "whole number of epochs"),
         ({"name": "Steps", "values": [1, 2, 3], "epochs": [4, 3]}, "rising"),
         ({"value": 1.0}, "unknown schedule"),
     ],

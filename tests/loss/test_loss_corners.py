@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ppcls.registry import LOSSES
 
 PAIRS = {"model_name_pairs": [["S", "T"]]}
 MAPS = {**PAIRS, "s_key": "map", "t_key": "map"}
+DISTANCES = str(Path(__file__).parent / "recorded" / "distances_of_5_classes.npy")
 LOGIT_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "CE": ("DistillationCELoss", PAIRS),
     "GTCE": ("DistillationGTCELoss", {"model_names": ["S"], "epsilon": 0.1}),
@@ -30,6 +32,7 @@ LOGIT_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
     "RLD": ("DistillationRLDLoss", {**PAIRS, "beta": 8.0, "temperature": 4.0}),
     "RLD without labels": ("DistillationRLDLoss", {**PAIRS, "use_target_as_gt": True}),
     "OFA": ("DistillationOFALoss", {**PAIRS, "eps": 1.5}),
+    "WKD-L": ("DistillationWKDLogitLoss", {**PAIRS, "cost": DISTANCES}),
     "Hard": ("DistillationHardLoss", PAIRS),
     "DIST": ("DistillationDISTLoss", PAIRS),
     "WSL": ("DistillationWSLLoss", PAIRS),
@@ -82,10 +85,10 @@ ALL = {**LOGIT_LOSSES, **MAP_LOSSES, "AFD": ("AFDLoss", AFD)}
 C = 5
 # They look at labels too, want a certain student, or compare through layers that start at random.
 NOT_SMALLEST_AT_THE_TEACHER = (
-    *("GTCE", "SKD", "NKD", "TTM", "WTTM", "RLD", "OFA", "Hard"),
+    *("GTCE", "SKD", "NKD", "TTM", "WTTM", "RLD", "OFA", "WKD-L", "Hard"),
     *("MGD", "PEFD", "PEFD of logits", "SRD", "SRD of logits", "WKD-F", "ReviewKD", "OFD", "AFD"),
 )
-NEEDS_CLASSES = ("DKD", "NKD", "RLD", "OFA")
+NEEDS_CLASSES = ("DKD", "NKD", "RLD", "OFA", "WKD-L")
 
 
 def network(
@@ -277,10 +280,10 @@ def test_one_hot_probabilities_count_as_hard_labels(name):
 
 @pytest.mark.parametrize("name", NEEDS_CLASSES)
 def test_soft_labels_are_refused_with_the_reason_where_one_class_is_needed(name):
-    loss = ALL[name][0]
+    loss, options = ALL[name]
     with pytest.raises(ConfigError, match=rf"{loss} got soft labels.*: it .* class.*use_target_as_gt"):
         run(name, *pair(*ordinary()), label=soft_labels())
-    assert build_loss([{"DistillationKLDivLoss": PAIRS}, {loss: PAIRS}]).hard_label_losses == [loss]
+    assert build_loss([{"DistillationKLDivLoss": PAIRS}, {loss: options}]).hard_label_losses == [loss]
 
 
 @pytest.mark.parametrize("name", ["DKD", "NKD", "RLD"])

@@ -57,6 +57,6 @@ def test_schedules_of_the_overview():
     for name in ("README.md", "README_zh.md"):
         (text,) = blocks(DOCS / name)
         lines = [yaml.safe_load(line)["weight"] for line in text.splitlines()]
-        assert len(lines) == 3
+        assert len(lines) == 4
         for weight in lines:
             assert epoch_value(weight, "weight")(100) > 0

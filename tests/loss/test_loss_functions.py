@@ -36,6 +36,7 @@ from ppcls.loss.soft_ce import soft_cross_entropy
 from ppcls.loss.srd import log_power_distance
 from ppcls.loss.ttm import transformed_teacher_matching, weighted_teacher_matching
 from ppcls.loss.wkd import gaussian_distance
+from ppcls.loss.wkd_logit import class_distances, transport, wasserstein_logits
 from ppcls.loss.wsl import weighted_soft_labels
 
 quick = settings(max_examples=12, deadline=None)
@@ -269,6 +270,39 @@ def test_one_for_all_with_an_exponent_of_one_is_the_cross_entropy_with_the_teach
     s, t, y = logits(4, 5, 6)
     ours = one_for_all(tensor(s), tensor(t), tensor(y), eps=1.0)
     np.testing.assert_allclose(float(ours), ref.soft_ce(s, t), rtol=1e-6)
+
+
+@quick
+@given(seeds, batches, class_counts, temperatures, shares, st.floats(0.2, 3))
+def test_wasserstein_logits(seed, n, c, temperature, gamma, sharpness):
+    s, t, y = logits(seed, n, c)
+    distances = np.random.default_rng(seed).uniform(0, 2, (c, c))
+    options = {"temperature": temperature, "gamma": gamma, "sharpness": sharpness}
+    agree(
+        lambda x: wasserstein_logits(x, tensor(t), tensor(y), cost=tensor(distances), **options),
+        lambda x: ref.wkd_logits(x, t, y, distances, **options),
+        s,
+    )
+
+
+def test_transport_is_cheaper_between_classes_that_are_alike():
+    distances = np.array([[0, 0.1, 1], [0.1, 0, 1], [1, 1, 0.0]])
+    mass = np.eye(3) * 0.98 + 0.01
+    start = np.full((1, 3), 1 / 3)
+    costs = [
+        transport(tensor(mass[:1]), tensor(mass[[i]]), tensor(start), tensor(distances)).item()
+        for i in range(3)
+    ]
+    assert costs[0] < 0.05
+    assert costs == sorted(costs)
+    assert costs[1] == pytest.approx(0.1, abs=0.03)  # nearly all mass has to move
+    assert costs[2] == pytest.approx(1.0, abs=0.05)
+
+
+def test_class_distances_are_those_of_directions():
+    weight = np.array([[1, 2, 0, -1], [0, 0, 3, 0.0]])
+    expected = [[0, 0, 1, 2], [0, 0, 1, 2], [1, 1, 0, 1], [2, 2, 1, 0]]
+    np.testing.assert_allclose(class_distances(tensor(weight)).numpy(), expected, atol=1e-7)
 
 
 @quick

@@ -67,6 +67,15 @@ def test_methods_that_compare_logits(name):
     check(name, build_loss([{loss: {**PAIRS, **options}}])(given, teacher("y"))["loss"], logits)
 
 
+def test_wkd_of_logits(tmp_path):
+    """What is recorded as cost is 1 - exp(-distance)."""
+    np.save(tmp_path / "distances.npy", -np.log(1 - INPUTS["cost"].clip(0)))
+    node = {**PAIRS, "temperature": 2.0, "gamma": 30.0, "cost": str(tmp_path / "distances.npy")}
+    logits = student("zs")
+    value = build_loss([{"DistillationWKDLogitLoss": node}])({"S": logits, "T": teacher("zt")}, teacher("y"))
+    check("wkd_l T2 g30", value["loss"], logits)
+
+
 @pytest.mark.parametrize("name", MAP_METHODS)
 def test_methods_that_compare_maps(name):
     maps = student("fs")
