@@ -8,7 +8,7 @@ import numpy as np
 
 from ppcls.config import Recipe
 from ppcls.config.checks.image_shape import check_exported_shape, exported_chain
-from ppcls.config.checks.own_preprocessing import transform_chains
+from ppcls.config.checks.transform_chains import transform_chains
 from ppcls.data import build_transforms, list_images, read_image
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ppcls.config.checks.own_preprocessing import transform_chains
+from ppcls.config.checks.transform_chains import transform_chains
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import split
 from ppcls.config.schema import Recipe
@@ -15,7 +15,7 @@ from ppcls.registry import TRANSFORMS
 _AXES = {"chw": "[C, H, W]", "hwc": "[H, W, C]"}
 
 
-def check_layout(recipe: Recipe, findings: Findings) -> None:
+def check_axis_order(recipe: Recipe, findings: Findings) -> None:
     """Report the first transform of each chain of a recipe that takes other images than it gets."""
     for place, nodes in transform_chains(recipe).items():
         if not findings.mistakes_below(place):

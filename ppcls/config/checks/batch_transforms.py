@@ -12,7 +12,7 @@ from ppcls.config.schema import Recipe
 from ppcls.errors import PpclsError
 
 
-def check_mixing(recipe: Recipe, networks: Networks, findings: Findings) -> None:
+def check_batch_transforms(recipe: Recipe, networks: Networks, findings: Findings) -> None:
     """Check ``batch_transform_ops``: where they stand, their ``class_num``, and what the losses make of them.
 
     A loss says by its attribute ``hard_labels_only`` why it cannot work with label probabilities.

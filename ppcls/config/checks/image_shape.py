@@ -10,8 +10,8 @@ from typing import Any
 
 from ppcls.config.binding import construct
 from ppcls.config.checks.networks import Networks
-from ppcls.config.checks.own_preprocessing import transform_chains
 from ppcls.config.checks.sections import default_of, fields_of
+from ppcls.config.checks.transform_chains import transform_chains
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import single
 from ppcls.config.schema import GlobalSpec, Recipe

@@ -12,7 +12,7 @@ from ppcls.registry import DATASETS, SAMPLERS, Registry
 _TRAIN, _UNLABELLED = "DataLoader.Train", "DataLoader.UnLabelTrain"
 
 
-def check_sizes(data: DataLoaderSpec, findings: Findings) -> None:
+def check_multi_scale(data: DataLoaderSpec, findings: Findings) -> None:
     """Check that a dataset can give the sizes its sampler asks for, and that joined batches have one size.
 
     Args:

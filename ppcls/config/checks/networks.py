@@ -264,10 +264,12 @@ def _tried(path: str, findings: Findings, action: Any, argument: Any) -> list[st
     return result if isinstance(result, list) else []
 
 
-def _check_class_counts(wanted: int | None, members: Mapping[str, Network], findings: Findings) -> None:
+def _check_class_counts(wanted: object, members: Mapping[str, Network], findings: Findings) -> None:
     """Compare ``Arch.class_num`` with the networks that train; a frozen teacher may know other classes."""
+    if not isinstance(wanted, int):
+        return  # not given, or reported where it stands
     for network in members.values():
-        if wanted is not None and not network.frozen and network.class_num not in (None, wanted):
+        if not network.frozen and network.class_num not in (None, wanted):
             place = join(network.path, "class_num")
             findings.error(
                 place, f"{network.class_num}, but Arch.class_num is {wanted}; they must be the same"

@@ -39,7 +39,7 @@ def layers_named(name: str, models: Iterable[nn.Layer], where: str) -> list[nn.L
     return named
 
 
-def check_scopes(recipe: Recipe, findings: Findings) -> None:
+def check_optimizer_scopes(recipe: Recipe, findings: Findings) -> None:
     """Check that each scope names something; whether all is trained once is seen when the run is built."""
     entries = recipe.Optimizer
     if not isinstance(entries, Sequence) or any(map(findings.mistakes_below, ("Arch", "Loss", "Optimizer"))):

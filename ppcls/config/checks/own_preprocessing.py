@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ppcls.config.arch import ArchSpec
+from ppcls.config.checks.transform_chains import transform_chains
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.schema import Recipe
 
 
-def check_inputs(recipe: Recipe, arch: ArchSpec, findings: Findings) -> None:
+def check_own_preprocessing(recipe: Recipe, arch: ArchSpec, findings: Findings) -> None:
     """Check that a network's own ``mean`` and ``std`` have one known normalisation to start from.
 
     The batch is normalised by NormalizeImage, and such a network undoes that. So training, evaluation and
@@ -38,15 +39,3 @@ def check_inputs(recipe: Recipe, arch: ArchSpec, findings: Findings) -> None:
                 f"other numbers than {first[0]}, but {owners[0]} can take the place of one normalisation only"
             )
             findings.error(join(where, "NormalizeImage"), text)
-
-
-def transform_chains(recipe: Recipe) -> dict[str, list[Any]]:
-    """Return the transform chains of a recipe that there are, by config path."""
-    chains = {}
-    for part in ("Train", "UnLabelTrain", "Eval"):
-        data = recipe.DataLoader.parts.get(part)
-        if data is not None and isinstance(data.dataset, dict):
-            chains[f"DataLoader.{part}.dataset.transform_ops"] = data.dataset.get("transform_ops") or []
-    if recipe.Infer.transforms:
-        chains["Infer.transforms"] = recipe.Infer.transforms
-    return {place: ops for place, ops in chains.items() if isinstance(ops, list)}

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ppcls.config.checks.axis_order import check_layout
-from ppcls.config.checks.batch_transforms import check_mixing
+from ppcls.config.checks.axis_order import check_axis_order
+from ppcls.config.checks.batch_transforms import check_batch_transforms
 from ppcls.config.checks.class_name_files import check_class_names
 from ppcls.config.checks.image_shape import check_image_shape
-from ppcls.config.checks.losses_and_metrics import check_relations
+from ppcls.config.checks.losses_and_metrics import check_losses_and_metrics
 from ppcls.config.checks.metrics import check_metrics
-from ppcls.config.checks.multi_scale import check_sizes
+from ppcls.config.checks.multi_scale import check_multi_scale
 from ppcls.config.checks.networks import check_networks
-from ppcls.config.checks.optimizer_scopes import check_scopes
-from ppcls.config.checks.own_preprocessing import check_inputs
+from ppcls.config.checks.optimizer_scopes import check_optimizer_scopes
+from ppcls.config.checks.own_preprocessing import check_own_preprocessing
 from ppcls.config.checks.paddleclas import other_file
 from ppcls.config.checks.postprocess import check_postprocess
 from ppcls.config.checks.sections import check_section
@@ -47,20 +47,20 @@ def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> Recipe:
     recipe = Recipe.from_dict(check_section(Recipe, tree, "", findings))
     recipe.Global.log_ranks = _ranks(recipe.Global.log_ranks, findings)
     _check_required(tree, recipe, mode, findings)
-    check_sizes(recipe.DataLoader, findings)
-    check_layout(recipe, findings)
+    check_multi_scale(recipe.DataLoader, findings)
+    check_axis_order(recipe, findings)
     networks = check_networks(recipe.Arch, findings)
     check_metrics(recipe.Metric, networks, findings)
     recipe.Infer.PostProcess = check_postprocess(recipe.Infer.PostProcess, networks, findings)
     if networks is not None:
-        check_relations(recipe, networks, mode, findings)
+        check_losses_and_metrics(recipe, networks, mode, findings)
         check_class_names(recipe, networks, findings)
-        check_inputs(recipe, networks.arch, findings)
+        check_own_preprocessing(recipe, networks.arch, findings)
         check_image_shape(recipe, networks, mode, findings)
         check_unlabelled(recipe, findings)
-        check_mixing(recipe, networks, findings)
+        check_batch_transforms(recipe, networks, findings)
         if mode == "train":
-            check_scopes(recipe, findings)
+            check_optimizer_scopes(recipe, findings)
     return recipe
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from ppcls.config import load_config
 from ppcls.config.checks.image_shape import chain_shape
-from ppcls.config.checks.losses_and_metrics import Use, _default_key
+from ppcls.config.checks.uses import Use, default_key
 from ppcls.errors import ConfigError
 from ppcls.registry import LOSSES, METRICS, Registry
 
@@ -209,7 +209,7 @@ def test_losses_on_logits_that_are_cut_off(
 def test_which_output_is_looked_at_by_default(
     registry: Registry, name: str, options: dict[str, Any], key: str | None
 ) -> None:
-    assert _default_key(Use(name, "here", f"here.{name}", options), registry) == key
+    assert default_key(Use(name, "here", f"here.{name}", options), registry) == key
 
 
 def test_features_of_a_network_that_ends_early(

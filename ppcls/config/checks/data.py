@@ -1,0 +1,40 @@
+"""The sections of ``DataLoader`` against each other, and what evaluation needs of its own."""
+
+from __future__ import annotations
+
+import os
+
+from ppcls.config.mistakes import Findings, join
+from ppcls.config.schema import DataLoaderSpec, DataSpec
+from ppcls.registry import SAMPLERS
+
+
+def check_data(data: DataLoaderSpec, findings: Findings) -> None:
+    """Check that each section is complete, that lists differ, and that evaluation sees every image once."""
+    train, evaluation = data.Train, data.Eval
+    for name, part in data.parts.items():
+        for node in ("dataset", "sampler"):
+            if part[node] is None:
+                findings.error(join("DataLoader", name, node), "missing")
+    if train and evaluation:
+        lists = [_list_file(part) for part in (train, evaluation)]
+        if lists[0] is not None and lists[0] == lists[1]:
+            findings.warn(
+                "DataLoader.Eval.dataset.cls_label_path",
+                f"{lists[0]} is the training list too: the accuracy will be that on training images",
+            )
+    sampler = evaluation.sampler if evaluation else None
+    if isinstance(sampler, dict) and sampler.get("drop_last") is True:
+        findings.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
+    name = str(sampler.get("name")) if isinstance(sampler, dict) else ""
+    if name in SAMPLERS and SAMPLERS.trait(name, "training_only"):
+        text = f"{name} is for training; evaluation counts every image once, with DistributedBatchSampler"
+        findings.error("DataLoader.Eval.sampler", text)
+    elif isinstance(sampler, dict) and sampler.get("shuffle") is True:
+        findings.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
+
+
+def _list_file(part: DataSpec) -> str | None:
+    dataset = part.dataset
+    path = dataset.get("cls_label_path") if isinstance(dataset, dict) else None
+    return os.path.normpath(path) if isinstance(path, str) else None

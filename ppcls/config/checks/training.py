@@ -1,0 +1,79 @@
+"""What training teaches: every network is frozen or has a loss, and no loss or output is idle."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ppcls.config.checks.networks import Network, Networks
+from ppcls.config.checks.uses import Use, members_of
+from ppcls.config.mistakes import Findings, join
+
+
+def check_training(losses: Any, uses: list[Use], networks: Networks, findings: Findings) -> None:
+    """Check the training losses.
+
+    Args:
+        losses: ``Loss.Train``.
+        uses: what each of them names.
+        networks: the networks of the recipe.
+        findings: receives mistakes and warnings.
+    """
+    weights = [
+        options.get("weight", 1.0)
+        for node in (losses if isinstance(losses, list) else ())
+        if isinstance(node, dict)
+        for options in node.values()
+        if isinstance(options, dict)
+    ]
+    if weights and all(weight == 0 for weight in weights):
+        findings.error("Loss.Train", "every weight is 0: nothing would train")
+    for use in uses:
+        if use.options.get("weight") == 0 and any(weights):
+            findings.warn(join(use.path, "weight"), f"0: {use.name} has no effect")
+    if networks.several:
+        _check_frozen(uses, networks, findings)
+        _check_unused(uses, networks, findings)
+    else:
+        _warn_unused_taps(networks.members[""], set(), findings)
+
+
+def _check_frozen(uses: list[Use], networks: Networks, findings: Findings) -> None:
+    for use in uses:
+        named = members_of(use.names, networks) if use.names else members_of({networks.main}, networks)
+        if named and all(network.frozen for network in named):
+            titles = ", ".join(sorted(use.names or {networks.main}))
+            findings.error(use.path, f"trains nothing: {titles} is frozen (Arch.freeze_params_list)")
+            continue
+        for path, (first, second) in use.pairs:
+            members = networks.members
+            if (
+                first in members
+                and second in members
+                and members[first].frozen
+                and not members[second].frozen
+            ):
+                text = f"{first} is frozen and {second} trains; the network that learns comes first in a pair"
+                findings.warn(path, text)
+
+
+def _check_unused(uses: list[Use], networks: Networks, findings: Findings) -> None:
+    """Report networks and taps that no training loss looks at."""
+    names = {name for use in uses for name in (use.names or {networks.main})}
+    for name, network in networks.members.items():
+        picked = {key for use in uses for _, key, owners in use.keys if name in owners}
+        _warn_unused_taps(network, picked, findings)
+        if name in names:
+            continue
+        if network.frozen:
+            findings.warn(network.path, "runs at every step, but no loss of Loss.Train looks at it")
+        else:
+            text = "no loss of Loss.Train looks at it, so it would not train; add a loss or freeze it"
+            findings.error(network.path, f"{text} (Arch.freeze_params_list)")
+
+
+def _warn_unused_taps(network: Network, picked: set[str], findings: Findings) -> None:
+    unused = [tap for tap in network.taps if tap not in picked and tap not in network.reads]
+    if unused:
+        place = re.sub(r"\.\d+$", "", network.taps[unused[0]])
+        findings.warn(place, f"no loss of Loss.Train uses {', '.join(unused)}")
