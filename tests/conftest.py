@@ -81,3 +81,21 @@ def write_recipe(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture
+def forget_plugins(monkeypatch: pytest.MonkeyPatch):
+    """What a test loads as a plug-in is not there in the next one."""
+    from ppcls import plugins, registry
+
+    registry.load_components()
+    monkeypatch.setattr(plugins, "_loaded", set())
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    kinds = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
+    before, modules = [kind.entries for kind in kinds], set(sys.modules)
+    yield
+    for kind, entries in zip(kinds, before, strict=True):
+        kind.restore(entries)
+    for name in set(sys.modules) - modules:
+        if name.startswith(("my_", "beside")):
+            del sys.modules[name]

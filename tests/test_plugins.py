@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 from support import distilled
 
-from ppcls import plugins, registry
+from ppcls import registry
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.contracts import adopt, breaches
@@ -173,20 +173,7 @@ class PlainHook:
 """
 
 
-@pytest.fixture(autouse=True)
-def _plugins_are_forgotten(monkeypatch):
-    """What a test loads must not be there in the next one."""
-    registry.load_components()
-    monkeypatch.setattr(plugins, "_loaded", set())
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    kinds = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
-    before, modules = [kind.entries for kind in kinds], set(sys.modules)
-    yield
-    for kind, entries in zip(kinds, before, strict=True):
-        kind.restore(entries)
-    for name in set(sys.modules) - modules:
-        if name.startswith(("my_", "beside")):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from paddle import nn
 from ppcls.arch import afd_transforms as afd_transforms  # importing these registers their classes
 from ppcls.arch import backbone as backbone
 from ppcls.arch import foreign as foreign
+from ppcls.arch.base import Network
 from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup
 from ppcls.arch.network import build_network, register_network
 from ppcls.arch.theseus import TheseusLayer, dotted
@@ -20,7 +21,9 @@ from ppcls.registry import BACKBONES
 
 __all__ = [
     "AttentionModel",
+    "Backbone",
     "DistillationModel",
+    "Network",
     "TheseusLayer",
     "build_model",
     "create_model",
@@ -28,6 +31,8 @@ __all__ = [
     "list_models",
     "register_network",
 ]
+
+Backbone = TheseusLayer  # the base class of a network of your own, beside Loss, Metric and the others
 
 # Registered, but not classifiers on their own.
 _PARTS = {"DistillationModel", "AttentionModel", "LinearTransformTeacher", "LinearTransformStudent"}

@@ -18,7 +18,7 @@ from ppcls.data.fingerprint import Fingerprint
 from ppcls.data.images import ImageError, Naming, list_images, matching, read_file
 from ppcls.data.loader import Batch, Loader
 from ppcls.data.multi_scale import MultiScaleDataset, MultiScaleSampler
-from ppcls.data.postprocess import Topk
+from ppcls.data.postprocess import PostProcess, Topk
 from ppcls.data.postprocess_distillation import DistillationPostProcess
 from ppcls.data.preprocess import transform
 from ppcls.data.sampler import (
@@ -27,16 +27,21 @@ from ppcls.data.sampler import (
     Draws,
     EpochSampler,
     RASampler,
+    Sampler,
     Share,
 )
 from ppcls.data.threshold import ThreshOutput
-from ppcls.data.transforms import Compose, build_transforms
+from ppcls.data.transforms import BatchTransform, Compose, Transform, build_transforms
 from ppcls.data.unlabelled import Endless, JoinedLoader, WithoutLabels
 from ppcls.distributed import rank, world_size
 from ppcls.errors import ConfigError, DataError, hint, show
 from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
 
 __all__ = [
+    "BatchTransform",
+    "PostProcess",
+    "Sampler",
+    "Transform",
     "Batch",
     "Batches",
     "Cifar10",
