@@ -80,7 +80,7 @@ class GlobalSpec(Section):
     eval_agreement: bool = key(
         True,
         "In evaluations of a distillation, measure how often student and teacher agree, and their KL; costs "
-        "a pass of each frozen network with the student's classes over `DataLoader.Eval`.",
+        "one pass of each frozen network with the student's classes over `DataLoader.Eval` in a run.",
     )
     use_visualdl: bool = key(False, "Write scalars for VisualDL (needs the extra `visualdl`).")
     use_tensorboard: bool = key(False, "Write scalars for TensorBoard (needs the extra `tensorboard`).")
