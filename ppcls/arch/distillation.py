@@ -15,6 +15,7 @@ from ppcls.arch.input_adapter import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
 from ppcls.config import ArchSpec, single
 from ppcls.config.binding import takes
+from ppcls.config.nodes import Node
 from ppcls.errors import ConfigError, hint
 from ppcls.registry import BACKBONES
 
@@ -35,7 +36,7 @@ class NetworkGroup(Network):
 
     def __init__(
         self,
-        models: list[dict[str, Any]],
+        models: list[Node],
         pretrained_list: list[bool | str | None] | None,
         freeze_params_list: list[bool | None] | None,
         frozen_mode: str | dict[str, str],
@@ -163,7 +164,7 @@ class DistillationModel(NetworkGroup):
 
     def __init__(
         self,
-        models: list[dict[str, Any]],
+        models: list[Node],
         pretrained_list: list[bool | str | None] | None = None,
         freeze_params_list: list[bool | None] | None = None,
         infer_model_name: str | None = None,
@@ -260,7 +261,7 @@ class AttentionModel(NetworkGroup):
 
     def __init__(
         self,
-        models: list[dict[str, Any]],
+        models: list[Node],
         pretrained_list: list[bool | str | None] | None = None,
         freeze_params_list: list[bool | None] | None = None,
         class_num: int | None = None,
@@ -349,7 +350,7 @@ def _modes(frozen_mode: str | Mapping[str, str], names: Sequence[str], frozen: s
     return {name: given.get(name, "eval") for name in frozen}
 
 
-def _add_pretrained(node: dict[str, Any], pretrained: bool | str | None, path: str) -> None:
+def _add_pretrained(node: Node, pretrained: bool | str | None, path: str) -> None:
     """Write an entry of pretrained_list into the node of the network."""
     if not pretrained:
         return
@@ -361,7 +362,7 @@ def _add_pretrained(node: dict[str, Any], pretrained: bool | str | None, path: s
     node["pretrained"] = pretrained
 
 
-def _add_class_num(node: dict[str, Any], class_num: int | None, frozen: bool, path: str) -> None:
+def _add_class_num(node: Node, class_num: int | None, frozen: bool, path: str) -> None:
     """Give the number of classes of the group to a network without its own."""
     if class_num is None:
         return

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ppcls.config.nodes import Node
 from ppcls.errors import ConfigError
 
 OPTIONS = ("mean", "std", "input_size")
@@ -85,7 +85,7 @@ class InputAdapter:
         return x if self.size is None else _resize(x, self.size)
 
 
-def take_adapter(node: dict[str, Any], where: str) -> InputAdapter | None:
+def take_adapter(node: Node, where: str) -> InputAdapter | None:
     """Remove the input options from the node of a network and return an adapter for them.
 
     Raises:

@@ -15,6 +15,7 @@ from ppcls.arch.foreign import ForeignModel
 from ppcls.arch.network import build_network
 from ppcls.arch.theseus import TheseusLayer, bracketed, dotted
 from ppcls.config.arch import without_weights
+from ppcls.config.nodes import Node
 from ppcls.errors import ConfigError
 
 # Two images instead of one, because a leading 1 would be ambiguous.
@@ -70,7 +71,7 @@ class Inspection:
     multiply_adds: int | None
 
 
-def inspect_network(node: dict[str, Any], image_shape: Sequence[int], where: str = "Arch") -> Inspection:
+def inspect_network(node: Node, image_shape: Sequence[int], where: str = "Arch") -> Inspection:
     """Build the network of a node without memory for parameters, and trace it.
 
     A network in a file (OnnxModel) is run instead; its layers are the outputs of the file.

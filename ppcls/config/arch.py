@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ppcls.config.nodes import plain, single
+from ppcls.config.nodes import Node, Options, plain, single
 from ppcls.errors import ConfigError, hint, show
 from ppcls.registry import BACKBONES
 
@@ -42,7 +42,7 @@ class ArchSpec:
     """
 
     name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     title: str = ""
     path: str = "Arch"
     prefix: str = ""
@@ -67,7 +67,7 @@ class ArchSpec:
             return node
         return _read(plain(node), "Arch", chosen=chosen)
 
-    def node(self) -> dict[str, Any]:
+    def node(self) -> Node:
         """Return the node as the recipe has it; it may be changed."""
         return copy.deepcopy(dict(self.options))
 
@@ -176,7 +176,7 @@ class ArchSpec:
             node["frozen_mode"] = {k: mode for k, mode in node["frozen_mode"].items() if k in names}
         return _read(node, self.path, chosen=self.chosen if self.chosen in names else None)
 
-    def _first_of_chain(self) -> Mapping[str, Any]:
+    def _first_of_chain(self) -> Options:
         return _with_entries(self.options, [0], len(self.children)) if self.children else self.options
 
     def without_weights(self, keep: Collection[str] = ()) -> ArchSpec:
@@ -241,7 +241,7 @@ def _read(
 
 
 def _read_children(
-    node: Mapping[str, Any], path: str, prefix: str, frozen: bool, class_num: int | None
+    node: Options, path: str, prefix: str, frozen: bool, class_num: int | None
 ) -> tuple[ArchSpec, ...]:
     entries = node["models"]
     if not isinstance(entries, list) or not entries:
@@ -264,13 +264,13 @@ def _read_children(
     return tuple(children)
 
 
-def _one_each(node: Mapping[str, Any], option: str) -> list[Any]:
+def _one_each(node: Options, option: str) -> list[Any]:
     """Return the entries of an option; a wrong number of them is refused where options are checked."""
     count, given = len(node["models"]), node.get(option)
     return [*(given if isinstance(given, list) else []), *[None] * count][:count]
 
 
-def _with_entries(node: Mapping[str, Any], kept: list[int], count: int) -> dict[str, Any]:
+def _with_entries(node: Options, kept: list[int], count: int) -> dict[str, Any]:
     """Return the node of a network of networks with some of the `count` networks alone."""
     picked = dict(node)
     for option in _ONE_EACH:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_type_hints
 
 from ppcls.config.mistakes import Findings, is_below, join
-from ppcls.config.nodes import is_flat, split
+from ppcls.config.nodes import Options, is_flat, split
 from ppcls.config.option_types import Mismatch, convert
 from ppcls.errors import ConfigError, nearest
 from ppcls.registry import Registry
@@ -41,7 +41,7 @@ def parameters_of(factory: Factory, signature: inspect.Signature | None = None) 
     return found
 
 
-def node_parameters(registry: Registry, name: str, options: Mapping[str, Any]) -> Parameters:
+def node_parameters(registry: Registry, name: str, options: Options) -> Parameters:
     """Return what may be set of a component; one whose options depend on the others says so itself.
 
     Args:
@@ -93,7 +93,7 @@ def _resolve(annotation: str, target: Any) -> Any:
 def bind(
     label: str,
     parameters: Parameters,
-    options: Mapping[str, Any],
+    options: Options,
     path: tuple[str, str],
     findings: Findings,
     *,
@@ -157,7 +157,7 @@ def _listing(names: Mapping[str, Any]) -> str:
 
 
 def bound_options(
-    name: str, parameters: Parameters, options: Mapping[str, Any], path: tuple[str, str], **rules: Any
+    name: str, parameters: Parameters, options: Options, path: tuple[str, str], **rules: Any
 ) -> dict[str, Any]:
     """Return the options of one node, checked as in a recipe; for builders.
 
@@ -201,7 +201,7 @@ def construct(registry: Registry, node: Any, where: str, **supplied: Any) -> Any
     return created(registry, name, options, paths)
 
 
-def created(registry: Registry, name: str, options: Mapping[str, Any], path: tuple[str, str]) -> Any:
+def created(registry: Registry, name: str, options: Options, path: tuple[str, str]) -> Any:
     """Call a component with options that were bound; what it refuses gets its config path.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ppcls.config.nodes import RecipeTree
 from ppcls.config.yaml_text import MAX_DEPTH, MAX_NODES, TEXT_OF_A_NODE
 from ppcls.errors import ConfigError, shorten
 
@@ -21,7 +22,7 @@ _MISSING = "???"
 _ENVIRONMENT, _VALUE = "\x01", "\x02"
 
 
-def resolve(tree: dict[str, Any]) -> dict[str, Any]:
+def resolve(tree: RecipeTree) -> RecipeTree:
     """Return a copy of `tree` with interpolations replaced by their values.
 
     ``${Arch.class_num}`` means another value of the recipe, ``${oc.env:NAME}`` or ``${oc.env:NAME,default}``
@@ -80,7 +81,7 @@ Path = tuple[Any, ...]
 class _Growth:
     """Works out how large a tree becomes, without making it: three lines may describe a million values."""
 
-    def __init__(self, tree: dict[str, Any]) -> None:
+    def __init__(self, tree: RecipeTree) -> None:
         self.tree = tree
         self.known: dict[Path, int] = {}
         self.under_way: list[Path] = []

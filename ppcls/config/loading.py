@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ppcls.config.nodes import RecipeTree
 from ppcls.config.yaml_text import MAX_DEPTH, NotYaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, Mistake, Place, hint, shorten, show
 from ppcls.plugins import placed
@@ -60,7 +61,7 @@ def _nearest(missing: Path) -> str:
     return f" Did you mean: {', '.join(found[:3])}?" if found else ""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> RecipeTree:
     """Return the YAML file `path` as a plain dict, its bases merged in, interpolations left as they are.
 
     Raises:
@@ -77,7 +78,7 @@ class _Reader:
         self._known: dict[Path, dict[str, Any]] = {}
         self._merged = 0
 
-    def read(self, path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    def read(self, path: Path, above: tuple[Path, ...]) -> RecipeTree:
         """Return the content of `path` over that of its bases; `above` are the files that led here."""
         here = path.resolve()
         if here in above:
@@ -126,14 +127,14 @@ def find_base(path: Path, base: str) -> Path:
         raise _wrong(path, f"{BASE_KEY}: {error}") from None
 
 
-def _merge_into(path: Path, below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merge_into(path: Path, below: RecipeTree, above: RecipeTree) -> RecipeTree:
     try:
         return merge(below, above)
     except ConfigError as error:
         raise _wrong(path, f"{error}") from None
 
 
-def merge(below: dict[str, Any], above: dict[str, Any], where: str = "") -> dict[str, Any]:
+def merge(below: RecipeTree, above: RecipeTree, where: str = "") -> RecipeTree:
     """Return `below` overlaid with `above`: maps merge, everything else, lists too, is replaced.
 
     A map whose keys are all numbers, laid over a list, changes those entries and keeps the others, as ``-o``
@@ -176,7 +177,7 @@ def _numbers_entries(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(key, int) for key in value)
 
 
-def _sections(path: Path) -> dict[str, Any]:
+def _sections(path: Path) -> RecipeTree:
     tree = read_yaml(path)
     if tree is None or tree == {}:
         raise _wrong(path, "the file is empty")
@@ -185,7 +186,7 @@ def _sections(path: Path) -> dict[str, Any]:
     return tree
 
 
-def override(tree: dict[str, Any], text: str) -> None:
+def override(tree: RecipeTree, text: str) -> None:
     """Apply one ``key.sub.0.sub=value`` to `tree`, in place; the value is parsed as YAML.
 
     A key that is not there is created: the checks that follow know whether it may be.

@@ -13,6 +13,10 @@ from ppcls.errors import ConfigError, show
 
 # A recipe as a file has it: nothing of it is checked, a later or an earlier version may have written it.
 RecipeTree: TypeAlias = dict[str, Any]
+# A component as a file names it, with its options: {"CELoss": {...}} or {"name": "SGD", ...}.
+Node: TypeAlias = dict[str, Any]
+# The options of a component, by name. Its own signature says which there are, and of which types.
+Options: TypeAlias = Mapping[str, Any]
 
 
 def plain(node: Any) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ppcls.config.arch import ArchSpec
+from ppcls.config.nodes import Node
 from ppcls.config.section import ComponentSpec, Section
 from ppcls.config.yaml_text import dump_yaml
 from ppcls.files import write_atomic
@@ -180,16 +181,16 @@ class EarlyStoppingSpec(Section):
 class LossSpec(Section):
     """Losses; each counts with its `weight`, the total is their sum."""
 
-    Train: list[Any] | None = node("loss", "Losses of training.", many=True)
-    Eval: list[Any] | None = node("loss", "Losses reported by evaluation.", many=True)
+    Train: list[Node] | None = node("loss", "Losses of training.", many=True)
+    Eval: list[Node] | None = node("loss", "Losses reported by evaluation.", many=True)
 
 
 @dataclass(eq=False, repr=False)
 class MetricSpec(Section):
     """Metrics beside the loss; the first of `Eval` for the network to deploy chooses `best_model`."""
 
-    Train: list[Any] | None = node("metric", "Metrics of training.", many=True)
-    Eval: list[Any] | None = node("metric", "Metrics of evaluation.", many=True)
+    Train: list[Node] | None = node("metric", "Metrics of training.", many=True)
+    Eval: list[Node] | None = node("metric", "Metrics of evaluation.", many=True)
 
 
 @dataclass(eq=False, repr=False)
@@ -215,8 +216,8 @@ class LoaderSpec(Section):
 class DataSpec(Section):
     """One stream of batches."""
 
-    dataset: dict[str, Any] | None = node("dataset", "Where images and labels come from.")
-    sampler: dict[str, Any] | None = node("sampler", "Order, batch size and split over processes.")
+    dataset: Node | None = node("dataset", "Where images and labels come from.")
+    sampler: Node | None = node("sampler", "Order, batch size and split over processes.")
     loader: LoaderSpec = section(LoaderSpec, "How batches are made.")
 
 
@@ -245,8 +246,10 @@ class InferSpec(Section):
 
     infer_imgs: str | list[str] | None = key(None, "An image, a folder, a list file, or a list of images.")
     batch_size: int = key(1, "Images predicted at once.", minimum=1)
-    transforms: list[Any] | None = node("transform", "From the image file to the network's input.", many=True)
-    PostProcess: dict[str, Any] | None = node("postprocess", "From probabilities to the printed result.")
+    transforms: list[Node] | None = node(
+        "transform", "From the image file to the network's input.", many=True
+    )
+    PostProcess: Node | None = node("postprocess", "From probabilities to the printed result.")
 
 
 @dataclass(eq=False, repr=False)
@@ -263,14 +266,14 @@ class Recipe(Section):
     EarlyStopping: EarlyStoppingSpec | None = section(
         EarlyStoppingSpec, "End a run that no longer gets better.", optional=True
     )
-    Arch: dict[str, Any] | None = node("network", "The network, or `DistillationModel` with several.")
+    Arch: Node | None = node("network", "The network, or `DistillationModel` with several.")
     Loss: LossSpec = section(LossSpec, "Losses.")
-    Optimizer: Any = node(
+    Optimizer: Node | list[Node] | None = node(
         "optimizer", "One optimizer, or a list of them with a `scope` each; `lr` is a learning-rate schedule."
     )
     DataLoader: DataLoaderSpec = section(DataLoaderSpec, "Data.")
     Metric: MetricSpec = section(MetricSpec, "Metrics.")
-    Hooks: list[Any] | None = node(
+    Hooks: list[Node] | None = node(
         "hook", "What happens around the training loop beside what ppcls does itself.", many=True
     )
     Infer: InferSpec = section(InferSpec, "Prediction for images.")
@@ -290,7 +293,7 @@ class Recipe(Section):
         if isinstance(self.Optimizer, list):
             entries = {f"Optimizer.{index}.lr": node["lr"] for index, node in enumerate(self.Optimizer)}
         else:
-            entries = {"Optimizer.lr": self.Optimizer["lr"]}
+            entries = {} if self.Optimizer is None else {"Optimizer.lr": self.Optimizer["lr"]}
         return [ComponentSpec.read({"name": "ConstLR", **node}, path) for path, node in entries.items()]
 
     def to_yaml(self) -> str:

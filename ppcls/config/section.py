@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ppcls.config.arch import ArchSpec
-from ppcls.config.nodes import plain, single
+from ppcls.config.nodes import Node, Options, plain, single
 from ppcls.errors import ConfigError, hint, show
 
 if TYPE_CHECKING:
@@ -115,11 +115,11 @@ class ComponentSpec:
     """
 
     name: str
-    options: Mapping[str, Any]
+    options: Options
     path: str
 
     @classmethod
-    def read(cls, node: Mapping[str, Any], path: str) -> ComponentSpec:
+    def read(cls, node: Node, path: str) -> ComponentSpec:
         """Read a node in either spelling: ``{"CELoss": {...}}`` or ``{"name": "SGD", ...}``.
 
         Raises:
@@ -129,7 +129,7 @@ class ComponentSpec:
         return cls(name, options, path)
 
     @classmethod
-    def read_all(cls, nodes: Sequence[Mapping[str, Any]] | None, path: str) -> list[ComponentSpec]:
+    def read_all(cls, nodes: Sequence[Node] | None, path: str) -> list[ComponentSpec]:
         """Read a list of nodes; null counts as an empty one.
 
         Raises:
@@ -137,7 +137,7 @@ class ComponentSpec:
         """
         return [cls.read(node, f"{path}.{index}") for index, node in enumerate(nodes or [])]
 
-    def node(self) -> dict[str, Any]:
+    def node(self) -> Node:
         """Return the node in the spelling ``{"name": "SGD", ...}``."""
         return {"name": self.name, **self.options}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ppcls.class_names import shown_name
+from ppcls.config.nodes import Options
 from ppcls.data.dataset import Dataset
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.errors import DataError
@@ -65,7 +65,7 @@ class _Cifar(Dataset):
         self.class_names = self.find_class_names({"data_file": data_file})
 
     @classmethod
-    def find_class_names(cls, options: Mapping[str, Any]) -> list[str] | None:
+    def find_class_names(cls, options: Options) -> list[str] | None:
         """Return the names in the file ``meta``; see :meth:`Dataset.find_class_names`."""
         source = Path(str(options.get("data_file")))
         if not source.exists():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
 from ppcls.class_names import shown_name
+from ppcls.config.nodes import Options
 from ppcls.contracts import Component
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.data.folders import SUFFIXES, FolderSearch, list_class_names, match_classes, shown_names
@@ -81,7 +81,7 @@ class Dataset(Component, ABC):
         return fingerprint_of(self.name, map(self.path, places), map(self.label, places))
 
     @classmethod
-    def find_class_names(cls, options: Mapping[str, Any]) -> list[str] | None:
+    def find_class_names(cls, options: Options) -> list[str] | None:
         """Return the `class_names` that a dataset with these options would have, without reading images.
 
         Args:
@@ -276,7 +276,7 @@ class FolderDataset(Dataset):
             raise DataError(f"{image_root}: no class folder holds an image ({' '.join(sorted(SUFFIXES))})")
 
     @classmethod
-    def find_class_names(cls, options: Mapping[str, Any]) -> list[str] | None:
+    def find_class_names(cls, options: Options) -> list[str] | None:
         """Return the names of the class folders; see :meth:`Dataset.find_class_names`."""
         given = options.get("class_names")
         root = str(options.get("image_root"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ppcls.config.binding import construct, joined_signature
+from ppcls.config.nodes import Options
 from ppcls.data.postprocess import PostProcess
 from ppcls.errors import ConfigError
 from ppcls.registry import POSTPROCESSES
@@ -49,7 +50,7 @@ class DistillationPostProcess(PostProcess):
         return found
 
     @classmethod
-    def signature_for(cls, options: Mapping[str, Any]) -> inspect.Signature:
+    def signature_for(cls, options: Options) -> inspect.Signature:
         """Return what a recipe may set: the options of this class and those of the post-process `func`.
 
         Raises:

@@ -277,7 +277,7 @@ def _dataset(config: RecipeTree, part: str) -> ComponentSpec | None:
         node = node.get(step) if isinstance(node, Mapping) else None
     if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
         return None
-    return ComponentSpec.read(node, f"DataLoader.{part}.dataset")
+    return ComponentSpec.read(dict(node), f"DataLoader.{part}.dataset")
 
 
 def _recorded_dataset(folder: Path) -> ComponentSpec | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ppcls.config.checks.transform_chains import transform_chains
 from ppcls.config.mistakes import Findings, join
-from ppcls.config.nodes import split
+from ppcls.config.nodes import Options, split
 from ppcls.config.schema import Recipe
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
@@ -73,6 +73,6 @@ def _is_ours(name: str) -> bool:
     return TRANSFORMS[name].__module__.startswith("ppcls.")
 
 
-def _one_for_all(options: Mapping[str, Any]) -> bool:
+def _one_for_all(options: Options) -> bool:
     """Tell whether each channel is normalised alike, so that their order does not matter."""
     return all(isinstance(options.get(key), list) and len(options[key]) == 1 for key in ("mean", "std"))

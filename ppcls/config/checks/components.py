@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ppcls.config.binding import Factory, bind, created, node_parameters, parameters_of
 from ppcls.config.checks.paddleclas import unknown_name, without_foreign
 from ppcls.config.mistakes import REFUSALS, Findings, join
-from ppcls.config.nodes import is_flat, split
+from ppcls.config.nodes import Options, is_flat, split
 from ppcls.errors import ConfigError
 from ppcls.registry import (
     BACKBONES,
@@ -218,7 +218,7 @@ def _try_out(
         findings.refuse(paths[0], error)
 
 
-def loss_without_weights(name: str, options: Mapping[str, Any] | None) -> Any:
+def loss_without_weights(name: str, options: Options | None) -> Any:
     """Construct a loss whose options were checked.
 
     Raises:

@@ -12,6 +12,7 @@ from ppcls.config.arch import ArchSpec, without_weights
 from ppcls.config.binding import parameters_of
 from ppcls.config.checks.components import ANSWER_OPTIONS, INPUT_OPTIONS
 from ppcls.config.mistakes import REFUSALS, Findings, join
+from ppcls.config.nodes import Options
 from ppcls.errors import ConfigError, PpclsError, nearest
 from ppcls.registry import BACKBONES
 
@@ -204,7 +205,7 @@ def _check_class_num(network: Network, own: bool, findings: Findings) -> None:
         findings.error(place, text)
 
 
-def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
+def _places(path: str, option: str, node: Options) -> dict[str, str]:
     """Return the entries of a list option, or its single text, with the config path of each."""
     value = node.get(option)
     if isinstance(value, str):
@@ -213,9 +214,7 @@ def _places(path: str, option: str, node: Mapping[str, Any]) -> dict[str, str]:
     return {str(entry): join(path, option, index) for index, entry in enumerate(entries)}
 
 
-def _look_inside(
-    title: str, node: Mapping[str, Any], network: Network, findings: Findings
-) -> set[str] | None:
+def _look_inside(title: str, node: Options, network: Network, findings: Findings) -> set[str] | None:
     """Build the network without parameters and try each option that names layers."""
     elsewhere = (*_LAYER_OPTIONS, *INPUT_OPTIONS)
     layer = network_without_weights(
@@ -243,7 +242,7 @@ def _look_inside(
     return set(found) if len(findings.mistakes) == before else None
 
 
-def network_without_weights(title: str, node: Mapping[str, Any], path: str, findings: Findings) -> Any:
+def network_without_weights(title: str, node: Options, path: str, findings: Findings) -> Any:
     """Construct a network without parameters, for the checks that it makes itself; None if it refuses."""
     paddle = importlib.import_module("paddle")
     try:

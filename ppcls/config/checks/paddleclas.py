@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ppcls.config.mistakes import Findings, join
+from ppcls.config.nodes import Options, RecipeTree
 from ppcls.errors import Mistake, nearest
 
 
@@ -269,7 +270,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 
 
 def without_foreign(
-    kind: str, name: str, options: Mapping[str, Any], known: Mapping[str, Any], path: str, findings: Findings
+    kind: str, name: str, options: Options, known: Mapping[str, Any], path: str, findings: Findings
 ) -> dict[str, Any]:
     """Return the options of a component without those of PaddleClas that are not built here.
 
@@ -345,6 +346,6 @@ def unknown_name(kind: str, name: str, title: str, known: Iterable[str], path: s
     return Mistake(path, text, value=name, expected=f"the name of a {title}", suggestions=near)
 
 
-def other_file(tree: Mapping[str, Any]) -> tuple[str, str] | None:
+def other_file(tree: RecipeTree) -> tuple[str, str] | None:
     """Return the key that shows that `tree` is no recipe of this format, and what to say, or None."""
     return next(((key, text) for key, text in OTHER_FILES.items() if key in tree), None)

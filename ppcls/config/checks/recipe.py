@@ -20,11 +20,12 @@ from ppcls.config.checks.postprocess import check_postprocess
 from ppcls.config.checks.sections import check_section
 from ppcls.config.checks.unlabelled_images import check_unlabelled
 from ppcls.config.mistakes import Findings
+from ppcls.config.nodes import Options, RecipeTree
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
 from ppcls.errors import show
 
 
-def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> Recipe:
+def check_recipe(tree: RecipeTree, mode: str, findings: Findings) -> Recipe:
     """Check a whole recipe.
 
     Args:
@@ -64,7 +65,7 @@ def check_recipe(tree: dict[str, Any], mode: str, findings: Findings) -> Recipe:
     return recipe
 
 
-def _with_infer_model_name(tree: dict[str, Any], findings: Findings) -> dict[str, Any]:
+def _with_infer_model_name(tree: RecipeTree, findings: Findings) -> RecipeTree:
     """Move ``Global.infer_model_name``, which the tutorial also names, to where networks are described."""
     section, arch = tree.get("Global"), tree.get("Arch")
     if not isinstance(section, dict) or section.get("infer_model_name") is None or not isinstance(arch, dict):
@@ -77,9 +78,7 @@ def _with_infer_model_name(tree: dict[str, Any], findings: Findings) -> dict[str
     return {**tree, "Arch": {**arch, "infer_model_name": name}}
 
 
-def _warn_of_another(
-    used: str, value: Any, unused: str, section: Mapping[str, Any], findings: Findings
-) -> None:
+def _warn_of_another(used: str, value: Any, unused: str, section: Options, findings: Findings) -> None:
     """Warn if the same setting has another value at the path `unused`, in `section`, which has no effect."""
     other = section.get(unused.rpartition(".")[2])
     if other is not None and other != value:
@@ -88,7 +87,7 @@ def _warn_of_another(
         )
 
 
-def _with_save_interval(tree: dict[str, Any]) -> dict[str, Any]:
+def _with_save_interval(tree: RecipeTree) -> RecipeTree:
     """Write ``save_interval: -1``, with which PaddleClas saves no ``epoch_N``, as ``keep_last: 0``."""
     section = tree.get("Global")
     if not isinstance(section, dict) or section.get("save_interval") != -1:
@@ -96,7 +95,7 @@ def _with_save_interval(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "Global": {**section, "save_interval": 1, "keep_last": 0}}
 
 
-def _with_settings_of_the_run(tree: dict[str, Any], findings: Findings) -> dict[str, Any]:
+def _with_settings_of_the_run(tree: RecipeTree, findings: Findings) -> RecipeTree:
     """Move what PaddleClas has in ``Arch`` but is not about one network to the settings of the run."""
     section, arch = tree.get("Global") or {}, tree.get("Arch")
     if not (isinstance(arch, dict) and isinstance(section, dict)):
@@ -127,7 +126,7 @@ def _misspelt(path: str, findings: Findings) -> bool:
     )
 
 
-def _check_required(tree: Mapping[str, Any], recipe: Recipe, mode: str, findings: Findings) -> None:
+def _check_required(tree: RecipeTree, recipe: Recipe, mode: str, findings: Findings) -> None:
     wanted = REQUIRED[mode]
     if mode == "train" and recipe.Global.eval_during_train:
         wanted += REQUIRED_WITH_EVAL

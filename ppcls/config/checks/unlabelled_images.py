@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ppcls.config.checks.components import loss_without_weights
 from ppcls.config.mistakes import Findings
+from ppcls.config.nodes import Options
 from ppcls.config.schema import Recipe
 from ppcls.errors import PpclsError
 
@@ -29,7 +27,7 @@ def check_unlabelled(recipe: Recipe, findings: Findings) -> None:
         findings.error(_PATH, f"has no effect: all losses of Loss.Train need labels ({names})")
 
 
-def _label_free(name: str, options: Mapping[str, Any] | None) -> bool:
+def _label_free(name: str, options: Options | None) -> bool:
     try:
         return bool(loss_without_weights(name, options).label_free)
     except PpclsError:

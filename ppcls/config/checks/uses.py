@@ -6,13 +6,14 @@ checked without a change here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ppcls.config.binding import node_parameters
 from ppcls.config.checks.networks import Network, Networks
 from ppcls.config.mistakes import Findings, join
+from ppcls.config.nodes import Options
 from ppcls.errors import PpclsError
 from ppcls.registry import Registry
 
@@ -40,7 +41,7 @@ class Use:
     name: str
     place: str
     path: str
-    options: Mapping[str, Any]
+    options: Options
     alone: list[tuple[str, str]] = field(default_factory=list)
     pairs: list[tuple[str, tuple[str, str]]] = field(default_factory=list)
 
@@ -95,7 +96,7 @@ def uses_of(
         yield use
 
 
-def _needs_names(registry: Registry, name: str, options: Mapping[str, Any]) -> bool:
+def _needs_names(registry: Registry, name: str, options: Options) -> bool:
     try:
         signature = node_parameters(registry, name, options)
     except PpclsError:
