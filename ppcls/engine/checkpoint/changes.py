@@ -54,8 +54,8 @@ def show(value: Any) -> str:
 def find_changes(old: Any, new: Any) -> list[Change]:
     """Return the settings that differ between two resolved configs, paths and the seed left out.
 
-    A section that the older config lacks, because the version that wrote it had no such section, and that is
-    empty now, is no change.
+    A section or setting that the older config lacks, because the version that wrote it did not know it, and
+    that is empty now, is not a change.
     """
     return [
         change
@@ -65,7 +65,8 @@ def find_changes(old: Any, new: Any) -> list[Change]:
 
 
 def _is_new_and_empty(change: Change) -> bool:
-    return "." not in change.key and change.was is ABSENT and change.now is None
+    """Tell whether a setting did not exist in the version that wrote the older config, and is empty now."""
+    return change.was is ABSENT and change.now in (None, [], {})
 
 
 def walk_changes(old: Any, new: Any, key: str = "") -> Iterator[Change]:
