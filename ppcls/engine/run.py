@@ -142,6 +142,7 @@ class Run:
     stop_signal: int | None = None
     stopping: bool = False
     _unread: list[tuple[int, list[float], np.ndarray]] = field(default_factory=list, repr=False)
+    _latest: dict[str, float] | None = field(default=None, repr=False)
 
     def record(
         self, batch: Batch, metrics: Mapping[str, paddle.Tensor], losses: Mapping[str, paddle.Tensor]
@@ -161,7 +162,7 @@ class Run:
         return every is not None and (done - 1) // every > (done - 1 - self.settings.update_freq) // every
 
     def read(self) -> dict[str, float] | None:
-        """Move unread scalars to the host; return those of the latest step, None if there were none.
+        """Return losses and metrics of the latest step, None before the first one; waits for the device.
 
         Raises:
             TrainingError: if a loss is not finite; names step, learning rate and the files of the batch.
@@ -171,7 +172,9 @@ class Run:
             if not np.isfinite(row["loss"]):
                 raise TrainingError(self._not_finite(row, step, rates, index))
         self._unread.clear()
-        return rows[-1] if rows else None
+        if rows:
+            self._latest = rows[-1]
+        return self._latest
 
     def _not_finite(self, row: Mapping[str, float], step: int, rates: list[float], index: np.ndarray) -> str:
         names = [self.parts.loader.path(int(i)) for i in index]

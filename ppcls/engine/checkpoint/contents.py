@@ -16,6 +16,7 @@ from ppcls.distributed import rank, world_size
 from ppcls.engine.amp import in_float32, restore_scaler, scaler_state
 from ppcls.engine.build import trainable_state
 from ppcls.engine.checkpoint.files import Checkpoint
+from ppcls.engine.hooks.base import restore_hooks
 from ppcls.engine.run import Parts, Run
 from ppcls.logger import LOGGER
 from ppcls.optimizer.joint import restore_schedule
@@ -54,6 +55,7 @@ def restore(run: Run, resumed: Checkpoint) -> None:
     scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
     restore_scaler(run.parts.scaler, scaler)
     run.progress = replace(resumed.progress, finished=False, lists=run.progress.lists)
+    restore_hooks(run.hooks, resumed.progress.hooks)
     restore_schedule(run.parts.schedule, resumed.progress.schedule, f"{where}.pdstates")
     states = resumed.progress.meters
     if len(states) == world_size():

@@ -57,6 +57,7 @@ class Progress:
         meters: sums and counts behind the averages of the epoch under way, of each process.
         engines: what each frozen network was asked to answer through and what it answers through, by network;
             empty in old checkpoints.
+        hooks: states of hooks by their names, see :meth:`ppcls.engine.hooks.base.Hook.state`.
         finished: the run went through all its epochs.
     """
 
@@ -78,6 +79,7 @@ class Progress:
     schedule: dict[str, Any] = field(default_factory=dict)
     meters: list[dict[str, list[float]]] = field(default_factory=list)
     engines: dict[str, dict[str, str]] = field(default_factory=dict)
+    hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished: bool = False
 
 
@@ -229,5 +231,6 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "schedule": (lambda value: isinstance(value, dict), "a map"),
     "meters": (_is_meters, "sums and counts by name, for each process"),
     "engines": (lambda value: _is_map(value, _is_choice), "asked and used of each network"),
+    "hooks": (lambda value: _is_map(value, lambda state: isinstance(state, dict)), "a map for each hook"),
     "finished": (lambda value: isinstance(value, bool), "true or false"),
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ppcls.config.binding import construct
 from ppcls.contracts import Component
 from ppcls.errors import ConfigError, PpclsError, TrainingError, describe_failure
+from ppcls.logger import LOGGER
 from ppcls.registry import HOOKS
 
 if TYPE_CHECKING:
@@ -62,6 +65,17 @@ class Hook(Component):
     def after_stop(self, run: Run) -> None:
         """Called once instead, if the run was stopped by Ctrl-C or SIGTERM, after the step under way."""
 
+    def state(self) -> Mapping[str, Any]:
+        """Return what this hook has to know again when the run is resumed.
+
+        Called whenever a checkpoint is written, which keeps the result: numbers, texts, lists and maps of
+        them, as JSON has them. With several processes, that of process 0 is kept.
+        """
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state` returned; called before :meth:`before_start` of a resumed run."""
+
 
 def build_hooks(nodes: Sequence[Any] | None) -> list[Hook]:
     """Return the hooks of the section ``Hooks``.
@@ -101,6 +115,47 @@ def require_hook(hook: Any, where: str) -> Hook:
     raise ConfigError(text, path=where)
 
 
+def hook_states(hooks: Iterable[Hook]) -> dict[str, dict[str, Any]]:
+    """Return the states of the hooks that have one, by a name that is each one's own, as JSON holds them.
+
+    Raises:
+        TrainingError: naming the hook, if it fails or its state is not what JSON holds.
+    """
+    found = {}
+    for name, hook in _named(hooks):
+        with _blamed(hook, "state"):
+            state = json.loads(json.dumps(dict(hook.state())))
+        if state:
+            found[name] = state
+    return found
+
+
+def restore_hooks(hooks: Iterable[Hook], states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give each hook the state that :func:`hook_states` returned for it; say which states belong to none.
+
+    Raises:
+        TrainingError: naming the hook, if it fails.
+    """
+    named = dict(_named(hooks))
+    for name, state in states.items():
+        if name not in named:
+            LOGGER.warning(
+                "the checkpoint holds the state of the hook %s, which this run does not have", name
+            )
+            continue
+        with _blamed(named[name], "restore"):
+            named[name].restore(state)
+
+
+def _named(hooks: Iterable[Hook]) -> Iterator[tuple[str, Hook]]:
+    """Yield hooks with their names: those of their classes, the second one of a class as ``Name.2``."""
+    counts: dict[str, int] = {}
+    for hook in hooks:
+        name = type(hook).__name__
+        counts[name] = counts.get(name, 0) + 1
+        yield (name if counts[name] == 1 else f"{name}.{counts[name]}"), hook
+
+
 def call_hooks(hooks: Iterable[Hook], method: str, *arguments: Any) -> None:
     """Call a method of every hook, in order.
 
@@ -109,11 +164,18 @@ def call_hooks(hooks: Iterable[Hook], method: str, *arguments: Any) -> None:
             line. What our own hooks raise is passed on as it is.
     """
     for hook in hooks:
-        try:
+        with _blamed(hook, method):
             getattr(hook, method)(*arguments)
-        except Exception as error:
-            kind = type(hook)
-            if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
-                raise
-            reason = str(error) if isinstance(error, PpclsError) else describe_failure(error)
-            raise TrainingError(f"hook {kind.__name__}, {method}: {reason}") from error
+
+
+@contextmanager
+def _blamed(hook: Hook, method: str) -> Iterator[None]:
+    """Turn whatever a hook raises that is not our own into an error that names the hook."""
+    try:
+        yield
+    except Exception as error:
+        kind = type(hook)
+        if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        reason = str(error) if isinstance(error, PpclsError) else describe_failure(error)
+        raise TrainingError(f"hook {kind.__name__}, {method}: {reason}") from error

@@ -16,7 +16,7 @@ from ppcls.engine.build import trainable_state
 from ppcls.engine.checkpoint import Checkpointer, StudentBest
 from ppcls.engine.checkpoint.contents import tensors_of
 from ppcls.engine.evaluation.measures import is_better, split_averages
-from ppcls.engine.hooks.base import Hook
+from ppcls.engine.hooks.base import Hook, hook_states
 from ppcls.engine.run import Run
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER
@@ -63,6 +63,7 @@ class CheckpointHook(Hook):
         """
         run.read()
         run.progress.meters = gather(run.meters.state())
+        run.progress.hooks = hook_states(run.hooks)
         run.progress.schedule = run.parts.schedule.state_dict()
         if is_main():
             params, others = tensors_of(run.parts)

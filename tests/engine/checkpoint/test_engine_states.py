@@ -171,6 +171,7 @@ ALLOWED = {
     "schedule": [{}, {"a": None}, {"a": {"b": []}}, {"a": [1]}],
     "meters": [[]],
     "engines": [{}],
+    "hooks": [{}, {"a": {"b": []}}],
     "finished": [True],
     "files": [],
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import paddle
 import pytest
 import yaml
+from engine_hooks import StopAt
 from support import train
 
 import ppcls
@@ -165,9 +166,58 @@ def test_a_hook_that_fails_is_named(recipe, write_recipe, tmp_path, capsys, meth
         engine(write_recipe(recipe)).train()
 
 
+class Sum(ppcls.Hook):
+    """Add the losses of all steps, which only a state that is kept makes right after a resume."""
+
+    def __init__(self):
+        self.total, self.restored = 0.0, 0
+
+    def after_step(self, run, batch):
+        self.total += run.read()["loss"]
+
+    def state(self):
+        return {"total": self.total}
+
+    def restore(self, state):
+        self.total = state["total"]
+        self.restored += 1
+
+
+@pytest.mark.parametrize("stop_at", [2, 3])
+def test_the_state_of_a_hook_is_resumed(recipe, write_recipe, tmp_path, stop_at):
+    path = write_recipe(recipe)
+    whole, cut, resumed = ([Sum(), Diary(), Sum()] for _ in range(3))
+    engine(path, f"Global.output_dir={tmp_path}/whole").train(hooks=whole)
+    with pytest.raises(SystemExit):
+        engine(path, f"Global.output_dir={tmp_path}/cut").train(hooks=[*cut, StopAt(stop_at)])
+    latest = f"Global.checkpoints={tmp_path}/cut/resnet8/latest"
+    engine(path, f"Global.output_dir={tmp_path}/cut", latest).train(hooks=resumed)
+    assert [hook.total for hook in resumed[::2]] == [hook.total for hook in whole[::2]] != [0.0, 0.0]
+    assert [hook.restored for hook in resumed[::2]] == [1, 1]
+    states = [json.loads((tmp_path / d / "resnet8/latest.pdstates").read_text()) for d in ("whole", "cut")]
+    assert states[0] == states[1]
+    assert states[0]["hooks"] == {"Sum": {"total": whole[0].total}, "Sum.2": {"total": whole[0].total}}
+
+
+def test_a_state_of_a_hook_that_is_gone_is_named_and_one_that_is_no_json_refused(
+    recipe, write_recipe, tmp_path, capsys, monkeypatch
+):
+    recipe["Global"]["epochs"] = 1
+    path = write_recipe(recipe)
+    engine(path).train(hooks=[Sum()])
+    engine(path, "Global.epochs=2", "Global.checkpoints=auto").train()
+    assert (
+        "the checkpoint holds the state of the hook Sum, which this run does not have"
+        in capsys.readouterr().out
+    )
+    monkeypatch.setattr(Sum, "state", lambda self: {"total": paddle.ones([1])})
+    with pytest.raises(TrainingError, match="^hook Sum, state: TypeError: .*Tensor.* not JSON serializable"):
+        engine(path, f"Global.output_dir={tmp_path}/other").train(hooks=[Sum()])
+
+
 def test_the_hook_of_the_documentation_works(recipe, write_recipe, tmp_path, monkeypatch, capsys):
     page = (Path(__file__).parents[3] / "docs/hooks.md").read_text(encoding="utf-8")
-    module, section, _ = re.findall(r"```(?:python|yaml)\n(.*?)```", page, re.DOTALL)
+    module, section, *_ = re.findall(r"```(?:python|yaml)\n(.*?)```", page, re.DOTALL)
     (tmp_path / "my_hooks.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("my_hooks")
