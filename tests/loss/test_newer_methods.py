@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ import pytest
 
 from ppcls.loss import build_loss
 from ppcls.loss.at import attention_transfer
+from ppcls.loss.nkd import normalized_kd
+from ppcls.loss.ofa import one_for_all
 from ppcls.loss.reviewkd import hierarchical_distance
 from ppcls.loss.srd import SRDLoss
+from ppcls.loss.ttm import transformed_teacher_matching, weighted_teacher_matching
 from ppcls.loss.wkd import gaussian_distance
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -90,3 +95,51 @@ def test_srd():
     kl = build_loss([{"DistillationKLDivLoss": {**PAIRS, "temperature": 1.0}}])
     soft = kl({"S": logits, "T": teacher("zt")})["loss"]
     check("srd total: 2 log-sum + KL, identity projector", 2 * loss(maps, teacher("ft")) + soft, maps)
+
+
+# ---------------------------------------------------------------- where they are smallest
+
+
+def slope_at(loss: Callable[[Any], Any], x: np.ndarray) -> tuple[float, float]:
+    """Return the value of a loss and the largest element of its gradient."""
+    given = paddle.to_tensor(x, stop_gradient=False)
+    value = loss(given)
+    value.backward()
+    return float(value), float(np.abs(given.grad.numpy()).max())
+
+
+@pytest.mark.parametrize(
+    ("formula", "shape", "best"),
+    [
+        (partial(transformed_teacher_matching, power=0.3), (4, 6), lambda t: 0.3 * t + 1),
+        (partial(weighted_teacher_matching, power=0.3), (4, 6), lambda t: 0.3 * t + 1),
+        (attention_transfer, (3, 2, 5, 5), lambda t: -2 * t),
+        (gaussian_distance, (3, 2, 5, 5), lambda t: t[:, :, ::-1].copy()),
+        (hierarchical_distance, (3, 2, 5, 5), lambda t: t),
+    ],
+    ids=["TTM", "WTTM", "AT", "WKD-F", "HCL"],
+)
+def test_zero_where_the_student_has_what_is_asked(formula, shape, best):
+    """Not for equal tensors only: other logits or maps can hold the same."""
+    rng = np.random.default_rng(2)
+    teacher_side = rng.standard_normal(shape)
+    wanted = best(teacher_side)
+    value, slope = slope_at(lambda x: formula(x, paddle.to_tensor(teacher_side)), wanted)
+    assert abs(value) < 1e-12
+    assert slope < 1e-9
+    for size in (0.03, 0.3, 3):
+        away = wanted + size * rng.standard_normal(shape)
+        assert float(formula(paddle.to_tensor(away), paddle.to_tensor(teacher_side))) > 1e-9
+
+
+def test_nkd_and_ofa_are_smallest_at_the_teacher_where_labels_are_left_out():
+    """NKD's part of the other classes, and OFA with an exponent of 1."""
+    logits = np.random.default_rng(3).standard_normal((4, 6))
+    t, y = paddle.to_tensor(logits), paddle.to_tensor([0, 1, 2, 3])
+    assert slope_at(lambda x: one_for_all(x, t, y, eps=1.0), logits)[1] < 1e-12
+    given = paddle.to_tensor(logits, stop_gradient=False)
+    normalized_kd(given, t, y, gamma=1.0).backward()
+    with_others = given.grad.numpy()
+    given.clear_gradient()
+    normalized_kd(given, t, y, gamma=0.0).backward()
+    np.testing.assert_allclose(with_others, given.grad.numpy(), atol=1e-12)
