@@ -53,7 +53,7 @@ def test_frozen_networks_of_a_distillation_are_counted_but_do_not_train(caplog):
     model = build_model(arch)
     assert count_parameters(model) == (2 * ALL, STAGES[2] + CLASSIFIER)
     with caplog.at_level(logging.INFO, "ppcls"):
-        announce(model, {"Arch": arch}, 7)
+        announce(model, "DistillationModel", 7)
     assert (
         f"DistillationModel: {2 * ALL:,} parameters, {STAGES[2] + CLASSIFIER:,} of them train" in caplog.text
     )
