@@ -15,7 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ppcls.config.checks.recipe import check_recipe
@@ -23,7 +23,7 @@ from ppcls.config.interpolation import resolve
 from ppcls.config.loading import read
 from ppcls.config.mistakes import Findings
 from ppcls.config.schema import REQUIRED
-from ppcls.errors import ConfigError, WeightsError
+from ppcls.errors import ConfigError, Mistake, WeightsError
 from ppcls.files import write_atomic
 
 EXAMPLES = 2
@@ -31,15 +31,10 @@ EXAMPLES = 2
 
 @dataclass
 class Verdict:
-    """What was found in one recipe.
+    """What was found in one recipe; a valid one has no mistakes."""
 
-    Attributes:
-        mistakes: each as ``path: text``; empty for a valid recipe.
-        warnings: likewise.
-    """
-
-    mistakes: list[str]
-    warnings: list[str] = field(default_factory=list)
+    mistakes: list[Mistake]
+    warnings: list[Mistake] = field(default_factory=list)
 
 
 def judge(file: Path, mode: str) -> Verdict:
@@ -48,27 +43,24 @@ def judge(file: Path, mode: str) -> Verdict:
     try:
         check_recipe(resolve(read(file)), mode, findings)
     except ConfigError as error:
-        text = str(error).replace(f"{file}:", "FILE:")
-        return Verdict([text.splitlines()[0]])
-    return Verdict([str(mistake) for mistake in findings.mistakes], [str(note) for note in findings.warnings])
+        return Verdict([replace(mistake, place=None) for mistake in error.mistakes])
+    return Verdict(findings.mistakes, findings.warnings)
 
 
-def reason_of(line: str) -> str:
+def reason_of(mistake: Mistake) -> str:
     """Return a mistake without what differs from file to file: places, names, values, suggestions."""
-    line = re.split(r"\.? (?:Did you mean|It has|Known):", line)[0]
-    line = re.sub(r"\.\d+(?=[.:])", "", line)
-    line = re.sub(r"\bmodels\.\w+", "models.*", line)
-    line = re.sub(r"'[^']*'", "'...'", line)
-    line = re.sub(r": (\w+) (has no option|needs the option|decides)", r": * \2", line)
-    return re.sub(r"\bgot .*?(?=: [A-Za-z]|$)", "got ...", line)
+    steps = [step for step in mistake.path.split(".") if not step.isdecimal()]
+    steps = ["*" if before == "models" else step for before, step in zip(["", *steps], steps, strict=False)]
+    text = re.sub(r"'[^']*'", "'...'", mistake.problem or f"expected {mistake.expected}")
+    return ": ".join(filter(None, (".".join(steps), text)))
 
 
-def table(found: Mapping[str, Sequence[str]]) -> list[str]:
+def table(found: Mapping[str, Sequence[Mistake]]) -> list[str]:
     """Return the rows of reasons, the most frequent first, as Markdown."""
     files: dict[str, list[str]] = {}
     alone: dict[str, int] = {}
-    for name, lines in found.items():
-        reasons = {reason_of(line) for line in lines}
+    for name, mistakes in found.items():
+        reasons = {reason_of(mistake) for mistake in mistakes}
         for reason in reasons:
             files.setdefault(reason, []).append(name)
             alone[reason] = alone.get(reason, 0) + (len(reasons) == 1)
@@ -100,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{len(warned)} recipes with warnings\n")
         print("\n".join(table(warned)))
     if args.json is not None:
-        content = {name: verdict.mistakes for name, verdict in verdicts.items()}
+        content = {name: list(map(str, verdict.mistakes)) for name, verdict in verdicts.items()}
         text = json.dumps(content, indent=1) + "\n"
         try:
             write_atomic(args.json, lambda stream: stream.write(text.encode()))

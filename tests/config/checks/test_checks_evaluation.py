@@ -21,7 +21,7 @@ def mistakes(file: Path, mode: str = "train", *overrides: str) -> dict[str, str]
     try:
         load_config(file, list(overrides), mode)
     except ConfigError as error:
-        return dict(line.strip().split(": ", 1) for line in str(error).splitlines()[1:])
+        return {mistake.path: mistake.text for mistake in error.mistakes}
     return {}
 
 

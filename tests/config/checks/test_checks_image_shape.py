@@ -100,7 +100,7 @@ def told(path: Path, mode: str, caplog: pytest.LogCaptureFixture) -> tuple[list[
         try:
             load_config(path, mode=mode)
         except ConfigError as error:
-            mistakes = [line.strip() for line in str(error).splitlines()[1:]]
+            mistakes = [str(mistake) for mistake in error.mistakes]
     return mistakes, [record.getMessage() for record in caplog.records]
 
 

@@ -333,7 +333,7 @@ def test_a_plain_network_cannot_be_distilled(write_recipe: Callable[..., Path]) 
     file = write_recipe(("set", "Arch", {"name": "resnet8"}))
     with pytest.raises(ConfigError, match="but Arch is one network") as caught:
         load_config(file, ["Global.infer_model_name=Student"])
-    paths = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]]
+    paths = [mistake.path for mistake in caught.value.mistakes]
     assert paths == [
         "Global.infer_model_name",
         "Loss.Train.0",
@@ -352,7 +352,7 @@ def test_other_modes_need_other_sections(write_recipe: Callable[..., Path], mode
     needed["infer"] = {"Infer.infer_imgs", "Infer.transforms", "Infer.PostProcess"}
     with pytest.raises(ConfigError) as caught:
         load_config(file, mode=mode)
-    assert {line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]} == needed[mode]
+    assert {mistake.path for mistake in caught.value.mistakes} == needed[mode]
 
 
 def test_an_unknown_mode_is_refused(write_recipe: Callable[..., Path]) -> None:

@@ -25,7 +25,7 @@ def position(tree: dict[str, Any], part: str) -> int:
 def mistakes(path: Path, *overrides: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
-    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+    return [str(mistake) for mistake in caught.value.mistakes]
 
 
 def test_the_options_arrive(write_recipe: Callable[..., Path]) -> None:
