@@ -6,15 +6,18 @@ import argparse
 import sys
 
 from ppcls.commands.command import Command, add_overrides
-from ppcls.errors import PpclsError
+from ppcls.errors import ConfigError, PpclsError
 
 _MODES = ("train", "eval", "infer", "export")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("-c", "--config", action="append", metavar="FILE", help="repeatable")
-    what.add_argument("--schema", action="store_true", help="print the JSON schema of recipes, for editors")
+    parser.add_argument("-c", "--config", action="append", metavar="FILE", help="repeatable")
+    parser.add_argument(
+        "--schema",
+        action="store_true",
+        help="print the JSON schema of recipes, for editors, with the plug-ins of the recipes given",
+    )
     parser.add_argument("--mode", choices=_MODES, default="train", help="what the recipe is to be used for")
     add_overrides(parser)
 
@@ -24,10 +27,11 @@ def _run(args: argparse.Namespace) -> int:
     from ppcls.logger import setup_logging
 
     if args.schema:
-        from ppcls.config.json_schema import render
-
-        print(render(), end="")
-        return 0
+        return _print_schema(args.config or [])
+    if not args.config:
+        raise ConfigError(
+            "give the recipes to check with -c FILE; --schema prints the JSON schema of recipes"
+        )
     setup_logging()
     failed = 0
     for path in args.config:
@@ -39,6 +43,16 @@ def _run(args: argparse.Namespace) -> int:
         else:
             print(f"{path}: valid")
     return 2 if failed else 0
+
+
+def _print_schema(recipes: list[str]) -> int:
+    from ppcls.config import load_plugins
+    from ppcls.config.json_schema import render
+
+    for path in recipes:
+        load_plugins(path)
+    print(render(), end="")
+    return 0
 
 
 COMMAND = Command("check recipes without running them", _add_arguments, _run)

@@ -30,6 +30,7 @@ __all__ = [
     "complete_config",
     "dump_yaml",
     "load_config",
+    "load_plugins",
     "parse_yaml",
     "plain",
     "read_yaml",
@@ -64,6 +65,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
     recipe = check_recipe(with_plugins(resolve(tree), file, findings), mode, findings)
     findings.finish(str(path), Places(file, overrides).find)
     return recipe.mark_checked()
+
+
+def load_plugins(path: str | Path) -> None:
+    """Load what ``Global.plugins`` of a YAML file names, so that the registries know it.
+
+    Raises:
+        ConfigError: if the file cannot be read, or a plug-in cannot be loaded.
+    """
+    file = find_recipe(path)
+    with_plugins(resolve(read(file)), file, Findings())
 
 
 def _check_mode(mode: str) -> None:

@@ -27,10 +27,10 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
 - With the line `# yaml-language-server: $schema=recipe.schema.json` at its top, editors with the YAML
   language server (VS Code with the extension YAML of Red Hat, Neovim, ...) complete keys, names and options,
   explain them and mark mistakes while you type. `ppcls validate --schema > recipe.schema.json` writes that
-  file, with the components of your plug-ins; the one without plug-ins is
-  [recipe.schema.json](recipe.schema.json). The path is relative to the recipe; an address works too. Editors
-  do not see what `_base_` brings along, and check each value by itself: what must fit together is left to
-  `ppcls validate -c FILE`.
+  file, with the components of installed plug-ins, and with `-c FILE` those of `Global.plugins` of a recipe;
+  the one without plug-ins is [recipe.schema.json](recipe.schema.json). The path is relative to the recipe; an
+  address works too. Editors do not see what `_base_` brings along, and check each value by itself: what must
+  fit together is left to `ppcls validate -c FILE`.
 - A component is written `Name: {options}` in a list (`null` for no options) and `{name: Name, options}` else.
 - Options of PaddleClas that are not built here are accepted at a value that asks for nothing
   (`last_epoch: -1`), and with a warning if they have no effect (`clip_grad`). Other tasks (several labels for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +86,26 @@ def test_a_bad_override(
 def test_the_schema_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--schema"]) == 0
     assert capsys.readouterr().out == render()
-    with pytest.raises(SystemExit):
-        main(["validate", "--schema", "-c", "recipe.yaml"])
-    assert "not allowed with" in capsys.readouterr().err
+    assert main(["validate"]) == 2
+    assert "-c FILE" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_the_schema_knows_the_plugins_of_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = """
+from ppcls.registry import LOSSES
+
+
+@LOSSES.register()
+class SchemaLoss:
+    def __init__(self, margin: float = 1.0) -> None: ...
+
+    def forward(self, outputs, label): ...
+"""
+    (tmp_path / "my_schema_loss.py").write_text(code, encoding="utf-8")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("Global: {plugins: [./my_schema_loss.py]}\n", encoding="utf-8")
+    assert main(["validate", "--schema", "-c", str(recipe)]) == 0
+    losses = json.loads(capsys.readouterr().out)["definitions"]
+    assert "SchemaLoss" in losses["loss"]["else"]["properties"]
+    assert losses["loss SchemaLoss"]["properties"].keys() == {"name", "margin", "weight"}
