@@ -276,7 +276,7 @@ def test_the_layers_of_a_network_are_listed_by_its_name(with_plugin, name, tmp_p
     assert name in log_of(capsys)
 
 
-def test_a_post_process(recipe, with_plugin):
+def test_a_post_process(recipe, with_plugin, tmp_path, capsys):
     recipe["Arch"] = {"name": "PlainNet", "class_num": 4}
     path = with_plugin()
     Engine(load_config(path)).train()
@@ -284,6 +284,12 @@ def test_a_post_process(recipe, with_plugin):
     recipe["Global"]["pretrained_model"] = recipe["Global"]["output_dir"] + "/PlainNet/best_model"
     (first, *_) = Engine(load_config(with_plugin(), mode="infer"), "infer").infer()
     assert first.keys() == {"best", "file_name"}
+    Engine(load_config(with_plugin(), mode="export"), "export").export()
+    folder, image = recipe["Global"]["save_inference_dir"], recipe["Infer"]["infer_imgs"]
+    capsys.readouterr()
+    plugin = str(tmp_path / "my_plugin.py")
+    assert main(["predict", "--model-dir", folder, "--plugin", plugin, image]) == 0
+    assert "'best': " in log_of(capsys)
 
 
 # ---------------------------------------------------------------- what breaks its contract

@@ -55,7 +55,7 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="Python file, package folder or module that registers networks of your own (repeatable)",
+        help="Python file, package folder or module that registers components of your own (repeatable)",
     )
 
 

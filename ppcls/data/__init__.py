@@ -199,6 +199,12 @@ def build_loader(
     if sampler.multi_scale and not dataset.multi_scale:
         raise ConfigError(f"{type(sampler).__name__} needs MultiScaleDataset", path=f"{where}.dataset")
     if steps is not None:
+        if not isinstance(sampler, EpochSampler):
+            raise ConfigError(
+                f"{type(sampler).__name__} does not derive from ppcls.data.EpochSampler, whose order of samples "
+                "is needed to go through unlabelled images again and again",
+                path=f"{where}.sampler",
+            )
         sampler = Endless(sampler, steps)
         mixing = [WithoutLabels(op) for op in mixing]
     return Loader(
