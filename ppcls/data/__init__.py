@@ -201,8 +201,8 @@ def build_loader(
     if steps is not None:
         if not isinstance(sampler, EpochSampler):
             raise ConfigError(
-                f"{type(sampler).__name__} does not derive from ppcls.data.EpochSampler, whose order of samples "
-                "is needed to go through unlabelled images again and again",
+                f"{type(sampler).__name__} does not derive from ppcls.data.EpochSampler, whose order is "
+                "needed to go through unlabelled images again and again",
                 path=f"{where}.sampler",
             )
         sampler = Endless(sampler, steps)
