@@ -1,8 +1,12 @@
 """What an ArchSpec answers about the networks of a recipe."""
 
+import re
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
+import ppcls
 from ppcls.config import ArchSpec
 from ppcls.errors import ConfigError
 
@@ -146,3 +150,20 @@ def test_the_node_comes_back_unchanged_and_is_a_copy():
 def test_what_describes_no_network_is_refused_with_its_place(node, text):
     with pytest.raises(ConfigError, match=text):
         ArchSpec.read(node)
+
+
+def test_nobody_else_looks_into_the_section():
+    """What is frozen, which weights are read and which network is deployed is asked of an ArchSpec."""
+    words = re.compile(r"""["'](models|freeze_params_list|pretrained_list|infer_model_name)["']""")
+    package = Path(ppcls.__file__).parent
+    found = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if words.search(file.read_text(encoding="utf-8"))
+    }
+    readers = {"config/arch.py"}
+    checks = {f"config/checks/{topic}.py" for topic in ("components", "networks", "recipe")}
+    checks |= {"config/json_schema.py"}
+    component = {"arch/distillation.py"}  # whose options they are
+    command = {"commands/__init__.py"}  # `ppcls models`
+    assert found <= readers | checks | component | command
