@@ -1,4 +1,4 @@
-"""The commands of ``ppcls``, one file per command: its arguments, and what it does with the other rooms.
+"""The commands of ``ppcls``, one file per command: its arguments, and what it does.
 
 Nothing slow is imported here: each command imports what it needs when it runs.
 """

@@ -38,12 +38,12 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _report_file(text: str) -> Path:
-    """Return the file to write, if that looks possible: reading all images takes long."""
+    """Return the file to write; check it first, because reading all images takes long."""
     path = Path(text)
     if path.suffix.lower() != ".json":
         raise ConfigError(f"--report: {path}; expected a name that ends in .json")
     if not path.parent.is_dir():
-        raise ConfigError(f"--report: {path.parent} is no folder")
+        raise ConfigError(f"--report: {path.parent} is not a folder")
     return path
 
 

@@ -1,4 +1,4 @@
-"""What a command is, and the arguments that several commands share."""
+"""The description of a command, and arguments that several commands have."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Command:
     Attributes:
         help: one line for ``ppcls --help``.
         add_arguments: adds the command's arguments to its parser.
-        run: runs the command with parsed arguments and returns the exit code. Whatever is slow to import
-            is imported in here, so that ``--help`` and a wrong argument are answered at once.
-        writes_files: files are its result. Otherwise what it prints is the result, and the command fails
-            if standard output cannot be written.
-        joins_processes: where a launcher started several processes, it runs in all of them together.
-        quiet: Paddle's warnings about networks that are only looked at are left out.
+        run: runs the command with parsed arguments and returns the exit code. It imports slow modules
+            itself, so that ``--help`` and messages about wrong arguments appear at once.
+        writes_files: its result is files. Otherwise its output is the result, and the command fails if
+            standard output cannot be written.
+        joins_processes: if a launcher started several processes, all of them run it together.
+        quiet: suppress Paddle's warnings about networks that are only inspected.
     """
 
     help: str
@@ -60,10 +60,10 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
 
 
 def image_shape(text: str) -> tuple[int, ...]:
-    """Return the shape (channels, height, width) that `text` such as ``3,224,224`` names.
+    """Return the shape (channels, height, width) from a text such as ``3,224,224``.
 
     Raises:
-        argparse.ArgumentTypeError: if it names none.
+        argparse.ArgumentTypeError: if the text is not a shape.
     """
     sides = [int(side) for side in text.split(",") if side.strip().isdecimal()]
     if len(sides) != 3 or len(text.split(",")) != 3 or min(sides) < 1:

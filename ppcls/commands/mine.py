@@ -11,7 +11,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--pool", required=True, metavar="PATH", help="folder, or list of one path per line")
     parser.add_argument(
-        "--output", required=True, metavar="FILE", help="list to write; counts are written beside it"
+        "--output", required=True, metavar="FILE", help="list to write; a file next to it gets the counts"
     )
     parser.add_argument("--top-k", type=int, metavar="N", help="images per class (default: all)")
     parser.add_argument("--threshold", type=float, default=0.0, metavar="P", help="lowest probability")

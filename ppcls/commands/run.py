@@ -1,4 +1,4 @@
-"""``ppcls train``, ``eval``, ``infer`` and ``export``: what the engine does with a recipe."""
+"""``ppcls train``, ``eval``, ``infer`` and ``export``: run the engine with a recipe."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def _launch(recipe: str, overrides: Sequence[str], processes: int) -> int:
     from ppcls.config import load_config
     from ppcls.launch import launch
 
-    settings = load_config(recipe, overrides, mode="train")["Global"]  # a mistake is reported once
+    settings = load_config(recipe, overrides, mode="train")[
+        "Global"
+    ]  # so that a mistake is reported only once
     arguments = ["train", "-c", recipe]
     for text in overrides:
         arguments += ["-o", text]

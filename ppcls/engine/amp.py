@@ -1,8 +1,8 @@
-"""Automatic mixed precision: one code path, whose parts do nothing when it is off.
+"""Automatic mixed precision: one code path, whose parts do nothing if it is off.
 
-Level O1 casts the inputs of listed operators; O2 casts the networks themselves, but for their normalisations,
-and the optimizer keeps float32 copies. Losses and their parameters always compute in float32. Checkpoints
-hold float32, which float16 and bfloat16 turn into and back without a change.
+Level O1 casts the inputs of listed operators. O2 casts the networks themselves, except for their
+normalisation layers, and the optimizer keeps float32 copies. Losses and their parameters always compute in
+float32. Checkpoints contain float32, to which float16 and bfloat16 can be converted and back exactly.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ppcls.optimizer.joint import JointOptimizer, optimizers_of
 
 
 def mixed_precision(amp: AMPSpec) -> tuple[paddle.amp.GradScaler, dict[str, Any]]:
-    """Return the loss scaler and the arguments of ``auto_cast``; both do nothing when AMP is off.
+    """Return the loss scaler and the arguments of ``auto_cast``; both do nothing if AMP is off.
 
-    Paddle has no float16 and bfloat16 kernels on the CPU and ignores autocast there without a word.
+    Paddle has no float16 and bfloat16 kernels on the CPU and silently ignores autocast there.
 
     Args:
         amp: the section ``AMP``.
 
     Raises:
-        ConfigError: if the GPU cannot compute in the type asked for, which Paddle would not say either.
+        ConfigError: if the GPU does not support the type, which Paddle would not report.
     """
     asked = bool(amp.use_amp)
     on_gpu = paddle.device.get_device().startswith("gpu")
@@ -52,8 +52,8 @@ def casting_in_evaluation(casting: Mapping[str, Any], asked: bool) -> dict[str, 
     """Return the arguments of ``auto_cast`` for evaluations.
 
     Args:
-        casting: those of training.
-        asked: ``AMP.use_fp16_test``; at level O2 the networks know no other precision.
+        casting: the arguments in training.
+        asked: ``AMP.use_fp16_test``; at level O2 it is always on, because the networks are cast.
     """
     return {**casting, "enable": casting["enable"] and (asked or casting["level"] == "O2")}
 
@@ -63,17 +63,17 @@ def cast_networks(
 ) -> nn.Layer:
     """Cast the networks for level O2.
 
-    Without Paddle's ``save_dtype``: with it `state_dict` gives copies, which nothing could be loaded into.
+    Paddle's ``save_dtype`` is not used: with it, `state_dict` returns copies, so nothing could be loaded.
     """
     if not (casting["enable"] and casting["level"] == "O2"):
         return model
-    optimizers = list(optimizers_of(optimizer))  # told to keep float32 copies
+    optimizers = list(optimizers_of(optimizer))  # they have to keep float32 copies
     model, _ = paddle.amp.decorate(models=model, optimizers=optimizers, level="O2", dtype=casting["dtype"])
     return model
 
 
 def in_float32(state: Mapping[str, paddle.Tensor]) -> dict[str, paddle.Tensor]:
-    """Return tensors as checkpoints hold them; those that are not of a lower precision as they are."""
+    """Return tensors for checkpoints: lower precision is converted to float32, others are unchanged."""
     low = (paddle.float16, paddle.bfloat16)
     return {name: t.astype("float32") if t.dtype in low else t for name, t in state.items()}
 
@@ -84,10 +84,10 @@ def scaler_state(scaler: paddle.amp.GradScaler) -> dict[str, np.ndarray]:
 
 
 def restore_scaler(scaler: paddle.amp.GradScaler, state: Mapping[str, np.ndarray]) -> None:
-    """Put what :func:`scaler_state` returned into a scaler.
+    """Restore the state that :func:`scaler_state` returned.
 
-    As Python's own numbers: an array among them would turn the scale into float64. A state that is there
-    while the scaler is off, or the other way round, is a changed setting; the scaler then begins anew.
+    Arrays are converted to Python's numbers, because an array would make the scale float64. If the saved or
+    the present scaler is off, the setting has changed, and the scaler starts with its initial state.
     """
     if not (state and scaler.is_enable()):
         return

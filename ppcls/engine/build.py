@@ -1,4 +1,4 @@
-"""From a validated config to the parts of a run."""
+"""Build the parts of a run from a validated config."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def select_device(name: str) -> str:
         name: ``auto`` (a GPU if there is one), ``cpu``, ``gpu``, ``gpu:1`` and so on.
 
     Raises:
-        ConfigError: if a GPU is asked for and there is none.
+        ConfigError: if a GPU is requested but not available.
     """
     gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
     if name == "auto":
@@ -57,7 +57,7 @@ def select_device(name: str) -> str:
 
 
 def start_logging(log_ranks: list[int], *, hold: bool = False) -> None:
-    """Log to the console on the ranks asked for.
+    """Log to the console in the processes of ``log_ranks``.
 
     Args:
         log_ranks: ``Global.log_ranks``.
@@ -67,7 +67,7 @@ def start_logging(log_ranks: list[int], *, hold: bool = False) -> None:
 
 
 def run_files(config: Recipe) -> dict[str, bytes]:
-    """Return the resolved config and the environment as files to lie beside the checkpoints, by name."""
+    """Return the resolved config and the environment as files for the folder of the run, by name."""
     text = mask_credentials(dump_yaml(plain(config)))
     environment = {
         "ppcls": __version__,
@@ -84,7 +84,7 @@ def run_files(config: Recipe) -> dict[str, bytes]:
 
 
 def check_deployed_trains(arch: ArchSpec) -> None:
-    """Refuse to choose the best network of a run by one that does not change.
+    """Raise an error if the best network of a run would be chosen by a network that does not change.
 
     Raises:
         ConfigError: naming those that train.
@@ -98,12 +98,12 @@ def check_deployed_trains(arch: ArchSpec) -> None:
 
 
 def networks_with_weights(arch: ArchSpec, names: Sequence[str], weights: str | None) -> list[str]:
-    """Return which of the networks `names` have weights to be evaluated with.
+    """Return the networks of `names` that have weights for an evaluation.
 
     Args:
         arch: the networks of the recipe.
         names: names of sub-networks that train.
-        weights: ``Global.pretrained_model``; None if the recipe's own weights are meant.
+        weights: ``Global.pretrained_model``; None for the weights that the recipe loads.
     """
     if weights is None or not names:
         return [name for name in names if arch.find(name).has_own_weights]
@@ -112,7 +112,7 @@ def networks_with_weights(arch: ArchSpec, names: Sequence[str], weights: str | N
 
 
 def normalization(config: Recipe, mode: str) -> dict[str, Sequence[float]] | None:
-    """Return mean and std of the images that networks get in a mode; None if nothing normalises them."""
+    """Return mean and std of the input images in a mode; None if they are not normalised."""
     if mode in ("train", "eval"):
         data = config.DataLoader.Train if mode == "train" else config.DataLoader.Eval
         ops = data.dataset.get("transform_ops") if data is not None and data.dataset else None
@@ -136,18 +136,18 @@ def build_trained_model(
     normalize: dict[str, Sequence[float]] | None = None,
     main: str | None = None,
 ) -> nn.Layer:
-    """Build what evaluation, inference or export needs, with weights.
+    """Build the networks for evaluation, inference or export, with weights.
 
     Args:
         arch: the networks of the recipe.
         only: names of the sub-networks needed; None for a plain network.
-        weights: ``Global.pretrained_model``; it replaces whatever the recipe loads.
+        weights: ``Global.pretrained_model``; it replaces the weights that the recipe loads.
         mode: named in the message.
         normalize: see :func:`normalization`.
-        main: the sub-network that a file of one network is meant for.
+        main: the sub-network for a file of a single network.
 
     Raises:
-        ConfigError: if nothing says where weights come from, because predictions would be random.
+        ConfigError: if there are no weights at all, because predictions would be random.
     """
     if weights is None and not all(arch.find(name).has_own_weights for name in only or {""}):
         what = f"network {', '.join(sorted(only))}" if only else f"network {arch.name}"
@@ -175,9 +175,9 @@ def build_trained_model(
 
 
 def _frozen_elsewhere(arch: ArchSpec, names: set[str], params: Collection[str]) -> set[str]:
-    """Return the frozen ones of `names` that a checkpoint leaves out: they keep the weights of the recipe."""
+    """Return the frozen networks of `names` that are not in a checkpoint: they keep the recipe's weights."""
     if len(names) == 1 and not any(key.partition(".")[0] in arch.names for key in params):
-        return set()  # a file of one network, and that is the one asked for
+        return set()  # a file of a single network, the requested one
     heads = {name: arch.find(name).head for name in names}
     return {
         name
@@ -187,14 +187,14 @@ def _frozen_elsewhere(arch: ArchSpec, names: set[str], params: Collection[str]) 
 
 
 def load_start(model: nn.Layer, loss: nn.Layer, weights: str, name: str, main: str | None) -> None:
-    """Load the weights that a run starts from, ``Global.pretrained_model``.
+    """Load the initial weights of a run, ``Global.pretrained_model``.
 
     Args:
         model: the network or networks.
         loss: the training loss, whose parameters exist already.
         weights: the file, with or without suffix.
         name: the registered name of `model`.
-        main: the network to deploy, for which a file of one network is meant.
+        main: the network to deploy, which gets the weights of a file of a single network.
 
     Raises:
         WeightsError: if they cannot be read or do not fit.
@@ -207,10 +207,10 @@ def load_start(model: nn.Layer, loss: nn.Layer, weights: str, name: str, main: s
 
 
 def first_sample_shape(loader: Any, part: str = "Train") -> tuple[int, ...]:
-    """Read one sample; a broken transform chain shows itself here, before anything is built.
+    """Read one sample; errors of the transforms occur here, before anything is built.
 
     Args:
-        loader: of the section ``DataLoader.<part>``.
+        loader: the loader of ``DataLoader.<part>``.
         part: ``Train`` or ``Eval``, for the message.
 
     Returns:
@@ -225,15 +225,16 @@ def first_sample_shape(loader: Any, part: str = "Train") -> tuple[int, ...]:
 
 
 def dry_forward(model: nn.Layer, shape: tuple[int, ...]) -> Any:
-    """Return what `model` gives for two empty images of `shape`, [C, H, W]; it stays in its mode."""
+    """Return the output of `model` for two empty images of `shape`, [C, H, W]; its mode does not change."""
     with evaluating(model), paddle.no_grad():
         return model(paddle.zeros([2, *shape]))
 
 
 def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> Any:
-    """Find by a dry forward what the config leaves out of feature transforms and losses, and check the rest.
+    """Find shapes that the recipe leaves out in feature transforms and losses, and check given ones.
 
-    Parameters whose shapes were left out exist afterwards; wrong keys and shapes show before training.
+    This runs a trial forward pass. It creates the parameters whose shapes were left out, and reports wrong
+    keys and shapes before training.
 
     Args:
         model: the network.
@@ -241,7 +242,7 @@ def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> Any:
         shape: [C, H, W] of the images.
 
     Returns:
-        what the network gave for two images.
+        the outputs of the network for two images.
     """
     model.prepare(shape)
     networks = {name: model.network(name) for name in model.names}
@@ -252,10 +253,10 @@ def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> Any:
 
 
 def synchronise(layers: Iterable[nn.Layer], asked: bool) -> None:
-    """Let BatchNorm of what trains take the statistics of all processes, if ``Global.use_sync_bn`` says so.
+    """Let BatchNorm layers that train use the statistics of all processes, if ``Global.use_sync_bn`` is set.
 
     Raises:
-        ConfigError: with several processes on the CPU, which Paddle has no kernel for.
+        ConfigError: with several processes on the CPU, for which Paddle has no kernel.
     """
     if not asked:
         return
@@ -284,15 +285,15 @@ def moving_buffers(tensors: Iterable[paddle.Tensor]) -> list[paddle.Tensor]:
 
 
 def trainable_state(model: nn.Layer) -> dict[str, Any]:
-    """Return the tensors that belong into a checkpoint: all but those of frozen networks."""
+    """Return the tensors for a checkpoint: all except those of frozen networks."""
     state: dict[str, Any] = model.trainable_state_dict()
     return state
 
 
 def count_parameters(model: nn.Layer) -> tuple[int, int]:
-    """Return the numbers of all and of trained parameters, BatchNorm statistics not counted.
+    """Return the numbers of all and of trained parameters, without BatchNorm statistics.
 
-    A parameter whose learning rate ``lr_mult_list`` multiplies by 0 is not trained.
+    A parameter whose learning rate is multiplied by 0 (``lr_mult_list``) does not count as trained.
     """
     named = [(name.rpartition(".")[2], p) for name, p in model.named_parameters()]
     sizes = [
@@ -304,7 +305,7 @@ def count_parameters(model: nn.Layer) -> tuple[int, int]:
 
 
 def announce(model: nn.Layer, title: str, seed: int) -> None:
-    """Log what is about to be trained: `model`, whose registered name is `title`."""
+    """Log which model will be trained; `title` is its registered name."""
     everything, trained = count_parameters(model)
     LOGGER.info(
         "%s: %s parameters, %s of them train; device %s; seed %d",

@@ -1,4 +1,4 @@
-"""From a recipe, its open data and its networks to a run that can start."""
+"""Build a run from a recipe, its open data and its networks."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from ppcls.teacher import Answer, Choice, KnownLogits, answer_frozen
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of a run, open.
+    """The open data of a run.
 
     Attributes:
-        loader: batches of training.
-        eval_loader: batches of evaluation; None if the run does not evaluate.
+        loader: batches for training.
+        eval_loader: batches for evaluation; None if the run does not evaluate.
         shape: [C, H, W] of an image of training.
-        class_names: names to keep with the run, by class; None if they are not known.
+        class_names: names to keep with the run, by class; None if unknown.
         lists: fingerprint of each list, by its config path.
     """
 
@@ -61,14 +61,14 @@ class RunData:
 
 @dataclass(frozen=True)
 class Watched:
-    """Whom the evaluations of a run look at, and what they decide.
+    """The networks that the evaluations of a run measure, and how evaluations are compared.
 
     Attributes:
         teachers: frozen networks with the classes of the network to deploy.
-        measures: what is measured of whom.
-        criterion: what evaluations of the network to deploy are compared by.
-        others: what those of the other students are compared by, by name.
-        still: networks that stand still and of which only logits are measured.
+        measures: the measures of each network.
+        criterion: the value by which evaluations of the network to deploy are compared.
+        others: the same for each other student, by name.
+        still: frozen networks of which only logits are needed.
         known: their logits.
     """
 
@@ -89,15 +89,15 @@ def build_run(
     resumed: Checkpoint | None,
     hooks: Sequence[Hook],
 ) -> Run:
-    """Build everything a run needs, and put it where a checkpoint stands if there is one to resume.
+    """Build everything that a run needs, and restore the state of a checkpoint if there is one to resume.
 
     Args:
         config: the recipe.
-        folder: where the run will write; it is not touched.
+        folder: folder of the run; it is not changed.
         data: the open data.
         model: the networks, with the weights that the recipe names.
         resumed: the checkpoint to resume.
-        hooks: of the recipe and of the caller; they are called before those of ppcls.
+        hooks: hooks of the recipe and of the caller; they are called before those of ppcls.
     """
     settings = config.Global
     main = config.arch.main_name
@@ -134,9 +134,7 @@ def build_run(
     )
     if resumed is not None:
         restore(run, resumed)
-    parts.answers = _let_frozen_answer(
-        settings, data, model, resumed
-    )  # with the weights they have from now on
+    parts.answers = _let_frozen_answer(settings, data, model, resumed)  # with their final weights
     compare_by(run.progress, watched.criterion, main or config.arch.name)
     return run
 
@@ -144,10 +142,10 @@ def build_run(
 def _prepare_networks(
     config: Recipe, data: RunData, model: Any, *, resuming: bool
 ) -> tuple[CombinedLoss, Any]:
-    """Build the training loss and give networks and loss the shapes and weights that the run starts from.
+    """Build the training loss, and give networks and loss their shapes and initial weights.
 
     Returns:
-        the loss, and what the networks gave for two images.
+        the loss, and the outputs of the networks for two images.
     """
     weights = config.Global.pretrained_model
     main = config.arch.main_name
@@ -163,7 +161,7 @@ def _prepare_networks(
 def _let_frozen_answer(
     settings: GlobalSpec, data: RunData, model: Any, resumed: Checkpoint | None
 ) -> dict[str, Answer]:
-    """Let frozen networks answer through engines; a run that is resumed keeps those it has."""
+    """Run frozen networks with their engines; a resumed run keeps its engines."""
     done = 0 if resumed is None else resumed.progress.epoch - 1
     images = (settings.epochs - done) * (len(data.loader.dataset) // distributed.world_size())
     earlier = None
@@ -173,13 +171,13 @@ def _let_frozen_answer(
 
 
 def _choose_watched(config: Recipe, data: RunData, model: Any, outputs: Any) -> Watched:
-    """Find out whom evaluations look at.
+    """Choose the networks that evaluations measure.
 
     Args:
         config: the recipe.
         data: the open data.
         model: the networks.
-        outputs: what they gave for two images.
+        outputs: their outputs for two images.
     """
     main = config.arch.main_name
     evaluates = data.eval_loader is not None

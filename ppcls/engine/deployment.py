@@ -1,4 +1,4 @@
-"""What an export needs to know of a recipe: how images are prepared, and some of them to check it with."""
+"""The parts of a recipe that an export needs: the transforms, and some images for a check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def deployed_transforms(config: Recipe) -> list[dict[str, Any]]:
     """Return the transforms that an export describes: those of ``Infer``, else those of evaluation.
 
     Raises:
-        ConfigError: if there are none, or they give images of another shape than ``Global.image_shape``.
+        ConfigError: if there are none, or the images have another shape than ``Global.image_shape``.
     """
     problem = check_exported_shape(config)
     if problem is not None:
@@ -28,14 +28,14 @@ def deployed_transforms(config: Recipe) -> list[dict[str, Any]]:
     operations = transform_chains(config)[exported_chain(config) or ""]
     if any("DecodeImage" in node or node.get("name") == "DecodeImage" for node in operations):
         return operations
-    return [{"DecodeImage": {"to_rgb": True}}, *operations]  # evaluation reads arrays, which are RGB
+    return [{"DecodeImage": {"to_rgb": True}}, *operations]  # evaluation reads arrays in RGB
 
 
 def export_sample(config: Recipe, operations: list[dict[str, Any]]) -> np.ndarray | None:
-    """Return up to four images of ``Infer.infer_imgs``, [N, C, H, W], as the network takes them.
+    """Return up to four images of ``Infer.infer_imgs`` as input of the network, [N, C, H, W].
 
     Returns:
-        None if there are none of the shape of the network's input; the reason is logged.
+        None if there are none of the right shape; the reason is logged.
     """
     wanted = tuple(config.Global.image_shape)
     try:

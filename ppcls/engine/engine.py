@@ -1,4 +1,4 @@
-"""The object behind every command: built from a config, it trains, evaluates, infers or exports."""
+"""The object behind the commands: built from a config, it trains, evaluates, infers or exports."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from ppcls.engine.checkpoint.run_folder import (
     check_images,
     check_run_folder,
     follow_earlier_run,
-    goes_on_in_place,
     open_run_folder,
+    resumes_in_place,
 )
 from ppcls.engine.checkpoint.states import Progress
 from ppcls.engine.deployment import deployed_transforms, export_sample
@@ -85,14 +85,14 @@ class Engine:
     """One run of one mode.
 
     Args:
-        config: what :func:`ppcls.config.load_config` returned. A part of a recipe is checked and completed.
+        config: the result of :func:`ppcls.config.load_config`. A part of a recipe is checked and completed.
         mode: ``train``, ``eval``, ``infer`` or ``export``.
 
     Raises:
         ConfigError: for mistakes in a part of a recipe.
 
     Attributes:
-        folder: ``<Global.output_dir>/<Arch.name>``, where checkpoints and logs go.
+        folder: ``<Global.output_dir>/<Arch.name>``, the folder of checkpoints and logs.
     """
 
     def __init__(self, config: Mapping[str, Any], mode: str = "train") -> None:
@@ -120,8 +120,8 @@ class Engine:
     def model(self) -> Any:
         """The network, for scripts: in training the whole of ``Arch``, else the network to deploy.
 
-        It is built with its weights when it is first asked for, and commands called afterwards use it as it
-        is then. After :meth:`train` it is what was trained.
+        It is built with its weights when it is first used, and commands that are called later use it with its
+        weights of that moment. After :meth:`train` it is the trained network.
         """
         if self._model is None:
             needed = None if self.main is None or self.mode == "train" else {self.main}
@@ -139,7 +139,7 @@ class Engine:
         """Train as the config says, or resume from ``Global.checkpoints``; one run at a time in a folder.
 
         Args:
-            hooks: what happens around the loop besides; called after those of the recipe and before our own.
+            hooks: additional hooks; they are called after those of the recipe and before those of ppcls.
 
         Returns:
             metrics of the best evaluation and its ``epoch``; the training averages if nothing was evaluated.
@@ -155,7 +155,7 @@ class Engine:
                 LOGGER.info("%s: already finished, nothing to do", resumed.where)
                 return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
             check_run_folder(self.folder, self.config, resumed)
-            changed = resumed is not None and self._go_on_from(resumed)
+            changed = resumed is not None and self._continue_from(resumed)
             announce_threads(self.config, resumed)
             # Hooks and data first, because their mistakes are the cheapest to find.
             hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
@@ -163,7 +163,7 @@ class Engine:
             run = build_run(self.config, self.folder, data, self.model, resumed=resumed, hooks=hooks)
             try:
                 require_same_weights(run.parts.model)
-                try_out(run)  # whatever fails has failed by now; from here on the folder changes
+                try_out(run)  # no other check follows; from here on the folder changes
                 run.progress.threads = threads_in_use()
                 answers = run.parts.answers.items()
                 run.progress.engines = {name: asdict(answer.choice) for name, answer in answers}
@@ -179,7 +179,7 @@ class Engine:
             return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
 
     def build_run(self, hooks: Sequence[Hook] = ()) -> Run:
-        """Build a run but do not start it: for scripts that go through the loop themselves.
+        """Build a run without starting it, for scripts with their own loop.
 
         ``run.parts.loader.close()`` ends it. Nothing is written.
 
@@ -190,23 +190,23 @@ class Engine:
         data = self._open_data(None)
         return build_run(self.config, self.folder, data, self.model, resumed=None, hooks=hooks)
 
-    def _go_on_from(self, resumed: Checkpoint) -> bool:
-        """Take over from the run to resume what it decided; return whether its config was another one."""
-        self._set_seed(resumed.progress.seed)  # a resumed run keeps the seed it was started with
+    def _continue_from(self, resumed: Checkpoint) -> bool:
+        """Take over decisions of the run to resume; return whether its config was different."""
+        self._set_seed(resumed.progress.seed)  # a resumed run keeps its seed
         if self._seed_asked not in (None, self.seed):
             LOGGER.warning("Global.seed has no effect: the run keeps its seed, %d", self.seed)
         recorded = read_run_config(resumed.where.parent)
         if recorded is None:
             return False
         keep_old_convolutions(recorded, self.globals)
-        if goes_on_in_place(self.folder, resumed):
+        if resumes_in_place(self.folder, resumed):
             follow_earlier_run(self.config, recorded, self.folder)
         return report_changes(recorded, self.config, str(resumed.where))
 
     def _open_folder(
         self, start: Progress, data: RunData, resumed: Checkpoint | None, lock: RunLock, changed: bool
     ) -> None:
-        """Make the folder of the run; rank 0 does it."""
+        """Create the folder of the run, in rank 0."""
         if is_main():
             open_run_folder(
                 self.folder,
@@ -222,10 +222,10 @@ class Engine:
         wait_for_main()
 
     def eval(self, report: str | None = None) -> dict[str, float]:
-        """Evaluate the network to deploy, every other student and what else a metric names.
+        """Evaluate the network to deploy, every other student, and other networks that metrics name.
 
         Returns:
-            averages by name; those of another student end in its name.
+            averages by name; names of averages of another student end in its name.
 
         Args:
             report: folder for tables of classes, confusions and mistakes (`ppcls.report.evaluation_tables`).
@@ -248,7 +248,7 @@ class Engine:
         require_same_weights(model)
 
         def observe(outputs: Any, batch: Batch) -> None:
-            open_log(self.folder / "train.log")  # the first batch has passed
+            open_log(self.folder / "train.log")  # the first batch has succeeded
             if writer is not None:
                 writer(outputs, batch)
 
@@ -272,12 +272,13 @@ class Engine:
         infer = self.config.Infer
         postprocess = build_postprocess(with_names(infer, self._class_names().names))
         files = list_images(infer.infer_imgs or [])
-        network, name = self._deployed_network(), self.main or self.arch.name
+        network = self._deployed_network()
+        name = self.main or self.arch.name
         with answering_still(network, name, self.answering, len(files)) as answer:
             return classify(answer, files, infer.transforms or [], postprocess, batch_size=infer.batch_size)
 
     def export(self) -> ExportedFiles:
-        """Write the network to deploy to ``Global.save_inference_dir`` and check the files against it."""
+        """Write the network to deploy to ``Global.save_inference_dir`` and compare the files with it."""
         build.start_logging(self.globals.logging_ranks)
         transforms = deployed_transforms(self.config)
         return export_network(
@@ -294,7 +295,7 @@ class Engine:
     # ------------------------------------------------------------------ parts
 
     def _set_seed(self, seed: int) -> None:
-        """Seed everything; the config holds it, so that a run without one can be repeated from its config."""
+        """Set all seeds; the config gets the seed, so that a run without one can be repeated."""
         self.seed = self.globals.seed = seed
         paddle.seed(seed)
 
@@ -308,7 +309,7 @@ class Engine:
         return with_convolutions_as_set(model, self.globals)
 
     def _deployed_network(self) -> Any:
-        """Return the network to deploy, alone, with weights, in eval mode."""
+        """Return only the network to deploy, with weights, in eval mode."""
         if self.main is None:
             return self._trained_model(None)
         return self._trained_model({self.main}).infer_network(self.main)
@@ -324,7 +325,7 @@ class Engine:
         return build_loader(node, mode, seed=self.seed, class_num=self.class_num, class_names=names)
 
     def _class_names(self) -> ClassNames:
-        """Return the names that results are shown with; say so if there are none."""
+        """Return the names for results; log if there are none."""
         found = class_names(self.config, self.class_num)
         if found.names is None:
             LOGGER.info("no class names: %s", found.source)
@@ -357,7 +358,7 @@ class Engine:
         return RunData(loader, eval_loader, shape, names, recorded)
 
     def _deployment_description(self, transforms: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return what a deployed network must know: transforms, labels, shape, classes."""
+        """Return the description of a deployed network: transforms, labels, shape, classes."""
         return {
             "Global": {
                 "model_name": self.arch.main.name,

@@ -1,4 +1,4 @@
-"""Write a network for deployment, then run what was written against the network in memory."""
+"""Write a network for deployment, and compare the written files with the network in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ppcls.runtime import DESCRIPTION, ONNX, PARAMS, Program, export_files, fing
 LOGGER = logging.getLogger("ppcls.export")
 TOLERANCE = 1e-4
 
-# Program of each format and the files that go with it. Both formats read the same parameters file.
+# Program of each format and its other files. Both formats read the same parameters file.
 _FILES = {
     "paddle": ("inference.json", PARAMS),
     "legacy": ("inference.pdmodel", PARAMS, f"{PARAMS}.info"),
@@ -40,11 +40,11 @@ _OPSET = 17
 
 @dataclass(frozen=True)
 class ExportedFiles:
-    """What was written and how exactly it repeats the network.
+    """The written files, and how exactly they reproduce the network.
 
     Attributes:
-        folder: where the files are.
-        files: their names.
+        folder: folder of the files.
+        files: names of the files.
         differences: largest absolute difference of an output, by program and way of running it.
     """
 
@@ -87,14 +87,14 @@ def export_network(
     sample: np.ndarray | None = None,
     inference_yml: Mapping[str, Any] | None = None,
 ) -> ExportedFiles:
-    """Write `net` to `out_dir` in eval mode, check the files, and only then let them replace older ones.
+    """Write `net` to `out_dir` in eval mode, check the files, and only then replace older ones.
 
-    Layers with a method ``reparameterize``, which train in one form and are deployed in a simpler one that is
-    equal to it, are written in the simpler form. `net` itself is not changed.
+    Layers with a method ``reparameterize`` train in one form and are deployed in a simpler, equivalent one;
+    they are written in the simpler form. `net` itself is not changed.
 
     Args:
-        net: one network with weights, not a teacher and student; features it returns are left out. Its
-            train and eval modes are as before afterwards.
+        net: a single network with weights; features that it returns are not exported. Its train and eval
+            modes are restored.
         out_dir: folder; files of an earlier export in it are replaced, others stay.
         image_shape: [C, H, W] of one input; the number of images stays open.
         formats: ``paddle`` (Paddle 3: inference.json), ``legacy`` (inference.pdmodel) or ``both``, which
@@ -102,12 +102,12 @@ def export_network(
         onnx: write inference.onnx too, which holds its own parameters. Needs the extra ``onnx``.
         softmax: end with probabilities instead of logits.
         sample: images to check with, [N, C, H, W], transformed; random numbers if None.
-        inference_yml: what a deployed network must know (Global, PreProcess, PostProcess); the file of class
-            names it mentions is copied beside it.
+        inference_yml: the description of the deployed network (Global, PreProcess, PostProcess); the file of
+            class names that it mentions is copied into the same folder.
 
     Raises:
         ConfigError: if the network cannot be exported in this form.
-        TrainingError: if a written program disagrees with the network by more than 1e-4.
+        TrainingError: if the outputs of a written program differ from the network by more than 1e-4.
     """
     if formats not in ("paddle", "legacy", "both"):
         raise ConfigError(f"Global.export_format: {formats!r}; expected paddle, legacy or both")
@@ -137,7 +137,7 @@ def export_network(
 
 @contextlib.contextmanager
 def _new_files(target: Path) -> Iterator[Path]:
-    """Give a folder for the new files, which replace those of an earlier export if nothing fails."""
+    """Yield a folder for the new files, which replace those of an earlier export if nothing fails."""
     try:
         with export_files(target).replacing() as folder:
             yield folder
@@ -147,7 +147,7 @@ def _new_files(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _eval_mode(net: nn.Layer) -> Iterator[None]:
-    """Set eval mode, and give every layer its own mode back."""
+    """Set eval mode, and restore the mode of every layer afterwards."""
     layers = net.sublayers(include_self=True)
     modes = [layer.training for layer in layers]
     net.eval()
@@ -159,7 +159,7 @@ def _eval_mode(net: nn.Layer) -> Iterator[None]:
 
 
 def _check_classes(output: np.ndarray, described: Mapping[str, Any]) -> None:
-    """Refuse a network that gives something else than a number for each class."""
+    """Raise an error if the network does not return one number per class."""
     classes = described.get("class_num")
     if output.ndim != 2 or classes not in (None, output.shape[1]):
         wanted = "classes" if classes is None else classes
@@ -170,9 +170,9 @@ def _check_classes(output: np.ndarray, described: Mapping[str, Any]) -> None:
 
 
 def _random_sample(net: nn.Layer, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Return two images of noise, faint enough that probabilities are not all 0 and 1.
+    """Return two images of noise, weak enough that probabilities are not all 0 and 1.
 
-    Saturated probabilities would be equal whatever went wrong before them.
+    Such probabilities would be equal even if the networks differ.
     """
     noise = np.random.default_rng(0).standard_normal((2, *image_shape)).astype(np.float32)
     probabilities = _Deployed(net, softmax=True)
@@ -184,12 +184,12 @@ def _random_sample(net: nn.Layer, image_shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _reparameterized(net: nn.Layer) -> nn.Layer:
-    """Return the network in the form in which it is deployed; a copy if that is another."""
+    """Return the network in its form for deployment; a copy if that is a different form."""
     if not any(hasattr(layer, "reparameterize") for layer in net.sublayers(include_self=True)):
         return net
     net = copy.deepcopy(net)
     if isinstance(net, TheseusLayer):
-        net.update_res([])  # a tapped branch would be missed
+        net.update_res([])  # a branch whose output is returned would be missing
     for layer in net.sublayers(include_self=True):
         if hasattr(layer, "reparameterize"):
             layer.reparameterize()
@@ -271,7 +271,7 @@ def _why_not(name: str, error: Exception) -> str:
 def _check(
     folder: Path, programs: list[str], sample: np.ndarray, expected: np.ndarray, deployed: nn.Layer
 ) -> dict[str, float]:
-    """Run each program on the batch and on its first image alone, exactly and as it runs by default."""
+    """Run each program on the batch and on only its first image, exactly and with default settings."""
     differences = {}
     tolerance = TOLERANCE * max(1.0, float(np.abs(expected).max()))
     for title, run in _runs(folder, programs):
@@ -288,7 +288,7 @@ def _check(
 
 
 def _unstable(deployed: nn.Layer, sample: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
-    """Say so if the network in memory is no measure: it changes by itself, or amplifies rounding."""
+    """Return an explanation if the network in memory is random or amplifies rounding errors."""
     if not (_run_in_memory(deployed, sample) == expected).all():
         return ". The network in memory itself gives another answer at every call"
     noise = np.random.default_rng(0).standard_normal(sample.shape).astype(np.float32)
@@ -302,7 +302,7 @@ def _unstable(deployed: nn.Layer, sample: np.ndarray, expected: np.ndarray, tole
 
 
 def _runs(folder: Path, programs: list[str]) -> Iterator[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
-    """Give each program in each way of running it."""
+    """Yield a function for each program and each way to run it."""
     for program in programs:
         if program == ONNX:
             model = OnnxModel(path=str(folder / program))
@@ -316,7 +316,7 @@ def _runs(folder: Path, programs: list[str]) -> Iterator[tuple[str, Callable[[np
 def _write_description(
     folder: Path, description: Mapping[str, Any], image_shape: tuple[int, ...], softmax: bool
 ) -> None:
-    """Write inference.yml, and beside it the file of class names of a post-process that reads one."""
+    """Write inference.yml, and next to it the file of class names if the post-processing reads one."""
     content = plain(description)
     if content.get("PreProcess"):
         content |= describe_transforms(content["PreProcess"]["transform_ops"], image_shape[0])

@@ -31,13 +31,13 @@ def classify(
         files: the images.
         transforms: ``Infer.transforms``.
         postprocess: turns probabilities and file names into results.
-        batch_size: images at a time.
+        batch_size: number of images in a batch.
 
     Returns:
-        a dict an image: class_ids, scores, file_name, label_names.
+        one dict per image: class_ids, scores, file_name, label_names.
 
     Raises:
-        DataError: if an image cannot be read; the ones before it are logged.
+        DataError: if an image cannot be read; results of the images before it are logged.
         WeightsError: if the network gives scores that are not finite.
     """
     chain = build_transforms(transforms)
@@ -60,7 +60,7 @@ def classify(
 
 
 def _read(names: Sequence[str], chain: Compose) -> tuple[list[np.ndarray], ImageError | None]:
-    """Return the images up to the first that cannot be read, and what is wrong with that one."""
+    """Return the images before the first unreadable one, and the error of that one."""
     images = []
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""Averages that leave values on the device until somebody wants to read them."""
+"""Averages that leave values on the device until they are read."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Meters:
     """Sample-weighted averages of named scalars over an epoch.
 
     :meth:`add` only keeps references to device scalars; :meth:`flush` moves all of them to the host in one
-    transfer. Sums are float64, so that long epochs do not lose digits. Of values of the whole set, which
-    evaluations alone have, every row is kept.
+    transfer. Sums are float64, so that long epochs do not lose digits. For values of the whole set,
+    which only evaluations have, every row is kept.
     """
 
     totals: dict[str, float] = field(default_factory=dict)
@@ -40,9 +40,9 @@ class Meters:
         """Remember the values of one batch.
 
         Args:
-            values: scalars, or what a value of the whole set is made of, by name.
-            samples: what each counts.
-            others: what some of them count instead.
+            values: scalars, or rows of values of the whole set, by name.
+            samples: number of samples, the weight of each value.
+            others: different weights of some values.
         """
         others = others or {}
         scalars = {}
@@ -80,7 +80,7 @@ class Meters:
         """Return the averages of everything flushed so far, in order of first appearance.
 
         Args:
-            everywhere: over the samples of all processes; all of them have to ask.
+            everywhere: average over the samples of all processes; all processes have to call this.
 
         Raises:
             TrainingError: if there was no sample.
@@ -105,14 +105,14 @@ class Meters:
         return {name: found[name] for name in order if name in found}
 
     def _whole(self) -> dict[str, tuple[np.ndarray, Reduce]]:
-        """Return the rows seen so far of each value of the whole set, and what makes the value of them."""
+        """Return the rows so far of each value of the whole set, and the function that computes the value."""
         return {
             name: (paddle.concat(rows).astype("float32").numpy(), self._reduce[name])
             for name, rows in self._rows.items()
         }
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         self.totals.clear()
         self.counts.clear()
         self._pending.clear()
@@ -121,7 +121,7 @@ class Meters:
         self._names.clear()
 
     def state(self) -> dict[str, list[float]]:
-        """Return the flushed sums and what they count, for a checkpoint."""
+        """Return the flushed sums and counts, for a checkpoint."""
         return {name: [total, self.counts[name]] for name, total in self.totals.items()}
 
     def restore(self, state: Mapping[str, list[float]]) -> None:
@@ -133,5 +133,5 @@ class Meters:
 
 
 def format_metrics(values: Mapping[str, float]) -> str:
-    """Return ``name: value`` pairs as the log lines carry them."""
+    """Return ``name: value`` pairs for log lines."""
     return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())

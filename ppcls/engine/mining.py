@@ -1,4 +1,4 @@
-"""The mining of SSLD: from a pool of images without labels, those that a teacher is sure of.
+"""The mining of SSLD: find the images of a pool without labels for which a teacher is confident.
 
     for every image of the pool:
         left out if it cannot be read
@@ -6,7 +6,7 @@
         class and probability from the teacher      -> left out below the threshold
     of every class, the most probable
 
-Cui et al. (arXiv 2103.05959) take duplicates out by matching SIFT features; here a perceptual hash does it
+Cui et al. (arXiv 2103.05959) remove duplicates by matching SIFT features; here a perceptual hash is used
 (:mod:`ppcls.data.near_duplicates`).
 """
 
@@ -41,17 +41,17 @@ from ppcls.teacher import answering_still
 
 @dataclass(frozen=True)
 class Mining:
-    """What to take from where.
+    """The options of mining.
 
     Attributes:
-        pool: a folder, or a list with a path a line; see :func:`ppcls.data.list_images`.
+        pool: a folder, or a list with one path per line; see :func:`ppcls.data.list_images`.
         output: list to write; counts and names go to ``<output>.json``.
-        top_k: images to keep of a class; None keeps all.
-        threshold: least probability of the class.
+        top_k: number of images to keep per class; None keeps all.
+        threshold: smallest probability of the class.
         network: the teacher; by default the frozen network of the recipe.
         label: column of labels: the ``teacher``'s class, or ``zero`` as in lists of unlabelled images.
         image_root: folder that paths in the list start from; by default that of the training list.
-        distance: greatest Hamming distance of 255-bit hashes at which images are near-duplicates.
+        distance: largest Hamming distance of 255-bit hashes of near-duplicates.
     """
 
     pool: str
@@ -66,17 +66,17 @@ class Mining:
 
 @dataclass
 class MiningCounts:
-    """What was found.
+    """The results of mining.
 
     Attributes:
-        images: images of the pool.
-        unreadable: reason by file.
-        duplicates: file, the validation image it is like, Hamming distance.
-        foreign: images whose class the student does not have (``class_map``).
-        below: images below the threshold.
-        beyond: images above it, but not among the first `top_k` of their class.
-        kept: images in the list.
-        classes: images in the list by class; classes without any are not there.
+        images: number of images in the pool.
+        unreadable: reasons by file.
+        duplicates: file, similar validation image, Hamming distance.
+        foreign: number of images whose class the student does not have (``class_map``).
+        below: number of images below the threshold.
+        beyond: number of images above it, but not among the first `top_k` of their class.
+        kept: number of images in the list.
+        classes: number of images in the list by class, without empty classes.
     """
 
     images: int
@@ -106,7 +106,7 @@ class MiningCounts:
 
 @dataclass
 class _Found:
-    """Images that may be kept: place in the pool, class, probability."""
+    """Images that may be kept: position in the pool, class, probability."""
 
     place: list[int] = field(default_factory=list)
     label: list[int] = field(default_factory=list)
@@ -133,7 +133,7 @@ class _Pool(Dataset):
 
 
 class _Hashed(Dataset):
-    """Another dataset, whose images are hashed while they are read; whoever gets a batch takes the hashes."""
+    """Another dataset whose images are hashed while they are read."""
 
     def __init__(self, base: Dataset) -> None:
         self._base = base
@@ -154,22 +154,22 @@ class _Hashed(Dataset):
         return self._base.label(index)
 
     def read(self, index: int) -> Any:
-        """Return what the first transform takes."""
+        """Return the input of the first transform."""
         content = self._base.read(index)
         self._hashes[index] = perceptual_hash(content)
         return content
 
     def take(self, index: np.ndarray) -> np.ndarray:
-        """Return the hashes of a batch, int8 [N, BITS], and forget them."""
+        """Return the hashes of a batch, int8 [N, BITS], and remove them."""
         return np.stack([self._hashes.pop(int(i)) for i in index])
 
 
 def mine(config: Recipe, options: Mining) -> MiningCounts:
-    """Write a list of the images of a pool that a teacher is sure of.
+    """Write a list of the images of a pool for which a teacher is confident.
 
     Args:
-        config: what :func:`ppcls.config.load_config` returned, with ``DataLoader.Eval``.
-        options: what to take from where.
+        config: the result of :func:`ppcls.config.load_config`, with ``DataLoader.Eval``.
+        options: the options.
 
     Raises:
         ConfigError: for options that do not fit, or a teacher without weights.
@@ -223,7 +223,7 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
 
 
 def _write(path: Path, text: str, summary: str) -> None:
-    """Write the list and its counts, both or neither."""
+    """Write both the list and its counts, or neither."""
     beside = f"{path.name}.json"
     try:
         with FileSet(path.parent, path.name, (beside, path.name)).replacing() as folder:
@@ -243,7 +243,7 @@ def _check(options: Mining) -> None:
 
 
 def _list_form(data: DataLoaderSpec, options: Mining) -> tuple[str, str]:
-    """Return root and delimiter of the training list, which the new list is to join."""
+    """Return root and delimiter of the training list, whose form the new list has."""
     part = data.Train or data.Eval
     dataset = part.dataset if part is not None and part.dataset is not None else {}
     root = options.image_root or dataset.get("image_root")
@@ -268,7 +268,7 @@ def _below(root: str, pool: Dataset) -> list[str]:
 
 
 def _teacher(arch: ArchSpec, asked: str | None) -> str:
-    """Return the name of the network to ask; ``""`` for a plain one."""
+    """Return the name of the teacher; ``""`` for a single network."""
     if not arch.children:
         if asked is not None:
             raise ConfigError(f"--network: {arch.name} is one network, there is no {asked!r} in it")
@@ -313,7 +313,7 @@ def _check_classes(theirs: int, ours: int, class_map: Sequence[int] | None, opti
 def _read(
     dataset: _Hashed, evaluation: DataSpec, title: str, report: MiningCounts | None = None
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yield the batches of a dataset with their hashes; unreadable images go to the report."""
+    """Yield the batches of a dataset with their hashes; record unreadable images."""
     batch_size = int((evaluation.sampler or {})["batch_size"])
     loader = Loader(
         dataset,
@@ -335,7 +335,7 @@ def _read(
 
 
 def _hash_all(dataset: _Hashed, evaluation: DataSpec) -> tuple[HashIndex, np.ndarray]:
-    """Return the hashes of the validation images, and the place of each in its dataset."""
+    """Return the hashes of the validation images, and the position of each in its dataset."""
     found = [(batch.index, hashes) for batch, hashes in _read(dataset, evaluation, "validation images")]
     LOGGER.info("%s: %d images, of which the list will hold no near-duplicates", dataset.name, len(dataset))
     return HashIndex(np.concatenate([h for _, h in found])), np.concatenate([i for i, _ in found])
@@ -374,7 +374,7 @@ def _judge(
 
 
 def _select(found: _Found, top_k: int | None, report: MiningCounts) -> list[int]:
-    """Return which of `found` to keep: by class, the most probable first, ties in the order of the pool."""
+    """Return the indices to keep: by class, the most probable first, ties in order of the pool."""
     labels = np.array(found.label, np.int64)
     order = np.lexsort((np.array(found.place), -np.array(found.probability), labels))
     kept: list[int] = []

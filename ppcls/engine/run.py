@@ -1,4 +1,4 @@
-"""What one training run consists of: its parts, its settings, and where it stands."""
+"""The parts, settings and position of a training run."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Evaluation:
     Attributes:
         loader: the images to evaluate.
         measure: evaluates at an epoch; returns averages by name.
-        due: tells whether an epoch is followed by an evaluation.
-        plateau_metric: what a schedule that watches evaluations is told of their averages.
+        due: tells whether an evaluation follows an epoch.
+        plateau_metric: returns the value for ReduceOnPlateau from the averages.
     """
 
     loader: Loader
@@ -43,21 +43,21 @@ class Evaluation:
 
 @dataclass
 class Parts:
-    """What a run is made of.
+    """The parts of a run.
 
     Attributes:
         model: maps images [N, C, H, W] to outputs; frozen networks are part of it.
         loss: maps outputs and labels to the named parts of the loss; its own parameters train too.
         metric: values of a training batch by name.
-        optimizer: changes `trained`.
-        schedule: of the learning rates.
-        loader: batches of training.
+        optimizer: updates `trained`.
+        schedule: schedule of the learning rates.
+        loader: batches for training.
         evaluation: None without evaluations.
-        scaler: of the loss in mixed precision; does nothing otherwise.
-        trained: parameters that the optimizer changes, the same order in every process.
-        buffers: BatchNorm statistics of what trains, which processes keep equal.
+        scaler: loss scaler of mixed precision; otherwise it does nothing.
+        trained: parameters that the optimizer updates, in the same order in every process.
+        buffers: BatchNorm statistics that change, which are kept equal in all processes.
         ema: averaged weights; None without them.
-        answers: what stands in for each frozen network, by its dotted name.
+        answers: replacements of frozen networks, by dotted name.
     """
 
     model: nn.Layer
@@ -76,13 +76,13 @@ class Parts:
 
 @dataclass
 class Settings:
-    """What a run is told.
+    """The settings of a run.
 
     Attributes:
-        folder: where it writes checkpoints and logs.
-        epochs: how many there are in all.
-        update_freq: batches whose gradients are averaged into one optimizer step.
-        log_every: batches between log lines; None if nothing is printed.
+        folder: folder of checkpoints and logs.
+        epochs: total number of epochs.
+        update_freq: number of batches whose gradients are averaged for one optimizer step.
+        log_every: number of batches between log lines; None if nothing is printed.
         casting: options of ``paddle.amp.auto_cast`` in training.
     """
 
@@ -95,7 +95,7 @@ class Settings:
 
 @dataclass
 class Timing:
-    """Seconds of the latest step: the whole of it, and the wait for data."""
+    """Seconds of the latest step: the whole step, and the waiting time for data."""
 
     batch_cost: float = 0.0
     reader_cost: float = 0.0
@@ -117,17 +117,17 @@ class Run:
     """One training run, as hooks see it.
 
     Attributes:
-        parts: network, losses, optimizer, data ... : what it is made of.
-        settings: folder, epochs ... : what it was told.
-        hooks: in the order in which they are called.
-        progress: where it stands; what a checkpoint holds besides tensors.
-        meters: averages of the epoch under way.
+        parts: network, losses, optimizer, data and so on.
+        settings: folder, epochs and so on.
+        hooks: the hooks, in the order in which they are called.
+        progress: position of the run; the content of a checkpoint besides tensors.
+        meters: averages of the current epoch.
         timing: seconds of the latest steps.
-        learning_rates: of the latest step, one for each optimizer.
-        gradient_norm: of the latest step that a line is printed for, on the device.
-        ending: set by a hook after an evaluation: the epoch under way is the last.
-        stop_signal: number of the signal that asks the run to stop after the step under way; a hook may set
-            it too. `stopping` is what all processes have agreed on.
+        learning_rates: learning rates of the latest step, one for each optimizer.
+        gradient_norm: norm of the latest step with a log line, on the device.
+        ending: set by a hook after an evaluation: the current epoch is the last.
+        stop_signal: number of the signal that asks the run to stop after the current step; a hook may set it
+            too. All processes agree on `stopping`.
     """
 
     parts: Parts
@@ -147,16 +147,16 @@ class Run:
     def record(
         self, batch: Batch, metrics: Mapping[str, paddle.Tensor], losses: Mapping[str, paddle.Tensor]
     ) -> None:
-        """Keep a step's scalars, unread, with what is needed to explain them if they turn out bad."""
-        # Losses count every image, accuracies those that have labels.
+        """Keep the unread scalars of a step, with information for a message if they are not finite."""
+        # Losses are averaged over all images, accuracies over those with labels.
         labelled = dict.fromkeys(metrics, len(batch.label))
         self.meters.add({**metrics, **losses}, len(batch.index), labelled)
         self._unread.append((self.progress.step, self.learning_rates, batch.index))
 
     def line_due(self, done: int) -> bool:
-        """Tell whether a log line is due for the step that ends with the batch number `done` of the epoch.
+        """Tell whether a log line is due for the step that ends with batch number `done` of the epoch.
 
-        It is when a batch since the last step has an index divisible by ``settings.log_every``.
+        It is due if a batch since the last step has an index divisible by ``settings.log_every``.
         """
         every = self.settings.log_every
         return every is not None and (done - 1) // every > (done - 1 - self.settings.update_freq) // every
@@ -165,7 +165,8 @@ class Run:
         """Return losses and metrics of the latest step, None before the first one; waits for the device.
 
         Raises:
-            TrainingError: if a loss is not finite; names step, learning rate and the files of the batch.
+            TrainingError: if a loss is not finite; the message names step, learning rate and files of the
+                batch.
         """
         rows = self.meters.flush()
         for row, (step, rates, index) in zip(rows, self._unread, strict=True):

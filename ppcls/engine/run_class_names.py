@@ -1,8 +1,8 @@
-"""The class names of a run: those of its data, kept in its folder, and those that results are shown with.
+"""The class names of a run: those of its data, which its folder keeps, and those in results.
 
-Names that belong to the data (class folders) decide what a label means. Training writes them into the run
-folder as ``class_names.txt``, and every later command on these weights takes them from there, so the training
-data need not be at hand, and evaluation compares its own classes with them by name.
+Names that belong to the data (class folders) define the meaning of labels. Training writes them into the run
+folder as ``class_names.txt``, and every later command with these weights reads them there. So the training
+data is not needed any more, and evaluation compares its classes with them by name.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class ClassNames:
     """Names of all classes of a network.
 
     Attributes:
-        names: by class; None if they are not known.
-        source: where they come from, or why there are none, in words.
+        names: names by class; None if unknown.
+        source: a text about their origin, or the reason why there are none.
     """
 
     names: list[str] | None
@@ -48,18 +48,18 @@ class ClassNames:
 
 
 def class_names(config: Recipe, class_num: int, of_data: ClassNames | None = None) -> ClassNames:
-    """Return the names that results are shown and exported with.
+    """Return the names for results and exports.
 
-    In this order: the file (or list) that ``Infer.PostProcess`` names, the names kept with the run that the
-    weights come from, the names that belong to the data of training.
+    The first of these that exists is used: the file (or list) that ``Infer.PostProcess`` names, the names
+    kept with the run that the weights come from, the names that belong to the data of training.
 
     Args:
         config: a checked recipe.
         class_num: number of classes of the network.
-        of_data: what :func:`data_class_names` returned, if it was asked before.
+        of_data: the result of :func:`data_class_names`, if it was called before.
 
     Raises:
-        DataError: if a file of one's own does not give each class one name, or gives those of the data in
+        DataError: if the user's file does not have one name per class, or has the names of the data in
             another order.
     """
     node = config.Infer.PostProcess or {}
@@ -81,13 +81,14 @@ def class_names(config: Recipe, class_num: int, of_data: ClassNames | None = Non
 
 
 def _left_out(file: str, class_num: int) -> bool:
-    """Tell whether a list of the package names other classes; the check of the recipe warned of that."""
+    """Tell whether a list of the package names other classes; the check of the recipe warned about it."""
     found = find_class_names(file)
     return is_packaged(found) and len(read_fitting_names(found, None)) != class_num
 
 
 def _agreeing(found: ClassNames, of_data: ClassNames) -> ClassNames:
-    names, theirs = found.names or [], of_data.names
+    names = found.names or []
+    theirs = of_data.names
     if theirs is not None and names != theirs and sorted(names) == sorted(theirs):
         place = next(i for i, (one, other) in enumerate(zip(names, theirs, strict=True)) if one != other)
         raise DataError(
@@ -99,11 +100,11 @@ def _agreeing(found: ClassNames, of_data: ClassNames) -> ClassNames:
 
 
 def data_class_names(config: Recipe, folder: Path | None) -> ClassNames:
-    """Return the names that belong to the data a network is trained on.
+    """Return the names that belong to the training data of a network.
 
     Args:
         config: a checked recipe.
-        folder: of the run that trained the weights; None if there is none yet, or it is not known.
+        folder: folder of the run that trained the weights; None if there is none yet, or it is unknown.
     """
     kept = None if folder is None else recorded_names(folder, config)
     if kept is not None:
@@ -126,10 +127,10 @@ def data_class_names(config: Recipe, folder: Path | None) -> ClassNames:
 
 
 def evaluation_names(config: Recipe, known: ClassNames, folder: Path | None) -> list[str] | None:
-    """Return the names that the classes of ``DataLoader.Eval`` must have, None if they cannot be compared.
+    """Return the names that the classes of ``DataLoader.Eval`` must have; None if unknown.
 
-    Names of a file beside a list of training images may be written otherwise than folders of evaluation;
-    they count only where all of these folders are among them.
+    Names in a file for a list of training images may be spelt differently from folders of evaluation; they
+    are only used if they contain all of these folders.
     """
     train = _dataset(config, "Train")
     evaluation = _dataset(config, "Eval")
@@ -153,12 +154,12 @@ def evaluation_names(config: Recipe, known: ClassNames, folder: Path | None) -> 
 def recorded_names(folder: Path, config: Recipe | None = None) -> ClassNames | None:
     """Return the names that a run kept in its folder.
 
-    Runs from before names were kept had class folders in order of texts: 0, 1, 10, 11, 2. Theirs are given in
-    that order, with a warning, wherever it differs from today's.
+    Runs of versions that did not keep names had class folders in alphabetical order: 0, 1, 10, 11, 2. Their
+    names are returned in that order, with a warning if it differs from today's order.
 
     Args:
-        folder: of the run.
-        config: the recipe of now, whose folders are looked into if those of the old run are gone.
+        folder: folder of the run.
+        config: the recipe of now, whose folders are used if those of the old run do not exist any more.
 
     Raises:
         DataError: if ``class_names.txt`` is damaged.
@@ -189,12 +190,12 @@ def recorded_names(folder: Path, config: Recipe | None = None) -> ClassNames | N
 
 
 def names_file(names: list[str] | None) -> dict[str, bytes]:
-    """Return the file that keeps the names of a run's classes in its folder; none without names."""
+    """Return name and content of the file with the class names of a run; empty without names."""
     return {} if names is None else {FILE: format_class_names(names).encode("utf-8", "backslashreplace")}
 
 
 def names_to_record(config: Recipe, of_data: ClassNames, class_num: int) -> list[str] | None:
-    """Return the names a run keeps: those of its data, else those of one's own file in ``Infer.PostProcess``.
+    """Return the names that a run keeps: those of its data, else those of a file in ``Infer.PostProcess``.
 
     Args:
         config: a checked recipe.
@@ -202,7 +203,7 @@ def names_to_record(config: Recipe, of_data: ClassNames, class_num: int) -> list
         class_num: number of classes of the network.
 
     Raises:
-        DataError: if the file does not fit, or gives the names of the data in another order.
+        DataError: if the file does not fit, or has the names of the data in another order.
     """
     node = config.Infer.PostProcess or {}
     file = node.get("class_id_map_file")
@@ -221,7 +222,7 @@ def names_to_record(config: Recipe, of_data: ClassNames, class_num: int) -> list
 
 
 def weights_folder(config: Recipe) -> Path | None:
-    """Return the folder that the weights of the network to deploy lie in; None if they are no local file."""
+    """Return the folder of the weights of the network to deploy; None if they are not a local file."""
     return _folder_of(config.Global.pretrained_model or config.arch.main.pretrained)
 
 
@@ -232,11 +233,11 @@ def _folder_of(weights: Any) -> Path | None:
 
 
 def check_teachers(config: Recipe, names: list[str] | None) -> None:
-    """Refuse frozen networks whose run had the same classes in another order.
+    """Raise an error for frozen networks whose run had the same classes in another order.
 
     Args:
         config: a checked recipe.
-        names: of the classes of training, in order.
+        names: names of the classes of training, in order.
 
     Raises:
         ConfigError: naming the network and the first class that differs.
@@ -271,7 +272,7 @@ def _has_class_map(config: Recipe) -> bool:
 
 
 def _dataset(config: RecipeTree, part: str) -> ComponentSpec | None:
-    """Return the dataset of a part of the data; None if there is none that can be read."""
+    """Return the dataset of a part of the data; None if there is none, or it cannot be read."""
     node: Any = config
     for step in ("DataLoader", part, "dataset"):
         node = node.get(step) if isinstance(node, Mapping) else None
@@ -309,9 +310,9 @@ def _has_names(dataset: ComponentSpec) -> bool:
 
 
 def with_names(infer: InferSpec, names: list[str] | None) -> dict[str, Any]:
-    """Return ``Infer.PostProcess`` with the names of the classes in it, in place of the file that holds them.
+    """Return ``Infer.PostProcess`` with the names of the classes instead of the file with names.
 
-    A post-process that takes no ``label_list`` stays as it is, as long as it has names of its own.
+    It is not changed if it has no option ``label_list``, but its own names.
     """
     options = dict(infer.PostProcess or {"name": "Topk", "topk": 5})
     factory = POSTPROCESSES[options["name"]]

@@ -1,7 +1,7 @@
-"""The processes of a training must be about to do the same: they compare recipes, versions and lists.
+"""The processes of a training compare recipes, versions and lists before they start.
 
-Otherwise they would train on, each in its own way and into the same weights, or end much later with a riddle.
-What may differ from machine to machine, such as where files lie and how they are read, is left out.
+Otherwise they would train the same weights in different ways, or fail much later with an obscure error.
+Settings that may differ between machines, such as paths of files and how they are read, are not compared.
 """
 
 from __future__ import annotations
@@ -22,38 +22,39 @@ import ppcls
 from ppcls import distributed
 from ppcls.config import Recipe, plain
 from ppcls.data import Fingerprint
-from ppcls.engine.checkpoint.changes import Change, show, walk_changes
+from ppcls.engine.checkpoint.changes import Change, show_setting, walk_changes
 from ppcls.errors import ConfigError
 
-# What may differ between machines: nothing of it reaches the weights, and no process waits for another in it.
+# Settings that may differ between machines: the weights do not depend on them, and no process waits for
+# another because of them.
 OF_A_MACHINE = re.compile(
     r"Global\.(output_dir|device|print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard"
     r"|save_inference_dir|export_\w+|infer_add_softmax)(\.\d+)?|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
 )
-# Where files lie; whether one is named must be the same, and lists are compared by what they say.
+# Paths of files; only whether a path is given must be the same, and lists are compared by their content.
 PATHS = re.compile(
     r"Global\.(checkpoints|pretrained_model)|Global\.plugins\.\d+|.*\.(image_root|cls_label_path|data_file|pretrained|class_map"
     r"|class_id_map_file|(\w+_)?(path|file|dir|root))(\.\d+)?"
 )
 AUTO = "auto"
-_MOST = 20  # lines of a message
+_MOST = 20  # largest number of lines of a message
 
 
 def start_alike(config: Recipe) -> None:
-    """Meet the other processes of this training and make sure that they have the same recipe and versions.
+    """Connect to the other processes and check that all have the same recipe and versions.
 
     Args:
         config: the resolved config.
 
     Raises:
         ConfigError: naming every difference, with its value in process 0 and in the other.
-        TrainingError: if a process does not come.
+        TrainingError: if a process does not start.
     """
-    distributed.start(describe(config), require_alike)
+    distributed.start(describe_process(config), require_alike)
 
 
 def require_alike(notes: list[Any]) -> None:
-    """Compare what :func:`describe` says in each process, in order of rank.
+    """Compare the results of :func:`describe_process` of all processes, in order of rank.
 
     Raises:
         ConfigError: naming every difference.
@@ -66,17 +67,17 @@ def require_alike(notes: list[Any]) -> None:
 
 
 def require_same_lists(lists: Mapping[str, Fingerprint]) -> None:
-    """Make sure that all processes read the same lists, in the same order, wherever they lie.
+    """Check that all processes read the same lists, in the same order; paths may differ.
 
     Args:
         lists: fingerprints by the config path of the dataset.
 
     Raises:
-        ConfigError: naming the list, its size in process 0 and in the other, and where it lies.
+        ConfigError: naming the list, its path, and its size in process 0 and in the other.
     """
     if distributed.world_size() == 1:
         return
-    distributed.wait_for_all()  # one may take long to read its lists
+    distributed.wait_for_all()  # reading lists may take long
     notes = distributed.gather({path: found.as_dict() for path, found in lists.items()})
     _raise_if_any(
         _lines(notes, _list_differences),
@@ -86,7 +87,7 @@ def require_same_lists(lists: Mapping[str, Fingerprint]) -> None:
 
 
 def require_same_weights(model: nn.Layer) -> None:
-    """Make sure that all processes hold the same networks: each reads the weights file on its own machine.
+    """Check that all processes have the same weights: each reads the file on its own machine.
 
     Raises:
         ConfigError: if they differ.
@@ -96,7 +97,7 @@ def require_same_weights(model: nn.Layer) -> None:
     digest = 0
     for name, tensor in sorted(model.state_dict().items()):
         digest = zlib.crc32(tensor.numpy().tobytes(), zlib.crc32(name.encode(), digest))
-    distributed.wait_for_all()  # one may take long to read its weights
+    distributed.wait_for_all()  # reading weights may take long
     notes = distributed.gather(digest)
     others = [str(number) for number, note in enumerate(notes) if note != notes[0]]
     if others:
@@ -107,8 +108,8 @@ def require_same_weights(model: nn.Layer) -> None:
         )
 
 
-def describe(config: Recipe) -> dict[str, Any]:
-    """Return what has to be the same in all processes: recipe, kind of device, versions."""
+def describe_process(config: Recipe) -> dict[str, Any]:
+    """Return the facts that must be the same in all processes: recipe, kind of device, versions."""
     return {
         "recipe": plain(config),
         "versions": {
@@ -122,7 +123,7 @@ def describe(config: Recipe) -> dict[str, Any]:
 
 @cache
 def _code() -> str:
-    """Return a hash of our own source: an installation from a checkout changes without its version."""
+    """Return a hash of the source code of ppcls: a checkout may change without its version."""
     root = Path(ppcls.__file__).parent
     digest = hashlib.blake2b(digest_size=4)
     for file in sorted(root.rglob("*.py")):
@@ -137,7 +138,7 @@ def _raise_if_any(lines: list[str], what: str, remedy: str) -> None:
 
 
 def _lines(notes: list[Any], compare: Callable[[Any, Any], Iterable[tuple[str, str]]]) -> list[str]:
-    """Return a line for each difference from process 0, with all processes in which it is found."""
+    """Return one line per difference from process 0, with all processes that have it."""
     found: dict[tuple[str, str], list[int]] = {}
     for number, note in enumerate(notes[1:], 1):
         for difference in compare(notes[0], note):
@@ -151,7 +152,7 @@ def _lines(notes: list[Any], compare: Callable[[Any, Any], Iterable[tuple[str, s
 def _recipe_differences(main: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for change in walk_changes(main["recipe"], other["recipe"]):
         if not _may_differ(change):
-            yield f"{change.key}: {show(change.was)}", show(change.now)
+            yield f"{change.key}: {show_setting(change.was)}", show_setting(change.now)
 
 
 def _may_differ(change: Change) -> bool:

@@ -52,7 +52,8 @@ def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:
     if not _on_cpu():
         return
     before = None if resumed is None else _threads_of(resumed)
-    chosen, here = threads.CHOSEN, _suggested(config, "train")
+    chosen = threads.CHOSEN
+    here = _suggested(config, "train")
     if before is not None and chosen is None:
         _compute_with(before)
         if before != here:

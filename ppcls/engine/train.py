@@ -31,7 +31,7 @@ from ppcls.optimizer import learning_rates
 
 
 class StopRequested(BaseException):
-    """Ctrl-C or SIGTERM arrived; raised after the step under way is complete."""
+    """Ctrl-C or SIGTERM was received; raised after the current step is complete."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -39,7 +39,7 @@ class StopRequested(BaseException):
 
 
 def train(run: Run) -> None:
-    """Run epochs until ``run.settings.epochs`` are done, from wherever ``run.progress`` stands."""
+    """Run epochs from the position ``run.progress`` until ``run.settings.epochs`` are done."""
     schedule = run.parts.schedule
     call_hooks(run.hooks, "before_train", run)
     with _signals_wait_for_the_step(run):
@@ -64,7 +64,7 @@ def train(run: Run) -> None:
 
 
 def train_epoch(run: Run) -> None:
-    """Train on the batches of the current epoch that are still to do."""
+    """Train on the remaining batches of the current epoch."""
     start_epoch(run)
     begin = time.perf_counter()
     for batch in run.parts.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
@@ -80,14 +80,14 @@ def train_epoch(run: Run) -> None:
 
 
 def start_epoch(run: Run) -> None:
-    """Put network and losses into training mode, the losses at the weights of the epoch."""
+    """Set network and losses to training mode, and the weights of the losses for the epoch."""
     run.parts.model.train()
     run.parts.loss.train()
     run.parts.loss.set_epoch(run.progress.epoch)
 
 
 def train_step(run: Run, batch: Batch) -> bool:
-    """Forward and backward of one batch, and an optimizer step when its group of batches is complete.
+    """Run one batch forward and backward, and make an optimizer step if its group of batches is complete.
 
     Returns:
         whether the optimizer made a step.
@@ -119,16 +119,16 @@ def train_step(run: Run, batch: Batch) -> bool:
 def forward_and_backward(
     run: Run, batch: Batch, group: int = 1
 ) -> tuple[Any, paddle.Tensor, dict[str, paddle.Tensor]]:
-    """Take a batch through network and losses and add to the gradients.
+    """Run a batch through network and losses, and add to the gradients.
 
-    Randomness on the device is seeded by the position in the run, so it does not depend on whether the run
-    was interrupted: networks draw differently in each process, losses alike (MGD takes its part of what is
-    drawn for all). Losses run outside autocast: they cast to float32 themselves.
+    Random numbers on the device depend only on the position in the run, so they are the same in a resumed
+    run. Networks draw different numbers in each process, losses the same (MGD uses its part of numbers drawn
+    for all). Losses run outside autocast: they cast to float32 themselves.
 
     Args:
         run: position, network, losses and scaler.
         batch: the images and labels.
-        group: batches whose gradients are averaged.
+        group: number of batches whose gradients are averaged.
 
     Returns:
         the outputs for images that have labels, these labels, and the parts of the loss.
@@ -152,17 +152,17 @@ def gradient_norm(parameters: Sequence[paddle.Tensor], scale: float = 1.0) -> pa
     """Return the joint L2 norm of the gradients of all `parameters`, a scalar, computed in float32.
 
     Args:
-        parameters: those without a gradient count as zero.
-        scale: what the loss was multiplied with (mixed precision); the norm is of the gradients without it.
+        parameters: the parameters; a missing gradient counts as zero.
+        scale: factor of the loss (mixed precision), by which the gradients are divided.
     """
     with paddle.no_grad():
         flat = [p.grad.flatten().astype("float32") for p in parameters if p.grad is not None]
-        squares = [paddle.dot(gradient, gradient) for gradient in flat]  # no array of squares in between
+        squares = [paddle.dot(gradient, gradient) for gradient in flat]  # without an array of squares
         return paddle.stack(squares).sum().sqrt() / scale if squares else paddle.zeros([])
 
 
 def _loss_scale(scaler: paddle.amp.GradScaler) -> float:
-    """Return what losses are multiplied with at the moment, 1 without mixed precision."""
+    """Return the present factor of losses; 1 without mixed precision."""
     return float(np.asarray(scaler.state_dict().get("scale", 1.0)).reshape(-1)[0])
 
 
@@ -171,20 +171,20 @@ def step_seed(seed: int, place: int, stream: int) -> int:
 
     Args:
         seed: seed of the run.
-        place: batches since the start of the run.
-        stream: keeps apart what must not be drawn alike.
+        place: number of batches since the start of the run.
+        stream: number that separates independent random numbers.
     """
     return int(np.random.SeedSequence([seed, place, stream]).generate_state(1, np.uint32)[0])
 
 
 def _raise_if_stopped(run: Run) -> None:
-    """Stop where all processes stop; with one, at once after a signal."""
+    """Stop at the step at which all processes stop; a single process stops at once after a signal."""
     if run.stopping or (run.stop_signal is not None and world_size() == 1):
         raise StopRequested(run.stop_signal or signal.SIGTERM)
 
 
 class Rows(Mapping[str, Any]):
-    """What a network or several returned, for some rows of the batch; cut only when it is looked at."""
+    """Outputs of networks for some rows of the batch; the rows are selected when an output is read."""
 
     def __init__(self, outputs: Mapping[str, Any], rows: paddle.Tensor) -> None:
         self._outputs = outputs
@@ -211,7 +211,7 @@ def rows_of(outputs: Any, rows: paddle.Tensor) -> Any:
 
 @contextmanager
 def _signals_wait_for_the_step(run: Run) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM finish the step under way; a second Ctrl-C interrupts at once.
+    """Let Ctrl-C and SIGTERM wait for the current step; a second Ctrl-C interrupts at once.
 
     A second SIGTERM does not: Paddle's launcher sends up to three within a second.
     """
@@ -226,7 +226,7 @@ def _signals_wait_for_the_step(run: Run) -> Iterator[None]:
 
     try:
         old = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals are somebody else's business
+    except ValueError:  # not the main thread, so signals are handled elsewhere
         yield
         return
     try:

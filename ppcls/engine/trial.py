@@ -1,8 +1,8 @@
-"""The first steps of a run, tried out before anything is written: what fails, fails here.
+"""A trial of the first steps of a run before anything is written, so that errors occur here.
 
-The first batch goes through network, losses and metrics, forward and backward, the first batch of evaluation
-through what evaluations measure. Afterwards everything is as it was, so that the run that follows is the one
-that it would have been.
+The first batch runs through network, losses and metrics, forward and backward, and the first batch of
+evaluation through the measures of evaluations. Afterwards everything is restored, so that the run gives the
+same results as without the trial.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ppcls.logger import only_warnings
 
 
 def try_out(run: Run) -> None:
-    """Try the first batch of training and of evaluation, and let the hooks check what they need.
+    """Try the first batch of training and of evaluation, and let the hooks make their checks.
 
     Raises:
-        PpclsError: whatever is wrong with data, networks, losses or metrics.
+        PpclsError: for errors of data, networks, losses or metrics.
         TrainingError: if the loss of the first batch is not finite.
     """
     with _as_before(run):
@@ -42,13 +42,13 @@ def try_out(run: Run) -> None:
             if run.parts.schedule.needs_metric:
                 evaluation.plateau_metric(metrics)
         call_hooks(run.hooks, "before_start", run)
-    distributed.wait_for_all()  # all processes have got through it
+    distributed.wait_for_all()  # until all processes have succeeded
 
 
 def _try_training(run: Run) -> None:
     start_epoch(run)
     with run.parts.loader.only_first_batch():
-        # No batch is left where a run stopped between an epoch and its evaluation.
+        # No batch is left if a run stopped between an epoch and its evaluation.
         for batch in run.parts.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
             known, label, losses = forward_and_backward(run, batch)
             with paddle.no_grad():
@@ -66,7 +66,7 @@ def _try_training(run: Run) -> None:
 
 @contextlib.contextmanager
 def _as_before(run: Run) -> Iterator[None]:
-    """Put back what forward and backward passes in the block change: statistics, gradients, random states."""
+    """Restore everything that forward and backward passes change: statistics, gradients, random states."""
     both = (run.parts.model, run.parts.loss)
     layers = [layer for top in both for layer in top.sublayers(include_self=True)]
     attributes = [(layer, dict(vars(layer)), dict(buffers_of(layer))) for layer in layers]
@@ -94,9 +94,9 @@ def _as_before(run: Run) -> Iterator[None]:
 
 
 def _moved_by_forward(run: Run) -> list[paddle.Tensor]:
-    """Return the tensors that forward passes may change, such as statistics of what trains."""
+    """Return the tensors that forward passes may change, such as BatchNorm statistics."""
     model = run.parts.model
     loss = run.parts.loss
     tensors = [*trainable_state(model).values(), *loss.state_dict().values()]
-    tensors += [*model.buffers(), *loss.buffers()]  # also those that belong into no checkpoint
+    tensors += [*model.buffers(), *loss.buffers()]  # including those that are not in checkpoints
     return [tensor for tensor in {id(t): t for t in tensors}.values() if tensor.stop_gradient]

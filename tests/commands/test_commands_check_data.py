@@ -171,7 +171,7 @@ def test_a_file_that_hangs_is_named(check, image_folder, recipe):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("found.csv", "ends in .json"), ("none/found.json", "none is no folder")]
+    ("name", "message"), [("found.csv", "ends in .json"), ("none/found.json", "none is not a folder")]
 )
 def test_a_report_that_cannot_be_written(recipe, write_recipe, tmp_path, capsys, name, message):
     assert main(["check-data", "-c", str(write_recipe(recipe)), "--report", str(tmp_path / name)]) == 2

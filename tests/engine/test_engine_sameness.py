@@ -19,7 +19,7 @@ def config(recipe, write_recipe):
 
 
 def notes_of(*configs):
-    return [sameness.describe(config) for config in configs]
+    return [sameness.describe_process(config) for config in configs]
 
 
 def change(config, path, value):
@@ -107,15 +107,17 @@ def test_a_difference_of_versions_is_named(config, name):
 
 
 def test_the_version_knows_changed_source(config, tmp_path, monkeypatch):
-    note = sameness.describe(config)
-    assert note == sameness.describe(config)
+    note = sameness.describe_process(config)
+    assert note == sameness.describe_process(config)
     (tmp_path / "a.py").write_text("x")
     monkeypatch.setattr(sameness.ppcls, "__file__", str(tmp_path / "__init__.py"))
     sameness._code.cache_clear()
-    first = sameness.describe(config)["versions"]["ppcls"]
+    first = sameness.describe_process(config)["versions"]["ppcls"]
     (tmp_path / "a.py").write_text("y")
     sameness._code.cache_clear()
-    assert len({note["versions"]["ppcls"], first, sameness.describe(config)["versions"]["ppcls"]}) == 3
+    assert (
+        len({note["versions"]["ppcls"], first, sameness.describe_process(config)["versions"]["ppcls"]}) == 3
+    )
     sameness._code.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its checkpoints and what they hold, resuming from one, and the lock on it."""
+"""The folder of a run: its checkpoints and their content, resuming, and the lock."""
 
 from ppcls.engine.checkpoint.files import SUFFIXES, Checkpoint, Checkpointer, name_for_earlier_run
 from ppcls.engine.checkpoint.states import Progress, StudentBest

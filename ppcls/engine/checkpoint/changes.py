@@ -1,4 +1,4 @@
-"""What changed between the config a run was started with and the one it goes on with."""
+"""Differences between the config with which a run was started and the one with which it is resumed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ppcls.data import Fingerprint
 from ppcls.errors import ConfigError, mask_credentials
 from ppcls.logger import LOGGER
 
-# Where files lie, and the seed, which a run keeps whatever the config says.
+# Paths of files, and the seed, which a run keeps in any case.
 QUIET = re.compile(r"Global\.(checkpoints|output_dir|pretrained_model|save_inference_dir|seed)")
-# What is printed, kept and exported, and how fast batches come: nothing of it reaches the weights.
+# Settings about output, kept files, export and loading speed, which do not change the weights.
 HARMLESS = re.compile(
     r"Global\.(print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard|save_interval|save_steps"
     r"|keep_last|export_\w+|infer_add_softmax)(\.\d+)?|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
@@ -27,7 +27,7 @@ LONGEST = 200
 
 @dataclass(frozen=True)
 class Change:
-    """One setting that differs; `was` or `now` is ABSENT where the setting is not there."""
+    """One setting that differs; `was` or `now` is ABSENT if the setting does not exist."""
 
     key: str
     was: Any
@@ -35,24 +35,24 @@ class Change:
 
     @property
     def harmless(self) -> bool:
-        """Tell whether it leaves the trained weights as they would have been."""
+        """Tell whether the trained weights do not depend on it."""
         return HARMLESS.fullmatch(self.key) is not None
 
     def __str__(self) -> str:
-        was, now = (show(value) for value in (self.was, self.now))
+        was, now = (show_setting(value) for value in (self.was, self.now))
         return f"{self.key}: was {was}, is {now}"
 
 
-def show(value: Any) -> str:
-    """Return a setting as a message shows it."""
+def show_setting(value: Any) -> str:
+    """Return a setting as text for a message."""
     if value is ABSENT:
         return "not set"
-    text = json.dumps(value, ensure_ascii=False, default=str)  # which YAML reads as it stands
+    text = json.dumps(value, ensure_ascii=False, default=str)  # which is also valid YAML
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def find_changes(old: Any, new: Any) -> list[Change]:
-    """Return the settings that differ between two resolved configs, paths and the seed left out.
+    """Return the settings that differ between two resolved configs, without paths and the seed.
 
     A section or setting that the older config lacks, because the version that wrote it did not know it, and
     that is empty now, is not a change.
@@ -70,7 +70,7 @@ def _is_new_and_empty(change: Change) -> bool:
 
 
 def walk_changes(old: Any, new: Any, key: str = "") -> Iterator[Change]:
-    """Yield every setting that differs between two resolved configs; `key` is where they lie."""
+    """Yield every setting that differs between two resolved configs; `key` is their config path."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
             below = f"{key}.{name}" if key else str(name)
@@ -83,12 +83,12 @@ def walk_changes(old: Any, new: Any, key: str = "") -> Iterator[Change]:
 
 
 def _masked(value: Any) -> Any:
-    """Return a setting as ``config.yaml`` has it, where addresses show no passwords."""
+    """Return a setting as in ``config.yaml``, where passwords in addresses are masked."""
     return mask_credentials(value) if isinstance(value, str) else value
 
 
 def read_run_config(folder: Path) -> RecipeTree | None:
-    """Return the config that a run wrote into its folder; None if there is none that can be read."""
+    """Return the config in the folder of a run; None if it is missing or cannot be read."""
     try:
         found = read_yaml(folder / "config.yaml", MAX_NODES_OF_DATA)
     except ConfigError:
@@ -97,15 +97,15 @@ def read_run_config(folder: Path) -> RecipeTree | None:
 
 
 def report_changes(old: RecipeTree, new: Recipe, where: str) -> bool:
-    """Log what changed since the run was started.
+    """Log which settings changed since the run was started.
 
     Args:
         old: the config that the run wrote.
-        new: the one it goes on with.
+        new: the config of now.
         where: the checkpoint, for the message.
 
     Returns:
-        whether anything changed that the weights depend on.
+        whether anything changed on which the weights depend.
     """
     changes = find_changes(old, new)
     training = [str(change) for change in changes if not change.harmless]
@@ -118,15 +118,15 @@ def report_changes(old: RecipeTree, new: Recipe, where: str) -> bool:
 
 
 def report_list_changes(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Fingerprint]) -> None:
-    """Warn of each list of images that is not the one that the run to resume was trained on.
+    """Warn about each list of images that differs from the one in the run to resume.
 
     Args:
-        old: fingerprints that its checkpoint holds; older checkpoints have none.
-        new: those of now.
+        old: fingerprints in its checkpoint; older checkpoints have none.
+        new: fingerprints of now.
     """
     for where, now in new.items():
         if where not in old:
-            continue  # the dataset is new in the config, which is reported as a change of the config
+            continue  # the dataset is new, which is reported as a change of the config
         was = Fingerprint(**old[where])
         if was.same_as(now):
             continue

@@ -1,6 +1,6 @@
-"""What a checkpoint holds of a run: taking it out, and putting it back.
+"""The content of a checkpoint: get it from a run, and restore it.
 
-- ``.pdparams``: the weights of what trains, under their own names.
+- ``.pdparams``: the weights of networks that train, under their own names.
 - ``.pdopt``: ``loss.<name>`` for parameters of losses, ``<parameter>@<slot>`` for the state of optimizers and
   ``scaler.<name>`` for that of the loss scaler.
 - ``.pdema``: averaged weights.
@@ -26,7 +26,7 @@ from ppcls.weights.renames import in_present_names
 
 
 def tensors_of(parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the weights of what trains, and the tensors of losses, optimizer and loss scaler."""
+    """Return the weights of networks that train, and the tensors of losses, optimizer and loss scaler."""
     others = {f"loss.{name}": value for name, value in parts.loss.state_dict().items()}
     others |= structured_state(parts.optimizer, {"network": parts.model, "loss": parts.loss})
     others |= {f"scaler.{name}": value for name, value in scaler_state(parts.scaler).items()}
@@ -34,14 +34,14 @@ def tensors_of(parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def restore(run: Run, resumed: Checkpoint) -> None:
-    """Put a run where the checkpoint stood.
+    """Restore the state of a checkpoint in a run.
 
     Args:
-        run: as it was built, before its first step.
+        run: a new run, before its first step.
         resumed: the checkpoint.
 
     Raises:
-        WeightsError: if the checkpoint is of another network, loss or optimizer.
+        WeightsError: if the checkpoint belongs to another network, loss or optimizer.
     """
     where = str(resumed.where)
     load_into(run.parts.model, resumed.params, where=f"{where}.pdparams", allow_missing_head=False)

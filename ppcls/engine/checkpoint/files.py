@@ -1,14 +1,14 @@
 """Checkpoints whose three files become valid together.
 
-A checkpoint ``tag`` is ``tag.pdparams`` (weights of what trains), ``tag.pdopt`` (optimizer slots and
-parameters of losses, by structured names) and ``tag.pdstates`` (JSON: position in the run, schedule,
-best metric, and size and checksum of the other two; see :mod:`ppcls.engine.checkpoint.states`).
+A checkpoint ``tag`` is ``tag.pdparams`` (trained weights), ``tag.pdopt`` (optimizer slots and parameters
+of losses, by structured names) and ``tag.pdstates`` (JSON: position in the run, schedule, best metric,
+and size and checksum of the other two; see :mod:`ppcls.engine.checkpoint.states`).
 
 Saving is a small redo log: all files are first written and synced under ``*.new``; then ``tag.commit``
-appears; then the files are renamed into place and ``tag.commit`` goes. A process killed before the commit
-leaves the old checkpoint; one killed after it leaves a complete new one, which reading finds under ``*.new``
-and :meth:`Checkpointer.recover` moves into place. Reading changes nothing, so the checkpoint of a run that is
-still going on can be read.
+appears; then the files are renamed and ``tag.commit`` is removed. If the process is killed before the commit,
+the old checkpoint stays valid. If it is killed afterwards, the new checkpoint is complete: it is read from
+``*.new``, and :meth:`Checkpointer.recover` renames the files. Reading changes nothing, so the checkpoint of a
+running training can be read.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ NEEDED = (".pdparams", ".pdopt", ".pdstates")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What :meth:`Checkpointer.load` returns.
+    """The result of :meth:`Checkpointer.load`.
 
     Attributes:
         where: path without suffix.
-        params: weights of what trains.
+        params: trained weights.
         optimizer: tensors of optimizer and losses.
         progress: position in the run.
         ema: averaged weights, if there are any.
@@ -86,7 +86,7 @@ class Checkpointer:
         progress: Progress,
         ema: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write checkpoint `tag` so that at every moment a complete one exists.
+        """Write checkpoint `tag` such that a complete one exists at every moment.
 
         Raises:
             TrainingError: if the disk is full or the folder cannot be written; the previous one stays.
@@ -97,7 +97,7 @@ class Checkpointer:
                 self._save(tag, tensors, progress)
             except (WeightsError, OSError):
                 with contextlib.suppress(OSError):
-                    self.recover(tag)  # half a checkpoint would take the space that is missing
+                    self.recover(tag)  # half a checkpoint would occupy the space that is missing
                 raise
 
     def _save(self, tag: str, tensors: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
@@ -112,7 +112,7 @@ class Checkpointer:
         self.recover(tag)
 
     def save_weights(self, name: str, params: Mapping[str, Any]) -> None:
-        """Write ``name.pdparams`` alone: weights to evaluate and deploy, not to resume from.
+        """Write only ``name.pdparams``: weights for evaluation and deployment, from which no run is resumed.
 
         Raises:
             TrainingError: as for :meth:`save`.
@@ -122,7 +122,7 @@ class Checkpointer:
 
     @contextlib.contextmanager
     def _explained(self, tensors: Collection[Mapping[str, Any]]) -> Iterator[None]:
-        """Turn a failure to write into a message that says how much space is needed and what to do."""
+        """Convert an error of writing into a message about the space that is needed and what to do."""
         try:
             yield
         except (WeightsError, OSError) as error:
@@ -130,23 +130,23 @@ class Checkpointer:
             try:
                 space = f"{shutil.disk_usage(self.folder).free / 2**20:.1f} MB are free there"
             except OSError as problem:
-                space = f"the folder cannot be looked at: {problem.strerror}"
+                space = f"the folder cannot be checked: {problem.strerror}"
             raise TrainingError(
-                f"{error}. What was to be written needs {needed / 2**20:.1f} MB, {space}. The checkpoints "
-                f"saved before are as they were. Make space in {self.folder}, then go on with --resume auto"
+                f"{error}. The checkpoint needs {needed / 2**20:.1f} MB, {space}. The checkpoints "
+                f"saved before are intact. Free some space in {self.folder}, then continue with --resume auto"
             ) from None
 
     def clean(self) -> None:
-        """Finish or drop what a killed run left half done. Only for the one run that writes to the folder."""
+        """Finish or remove incomplete saves of a killed run. Only for the run that writes to the folder."""
         for path in (*self.folder.glob("*.commit"), *self.folder.glob("*.new")):
             name = path.name.removesuffix(".commit").removesuffix(".new")
             self.recover(next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name))
         for path in (*self.folder.glob(".*.tmp"), *self.folder.glob(".write-test-*")):
-            if not path.is_dir():  # of a report, say, which clears away its own
+            if not path.is_dir():  # a report, for example, removes its own folders
                 path.unlink(missing_ok=True)
 
     def recover(self, tag: str) -> None:
-        """Finish a save that was committed and cut off; drop the remains of one that was not."""
+        """Finish an interrupted save that was committed; remove the files of one that was not."""
         commit = self.folder / f"{tag}.commit"
         committed = commit.exists()
         for suffix in SUFFIXES:
@@ -164,7 +164,7 @@ class Checkpointer:
         """Read checkpoint `tag` after checking that its files belong together.
 
         Raises:
-            WeightsError: naming the file that is missing, damaged or of another save.
+            WeightsError: naming the file that is missing, damaged or from another save.
         """
         paths = {suffix: self._current(tag, suffix) for suffix in SUFFIXES}
         missing = [str(paths[suffix]) for suffix in NEEDED if not paths[suffix].is_file()]
@@ -190,13 +190,13 @@ class Checkpointer:
         )
 
     def _current(self, tag: str, suffix: str) -> Path:
-        """Return the file of the last complete save, which may still have to be moved into place."""
+        """Return the file of the last complete save, which may still have to be renamed."""
         path = self.folder / f"{tag}{suffix}"
         new = path.with_name(f"{path.name}.new")
         return new if (self.folder / f"{tag}.commit").exists() and new.exists() else path
 
     def tags(self) -> list[str]:
-        """Return the checkpoints a run can resume from, complete or not, the newest first by name.
+        """Return the names of checkpoints, complete or not, in the order in which resuming tries them.
 
         ``latest`` comes first, then ``epoch_N`` from the highest, then ``best_model``.
         """
@@ -217,14 +217,14 @@ class Checkpointer:
         if len(whole) < keep_last:
             return
         names = [re.fullmatch(r"epoch_(\d+)\.pd\w+", path.name) for path in self.folder.glob("epoch_*")]
-        for epoch in sorted({int(name[1]) for name in names if name}):  # also what a kill left of one
+        for epoch in sorted({int(name[1]) for name in names if name}):  # including incomplete ones
             if epoch < whole[keep_last - 1]:
-                for suffix in reversed(SUFFIXES):  # the states go first: what is left is not a checkpoint
+                for suffix in reversed(SUFFIXES):  # the states first: the rest is then not a checkpoint
                     (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)
 
 
 def name_for_earlier_run(folder: Path) -> Path | None:
-    """Return under which name a new run keeps the earlier one in `folder`, so that it overwrites nothing.
+    """Return the name under which a new run keeps the earlier run in `folder`.
 
     Returns:
         ``<folder>.earlier-1`` and so on; None if the folder holds no checkpoints.

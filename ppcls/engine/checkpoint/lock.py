@@ -18,12 +18,12 @@ from ppcls.logger import LOGGER
 
 
 def lock_path(folder: Path) -> Path:
-    """Return the lock file of a run: beside its folder, because a new run renames that of an old one."""
+    """Return the lock file of a run: next to its folder, because a new run renames an old folder."""
     return folder.parent / f".{folder.name}.lock"
 
 
 class RunLock:
-    """Keep other runs out of `folder` while the block runs; rank 0 does it for all processes of a run.
+    """Lock `folder` against other runs while the block runs; rank 0 does it for all processes of a run.
 
     The lock is the system's, on a file: it ends with the process, however that ends. A forked child gives it
     back, so that a child that outlives its run holds nothing. The file stays; only the lock on it counts.

@@ -1,4 +1,4 @@
-"""Resuming a run: from which checkpoint, whether anything is left to do, and what is kept of its log."""
+"""Resuming a run: which checkpoint to use, whether anything is left to do, and which log rows to keep."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def find_checkpoint(asked: str | None, folder: Path) -> Checkpoint | None:
     Args:
         asked: ``Global.checkpoints``: ``<folder>/<tag>``, with or without a suffix, or ``auto`` for the
             newest valid one of `folder`.
-        folder: where this run writes.
+        folder: folder of this run.
 
     Returns:
-        None if nothing was asked for, or ``auto`` found nothing.
+        None without ``Global.checkpoints``, or if ``auto`` finds nothing.
 
     Raises:
-        WeightsError: if the checkpoint asked for is missing or damaged.
+        WeightsError: if the named checkpoint is missing or damaged.
     """
     if not asked:
         return None
     if asked == AUTO:
         path = _newest_valid(folder) if is_main() else None
-        wait_for_main()  # reading large files may outlast the patience of a collective
+        wait_for_main()  # reading large files may take longer than the time limit of a collective
         path = gather(path)[0]
         if path is None:
             return None
@@ -47,7 +47,7 @@ def find_checkpoint(asked: str | None, folder: Path) -> Checkpoint | None:
 
 
 def _newest_valid(folder: Path) -> Path | None:
-    """Return the newest checkpoint whose files are whole; name those that are not."""
+    """Return the newest checkpoint with complete files; log those that are not complete."""
     checkpointer = Checkpointer(folder)
     for tag in checkpointer.tags():
         try:
@@ -61,24 +61,24 @@ def _newest_valid(folder: Path) -> Path | None:
 
 
 def is_finished(resumed: Checkpoint, epochs: int) -> bool:
-    """Tell whether there is nothing left to train; a finished run goes on when it is given more epochs."""
+    """Tell whether there is nothing left to train; with more epochs, a finished run continues."""
     progress = resumed.progress
     if progress.epoch > epochs:
         return True
     settings = (read_run_config(resumed.where.parent) or {}).get("Global")
     before = settings.get("epochs") if isinstance(settings, dict) else None
-    # Without the config of the run nobody knows whether more epochs are asked for: none may be left out.
+    # Without the config of the run it is unknown whether there are more epochs now, so continue.
     return progress.finished and isinstance(before, int) and before >= epochs
 
 
 def is_kept(row: Mapping[str, Any], start: Progress) -> bool:
-    """Tell whether a row of ``metrics.jsonl`` stays when a run is resumed where it stood at `start`.
+    """Tell whether a row of ``metrics.jsonl`` is kept when a run is resumed at the position `start`.
 
-    Rows of earlier steps stay. What came after `start` was lost with the run, and the resumed run writes it
-    again. Of the rows of that very step the line of training stays, because it was written before the
-    checkpoint. An evaluation stays too, unless the run stopped between the last step of an epoch and the
+    Rows of earlier steps are kept. Rows after `start` are dropped, because the resumed run writes them again.
+    Of the rows of the step of `start`, the row of training is kept, because it was written before the
+    checkpoint. An evaluation is kept too, unless the run stopped between the last step of an epoch and the
     evaluation (batches of the epoch are still counted): then the evaluation is repeated. If no step was
-    done, everything begins again.
+    done, nothing is kept.
 
     Args:
         row: one row, with its ``kind`` and ``step``.
@@ -91,11 +91,11 @@ def is_kept(row: Mapping[str, Any], start: Progress) -> bool:
 
 
 def compare_by(progress: Progress, criterion: Criterion, network: str) -> None:
-    """Note what chooses the best evaluation; forget a best one that another value or network chose.
+    """Record what chooses the best evaluation; forget a best one that was chosen by another value or network.
 
     Args:
-        progress: of a run that begins or was just restored.
-        criterion: what evaluations are compared by from now on.
+        progress: progress of a run that begins or was just restored.
+        criterion: the value by which evaluations are compared from now on.
         network: the network to deploy.
     """
     best_by = f"{criterion.name} of {network}"

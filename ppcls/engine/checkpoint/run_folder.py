@@ -1,8 +1,8 @@
-"""The folder of a run: what is checked before the start, and the moment from which it changes.
+"""The folder of a run: checks before the start, and the moment from which it changes.
 
-A start may fail for many reasons, and the folder may hold a run that took days. So nothing is touched until
-everything that can fail has passed. Then :func:`open_run_folder` writes the files of the new run beside the
-folder, and only when they are on the disk is an earlier run renamed and are the new files moved into place.
+A start may fail for many reasons, and the folder may contain a run of several days. So nothing is changed
+until everything that can fail has succeeded. Then :func:`open_run_folder` writes the files of the new run
+next to the folder. Only when they are on the disk, an earlier run is renamed and the new files are moved.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from ppcls.errors import ConfigError
 from ppcls.files import require_writable, sync_folder
 from ppcls.logger import LOGGER, METRICS, SCALAR_FOLDERS, cut_back
 
-# Paths that say where a run writes, not what it reads.
+# Paths to which a run writes; it does not read from them.
 WRITTEN = re.compile(r"Global\.(output_dir|save_inference_dir)")
 
 
-def goes_on_in_place(folder: Path, resumed: Checkpoint | None) -> bool:
-    """Tell whether a run resumes in the folder in which it stopped."""
+def resumes_in_place(folder: Path, resumed: Checkpoint | None) -> bool:
+    """Tell whether a run is resumed in its own folder."""
     return resumed is not None and folder.is_dir() and resumed.where.parent.samefile(folder)
 
 
 def check_run_folder(folder: Path, config: Recipe, resumed: Checkpoint | None) -> None:
-    """Refuse a folder that this run cannot use; nothing is changed.
+    """Raise an error for a folder that this run cannot use; change nothing.
 
     Raises:
-        ConfigError: if it cannot be written, or if it holds an earlier run, which is to be renamed, and
-            images or lists that this run reads.
+        ConfigError: if it cannot be written, or it contains an earlier run, which would be renamed, together
+            with images or lists that this run reads.
     """
     require_writable(folder)
     if not _is_renamed(folder, resumed):
@@ -55,11 +55,11 @@ def check_run_folder(folder: Path, config: Recipe, resumed: Checkpoint | None) -
 
 
 def check_images(folder: Path, datasets: Mapping[str, Dataset], resumed: Checkpoint | None) -> None:
-    """Refuse images in a folder that is to be renamed, which lists and folders around it may name.
+    """Raise an error for images in a folder that would be renamed.
 
     Args:
-        folder: where the run writes.
-        datasets: what the run reads, by config path.
+        folder: folder of the run.
+        datasets: the datasets of the run, by config path.
         resumed: the checkpoint to resume.
 
     Raises:
@@ -69,13 +69,13 @@ def check_images(folder: Path, datasets: Mapping[str, Dataset], resumed: Checkpo
         return
     for where, dataset in datasets.items():
         for path in map(dataset.path, range(len(dataset))):
-            # Looking for the name first keeps this quick for millions of images.
+            # The search for the name first keeps this fast for millions of images.
             if folder.name in path and _place_in(path, folder) is not None:
                 raise ConfigError(f"{where}: {path} {_would_be_renamed(folder)}")
 
 
 def _is_renamed(folder: Path, resumed: Checkpoint | None) -> bool:
-    return not goes_on_in_place(folder, resumed) and name_for_earlier_run(folder) is not None
+    return not resumes_in_place(folder, resumed) and name_for_earlier_run(folder) is not None
 
 
 def _would_be_renamed(folder: Path) -> str:
@@ -95,24 +95,24 @@ def open_run_folder(
     keep: Callable[[dict[str, Any]], bool],
     more: Mapping[str, bytes],
 ) -> None:
-    """Make the folder of a run; an earlier run in it that is not resumed in place is renamed.
+    """Create the folder of a run; an earlier run in it that is not resumed in place is renamed.
 
-    This is the first change on the disk. If it fails, everything is as it was.
+    This is the first change on the disk. If it fails, everything is restored.
 
     Args:
         folder: where the run writes.
         config: written as ``config.yaml``; paths into an earlier run that is renamed follow it.
         resumed: the checkpoint to resume.
-        lock: of the folder.
-        changed: the config is not that of the run to resume, which is then kept under another name.
-        keep: tells which rows of ``metrics.jsonl`` a run resumed in place keeps.
+        lock: lock of the folder.
+        changed: the config differs from that of the run to resume, which is then kept under another name.
+        keep: tells which rows of ``metrics.jsonl`` to keep if the run is resumed in place.
         more: content of further files by name.
 
     Raises:
-        ConfigError: if the folder cannot be written, or another run has taken it meanwhile.
+        ConfigError: if the folder cannot be written, or another run has started in it meanwhile.
     """
     with _claimed(folder, lock):
-        in_place = goes_on_in_place(folder, resumed)
+        in_place = resumes_in_place(folder, resumed)
         earlier = None if in_place else name_for_earlier_run(folder)
         files: dict[str, bytes] = {}
         if resumed is not None and in_place and changed:
@@ -136,7 +136,7 @@ def open_run_folder(
 
 @contextlib.contextmanager
 def _claimed(folder: Path, lock: RunLock) -> Iterator[None]:
-    """Make the parent folders and claim the lock; take both back if the block fails."""
+    """Create the parent folders and claim the lock; undo both if the block fails."""
     absent = [parent for parent in folder.parents if not parent.exists()]
     there = next(parent for parent in folder.parents if parent.exists())
     times = {path: path.stat() for path in (folder, there) if path.exists()}
@@ -164,12 +164,12 @@ def _claimed(folder: Path, lock: RunLock) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _staged(folder: Path, files: Mapping[str, bytes], *, inside: bool) -> Iterator[Path]:
-    """Give a hidden folder with `files`, all on the disk; it is gone afterwards.
+    """Yield a hidden folder with `files`, all on the disk; it is removed afterwards.
 
-    It lies beside `folder`, whose place it may take, or `inside` of it: that may be on a disk of its own.
+    It is next to `folder`, which it may replace, or `inside` of it, because that may be on another disk.
     """
     for home in (folder, folder.parent):
-        for remains in home.glob(f".{glob.escape(folder.name)}.*.tmp"):  # of a start that was killed
+        for remains in home.glob(f".{glob.escape(folder.name)}.*.tmp"):  # from a start that was killed
             shutil.rmtree(remains, ignore_errors=True)
     staged = (folder if inside else folder.parent) / f".{folder.name}.{os.getpid()}.tmp"
     try:
@@ -213,7 +213,7 @@ def _replace_folder(staged: Path, folder: Path, earlier: Path) -> None:
 
 
 def following(config: Recipe, folder: Path, earlier: Path) -> Recipe:
-    """Return a copy of a config in which what lies in `folder` is looked for in `earlier`."""
+    """Return a copy of a config in which paths into `folder` are replaced by paths into `earlier`."""
     config = copy.deepcopy(config)
     for node, key, where in _texts(config):
         if not WRITTEN.fullmatch(where) and _is_there(node[key], folder):
@@ -222,16 +222,16 @@ def following(config: Recipe, folder: Path, earlier: Path) -> Recipe:
 
 
 def follow_earlier_run(config: Recipe, recorded: RecipeTree, folder: Path) -> None:
-    """Let the paths in a config follow the earlier run that was renamed when the run to resume began.
+    """Update paths into the earlier run that was renamed when the run to resume began.
 
     A recipe may name weights in its own output folder, such as those of a teacher trained there before. Its
-    run then reads them from ``<folder>.earlier-1``, and so must each resume: in `folder` lie weights of the
-    run itself by now.
+    run then reads them from ``<folder>.earlier-1``. A resumed run must do the same, because `folder` now
+    contains weights of the run itself.
 
     Args:
-        config: of this start; it is changed.
-        recorded: what the run to resume wrote as its ``config.yaml``.
-        folder: of the run.
+        config: config of this start; it is changed.
+        recorded: content of ``config.yaml`` of the run to resume.
+        folder: folder of the run.
     """
     before = {where: node[key] for node, key, where in _texts(recorded)}
     for node, key, where in _texts(config):
@@ -246,7 +246,7 @@ def follow_earlier_run(config: Recipe, recorded: RecipeTree, folder: Path) -> No
 
 
 def _texts(node: Any, where: str = "") -> Iterator[tuple[Any, Any, str]]:
-    """Yield for each string in a config the container it is in, its key there and its config path."""
+    """Yield for each string in a config its container, its key there and its config path."""
     entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in entries:
         path = f"{where}.{key}" if where else str(key)
@@ -257,17 +257,17 @@ def _texts(node: Any, where: str = "") -> Iterator[tuple[Any, Any, str]]:
 
 
 def _place_in(text: str, folder: Path) -> Path | None:
-    """Return what `text` is as a path inside `folder`; None if it is none."""
+    """Return `text` as a path inside `folder`; None if it is not one."""
     path, home = (Path(os.path.abspath(os.path.expanduser(p))) for p in (text, folder))
     for parent in path.parents:
-        # Renaming a symbolic link moves what is named through it, so the last name is compared as written.
+        # If a symbolic link is renamed, paths through it change, so the last name is compared as written.
         if parent.name == home.name and parent.parent.resolve() == home.parent.resolve():
             return path.relative_to(parent)
     return None
 
 
 def _is_there(text: str, folder: Path) -> bool:
-    """Tell whether `text` is the path of something in `folder`, perhaps without its suffix."""
+    """Tell whether `text` is the path of an existing file in `folder`, possibly without its suffix."""
     place = _place_in(text, folder)
     if place is None:
         return False

@@ -1,8 +1,8 @@
-"""Where a run stands, as ``tag.pdstates`` holds it: JSON with a checksum of its own.
+"""The position of a run, in ``tag.pdstates``: JSON with its own checksum.
 
-The last member, ``crc32``, is that of all bytes before it. A file that was damaged, cut off or changed by
-hand is refused with a message, never a traceback, and never taken for something it is not. Files of format 1,
-which had no checksum, are read too; their structure is checked alike.
+The last entry, ``crc32``, is the checksum of all bytes before it. A damaged, cut-off or manually changed file
+is refused with a message, without a traceback. Files of format 1, which had no checksum, can be read too;
+their structure is checked in the same way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _END = re.compile(rb',\n "crc32": "([0-9a-f]{8})"\n\}\Z')
 
 @dataclass
 class StudentBest:
-    """The best evaluation of a student beside the network to deploy; scores as in :class:`Progress`."""
+    """The best evaluation of a student other than the network to deploy; scores as in :class:`Progress`."""
 
     score: float | None = None
     epoch: int | None = None
@@ -34,21 +34,21 @@ class StudentBest:
 
 @dataclass
 class Progress:
-    """Where a run stands; everything a resumed run needs besides tensors.
+    """The position of a run: everything that a resumed run needs besides tensors.
 
     Attributes:
-        epoch: epoch under way, from 1.
-        batch: batches of it that are done.
-        step: optimizer steps done since the start.
+        epoch: current epoch, from 1.
+        batch: number of its batches that are done.
+        step: number of optimizer steps since the start.
         best: metrics of the best evaluation so far, empty before the first one.
-        best_score: the number evaluations are compared by, larger is better.
+        best_score: the number by which evaluations are compared; larger is better.
         best_epoch: epoch of `best`.
         best_ema_score: like `best_score`, of the averaged weights.
         best_by: what `best_score` measures, such as ``top1 of Student``; empty in old checkpoints.
         students: the best evaluation of each other student, by name.
         judged_epoch: last epoch whose evaluation early stopping has judged.
-        judged_score: score of the last improvement it saw.
-        waited: evaluations since then.
+        judged_score: score of the last improvement.
+        waited: number of evaluations since then.
         lists: fingerprints of the lists of images by the config paths of their datasets; empty in old
             checkpoints.
         threads: CPU threads that the run computes with; 0 in old checkpoints.
@@ -87,7 +87,7 @@ def encode_states(progress: Progress, files: Mapping[str, Mapping[str, int]]) ->
     """Return the content of a ``.pdstates`` file.
 
     Args:
-        progress: where the run stands.
+        progress: the position of the run.
         files: size and CRC-32 of the other files of the checkpoint, by suffix.
     """
     text = json.dumps({"format": FORMAT, "files": files, **asdict(progress)}, indent=1)
@@ -99,10 +99,10 @@ def read_states(path: Path) -> tuple[Progress, dict[str, dict[str, int]]]:
     """Read a ``.pdstates`` file.
 
     Returns:
-        where the run stood; size and CRC-32 of the other files of the checkpoint, by suffix.
+        the position of the run; size and CRC-32 of the other files of the checkpoint, by suffix.
 
     Raises:
-        WeightsError: if the file cannot be read, is damaged, or is not one of ppcls.
+        WeightsError: if the file cannot be read, is damaged, or was not written by ppcls.
     """
     try:
         size = path.stat().st_size
@@ -113,7 +113,7 @@ def read_states(path: Path) -> tuple[Progress, dict[str, dict[str, int]]]:
         raise WeightsError(f"{path} has {size} bytes; the states of a run never have more than {LARGEST}")
     try:
         states = json.loads(content.decode())
-    except (ValueError, RecursionError):  # no JSON, no UTF-8, a number of thousands of digits, deep nesting
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, a number of thousands of digits, deep nesting
         raise WeightsError(
             f"{path} is not a checkpoint state of ppcls, or it is damaged (JSON expected). To start from the "
             "weights beside it use -o Global.pretrained_model=..."
@@ -126,7 +126,7 @@ def read_states(path: Path) -> tuple[Progress, dict[str, dict[str, int]]]:
 
 
 def _check_whole(path: Path, content: bytes, states: Any) -> None:
-    """Check the format and, where there is one, the checksum."""
+    """Check the format and, if there is one, the checksum."""
     end = _END.search(content)
     if end is not None and zlib.crc32(content[: end.start()]) != int(end[1], 16):
         raise WeightsError(f"{path} is damaged: its content is not that of its checksum")
@@ -147,7 +147,7 @@ def _check_structure(path: Path, states: Mapping[str, Any]) -> None:
 
 
 def _short(value: Any) -> str:
-    """Return a value of any size and depth for a message."""
+    """Return a value of any size and depth as a short text for a message."""
     if isinstance(value, dict | list):
         return "a map" if isinstance(value, dict) else "a list"
     return repr(value)[:60]
@@ -211,7 +211,7 @@ def _or_null(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or fits(value)
 
 
-# What each field of Progress may hold, and the words for it.
+# The check of each field of Progress, and its description for messages.
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epoch": (_is_position, "a whole number from 1"),
     "batch": (_is_count, "a whole number from 0"),

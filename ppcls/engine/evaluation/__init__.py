@@ -1,1 +1,1 @@
-"""Evaluating networks: of whom, by which measures, and what is decided by the values."""
+"""Evaluate networks: which ones, with which measures, and how results are compared."""

@@ -1,4 +1,4 @@
-"""Evaluation: every sample counts once, whatever the batch size."""
+"""Evaluation: every sample counts exactly once, with any batch size."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ppcls.metric import WholeSet
 
 @contextmanager
 def evaluating(*layers: nn.Layer) -> Iterator[None]:
-    """Put layers into eval mode and restore each sub-layer's own mode afterwards."""
+    """Set layers to eval mode, and restore the mode of each sub-layer afterwards."""
     modes = [(sub, sub.training) for layer in layers for sub in layer.sublayers(include_self=True)]
     for layer in layers:
         layer.eval()
@@ -42,17 +42,17 @@ def evaluate(
     title: str = "Eval",
     observe: Callable[[Any, Batch], None] | None = None,
 ) -> dict[str, float]:
-    """Average what is measured over all samples of `loader`; one line of averages for each student.
+    """Average the measures over all samples of `loader`; log one line of averages per student.
 
     Args:
-        forward: maps a batch to the outputs for its images; in eval mode already.
+        forward: returns the outputs for a batch; already in eval mode.
         loader: yields every sample once.
         groups: losses and metrics, each mapping (outputs, label) to named batch means, by student; ``""``
-            stands for the network to deploy, whose values keep their names.
-        epoch: shown in log lines; 0 outside training.
-        print_every: batches between log lines.
-        title: how log lines begin.
-        observe: sees the outputs of each batch too.
+            means the network to deploy, whose values keep their names.
+        epoch: epoch for log lines; 0 outside training.
+        print_every: number of batches between log lines.
+        title: beginning of log lines.
+        observe: is also called with the outputs of each batch.
 
     Returns:
         averages by name, in the order of `groups`.
@@ -85,7 +85,7 @@ def evaluate(
     bar.close()
     for meter in meters.values():
         meter.flush()
-    distributed.wait_for_all()  # one process may be slower than a collective would wait
+    distributed.wait_for_all()  # one process may be slower than the time limit of a collective
     found: dict[str, float] = {}
     for network, meter in meters.items():
         averages = meter.averages(everywhere=True)

@@ -1,4 +1,4 @@
-"""The evaluations of a run and of ``ppcls eval``: of which networks, by which measures, deciding what."""
+"""The evaluations of a run and of ``ppcls eval``: networks, measures, and the value that chooses the best."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from ppcls.teacher import KnownLogits
 
 
 def watched_teachers(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
-    """Return the names of frozen networks that classify into the student's classes.
+    """Return the names of frozen networks with the student's classes.
 
     Args:
-        model: the whole.
-        student: the network to deploy; None for a plain network, which has no teacher.
+        model: the networks.
+        student: the network to deploy; None for a single network, which has no teacher.
         classifying: names of the networks with the student's classes.
     """
     return [name for name in classifying if name != student and _is_frozen(model, name)]
 
 
 def watched_students(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
-    """Return the names of the other networks that train and classify into the student's classes."""
+    """Return the names of the other networks that train and have the student's classes."""
     return [name for name in classifying if name != student and not _is_frozen(model, name)]
 
 
 def _is_frozen(model: nn.Layer, name: str) -> bool:
     network = model.network(name)
     if isinstance(network, AttentionModel) and network.names[0] in network.frozen:
-        return True  # the chain's classifier is frozen, what transforms its features is not
+        return True  # the classifier of the chain is frozen; the transforms of its features are not
     return name in model.frozen
 
 
@@ -51,13 +51,13 @@ def trained_and_measures(
     loader: Loader,
     trained: Callable[[set[str] | None], Any],
 ) -> tuple[Any, Measures]:
-    """Return the networks that ``ppcls eval`` evaluates, with weights, and what to measure of them.
+    """Return the networks that ``ppcls eval`` evaluates, with weights, and their measures.
 
     Args:
         config: the recipe.
         main: the network to deploy; None for a model of one network.
         class_num: number of classes of the labels.
-        loader: of the images to evaluate.
+        loader: the images to evaluate.
         trained: returns the networks of these names with weights.
     """
     if main is None:
@@ -88,12 +88,12 @@ def trained_and_measures(
 def measures_of_run(
     config: Recipe, main: str | None, students: Sequence[str], teachers: Sequence[str]
 ) -> Measures:
-    """Return what to measure in the evaluations of a run: also how far students and teachers agree.
+    """Return the measures in evaluations of a run, including the agreement of students and teachers.
 
     Args:
         config: the recipe.
         main: the network to deploy; None for a model of one network.
-        students: the other networks that are measured by themselves.
+        students: the other networks that are measured on their own.
         teachers: the frozen networks with the classes of the network to deploy.
     """
     measures = Measures(config, main, students)
@@ -114,12 +114,12 @@ def measures_of_run(
 
 
 def known_once(model: nn.Layer, measures: Measures, outputs: Any) -> list[str]:
-    """Return the names of the networks whose logits for the evaluation set need to be computed once only.
+    """Return the names of networks whose logits for the evaluation set have to be computed only once.
 
     Args:
         model: the networks.
-        measures: of evaluations.
-        outputs: what the model returned for two images.
+        measures: measures of evaluations.
+        outputs: outputs of the model for two images.
     """
     return [
         name
@@ -139,17 +139,17 @@ def evaluator(
     known: KnownLogits,
     still: Sequence[str],
 ) -> Callable[[int], dict[str, float]]:
-    """Return a function of the epoch that evaluates `model` and its averaged weights as of then.
+    """Return a function of the epoch that evaluates the present `model` and its averaged weights.
 
     Args:
-        model: what trains.
-        loader: of the images to evaluate.
-        measures: what to measure.
+        model: the networks.
+        loader: the images to evaluate.
+        measures: the measures.
         ema: the averaged weights, if there are any.
-        print_every: batches between log lines.
+        print_every: number of batches between log lines.
         casting: options of ``paddle.amp.auto_cast``.
-        known: logits of networks that stand still.
-        still: names of those networks of which only logits are measured.
+        known: logits of frozen networks.
+        still: names of the frozen networks of which only logits are needed.
     """
 
     def forward(batch: Batch) -> Any:
@@ -180,13 +180,13 @@ def evaluator(
 def plateau_metric(
     schedules: Sequence[ComponentSpec], criterion: Criterion
 ) -> Callable[[Mapping[str, float]], float]:
-    """Return what ReduceOnPlateau watches: the score that chooses `best_model`.
+    """Return the value for ReduceOnPlateau: the score that chooses `best_model`.
 
-    In its mode ``min`` it is a value that falls: the metric if less of it is better, else the loss.
+    In its mode ``min`` it is a value to minimise: the metric if smaller values are better, else the loss.
 
     Args:
         schedules: the schedule of each optimizer, as configured.
-        criterion: what chooses `best_model`.
+        criterion: the value that chooses `best_model`.
     """
     if all(lr.options.get("mode") != "min" for lr in schedules):
         return criterion.score

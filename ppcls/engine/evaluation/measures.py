@@ -1,8 +1,8 @@
-"""What an evaluation measures: the losses and metrics of every student.
+"""The measures of an evaluation: losses and metrics of every student.
 
-A student is a network that trains, whatever it is called; deep mutual learning has two of them. Each is
-measured by itself. The values of the network to deploy keep their names (``top1``), those of another student
-carry its name (``top1_Student2``).
+A student is a network that trains, whatever its name is; deep mutual learning has two of them. Each is
+measured separately. Values of the network to deploy keep their names (``top1``); to those of another student
+its name is added (``top1_Student2``).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from ppcls.metric import LOSS, CombinedMetric, Criterion, WholeSet, build_metric
 
 Measure = Callable[[Any, paddle.Tensor], Mapping[str, paddle.Tensor | WholeSet]]
 
-EMA = "_ema"  # ends the names of values of averaged weights
+EMA = "_ema"  # end of the names of values of averaged weights
 
 
 def logits_of(output: Any) -> paddle.Tensor:
-    """Return the logits [N, C] in what one network returns: a map with taps, else the logits alone."""
+    """Return the logits [N, C] from the output of one network: a map, or only the logits."""
     return output["logits"] if isinstance(output, Mapping) else output
 
 
 def classifiers(outputs: Mapping[str, Any], classes: int) -> list[str]:
-    """Return the names of the networks that classify into `classes` classes.
+    """Return the names of the networks with `classes` classes.
 
     Args:
-        outputs: what each network returned for two images, by name.
-        classes: how many classes the labels have.
+        outputs: outputs of each network for two images, by name.
+        classes: number of classes of the labels.
     """
     found = []
     for name, output in outputs.items():
@@ -50,7 +50,7 @@ def classifiers(outputs: Mapping[str, Any], classes: int) -> list[str]:
 
 
 def value_name(name: str, network: str | None) -> str:
-    """Return what a value is called among all averages: that of another student carries its name."""
+    """Return the name of a value among all averages: the name of another student is added."""
     return f"{name}_{network}" if network else name
 
 
@@ -60,12 +60,12 @@ def measure_batch(
     """Measure a batch.
 
     Args:
-        groups: what to measure; the key is the name of a student, ``""`` for the network to deploy.
-        outputs: what the model returned.
+        groups: the measures by student, ``""`` for the network to deploy.
+        outputs: outputs of the model.
         label: labels of the batch.
 
     Returns:
-        for each key of `groups` its values by name.
+        values by name for each key of `groups`.
 
     Raises:
         ConfigError: if two values have the same name.
@@ -87,10 +87,10 @@ def measure_batch(
 
 
 class Agreement:
-    """How near a student is to its teachers: a measure for evaluations.
+    """The agreement of a student with its teachers, as a measure for evaluations.
 
-    ``agreement_<teacher>`` is the share of images for which both name the same class, ``kl_<teacher>`` the
-    mean of KL(softmax(teacher) || softmax(student)) in nats, without temperature.
+    ``agreement_<teacher>`` is the share of images with the same predicted class, ``kl_<teacher>`` the mean
+    of KL(softmax(teacher) || softmax(student)) in nats, without temperature.
 
     Args:
         student: name of the network to deploy.
@@ -119,8 +119,8 @@ class Measures:
     Args:
         config: the recipe.
         main: the network to deploy; None for a model of one network.
-        students: the other networks that are measured by themselves.
-        absent: further networks that train but cannot be measured, because their weights are not there.
+        students: the other networks that are measured on their own.
+        absent: further networks that train but cannot be measured, because their weights are missing.
 
     Attributes:
         groups: see :func:`measure_batch`.
@@ -164,7 +164,7 @@ class Measures:
 
     @property
     def groups(self) -> dict[str, list[Measure]]:
-        """What to measure of each student; see :func:`measure_batch`."""
+        """The measures of each student; see :func:`measure_batch`."""
         return {
             network: [
                 *([self._losses[network]] if network in self._losses else []),
@@ -175,17 +175,17 @@ class Measures:
         }
 
     def add(self, network: str, measure: Measure) -> None:
-        """Measure something more of a student, ``""`` for the network to deploy."""
+        """Add a measure of a student, ``""`` for the network to deploy."""
         self._more.setdefault(network, []).append(measure)
 
     def check_labels(self, dataset: Dataset) -> None:
-        """Raise DataError if the labels of the images to evaluate do not do for a metric."""
+        """Raise DataError if a metric cannot work with the labels of the images to evaluate."""
         labels = np.array([dataset.label(index) for index in range(len(dataset))])
         for metric in self._metrics.values():
             metric.check_labels(labels)
 
     def log_following(self) -> None:
-        """Say that metrics which name other networks only are taken for the network to deploy too."""
+        """Log that metrics which only name other networks are also used for the network to deploy."""
         if self.named and self.main not in self.named:
             names = ", ".join(sorted(self.named))
             LOGGER.info(
@@ -193,11 +193,11 @@ class Measures:
             )
 
     def need_logits_alone(self, name: str, outputs: Any) -> bool:
-        """Tell whether all can be measured if of a network nothing but its logits is there.
+        """Tell whether all measures need only the logits of a network.
 
         Args:
-            name: of the network.
-            outputs: what the model returned for two images.
+            name: name of the network.
+            outputs: outputs of the model for two images.
         """
         if not isinstance(outputs[name], Mapping):
             return True
@@ -210,16 +210,16 @@ class Measures:
         return "logits" in reduced[name]
 
     def criteria(self, outputs: Any) -> dict[str, Criterion]:
-        """Find out by which value the evaluations of each student are compared, and try every measure.
+        """Return the value by which evaluations of each student are compared, and try every measure.
 
-        A student that no metric names, and that lacks the output which the metrics of the network to deploy
-        look at, is compared by its loss or, without one, left out.
+        If no metric names a student, and it lacks the output that the metrics of the network to deploy need,
+        it is compared by its loss or, without one, left out.
 
         Args:
-            outputs: what the model returned for two images.
+            outputs: outputs of the model for two images.
 
         Returns:
-            by student, ``""`` for the network to deploy.
+            the value the value by student, ``""`` for the network to deploy.
 
         Raises:
             ConfigError: if a measure does not fit the model.
@@ -255,7 +255,7 @@ class Measures:
 
 
 def is_better(score: float, best: float | None) -> bool:
-    """Tell whether a score is the best so far; minus infinity, the score of what is not finite, never is."""
+    """Tell whether a score is the best so far; minus infinity (a value that is not finite) never is."""
     return score > (-math.inf if best is None else best)
 
 

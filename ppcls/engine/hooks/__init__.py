@@ -1,4 +1,4 @@
-"""What happens around the training loop: one file for each concern; :class:`Hook` is the base of all."""
+"""Hooks of the training loop, one file for each purpose; :class:`Hook` is their base class."""
 
 from ppcls.engine.hooks.base import Hook
 

@@ -24,16 +24,16 @@ from ppcls.metric import Criterion
 
 
 class CheckpointHook(Hook):
-    """Save ``latest``, ``epoch_N`` and ``best_model``, with averaged weights where the run has them.
+    """Save ``latest``, ``epoch_N`` and ``best_model``, with averaged weights if the run has them.
 
     Args:
         checkpointer: writes into the folder of the run.
-        criterion: what evaluations of the network to deploy are compared by.
+        criterion: the value by which evaluations of the network to deploy are compared.
         student: name of the network to deploy; None if the model is that network.
-        others: what evaluations of the other students are compared by, by name.
-        save_interval: epochs between ``epoch_N`` checkpoints.
-        save_steps: steps between saves of ``latest`` within an epoch; None for epoch ends only.
-        keep_last: how many ``epoch_N`` to keep; None keeps all, 0 writes none.
+        others: the same for each other student, by name.
+        save_interval: number of epochs between ``epoch_N`` checkpoints.
+        save_steps: number of steps between saves of ``latest`` within an epoch; None: only at its end.
+        keep_last: number of ``epoch_N`` to keep; None keeps all, 0 writes none.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class CheckpointHook(Hook):
         self.keep_last = keep_last
 
     def save(self, run: Run, tag: str) -> None:
-        """Write checkpoint `tag` of the run as it stands, unless its losses or weights are not finite.
+        """Write checkpoint `tag` of the run, unless its losses or weights are not finite.
 
         Raises:
-            TrainingError: then; what was saved before stays.
+            TrainingError: if they are not finite; earlier checkpoints are kept.
         """
         run.read()
         run.progress.meters = gather(run.meters.state())
@@ -106,7 +106,9 @@ class CheckpointHook(Hook):
             progress.best_score = score
             progress.best_epoch = epoch
             self._write_deployed(run, "best_model")
-            self.save(run, "best_model")  # last: a run resumed from it does not write the others again
+            self.save(
+                run, "best_model"
+            )  # last, because a run resumed from it does not write the others again
         LOGGER.info("[Eval][Epoch %d][best metric: %s]", epoch, self.criterion.shown(progress.best_score))
         if progress.best_ema_score is not None:
             better = is_better(progress.best_ema_score, progress.best_score)
@@ -143,7 +145,7 @@ class CheckpointHook(Hook):
             LOGGER.info("%s[best metric of the averaged weights: %s]", place, criterion.shown(best.ema_score))
 
     def _write_deployed(self, run: Run, tag: str, *, averaged: bool = False) -> None:
-        """Write the network to deploy alone: ``<tag>_student``; with several students under its name too."""
+        """Write only the network to deploy: ``<tag>_student``; with several students also under its name."""
         if self.student is None:
             return
         self._write(run, f"{tag}_student", self.student, averaged=averaged)
@@ -151,7 +153,7 @@ class CheckpointHook(Hook):
             self._write(run, f"{tag}.{self.student}", self.student, averaged=averaged)
 
     def _write(self, run: Run, file: str, student: str | None = None, *, averaged: bool = False) -> None:
-        """Write weights to evaluate and deploy, or their averages: of all that trains, or of one student."""
+        """Write weights for evaluation and deployment, or their averages, of all students or of one."""
         if not is_main():
             return
         model = run.parts.model
@@ -176,4 +178,4 @@ class CheckpointHook(Hook):
             self.save(run, f"epoch_{epoch}")
             if self.keep_last is not None and is_main():
                 self.checkpointer.prune(self.keep_last)
-        self.save(run, "latest")  # last: a run resumed from it does not write the others again
+        self.save(run, "latest")  # last, because a run resumed from it does not write the others again

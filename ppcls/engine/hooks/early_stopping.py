@@ -1,4 +1,4 @@
-"""The hook that ends a run which no longer gets better."""
+"""The hook that ends a run that no longer improves."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ppcls.metric import Criterion
 
 
 class EarlyStopping(Hook):
-    """End the run when evaluations no longer get better.
+    """End the run when evaluations no longer improve.
 
-    Its state is part of ``run.progress``, and each epoch is judged once, so a resumed run ends where an
-    uninterrupted one does. Comes before the hook that saves.
+    Its state is part of ``run.progress``, and each epoch is judged once, so a resumed run ends at the same
+    epoch as an uninterrupted one. It is called before the hook that saves.
 
     Args:
-        patience: evaluations in a row without improvement that end the run.
-        min_delta: by how much the score must pass that of the last improvement.
-        criterion: what evaluations are compared by. With averaged weights the better of both counts.
+        patience: number of consecutive evaluations without improvement after which the run ends.
+        min_delta: smallest increase of the score that counts as an improvement.
+        criterion: the value by which evaluations are compared. With averaged weights the better one is used.
     """
 
     def __init__(self, patience: int, min_delta: float, criterion: Criterion) -> None:
@@ -31,7 +31,7 @@ class EarlyStopping(Hook):
     def after_eval(self, run: Run, metrics: dict[str, float]) -> None:
         """Judge an evaluation."""
         progress = run.progress
-        if progress.judged_epoch != progress.epoch:  # the same again: resumed between evaluation and save
+        if progress.judged_epoch != progress.epoch:  # otherwise it was resumed between evaluation and save
             score = max(self.criterion.score(own) for own in split_averages(metrics) if own)
             progress.judged_epoch = progress.epoch
             mark = -math.inf if progress.judged_score is None else progress.judged_score + self.min_delta

@@ -1,4 +1,4 @@
-"""Averaged weights: an exponential moving average of what trains, and the hook that lets it follow."""
+"""Averaged weights: an exponential moving average of trained weights, and the hook that updates it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ppcls.errors import WeightsError
 
 
 class ModelEMA:
-    """A second set of weights that follows the first slowly.
+    """A second set of weights, the moving average of the first.
 
     After step t, ``average = d * average + (1 - d) * weights`` with ``d = min(decay, (1 + t) / (10 + t))``,
-    so that the start of a run is soon forgotten. BatchNorm statistics are averaged like weights; integer
-    tensors are copied. Averages are float32 whatever the weights are.
+    so that the first weights soon have no influence. BatchNorm statistics are averaged like weights; integer
+    tensors are copied. Averages are always float32.
 
     Args:
-        tensors: what trains, by name; no tensor of a frozen network.
+        tensors: tensors of networks that train, by name.
         decay: ``EMA.decay``.
     """
 
@@ -34,7 +34,7 @@ class ModelEMA:
         self._averages = in_float32({name: t.detach().clone() for name, t in self._tensors.items()})
 
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step `step`, counted from 1."""
+        """Update the averages after optimizer step `step`, counted from 1."""
         d = min(self.decay, (1 + step) / (10 + step))
         with paddle.no_grad():
             for name, tensor in self._tensors.items():
@@ -47,7 +47,7 @@ class ModelEMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the averages into the network while the block runs, then its own weights back."""
+        """Use the averages in the network while the block runs, and restore its weights afterwards."""
         own = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
         self._fill(self._averages)
         try:
@@ -79,9 +79,9 @@ class ModelEMA:
 
 
 class EMAHook(Hook):
-    """Let averaged weights follow after every step; before the hook that saves, so that a save sees both."""
+    """Update averaged weights after every step; it is called before the hook that saves both."""
 
     def after_step(self, run: Run, batch: Batch) -> None:
-        """Take in the weights."""
+        """Update the averages."""
         if run.parts.ema is not None:
             run.parts.ema.update(run.progress.step)

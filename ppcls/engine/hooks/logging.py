@@ -1,4 +1,4 @@
-"""The hook that prints the lines of the log and records what they hold."""
+"""The hook that prints log lines and records their values."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _memory_used() -> str:
 class LogHook(Hook):
     """Print a line every ``settings.log_every`` batches and at the end of every epoch, as PaddleClas does.
 
-    What PaddleClas does not print, the norm of the gradients, stands at the end of the line.
+    The norm of the gradients, which PaddleClas does not print, is at the end of the line.
 
     Args:
-        open_writer: called before the first step with the number of steps done; its result also receives what
-            is printed. None on processes that do not write.
-        schedule_names: shown in ``lr(...)``, one for each optimizer.
+        open_writer: called before the first step with the number of steps done; its result also records the
+            printed values. None in processes that do not write.
+        schedule_names: names for ``lr(...)``, one for each optimizer.
         memory: also show the memory used on the GPU.
     """
 
@@ -53,7 +53,7 @@ class LogHook(Hook):
             self.writer = self._open_writer(run.progress.step)
 
     def after_step(self, run: Run, batch: Batch) -> None:
-        """Advance the bar; print when a line is due."""
+        """Advance the progress bar; print a line if it is due."""
         total = len(run.parts.loader)
         if self._bar is None:
             self._bar = progress_bar(total, f"epoch {run.progress.epoch}/{run.settings.epochs}")

@@ -22,15 +22,15 @@ from ppcls.teacher import KnownLogits
 
 
 class TeacherCheck(Hook):
-    """Measure the teachers on the validation set before the start, and warn of one that only guesses.
+    """Measure the teachers on the validation set before the start, and warn about one that only guesses.
 
     Args:
-        teachers: their names, see :func:`watched_teachers`.
+        teachers: names of the teachers, see :func:`watched_teachers`.
         loader: the validation set.
-        log: its writer receives the accuracies; it comes before this hook.
-        print_every: batches between log lines.
+        log: its writer records the accuracies; it is called before this hook.
+        print_every: number of batches between log lines.
         casting: options of ``paddle.amp.auto_cast`` in evaluations.
-        known: keeps logits for the evaluations to come.
+        known: keeps logits for later evaluations.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class TeacherCheck(Hook):
         still = [name for name in self.teachers if model.stands_still(name)]
 
         def ask(batch: Batch) -> dict[str, Any]:
-            image, found = paddle.to_tensor(batch.image), {}
+            image = paddle.to_tensor(batch.image)
+            found = {}
             for name in self.teachers:
                 network = partial(model.run, name)
                 found[name] = self.known.ask(name, batch, network) if name in still else network(image)
@@ -98,7 +99,7 @@ class TeacherCheck(Hook):
 
 
 def guessing_accuracy(dataset: Dataset) -> float:
-    """Return the accuracy of always naming the most frequent class, as a network without weights may."""
+    """Return the accuracy of a network that always predicts the most frequent class."""
     counts: dict[int, int] = {}
     for index in range(len(dataset)):
         label = dataset.label(index)
@@ -107,10 +108,10 @@ def guessing_accuracy(dataset: Dataset) -> float:
 
 
 def suspicious_below(guess: float, images: int) -> float:
-    """Return the accuracy below which a teacher is taken for one that guesses.
+    """Return the accuracy below which a teacher is assumed to guess.
 
-    Three standard deviations of the accuracy of a guess over `images`, and at least a twentieth of the way
-    from guessing to perfect; but half of that way suffices, however few images there are.
+    It is three standard deviations (for this number of `images`) above the accuracy `guess`, at least 5 % and
+    at most 50 % of the way from `guess` to 1.
     """
     deviation = 3 * math.sqrt(guess * (1 - guess) / images)
     return guess + min(max(deviation, 0.05 * (1 - guess)), 0.5 * (1 - guess))
