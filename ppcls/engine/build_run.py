@@ -32,31 +32,13 @@ from ppcls.engine.hooks.ema import EMAHook, ModelEMA
 from ppcls.engine.hooks.logging import LogHook
 from ppcls.engine.hooks.teachers import TeacherCheck
 from ppcls.engine.run import Evaluation, Parts, Run, Settings
+from ppcls.engine.run_data import RunData
 from ppcls.logger import ScalarWriter
 from ppcls.loss import build_loss
 from ppcls.loss.combined import CombinedLoss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.teacher import Answer, Choice, KnownLogits, answer_frozen
-
-
-@dataclass(frozen=True)
-class RunData:
-    """The open data of a run.
-
-    Attributes:
-        loader: batches for training.
-        eval_loader: batches for evaluation; None if the run does not evaluate.
-        shape: [C, H, W] of an image of training.
-        class_names: names to keep with the run, by class; None if unknown.
-        lists: fingerprint of each list, by its config path.
-    """
-
-    loader: Any
-    eval_loader: Any
-    shape: tuple[int, ...]
-    class_names: list[str] | None
-    lists: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)

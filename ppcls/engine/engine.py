@@ -20,17 +20,14 @@ from ppcls.cpu.threads import threads_in_use
 from ppcls.data import (
     Batch,
     Loader,
-    build_loader,
     build_postprocess,
-    build_train_loader,
-    datasets_of,
     list_images,
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
-from ppcls.engine.build_run import RunData, build_run
+from ppcls.engine.build_run import build_run
 from ppcls.engine.checkpoint import Checkpoint
-from ppcls.engine.checkpoint.changes import read_run_config, report_changes, report_list_changes
+from ppcls.engine.checkpoint.changes import read_run_config, report_changes
 from ppcls.engine.checkpoint.lock import RunLock
 from ppcls.engine.checkpoint.resume import (
     find_checkpoint,
@@ -38,7 +35,6 @@ from ppcls.engine.checkpoint.resume import (
     is_kept,
 )
 from ppcls.engine.checkpoint.run_folder import (
-    check_images,
     check_run_folder,
     follow_earlier_run,
     open_run_folder,
@@ -56,16 +52,14 @@ from ppcls.engine.infer import classify
 from ppcls.engine.run import Run
 from ppcls.engine.run_class_names import (
     ClassNames,
-    check_teachers,
     class_names,
     data_class_names,
     evaluation_names,
     names_file,
-    names_to_record,
-    recorded_names,
     weights_folder,
     with_names,
 )
+from ppcls.engine.run_data import RunData, open_data, open_evaluation
 from ppcls.engine.sameness import require_same_lists, require_same_weights, start_alike
 from ppcls.engine.speed import (
     announce_threads,
@@ -159,7 +153,7 @@ class Engine:
             announce_threads(self.config, resumed)
             # Hooks and data first, because their mistakes are the cheapest to find.
             hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
-            data = self._open_data(resumed)
+            data = open_data(self.config, self.folder, resumed)
             run = build_run(self.config, self.folder, data, self.model, resumed=resumed, hooks=hooks)
             try:
                 require_same_weights(run.parts.model)
@@ -187,7 +181,7 @@ class Engine:
             hooks: see :meth:`train`.
         """
         hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
-        data = self._open_data(None)
+        data = open_data(self.config, self.folder, None)
         return build_run(self.config, self.folder, data, self.model, resumed=None, hooks=hooks)
 
     def _continue_from(self, resumed: Checkpoint) -> bool:
@@ -236,7 +230,8 @@ class Engine:
             known = data_class_names(self.config, folder)
             shown = class_names(self.config, self.class_num, known).names if report is not None else None
             writer = None if report is None else EvaluationTables(report, self.main, shown)
-            loader = self._loader("Eval", evaluation_names(self.config, known, folder))
+            names = evaluation_names(self.config, known, folder)
+            loader = open_evaluation(self.config, names)
             with contextlib.closing(loader):
                 return self._eval(loader, writer)
 
@@ -320,42 +315,12 @@ class Engine:
         node = self.arch.options
         return Answering(node.get("frozen_engine"), node.get("frozen_precision"))
 
-    def _loader(self, mode: str, names: Sequence[str] | None = None) -> Any:
-        node = self.config["DataLoader"][mode]
-        return build_loader(node, mode, seed=self.seed, class_num=self.class_num, class_names=names)
-
     def _class_names(self) -> ClassNames:
         """Return the names for results; log if there are none."""
         found = class_names(self.config, self.class_num)
         if found.names is None:
             LOGGER.info("no class names: %s", found.source)
         return found
-
-    def _open_data(self, resumed: Checkpoint | None) -> RunData:
-        """Open the data of a run and compare it with the run to resume and with the other processes."""
-        kept = None if resumed is None else recorded_names(resumed.where.parent, self.config)
-        loader = build_train_loader(
-            self.config.DataLoader,
-            seed=self.seed,
-            class_num=self.class_num,
-            class_names=None if kept is None else kept.names,
-        )
-        known = ClassNames(loader.dataset.class_names, loader.dataset.name)
-        names = names_to_record(self.config, known, self.class_num)
-        check_teachers(self.config, names)
-        shape = build.first_sample_shape(loader)
-        eval_loader = None
-        if self.globals.eval_during_train:
-            build.check_deployed_trains(self.arch)
-            eval_loader = self._loader("Eval", evaluation_names(self.config, kept or known, None))
-        datasets = datasets_of(loader, eval_loader)
-        check_images(self.folder, datasets, resumed)
-        lists = {where: dataset.fingerprint() for where, dataset in datasets.items()}
-        require_same_lists(lists)
-        if resumed is not None:
-            report_list_changes(resumed.progress.lists, lists)
-        recorded = {where: fingerprint.as_dict() for where, fingerprint in lists.items()}
-        return RunData(loader, eval_loader, shape, names, recorded)
 
     def _deployment_description(self, transforms: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the description of a deployed network: transforms, labels, shape, classes."""

@@ -18,6 +18,7 @@ from ppcls.cli import main
 from ppcls.engine.checkpoint import Checkpointer, lock
 from ppcls.engine.checkpoint.changes import find_changes, report_changes
 from ppcls.engine.checkpoint.lock import RunLock, lock_path
+from ppcls.engine.checkpoint.resume import is_kept
 from ppcls.engine.checkpoint.states import Progress
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.logger import ScalarWriter
@@ -232,6 +233,21 @@ def test_an_unchanged_config_is_not_worth_a_word(caplog):
     with caplog.at_level(logging.INFO, "ppcls"):
         assert not report_changes(OLD, json.loads(json.dumps(OLD)), "latest")
     assert not caplog.records
+
+
+def test_a_resumed_log_keeps_exactly_what_is_not_written_again():
+    """Every position of a run of two epochs with three steps, against the order in which it writes."""
+    written = []  # (row, position of the checkpoint that is written right after it)
+    for epoch in (1, 2):
+        for batch in (1, 2, 3):
+            step = 3 * (epoch - 1) + batch
+            written.append(({"kind": "train", "step": step}, Progress(epoch=epoch, batch=batch, step=step)))
+        after = Progress(epoch=epoch + 1, batch=0, step=step)
+        written.append(({"kind": "eval", "step": step}, after))
+    rows = [{"kind": "teacher", "step": 0}, *(row for row, _ in written)]
+    for done, (_, start) in enumerate(written, 2):
+        assert [row for row in rows if is_kept(row, start)] == rows[:done]
+    assert not any(is_kept(row, Progress()) for row in rows)
 
 
 # ---------------------------------------------------------------- one run in a folder
