@@ -63,9 +63,16 @@ class FormulaLoss(PairLoss):
 
     The second network of a pair is the target: no gradient reaches it. To let two networks that both train
     teach each other, list both orders. A mutual formula is symmetric and sends gradient to both sides.
+
+    Attributes:
+        formula: set by the decorator.
+        own_options: options of a subclass beside those of its formula: their types and defaults.
+        supplied: parameters of the formula that a subclass gives it (:meth:`arguments`).
     """
 
     formula: ClassVar[Formula]
+    own_options: ClassVar[Mapping[str, tuple[Any, Any]]] = {}
+    supplied: ClassVar[Collection[str]] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         formula = self.formula
@@ -81,6 +88,7 @@ class FormulaLoss(PairLoss):
         self.class_map = None if class_map is None else read_class_map(class_map)
         self.teacher_as_label = bool(given.get("use_target_as_gt"))
         self.standardize = bool(given.get("standardize"))
+        self.own = {option: options.pop(option) for option in self.own_options}
         self.options = options
         self.scheduled = {
             option: epoch_value(options.pop(option), f"{formula.registered}.{option}")
@@ -181,8 +189,7 @@ def pair_loss(
         standardizable: add the option `standardize`: bring the logits of each sample to mean 0 and standard
             deviation 1 first (:func:`ppcls.loss._tensors.standardized`).
         key_last: the options of the formula come before `key` where options are given by position.
-        base: class of the loss, for a formula that needs more than tensors and options
-            (:meth:`FormulaLoss.arguments`).
+        base: class of the loss, for a formula that needs more than tensors and options.
 
     Raises:
         TypeError: if the function cannot be called as described, or has no option that is named here.
@@ -190,10 +197,11 @@ def pair_loss(
 
     def register(function: F) -> F:
         found = parameters_of(function)
-        labelled = _reads_labels(function.__name__, found)
+        labelled = _reads_labels(function.__name__, found, base.supplied)
         options = {
             n: p.replace(kind=p.POSITIONAL_OR_KEYWORD) for n, p in found.items() if p.default is not p.empty
         }
+        options |= {n: _option(n, *own) for n, own in base.own_options.items()}
         unknown = sorted({*positive, *scheduled} - options.keys())
         if unknown:
             raise TypeError(f"pair_loss: {function.__name__} has no option {', '.join(unknown)}")
@@ -233,13 +241,15 @@ def pair_loss(
     return register
 
 
-def _reads_labels(function: str, parameters: Mapping[str, inspect.Parameter]) -> bool:
+def _reads_labels(
+    function: str, parameters: Mapping[str, inspect.Parameter], supplied: Collection[str]
+) -> bool:
     """Tell whether a formula has a third tensor, the labels.
 
     Raises:
         TypeError: if it is no function of two or three tensors with options that have defaults.
     """
-    tensors = [p for p in parameters.values() if p.default is p.empty]
+    tensors = [p for n, p in parameters.items() if p.default is p.empty and n not in supplied]
     positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in tensors)
     if not positional or len(tensors) not in (2, 3):
         raise TypeError(
@@ -263,26 +273,26 @@ def _signature(
     Raises:
         TypeError: if the formula has an option of the name of a shared one.
     """
-
-    def option(option_name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        return inspect.Parameter(option_name, kind, default=default, annotation=annotation)
-
-    pairs = option("model_name_pairs", list[list[str]], inspect.Parameter.empty)
-    key = option("key", str | None)
+    pairs = _option("model_name_pairs", list[list[str]], inspect.Parameter.empty)
+    key = _option("key", str | None)
     parameters = [pairs, *options.values(), key] if key_last else [pairs, key, *options.values()]
     if labelled:
-        parameters.append(option("use_target_as_gt", bool, False))
-    parameters += [option("name", str, name), option("pair_weights", list[float] | None)]
+        parameters.append(_option("use_target_as_gt", bool, False))
+    parameters += [_option("name", str, name), _option("pair_weights", list[float] | None)]
     if logits:
-        parameters.append(option("class_map", str | None))
+        parameters.append(_option("class_map", str | None))
     if standardizable:
-        parameters.append(option("standardize", bool, False))
+        parameters.append(_option("standardize", bool, False))
     names = [p.name for p in parameters]
     taken = sorted({n for n in names if names.count(n) > 1} | {"weight"} & set(options))
     if taken:
         raise TypeError(f"pair_loss: options of the names {', '.join(taken)} are added to every loss")
     return inspect.Signature(parameters)
+
+
+def _option(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
 def _choices(annotation: Any) -> tuple[str | None, ...]:

@@ -47,11 +47,18 @@ def transport(student: Tensor, teacher: Tensor, start: Tensor, cost: Tensor) -> 
 
 
 class ClassCostLoss(FormulaLoss):
-    """A formula whose option `cost` becomes a tensor of class distances: from a classifier or from a file."""
+    """A formula that is given the distances of the classes, from a classifier or from a file.
+
+    Its option `cost` is ``classifier``, 1 - cosine of the classes' weights in the last linear layer of the
+    teacher, or a ``.npy`` file with the distances of the student's classes, [C, C].
+    """
+
+    own_options = {"cost": (str, "classifier")}
+    supplied = ("distances",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        cost = self.options["cost"]
+        cost = self.own["cost"]
         self._stored = None if cost == "classifier" else _read_distances(cost)
         self._classifiers: dict[str, Tensor] = {}
         self._distances: dict[int, Tensor] = {}
@@ -104,10 +111,11 @@ class ClassCostLoss(FormulaLoss):
         return found
 
     def arguments(self, position: int, first: Tensor) -> dict[str, Any]:
-        """Return the options of the formula, with the distances of the classes as `cost`."""
+        """Return the options of the formula, and the distances of the classes."""
         if position not in self._distances:
             self._distances[position] = self._distances_of(self.pairs[position][1], first.shape[-1])
-        return {**super().arguments(position, first), "cost": self._distances[position].astype(first.dtype)}
+        distances = self._distances[position].astype(first.dtype)
+        return {**super().arguments(position, first), "distances": distances}
 
 
 @pair_loss(
@@ -123,10 +131,10 @@ def wasserstein_logits(
     teacher: Tensor,
     target: Tensor,
     *,
+    distances: Tensor,
     temperature: float = 2.0,
     gamma: float = 30.0,
     sharpness: float = 1.0,
-    cost: str | Tensor = "classifier",
 ) -> Tensor:
     """Lv et al., "Wasserstein distance rivals Kullback-Leibler divergence for knowledge distillation", WKD-L.
 
@@ -140,20 +148,18 @@ def wasserstein_logits(
         student: logits, [N, C], C >= 2.
         teacher: logits, [N, C].
         target: class indices, int64 [N].
+        distances: D, how unlike the classes are, [C, C]; a recipe says by `cost` where they come from
+            (:class:`ClassCostLoss`).
         temperature: T > 0, of the classes that are not the target.
         gamma: weight of W.
         sharpness: how fast the cost grows with the distance of the classes, above 0.
-        cost: the distances D of the student's classes, [C, C]. A recipe gives ``classifier``, 1 - cosine of
-            the classes' weights in the last linear layer of the teacher, or a ``.npy`` file that holds them.
 
     Returns:
         A scalar.
 
     Raises:
-        ConfigError: for a single class, or a name in place of the distances.
+        ConfigError: for a single class.
     """
-    if isinstance(cost, str):
-        raise ConfigError(f"wasserstein_logits: got cost {cost!r}, expected the distances of the classes")
     check_several_classes(_LOSS, student)
     hit_s, hit_t = (split_target(z, target)[0] for z in (student, teacher))
     is_target = F.one_hot(target, student.shape[-1]).astype("bool")
@@ -162,7 +168,7 @@ def wasserstein_logits(
         F.softmax(paddle.where(is_target, excluded, z / temperature), -1) for z in (student, teacher)
     )
     start = (~is_target).astype(student.dtype) / (student.shape[-1] - 1)
-    moved = transport(own, theirs, start, F.relu(1 - (-sharpness * cost).exp()) + _EPS)
+    moved = transport(own, theirs, start, F.relu(1 - (-sharpness * distances).exp()) + _EPS)
     return (gamma * moved - hit_t.exp() * hit_s).mean()
 
 

@@ -279,7 +279,7 @@ def test_wasserstein_logits(seed, n, c, temperature, gamma, sharpness):
     distances = np.random.default_rng(seed).uniform(0, 2, (c, c))
     options = {"temperature": temperature, "gamma": gamma, "sharpness": sharpness}
     agree(
-        lambda x: wasserstein_logits(x, tensor(t), tensor(y), cost=tensor(distances), **options),
+        lambda x: wasserstein_logits(x, tensor(t), tensor(y), distances=tensor(distances), **options),
         lambda x: ref.wkd_logits(x, t, y, distances, **options),
         s,
     )

@@ -49,7 +49,7 @@ def test_distances_are_those_of_the_teachers_classifier():
         given["T"],
         LABEL.flatten(),
         gamma=5.0,
-        cost=class_distances(teacher.fc.weight),
+        distances=class_distances(teacher.fc.weight),
     )
     parts = loss(given, LABEL)
     assert float(parts["loss_wkd_l_S_T"]) == pytest.approx(float(expected))
