@@ -6,9 +6,12 @@ import json
 import os
 import re
 
+import paddle
 import pytest
-from support import train
+from engine_hooks import StopAt
+from support import KL, distilled, train
 
+from ppcls._paddle import compute_with_threads
 from ppcls.arch.conv import Conv2D
 from ppcls.config import load_config
 from ppcls.cpu import threads
@@ -103,3 +106,24 @@ def test_convolutions_follow_the_recipe(recipe, write_recipe, wanted):
     engine = Engine(load_config(write_recipe(recipe), [f"Global.fast_small_convs={wanted}"]))
     found = {layer.fast_small_maps for layer in engine.model.sublayers() if isinstance(layer, Conv2D)}
     assert found == {wanted}
+
+
+def test_a_resumed_run_stays_exact_with_everything_on(recipe, write_recipe, tmp_path, monkeypatch):
+    """Two threads, products in place of all convolutions, the teacher through its engine."""
+    monkeypatch.setattr("ppcls.arch.conv._RULE", ((10**9, 0, 0, True),))
+    monkeypatch.setenv(threads.VARIABLE, os.environ[threads.VARIABLE])
+    monkeypatch.setattr(threads, "CHOSEN", None)
+    monkeypatch.setattr(speed, "available_cores", lambda: 2)
+    path = write_recipe(distilled(recipe, **KL, DistillationGTCELoss={"model_names": ["Student"]}))
+    try:
+        assert train(path, f"Global.output_dir={tmp_path}/whole") == 0
+        with pytest.raises(SystemExit):
+            Engine(load_config(path, [f"Global.output_dir={tmp_path}/cut"])).train([StopAt(4)])
+        paddle.seed(99)
+        latest = f"Global.checkpoints={tmp_path}/cut/DistillationModel/latest"
+        assert train(path, f"Global.output_dir={tmp_path}/cut", latest) == 0
+    finally:
+        compute_with_threads(1)
+    for suffix in (".pdparams", ".pdopt"):
+        whole, cut = (tmp_path / name / f"DistillationModel/latest{suffix}" for name in ("whole", "cut"))
+        assert whole.read_bytes() == cut.read_bytes()
