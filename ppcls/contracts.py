@@ -25,9 +25,11 @@ class Component:
     Attributes:
         nested_kind: the kind of the components that it chooses among, if its further options name those; see
             ``ppcls.config.checks.components.KINDS``.
+        does_nothing_alone: whether an object that defines no method of its base class has no effect.
     """
 
     nested_kind: ClassVar[str | None] = None
+    does_nothing_alone: ClassVar[bool] = False
 
     @classmethod
     def signature_for(cls, options: Mapping[str, Any]) -> inspect.Signature | None:
@@ -70,6 +72,9 @@ def breaches(component: _Made, base: type[Component]) -> list[str]:
 def breaches_of_object(component: Any, base: type[Component]) -> list[str]:
     """Return in what an object breaks the contract of its kind, see :func:`breaches`."""
     found = breaches(type(component), base)
+    methods = _methods(base)
+    if base.does_nothing_alone and not any(_is_defined(component, name) for name in methods):
+        found.append(f"it defines none of the methods {', '.join(methods)}")
     for name, hint in _declared(base).items():
         if not hasattr(component, name):
             words = f" ({_described(hint)})" if _described(hint) else ""
@@ -164,6 +169,12 @@ def _methods(base: type[Component]) -> list[str]:
 
 def _is_ours(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _is_defined(component: Any, name: str) -> bool:
+    """Tell whether an object has a method that is not that of our base class."""
+    definer = _definer(type(component), name)
+    return name in vars(component) or (definer is not None and not _is_ours(definer))
 
 
 def _definer(component: type, name: str) -> type | None:

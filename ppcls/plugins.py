@@ -139,13 +139,7 @@ def _import_file(path: Path) -> None:
 
 def _root(key: str) -> str | None:
     """Return the file or folder that a plug-in consists of; None if it is not known."""
-    if is_path(key):
-        return key
-    try:
-        spec = importlib.util.find_spec(key.partition(":")[0])
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return None if spec is None or spec.origin is None else spec.origin.removesuffix("__init__.py")
+    return key if is_path(key) else registry.source_of(key.partition(":")[0])
 
 
 def _lies_in(module: ModuleType, key: str) -> bool:

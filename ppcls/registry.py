@@ -7,6 +7,7 @@ Importing this module is fast: the packages that fill the registries are importe
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
@@ -202,6 +203,15 @@ def _imported(place: str) -> Any:
     return vars(importlib.import_module(module))[name]
 
 
+def source_of(module: str) -> str | None:
+    """Return the file of a module, or the folder of a package; None if it is not known."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return None if spec is None or spec.origin is None else spec.origin.removesuffix("__init__.py")
+
+
 def has_plugins() -> bool:
     """Tell whether packages with components for ppcls are installed; none is imported."""
     return bool(entry_points(group=PLUGIN_GROUP))
@@ -230,5 +240,6 @@ def load_components() -> None:
         except Exception as error:
             owner = point.dist.name if point.dist else "an installed package"
             where = f"plugin {point.name!r} of {owner} ({point.value})"
-            _broken_plugin = ConfigError(f"{where} cannot be loaded: {describe_failure(error)}")
+            failure = describe_failure(error, source_of(point.module))
+            _broken_plugin = ConfigError(f"{where} cannot be loaded: {failure}")
             raise _broken_plugin from error

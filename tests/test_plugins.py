@@ -352,6 +352,8 @@ def test_a_post_process(recipe, with_plugin, tmp_path, capsys):
         ("Infer.PostProcess", {"name": "Bad"}, "@POSTPROCESSES.register()\nclass Bad: pass", "__call__"),
         ("Arch", {"name": "Bad"}, "@BACKBONES.register()\nclass Bad(nn.Layer): pass", r"forward\(x\)"),
         ("Arch", {"name": "Bad"}, "@BACKBONES.register()\ndef Bad(): return 3", "paddle's Layer"),
+        ("Hooks", [{"Bad": None}], "import ppcls\n@HOOKS.register()\nclass Bad(ppcls.Hook):\n"
+         "    def after_stepp(self, run, batch): pass", "none of the methods before_start, before_train"),
         ("Hooks", [{"Bad": None}], "@HOOKS.register()\nclass Bad:\n    def after_step(self): pass", "batch"),
     ],
 )  # fmt: skip

@@ -31,6 +31,8 @@ class Hook(Component):
     several processes each has its own hooks; ``ppcls.distributed.is_main()`` tells which one writes files.
     """
 
+    does_nothing_alone = True
+
     def before_start(self, run: Run) -> None:
         """Called once, before the run changes its folder: the place for what may fail. Nothing is written."""
 
