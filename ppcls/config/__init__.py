@@ -9,7 +9,6 @@ from typing import Any
 
 from ppcls.config.arch import ArchSpec
 from ppcls.config.checks.recipe import check_recipe
-from ppcls.config.checks.sections import fields_of
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.config.mistakes import Findings
@@ -17,7 +16,7 @@ from ppcls.config.nodes import RecipeTree, plain, single
 from ppcls.config.places import Places
 from ppcls.config.plugins import with_plugins
 from ppcls.config.schema import REQUIRED, Recipe
-from ppcls.config.section import ComponentSpec
+from ppcls.config.section import ComponentSpec, fields_of
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, Place, hint, show
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ppcls.config.checks.sections import default_of, fields_of
 from ppcls.config.option_types import describe
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
+from ppcls.config.section import default_of, fields_of
 
 _HEAD = """# Settings of a recipe
 

@@ -18,10 +18,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from ppcls.config.binding import Parameters, parameters_of
 from ppcls.config.checks.components import INPUT_OPTIONS, KINDS, Kind
 from ppcls.config.checks.paddleclas import KEYS, OPTIONS, Foreign
-from ppcls.config.checks.sections import default_of, fields_of
 from ppcls.config.loading import BASE_KEY
 from ppcls.config.option_types import ITERABLES, MAPS
 from ppcls.config.schema import Recipe
+from ppcls.config.section import default_of, fields_of
 from ppcls.registry import Registry
 
 Schema = dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 
@@ -145,3 +145,16 @@ class ComponentSpec:
 # So that a script's `yaml.dump(config)` writes maps, and none of our classes.
 for _dumper in (yaml.SafeDumper, yaml.Dumper):
     yaml.add_multi_representer(Tree, yaml.representer.SafeRepresenter.represent_dict, Dumper=_dumper)
+
+
+def fields_of(section: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+    """Return each key of a section with its field and its resolved type."""
+    types = get_type_hints(section)
+    return {field.name: (field, types[field.name]) for field in dataclasses.fields(section)}
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """Return the default of a key."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

@@ -10,11 +10,11 @@ from typing import Any
 
 from ppcls.config.binding import construct
 from ppcls.config.checks.networks import Networks
-from ppcls.config.checks.sections import default_of, fields_of
 from ppcls.config.checks.transform_chains import transform_chains
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import single
 from ppcls.config.schema import GlobalSpec, Recipe
+from ppcls.config.section import default_of, fields_of
 from ppcls.errors import PpclsError
 from ppcls.registry import TRANSFORMS
 

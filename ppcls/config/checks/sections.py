@@ -5,26 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any
 
 from ppcls.config.checks.components import check_node, check_nodes
 from ppcls.config.checks.paddleclas import judge_key, notice_key, why_refused
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.option_types import Mismatch, convert
+from ppcls.config.section import default_of, fields_of
 from ppcls.errors import nearest
-
-
-def fields_of(section: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
-    """Return each key of a section with its field and its resolved type."""
-    types = get_type_hints(section)
-    return {field.name: (field, types[field.name]) for field in dataclasses.fields(section)}
-
-
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """Return the default of a key."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
 
 
 def check_section(section: type, value: Any, path: str, findings: Findings) -> dict[str, Any]:

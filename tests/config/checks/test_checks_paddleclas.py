@@ -12,9 +12,9 @@ import pytest
 from ppcls.config import load_config
 from ppcls.config.checks.components import KINDS
 from ppcls.config.checks.paddleclas import KEYS, NAMES, OPTIONS, Foreign, unknown_name, without_foreign
-from ppcls.config.checks.sections import fields_of
 from ppcls.config.mistakes import Findings
 from ppcls.config.schema import Recipe
+from ppcls.config.section import fields_of
 from ppcls.errors import ConfigError
 
 Write = Callable[..., Path]
