@@ -36,7 +36,11 @@ class Tree(dict[str, Any]):
                 raise AttributeError(f"{type(self).__name__} has no key {name!r}") from None
 
         def __setattr__(self, name: str, value: Any) -> None:
-            self[name] = value
+            self[name] = _tree(value)
+
+        def __delattr__(self, name: str) -> None:
+            self.__getattr__(name)
+            del self[name]
 
 
 class Section(Tree):

@@ -9,7 +9,8 @@ import numpy as np
 
 from ppcls.config import plain
 from ppcls.config.binding import construct
-from ppcls.config.schema import LoaderSpec
+from ppcls.config.nodes import Options
+from ppcls.config.schema import DataLoaderSpec, DataSpec, LoaderSpec
 from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
 from ppcls.data.batches import Batches, create_operators
 from ppcls.data.cifar import Cifar10, Cifar100
@@ -125,12 +126,15 @@ def _compare_names(found: list[str], expected: list[str], where: str) -> None:
 
 
 def build_train_loader(
-    config: Any, seed: int, class_num: int | None = None, class_names: Sequence[str] | None = None
+    config: DataLoaderSpec | Options,
+    seed: int,
+    class_num: int | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Loader | JoinedLoader:
     """Build the loader of this process from ``DataLoader.Train`` and, if it is there, ``UnLabelTrain``.
 
     Args:
-        config: the section ``DataLoader``.
+        config: the section ``DataLoader``, or a map of the same keys.
         seed: seed of the run, the same in every process.
         class_num: number of classes of the network. Labels must be below it; those of unlabelled images are
             not read.
@@ -139,17 +143,16 @@ def build_train_loader(
     Raises:
         ConfigError, DataError: see :func:`build_loader`.
     """
-    nodes = plain(config)
-    labelled = build_loader(nodes["Train"], "Train", seed, class_num, class_names=class_names)
-    if not nodes.get("UnLabelTrain"):
+    labelled = build_loader(config["Train"], "Train", seed, class_num, class_names=class_names)
+    if not config.get("UnLabelTrain"):
         return labelled
     other = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])  # independent streams
-    unlabelled = build_loader(nodes["UnLabelTrain"], "UnLabelTrain", other, class_num, steps=len(labelled))
+    unlabelled = build_loader(config["UnLabelTrain"], "UnLabelTrain", other, class_num, steps=len(labelled))
     return JoinedLoader(labelled, unlabelled)
 
 
 def build_loader(
-    config: Any,
+    config: DataSpec | Options,
     mode: str,
     seed: int,
     class_num: int | None = None,
@@ -159,7 +162,7 @@ def build_loader(
     """Build the loader of this process from ``DataLoader.<mode>``.
 
     Args:
-        config: ``{"dataset": {...}, "sampler": {...}, "loader": {...}}``.
+        config: the section, or a map ``{"dataset": {...}, "sampler": {...}, "loader": {...}}``.
         mode: ``Train``, ``UnLabelTrain`` or ``Eval``. In evaluation every sample counts exactly once.
         seed: seed of the run, the same in every process.
         class_num: number of classes of the network; labels must be below it.
@@ -170,9 +173,9 @@ def build_loader(
         ConfigError: for unknown names or options, or ``drop_last`` in evaluation.
         DataError: for mistakes in lists, or too few samples for one batch.
     """
-    node = plain(config)
     where = f"DataLoader.{mode}"
-    sampler = construct(SAMPLERS, node["sampler"], f"{where}.sampler")
+    node = _data_spec(config, where)
+    sampler = construct(SAMPLERS, node.sampler, f"{where}.sampler")
     training = mode != "Eval"
     if sampler.drop_last and not training:
         raise ConfigError(
@@ -184,10 +187,10 @@ def build_loader(
             "sample once, with DistributedBatchSampler",
             path=f"{where}.sampler",
         )
-    options = _loader_options(node.get("loader") or {}, f"{where}.loader")
+    _check_loader(node.loader, f"{where}.loader")
     unlabelled = mode == "UnLabelTrain"
     dataset = build_dataset(
-        node["dataset"], mode, None if unlabelled else class_num, None if unlabelled else class_names
+        node.dataset, mode, None if unlabelled else class_num, None if unlabelled else class_names
     )
     mixing = [
         construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
@@ -211,9 +214,9 @@ def build_loader(
         dataset,
         sampler,
         share,
-        num_workers=options.num_workers,
-        timeout=options.timeout,
-        use_processes=options.use_processes,
+        num_workers=node.loader.num_workers,
+        timeout=node.loader.timeout,
+        use_processes=node.loader.use_processes,
         batch_ops=mixing,
     )
 
@@ -234,19 +237,24 @@ def datasets_of(train: Loader | JoinedLoader, evaluation: Loader | None = None) 
     return {f"DataLoader.{mode}.dataset": loader.dataset for mode, loader in loaders.items()}
 
 
-def _loader_options(options: dict[str, Any], where: str) -> LoaderSpec:
-    known = LoaderSpec.__dataclass_fields__
+def _data_spec(config: DataSpec | Options, where: str) -> DataSpec:
+    if isinstance(config, DataSpec):
+        return config
+    node = plain(config)
+    options, known = node.get("loader") or {}, LoaderSpec()
     for option in options:
         if option not in known:
-            raise ConfigError(f"no option {option!r}.{hint(option, known)}", path=where)
-    found = LoaderSpec(**options)
-    if found.num_workers < 0:
-        raise ConfigError(f"at least 0, got {found.num_workers}", path=f"{where}.num_workers")
-    if found.use_processes and not found.num_workers:
+            raise ConfigError(f"no option {option!r}.{hint(option, known)}", path=f"{where}.loader")
+    return DataSpec(dataset=node["dataset"], sampler=node["sampler"], loader=LoaderSpec(**options))
+
+
+def _check_loader(loader: LoaderSpec, where: str) -> None:
+    if loader.num_workers < 0:
+        raise ConfigError(f"at least 0, got {loader.num_workers}", path=f"{where}.num_workers")
+    if loader.use_processes and not loader.num_workers:
         raise ConfigError("has no effect with num_workers 0; set num_workers", path=f"{where}.use_processes")
-    if not found.timeout >= 0:
-        raise ConfigError(f"at least 0, got {found.timeout}", path=f"{where}.timeout")
-    return found
+    if not loader.timeout >= 0:
+        raise ConfigError(f"at least 0, got {loader.timeout}", path=f"{where}.timeout")
 
 
 def build_dataloader(

@@ -27,6 +27,16 @@ def test_a_key_and_its_attribute_are_one(write_recipe):
     assert list(recipe) == list(Recipe())
 
 
+def test_a_map_that_is_written_is_read_by_attribute_too():
+    recipe = Recipe(Arch=NODE)
+    recipe.Arch.notes = {"a": [{"b": 1}]}
+    assert recipe.Arch.notes.a[0].b == 1 == recipe["Arch"]["notes"]["a"][0]["b"]
+    del recipe.Arch.notes
+    assert "notes" not in recipe["Arch"]
+    with pytest.raises(AttributeError, match="notes"):
+        del recipe.Arch.notes
+
+
 def test_the_networks_are_those_that_the_keys_say_now(write_recipe):
     recipe = load_config(write_recipe())
     first, *_, last = recipe.arch.names

@@ -12,7 +12,7 @@ from ppcls.config.arch import ArchSpec, without_weights
 from ppcls.config.binding import parameters_of
 from ppcls.config.checks.components import ANSWER_OPTIONS, INPUT_OPTIONS
 from ppcls.config.mistakes import REFUSALS, Findings, join
-from ppcls.config.nodes import Options
+from ppcls.config.nodes import Node, Options
 from ppcls.errors import ConfigError, PpclsError, nearest
 from ppcls.registry import BACKBONES
 
@@ -73,7 +73,7 @@ class Networks:
         return "" not in self.members
 
 
-def check_networks(arch: Any, findings: Findings) -> Networks | None:
+def check_networks(arch: Node | None, findings: Findings) -> Networks | None:
     """Look into the networks of ``Arch``, checked before by name and signature.
 
     Networks are built without parameters, so this takes milliseconds and touches no weights.

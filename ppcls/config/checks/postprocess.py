@@ -7,6 +7,7 @@ from typing import Any
 
 from ppcls.config.checks.networks import Networks
 from ppcls.config.mistakes import Findings
+from ppcls.config.nodes import Node
 from ppcls.errors import nearest
 
 _PLACE = "Infer.PostProcess"
@@ -15,7 +16,7 @@ _OF_SEVERAL = "DistillationPostProcess"
 _DEFAULTS: Mapping[str, Any] = {"model_name": "Student", "key": None, "func": "Topk"}
 
 
-def check_postprocess(node: Any, networks: Networks | None, findings: Findings) -> Any:
+def check_postprocess(node: Node | None, networks: Networks | None, findings: Findings) -> Node | None:
     """Check the post-process against the networks.
 
     Args:
