@@ -344,9 +344,12 @@ def test_too_few_samples_for_a_step(folder):
             lambda c: c["dataset"].update(image_rot="x"),
             "has no option 'image_rot'. Did you mean: image_root?",
         ),
-        (lambda c: c["dataset"].pop("image_root"), "ImageNetDataset needs image_root"),
+        (lambda c: c["dataset"].pop("image_root"), "ImageNetDataset needs the option 'image_root'"),
         (lambda c: c["dataset"].update(relabel=True), "name the training list in both"),
-        (lambda c: c["dataset"].update(on_error="ignore"), "on_error must be raise or skip"),
+        (
+            lambda c: c["dataset"].update(on_error="ignore"),
+            "on_error: expected 'raise' or 'skip', got 'ignore'",
+        ),
         (
             lambda c: c["dataset"].update(batch_transform_ops=[{"Mix": None}]),
             "batch_transform_ops.0: unknown",
