@@ -28,6 +28,15 @@ def test_there_is_a_page_in_both_languages_for_each_method():
     assert {s for s in stems if s.endswith("_zh")} == {f"{s}_zh" for s in stems if not s.endswith("_zh")}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_each_page_is_named_in_the_overview_and_in_the_index_of_the_site(page):
+    end = "_zh" if page.stem.endswith("_zh") else ""
+    index = (DOCS.parent / f"index{end}.md").read_text(encoding="utf-8").splitlines()
+    assert f"methods/{page.stem}" in index
+    overview = (DOCS / f"README{end}.md").read_text(encoding="utf-8")
+    assert page.stem.startswith("README") or f"({page.name})" in overview
+
+
 @pytest.mark.parametrize("page", METHODS, ids=lambda p: p.stem)
 def test_yaml_builds_and_options_exist(page):
     (text,) = blocks(page)
