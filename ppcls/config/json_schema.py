@@ -10,26 +10,27 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from ppcls.config.binding import Parameters, parameters_of
 from ppcls.config.checks.components import INPUT_OPTIONS, KINDS, Kind
 from ppcls.config.checks.paddleclas import KEYS, OPTIONS, Foreign
+from ppcls.config.json_types import (
+    INTERPOLATED,
+    NULL,
+    Schema,
+    bounded,
+    list_of,
+    or_interpolation,
+    type_schema,
+)
 from ppcls.config.loading import BASE_KEY
-from ppcls.config.option_types import ITERABLES, MAPS
 from ppcls.config.schema import Recipe
 from ppcls.config.section import default_of, fields_of
 from ppcls.registry import Registry
 
-Schema = dict[str, Any]
-
-# Texts that may stand for any value, and for a number: ${Arch.class_num}, and arithmetic such as 1.0/255.0.
-INTERPOLATION = r"\$\{"
-ARITHMETIC = r"^[-+*/(). 0-9eE_]+$"
-_ANY_NUMBER = r"^[0-9]+$"
 # Settings of the run that PaddleClas has in Arch.
 _RUN_SETTINGS = {"use_sync_bn": {"type": "boolean"}, "infer_add_softmax": {"type": "boolean"}}
 
@@ -93,11 +94,11 @@ class _Writer:
         for name, (field, wanted) in fields_of(section).items():
             meta, here = field.metadata, f"{path}.{name}".lstrip(".")
             if "section" in meta:
-                value = _or_interpolation(self._section(meta["section"], here))
+                value = or_interpolation(self._section(meta["section"], here))
             elif "kind" in meta:
                 value = self._node(meta["kind"], meta["many"])
             else:
-                value = _bounded(type_schema(wanted), meta)
+                value = bounded(type_schema(wanted), meta)
                 default = default_of(field)
                 value = {**value, "default": default} if default is not None else value
             properties[name] = {"description": meta["doc"], **value}
@@ -115,9 +116,9 @@ class _Writer:
         """Return the schema of one named component, or of a list of them."""
         one = self._kind(kind)
         if many:
-            return {"anyOf": [*_list_of(one), _SIMPLE[None], _INTERPOLATED]}
-        several = _list_of(one) if KINDS[kind].listed else []
-        return {"anyOf": [one, *several, _SIMPLE[None], _INTERPOLATED]}
+            return {"anyOf": [*list_of(one), NULL, INTERPOLATED]}
+        several = list_of(one) if KINDS[kind].listed else []
+        return {"anyOf": [one, *several, NULL, INTERPOLATED]}
 
     def _kind(self, kind: str) -> Schema:
         """Return a reference to the schema of the components of a kind."""
@@ -142,7 +143,7 @@ class _Writer:
             "enum": list(factories),
             "enumDescriptions": [documents[name] for name in factories],
         }
-        with_name: Schema = {"properties": {"name": _or_interpolation(names)}, "allOf": [{}, *flat]}
+        with_name: Schema = {"properties": {"name": or_interpolation(names)}, "allOf": [{}, *flat]}
         by_name: Schema
         if rules.keyed:
             by_name = {
@@ -204,99 +205,7 @@ class _Writer:
     def _models(self) -> Schema:
         """Return the schema of ``models``: a list of maps from a name to a network."""
         entry = {"type": "object", "additionalProperties": self._kind("network"), "maxProperties": 1}
-        return {"anyOf": [*_list_of(entry), _INTERPOLATED]}
-
-
-# ---------------------------------------------------------------------- types
-
-
-def type_schema(wanted: Any) -> Schema:
-    """Return the schema of the values that are accepted where a type is annotated."""
-    origin, args = get_origin(wanted), get_args(wanted)
-    if origin is Annotated:
-        return type_schema(args[0])
-    if origin in (Union, types.UnionType):
-        return _any_of([type_schema(arg) for arg in args])
-    if origin is Literal:
-        return _or_interpolation({"enum": list(args)})
-    base = origin or wanted
-    if base in _SIMPLE:
-        return _SIMPLE[base]
-    if base in MAPS:
-        return _or_interpolation({"type": ["object"]})
-    if base in ITERABLES:
-        return _any_of([*_array(base, args), _INTERPOLATED])
-    return {}
-
-
-_INTERPOLATED: Schema = {"type": ["string"], "pattern": INTERPOLATION}
-_NUMBER_IN_TEXT = f"{INTERPOLATION}|{ARITHMETIC}"
-_SIMPLE: Mapping[Any, Schema] = {
-    None: {"type": ["null"]},
-    type(None): {"type": ["null"]},
-    str: {"type": ["string"]},
-    bool: {"type": ["boolean", "string"], "pattern": INTERPOLATION},
-    int: {"type": ["integer", "string"], "pattern": _NUMBER_IN_TEXT},
-    float: {"type": ["number", "string"], "pattern": _NUMBER_IN_TEXT},
-}
-
-
-def _array(base: Any, args: tuple[Any, ...]) -> list[Schema]:
-    kinds = [arg for arg in args if arg is not Ellipsis]
-    if base is tuple and args and Ellipsis not in args:
-        items = [type_schema(kind) for kind in kinds]
-        return [{"type": "array", "items": items, "minItems": len(items), "maxItems": len(items)}]
-    return [{"type": "array", "items": type_schema(kinds[0]) if kinds else {}}, _CHANGES]
-
-
-# A map of numbers changes these entries of a list that a base has.
-_CHANGES: Schema = {"type": ["object"], "propertyNames": {"pattern": _ANY_NUMBER}, "minProperties": 1}
-
-
-def _list_of(item: Schema) -> list[Schema]:
-    """Return what a list of nodes may be: one, or changes of a base's list, checked as its entries are."""
-    return [{"type": "array", "items": item}, {**_CHANGES, "additionalProperties": item}]
-
-
-def _any_of(schemas: list[Schema]) -> Schema:
-    """Return the schema of what one of `schemas` accepts, written as shortly as possible."""
-    flat = [one for schema in schemas for one in (schema["anyOf"] if set(schema) == {"anyOf"} else [schema])]
-    if {} in flat:
-        return {}
-    simple = [one for one in flat if one.keys() <= {"type", "pattern"}]
-    others = [one for place, one in enumerate(flat) if one not in simple and one not in flat[:place]]
-    merged = [_merged(simple)] if simple else []
-    found = [*merged, *others]
-    return found[0] if len(found) == 1 else {"anyOf": found}
-
-
-def _merged(simple: list[Schema]) -> Schema:
-    """Return one schema for alternatives that have a type and perhaps a pattern of their text."""
-    kinds = list(dict.fromkeys(kind for one in simple for kind in one["type"]))
-    texts = [one for one in simple if "string" in one["type"]]
-    if not texts or any("pattern" not in one for one in texts):
-        return {"type": kinds}
-    patterns = dict.fromkeys(part for one in texts for part in one["pattern"].split("|"))
-    return {"type": kinds, "pattern": "|".join(patterns)}
-
-
-def _or_interpolation(schema: Schema) -> Schema:
-    return _any_of([schema, _INTERPOLATED])
-
-
-def _bounded(schema: Schema, meta: Mapping[str, Any]) -> Schema:
-    """Return the schema with the bounds, the length and the form of a key."""
-    if "anyOf" in schema:
-        return {"anyOf": [_bounded(alternative, meta) for alternative in schema["anyOf"]]}
-    if "items" in schema:
-        length = {} if meta["length"] is None else {"minItems": meta["length"], "maxItems": meta["length"]}
-        return {**schema, "items": _bounded(schema["items"], meta), **length}
-    if meta["form"] and "string" in schema.get("type", ()):
-        return {**schema, "pattern": f"^({meta['form'][0]})$|{INTERPOLATION}"}
-    if {"integer", "number"} & set(schema.get("type", ())):
-        bounds = {"minimum": meta["minimum"], "maximum": meta["maximum"]}
-        return {**schema, **{key: bound for key, bound in bounds.items() if bound is not None}}
-    return schema
+        return {"anyOf": [*list_of(entry), INTERPOLATED]}
 
 
 def _ref(title: str) -> Schema:

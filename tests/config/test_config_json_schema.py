@@ -9,7 +9,8 @@ from typing import Any, Literal
 import jsonschema
 import pytest
 
-from ppcls.config.json_schema import option_documents, render, summary, type_schema
+from ppcls.config.json_schema import option_documents, render, summary
+from ppcls.config.json_types import type_schema
 from ppcls.config.yaml_text import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[2]
