@@ -43,11 +43,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
     Args:
         path: a file, or the name of a packaged recipe such as ``ImageNet/ResNet/ResNet18.yaml``.
         overrides: texts of the form ``key.sub.0.sub=value``; the value is read as YAML.
-        mode: ``train``, ``eval``, ``infer`` or ``export``: decides which sections must be there.
+        mode: ``train``, ``eval``, ``infer`` or ``export``; decides which sections are required.
 
     Returns:
-        The recipe: every section with every key, interpolations resolved, named nodes in the spelling their
-        builders read. What is written into it later is not checked again.
+        The recipe: every section with every key, interpolations resolved, components in the form that their
+        builders read. Later changes are not checked.
 
     Raises:
         ConfigError: if the file cannot be read, or with all mistakes at once, each with its config path.
@@ -67,7 +67,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
 
 
 def load_plugins(path: str | Path) -> None:
-    """Load what ``Global.plugins`` of a YAML file names, so that the registries know it.
+    """Load the plug-ins in ``Global.plugins`` of a YAML file, so that their components are registered.
 
     Raises:
         ConfigError: if the file cannot be read, or a plug-in cannot be loaded.
@@ -84,13 +84,13 @@ def _check_mode(mode: str) -> None:
 
 
 def complete_config(config: Mapping[str, Any], mode: str) -> Recipe:
-    """Return a copy of a configuration that was made in Python as a recipe with every section and key.
+    """Return a copy of a configuration as a recipe with every section and key.
 
-    One that has them all, as :func:`load_config` gives it, is taken as it is. Else defaults are filled in and
-    everything is checked, as it is for a :class:`Recipe` that was put together in Python.
+    A complete one, from :func:`load_config`, is used unchanged. Otherwise defaults are filled in and
+    everything is checked, also for a :class:`Recipe` that was made in Python.
 
     Raises:
-        ConfigError: for an unknown mode, if it is no mapping, or with all mistakes at once.
+        ConfigError: for an unknown mode, if it is not a mapping, or with all mistakes at once.
     """
     _check_mode(mode)
     tree = plain(config)

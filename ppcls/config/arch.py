@@ -1,6 +1,6 @@
-"""What ``Arch`` says about networks: which one is deployed, what is frozen, where weights come from.
+"""The networks of the section ``Arch``: which one is deployed, which are frozen, where weights come from.
 
-Everybody who asks such a question asks an :class:`ArchSpec`; nobody else looks into the section itself.
+All other code asks an :class:`ArchSpec` and never reads the section itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ppcls.registry import BACKBONES
 WEIGHT_OPTIONS = ("pretrained", "use_ssld", "use_ssld_stage1_pretrained", "pretrained_list")
 # Options of a network of networks that have one entry per network.
 _ONE_EACH = ("models", "pretrained_list", "freeze_params_list")
-# What a network has whose recipe says nothing about classes.
+# The number of classes if the recipe does not give one.
 _CLASSES = 1000
 
 
@@ -28,17 +28,16 @@ class ArchSpec:
 
     Attributes:
         name: its registered name, such as ``ResNet50`` or ``DistillationModel``.
-        options: the node of the recipe that this was read from, its name and weights among them; not to be
-            changed.
+        options: the node of the recipe, including name and weights; do not change it.
         title: its name in the recipe; ``""`` for ``Arch`` itself.
         path: its config path.
-        prefix: what the names of its parameters begin with; ``""`` for ``Arch`` itself.
-        frozen: no parameter of it trains: it or what it is in is frozen, or else each network inside it.
-        pretrained: where its weights come from: True for official ones, a path, an address; None if the
-            recipe does not say.
-        class_num: number of classes that it, or what it is in, sets; None if neither does.
+        prefix: prefix of the names of its parameters; ``""`` for ``Arch`` itself.
+        frozen: none of its parameters trains: it is frozen, or a group around it, or each network inside it.
+        pretrained: its weights: True for official ones, a path, or an address; None if the recipe does not
+            give any.
+        class_num: number of classes from its own options or those of a group around it; None without them.
         children: the networks inside it, in order.
-        chosen: the network to deploy, where the recipe names it.
+        chosen: the network to deploy, if the recipe names it.
     """
 
     name: str
@@ -57,18 +56,18 @@ class ArchSpec:
         """Read the section ``Arch`` of a recipe.
 
         Args:
-            node: the section, plain or OmegaConf, or what was read from it before.
-            chosen: ``Global.infer_model_name``, which counts before ``Arch.infer_model_name``.
+            node: the section, plain or OmegaConf, or an ``ArchSpec``.
+            chosen: ``Global.infer_model_name``, which has priority over ``Arch.infer_model_name``.
 
         Raises:
-            ConfigError: if it, or a network inside it, is no map with a name.
+            ConfigError: if it, or a network inside it, is not a map with a name.
         """
         if isinstance(node, ArchSpec):
             return node
         return _read(plain(node), "Arch", chosen=chosen)
 
     def node(self) -> Node:
-        """Return the node as the recipe has it; it may be changed."""
+        """Return a copy of the node of the recipe, which may be changed."""
         return copy.deepcopy(dict(self.options))
 
     # ------------------------------------------------------------------ which network
@@ -80,22 +79,22 @@ class ArchSpec:
 
     @property
     def head(self) -> ArchSpec:
-        """The network that takes images and has the classifier: of a chain the first, else it itself."""
+        """The network with images as input and the classifier: the first one of a chain, else itself."""
         return self.children[0].head if self.children else self
 
     @property
     def is_chain(self) -> bool:
-        """Whether each network inside it but the first takes the outputs of those before it."""
+        """Whether it is a chain: each network except the first gets the outputs of those before it."""
         return self.name == "AttentionModel"
 
     def walk(self) -> Iterator[ArchSpec]:
-        """Yield this network and all that are inside it, outer ones first."""
+        """Yield this network and all networks inside it, outer ones first."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     def find(self, name: str | None) -> ArchSpec:
-        """Return the network of this name inside it; of no name, it itself.
+        """Return the network of this name inside it; without a name, itself.
 
         Raises:
             ConfigError: if there is none.
@@ -110,12 +109,12 @@ class ArchSpec:
 
     @property
     def main(self) -> ArchSpec:
-        """The network that is evaluated, inferred with and exported: of several networks one, else it itself.
+        """The network for evaluation, inference and export: one of several networks, else itself.
 
-        That is the one that the recipe names, else the one named ``Student``, else the last that trains.
+        It is the one that the recipe names, else the one named ``Student``, else the last one that trains.
 
         Raises:
-            ConfigError: if the recipe names one that there is not.
+            ConfigError: if the recipe names a network that does not exist.
         """
         return self.find(self.chosen) if self.chosen is not None and self.children else self.main_by_default
 
@@ -155,9 +154,9 @@ class ArchSpec:
     # ------------------------------------------------------------------ parts of it
 
     def only(self, names: Collection[str]) -> ArchSpec:
-        """Return it with some of its networks alone, for use after training.
+        """Return it with only some of its networks, for use after training.
 
-        What follows the first network of a chain is left out too, because it serves training.
+        The networks after the first one of a chain are left out too, because only training needs them.
 
         Raises:
             ConfigError: if there is no network of one of these names.
@@ -180,7 +179,7 @@ class ArchSpec:
         return _with_entries(self.options, [0], len(self.children)) if self.children else self.options
 
     def without_weights(self, keep: Collection[str] = ()) -> ArchSpec:
-        """Return it without the options that say where weights come from.
+        """Return it without the options about weights.
 
         Args:
             keep: names of networks inside it whose options stay.
@@ -201,7 +200,7 @@ class ArchSpec:
 
 
 def without_weights(node: Any) -> Any:
-    """Return a node, and the nodes inside it, without the options that say where weights come from."""
+    """Return a node, and the nodes inside it, without the options about weights."""
     if isinstance(node, list):
         return [without_weights(entry) for entry in node]
     if not isinstance(node, Mapping):
@@ -266,7 +265,8 @@ def _read_children(
 
 def _one_each(node: Options, option: str) -> list[Any]:
     """Return the entries of an option; a wrong number of them is refused where options are checked."""
-    count, given = len(node["models"]), node.get(option)
+    count = len(node["models"])
+    given = node.get(option)
     return [*(given if isinstance(given, list) else []), *[None] * count][:count]
 
 

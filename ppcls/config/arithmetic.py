@@ -1,4 +1,4 @@
-"""Numbers written as arithmetic, such as ``1.0/255.0``, worked out without ``eval``."""
+"""Numbers written as arithmetic, such as ``1.0/255.0``, computed without ``eval``."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def evaluate(text: str) -> Number:
     """Return the value of a sum, difference, product or quotient of numbers, e.g. ``"1.0/255.0"``.
 
     Raises:
-        ConfigError: if `text` holds anything but numbers, ``+ - * / //`` and brackets, divides by zero, or
-            gives a number beyond 1e18.
+        ConfigError: if `text` contains anything other than numbers, ``+ - * / //`` and brackets, divides by
+            zero, or the result exceeds 1e18.
     """
     try:
         if len(text) > _LONGEST:

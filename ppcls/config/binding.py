@@ -1,7 +1,7 @@
-"""The one place that matches the options of a named node with the signature of what it names.
+"""Match the options of a component in a recipe with its signature.
 
-The checks of a recipe bind every node and collect what is wrong; builders, and scripts that call them, bind
-one node and get the same messages as an error.
+The checks of a recipe bind every node and collect mistakes; builders bind one node and raise the same
+messages as an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def parameters_of(factory: Factory, signature: inspect.Signature | None = None) 
 
     Args:
         factory: the class or function.
-        signature: use this one in place of the factory's own.
+        signature: use this one instead of the factory's own.
     """
     found = {}
     target = inspect.unwrap(factory)
@@ -42,7 +42,7 @@ def parameters_of(factory: Factory, signature: inspect.Signature | None = None) 
 
 
 def node_parameters(registry: Registry, name: str, options: Options) -> Parameters:
-    """Return what may be set of a component; one whose options depend on the others says so itself.
+    """Return the options of a component, which may depend on the values of other options.
 
     Args:
         registry: knows the name.
@@ -63,7 +63,7 @@ def takes(factory: Factory, option: str) -> bool:
 def joined_signature(
     *parts: Factory | Parameters, result: Any = inspect.Signature.empty
 ) -> inspect.Signature:
-    """Return a signature of keywords with the parameters of all `parts`; of two of one name, the later.
+    """Return a signature with the keyword parameters of all `parts`; later ones replace earlier ones.
 
     Args:
         parts: classes and functions, or parameters as :func:`parameters_of` gives them; ``**options`` of one
@@ -100,16 +100,16 @@ def bind(
     extra: Mapping[str, Any] | None = None,
     supplied: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Check `options` against `parameters`; return them with arithmetic worked out.
+    """Check `options` against `parameters`; return them with arithmetic computed.
 
     Args:
         label: the component's name, for messages.
         parameters: see :func:`parameters_of`.
-        options: those of the node. Python objects that no YAML holds, given by a script, pass as they are.
+        options: options of the node. Python objects from scripts, which YAML cannot contain, are accepted.
         path: config path of the node and of its options.
         findings: receives unknown, missing and wrongly typed options.
-        extra: further options and their types, read by whoever builds the component.
-        supplied: parameters the builder fills in where they are left out.
+        extra: further options and their types, which the builder of the component reads.
+        supplied: parameters that the builder fills in if they are left out.
     """
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -140,7 +140,7 @@ def bind(
 
 
 def _converted(value: Any, wanted: Any, path: str, findings: Findings) -> Any:
-    """Return `value` converted to `wanted`; a mismatch is noted and the value returned as it came."""
+    """Return `value` converted to `wanted`; for a mismatch, record it and return the unchanged value."""
     if wanted is inspect.Parameter.empty:
         return value
     if not isinstance(value, (bool, int, float, str, list, dict, type(None))):
@@ -202,7 +202,7 @@ def construct(registry: Registry, node: Any, where: str, **supplied: Any) -> Any
 
 
 def created(registry: Registry, name: str, options: Options, path: tuple[str, str]) -> Any:
-    """Call a component with options that were bound; what it refuses gets its config path.
+    """Call a component with bound options; add the config path to its errors.
 
     Args:
         registry: knows the name.

@@ -81,7 +81,8 @@ def _component(meta: Any) -> str:
 
 
 def _bounds(meta: Any) -> str:
-    low, high = meta["minimum"], meta["maximum"]
+    low = meta["minimum"]
+    high = meta["maximum"]
     if low is not None and high is not None:
         return f", {low} to {high}"
     return f", {low} or more" if low is not None else ""

@@ -1,4 +1,4 @@
-"""Interpolations such as ``${Arch.class_num}``: their growth is bounded, then OmegaConf resolves them."""
+"""Interpolations such as ``${Arch.class_num}``: OmegaConf resolves them after a check of their size."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 _STEP = re.compile(r"[^.\[\]]+")
 _LONGEST = 1000
 _MISSING = "???"
-# What stands for an interpolation inside another one: of the environment, and of the recipe.
-_ENVIRONMENT, _VALUE = "\x01", "\x02"
+# Placeholders of interpolations inside another one: of the environment, and of the recipe.
+_ENVIRONMENT = "\x01"
+_VALUE = "\x02"
 
 
 def resolve(tree: RecipeTree) -> RecipeTree:
@@ -28,11 +29,10 @@ def resolve(tree: RecipeTree) -> RecipeTree:
     ``${Arch.class_num}`` means another value of the recipe, ``${oc.env:NAME}`` or ``${oc.env:NAME,default}``
     a variable of the environment as text, ``${oc.decode:${oc.env:NAME}}`` as a number or list.
 
-    Text that begins with ``~`` is a path below a home folder, and comes back as that path.
+    Text that begins with ``~`` is a path below a home folder, and is replaced by that path.
 
     Raises:
-        ConfigError: if one cannot be resolved, the recipe would grow beyond any real one, or a value is
-            left as ``???``.
+        ConfigError: if one cannot be resolved, the recipe would become too large, or a value is ``???``.
     """
     texts = [text for text in _texts(tree) if "${" in text or text == _MISSING]
     if not texts:
@@ -79,7 +79,7 @@ Path = tuple[Any, ...]
 
 
 class _Growth:
-    """Works out how large a tree becomes, without making it: three lines may describe a million values."""
+    """Computes how large a tree becomes, without creating it: three lines may describe a million values."""
 
     def __init__(self, tree: RecipeTree) -> None:
         self.tree = tree
@@ -119,7 +119,8 @@ class _Growth:
         """Return the paths that the interpolations of a text name; a missing one is reported later."""
         if "${" not in text:
             return []
-        name, targets = ".".join(map(str, path)), []
+        name = ".".join(map(str, path))
+        targets = []
         if len(text) > _LONGEST:
             raise ConfigError(f"{len(text)} characters with interpolations, at most {_LONGEST}", path=name)
         while found := _INNERMOST.search(text):
@@ -140,10 +141,11 @@ class _Growth:
         return targets
 
     def _find(self, target: Path) -> tuple[Path, Any] | None:
-        """Return where a path leads and what is there, through interpolations on its way."""
+        """Return the target of a path and its value; follow interpolations on the way."""
         path: Path = ()
         node: Any = self.tree
-        hops, steps = 0, list(target)
+        hops = 0
+        steps = list(target)
         while steps:
             if isinstance(node, str):
                 inner = self._targets(path, node)
@@ -168,7 +170,7 @@ def _absolute(path: Path, name: str) -> Path:
 
 
 def _key(node: Any, step: Any) -> Any:
-    """Return the key of a map or the index of a list that a step means, None if there is none."""
+    """Return the key of a map or the index of a list for a step; None if it does not exist."""
     if isinstance(node, dict):
         return next(
             (key for key in (step, str(step)) if key in node), next((k for k in node if str(k) == step), None)

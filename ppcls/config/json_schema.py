@@ -92,7 +92,8 @@ class _Writer:
     def _section(self, section: type, path: str) -> Schema:
         properties: dict[str, Schema] = {}
         for name, (field, wanted) in fields_of(section).items():
-            meta, here = field.metadata, f"{path}.{name}".lstrip(".")
+            meta = field.metadata
+            here = f"{path}.{name}".lstrip(".")
             if "section" in meta:
                 value = or_interpolation(self._section(meta["section"], here))
             elif "kind" in meta:
@@ -168,7 +169,8 @@ class _Writer:
 
     def _options(self, kind: str, name: str, factory: Callable[..., Any]) -> Schema:
         """Return a reference to the schema of the options of a component; equal ones are written once."""
-        rules, parameters = KINDS[kind], parameters_of(factory)
+        rules = KINDS[kind]
+        parameters = parameters_of(factory)
         documents = option_documents(factory)
         properties: dict[str, Schema] = {"name": {}}
         for option, parameter in parameters.items():

@@ -1,4 +1,4 @@
-"""Reading YAML: finding the file, ``_base_`` and ``-o`` overrides. Nothing is checked against a schema."""
+"""Read YAML files with ``_base_`` and ``-o`` overrides. Nothing is checked against a schema."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ppcls.plugins import placed
 
 PACKAGED = Path(__file__).resolve().parents[1] / "configs"
 BASE_KEY = "_base_"
-# How many files a recipe may be made of, a base that several others have counted each time it is merged.
+# The largest number of files of a recipe; a base of several files is counted each time it is merged.
 _MAX_BASES = 200
 
 
 def find_recipe(path: str | Path) -> Path:
-    """Return the file `path` names: the local file if there is one, else the packaged recipe.
+    """Return the file `path`: the local file if it exists, else the packaged recipe.
 
-    Packaged recipes answer to ``ImageNet/...``, ``configs/ImageNet/...`` and ``ppcls/configs/ImageNet/...``
-    from any folder.
+    Names of packaged recipes are ``ImageNet/...``, ``configs/ImageNet/...`` and
+    ``ppcls/configs/ImageNet/...``, in any working directory.
 
     Raises:
-        ConfigError: if there is neither; the message names the nearest existing file.
+        ConfigError: if neither exists; the message names the most similar file.
     """
     local = Path(path)
     if os.path.isfile(local):  # unlike Path.is_file, False for names that no system accepts
@@ -62,7 +62,7 @@ def _nearest(missing: Path) -> str:
 
 
 def read(path: Path) -> RecipeTree:
-    """Return the YAML file `path` as a plain dict, its bases merged in, interpolations left as they are.
+    """Return the YAML file `path` as a plain dict with its bases; interpolations are not resolved.
 
     Raises:
         ConfigError: for a file that is not UTF-8 or not YAML (with file and line), a key given twice, a
@@ -72,7 +72,7 @@ def read(path: Path) -> RecipeTree:
 
 
 class _Reader:
-    """Reads a file with its bases, each file once however many others are based on it."""
+    """Reads a file with its bases, each file only once."""
 
     def __init__(self) -> None:
         self._known: dict[Path, dict[str, Any]] = {}
@@ -135,14 +135,14 @@ def _merge_into(path: Path, below: RecipeTree, above: RecipeTree) -> RecipeTree:
 
 
 def merge(below: RecipeTree, above: RecipeTree, where: str = "") -> RecipeTree:
-    """Return `below` overlaid with `above`: maps merge, everything else, lists too, is replaced.
+    """Return `below` with the changes of `above`: maps merge; everything else, including lists, is replaced.
 
-    A map whose keys are all numbers, laid over a list, changes those entries and keeps the others, as ``-o``
-    with a number does.
+    If a list in `below` meets a map with only numbers as keys in `above`, these entries are changed and the
+    others kept, like ``-o`` with a number.
 
     Args:
         below: the content of the bases.
-        above: what is laid over it.
+        above: the changes.
         where: the path of both in the recipe, for messages.
 
     Raises:
@@ -165,7 +165,7 @@ def _overlay(old: Any, new: Any, where: str) -> Any:
             entries[number] = _overlay(entries[number], value, f"{where}.{number}")
         return entries
     if isinstance(new, list) and _numbers_entries(old):
-        # Replaced without a word, the changes would be lost.
+        # Otherwise the changes would be lost silently.
         raise ConfigError(
             f"{where}: the list comes after changes to its entries; "
             f"name the file with the list first in {BASE_KEY}"
@@ -189,12 +189,13 @@ def _sections(path: Path) -> RecipeTree:
 def override(tree: RecipeTree, text: str) -> None:
     """Apply one ``key.sub.0.sub=value`` to `tree`, in place; the value is parsed as YAML.
 
-    A key that is not there is created: the checks that follow know whether it may be.
+    A missing key is created; later checks report unknown keys.
 
     Raises:
-        ConfigError: if the text is not of that form, or leads through something that is no section.
+        ConfigError: if the text is not of that form, or its path leads through a value that is not a section.
     """
-    steps, value_text = override_steps(text), text.partition("=")[2]
+    steps = override_steps(text)
+    value_text = text.partition("=")[2]
     if not steps:
         raise ConfigError("expected key=value, for example Global.epochs=10")
     if len(steps) > MAX_DEPTH:
@@ -247,6 +248,6 @@ def _check_step(node: Any, step: str, before: Sequence[str]) -> None:
     elif not isinstance(node, dict):
         raise ConfigError(f"{where} is {show(node)}, not a section")
     elif before and before[-1].isdecimal() and "name" not in node and len(node) == 1 and step not in node:
-        # An entry of a list is one name with options: a second key beside the name is never meant.
+        # An entry of a list is one name with options, so a second key is always a mistake.
         (only,) = node
         raise ConfigError(f"{where} has no {step!r}.{hint(step, node)} Its options are at {where}.{only}")

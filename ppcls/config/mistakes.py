@@ -1,4 +1,4 @@
-"""Collects every mistake of a file, so that one run of the checks tells the user all of them."""
+"""Collect all mistakes of a file, so that one run of the checks reports all of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ppcls.errors import ConfigError, Mistake, Place, PpclsError
 _log = logging.getLogger("ppcls")
 
 
-# What constructing a component raises for values that its signature says nothing about: Paddle asserts on
-# sizes below 1, and finds others out of range in many ways.
+# Errors of constructors for values that a signature does not exclude: Paddle uses assertions for sizes below
+# 1, and other errors for other values.
 REFUSALS = (
     PpclsError,
     TypeError,
@@ -36,26 +36,26 @@ def reason_of(error: BaseException) -> str:
 
 
 class Findings:
-    """Mistakes and warnings in the order they were found, each with its config path."""
+    """Mistakes and warnings in the order in which they were found, each with its config path."""
 
     def __init__(self) -> None:
         self.mistakes: list[Mistake] = []
         self.warnings: list[Mistake] = []
 
     def error(self, path: str, problem: str = "", **parts: Any) -> None:
-        """Note a mistake at `path`; `parts` are the other attributes of :class:`~ppcls.errors.Mistake`."""
+        """Record a mistake at `path`; `parts` are the other attributes of :class:`~ppcls.errors.Mistake`."""
         _note(Mistake(path, problem, **parts), self.mistakes)
 
     def warn(self, path: str, problem: str = "", **parts: Any) -> None:
-        """Note something at `path` that works but is unlikely to be meant."""
+        """Record a warning at `path`: it works, but is probably not intended."""
         _note(Mistake(path, problem, **parts), self.warnings)
 
     def add(self, mistake: Mistake) -> None:
-        """Note a mistake."""
+        """Record a mistake."""
         _note(mistake, self.mistakes)
 
     def refuse(self, path: str, error: BaseException) -> None:
-        """Note what an exception says, as a mistake at `path` or where below it the exception says."""
+        """Record an exception as a mistake at `path`, or at the path below it that the exception gives."""
         if isinstance(error, ConfigError):
             for mistake in error.mistakes:
                 _note(mistake.below(path), self.mistakes)
@@ -72,11 +72,11 @@ class Findings:
         """Log the warnings.
 
         Args:
-            file: what was checked, for the messages.
-            find: returns where a config path is written.
+            file: name of the file, for messages.
+            find: returns the place of a config path in the files.
 
         Raises:
-            ConfigError: if there are mistakes; its text lists all of them, one a line.
+            ConfigError: if there are mistakes; its text lists all of them, one per line.
         """
         for warning in self.warnings:
             _log.warning("%s: %s", file, warning)
@@ -85,7 +85,7 @@ class Findings:
         self._raise(file)
 
     def raise_mistakes(self, where: str) -> None:
-        """Raise what was found about one node; a single mistake needs no headline.
+        """Raise the mistakes of one node; a single mistake has no headline.
 
         Raises:
             ConfigError: if there are mistakes.
@@ -104,7 +104,7 @@ class Findings:
 
 
 def _note(mistake: Mistake, noted: list[Mistake]) -> None:
-    """Add a mistake; the same one twice counts once."""
+    """Add a mistake unless it was added before."""
     if not any(known.path == mistake.path and str(known) == str(mistake) for known in noted):
         noted.append(mistake)
 

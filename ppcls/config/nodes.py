@@ -1,4 +1,4 @@
-"""Small helpers for the two spellings of a named node and for OmegaConf containers."""
+"""Helpers for the two forms of a named node and for OmegaConf containers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Options: TypeAlias = Mapping[str, Any]
 
 
 def plain(node: Any) -> Any:
-    """Return an OmegaConf node, or a plain container, as a new plain dict or list; other values as they are.
+    """Return an OmegaConf node or plain container as a new plain dict or list; other values unchanged.
 
     Raises:
         ConfigError: if an interpolation such as ``${Arch.class_num}`` cannot be resolved.
@@ -40,7 +40,7 @@ def plain(node: Any) -> Any:
 def single(node: Any, where: str) -> tuple[str, dict[str, Any]]:
     """Split a named node into its name and options.
 
-    Both spellings are read: ``{"CELoss": {"weight": 1.0}}`` (options may be null) and
+    Both forms are accepted: ``{"CELoss": {"weight": 1.0}}`` (options may be null) and
     ``{"name": "CELoss", "weight": 1.0}``.
 
     Args:
@@ -48,7 +48,7 @@ def single(node: Any, where: str) -> tuple[str, dict[str, Any]]:
         where: its config path, for the message.
 
     Raises:
-        ConfigError: if the node is neither; the message says what came.
+        ConfigError: if the node is neither; the message shows it.
     """
     try:
         return split(node)
@@ -57,7 +57,7 @@ def single(node: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def is_flat(node: Any) -> bool:
-    """Tell whether the options of a node stand beside its name: ``{"name": "CELoss", "weight": 1.0}``."""
+    """Tell whether name and options are in the same map: ``{"name": "CELoss", "weight": 1.0}``."""
     return isinstance(node, Mapping) and "name" in node and not isinstance(node["name"], Mapping)
 
 

@@ -1,4 +1,4 @@
-"""What a value of an option may be: types of signatures and sections, checked, converted and described."""
+"""Types of options in signatures and sections: check, convert and describe them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Factory = Callable[..., Any]
 
 
 class Mismatch(ConfigError):
-    """A value that is not of the wanted type; its path leads to the element that is not."""
+    """A value of a wrong type; the path is that of the wrong element."""
 
 
 def convert(value: Any, wanted: Any) -> Any:
-    """Return `value` as type `wanted`: unchanged, or worked out where a number is written as arithmetic.
+    """Return `value` as type `wanted`: unchanged, or computed if a number is written as arithmetic.
 
     Raises:
-        Mismatch: if it is of another type. A bool is no number; a whole number is fine for a float.
+        Mismatch: if it has another type. A bool is not a number; a whole number is accepted as a float.
     """
     origin = get_origin(wanted)
     if origin is Annotated:
@@ -120,8 +120,9 @@ def _elements(value: Any, wanted: Any) -> list[Any]:
 
 
 def describe(wanted: Any) -> str:
-    """Return a type in the words of a message, such as ``a list of whole numbers or null``."""
-    origin, args = get_origin(wanted), get_args(wanted)
+    """Return the description of a type for a message, such as ``a list of whole numbers or null``."""
+    origin = get_origin(wanted)
+    args = get_args(wanted)
     if origin is Annotated:
         return describe(args[0])
     if origin is Literal:

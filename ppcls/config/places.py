@@ -1,6 +1,6 @@
-"""Where a setting of a recipe is written: the override, or the file and line, that a config path leads to.
+"""Find where a setting of a recipe is written: the override, or the file and line, of a config path.
 
-Files are read again for it, and only after a mistake was found: a valid recipe costs nothing.
+Files are read again for this, but only after a mistake was found.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Places:
     """Finds where the settings of a recipe are written.
 
     Args:
-        file: the recipe, which was read without a mistake before.
-        overrides: those of the command line, in their order.
+        file: the recipe, which was read before without a mistake.
+        overrides: overrides of the command line, in their order.
     """
 
     def __init__(self, file: Path, overrides: Sequence[str] = ()) -> None:
@@ -29,20 +29,22 @@ class Places:
         self._overrides = [(override_steps(text), text) for text in overrides]
 
     def find(self, path: str) -> Place | None:
-        """Return where a config path is written, or what is nearest above it; None if nothing of it is.
+        """Return the place of a config path, or of the nearest path above it; None if there is none.
 
-        What stands later has the last word, so overrides come before the file, and it before its bases.
+        Overrides are searched before the file, and the file before its bases, because they have priority.
         """
         steps = path.split(".") if path else []
         for known, text in reversed(self._overrides):
             if known and steps[: len(known)] == known:
                 return Place(f"-o {text}")
-        best, found = 0, None
+        best = 0
+        found = None
         for file, root in self._roots:
             depth, line = _follow(root, steps)
             if depth > best:
-                best, found = depth, Place(str(file), line)
-        if best < len(steps):  # an override may have made what files do not have
+                best = depth
+                found = Place(str(file), line)
+        if best < len(steps):  # an override may have created keys that are not in the files
             made = [text for known, text in self._overrides if known[: len(steps)] == steps]
             return Place(f"-o {made[-1]}") if made else found
         return found
@@ -53,7 +55,7 @@ class Places:
 
 
 def _files(file: Path) -> Iterator[tuple[Path, yaml.Node]]:
-    """Yield a recipe and its bases with their content, the one that has the last word first."""
+    """Yield a recipe and its bases with their content, the file with the highest priority first."""
     root = compose_yaml(file)
     if root is None:
         return
@@ -61,7 +63,7 @@ def _files(file: Path) -> Iterator[tuple[Path, yaml.Node]]:
     for base in reversed(_bases(root)):
         try:
             yield from _files(find_base(file, base))
-        except ConfigError:  # was there when the recipe was read
+        except ConfigError:  # it existed when the recipe was read
             continue
 
 
@@ -73,7 +75,7 @@ def _bases(root: yaml.Node) -> list[str]:
 
 
 def _follow(node: yaml.Node, steps: Sequence[str]) -> tuple[int, int]:
-    """Return how many steps lead on from `node`, and the line (from 1) of the last thing they lead to."""
+    """Return how many steps exist below `node`, and the line (from 1) of the last one."""
     line = node.start_mark.line + 1
     for depth, step in enumerate(steps):
         mark = node.start_mark

@@ -1,4 +1,4 @@
-"""Loading what ``Global.plugins`` names, before anything is looked up."""
+"""Load the plug-ins of ``Global.plugins`` before any component is looked up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def with_plugins(tree: dict[str, Any], file: str | Path, findings: Findings) -> 
 
     Args:
         tree: the recipe, interpolations resolved.
-        file: where it was read from, or what messages call it.
+        file: its file, or its name in messages.
         findings: receives a plug-in that registers nothing.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Sections of a recipe that are read by attribute, with types, and by key, as scripts have always done.
+"""Sections of a recipe, which can be read by attribute, with types, and by key, as scripts do.
 
-A section *is* its dict: an attribute is another name of a key, so there is one value however it is written.
+A section *is* its dict: an attribute is another name of a key, so both always have the same value.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Tree(dict[str, Any]):
     """A map of a recipe whose keys may be read and written as attributes too.
 
     Raises:
-        AttributeError: for a key that is not there.
+        AttributeError: for a key that does not exist.
     """
 
     if not TYPE_CHECKING:  # so that mypy knows the attributes of sections only
@@ -46,8 +46,8 @@ class Tree(dict[str, Any]):
 class Section(Tree):
     """A section of a recipe; each kind is a dataclass whose fields are its keys.
 
-    Keys that are left out have their defaults. A section inside may be given as a map. Values are not checked
-    here but where a recipe is used.
+    Keys that are left out have their defaults. Inner sections may be given as maps. Values are not checked
+    here, but when a recipe is used.
 
     Raises:
         ConfigError: for a key that the section does not have.
@@ -72,10 +72,10 @@ class Section(Tree):
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any] | None) -> Self:
-        """Return the section that a map describes; null counts as empty.
+        """Return the section for a map; null means empty.
 
         Raises:
-            ConfigError: if it is no map, or has a key that the section does not have.
+            ConfigError: if it is not a map, or has a key that the section does not have.
         """
         given = plain({} if tree is None else tree)
         if not isinstance(given, dict):
@@ -86,17 +86,17 @@ class Section(Tree):
 
     @classmethod
     def title(cls) -> str:
-        """Return what messages call such a section."""
+        """Return the name of such a section in messages."""
         return cls.__name__.removesuffix("Spec")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain dicts and lists, which share nothing with it."""
+        """Return a copy as plain dicts and lists."""
         found: dict[str, Any] = plain(self)
         return found
 
 
 def _tree(value: Any) -> Any:
-    """Return what a key holds, its maps readable by attribute."""
+    """Return a value whose maps can be read by attribute."""
     if isinstance(value, Section | Tree):
         return value
     if isinstance(value, ArchSpec):
@@ -110,11 +110,11 @@ def _tree(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class ComponentSpec:
-    """A component as a recipe names it.
+    """A component in a recipe.
 
     Attributes:
         name: its registered name.
-        options: what is handed to it, by name.
+        options: its options by name.
         path: config path of its node.
     """
 
@@ -124,20 +124,20 @@ class ComponentSpec:
 
     @classmethod
     def read(cls, node: Node, path: str) -> ComponentSpec:
-        """Read a node in either spelling: ``{"CELoss": {...}}`` or ``{"name": "SGD", ...}``.
+        """Read a node in either form: ``{"CELoss": {...}}`` or ``{"name": "SGD", ...}``.
 
         Raises:
-            ConfigError: if it names no component.
+            ConfigError: if it does not name a component.
         """
         name, options = single(node, path)
         return cls(name, options, path)
 
     @classmethod
     def read_all(cls, nodes: Sequence[Node] | None, path: str) -> list[ComponentSpec]:
-        """Read a list of nodes; null counts as an empty one.
+        """Read a list of nodes; null means an empty list.
 
         Raises:
-            ConfigError: if one of them names no component.
+            ConfigError: if one of them does not name a component.
         """
         return [cls.read(node, f"{path}.{index}") for index, node in enumerate(nodes or [])]
 
@@ -146,7 +146,7 @@ class ComponentSpec:
         return {"name": self.name, **self.options}
 
 
-# So that a script's `yaml.dump(config)` writes maps, and none of our classes.
+# So that a script's `yaml.dump(config)` writes maps instead of our classes.
 for _dumper in (yaml.SafeDumper, yaml.Dumper):
     yaml.add_multi_representer(Tree, yaml.representer.SafeRepresenter.represent_dict, Dumper=_dumper)
 

@@ -1,4 +1,4 @@
-"""Mistakes in YAML in words: the line to correct, and what to do."""
+"""Explanations of YAML mistakes: the line to correct, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _OPENED = ("a flow sequence", "a flow mapping", "a quoted scalar", "a simple key
 
 
 def line_to_correct(error: yaml.MarkedYAMLError, text: str) -> int | None:
-    """Return the line to correct, counted from 1; the parser itself names the one where it gave up."""
+    """Return the line to correct, counted from 1; the parser only gives the line where it stopped."""
     if error.context_mark and str(error.context).endswith(_OPENED):
         return int(error.context_mark.line) + 1
     mark = error.problem_mark or error.context_mark
@@ -42,8 +42,8 @@ def is_own(error: yaml.MarkedYAMLError) -> bool:
     return isinstance(error, yaml.constructor.ConstructorError) and not error.context
 
 
-def describe(error: yaml.MarkedYAMLError) -> str:
-    """Return what is wrong, and what to do about it where that is known."""
+def explain_problem(error: yaml.MarkedYAMLError) -> str:
+    """Return the mistake, and what to do about it if that is known."""
     problem = error.problem or error.context or "the text ends too early"
     if is_own(error):
         return problem  # its text is complete

@@ -1,9 +1,9 @@
-"""Reading YAML that may be damaged or hostile, and writing what reads back as it was.
+"""Read YAML that may be damaged or hostile, and write YAML that reads back unchanged.
 
-All YAML that ppcls reads or writes comes through here: recipes, ``-o`` values, ``config.yaml`` of runs and
-``inference.yml`` of exports. Every answer comes quickly and in little memory: plain YAML allows a few lines
-to describe gigabytes (aliases of aliases), texts that no parser survives (thousands of brackets) and numbers
-that cannot be printed; these are refused.
+All YAML of ppcls is read and written here: recipes, ``-o`` values, ``config.yaml`` of runs and
+``inference.yml`` of exports. Time and memory are limited: a few lines of YAML can describe gigabytes (aliases
+of aliases), crash a parser (thousands of brackets) or contain numbers that cannot be printed; these are
+refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from ppcls.config.yaml_problems import describe, is_own, line_to_correct
+from ppcls.config.yaml_problems import explain_problem, is_own, line_to_correct
 from ppcls.errors import ConfigError, Mistake, Place
 
 # Far above any real file: the longest recipe has some 300 values, a list of 22,000 class names 0.5 MB.
@@ -23,14 +23,14 @@ MAX_DEPTH = 40
 MAX_NODES = 10_000
 MAX_NODES_OF_DATA = 100_000
 _LONGEST_NUMBER = 100
-# How many characters count as much as one value, where aliases repeat them.
+# Number of characters that count as one value if aliases repeat them.
 TEXT_OF_A_NODE = 256
 
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
-# YAML 1.1 wants a dot and a sign in 1.0e-4; people write 1e-4, and mean the number.
+# YAML 1.1 requires a dot and a sign as in 1.0e-4, but people write 1e-4 for the number.
 _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+\Z")
-# The C parser is ten times as fast, and is missing only where PyYAML was built without it.
+# The C parser is ten times as fast; it is missing only if PyYAML was built without it.
 _Base: TypeAlias = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # type: ignore[valid-type]
 
 
@@ -39,7 +39,7 @@ class NotYaml(ConfigError):
 
 
 class _Loader(_Base):
-    """Makes dicts, lists, texts, numbers, booleans and null, and nothing else."""
+    """Creates only dicts, lists, texts, numbers, booleans and null."""
 
     yaml_implicit_resolvers = {
         first: [(tag, rule) for tag, rule in rules if tag.removeprefix(_PREFIX) in (*_TAGS, "merge")]
@@ -60,7 +60,7 @@ class _Loader(_Base):
         if not isinstance(node, yaml.MappingNode):
             raise _problem_at(node, f"expected a map, got {_short(node)}")
         seen: set[Any] = set()
-        for key_node, _ in node.value:  # before `<<` brings keys along, which may be given again
+        for key_node, _ in node.value:  # before `<<` adds keys, which may be given again
             if key_node.tag == f"{_PREFIX}merge":
                 continue
             key = self.construct_object(key_node, deep=True)
@@ -90,7 +90,7 @@ class _Loader(_Base):
         return value
 
     def refuse_tag(self, node: yaml.Node) -> None:
-        """Refuse a tag; those of Python would build any object."""
+        """Refuse a tag; Python's tags could build any object."""
         raise _problem_at(node, f"the tag {node.tag.replace(_PREFIX, '!!')} is not supported")
 
 
@@ -100,10 +100,10 @@ _Loader.add_constructor(None, _Loader.refuse_tag)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes in quotes what another reader, or ours, would take for something else than a text."""
+    """Writes a text in quotes if a reader could mistake it for another type."""
 
     def represent_text(self, text: str) -> yaml.Node:
-        """Return the node of a text; rare line breaks become escapes, else they come back as others."""
+        """Return the node of a text; rare line breaks become escapes, because readers would change them."""
         style = '"' if any(sign in text for sign in "\x85\u2028\u2029") else None
         return self.represent_scalar(f"{_PREFIX}str", text, style)
 
@@ -160,16 +160,16 @@ def _text_of(path: str | Path) -> str:
 def parse_yaml(text: str, where: str, max_nodes: int = MAX_NODES) -> Any:
     """Return the content of a YAML text as plain dicts, lists, texts, numbers, booleans and None.
 
-    ``1e-4`` is a number and ``2024-1-1`` a text. What aliases repeat is copied, so that changing one place
-    changes no other.
+    ``1e-4`` is a number and ``2024-1-1`` a text. Values of aliases are copied, so that a change of one does
+    not affect the others.
 
     Args:
         text: the YAML.
         where: the file, for messages.
-        max_nodes: how many values it may have, those that aliases repeat counted each time.
+        max_nodes: largest number of values; values that aliases repeat are counted each time.
 
     Raises:
-        ConfigError: with file and line: not YAML, a key that is given twice or is no text, a tag for Python
+        ConfigError: with file and line: not YAML, a key that is given twice or is not text, a tag for Python
             objects, more than `MAX_DEPTH` levels or `max_nodes` values, a whole number beyond 64 bits.
     """
     try:
@@ -177,7 +177,7 @@ def parse_yaml(text: str, where: str, max_nodes: int = MAX_NODES) -> Any:
         return _unshared(yaml.load(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         kind = ConfigError if is_own(error) else NotYaml
-        raise _wrong(where, describe(error), line_to_correct(error, text), kind) from None
+        raise _wrong(where, explain_problem(error), line_to_correct(error, text), kind) from None
     except (yaml.YAMLError, UnicodeEncodeError) as error:  # characters that YAML does not allow
         raise _wrong(where, f"not YAML: {str(error).splitlines()[0]}", None, NotYaml) from None
 
@@ -198,21 +198,21 @@ def _wrong(
 
 
 def dump_yaml(content: Any) -> str:
-    """Return plain dicts, lists, texts, numbers, booleans and None as YAML that reads back as it was.
+    """Return plain dicts, lists, texts, numbers, booleans and None as YAML that reads back unchanged.
 
-    Keys stay in their order. A text such as ``1e3`` or ``no`` is put in quotes, for other readers too.
+    Keys keep their order. A text such as ``1e3`` or ``no`` is put in quotes, for other readers too.
     """
     text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
 def _check_size(text: str, max_nodes: int) -> None:
-    """Measure a YAML text without building anything of it.
+    """Check the size of a YAML text without building its values.
 
     Raises:
         yaml.MarkedYAMLError: if it is nested too deeply or has too many values, aliases written out.
     """
-    weights: dict[str | None, tuple[int, int]] = {}  # weight and height of what has an anchor
+    weights: dict[str | None, tuple[int, int]] = {}  # weight and height of values with an anchor
     open_nodes: list[list[Any]] = [
         [None, 0, 0]
     ]  # anchor, weight so far, height so far; the first is the stream
@@ -235,7 +235,8 @@ def _check_size(text: str, max_nodes: int) -> None:
         else:
             continue
         above = open_nodes[-1]
-        above[1], above[2] = above[1] + done[0], max(above[2], done[1])
+        above[1] = above[1] + done[0]
+        above[2] = max(above[2], done[1])
         if len(open_nodes) - 1 + done[1] > MAX_DEPTH:
             raise _problem_at(event, f"nested more than {MAX_DEPTH} levels deep")
         if sum(node[1] for node in open_nodes) > max_nodes + len(text) // TEXT_OF_A_NODE:

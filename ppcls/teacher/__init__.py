@@ -98,7 +98,8 @@ def _frozen(
         return
     default = answering_of(model).otherwise(default)
     for name in model.names[:1] if isinstance(model, AttentionModel) else model.names:
-        network, title = model.network(name), f"{prefix}{name}"
+        network = model.network(name)
+        title = f"{prefix}{name}"
         if model.stands_still(name):
             yield title, model, name, _wish(network, title, default)
         elif name in model.frozen:

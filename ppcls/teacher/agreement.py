@@ -49,7 +49,8 @@ def compare(found: Any, expected: Any, precision: str) -> Agreement:
     for ours, theirs in pairs:
         if list(ours.shape) != list(theirs.shape):
             return Agreement(np.inf, f"an output is {list(ours.shape)} instead of {list(theirs.shape)}")
-        a, b = ours.numpy().astype(np.float64), theirs.numpy().astype(np.float64)
+        a = ours.numpy().astype(np.float64)
+        b = theirs.numpy().astype(np.float64)
         apart = _relative(np.abs(a - b).max(initial=0.0), np.abs(b).max(initial=0.0))
         worst = float(np.maximum(worst, apart))  # which keeps what is no number, unlike max
         if precision == "bfloat16":
@@ -68,10 +69,12 @@ def _relative(difference: float, size: float) -> float:
 
 
 def _compare_classes(found: Any, expected: Any) -> str:
-    a, b = _logits(found), _logits(expected)
+    a = _logits(found)
+    b = _logits(expected)
     if a is None or b is None:
         return ""
-    log_a, log_b = _log_softmax(a), _log_softmax(b)
+    log_a = _log_softmax(a)
+    log_b = _log_softmax(b)
     kl = float((np.exp(log_b) * (log_b - log_a)).sum(1).mean())
     differing = int((a.argmax(1) != b.argmax(1)).sum())
     if not kl <= KL:

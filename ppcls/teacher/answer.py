@@ -23,7 +23,8 @@ from ppcls.teacher.cost import pays
 from ppcls.teacher.outputs import Layout, rebuild, width
 from ppcls.teacher.program import PROGRAM, Images, fingerprint, read_layout, write_program
 
-EAGER, AUTO = "eager", "auto"
+EAGER = "eager"
+AUTO = "auto"
 TITLES = {"paddle_inference": "Paddle Inference", "onnxruntime": "ONNX Runtime"}
 # From this difference on a stored program may be that of another network; below, it is the precision.
 _STALE = {"float32": 0.0, "bfloat16": 0.2}
@@ -38,7 +39,8 @@ class Opened:
     def __init__(self, runner: Runner, layout: Layout) -> None:
         if len(runner.outputs) != width(layout):
             raise ConfigError(f"the program has {len(runner.outputs)} outputs instead of {width(layout)}")
-        self.runner, self.layout = runner, layout
+        self.runner = runner
+        self.layout = layout
 
     def __call__(self, x: Tensor) -> Output:
         """Run images [N, C, H, W]."""
@@ -79,8 +81,12 @@ class Answer:
         earlier: Choice | None = None,
         keep: bool = True,
     ) -> None:
-        self.network, self.title, self.images = network, title, images
-        self._wish, self._earlier, self._keep = wish, earlier, keep
+        self.network = network
+        self.title = title
+        self.images = images
+        self._wish = wish
+        self._earlier = earlier
+        self._keep = keep
         self.precision = wish.precision or "float32"
         self.asked = f"{wish.engine or AUTO}/{self.precision}"
         self.engine = "paddle_inference" if wish.engine in (None, AUTO) else str(wish.engine)
@@ -146,7 +152,8 @@ class Answer:
         if verdict.problem:
             self._refuse(shape, verdict.problem)
             return expected
-        own, theirs = _seconds(self.network, x), _seconds(engine, x)
+        own = _seconds(self.network, x)
+        theirs = _seconds(engine, x)
         if self._wish.engine in (None, AUTO) and not self._settled and theirs > _SLOWER * own:
             self._refuse(shape, f"it takes {theirs * 1000:.0f} ms for a batch instead of {own * 1000:.0f}")
             return expected

@@ -60,7 +60,8 @@ def stored_program(
                 os.utime(folder)
         except (OSError, NotImplementedError) as error:  # a system without locks raises the latter
             LOGGER.info("cannot write to %s: %s; using a temporary folder", home, error)
-            folder, there = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ppcls-"))), False
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ppcls-")))
+            there = False
             write(folder)
         yield folder, there
 
@@ -100,10 +101,12 @@ def _checksums(folder: Path) -> dict[str, list[int]]:
 
 
 def _checksum(path: Path) -> list[int]:
-    size, crc = 0, 0
+    size = 0
+    crc = 0
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
-            size, crc = size + len(block), zlib.crc32(block, crc)
+            size = size + len(block)
+            crc = zlib.crc32(block, crc)
     return [size, crc]
 
 

@@ -18,7 +18,10 @@ FEWEST = 1000  # images; below, no network saves a second
 _DENSE = 40e9  # multiplications a second of Paddle's own convolutions and products
 _DEPTHWISE = 2e9
 _SAVED = 0.4  # of the time
-_START, _LAYER, _PARAMETER = 1.0, 0.01, 0.2e-6  # seconds: of any program, for each layer, for each parameter
+# seconds: of any program, for each layer, for each parameter
+_START = 1.0
+_LAYER = 0.01
+_PARAMETER = 0.2e-6
 _WORTH = 2.0  # savings are estimates, costs come for sure
 
 
@@ -48,7 +51,8 @@ def _seconds_saved(network: nn.Layer, image_shape: tuple[int, ...]) -> float:
 
     def count(layer: Any, inputs: Any, output: Tensor) -> None:
         nonlocal seconds
-        shape, rate = layer.weight.shape, _DENSE
+        shape = layer.weight.shape
+        rate = _DENSE
         per_value = shape[0]  # a linear layer's weight is [in, out], a convolution's [out, in / groups, h, w]
         if isinstance(layer, nn.Conv2D):
             per_value = math.prod(shape[1:])

@@ -1,4 +1,4 @@
-"""Whether transforms take the images that those before them give: decoding, and ``NormalizeImage.order``."""
+"""Check that each transform accepts the images before it: decoding, and ``NormalizeImage.order``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AXES = {"chw": "[C, H, W]", "hwc": "[H, W, C]"}
 
 
 def check_axis_order(recipe: Recipe, findings: Findings) -> None:
-    """Report the first transform of each chain of a recipe that takes other images than it gets."""
+    """Report the first transform of each chain that does not accept its input images."""
     for place, nodes in transform_chains(recipe).items():
         if not findings.mistakes_below(place):
             found = layout_problem(nodes)
@@ -25,17 +25,18 @@ def check_axis_order(recipe: Recipe, findings: Findings) -> None:
 
 
 def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:
-    """Return the first transform of a chain that takes other images than it gets, and what is wrong.
+    """Return the first transform of a chain that does not accept its input images, and the reason.
 
     That is a NormalizeImage with the wrong order, or a DecodeImage that is not the first.
 
-    What a chain without DecodeImage starts from is not known, nor what a transform of a plugin returns unless
-    it says ``channel_first = True``; nothing is wrong then.
+    The input of a chain without DecodeImage is unknown, and so is the output of a plug-in's transform unless
+    it has ``channel_first = True``; then nothing is reported.
 
     Args:
         nodes: ``[{"DecodeImage": {...}}, ...]``.
     """
-    layout, cause = None, ""
+    layout = None
+    cause = ""
     for place, node in enumerate(nodes):
         try:
             name, options = split(node)
@@ -47,10 +48,8 @@ def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:
             if place and all(_is_ours(split(node)[0]) for node in nodes[:place]):
                 return f"{place}.DecodeImage", f"comes first in a chain, but here it is number {place + 1}"
             first = bool(options.get("channel_first"))
-            layout, cause = (
-                ("chw" if first else "hwc"),
-                f"DecodeImage has channel_first: {str(first).lower()}",
-            )
+            layout = "chw" if first else "hwc"
+            cause = f"DecodeImage has channel_first: {str(first).lower()}"
         elif name == "NormalizeImage":
             order = options.get("order", "chw")
             wanted = "chw" if order == "chw" else "hwc"
@@ -62,14 +61,15 @@ def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:
                     f"{cause}; set order: {remedy}"
                 )
         elif TRANSFORMS.trait(name, "channel_first") is True:
-            layout, cause = "chw", f"{name} comes before"
+            layout = "chw"
+            cause = f"{name} comes before"
         elif not _is_ours(name):
             layout = None
     return None
 
 
 def _is_ours(name: str) -> bool:
-    """Tell whether a transform comes with the package; what one of a plugin takes and gives is not known."""
+    """Tell whether a transform is one of the package; input and output of others are unknown."""
     return TRANSFORMS[name].__module__.startswith("ppcls.")
 
 

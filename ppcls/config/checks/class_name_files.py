@@ -1,4 +1,4 @@
-"""Whether the class names of ``Infer.PostProcess`` fit the network."""
+"""Check that the class names of ``Infer.PostProcess`` fit the network."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _NODE = "Infer.PostProcess"
 
 
 def check_class_names(recipe: Recipe, networks: Networks, findings: Findings) -> None:
-    """Refuse a file of one's own that does not name each class once; warn of a packaged one.
+    """Report a user's file that does not name each class once; warn about a packaged one.
 
-    A file that is not there is no mistake yet: data may come later. Whoever needs it refuses it.
+    A missing file is not a mistake yet, because data may come later; it is reported when it is read.
     """
     node = recipe.Infer.PostProcess
     main = networks.members.get(networks.main)
     class_num = None if main is None else main.class_num
     if not isinstance(node, dict) or findings.mistakes_below(_NODE):
         return
-    listed, path = node.get("label_list"), node.get("class_id_map_file")
+    listed = node.get("label_list")
+    path = node.get("class_id_map_file")
     if listed is not None:
         if class_num is not None and len(listed) != class_num:
             text = f"{len(listed)} names, but the network has {class_num} classes"

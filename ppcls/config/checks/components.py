@@ -1,4 +1,4 @@
-"""Checking named nodes: which registry a node belongs to, its signature, and the nodes inside it."""
+"""Check components: their registry, their signature, and the components inside them."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ from ppcls.registry import (
 
 @dataclass(frozen=True)
 class Kind:
-    """How nodes of one kind are written and checked.
+    """How components of one kind are written and checked.
 
     Attributes:
         registry: knows the names.
         keyed: its builder reads ``{"Name": {...}}``; otherwise ``{"name": "Name", ...}``.
         extra: options the builder reads itself, and their types.
-        supplied: parameters the builder fills in where a YAML leaves them out.
+        supplied: parameters that the builder fills in if a YAML leaves them out.
         nested: options that hold named nodes: their kind, and whether they hold a list.
-        default_name: the name of a node that gives none.
-        listed: there may be one or a list of them.
-        try_out: constructing it is cheap and touches neither data nor weights, so its own checks run too.
-        untried: options that are left out of that, because they name files.
+        default_name: the name of a node without a name.
+        listed: one node or a list is allowed.
+        try_out: construct the component, which is fast and needs no data and weights, to run its own checks.
+        untried: options that are left out in this construction, because they name files.
     """
 
     registry: Registry
@@ -92,7 +92,7 @@ KINDS: dict[str, Kind] = {
 
 
 def check_nodes(kind: str, value: Any, path: str, findings: Findings) -> Any:
-    """Check a list of nodes; return it with every node in the spelling its builder reads."""
+    """Check a list of nodes; return it with every node in the form that its builder reads."""
     if not isinstance(value, list):
         findings.error(path, value=value, expected=f"a list of {KINDS[kind].registry.kind}s")
         return value
@@ -100,9 +100,9 @@ def check_nodes(kind: str, value: Any, path: str, findings: Findings) -> Any:
 
 
 def check_node(kind: str, value: Any, path: str, findings: Findings) -> Any:
-    """Check one named node and the nodes inside it; return it in the spelling its builder reads.
+    """Check one component and the components inside it; return it in the form that its builder reads.
 
-    Mistakes go to `findings`; a node that cannot be read comes back as it is.
+    Mistakes are added to `findings`; a node that cannot be read is returned unchanged.
     """
     rules = KINDS[kind]
     if isinstance(value, list) and value and rules.listed:
@@ -142,7 +142,7 @@ def check_node(kind: str, value: Any, path: str, findings: Findings) -> Any:
 def _check_members(
     kind: str, factory: Factory, options: dict[str, Any], path: str, findings: Findings
 ) -> dict[str, Any]:
-    """Check the options of a component that chooses among others: beside its own, each names one of them."""
+    """Check the options of a component that chooses among others: each further option names one of these."""
     own = parameters_of(factory)
     checked = {}
     for name, value in options.items():
@@ -180,7 +180,8 @@ def _check_models(kind: str, value: Any, path: str, findings: Findings) -> Any:
 def _bind(
     kind: str, name: str, options: dict[str, Any], paths: tuple[str, str], findings: Findings
 ) -> dict[str, Any]:
-    rules, before = KINDS[kind], len(findings.mistakes)
+    rules = KINDS[kind]
+    before = len(findings.mistakes)
     broken = rules.registry.breach(name)
     if broken is not None:
         findings.error(paths[0], broken)
@@ -207,7 +208,7 @@ def _bind(
 def _try_out(
     name: str, registry: Registry, options: dict[str, Any], paths: tuple[str, str], findings: Findings
 ) -> None:
-    """Construct the component, for the checks of values that it makes itself."""
+    """Construct the component, to run its own checks of values."""
     paddle = importlib.import_module("paddle")
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():

@@ -11,7 +11,8 @@ from ppcls.registry import SAMPLERS
 
 def check_data(data: DataLoaderSpec, findings: Findings) -> None:
     """Check that each section is complete, that lists differ, and that evaluation sees every image once."""
-    train, evaluation = data.Train, data.Eval
+    train = data.Train
+    evaluation = data.Eval
     for name, part in data.parts.items():
         for node in ("dataset", "sampler"):
             if part[node] is None:

@@ -1,4 +1,4 @@
-"""What an evaluation measures, which network it measures, and what is decided by it."""
+"""Check evaluations: measures, measured networks, and the value that chooses the best."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def check_evaluation(
     mode: str,
     findings: Findings,
 ) -> None:
-    """Check that one network is evaluated, chosen and deployed, and that evaluations can decide.
+    """Check that the same network is evaluated, chosen and deployed, and that evaluations can be compared.
 
     Args:
         recipe: the recipe, checked section by section.
         loss_names: for each loss of ``Loss.Eval`` the networks that it names.
         networks: the networks of the recipe.
-        mode: what is about to be done.
+        mode: the command.
         findings: receives the mistakes.
     """
     evaluates = mode == "eval" or (mode == "train" and recipe.Global.eval_during_train)
-    # A mistake in Arch or in the losses would show again.
+    # A mistake in Arch or in the losses would be reported again.
     if evaluates and networks.several and not any(map(findings.mistakes_below, ("Arch", "Loss.Eval"))):
         _check_losses(list(loss_names), networks, findings)
     if mode != "train":
@@ -43,7 +43,7 @@ def check_evaluation(
 
 
 def _check_losses(named: list[set[str]], networks: Networks, findings: Findings) -> None:
-    """Refuse the accuracy of one network beside the loss of another."""
+    """Report accuracy and loss of different networks."""
     names = set().union(*named)
     if not named or networks.main in names or not all(named) or not names <= set(networks.members):
         return
@@ -59,7 +59,7 @@ def _check_deployed(networks: Networks, findings: Findings) -> None:
     main = networks.members.get(networks.main)
     training = [name for name, network in networks.members.items() if not network.frozen]
     if main is not None and main.frozen and training and networks.several:
-        # A warning: scripts check a recipe without saying what for, and may want to export the teacher.
+        # Only a warning, because scripts may check a recipe to export the teacher.
         findings.warn(
             "Arch.infer_model_name",
             f"{networks.main} is frozen (Arch.freeze_params_list), so best_model would follow a network that "
@@ -78,7 +78,7 @@ def _check_averaged(networks: Networks, findings: Findings) -> None:
 
 
 def _check_plateau(recipe: Recipe, findings: Findings) -> None:
-    """Check that there is a value for schedules that watch evaluations."""
+    """Check that there is a value for schedules that depend on evaluations."""
     node = recipe.Optimizer
     modes = {}
     for index, entry in enumerate(node if isinstance(node, list) else [node]):
@@ -96,7 +96,7 @@ def _check_plateau(recipe: Recipe, findings: Findings) -> None:
 
 
 def _falling(metrics: Any) -> bool:
-    """Tell whether less of the first metric is better."""
+    """Tell whether smaller values of the first metric are better."""
     first = metrics[0] if isinstance(metrics, list) and metrics else None
     name = next(iter(first), None) if isinstance(first, Mapping) else None
     return name in METRICS and METRICS.trait(str(name), "higher_is_better") is False
@@ -106,7 +106,8 @@ def _check_early_stopping(stopping: EarlyStoppingSpec, settings: GlobalSpec, fin
     if not settings.eval_during_train:
         findings.error("EarlyStopping", "judges evaluations, but Global.eval_during_train is false")
         return
-    epochs, interval = settings.epochs, settings.eval_interval
+    epochs = settings.epochs
+    interval = settings.eval_interval
     first = max(1, settings.start_eval_epoch)
     due = sum(1 for epoch in range(first, epochs + 1) if epoch % interval == 0 or epoch == epochs)
     if due <= stopping.patience:

@@ -1,4 +1,4 @@
-"""What images the transform chains give, compared with ``Global.image_shape`` and with the networks."""
+"""Compare the images of transform chains with ``Global.image_shape`` and with the networks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from ppcls.errors import PpclsError
 from ppcls.registry import TRANSFORMS
 
 _PLACE = "Global.image_shape"
-_INFER, _EVAL = "Infer.transforms", "DataLoader.Eval.dataset.transform_ops"
-# Two images of different height, width and shape; what comes out alike does not depend on the image.
+_INFER = "Infer.transforms"
+_EVAL = "DataLoader.Eval.dataset.transform_ops"
+# Two images of different height, width and shape: equal results do not depend on the image.
 _TRIED = ((350, 450), (480, 360))
-_LARGEST = 2048  # beyond it, trying a chain takes time and memory
+_LARGEST = 2048  # larger sizes would take time and memory
 
 Shape = tuple[int | None, int | None, int | None]
 
@@ -53,11 +54,12 @@ def check_image_shape(recipe: Recipe, networks: Networks, mode: str, findings: F
 
 
 def check_exported_shape(recipe: Recipe) -> tuple[str, str] | None:
-    """Return config path and text of what an export would tell wrongly about its images; None if nothing."""
+    """Return config path and text of a mistake in the description of an export's images, or None."""
     place = exported_chain(recipe)
     if place is None:
         return _INFER, f"missing; export needs it, or {_EVAL}: it tells how images are prepared"
-    wanted, found = recipe.Global.image_shape, chain_shape(transform_chains(recipe)[place])
+    wanted = recipe.Global.image_shape
+    found = chain_shape(transform_chains(recipe)[place])
     if found is None or _agree(wanted, found):
         return None
     return _PLACE, f"{_contradiction(wanted, place, found)}; make them the same"
@@ -77,13 +79,13 @@ def _compare(wanted: list[int], shapes: Mapping[str, Shape], findings: Findings)
 
 
 def exported_chain(recipe: Recipe) -> str | None:
-    """Return which chain an export describes: that of ``Infer``, else that of evaluation, if there is one."""
+    """Return the path of the chain that an export describes: that of ``Infer``, else that of evaluation."""
     chains = transform_chains(recipe)
     return next((place for place in (_INFER, _EVAL) if chains.get(place)), None)
 
 
 def _contradiction(wanted: list[int], place: str, found: Shape) -> str:
-    """Say that a chain gives images of another shape than ``Global.image_shape``."""
+    """Return a text about a chain whose images have another shape than ``Global.image_shape``."""
     sides = ", ".join("any" if side is None else str(side) for side in found)
     return f"{wanted}, but {place} give images [{sides}] (channels, height, width)"
 
@@ -93,17 +95,17 @@ def _agree(wanted: list[int], found: Shape) -> bool:
 
 
 def chain_shape(operations: list[Any]) -> Shape | None:
-    """Return [C, H, W] of what a chain gives, None for a side that depends on the image.
+    """Return [C, H, W] of the images of a chain; None for a side that depends on the image.
 
-    The chain is tried on two images. That is done with our own transforms alone, and None comes back where
-    it cannot be told: one of them refuses the images, or its numbers are very large.
+    The chain is tried on two images, but only with transforms of the package. The result is None if it cannot
+    be determined: a transform refuses the images, or its numbers are very large.
     """
     return _shape_of(json.dumps(operations, default=str))
 
 
 @lru_cache(maxsize=256)
 def _shape_of(written: str) -> Shape | None:
-    """Do the work of :func:`chain_shape` for a chain as JSON; most chains of a recipe are met again."""
+    """Like :func:`chain_shape`, for a chain as JSON; cached, because chains of a recipe are often equal."""
     operations = json.loads(written)
     try:
         nodes = [single(node, "") for node in operations]
@@ -112,7 +114,7 @@ def _shape_of(written: str) -> Shape | None:
             return None
         chain = [construct(TRANSFORMS, node, "") for node in operations]
     except (PpclsError, TypeError, ValueError):
-        return None  # a mistake, which is reported where it stands
+        return None  # a mistake that another check reports
     decodes = bool(nodes) and nodes[0][0] == "DecodeImage"
     found = [_try(chain, size, decodes) for size in _TRIED]
     if found[0] is None or found[1] is None:
@@ -132,7 +134,8 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _try(chain: list[Any], size: tuple[int, int], decodes: bool) -> tuple[int, int, int] | None:
-    numpy, cv2 = importlib.import_module("numpy"), importlib.import_module("cv2")
+    numpy = importlib.import_module("numpy")
+    cv2 = importlib.import_module("cv2")
     height, width = size
     image: Any = numpy.zeros((height, width, 3), numpy.uint8)
     if decodes:

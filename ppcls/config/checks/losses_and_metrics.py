@@ -1,4 +1,4 @@
-"""Losses and metrics against the networks they name, and what else must fit together across sections."""
+"""Check losses and metrics against the networks that they name, and other relations between sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ppcls.registry import LOSSES, METRICS, Registry
 
 
 def check_losses_and_metrics(recipe: Recipe, networks: Networks, mode: str, findings: Findings) -> None:
-    """Check what concerns several sections of a recipe that was checked section by section."""
+    """Check relations between sections of a recipe whose sections were checked before."""
     uses: dict[str, list[Use]] = {}
     for section, registry in (("Loss", LOSSES), ("Metric", METRICS)):
         for part in ("Train", "Eval"):
@@ -32,7 +32,7 @@ def check_losses_and_metrics(recipe: Recipe, networks: Networks, mode: str, find
                 _check_topk(
                     use.options.get("topk"), join(use.path, "topk"), looked_at(use, networks), findings
                 )
-    # A mistake in Arch would show again in what follows.
+    # A mistake in Arch would be reported again.
     for use in [] if findings.mistakes_below("Arch") else [*uses["Loss.Train"], *uses["Loss.Eval"]]:
         _check_class_counts(use, networks, findings)
     if recipe.Loss.Train and not any(map(findings.mistakes_below, ("Arch", "Loss.Train"))):
@@ -88,7 +88,7 @@ def _check_keys(use: Use, networks: Networks, findings: Findings) -> None:
 
 
 def _check_logits(use: Use, registry: Registry, networks: Networks, findings: Findings) -> None:
-    """Refuse to look at the logits of a network that ``stop_after`` ends before them."""
+    """Report the use of logits of a network that ``stop_after`` ends before them."""
     for network in looked_at(use, networks):
         if network.cut_off is None:
             continue
@@ -113,7 +113,7 @@ def _check_topk(topk: Any, path: str, looked_at: list[Network], findings: Findin
 
 
 def _check_class_counts(use: Use, networks: Networks, findings: Findings) -> None:
-    """Refuse comparing the logits of networks with different classes."""
+    """Report the comparison of logits of networks with different numbers of classes."""
     if use.options.get("class_map") is not None or any(key != "logits" for _, key, _ in use.keys):
         return
     for path, pair in use.pairs:

@@ -1,4 +1,4 @@
-"""Metrics against the rest of a recipe: where they may stand and how many classes they are for."""
+"""Check metrics against the rest of a recipe: their sections and their number of classes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ppcls.registry import METRICS
 
 
 def check_metrics(section: MetricSpec, networks: Networks | None, findings: Findings) -> None:
-    """Check what a metric's class says of itself, see :class:`ppcls.metric.Metric`.
+    """Check the attributes of a metric's class, see :class:`ppcls.metric.Metric`.
 
     Args:
         section: ``Metric``, checked by itself before.
-        networks: None if nothing is known of them.
+        networks: the networks; None if unknown.
         findings: receives the mistakes.
     """
     for part in ("Train", "Eval"):

@@ -1,4 +1,4 @@
-"""Batches of several image sizes: what a sampler that chooses sizes needs of the data."""
+"""Check batches of several image sizes: a sampler that chooses sizes needs a suitable dataset."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from ppcls.config.mistakes import Findings
 from ppcls.config.schema import DataLoaderSpec
 from ppcls.registry import DATASETS, SAMPLERS, Registry
 
-_TRAIN, _UNLABELLED = "DataLoader.Train", "DataLoader.UnLabelTrain"
+_TRAIN = "DataLoader.Train"
+_UNLABELLED = "DataLoader.UnLabelTrain"
 
 
 def check_multi_scale(data: DataLoaderSpec, findings: Findings) -> None:
-    """Check that a dataset can give the sizes its sampler asks for, and that joined batches have one size.
+    """Check that a dataset can give the sizes of its sampler, and that joined batches have one size.
 
     Args:
         data: the section ``DataLoader``, checked by itself before.
@@ -34,7 +35,7 @@ def check_multi_scale(data: DataLoaderSpec, findings: Findings) -> None:
 
 
 def _can(registry: Registry, node: Any) -> bool | None:
-    """Tell whether what a node names has images of several sizes; None if it names nothing."""
+    """Tell whether the component of a node supports several image sizes; None if it does not exist."""
     name = node.get("name") if isinstance(node, Mapping) else None
     if not isinstance(name, str) or name not in registry:
         return None

@@ -1,4 +1,4 @@
-"""What the section ``Arch`` describes: names, outputs and frozen parts of each network, without weights."""
+"""Check the section ``Arch``: names, outputs and frozen parts of each network, without weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ppcls.config.nodes import Node, Options
 from ppcls.errors import ConfigError, PpclsError, nearest
 from ppcls.registry import BACKBONES
 
-# Options that look at layers; each is tried by itself, so that a mistake is reported where it stands.
+# Options that name layers; each is tried separately, so that a mistake is reported at its path.
 _LAYER_OPTIONS = ("return_patterns", "return_stages", "freeze_befor", "stop_after")
 
 
@@ -28,12 +28,12 @@ class Network:
         path: its config path.
         title: its registered name.
         frozen: no parameter of it trains.
-        outputs: keys of what it returns; None if that is not known.
-        class_num: number of classes; None if that is not known.
+        outputs: keys of its outputs; None if unknown.
+        class_num: number of classes; None if unknown.
         taps: config path of each entry of ``return_patterns``.
         reads: config path of each key it reads from the networks before it in a chain.
-        reads_all: it reads every feature of theirs, because its option ``keys`` is left out.
-        channels: of the images it takes; None if that is not known.
+        reads_all: it reads all their features, because its option ``keys`` is left out.
+        channels: channels of its input images; None if unknown.
         cut_off: config path of a ``stop_after`` that ends it before its logits.
     """
 
@@ -51,11 +51,11 @@ class Network:
 
 @dataclass
 class Networks:
-    """All networks of a recipe by name; a plain network is the one named ``""``.
+    """All networks of a recipe by name; a single network has the name ``""``.
 
     Attributes:
-        main: the network that is evaluated, inferred with and exported.
-        arch: what ``Arch`` says of them.
+        main: the network for evaluation, inference and export.
+        arch: the section ``Arch``.
     """
 
     arch: ArchSpec
@@ -64,7 +64,7 @@ class Networks:
 
     @property
     def title(self) -> str:
-        """Registered name of what ``Arch`` names."""
+        """Registered name of ``Arch``."""
         return self.arch.name
 
     @property
@@ -74,9 +74,9 @@ class Networks:
 
 
 def check_networks(arch: Node | None, findings: Findings) -> Networks | None:
-    """Look into the networks of ``Arch``, checked before by name and signature.
+    """Check the networks of ``Arch``, whose names and options were checked before.
 
-    Networks are built without parameters, so this takes milliseconds and touches no weights.
+    Networks are built without parameters, so this takes milliseconds and needs no weights.
 
     Returns:
         The networks, or None if the section is missing or cannot be read.
@@ -102,7 +102,7 @@ def check_networks(arch: Node | None, findings: Findings) -> Networks | None:
         return None  # a name stands there twice
     main = _main_name(spec, findings)
     _check_class_counts(arch.get("class_num"), members, findings)
-    # The networks were built one by one; the group has further checks for these options and names alone.
+    # The networks were built one by one; the group makes further checks of its options and names.
     adapted = any(INPUT_OPTIONS.keys() & child.options.keys() for child in spec.children)
     unusual = adapted or "frozen_mode" in arch or not all(name.isidentifier() for name in members)
     if unusual and not findings.mistakes_below("Arch"):
@@ -120,7 +120,7 @@ def _main_name(spec: ArchSpec, findings: Findings) -> str:
 
 
 def _entry(entry: Any) -> tuple[str, dict[str, Any]] | None:
-    """Return name and node of an entry of ``models``, or None if it is none."""
+    """Return name and node of an entry of ``models``, or None if it is not valid."""
     if not isinstance(entry, dict) or len(entry) != 1:
         return None
     ((name, node),) = entry.items()
@@ -145,7 +145,8 @@ def _members(spec: ArchSpec, findings: Findings) -> dict[str, Network]:
 
 
 def _check_length(spec: ArchSpec, option: str, findings: Findings) -> None:
-    entries, count = spec.options.get(option), len(spec.children)
+    entries = spec.options.get(option)
+    count = len(spec.children)
     if isinstance(entries, list) and len(entries) != count:
         text = f"{len(entries)} entries for {count} networks in {join(spec.path, 'models')}"
         findings.error(join(spec.path, option), text)
@@ -175,7 +176,9 @@ def _network(spec: ArchSpec, findings: Findings) -> Network:
 
 
 def _leaf(spec: ArchSpec, findings: Findings) -> Network:
-    title, path, node = spec.name, spec.path, spec.options
+    title = spec.name
+    path = spec.path
+    node = spec.options
     network = Network(path, title, spec.frozen)
     network.taps = _places(path, "return_patterns", node)
     network.reads = _places(path, "keys", node)
@@ -191,7 +194,7 @@ def _leaf(spec: ArchSpec, findings: Findings) -> Network:
         channels = node.get("input_image_channel", signature["input_image_channel"].default)
         network.channels = channels if isinstance(channels, int) else None
     if findings.mistakes_below(path):
-        return network  # the options are wrong already: building would only repeat it
+        return network  # the options are wrong: building would only repeat the message
     network.outputs = _look_inside(title, node, network, findings)
     return network
 
@@ -226,7 +229,8 @@ def _look_inside(title: str, node: Options, network: Network, findings: Findings
         findings.error(network.path, f"{title} cannot be trained; freeze_params_list must say True for it")
     if not layer.names_layers:
         return set(layer.output_keys) if layer.output_keys is not None else None
-    found, before = ["logits"], len(findings.mistakes)
+    found = ["logits"]
+    before = len(findings.mistakes)
     for pattern, place in network.taps.items():
         found += _tried(place, findings, layer.update_res, [pattern])
     if node.get("return_stages") is not None:
@@ -243,7 +247,7 @@ def _look_inside(title: str, node: Options, network: Network, findings: Findings
 
 
 def network_without_weights(title: str, node: Options, path: str, findings: Findings) -> Any:
-    """Construct a network without parameters, for the checks that it makes itself; None if it refuses."""
+    """Construct a network without parameters, to run its own checks; None after a mistake."""
     paddle = importlib.import_module("paddle")
     try:
         with paddle.utils.unique_name.guard(), paddle.LazyGuard():
@@ -264,7 +268,7 @@ def _tried(path: str, findings: Findings, action: Any, argument: Any) -> list[st
 
 
 def _check_class_counts(wanted: object, members: Mapping[str, Network], findings: Findings) -> None:
-    """Compare ``Arch.class_num`` with the networks that train; a frozen teacher may know other classes."""
+    """Compare ``Arch.class_num`` with the networks that train; a frozen teacher may have other classes."""
     if not isinstance(wanted, int):
         return  # not given, or reported where it stands
     for network in members.values():

@@ -1,4 +1,4 @@
-"""Scopes of optimizers: the layers that a name in ``Optimizer.N.scope`` names."""
+"""Check scopes of optimizers: the layers that a name in ``Optimizer.N.scope`` means."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERYTHING_ELSE = ("all", None)
 
 
 def layers_named(name: str, models: Iterable[nn.Layer], where: str) -> list[nn.Layer]:
-    """Return the layers of `models` that `name` names.
+    """Return the layers of `models` for `name`.
 
     Args:
         name: a class (``MGDLoss``) or the path of a layer of the network (``Student.blocks[3].conv0``).
@@ -40,7 +40,7 @@ def layers_named(name: str, models: Iterable[nn.Layer], where: str) -> list[nn.L
 
 
 def check_optimizer_scopes(recipe: Recipe, findings: Findings) -> None:
-    """Check that each scope names something; whether all is trained once is seen when the run is built."""
+    """Check that each scope matches layers; overlaps are checked when the run is built."""
     entries = recipe.Optimizer
     if not isinstance(entries, Sequence) or any(map(findings.mistakes_below, ("Arch", "Loss", "Optimizer"))):
         return
@@ -51,7 +51,8 @@ def check_optimizer_scopes(recipe: Recipe, findings: Findings) -> None:
     }
     if not scopes:
         return
-    arch, losses = recipe.Arch, recipe.Loss.Train
+    arch = recipe.Arch
+    losses = recipe.Loss.Train
     models = [] if arch is None else [network_without_weights(arch["name"], arch, "Arch", findings)]
     models += [loss_without_weights(*item) for node in losses or [] for item in node.items()]
     for where, scope in scopes.items():

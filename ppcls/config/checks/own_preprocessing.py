@@ -1,4 +1,4 @@
-"""Networks with preprocessing of their own: what they need of the transform chains."""
+"""Check networks with their own preprocessing: their requirements for transform chains."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ppcls.config.schema import Recipe
 
 
 def check_own_preprocessing(recipe: Recipe, arch: ArchSpec, findings: Findings) -> None:
-    """Check that a network's own ``mean`` and ``std`` have one known normalisation to start from.
+    """Check that there is one known normalisation for networks with their own ``mean`` and ``std``.
 
-    The batch is normalised by NormalizeImage, and such a network undoes that. So training, evaluation and
-    prediction must all have it, once and with the same numbers.
+    NormalizeImage normalises the batch, and such a network undoes that. So training, evaluation and
+    prediction must all have NormalizeImage once, with the same numbers.
     """
     owners = [
         join(network.path, "mean") for network in arch.children if network.options.get("mean") is not None

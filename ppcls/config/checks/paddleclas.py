@@ -1,8 +1,8 @@
-"""What recipes of PaddleClas contain that this package does not have, and what to say of it.
+"""Options in recipes of PaddleClas that this package does not have, and messages about them.
 
-Three cases, each in a table. An option at a value that asks for nothing is accepted; one without effect is
-accepted with a notice; what belongs to another task (several labels for one image, retrieval, ...) is refused
-with the reason, instead of a suggestion of the name that looks most alike.
+There are three cases, each in a table. An option with a value that changes nothing is accepted; one without
+effect is accepted with a notice; options of other tasks (several labels for one image, retrieval, ...) are
+refused with the reason, instead of a suggestion of a similar name.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Foreign:
     """An option or a key of PaddleClas that is not built here.
 
     Attributes:
-        harmless: values that mean the same as leaving it out, accepted without a word; null always is one.
-        notice: what is said of any other value, which is accepted without effect; None refuses other values.
+        harmless: values that mean the same as leaving it out, accepted silently; null is always one of them.
+        notice: message about other values, which are accepted without effect; None: other values are refused.
         reason: why other values are refused.
     """
 
@@ -32,7 +32,7 @@ class Foreign:
     reason: str = ""
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether `value` means the same as no option; False is not 0, and True is not 1."""
+        """Tell whether `value` is harmless; False is not 0, and True is not 1."""
         return value in (None, "None") or any(
             value == good and isinstance(value, bool) == isinstance(good, bool) for good in self.harmless
         )
@@ -301,7 +301,7 @@ def _find(kind: str, name: str, option: str) -> Foreign | None:
 
 
 def judge_key(path: str, value: Any, findings: Findings) -> bool:
-    """Judge an unknown section or key by ``KEYS``; return whether it stands there."""
+    """Check an unknown section or key with ``KEYS``; return whether it is in this table."""
     foreign = KEYS.get(path)
     if foreign is not None:
         _judge(foreign, value, path, findings)
@@ -319,25 +319,25 @@ def _judge(foreign: Foreign, value: Any, path: str, findings: Findings) -> None:
 
 
 def notice_key(path: str, value: Any, findings: Findings) -> None:
-    """Warn of a key that is on and does nothing here."""
+    """Warn about a key that is set but has no effect here."""
     if value and path in WITHOUT_EFFECT:
         findings.warn(path, WITHOUT_EFFECT[path])
 
 
 def why_refused(path: str) -> str:
-    """Return why the key at `path` has one value only, to be put behind a message, or an empty text."""
+    """Return why the key at `path` has only one value, as an addition to a message, or an empty text."""
     return f": {VALUES[path]}" if path in VALUES else ""
 
 
 def unknown_name(kind: str, name: str, title: str, known: Iterable[str], path: str = "") -> Mistake:
-    """Return the mistake of naming a component that is not registered.
+    """Return the mistake for a component that is not registered.
 
     Args:
         kind: key of ``components.KINDS``.
         name: the name in the recipe.
-        title: what messages call the kind, such as ``network``.
+        title: name of the kind in messages, such as ``network``.
         known: the registered names, of which the nearest are suggested.
-        path: where the name stands.
+        path: config path of the name.
     """
     group = "network" if kind == "sub_network" else kind
     reasons = [why for pattern, why in NAMES.get(group, {}).items() if fnmatchcase(name, pattern)]
@@ -347,5 +347,5 @@ def unknown_name(kind: str, name: str, title: str, known: Iterable[str], path: s
 
 
 def other_file(tree: RecipeTree) -> tuple[str, str] | None:
-    """Return the key that shows that `tree` is no recipe of this format, and what to say, or None."""
+    """Return the key which shows that `tree` is not a recipe of this format, with a message, or None."""
     return next(((key, text) for key, text in OTHER_FILES.items() if key in tree), None)

@@ -1,4 +1,4 @@
-"""What ``Infer.PostProcess`` and the networks must have in common."""
+"""Check that ``Infer.PostProcess`` fits the networks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def check_postprocess(node: Node | None, networks: Networks | None, findings: Fi
         findings: receives the mistakes.
 
     Returns:
-        the node, or in place of a DistillationPostProcess the one that it names: whoever infers, exports
-        or predicts then needs no special case.
+        the node; for a DistillationPostProcess, the one that it names, so that other code needs no special
+        case.
     """
     if not isinstance(node, dict) or findings.mistakes_below(_PLACE):
         return node

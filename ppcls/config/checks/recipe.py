@@ -30,7 +30,7 @@ def check_recipe(tree: RecipeTree, mode: str, findings: Findings) -> Recipe:
 
     Args:
         tree: the file with its bases and overrides, interpolations resolved.
-        mode: ``train``, ``eval``, ``infer`` or ``export``: decides which sections must be there.
+        mode: ``train``, ``eval``, ``infer`` or ``export``: decides which sections are required.
         findings: receives all mistakes and warnings.
 
     Returns:
@@ -66,8 +66,9 @@ def check_recipe(tree: RecipeTree, mode: str, findings: Findings) -> Recipe:
 
 
 def _with_infer_model_name(tree: RecipeTree, findings: Findings) -> RecipeTree:
-    """Move ``Global.infer_model_name``, which the tutorial also names, to where networks are described."""
-    section, arch = tree.get("Global"), tree.get("Arch")
+    """Move ``Global.infer_model_name``, which the tutorial uses too, to the section ``Arch``."""
+    section = tree.get("Global")
+    arch = tree.get("Arch")
     if not isinstance(section, dict) or section.get("infer_model_name") is None or not isinstance(arch, dict):
         return tree
     name = section["infer_model_name"]
@@ -96,8 +97,9 @@ def _with_save_interval(tree: RecipeTree) -> RecipeTree:
 
 
 def _with_settings_of_the_run(tree: RecipeTree, findings: Findings) -> RecipeTree:
-    """Move what PaddleClas has in ``Arch`` but is not about one network to the settings of the run."""
-    section, arch = tree.get("Global") or {}, tree.get("Arch")
+    """Move settings that PaddleClas has in ``Arch``, but which concern the whole run, to ``Global``."""
+    section = tree.get("Global") or {}
+    arch = tree.get("Arch")
     if not (isinstance(arch, dict) and isinstance(section, dict)):
         return tree
     moved = {key: arch[key] for key in ("use_sync_bn", "infer_add_softmax") if key in arch}
@@ -117,7 +119,7 @@ def _ranks(given: str | int | list[int], findings: Findings) -> list[int]:
 
 
 def _misspelt(path: str, findings: Findings) -> bool:
-    """Tell whether an unknown key was reported already that is likely to be a step of `path`."""
+    """Tell whether an unknown key was reported that is probably a misspelt part of `path`."""
     steps = path.split(".")
     return any(
         mistake.path.rpartition(".")[0] == ".".join(steps[:depth]) and step in mistake.suggestions

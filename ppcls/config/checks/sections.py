@@ -1,4 +1,4 @@
-"""Checking the sections of a file against the dataclasses of :mod:`ppcls.config.schema`."""
+"""Check the sections of a file against the dataclasses of :mod:`ppcls.config.schema`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ppcls.errors import nearest
 
 
 def check_section(section: type, value: Any, path: str, findings: Findings) -> dict[str, Any]:
-    """Check a section and all below it.
+    """Check a section and everything below it.
 
     Args:
         section: its dataclass.
-        value: what the YAML gives; null counts as empty.
+        value: the value in the YAML; null means empty.
         path: its config path, empty at the top.
         findings: receives unknown keys, wrong types and values out of range.
 
@@ -89,7 +89,8 @@ def _check_bounds(value: Any, meta: Mapping[str, Any], path: str, findings: Find
         text = f"expected {meta['form'][1]}, got {value!r}"
         findings.error(path, text, value=value, expected=meta["form"][1])
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        low, high = meta.get("minimum"), meta.get("maximum")
+        low = meta.get("minimum")
+        high = meta.get("maximum")
         if low is not None and not value >= low:
             _refuse_number(f"{low} or more", value, path, findings)
         if high is not None and not value <= high:

@@ -1,4 +1,4 @@
-"""``DataLoader.UnLabelTrain``: whether it has an effect."""
+"""Check that ``DataLoader.UnLabelTrain`` has an effect."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ _PATH = "DataLoader.UnLabelTrain"
 
 
 def check_unlabelled(recipe: Recipe, findings: Findings) -> None:
-    """Check that a training loss works without labels, and that no option is idle."""
-    part, losses = recipe.DataLoader.UnLabelTrain, recipe.Loss.Train
+    """Check that a training loss works without labels, and that every option has an effect."""
+    part = recipe.DataLoader.UnLabelTrain
+    losses = recipe.Loss.Train
     if part is None:
         return
     sampler = part.sampler

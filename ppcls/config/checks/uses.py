@@ -18,7 +18,10 @@ from ppcls.errors import PpclsError
 from ppcls.registry import Registry
 
 # Options that name sub-networks ...
-_SINGLE, _LIST, _PAIR, _PAIRS = "model_key", "model_names", "model_name_pair", "model_name_pairs"
+_SINGLE = "model_key"
+_LIST = "model_names"
+_PAIR = "model_name_pair"
+_PAIRS = "model_name_pairs"
 # ... and options that pick an output of the first, the second or all of them.
 _FIRST_KEYS = ("s_key", "student_keys", "student_keepkeys")
 _SECOND_KEYS = ("t_key", "teacher_keys", "teacher_keepkeys")
@@ -106,7 +109,8 @@ def _needs_names(registry: Registry, name: str, options: Options) -> bool:
 
 def _collect(use: Use, findings: Findings) -> None:
     """Read the network names out of the options."""
-    single, several = use.options.get(_SINGLE), use.options.get(_LIST)
+    single = use.options.get(_SINGLE)
+    several = use.options.get(_LIST)
     if isinstance(single, str):
         use.alone.append((join(use.path, _SINGLE), single))
     for index, name in enumerate(several if isinstance(several, list) else ()):
