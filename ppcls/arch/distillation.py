@@ -85,6 +85,12 @@ class NetworkGroup(Network):
         """Tell whether a sub-network is frozen and gives the same answer to the same image at any time."""
         return name in self.frozen and self._frozen_modes[name] == "eval"
 
+    def logits_stand_still(self, name: str) -> bool:
+        """Tell the same of the logits of a sub-network; what follows them in a chain may train."""
+        network = self.network(name)
+        first = isinstance(network, AttentionModel) and network.stands_still(network.names[0])
+        return first or self.stands_still(name)
+
     def answer_with(self, name: str, answer: Answer | None) -> None:
         """Let `answer` give the outputs of a sub-network in its place; None takes that back.
 
@@ -98,7 +104,7 @@ class NetworkGroup(Network):
 
     def run(self, name: str, x: Any) -> Any:
         """Run one sub-network by name; a frozen one creates no graph."""
-        answer = self._answers.get(name)
+        answer = self._answers.get(name) if paddle.in_dynamic_mode() else None  # a program has no other in it
         if name not in self.frozen:
             return self.network(name)(x) if answer is None or self.training else answer(x)
         self._hold_frozen()

@@ -239,6 +239,11 @@ class Loader:
         finally:
             self._only_first = False
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether epochs end after their first batch."""
+        return self._only_first
+
     def _start(self, draws: Draws, epoch: int) -> _Job:
         if self.num_workers and self._pool is None:
             # Images are prepared in parallel here; OpenCV's own threads would only compete for the cores.

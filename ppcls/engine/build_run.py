@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,9 @@ from ppcls.loss.combined import CombinedLoss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
 from ppcls.teacher import Answer, Choice, KnownLogits, answer_frozen
+
+# Stands among the engines of a run for those of networks that train, in evaluations.
+EVALUATIONS = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def build_run(
         optimizer=optimizer,
         schedule=schedule,
         loader=data.loader,
-        evaluation=_build_evaluation(config, data, model, watched, ema, eval_casting),
+        evaluation=_build_evaluation(
+            config, data, model, watched, ema, eval_casting, programs=_may_use_programs(resumed)
+        ),
         scaler=scaler,
         trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
         buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
@@ -183,6 +188,8 @@ def _build_evaluation(
     watched: Watched,
     ema: ModelEMA | None,
     casting: Mapping[str, Any],
+    *,
+    programs: bool,
 ) -> Evaluation | None:
     loader = data.eval_loader
     if loader is None:
@@ -198,10 +205,25 @@ def _build_evaluation(
             casting=casting,
             known=watched.known,
             still=watched.still,
+            programs=programs,
         ),
         due=partial(_is_due, config.Global),
         plateau_metric=plateau_metric(config.schedules, watched.criterion),
+        programs=programs,
     )
+
+
+def _may_use_programs(resumed: Checkpoint | None) -> bool:
+    """Tell whether networks that train may be evaluated as programs; earlier versions never did it."""
+    return resumed is None or EVALUATIONS in resumed.progress.engines
+
+
+def note_engines(run: Run) -> None:
+    """Note in the state of a run, for those that resume it, which engines the first batch has chosen."""
+    engines = {name: asdict(answer.choice) for name, answer in run.parts.answers.items()}
+    if run.parts.evaluation is None or run.parts.evaluation.programs:
+        engines[EVALUATIONS] = {"asked": "auto", "used": "auto"}
+    run.progress.engines = engines
 
 
 def _is_due(settings: GlobalSpec, epoch: int) -> bool:

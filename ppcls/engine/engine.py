@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from ppcls.data import (
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
-from ppcls.engine.build_run import build_run
+from ppcls.engine.build_run import build_run, note_engines
 from ppcls.engine.checkpoint import Checkpoint
 from ppcls.engine.checkpoint.changes import read_run_config, report_changes
 from ppcls.engine.checkpoint.lock import RunLock
@@ -159,8 +158,7 @@ class Engine:
                 require_same_weights(run.parts.model)
                 try_out(run)  # no other check follows; from here on the folder changes
                 run.progress.threads = threads_in_use()
-                answers = run.parts.answers.items()
-                run.progress.engines = {name: asdict(answer.choice) for name, answer in answers}
+                note_engines(run)
                 self._open_folder(run.progress, data, resumed, lock, changed)
                 train(run)
             except StopRequested as stop:

@@ -33,12 +33,14 @@ class Evaluation:
         measure: evaluates at an epoch; returns averages by name.
         due: tells whether an evaluation follows an epoch.
         plateau_metric: returns the value for ReduceOnPlateau from the averages.
+        programs: whether networks that train may be evaluated as programs.
     """
 
     loader: Loader
     measure: Callable[[int], dict[str, float]]
     due: Callable[[int], bool]
     plateau_metric: Callable[[Mapping[str, float]], float]
+    programs: bool = False
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,15 @@ from ppcls.logger import LOGGER
 from ppcls.teacher.answer import AUTO, EAGER, Answer, Choice
 from ppcls.teacher.logits import KnownLogits
 
-__all__ = ["Answer", "Choice", "KnownLogits", "answer_by_themselves", "answer_frozen", "answering_still"]
+__all__ = [
+    "Answer",
+    "Choice",
+    "KnownLogits",
+    "answer_by_themselves",
+    "answer_frozen",
+    "answering_now",
+    "answering_still",
+]
 
 
 def answer_frozen(
@@ -61,6 +69,38 @@ def answer_by_themselves(model: nn.Layer) -> None:
         for name in model.names:
             model.answer_with(name, None)
             answer_by_themselves(model.network(name))
+
+
+@contextmanager
+def answering_now(
+    model: nn.Layer, names: Collection[str], images: int, *, quiet: bool
+) -> Iterator[Callable[[Any], Any]]:
+    """Give a function that runs a model that trains, but not in the block, through programs where that pays.
+
+    Args:
+        model: in eval mode.
+        names: of its networks that train and have to answer; of a model of one network none.
+        images: how many each has to answer for.
+        quiet: do not log what was chosen.
+    """
+    if not isinstance(model, NetworkGroup):
+        wish = _wish_of_trained(model, Answering())
+        yield Answer(model, type(model).__name__, wish, images, keep=False, quiet=quiet)
+        return
+    for name in names:
+        wish = _wish_of_trained(model.network(name), answering_of(model))
+        model.answer_with(name, Answer(model.network(name), name, wish, images, keep=False, quiet=quiet))
+    try:
+        yield model
+    finally:
+        for name in names:
+            model.answer_with(name, None)
+
+
+def _wish_of_trained(network: nn.Layer, default: Answering) -> Answering:
+    """Return how a network that trains is evaluated: its program serves once, so it has to pay."""
+    engine = answering_of(network).engine or ("eager" if default.engine == "eager" else "auto")
+    return Answering(engine, "float32")
 
 
 @contextmanager

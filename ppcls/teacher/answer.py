@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Answer:
         images: how many it has to answer for.
         earlier: what the run to resume chose; None for a run that begins.
         keep: keep programs in the cache, for further runs.
+        quiet: log what is chosen for those who look for mistakes only.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Answer:
         *,
         earlier: Choice | None = None,
         keep: bool = True,
+        quiet: bool = False,
     ) -> None:
         self.network = network
         self.title = title
@@ -87,6 +90,7 @@ class Answer:
         self._wish = wish
         self._earlier = earlier
         self._keep = keep
+        self._level = logging.DEBUG if quiet else logging.INFO
         self.precision = wish.precision or "float32"
         self.asked = f"{wish.engine or AUTO}/{self.precision}"
         self.engine = "paddle_inference" if wish.engine in (None, AUTO) else str(wish.engine)
@@ -158,7 +162,8 @@ class Answer:
             self._refuse(shape, f"it takes {theirs * 1000:.0f} ms for a batch instead of {own * 1000:.0f}")
             return expected
         self._by_shape[shape] = engine
-        LOGGER.info(
+        LOGGER.log(
+            self._level,
             "%s answers through %s in %s: relative difference %.1e at most, %.0f instead of %.0f ms a batch",
             self.title,
             TITLES[self.engine],
@@ -204,7 +209,8 @@ class Answer:
         self._by_shape[shape] = None
         if not told:
             images = "" if len(self._by_shape) == 1 else f" for images {list(shape)}"
-            LOGGER.info(
+            LOGGER.log(
+                self._level,
                 "%s answers by itself%s, not through %s in %s: %s",
                 self.title,
                 images,

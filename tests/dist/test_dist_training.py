@@ -45,6 +45,8 @@ def networks(name):
     """Return the teacher and the student for a loss; for AFD each is followed by a transform."""
     taps = {"return_patterns": ["body"]} if name in ("mgd", "mgd_alone", "rkd", "afd") else {}
     teacher, student = {"name": "Plain", "width": 7, **taps}, {"name": "Plain", **taps}
+    if name == "rkd":
+        teacher["frozen_engine"] = "paddle_inference"
     if name == "afd":
         teacher = {
             "name": "AttentionModel",
@@ -94,6 +96,7 @@ def launch(folder, paths, processes, *options):
         command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
         command += ["--log_dir", str(folder / "log"), *options]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE", "CUDA"))}
+    environment["PPCLS_HOME"] = str(folder / "home")
     return subprocess.run(
         [*command, WORKER, *map(str, paths)], capture_output=True, text=True, timeout=200, env=environment
     )
@@ -145,6 +148,9 @@ def test_two_processes_equal_one(image_folder, tmp_path):
             ):
                 assert mine["top1"] == pytest.approx(theirs["top1"])
                 assert mine["CELoss"] == pytest.approx(theirs["CELoss"], rel=1e-4)
+    for folder in ("one", "two"):
+        states = json.loads(next((tmp_path / folder / "rkd").rglob("latest.pdstates")).read_text())
+        assert states["engines"]["Teacher"]["used"] == "paddle_inference/float32"
     # one exchange of gradients for each of the 20 steps, however many parts a step has
     for path in (two["plain"], two["kd"], two["mgd"], *two_parts.values()):
         assert json.loads(path.with_suffix(".collectives.json").read_text())["all_reduce"] == 20

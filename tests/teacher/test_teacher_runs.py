@@ -13,7 +13,10 @@ from support import KL, distilled, train
 from ppcls.arch.distillation import NetworkGroup
 from ppcls.config import load_config
 from ppcls.engine import Engine
+from ppcls.engine.build_run import _may_use_programs
+from ppcls.engine.checkpoint import Checkpointer
 from ppcls.teacher import KnownLogits
+from ppcls.teacher import answer as answer_module
 from ppcls.teacher import logits as logits_module
 from ppcls.weights import read_params
 
@@ -105,8 +108,42 @@ def test_interrupted_run_goes_on_exactly(path, tmp_path, monkeypatch):
 
 def test_checkpoint_says_which_engine_was_used(path, tmp_path):
     assert states(run(path, tmp_path, "auto"))["engines"] == {
-        "Teacher": {"asked": "auto/float32", "used": "eager"}
+        "Teacher": {"asked": "auto/float32", "used": "eager"},
+        "": {"asked": "auto", "used": "auto"},
     }
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_evaluations_of_a_network_that_trains_as_a_program_change_nothing(path, tmp_path, monkeypatch, ema):
+    """Programs are made in the middle of training; weights are the same, and so are accuracies."""
+    more = ["EMA.decay=0.5"] if ema else []
+    own = run(path, tmp_path, "own", "Arch.models.1.Student.frozen_engine=eager", *more)
+    asked = []
+    monkeypatch.setattr(
+        answer_module, "pays", lambda network, shape, images: asked.append(images) or images > 5
+    )
+    theirs = run(path, tmp_path, "theirs", "Arch.models.0.Teacher.frozen_engine=eager", *more)
+    assert asked.count(6) == (4 if ema else 2)
+    for name, value in weights(own).items():
+        np.testing.assert_array_equal(weights(theirs)[name], value, err_msg=name)
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (own, theirs)
+    ]
+    first, second = ([row for row in each if row["kind"] == "eval"] for each in rows)
+    assert len(first) == len(second) == 2
+    for old, new in zip(first, second, strict=True):
+        assert old.keys() == new.keys()
+        for name in (name for name in old if name.startswith(("top", "CELoss", "loss", "agreement"))):
+            assert new[name] == pytest.approx(old[name], rel=1e-4), name
+
+
+def test_run_of_an_earlier_version_is_evaluated_as_before(path, tmp_path):
+    checkpoint = Checkpointer(run(path, tmp_path, "output", "Global.epochs=1")).load("latest")
+    assert _may_use_programs(checkpoint)
+    checkpoint.progress.engines = {}
+    assert not _may_use_programs(checkpoint)
+    assert _may_use_programs(None)
 
 
 def test_networks_answer_by_themselves_after_training(path, tmp_path):

@@ -56,7 +56,7 @@ class Progress:
         schedule: state of the learning-rate schedule.
         meters: sums and counts behind the averages of the epoch under way, of each process.
         engines: what each frozen network was asked to answer through and what it answers through, by network;
-            empty in old checkpoints.
+            ``""`` stands for those that train, in evaluations. Empty in old checkpoints.
         hooks: states of hooks by their names, see :meth:`ppcls.engine.hooks.base.Hook.state`.
         finished: the run went through all its epochs.
     """

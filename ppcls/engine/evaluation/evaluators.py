@@ -12,13 +12,14 @@ from paddle import nn
 from ppcls.arch.distillation import AttentionModel
 from ppcls.config import ComponentSpec, Recipe
 from ppcls.data import Batch, Loader
+from ppcls.distributed import world_size
 from ppcls.engine import build
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
 from ppcls.engine.evaluation.measures import EMA, Agreement, Measures, classifiers
 from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.logger import LOGGER
 from ppcls.metric import LOSS, Criterion
-from ppcls.teacher import KnownLogits
+from ppcls.teacher import KnownLogits, answering_now
 
 
 def watched_teachers(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
@@ -124,7 +125,7 @@ def known_once(model: nn.Layer, measures: Measures, outputs: Any) -> list[str]:
     return [
         name
         for name in sorted(measures.networks)
-        if model.stands_still(name) and measures.need_logits_alone(name, outputs)
+        if model.logits_stand_still(name) and measures.need_logits_alone(name, outputs)
     ]
 
 
@@ -138,6 +139,7 @@ def evaluator(
     casting: Mapping[str, Any],
     known: KnownLogits,
     still: Sequence[str],
+    programs: bool,
 ) -> Callable[[int], dict[str, float]]:
     """Return a function of the epoch that evaluates the present `model` and its averaged weights.
 
@@ -150,12 +152,15 @@ def evaluator(
         casting: options of ``paddle.amp.auto_cast``.
         known: logits of frozen networks.
         still: names of the frozen networks of which only logits are needed.
+        programs: whether networks that train may be evaluated as programs.
     """
+    training = [name for name in measures.networks if not model.logits_stand_still(name)]
+    told = False
 
-    def forward(batch: Batch) -> Any:
+    def forward(alone: Callable[[paddle.Tensor], Any], batch: Batch) -> Any:
         image = paddle.to_tensor(batch.image)
         if not measures.networks:
-            return model(image)
+            return alone(image)
         outputs = {}
         for name in measures.networks:
             network = partial(model.run, name)
@@ -163,8 +168,18 @@ def evaluator(
         return outputs
 
     def evaluate_once(epoch: int) -> dict[str, float]:
-        with evaluating(model), paddle.amp.auto_cast(**casting):
-            return evaluate(forward, loader, measures.groups, epoch=epoch, print_every=print_every)
+        nonlocal told
+        # For the first batch alone, or where they are not wanted, none is worth its while.
+        images = 0 if loader.is_tried or not programs else len(loader.dataset) // world_size()
+        with (
+            evaluating(model),
+            paddle.amp.auto_cast(**casting),
+            answering_now(model, training, images, quiet=told) as alone,
+        ):
+            told = told or not loader.is_tried
+            return evaluate(
+                partial(forward, alone), loader, measures.groups, epoch=epoch, print_every=print_every
+            )
 
     def evaluate_both(epoch: int) -> dict[str, float]:
         metrics = evaluate_once(epoch)
