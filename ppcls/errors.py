@@ -63,7 +63,9 @@ class Mistake:
         expected: what may stand there, in words such as ``a whole number``.
         suggestions: the right names or values that are nearest to what came.
         advice: what else to know or do.
-        place: where the path is written, None if that is not known.
+        place: where it is written, None if that is not known.
+        written_as: config path of what to correct, if that is below `path`; an unknown option is reported at
+            its node.
     """
 
     path: str
@@ -73,6 +75,7 @@ class Mistake:
     suggestions: tuple[str, ...] = ()
     advice: str = ""
     place: Place | None = None
+    written_as: str = ""
 
     @property
     def text(self) -> str:

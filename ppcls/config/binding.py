@@ -131,7 +131,8 @@ def bind(
             meant.update(near or types_of)
             advice = "" if near else _listing(types_of)
             problem = f"{label} has no option {name!r}"
-            findings.error(path[0], problem, value=value, suggestions=near, advice=advice)
+            parts = {"value": value, "suggestions": near, "advice": advice}
+            findings.error(path[0], problem, **parts, written_as=join(path[1], name))
     for name, parameter in parameters.items():
         required = parameter.default is parameter.empty and name in types_of and name not in supplied
         if required and name not in options and name not in meant:

@@ -81,7 +81,7 @@ class Findings:
         for warning in self.warnings:
             _log.warning("%s: %s", file, warning)
         if find is not None:
-            self.mistakes = [replace(m, place=m.place or find(m.path)) for m in self.mistakes]
+            self.mistakes = [replace(m, place=m.place or find(m.written_as or m.path)) for m in self.mistakes]
         self._raise(file)
 
     def raise_mistakes(self, where: str) -> None:

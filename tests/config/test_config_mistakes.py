@@ -76,7 +76,7 @@ def test_parts_and_places_of_the_mistakes_of_a_recipe(tmp_path: Path) -> None:
     assert named["Global.sede"].place == Place(str(file), 6)
     assert named["Global.sede"].value == 1
     assert named["Arch"].suggestions[0] == "class_num"
-    assert named["Arch"].place == Place(str(file), 7)
+    assert named["Arch"].place == Place(str(file), 8)
     assert named["Global.keep_last"].place == Place("-o Global.keep_last=-2")
     assert named["Global.keep_last"].expected == "0 or more"
     assert named["Global.print_batch_step"].place == Place("-o Global.print_batch_step.x=3")
@@ -106,6 +106,15 @@ def test_lists_and_maps_that_change_entries(tmp_path: Path) -> None:
     named = by_path(mistakes_of(load_config, file, mode="export"))
     assert named["Loss.Train.0.CELoss.epsilon"].place == Place(str(base), 10)
     assert named["Loss.Train.1.CELoss.epsilon"].place == Place(str(file), 3)
+
+
+def test_an_unknown_option_is_found_where_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    losses = "Loss:\n  Train:\n    - CELoss:\n        weight: 1\n        epsilo: x\n"
+    file.write_text(BASE + losses, encoding="utf-8")
+    named = by_path(mistakes_of(load_config, file, ["Arch.nme=3"], mode="export"))
+    assert named["Loss.Train.0"].place == Place(str(file), 11)
+    assert named["Arch"].place == Place("-o Arch.nme=3")
 
 
 def test_files_that_cannot_be_read_have_a_place(tmp_path: Path) -> None:
