@@ -77,11 +77,7 @@ def load_plugin(entry: str, folders: Sequence[Path]) -> str | None:
             line of the plug-in that failed. Nothing of it is registered then.
     """
     registry.load_components()  # so that a name of ours is taken, whatever comes first
-    if is_path(entry) and not os.path.isabs(entry):
-        places = " and ".join(dict.fromkeys(str(folder) for folder in folders))
-        raise ConfigError(f"{entry}: no such file in {places}{sentence(near_path(folders[0] / entry))}")
-    if is_path(entry) and not os.path.exists(entry):
-        raise ConfigError(f"{entry}: no such file{sentence(near_path(entry))}")
+    _require(entry, folders)
     key = os.path.realpath(entry) if is_path(entry) else entry
     if key in _loaded:
         return None
@@ -103,6 +99,31 @@ def load_plugin(entry: str, folders: Sequence[Path]) -> str | None:
     return None
 
 
+def _require(entry: str, folders: Sequence[Path]) -> None:
+    """Refuse what names no file, package folder or module.
+
+    Raises:
+        ConfigError: saying what is missing.
+    """
+    if not is_path(entry):
+        module = entry.partition(":")[0].partition(".")[0]
+        if module not in sys.modules and registry.source_of(module) is None:
+            beside = [
+                str(folder / f"{module}.py") for folder in folders if (folder / f"{module}.py").is_file()
+            ]
+            advice = f"; write ./{module}.py for {beside[0]}" if beside else ""
+            raise ConfigError(f"{entry!r}: no module of that name can be imported{advice}")
+    elif not os.path.isabs(entry):
+        places = " and ".join(dict.fromkeys(str(folder) for folder in folders))
+        raise ConfigError(f"{entry}: no such file in {places}{sentence(near_path(folders[0] / entry))}")
+    elif not os.path.exists(entry):
+        raise ConfigError(f"{entry}: no such file{sentence(near_path(entry))}")
+    elif os.path.isdir(entry) and not os.path.isfile(os.path.join(entry, "__init__.py")):
+        raise ConfigError(f"{entry} is a folder without __init__.py, so it is no package")
+    elif os.path.isfile(entry) and not entry.endswith(".py"):
+        raise ConfigError(f"{entry}: expected a Python file, whose name ends in .py")
+
+
 def _registries() -> list[Registry]:
     return [value for value in vars(registry).values() if isinstance(value, Registry)]
 
@@ -114,22 +135,20 @@ def _import(entry: str) -> None:
     module, colon, function = entry.partition(":")
     found = importlib.import_module(module)
     if colon:
+        if function not in vars(found):
+            raise AttributeError(f"module {module} has no function {function!r}")
         vars(found)[function]()
 
 
 def _import_file(path: Path) -> None:
     file = path / "__init__.py" if path.is_dir() else path
-    if not file.is_file():
-        raise ConfigError(f"{path} is a folder without __init__.py, so it is no package")
-    if file.suffix != ".py":
-        raise ConfigError(f"{path}: expected a Python file that ends in .py")
     name = path.stem
     if name in sys.modules:
         name = f"{name}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     inside = [str(path)] if path.is_dir() else None
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
     if spec is None or spec.loader is None:
-        raise ConfigError(f"{path}: Python cannot import it")
+        raise ImportError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
@@ -139,7 +158,7 @@ def _import_file(path: Path) -> None:
 
 def _root(key: str) -> str | None:
     """Return the file or folder that a plug-in consists of; None if it is not known."""
-    return key if is_path(key) else registry.source_of(key.partition(":")[0])
+    return key if is_path(key) else registry.source_of(key.partition(":")[0].partition(".")[0])
 
 
 def _lies_in(module: ModuleType, key: str) -> bool:

@@ -204,7 +204,7 @@ def _imported(place: str) -> Any:
 
 
 def source_of(module: str) -> str | None:
-    """Return the file of a module, or the folder of a package; None if it is not known."""
+    """Return the file of a top-level module, or the folder of a package; None if it is not known."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError):
@@ -240,6 +240,6 @@ def load_components() -> None:
         except Exception as error:
             owner = point.dist.name if point.dist else "an installed package"
             where = f"plugin {point.name!r} of {owner} ({point.value})"
-            failure = describe_failure(error, source_of(point.module))
+            failure = describe_failure(error, source_of(point.module.partition(".")[0]))
             _broken_plugin = ConfigError(f"{where} cannot be loaded: {failure}")
             raise _broken_plugin from error

@@ -465,7 +465,14 @@ def test_a_base_names_what_lies_beside_the_base(recipe, write_recipe, with_plugi
     ("name", "body", "words"),
     [
         ("./my_plugim.py", "", r"plugins.0: ./my_plugim.py: no such file in .* Did you mean: my_plugin.py"),
-        ("no_such_module", "", "no_such_module cannot be loaded: ModuleNotFoundError"),
+        ("no_such_module", "", "'no_such_module': no module of that name can be imported"),
+        ("no_such.module:register", "", "no module of that name can be imported"),
+        ("my_plugin", "", r"can be imported; write ./my_plugin.py for .*my_plugin.py"),
+        ("json:register", "", "AttributeError: module json has no function 'register'"),
+        ("", "", "'': no module of that name can be imported"),
+        ("./recipe.yaml", "", "recipe.yaml: expected a Python file, whose name ends in .py"),
+        (".", "", "is a folder without __init__.py, so it is no package"),
+        (".\\my_plugin.py", "", r"It is written for Windows: .*my_plugin.py exists, write / for"),
         ("./my_plugin.py", "import no_such_library", r"named 'no_such_library' \(.*my_plugin.py:1\)"),
         ("./my_plugin.py", "\n\nimport json\njson.loads('')", r"JSONDecodeError: .*my_plugin.py:4\)"),
         ("./my_plugin.py", "x = 1\ndef y(:", r"SyntaxError: .*my_plugin.py:2\)"),
@@ -485,6 +492,15 @@ def test_a_plugin_that_cannot_be_loaded(recipe, write_recipe, with_plugin, name,
         with pytest.raises(ConfigError, match=words) as caught:
             load_config(write_recipe(recipe))
         assert str(caught.value).startswith("1 mistake in")
+
+
+def test_a_package_that_fails_names_its_own_line(recipe, write_recipe, tmp_path, monkeypatch):
+    (tmp_path / "site" / "my_package").mkdir(parents=True)
+    (tmp_path / "site" / "my_package" / "__init__.py").write_text("import json\njson.loads('x')\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    recipe["Global"]["plugins"] = ["my_package.losses"]
+    with pytest.raises(ConfigError, match=r"JSONDecodeError: .*my_package.__init__.py:2\)"):
+        load_config(write_recipe(recipe))
 
 
 def test_two_plugins_with_one_name_are_both_named(recipe, write_recipe, with_plugin, tmp_path):
