@@ -1,7 +1,7 @@
 """What a training step costs with and without each thing that makes it fast, beside a bare loop and others.
 
     python benchmarks/speed.py [--minutes 3.6] [--sizes 32 64 224] [--write]
-        [--reference CHECKOUT] [--torch PYTHON]
+        [--reference CHECKOUT [--reference-python PYTHON]] [--torch PYTHON]
 
 A ResNet34 teaches a ResNet18 (cross-entropy and KL divergence, momentum). Each side is a process of its own,
 with one thread unless its name says otherwise, that makes a step when it is asked to; all sides take turns, a
@@ -9,8 +9,8 @@ step each, until the time is over. Printed are medians, and medians of the ratio
 by the wall clock and by processor time, which other work on the machine disturbs less. With `--write` the
 tables replace those in docs/performance.md.
 
-`--reference` is a checkout of PaddleClas, whose networks and losses run in the loop its engine has. `--torch`
-is a Python that has torch and torchvision.
+`--reference` is a checkout of PaddleClas; its networks run in a loop like that of its engine. `--torch` is a
+Python that has torch and torchvision.
 """
 
 from __future__ import annotations
@@ -227,34 +227,38 @@ def build_bare(size: int, batch: int, options: Mapping[str, Any], folder: Path) 
 
 
 def build_reference(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
-    """Build the networks and losses of a PaddleClas checkout in a loop; return its step."""
+    """Build the networks of a PaddleClas checkout in a loop like that of its engine; return its step."""
     sys.path[:] = [options["checkout"], *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
     import paddle
+    from paddle.nn import functional as F
 
-    from ppcls.arch import build_model
-    from ppcls.loss import build_loss
+    from ppcls.arch import build_model  # all of ppcls here is the checkout's
+    from ppcls.utils import logger
 
-    made = recipe(folder, size, batch, {})
-    made["Arch"]["pretrained_list"] = None
-    for entry in made["Arch"]["models"]:
-        next(iter(entry.values())).update(class_num=CLASSES, pretrained=False)
-    made["Arch"].pop("class_num")
-    model, loss = build_model(made), build_loss(made["Loss"]["Train"])
+    logger.init_logger()
+
+    arch = recipe(folder, size, batch, {})["Arch"]
+    for entry in arch["models"]:
+        next(iter(entry.values())).update(class_num=arch["class_num"], pretrained=False)
+    model = build_model({"Arch": {**arch, "pretrained_list": None}, "Global": {}})
+    model.train()
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 100)
     decay = paddle.regularizer.L2Decay(1e-4)
     optimizer = paddle.optimizer.Momentum(schedule, 0.9, trained, weight_decay=decay)
     images, labels = random_batch(size, batch)
-    model.train()
 
     def step() -> None:
         image, label = paddle.to_tensor(images), paddle.to_tensor(labels)
-        total = loss(model(image), [image, label][1])["loss"]
-        total.backward()
+        found = model(image)
+        logits, target = found["Student"], F.softmax(found["Teacher"] / 4, -1)
+        loss = F.cross_entropy(logits, label)
+        loss = loss + 0.9 * 16 * F.kl_div(F.log_softmax(logits / 4, -1), target, "batchmean")
+        loss.backward()
         optimizer.step()
         optimizer.clear_grad()
         schedule.step()
-        float(total)
+        float(loss)
 
     return step
 
@@ -490,6 +494,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(BATCHES), choices=list(BATCHES))
     parser.add_argument("--sides", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--reference", metavar="CHECKOUT", help="a checkout of PaddleClas")
+    parser.add_argument("--reference-python", metavar="PYTHON", help="one that has what the checkout needs")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python with torch and torchvision")
     parser.add_argument("--write", action="store_true", help="replace the tables of docs/performance.md")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
@@ -499,7 +504,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     sides = dict(SIDES)
     if args.reference:
-        sides["reference"] = Side("build_reference", {"checkout": str(Path(args.reference).resolve())})
+        checkout = {"checkout": str(Path(args.reference).resolve())}
+        sides["reference"] = Side("build_reference", checkout, python=args.reference_python or sys.executable)
     if args.torch:
         sides["torch"] = Side("build_torch", python=args.torch)
     processes = {name: Process(side) for name, side in sides.items() if name in (args.sides or sides)}
