@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import paddle
 from paddle import Tensor, nn
 
-from ppcls.arch.answering import Answering
+from ppcls.arch.answering import Answering, Precision
 from ppcls.arch.foreign import ForeignModel, OnnxRunner, PaddleInferenceModel, Runner, cpu_threads
 from ppcls.errors import ConfigError, PpclsError
 from ppcls.logger import LOGGER
@@ -91,10 +91,15 @@ class Answer:
         self._earlier = earlier
         self._keep = keep
         self._level = logging.DEBUG if quiet else logging.INFO
-        self.precision = wish.precision or "float32"
+        self.precision: str = wish.precision or "float32"
         self.asked = f"{wish.engine or AUTO}/{self.precision}"
         self.engine = "paddle_inference" if wish.engine in (None, AUTO) else str(wish.engine)
         self._settled = earlier is not None and earlier.asked in ("", self.asked)
+        if self._settled and earlier is not None:
+            engine, _, precision = earlier.used.partition("/")
+            if engine in TITLES and precision in get_args(Precision):
+                self.engine = engine
+                self.precision = precision
         self._by_shape: dict[tuple[int, ...], Engine | None] = {}
         self._opened: dict[Images, tuple[Engine, bool]] = {}
         self._fingerprints: dict[Images, str] = {}
@@ -127,12 +132,14 @@ class Answer:
         try:
             self._open(images)
         except PpclsError as error:
-            self._given_up.add(images)
-            self._refuse(image_shape, str(error))
+            if self.precision == "float32":  # otherwise the first batch tries that
+                self._given_up.add(images)
+                self._refuse(image_shape, str(error))
 
     def _first(self, shape: tuple[int, ...], x: Tensor) -> Output:
         """Answer for the first batch of a size both ways, and choose."""
-        if not self._opened and not self._wanted(shape):
+        refused = None in list(self._by_shape.values())[:1]
+        if refused or (not self._opened and not self._wanted(shape)):
             self._by_shape[shape] = None
             return self.network(x)
         expected = self.network(x)
@@ -151,16 +158,14 @@ class Answer:
                 verdict = compare(found, expected, self.precision)
         except PpclsError as error:
             self._given_up.add(images)
-            self._refuse(shape, str(error))
-            return expected
+            return self._without(shape, x, expected, str(error))
         if verdict.problem:
-            self._refuse(shape, verdict.problem)
-            return expected
+            return self._without(shape, x, expected, verdict.problem)
         own = _seconds(self.network, x)
         theirs = _seconds(engine, x)
         if self._wish.engine in (None, AUTO) and not self._settled and theirs > _SLOWER * own:
-            self._refuse(shape, f"it takes {theirs * 1000:.0f} ms for a batch instead of {own * 1000:.0f}")
-            return expected
+            why = f"it takes {theirs * 1000:.0f} ms for a batch instead of {own * 1000:.0f}"
+            return self._without(shape, x, expected, why)
         self._by_shape[shape] = engine
         LOGGER.log(
             self._level,
@@ -174,9 +179,21 @@ class Answer:
         )
         return found
 
+    def _without(self, shape: tuple[int, ...], x: Tensor, expected: Output, why: str) -> Output:
+        """Answer without the engine; where the choice is free, float32 follows bfloat16."""
+        lower = self.precision == "bfloat16" and not isinstance(self.network, ForeignModel)
+        if not lower or self._by_shape or self._wish.engine not in (None, AUTO):
+            self._refuse(shape, why)
+            return expected
+        LOGGER.log(self._level, "%s does not answer in bfloat16: %s", self.title, why)
+        self.precision = "float32"
+        self._opened.clear()
+        self._given_up.clear()
+        return self._first(shape, x)
+
     def _wanted(self, shape: tuple[int, ...]) -> bool:
         """Tell whether an engine is to answer at all."""
-        if self.engine == EAGER or None in self._by_shape.values():
+        if self.engine == EAGER:
             return False
         if self._settled and self._earlier is not None:
             if self._earlier.asked:
@@ -209,13 +226,15 @@ class Answer:
         self._by_shape[shape] = None
         if not told:
             images = "" if len(self._by_shape) == 1 else f" for images {list(shape)}"
+            kept = self._settled and self._earlier is not None and self._earlier.used != EAGER
             LOGGER.log(
-                self._level,
-                "%s answers by itself%s, not through %s in %s: %s",
+                logging.WARNING if kept else self._level,
+                "%s answers by itself%s, not through %s in %s%s: %s",
                 self.title,
                 images,
                 TITLES[self.engine],
                 self.precision,
+                " as until now, so the run goes on, but not bit by bit" if kept else "",
                 why,
             )
 

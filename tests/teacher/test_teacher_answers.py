@@ -15,6 +15,7 @@ from ppcls.arch import build_model, create_model
 from ppcls.arch.answering import Answering
 from ppcls.errors import ConfigError
 from ppcls.teacher import Answer, Choice, answer_frozen
+from ppcls.teacher import agreement as agreement_module
 from ppcls.teacher import cost as cost_module
 from ppcls.teacher.agreement import FLOAT32, compare
 
@@ -205,6 +206,37 @@ def test_bfloat16_stays_within_its_bounds_or_the_network_answers():
         assert (found == expected).all()
     else:
         assert 0 < max(differences(found, expected).values()) < 0.1
+
+
+def test_free_choice_falls_back_from_bfloat16_to_float32(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "ppcls")
+    monkeypatch.setattr(agreement_module, "FEATURES", 0.0)
+    model = pair(frozen_precision="bfloat16")
+    (answer,) = answer_frozen(model, (3, 32, 32), FEW).values()
+    expected, found = model.Teacher(images()), model(images())["Teacher"]
+    assert answer.choice == Choice("auto/bfloat16", "paddle_inference/float32")
+    assert 0 < max(differences(found, expected).values()) < FLOAT32
+    assert "Teacher does not answer in bfloat16" in caplog.text
+    earlier = {"Teacher": answer.choice}
+    monkeypatch.undo()
+    model = pair(frozen_precision="bfloat16")
+    (again,) = answer_frozen(model, (3, 32, 32), FEW, earlier).values()
+    model(images())
+    assert again.choice == answer.choice
+
+
+def test_engine_that_was_asked_for_gives_way_to_the_network_itself(monkeypatch):
+    monkeypatch.setattr(agreement_module, "FEATURES", 0.0)
+    model = pair({"frozen_engine": "paddle_inference", "frozen_precision": "bfloat16"})
+    (answer,) = answer_frozen(model, (3, 32, 32), FEW).values()
+    assert (model(images())["Teacher"] == model.Teacher(images())).all()
+    assert answer.choice.used == "eager"
+
+
+def test_resumed_run_that_loses_its_engine_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(agreement_module, "FLOAT32", 0.0)
+    assert resumed("paddle_inference/float32") == "eager"
+    assert "not bit by bit" in caplog.text
 
 
 class Unlike(nn.Layer):
