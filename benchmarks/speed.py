@@ -144,8 +144,8 @@ def build_ppcls(size: int, batch: int, options: Mapping[str, Any], folder: Path)
     from ppcls.data import Batch
     from ppcls.engine import Engine
     from ppcls.engine.hooks.base import call_hooks
+    from ppcls.engine.start.trial import try_out
     from ppcls.engine.train import train_epoch
-    from ppcls.engine.trial import try_out
     from ppcls.logger import only_warnings
 
     picture = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)

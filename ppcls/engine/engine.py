@@ -24,7 +24,6 @@ from ppcls.data import (
 )
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
-from ppcls.engine.build_run import build_run, note_engines
 from ppcls.engine.checkpoint import Checkpoint
 from ppcls.engine.checkpoint.changes import read_run_config, report_changes
 from ppcls.engine.checkpoint.lock import RunLock
@@ -58,16 +57,17 @@ from ppcls.engine.run_class_names import (
     weights_folder,
     with_names,
 )
-from ppcls.engine.run_data import RunData, open_data, open_evaluation
-from ppcls.engine.sameness import require_same_lists, require_same_weights, start_alike
 from ppcls.engine.speed import (
     announce_threads,
     keep_old_convolutions,
     use_processor,
     with_convolutions_as_set,
 )
+from ppcls.engine.start.build_run import build_run, note_engines
+from ppcls.engine.start.run_data import RunData, open_data, open_evaluation
+from ppcls.engine.start.sameness import require_same_lists, require_same_weights, start_alike
+from ppcls.engine.start.trial import try_out
 from ppcls.engine.train import StopRequested, train
-from ppcls.engine.trial import try_out
 from ppcls.files import require_possible
 from ppcls.logger import LOGGER, SCALAR_FOLDERS, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.report.evaluation_tables import EvaluationTables

@@ -13,8 +13,8 @@ from support import KL, distilled, train
 from ppcls.arch.distillation import NetworkGroup
 from ppcls.config import load_config
 from ppcls.engine import Engine
-from ppcls.engine.build_run import _may_use_programs
 from ppcls.engine.checkpoint import Checkpointer
+from ppcls.engine.start.build_run import _may_use_programs
 from ppcls.teacher import KnownLogits
 from ppcls.teacher import answer as answer_module
 from ppcls.teacher import logits as logits_module

@@ -20,7 +20,7 @@ from ppcls.engine.run_class_names import (
     names_to_record,
     recorded_names,
 )
-from ppcls.engine.sameness import require_same_lists
+from ppcls.engine.start.sameness import require_same_lists
 
 
 @dataclass(frozen=True)

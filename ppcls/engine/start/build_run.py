@@ -32,7 +32,7 @@ from ppcls.engine.hooks.ema import EMAHook, ModelEMA
 from ppcls.engine.hooks.logging import LogHook
 from ppcls.engine.hooks.teachers import TeacherCheck
 from ppcls.engine.run import Evaluation, Parts, Run, Settings
-from ppcls.engine.run_data import RunData
+from ppcls.engine.start.run_data import RunData
 from ppcls.logger import ScalarWriter
 from ppcls.loss import build_loss
 from ppcls.loss.combined import CombinedLoss

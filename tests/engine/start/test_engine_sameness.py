@@ -9,7 +9,7 @@ import pytest
 from ppcls import distributed
 from ppcls.config import load_config
 from ppcls.data import Fingerprint
-from ppcls.engine import sameness
+from ppcls.engine.start import sameness
 from ppcls.errors import ConfigError
 
 

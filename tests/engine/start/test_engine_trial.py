@@ -15,7 +15,8 @@ from support import KL, distilled, train
 
 from ppcls.cli import main
 from ppcls.config import load_config
-from ppcls.engine import Engine, trial
+from ppcls.engine import Engine
+from ppcls.engine.start import trial
 from ppcls.engine.train import train as run_loop
 from ppcls.registry import LOSSES
 from ppcls.weights import read_params
