@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ppcls.engine.hooks import Hook
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = ROOT / "tests/config/tutorial"
+# Recipes whose two steps take long: they are slow tests.
+LARGE = ("PPLCNet_x2_5_dml", "PPLCNet_x2_5_udml", "tutorial/dml", "tutorial/udml", "res2net200_vd_distill")
+SIDE = 64  # of the images of make_small, in pixels
 
 
 def drop_keys(node: Any, keys: tuple[str, ...]) -> None:
@@ -26,3 +33,37 @@ class Recorder(Hook):
         row = run.read()
         assert row is not None
         self.steps.append({name: value for name, value in row.items() if not name.startswith("top")})
+
+
+def recipes_in_two_steps() -> dict[str, Path]:
+    """All ImageNet recipes, those of one CIFAR pair, and the tutorial's blocks, by name."""
+    found = [
+        *sorted((ROOT / "configs/ImageNet/Distillation").glob("*.yaml")),
+        *sorted((ROOT / "configs/cifar").glob("resnet56_resnet20_*.yaml")),
+    ]
+    named = {str(path.relative_to(ROOT / "configs")).removesuffix(".yaml"): path for path in found}
+    return named | {f"tutorial/{path.stem}": path for path in sorted(TUTORIAL.glob("*.yaml"))}
+
+
+def make_small(tree: dict[str, Any], images: Path, output: Path) -> None:
+    """Let a recipe train untrained networks for one step on the two images."""
+    tree["Global"] |= {"device": "cpu", "seed": 1, "epochs": 1, "eval_during_train": False}
+    tree["Global"] |= {"output_dir": str(output), "pretrained_model": None}
+    for entry in tree["Optimizer"] if isinstance(tree["Optimizer"], list) else [tree["Optimizer"]]:
+        entry["lr"].pop("warmup_epoch", None)  # its first step changes nothing
+        entry["lr"].pop("warmup_start_lr", None)
+    for name in ("Train", "UnLabelTrain"):
+        part = tree["DataLoader"].get(name)
+        if part is None:
+            continue
+        dataset = part["dataset"]
+        listed = "cls_label_path" in dataset
+        dataset["image_root"] = str(images if listed else images / "classes")
+        if listed:
+            dataset["cls_label_path"] = str(images / "list.txt")
+        part["sampler"]["batch_size"] = 2
+        part["loader"] = {"num_workers": 0}
+        for op in dataset["transform_ops"] if name == "Train" else ():
+            if "RandCropImage" in op:
+                op["RandCropImage"]["size"] = SIDE
+    drop_keys(tree, ("pretrained", "use_ssld", "s_shapes", "t_shapes"))

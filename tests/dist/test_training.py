@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launching import launch
 from support import distilled, tiny_recipe
 
 from ppcls.weights import read_params
 
-WORKER = str(Path(__file__).parent / "worker.py")
 pytestmark = pytest.mark.dist
 PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
 CE = {"DistillationGTCELoss": {"model_names": ["Student"]}}
@@ -90,16 +90,6 @@ def recipes(images, output, batch_size, names=("plain", *LOSSES), **settings):
     return paths
 
 
-def launch(folder, paths, processes, *options):
-    command = [sys.executable]
-    if processes > 1 or options:
-        command += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
-        command += ["--log_dir", str(folder / "log"), *options]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE", "CUDA"))}
-    environment["PPCLS_HOME"] = str(folder / "home")
-    return subprocess.run(
-        [*command, WORKER, *map(str, paths)], capture_output=True, text=True, timeout=200, env=environment
-    )
 
 
 def free_port():

@@ -14,9 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from recipe_steps import Recorder, drop_keys
-from test_recipes_two_steps import LARGE
-from test_recipes_two_steps import RECIPES as IN_TWO_STEPS
+from recipe_steps import LARGE, Recorder, make_small, recipes_in_two_steps
 
 from ppcls.config import load_config
 from ppcls.config.loading import read
@@ -25,13 +23,12 @@ from ppcls.engine import Engine
 from ppcls.engine.train import train_epoch
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-COVERED = {path for name, path in IN_TWO_STEPS.items() if not any(part in name for part in LARGE)}
+COVERED = {path for name, path in recipes_in_two_steps().items() if not any(part in name for part in LARGE)}
 RECIPES = {
     str(path.relative_to(CONFIGS)): path
     for path in sorted(CONFIGS.rglob("*.yaml"))
     if "_base_" not in path.parts and path not in COVERED
 }
-SIDE = 64
 
 
 @pytest.fixture(scope="module")
@@ -48,30 +45,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cv2.imwrite(str(folder / "classes" / f"class_{number:03d}" / "image.png"), image)
     (folder / "list.txt").write_text("0.png 0\n1.png 1\n", encoding="utf-8")
     return folder
-
-
-def make_small(tree: dict[str, Any], images: Path, output: Path) -> None:
-    """Let a recipe train untrained networks for one step on the two images."""
-    tree["Global"] |= {"device": "cpu", "seed": 1, "epochs": 1, "eval_during_train": False}
-    tree["Global"] |= {"output_dir": str(output), "pretrained_model": None}
-    for entry in tree["Optimizer"] if isinstance(tree["Optimizer"], list) else [tree["Optimizer"]]:
-        entry["lr"].pop("warmup_epoch", None)  # its first step changes nothing
-        entry["lr"].pop("warmup_start_lr", None)
-    for name in ("Train", "UnLabelTrain"):
-        part = tree["DataLoader"].get(name)
-        if part is None:
-            continue
-        dataset = part["dataset"]
-        listed = "cls_label_path" in dataset
-        dataset["image_root"] = str(images if listed else images / "classes")
-        if listed:
-            dataset["cls_label_path"] = str(images / "list.txt")
-        part["sampler"]["batch_size"] = 2
-        part["loader"] = {"num_workers": 0}
-        for op in dataset["transform_ops"] if name == "Train" else ():
-            if "RandCropImage" in op:
-                op["RandCropImage"]["size"] = SIDE
-    drop_keys(tree, ("pretrained", "use_ssld", "s_shapes", "t_shapes"))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_weights_download import CONTENT, files_in_cache
+from downloads import CONTENT, files_in_cache
 
 from ppcls.errors import WeightsError, mask_credentials
 from ppcls.weights import fetch, find_file

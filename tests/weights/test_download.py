@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import io
 import multiprocessing
-import os
 import pickle
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from downloads import CONTENT, files_in_cache
 from safetensors.numpy import save
 from torch_reference import CLASSES, rows, weights_for
 
@@ -24,8 +24,6 @@ from ppcls import create_model
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.weights import download, fetch, official_url, read_params
 from ppcls.weights.sources import cached_path
-
-CONTENT = pickle.dumps({"w": np.arange(50_000, dtype=np.float32)}, protocol=4)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -95,11 +93,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def url_of(server: Server, name: str = "tiny.pdparams") -> str:
     return f"http://127.0.0.1:{server.server_port}/{name}"
-
-
-def files_in_cache(url: str) -> list[str]:
-    folder = cached_path(url).parent
-    return sorted(n for n in os.listdir(folder) if not n.endswith(".lock")) if folder.is_dir() else []
 
 
 def test_a_good_download_happens_once(server: Server) -> None:

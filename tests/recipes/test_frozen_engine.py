@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from recipe_steps import drop_keys
-from test_recipes_one_step import make_small
+from recipe_steps import drop_keys, make_small
 
 from ppcls.config import load_config
 from ppcls.config.loading import read

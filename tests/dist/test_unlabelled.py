@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import distilled, tiny_recipe
-from test_dist_training import launch
+from launching import launch
 
 from ppcls.weights import read_params
 

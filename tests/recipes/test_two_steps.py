@@ -4,7 +4,7 @@ A record is the value of every part of the loss, for networks that begin with fi
 synthetic images, smaller than the recipe's to be quick. It changes when the mathematics of a loss, a network,
 an optimizer or a transform does. Where that is meant, record again and look at what changed:
 
-    PPCLS_RECORD_LOSSES=1 pytest tests/recipes/test_recipes_two_steps.py -m "slow or not slow"
+    PPCLS_RECORD_LOSSES=1 pytest tests/recipes/test_two_steps.py -m "slow or not slow"
 """
 
 from __future__ import annotations
@@ -20,36 +20,23 @@ import paddle
 import pytest
 import yaml
 from paddle import nn
-from recipe_steps import Recorder, drop_keys
+from recipe_steps import LARGE, ROOT, TUTORIAL, Recorder, drop_keys, recipes_in_two_steps
 
 from ppcls.config import load_config
 from ppcls.config.loading import read
 from ppcls.engine import Engine
 from ppcls.engine.train import train_epoch
 
-ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).parent / "losses.json"
-TUTORIAL = ROOT / "tests" / "config" / "tutorial"
 REST = ROOT / "tests" / "config" / "rest.yaml"
 SIDE = 64
 # Float sums differ in order between processors; two steps make 1e-5 of it. A change of mathematics is more.
 TOLERANCE = 5e-4
 # Here an untrained network of 56 layers trains too: step 2 differs by 1.6e-3 between Intel and AMD CPUs.
 TOLERANCES = {"cifar/resnet56_resnet20_dml": 5e-3}
-LARGE = ("PPLCNet_x2_5_dml", "PPLCNet_x2_5_udml", "tutorial/dml", "tutorial/udml", "res2net200_vd_distill")
 
 
-def recipes() -> dict[str, Path]:
-    """All ImageNet recipes, those of one CIFAR pair, and the tutorial's blocks, by name."""
-    found = [
-        *sorted((ROOT / "configs/ImageNet/Distillation").glob("*.yaml")),
-        *sorted((ROOT / "configs/cifar").glob("resnet56_resnet20_*.yaml")),
-    ]
-    named = {str(path.relative_to(ROOT / "configs")).removesuffix(".yaml"): path for path in found}
-    return named | {f"tutorial/{path.stem}": path for path in sorted(TUTORIAL.glob("*.yaml"))}
-
-
-RECIPES = recipes()
+RECIPES = recipes_in_two_steps()
 
 
 @pytest.fixture(scope="module")
