@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ppcls.cpu import threads as _threads  # noqa: F401 - reads a variable before Paddle writes it
-from ppcls.cpu.blas import fast_blas
+from ppcls.cpu.blas import fast_blas as _fast_blas
 from ppcls.errors import PADDLE_MISSING
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = ["Hook", "__version__", "create_model", "list_models"]
 
-fast_blas()  # here, because whoever uses Paddle by way of ppcls passes here before its first product
+_fast_blas()  # here, because whoever uses Paddle by way of ppcls passes here before its first product
 
 # What needs Paddle, and the package it comes from.
 _LATE = {"create_model": "ppcls.arch", "list_models": "ppcls.arch", "Hook": "ppcls.engine.hooks"}

@@ -35,7 +35,7 @@ def use_processor(config: Recipe, mode: str) -> None:
     check_switches()
     keep_freed_memory()
     if blas.VARIABLE in os.environ:
-        LOGGER.debug("%s=%s, which suits this processor", blas.VARIABLE, os.environ[blas.VARIABLE])
+        LOGGER.debug("matrix products go the way of %s=%s", blas.VARIABLE, os.environ[blas.VARIABLE])
     if threads.CHOSEN is None and _on_cpu():
         _compute_with(_suggested(config, mode))
 

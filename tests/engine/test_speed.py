@@ -101,6 +101,16 @@ def test_a_wrong_switch_is_an_error(recipe, write_recipe, monkeypatch):
         Engine(load_config(write_recipe(recipe)))
 
 
+def test_one_debug_line_says_how_products_go(recipe, write_recipe, monkeypatch, caplog):
+    monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "7")
+    with caplog.at_level("DEBUG", logger="ppcls"):
+        Engine(load_config(write_recipe(recipe)))
+    assert [line for line in caplog.messages if "MKL_DEBUG_CPU_TYPE=7" in line] == [
+        "matrix products go the way of MKL_DEBUG_CPU_TYPE=7"
+    ]
+    assert speed.describe_processor()["MKL_DEBUG_CPU_TYPE"] == "7"
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_convolutions_follow_the_recipe(recipe, write_recipe, wanted):
     engine = Engine(load_config(write_recipe(recipe), [f"Global.fast_small_convs={wanted}"]))

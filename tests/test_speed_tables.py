@@ -1,0 +1,59 @@
+"""The tables of benchmarks/speed.py, from made-up times: nothing is measured here."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def speed() -> ModuleType:
+    file = Path(__file__).resolve().parents[1] / "benchmarks" / "speed.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_speed", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ratios_are_those_of_the_same_turn(speed):
+    times = {"a": [(1.0, 2.0), (4.0, 2.0), (3.0, 2.0)], "b": [(2.0, 1.0), (4.0, 1.0), (1.0, 1.0)]}
+    assert speed.ratio(times, "a", "b") == 1.0
+    assert speed.ratio(times, "a", "b", clock=1) == 2.0
+    assert speed.ratio(times, "a", "missing") is None
+
+
+def test_a_side_that_failed_leaves_its_cells_empty(speed):
+    found = {
+        32: {speed.ALL: [(0.1, 0.1)] * 3, "everything off": [(0.4, 0.2)] * 3},
+        64: {speed.ALL: [(0.5, 0.5)] * 3},
+    }
+    text = speed.render(found, "somewhere")
+    assert f"| {speed.ALL} | 100 (100) | 500 (500) |" in text
+    assert "| everything off | 400 (200) |  |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {speed.ALL} / everything off")]
+    assert row.startswith(f"| {speed.ALL} / everything off | 0.25 (0.50) |  |")
+    assert "reference" not in text
+
+
+def test_the_tables_of_the_page_are_replaced(speed, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")
+    monkeypatch.setattr(speed, "PAGE", page)
+    speed.write("new\n")
+    assert page.read_text() == f"before\n{speed.BEGIN}\nnew\n{speed.END}\nafter\n"
+
+
+def test_the_page_has_a_place_for_them(speed):
+    text = speed.PAGE.read_text(encoding="utf-8")
+    assert text.count(speed.BEGIN) == text.count(speed.END) == 1
+
+
+def test_every_ratio_names_sides_that_exist(speed):
+    known = {*speed.SIDES, "reference", "torch"}
+    assert {name for row in speed.RATIOS for name in row[:2]} <= known
+    assert all(hasattr(speed, side.kind) for side in speed.SIDES.values())
