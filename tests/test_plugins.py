@@ -210,6 +210,15 @@ def test_a_pair_loss_is_named_in_the_log_by_its_class(recipe, with_plugin, capsy
     assert "PlainPairLoss_0_Student_Teacher: " in log_of(capsys)
 
 
+@pytest.mark.parametrize("option", ["dtype", "name_scope"])
+def test_a_layer_without_options_of_its_own_has_none_of_paddles(recipe, with_plugin, option):
+    pairs = {"model_name_pairs": [["Student", "Teacher"]], "base_loss_name": "PlainPairLoss"}
+    for name, node in (("PlainLoss", {}), ("DistillationPairLoss", pairs)):
+        content = distilled(recipe, **{name: {**node, option: "float32"}})
+        with pytest.raises(ConfigError, match=f"{name} has no option '{option}'"):
+            load_config(with_plugin(content))
+
+
 @pytest.mark.parametrize("metric", ["PlainMetric", "FactoryMetric"])
 def test_a_metric_without_a_network(recipe, with_plugin, metric):
     recipe["Metric"] = {"Train": [{metric: None}], "Eval": [{metric: None}]}

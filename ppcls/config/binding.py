@@ -25,12 +25,15 @@ Parameters = Mapping[str, inspect.Parameter]
 def parameters_of(factory: Factory, signature: inspect.Signature | None = None) -> Parameters:
     """Return the parameters of a class or function with their annotations resolved to types.
 
+    A layer without ``__init__`` of its own has none: what a recipe would set is Paddle's name and precision.
     An annotation that cannot be resolved (a name imported for type checkers only) accepts everything.
 
     Args:
         factory: the class or function.
         signature: use this one instead of the factory's own.
     """
+    if signature is None and inspect.isclass(factory) and _is_of_paddle(factory.__init__):
+        return {}
     found = {}
     target = inspect.unwrap(factory)
     for name, parameter in (signature or inspect.signature(factory)).parameters.items():
@@ -39,6 +42,11 @@ def parameters_of(factory: Factory, signature: inspect.Signature | None = None) 
             annotation = _resolve(annotation, target)
         found[name] = parameter.replace(annotation=annotation)
     return found
+
+
+def _is_of_paddle(function: Any) -> bool:
+    # what C code defines, such as object.__init__, has no module
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "paddle"
 
 
 def node_parameters(registry: Registry, name: str, options: Options) -> Parameters:

@@ -50,9 +50,6 @@ class ATLoss(TensorPairLoss):
 
     several_maps = True
 
-    def __init__(self) -> None:
-        super().__init__()  # without it, options of the layer would count as options of the loss
-
     def prepare(self, student: Tensor | Sequence[Tensor], teacher: Tensor | Sequence[Tensor]) -> None:
         """Check the shapes of the feature maps.
 
