@@ -246,7 +246,7 @@ class Engine:
                 writer(outputs, batch)
 
         images = len(loader.dataset) // distributed.world_size()
-        with answering_still(model, self.arch.name, self.answering, images) as answer:
+        with answering_still(model, self.arch.name, self.answering(), images) as answer:
             found = evaluate(
                 lambda batch: answer(paddle.to_tensor(batch.image)),
                 loader,
@@ -267,7 +267,7 @@ class Engine:
         files = list_images(infer.infer_imgs or [])
         network = self._deployed_network()
         name = self.main or self.arch.name
-        with answering_still(network, name, self.answering, len(files)) as answer:
+        with answering_still(network, name, self.answering(self.main), len(files)) as answer:
             return classify(answer, files, infer.transforms or [], postprocess, batch_size=infer.batch_size)
 
     def export(self) -> ExportedFiles:
@@ -307,11 +307,19 @@ class Engine:
             return self._trained_model(None)
         return self._trained_model({self.main}).infer_network(self.main)
 
-    @property
-    def answering(self) -> Answering:
-        """What ``Arch`` says about how networks that stand still are run."""
+    def answering(self, name: str | None = None) -> Answering:
+        """Return what ``Arch`` says about how a network that stands still is run.
+
+        The precision in ``Arch`` is that of frozen networks; a student is evaluated as it was trained.
+
+        Args:
+            name: of the network; None for a model of one network, or for all.
+        """
         node = self.arch.options
-        return Answering(node.get("frozen_engine"), node.get("frozen_precision"))
+        precision = node.get("frozen_precision")
+        if name is not None and not self.arch.find(name).frozen:
+            precision = None
+        return Answering(node.get("frozen_engine"), precision)
 
     def _class_names(self) -> ClassNames:
         """Return the names for results; log if there are none."""

@@ -196,7 +196,9 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
     index, places = _hash_all(held_out, evaluation)
     report = MiningCounts(len(pool))
     found = _Found()
-    with answering_still(teacher, name or engine.arch.name, engine.answering, len(pool)) as answer:
+    with answering_still(
+        teacher, name or engine.arch.name, engine.answering(name or None), len(pool)
+    ) as answer:
         for batch, hashes in _read(_Hashed(pool), evaluation, "pool", report):
             distance, nearest = index.nearest(hashes)
             fresh = distance > options.distance

@@ -11,6 +11,7 @@ from paddle import nn
 from ppcls.arch.answering import DEFAULT, Answering, answering_of
 from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGroup
 from ppcls.arch.foreign import ForeignModel, OnnxModel
+from ppcls.arch.theseus import TheseusLayer
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
@@ -85,7 +86,8 @@ def answering_now(
     """
     if not isinstance(model, NetworkGroup):
         wish = _wish_of_trained(model, Answering())
-        yield Answer(model, type(model).__name__, wish, images, keep=False, quiet=quiet)
+        title = model.registered_name if isinstance(model, TheseusLayer) else type(model).__name__
+        yield Answer(model, title, wish, images, keep=False, quiet=quiet)
         return
     for name in names:
         wish = _wish_of_trained(model.network(name), answering_of(model))
@@ -122,7 +124,9 @@ def answering_still(
         yield Answer(model, title, _wish(model, title, default), images)
         return
     for name in model.names:
-        wish = _wish(model.network(name), name, default)
+        # A student is evaluated as it was trained, whatever the precision of its teachers.
+        known = default if name in model.frozen else Answering(default.engine)
+        wish = _wish(model.network(name), name, known)
         model.answer_with(name, Answer(model.network(name), name, wish, images))
     try:
         yield model
