@@ -1,4 +1,4 @@
-"""The tables of benchmarks/speed.py, from made-up times: nothing is measured here."""
+"""benchmarks/speed.py: its tables from made-up times, and that its sides run; nothing is measured here."""
 
 from __future__ import annotations
 
@@ -57,3 +57,9 @@ def test_every_ratio_names_sides_that_exist(speed):
     known = {*speed.SIDES, "reference", "torch"}
     assert {name for row in speed.RATIOS for name in row[:2]} <= known
     assert all(hasattr(speed, side.kind) for side in speed.SIDES.values())
+
+
+@pytest.mark.parametrize("kind", ["build_ppcls", "build_student", "build_bare"])
+def test_our_sides_make_steps(speed, tmp_path, kind):
+    step = getattr(speed, kind)(32, 2, speed.EAGER, tmp_path)
+    step()
