@@ -48,21 +48,22 @@ def stored_program(
             write(folder)
             yield folder, False
             return
+        folder = home / key
         try:
             home.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(home / f".{key}.lock"))
-            folder = home / key
+            with contextlib.suppress(OSError):
+                os.utime(folder)  # before it is read, so that nobody removes it
             there = not anew and is_whole(folder)
             if not there:
                 _fill(folder, write)
                 _remove_oldest(home, folder)
-            with contextlib.suppress(OSError):
-                os.utime(folder)
         except (OSError, NotImplementedError) as error:  # a system without locks raises the latter
-            LOGGER.info("cannot write to %s: %s; using a temporary folder", home, error)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ppcls-")))
-            there = False
-            write(folder)
+            there = not anew and is_whole(folder)  # written by somebody who may write there
+            if not there:
+                LOGGER.info("cannot write to %s: %s; using a temporary folder", home, error)
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ppcls-")))
+                write(folder)
         yield folder, there
 
 

@@ -14,6 +14,7 @@ from ppcls.arch import create_model
 from ppcls.arch.answering import Answering
 from ppcls.teacher import Answer
 from ppcls.teacher import answer as answer_module
+from ppcls.teacher import cache as cache_module
 from ppcls.teacher.cache import FILES, KEPT, is_whole, stored_program
 from ppcls.teacher.program import Images, fingerprint
 
@@ -136,6 +137,18 @@ def test_fingerprint_depends_on_weights_structure_features_and_images():
 def test_folder_that_cannot_be_written_is_replaced_by_a_temporary_one(written, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "file"))
+    _, used = ask(network())
+    assert used == "paddle_inference/float32"
+    assert len(written) == 1
+
+
+def test_program_in_a_folder_that_cannot_be_written_is_used(written, monkeypatch):
+    ask(network())
+
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache_module, "FileLock", refuse)
     _, used = ask(network())
     assert used == "paddle_inference/float32"
     assert len(written) == 1
