@@ -75,9 +75,12 @@ SIDES = {
 
 
 def recipe(folder: Path, size: int, batch: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of the distillation; without a teacher if an option says so."""
+    """Return the recipe of the distillation; without a teacher if an option says so.
+
+    It has so many epochs that making a program for the teacher pays.
+    """
     made: dict[str, Any] = {
-        "Global": {"device": "cpu", "epochs": 100, "seed": 1, "eval_during_train": False},
+        "Global": {"device": "cpu", "epochs": 10_000, "seed": 1, "eval_during_train": False},
         "Arch": {
             "name": "DistillationModel",
             "class_num": CLASSES,

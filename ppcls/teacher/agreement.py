@@ -15,7 +15,7 @@ from ppcls.teacher.outputs import flatten
 FLOAT32 = 1e-4
 # bfloat16: mean KL of class probabilities in nats, and the share of images of the same class, of which one
 # may differ however small the batch is. Features: relative difference by the root of the mean square.
-KL = 0.01
+KL = 0.02
 SAME_CLASS = 0.95
 FEATURES = 0.05
 
