@@ -47,7 +47,7 @@ def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:
 
     Args:
         config: the recipe.
-        resumed: the checkpoint to go on from.
+        resumed: the checkpoint to resume.
     """
     if not _on_cpu():
         return
@@ -67,7 +67,7 @@ def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:
             return
     elif before is not None and before != chosen:
         LOGGER.warning(
-            "OMP_NUM_THREADS=%d: this run was started with %s, so it does not go on bit by bit",
+            "OMP_NUM_THREADS=%d: this run was started with %s, so it does not continue bit by bit",
             chosen,
             _named(before),
         )
@@ -98,7 +98,7 @@ def with_convolutions_as_set(network: nn.Layer, settings: GlobalSpec) -> nn.Laye
 
 
 def keep_old_convolutions(recorded: MutableMapping[str, Any], settings: GlobalSpec) -> None:
-    """Let a run that an older version began go on with the convolutions of then, so that it stays exact.
+    """Let a run of an older version continue with its convolutions, so that it stays exact.
 
     Args:
         recorded: the config that the run wrote.
@@ -130,7 +130,7 @@ def _compute_with(number: int) -> None:
 
 
 def _threads_of(resumed: Checkpoint) -> int | None:
-    """Return the threads that a run was started with; None if it goes on in another number of processes."""
+    """Return the threads of the start of a run; None if it is resumed with other numbers of processes."""
     progress = resumed.progress
     if progress.meters and len(progress.meters) != world_size():
         return None

@@ -1,4 +1,4 @@
-"""What every loss needs: the cast at the door, labels in both forms, norms that stay differentiable at 0."""
+"""Helpers of all losses: the cast to float32, labels in both forms, norms with a gradient at 0."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ class Answer:
                 images,
                 TITLES[self.engine],
                 self.precision,
-                " as until now, so the run goes on, but not bit by bit" if kept else "",
+                " as until now, so the run continues, but not bit by bit" if kept else "",
                 why,
             )
 

@@ -111,7 +111,7 @@ def report_changes(old: RecipeTree, new: Recipe, where: str) -> bool:
     training = [str(change) for change in changes if not change.harmless]
     rest = [str(change) for change in changes if change.harmless]
     if training:
-        LOGGER.warning("%s goes on under a changed config:\n  %s", where, "\n  ".join(training))
+        LOGGER.warning("%s continues with a changed config:\n  %s", where, "\n  ".join(training))
     if rest:
         LOGGER.info("also changed, without effect on the weights:\n  %s", "\n  ".join(rest))
     return bool(training)

@@ -62,7 +62,7 @@ def restore(run: Run, resumed: Checkpoint) -> None:
         run.meters.restore(states[rank()])
     elif states:
         LOGGER.warning(
-            "%s was written by %d processes, this run has %d: it goes on, but not bit by bit",
+            "%s was written by %d processes, this run has %d: it continues, but not bit by bit",
             where,
             len(states),
             world_size(),

@@ -103,7 +103,7 @@ def compare_by(progress: Progress, criterion: Criterion, network: str) -> None:
     if progress.best_score is not None and (progress.best_by != best_by if progress.best_by else not known):
         LOGGER.warning(
             "the best evaluation so far was chosen by %s, from now on it is chosen by %s: the search for the "
-            "best begins again, and best_model will be written anew",
+            "best begins again, and best_model will be written again",
             progress.best_by or "another value",
             best_by,
         )

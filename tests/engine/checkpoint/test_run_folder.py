@@ -50,7 +50,7 @@ def test_weights_of_the_run_that_is_renamed_are_followed(home):
     said = (folder / "train.log").read_text()[len(before) :]
     assert "Arch.models.0.Teacher.pretrained: " in said
     assert "was renamed when this run began" in said
-    assert "goes on under a changed config" not in said
+    assert "continues with a changed config" not in said
     assert not list(folder.glob("config.until_step_*"))
     same = [read_params(place / "latest.pdparams") for place in (whole, folder)]
     for name, value in same[0].items():
