@@ -22,18 +22,17 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+SERVER = Path(__file__).with_name("speed_sides.py")
 PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- benchmarks/speed.py: begin -->", "<!-- benchmarks/speed.py: end -->"
 BATCHES = {32: 64, 64: 32, 224: 8}  # images of a step, by their size
-CLASSES = 100
 ALL = "ppcls, 1 thread"
 EAGER = {"Arch.frozen_engine": "eager"}
 
@@ -43,16 +42,18 @@ class Side:
     """One of the things compared.
 
     Attributes:
-        kind: the function of this file that builds its step.
+        kind: the function of speed_sides.py that builds its step.
         options: changes of the recipe.
         environment: changes of the environment; None removes a variable.
         python: the interpreter, if it is not this one.
+        sizes: of the images it is measured with.
     """
 
     kind: str = "build_ppcls"
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str | None] = field(default_factory=dict)
     python: str = sys.executable
+    sizes: Sequence[int] = tuple(BATCHES)
 
 
 OFF = {"PPCLS_BLAS": "off", "PPCLS_MALLOC": "off"}
@@ -68,252 +69,14 @@ SIDES = {
     "student alone": Side(kind="build_student"),
     "engine, teacher eager": Side(options={**EAGER, "metrics": False}),
     "bare loop, teacher eager": Side(kind="build_bare"),
+    **{
+        f"evaluation of {network}, {engine}": Side(
+            "build_evaluation", {"network": network, "engine": engine}, sizes=(224,)
+        )
+        for network in ("ResNet18", "PPLCNet_x1_0")
+        for engine in ("paddle_inference", "eager")
+    },
 }
-
-
-# --------------------------------------------------------------------------- one side, in its process
-
-
-def recipe(folder: Path, size: int, batch: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the recipe of the distillation; without a teacher if an option says so.
-
-    It has so many epochs that making a program for the teacher pays.
-    """
-    made: dict[str, Any] = {
-        "Global": {"device": "cpu", "epochs": 10_000, "seed": 1, "eval_during_train": False},
-        "Arch": {
-            "name": "DistillationModel",
-            "class_num": CLASSES,
-            "freeze_params_list": [True, False],
-            "models": [{"Teacher": {"name": "ResNet34"}}, {"Student": {"name": "ResNet18"}}],
-        },
-        "Loss": {
-            "Train": [
-                {"DistillationGTCELoss": {"weight": 1.0, "model_names": ["Student"]}},
-                {
-                    "DistillationKLDivLoss": {
-                        "weight": 0.9,
-                        "model_name_pairs": [["Student", "Teacher"]],
-                        "temperature": 4,
-                    }
-                },
-            ]
-        },
-        "Optimizer": {
-            "name": "Momentum",
-            "momentum": 0.9,
-            "lr": {"name": "Cosine", "learning_rate": 0.01},
-            "regularizer": {"name": "L2", "coeff": 1e-4},
-        },
-        "DataLoader": {
-            "Train": {
-                "dataset": {
-                    "name": "ImageNetDataset",
-                    "image_root": str(folder),
-                    "cls_label_path": str(folder / "list.txt"),
-                    "transform_ops": [{"DecodeImage": {}}, {"NormalizeImage": {"order": ""}}],
-                },
-                "sampler": {"name": "DistributedBatchSampler", "batch_size": batch, "shuffle": True},
-                "loader": {"num_workers": 2},
-            }
-        },
-        "Metric": {"Train": [{"DistillationTopkAcc": {"model_key": "Student", "topk": [1, 5]}}]},
-    }
-    made["Global"] |= {"output_dir": str(folder / "output"), "image_shape": [3, size, size]}
-    for key, value in options.items():
-        if key == "metrics":
-            made.pop("Metric")
-        else:
-            section, _, name = key.partition(".")
-            made[section][name] = value
-    return made
-
-
-def random_batch(size: int, batch: int) -> tuple[Any, Any]:
-    """Return images [batch, 3, size, size] and labels [batch, 1], the same on every side."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((batch, 3, size, size), dtype="float32")
-    return images, rng.integers(0, CLASSES, (batch, 1))
-
-
-def build_ppcls(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
-    """Build a run of our engine, log lines and scalars included; return its step."""
-    import cv2
-    import numpy as np
-
-    from ppcls.config import load_config
-    from ppcls.data import Batch
-    from ppcls.engine import Engine
-    from ppcls.engine.hooks.base import call_hooks
-    from ppcls.engine.start.trial import try_out
-    from ppcls.engine.train import train_epoch
-    from ppcls.logger import only_warnings
-
-    picture = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / "0.png"), picture)
-    (folder / "list.txt").write_text(
-        "\n".join(f"0.png {n % CLASSES}" for n in range(batch)), encoding="utf-8"
-    )
-    (folder / "recipe.yaml").write_text(json.dumps(recipe(folder, size, batch, options)), encoding="utf-8")
-    images, labels = random_batch(size, batch)
-    with only_warnings():
-        run = Engine(load_config(str(folder / "recipe.yaml"))).build_run()
-        try_out(run)
-        run.parts.loader.close()
-    run.parts.loader = SameBatch(Batch(images, labels, np.arange(batch)))
-    call_hooks(run.hooks, "before_train", run)
-
-    def step() -> None:
-        run.progress.batch = 0
-        train_epoch(run)
-
-    return step
-
-
-class SameBatch:
-    """Stands in for a loader: compared are steps, not reading."""
-
-    def __init__(self, batch: Any) -> None:
-        self.batch = batch
-        self.dataset = None
-
-    def __len__(self) -> int:
-        return 1
-
-    def epoch(self, epoch: int, start_batch: int = 0) -> Any:
-        """Yield the batch."""
-        yield self.batch
-
-
-def build_student(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
-    """Build the bare loop without a teacher; the targets are stored."""
-    return build_bare(size, batch, {**options, "teacher": False}, folder)
-
-
-def build_bare(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
-    """Build what one would write by hand with our networks, with the same settings; return its step."""
-    import paddle
-    from paddle.nn import functional as F
-
-    from ppcls.arch import create_model
-    from ppcls.cpu.memory import keep_freed_memory
-
-    keep_freed_memory()
-    student = create_model("ResNet18", class_num=CLASSES)
-    teacher = create_model("ResNet34", class_num=CLASSES) if options.get("teacher", True) else None
-    if teacher is not None:
-        teacher.eval()
-    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 100)
-    decay = paddle.regularizer.L2Decay(1e-4)
-    optimizer = paddle.optimizer.Momentum(schedule, 0.9, student.parameters(), weight_decay=decay)
-    images, labels = random_batch(size, batch)
-    stored = F.softmax(paddle.to_tensor(images.reshape(batch, -1)[:, :CLASSES]) / 4, -1)
-
-    def step() -> None:
-        image, label = paddle.to_tensor(images), paddle.to_tensor(labels)
-        logits = student(image)
-        target = stored
-        if teacher is not None:
-            with paddle.no_grad():
-                target = F.softmax(teacher(image) / 4, -1)
-        loss = F.cross_entropy(logits, label)
-        loss = loss + 0.9 * 16 * F.kl_div(F.log_softmax(logits / 4, -1), target, "batchmean")
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        schedule.step()
-        float(loss)
-
-    return step
-
-
-def build_reference(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
-    """Build the networks of a PaddleClas checkout in a loop like that of its engine; return its step."""
-    sys.path[:] = [options["checkout"], *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
-    import paddle
-    from paddle.nn import functional as F
-
-    from ppcls.arch import build_model  # all of ppcls here is the checkout's
-    from ppcls.utils import logger
-
-    logger.init_logger()
-
-    arch = recipe(folder, size, batch, {})["Arch"]
-    for entry in arch["models"]:
-        next(iter(entry.values())).update(class_num=arch["class_num"], pretrained=False)
-    model = build_model({"Arch": {**arch, "pretrained_list": None}, "Global": {}})
-    model.train()
-    trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 100)
-    decay = paddle.regularizer.L2Decay(1e-4)
-    optimizer = paddle.optimizer.Momentum(schedule, 0.9, trained, weight_decay=decay)
-    images, labels = random_batch(size, batch)
-
-    def step() -> None:
-        image, label = paddle.to_tensor(images), paddle.to_tensor(labels)
-        found = model(image)
-        logits, target = found["Student"], F.softmax(found["Teacher"] / 4, -1)
-        loss = F.cross_entropy(logits, label)
-        loss = loss + 0.9 * 16 * F.kl_div(F.log_softmax(logits / 4, -1), target, "batchmean")
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        schedule.step()
-        float(loss)
-
-    return step
-
-
-def build_torch(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
-    """Build the same with torch and torchvision; return its step."""
-    import torch
-    from torch.nn import functional as F
-    from torchvision.models import resnet18, resnet34
-
-    torch.set_num_threads(1)
-    student, teacher = resnet18(num_classes=CLASSES), resnet34(num_classes=CLASSES).eval()
-    optimizer = torch.optim.SGD(student.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
-    images, labels = random_batch(size, batch)
-
-    def step() -> None:
-        image, label = torch.from_numpy(images), torch.from_numpy(labels[:, 0])
-        logits = student(image)
-        with torch.no_grad():
-            target = F.softmax(teacher(image) / 4, -1)
-        loss = F.cross_entropy(logits, label)
-        loss = loss + 0.9 * 16 * F.kl_div(F.log_softmax(logits / 4, -1), target, reduction="batchmean")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        float(loss)
-
-    return step
-
-
-def serve(kind: str, options: Mapping[str, Any]) -> None:
-    """Build steps and make them, as lines of standard input say, and answer with times."""
-    answers = os.fdopen(os.dup(1), "w")  # what libraries print goes elsewhere
-    os.dup2(2, 1)
-    step: Callable[[], None] | None = None
-    with tempfile.TemporaryDirectory() as name:
-        for line in sys.stdin:
-            asked = json.loads(line)
-            if "size" in asked:
-                step = None  # the networks before are freed first
-                folder = Path(name) / str(asked["size"])
-                folder.mkdir()
-                step = globals()[kind](asked["size"], asked["batch"], options, folder)
-                step()
-            begin = time.perf_counter(), time.process_time()
-            assert step is not None
-            step()
-            times = time.perf_counter() - begin[0], time.process_time() - begin[1]
-            print(json.dumps(times), file=answers, flush=True)
-
-
-# --------------------------------------------------------------------------- all sides
 
 
 class Process:
@@ -330,8 +93,7 @@ class Process:
             side.python,
             "-W",
             "ignore",
-            __file__,
-            "--serve",
+            str(SERVER),
             side.kind,
             json.dumps(dict(side.options)),
         ]
@@ -374,27 +136,25 @@ class Process:
 Times = dict[str, list[tuple[float, float]]]
 
 
-def measure(processes: dict[str, Process], size: int, seconds: float) -> Times:
-    """Let all sides take turns until the time is over, at least three turns.
+def measure(processes: dict[str, Process], names: Iterable[str], size: int, seconds: float) -> Times:
+    """Let the sides `names` take turns until the time is over, at least three turns.
 
     Sides that fail are named on standard error and left out from then on.
     """
     end = time.monotonic() + seconds
     times: Times = {}
-    for name in list(processes):
+    for name in [name for name in names if name in processes]:
         try:
             processes[name].ask(size=size, batch=BATCHES[size])
             times[name] = []
         except RuntimeError as error:
             print(f"{name}: {str(error).strip()}", file=sys.stderr)
             processes.pop(name).end()
-    names = list(times)
-    if not names:
-        sys.exit("no side is left")
-    while len(times[names[0]]) < 3 or time.monotonic() < end:
-        for name in names:
+    order = list(times)
+    while order and (len(times[order[0]]) < 3 or time.monotonic() < end):
+        for name in order:
             times[name].append(processes[name].ask())
-        names.append(names.pop(0))  # nobody always follows the same neighbour
+        order.append(order.pop(0))  # nobody always follows the same neighbour
     return times
 
 
@@ -419,6 +179,8 @@ RATIOS = (
     (ALL, "convolutions by Paddle's kernels", ""),
     (ALL, "PPCLS_MALLOC=off", ""),
     (ALL, "PPCLS_BLAS=off", "1 where nothing has to be set"),
+    ("evaluation of ResNet18, paddle_inference", "evaluation of ResNet18, eager", "≤ 0.60"),
+    ("evaluation of PPLCNet_x1_0, paddle_inference", "evaluation of PPLCNet_x1_0, eager", "≤ 0.35"),
 )
 
 
@@ -464,7 +226,8 @@ def describe(found: Mapping[int, Times]) -> str:
     from ppcls import __version__
     from ppcls.cpu.processor import available_cores, processor_name
 
-    turns = ", ".join(f"{len(next(iter(times.values())))} at {size} px" for size, times in found.items())
+    counts = {size: len(next(iter(times.values()), ())) for size, times in found.items()}
+    turns = ", ".join(f"{count} at {size} px" for size, count in counts.items())
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     versions = {
         "ppcls": __version__,
@@ -500,11 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--reference-python", metavar="PYTHON", help="one that has what the checkout needs")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python with torch and torchvision")
     parser.add_argument("--write", action="store_true", help="replace the tables of docs/performance.md")
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    if args.serve:
-        serve(args.serve[0], json.loads(args.serve[1]))
-        return
     sides = dict(SIDES)
     if args.reference:
         checkout = {"checkout": str(Path(args.reference).resolve())}
@@ -515,7 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[int, Times] = {}
     try:
         for size in args.sizes:
-            found[size] = measure(processes, size, args.minutes * 60 / len(args.sizes))
+            names = [name for name in processes if size in sides[name].sizes]
+            found[size] = measure(processes, names, size, args.minutes * 60 / len(args.sizes))
     finally:
         for process in processes.values():
             process.end()

@@ -10,14 +10,23 @@ from types import ModuleType
 import pytest
 
 
-@pytest.fixture(scope="module")
-def speed() -> ModuleType:
-    file = Path(__file__).resolve().parents[1] / "benchmarks" / "speed.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_speed", file)
+def _load(name: str) -> ModuleType:
+    file = Path(__file__).resolve().parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", file)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def speed() -> ModuleType:
+    return _load("speed")
+
+
+@pytest.fixture(scope="module")
+def sides() -> ModuleType:
+    return _load("speed_sides")
 
 
 def test_ratios_are_those_of_the_same_turn(speed):
@@ -53,13 +62,19 @@ def test_the_page_has_a_place_for_them(speed):
     assert text.count(speed.BEGIN) == text.count(speed.END) == 1
 
 
-def test_every_ratio_names_sides_that_exist(speed):
+def test_every_ratio_names_sides_that_exist(speed, sides):
     known = {*speed.SIDES, "reference", "torch"}
     assert {name for row in speed.RATIOS for name in row[:2]} <= known
-    assert all(hasattr(speed, side.kind) for side in speed.SIDES.values())
+    assert all(hasattr(sides, side.kind) for side in speed.SIDES.values())
 
 
 @pytest.mark.parametrize("kind", ["build_ppcls", "build_student", "build_bare"])
-def test_our_sides_make_steps(speed, tmp_path, kind):
-    step = getattr(speed, kind)(32, 2, speed.EAGER, tmp_path)
+def test_our_sides_make_steps(speed, sides, tmp_path, kind):
+    step = getattr(sides, kind)(32, 2, speed.EAGER, tmp_path)
+    step()
+
+
+def test_an_evaluation_makes_steps(sides, tmp_path):
+    options = {"network": "resnet8", "engine": "paddle_inference"}
+    step = sides.build_evaluation(32, 2, options, tmp_path)
     step()

@@ -6,7 +6,6 @@ a DistillationModel. Checkpoints do not contain them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ import paddle
 from paddle import Tensor
 
 from ppcls.arch.base import Network
+from ppcls.cpu.threads import threads_in_use
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.registry import BACKBONES
 from ppcls.runtime import (
@@ -265,7 +265,7 @@ class OnnxRunner:
 
 def cpu_threads() -> int:
     """Return the number of threads for an engine: as many as Paddle uses."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    return threads_in_use()
 
 
 def _description(folder: Path) -> dict[str, Any]:
