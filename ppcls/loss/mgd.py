@@ -10,7 +10,7 @@ from ppcls import distributed
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_positive
 from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import not_prepared, settle
+from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
 
@@ -71,8 +71,8 @@ class MGDLoss(TensorPairLoss):
             ConfigError: if counts or spatial sizes do not fit.
         """
         _check_maps(student, teacher)
-        own = settle("MGDLoss.student_channels", self.student_channels, student.shape[1])
-        theirs = settle("MGDLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
+        own = found_size("MGDLoss.student_channels", self.student_channels, student.shape[1])
+        theirs = found_size("MGDLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
         if self.generation is None:
             self._create(own, theirs)
 

@@ -14,7 +14,7 @@ from ppcls.loss._select import check_pairs
 from ppcls.loss._tensors import check_positive
 from ppcls.loss.base import Loss
 from ppcls.loss.pair import pair_tensors
-from ppcls.loss.shapes import not_prepared, settle
+from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
 _RARE = 1e-3  # below this probability of a negative value its mean is not computed but set to -3 sigma
@@ -187,7 +187,9 @@ class OFDLoss(Loss):
         given = (self.student_channels, self.teacher_channels)
         student, teacher = (
             [
-                settle(f"OFDLoss.{side}_channels.{i}", channels[i] if channels else None, pair[k].shape[1])
+                found_size(
+                    f"OFDLoss.{side}_channels.{i}", channels[i] if channels else None, pair[k].shape[1]
+                )
                 for i, pair in enumerate(features)
             ]
             for k, (side, channels) in enumerate(zip(("student", "teacher"), given, strict=True))

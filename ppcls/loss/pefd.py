@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_one_of, cosine
 from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import not_prepared, settle
+from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
 
@@ -78,8 +78,8 @@ class PEFDLoss(TensorPairLoss):
             ConfigError: if a given size differs from the network's.
         """
         own, theirs = self._vector(student).shape[1], self._vector(teacher).shape[1]
-        own = settle("PEFDLoss.student_channel", self.student_channel, own)
-        theirs = settle("PEFDLoss.teacher_channel", self.teacher_channel, theirs)
+        own = found_size("PEFDLoss.student_channel", self.student_channel, own)
+        theirs = found_size("PEFDLoss.teacher_channel", self.teacher_channel, theirs)
         if self.projectors is None:
             self._create(own, theirs)
 

@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
 from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import not_prepared, settle
+from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
 _LEVELS = (4, 2, 1)
@@ -166,7 +166,7 @@ class ReviewKDLoss(TensorPairLoss):
 def _channels(option: str, given: list[int] | None, found: list[int]) -> list[int]:
     if given is not None and len(given) != len(found):
         raise ConfigError(f"got {len(given)} numbers for {len(found)} maps", path=option)
-    return [settle(f"{option}.{i}", given[i] if given else None, count) for i, count in enumerate(found)]
+    return [found_size(f"{option}.{i}", given[i] if given else None, count) for i, count in enumerate(found)]
 
 
 def _maps(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:

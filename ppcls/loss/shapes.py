@@ -9,7 +9,7 @@ from ppcls.errors import ConfigError
 LOGGER = logging.getLogger(__name__)
 
 
-def settle(option: str, given: int | None, found: int) -> int:
+def found_size(option: str, given: int | None, found: int) -> int:
     """Return `found`, which must equal `given` unless that was left out; then it is logged.
 
     Args:

@@ -8,7 +8,7 @@ from paddle import Tensor, nn
 
 from ppcls.loss._tensors import check_one_of
 from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import not_prepared, settle
+from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
 _TINY = 1e-24  # below it the logarithm stops, as where student and teacher agree
@@ -72,8 +72,8 @@ class SRDLoss(TensorPairLoss):
             ConfigError: if a given size differs from the network's.
         """
         own, theirs = self._vector(student).shape[1], self._vector(teacher).shape[1]
-        own = settle("SRDLoss.student_channel", self.student_channel, own)
-        theirs = settle("SRDLoss.teacher_channel", self.teacher_channel, theirs)
+        own = found_size("SRDLoss.student_channel", self.student_channel, own)
+        theirs = found_size("SRDLoss.teacher_channel", self.teacher_channel, theirs)
         if self.projector is None:
             self._create(own, theirs)
 

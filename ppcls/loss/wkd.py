@@ -7,7 +7,7 @@ from paddle import Tensor, nn
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_positive
 from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import not_prepared, settle
+from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
 _EPS = 1e-5  # of the variance, as published
@@ -78,8 +78,8 @@ class WKDFeatureLoss(TensorPairLoss):
             ConfigError: if a count differs from the network's, or a tensor is no feature map.
         """
         _check_maps(student, teacher)
-        own = settle("WKDFeatureLoss.student_channels", self.student_channels, student.shape[1])
-        theirs = settle("WKDFeatureLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
+        own = found_size("WKDFeatureLoss.student_channels", self.student_channels, student.shape[1])
+        theirs = found_size("WKDFeatureLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
         if self.projector is None:
             self._create(own, theirs)
 
