@@ -88,9 +88,13 @@ class Conv2D(nn.Conv2D):
         return super().forward(x)
 
     def _small_output(self, x: Tensor) -> tuple[int, int] | None:
-        """Return height and width of the output; None if Paddle's kernel is to compute it."""
+        """Return height and width of the output; None if Paddle's kernel is to compute it.
+
+        Every call comes here, so the cheap questions come first.
+        """
         shape, weight = x.shape, self.weight
-        if len(shape) != 4 or shape[1] != weight.shape[1] or x.dtype != weight.dtype:
+        filters, channels, *_ = weight.shape
+        if len(shape) != 4 or shape[1] != channels:
             return None  # the base class says what is wrong with it
         height, width = (
             (side + 2 * border - kernel) // step + 1
@@ -98,14 +102,14 @@ class Conv2D(nn.Conv2D):
                 shape[2:], self._border, self._kernel, self._steps, strict=True
             )
         )
+        values = channels * self._kernel[0] * self._kernel[1]  # that one output value depends on
+        pixels = height * width if height > 0 and width > 0 else 0
         gradients = paddle.is_grad_enabled() and not (x.stop_gradient and weight.stop_gradient)
-        if min(height, width) < 1 or not one_product_pays(
-            shape[0], height * width, weight.size, gradients=gradients
-        ):
+        if not one_product_pays(shape[0], pixels, filters * values, gradients=gradients):
             return None
-        if shape[0] * height * width * (weight.size // weight.shape[0]) > _MOST_VALUES:
+        if shape[0] * pixels * values > _MOST_VALUES or not x.place.is_cpu_place():
             return None
-        return (height, width) if x.place.is_cpu_place() else None
+        return (height, width) if x.dtype == weight.dtype else None
 
     def _multiply(self, x: Tensor, height: int, width: int) -> Tensor:
         """Return the convolution without bias, as one product."""
