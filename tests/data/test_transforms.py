@@ -342,3 +342,18 @@ def test_images_that_do_not_fit_a_transform(ops, image, part):
     with pytest.raises(DataError) as caught:
         build_transforms(ops)(image)
     assert part in str(caught.value)
+
+
+def test_reused_memory_of_normalisation_gives_every_thread_its_own_image():
+    from concurrent.futures import ThreadPoolExecutor
+
+    shapes = [(5, 7, 1), (8, 6, 3), (5, 7, 4), (6, 6, 5), (8, 6, 3)] * 40
+    images = [RNG(n).integers(0, 256, shape, dtype=np.uint8) for n, shape in enumerate(shapes)]
+
+    def normalise(image: np.ndarray) -> np.ndarray:
+        return NormalizeImage(scale=2, mean=[1.0], std=[4.0], order="").apply(image, True)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(normalise, images)]
+    for image, result in zip(images, found, strict=True):
+        np.testing.assert_array_equal(result, (image.transpose(2, 0, 1) * 2.0 - 1) / 4)

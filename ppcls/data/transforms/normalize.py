@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Literal
 
 import cv2
@@ -23,8 +24,7 @@ class NormalizeImage(Transform):
     """Return ``(image * scale - mean) / std`` for each channel, as float32.
 
     An 8-bit image has 256 values per channel. The result for each is computed once, in float64, and then
-    looked
-    up: it is the float32 nearest to the exact result, in one pass over the pixels.
+    looked up: it is the float32 nearest to the exact result, in one pass over the pixels.
 
     Args:
         scale: a number, or arithmetic such as 1.0/255.0, with or without quotes; null means 1/255.
@@ -126,8 +126,8 @@ class NormalizeImage(Transform):
         if not channel_first:
             table = self._table if self.channels == image.shape[2] else self._table.repeat(image.shape[2], 1)
             return with_channels(cv2.LUT(image, table[None]))
-        planes = list(image) if self.channel_first else cv2.split(image)
-        shape = (len(planes), *planes[0].shape)
+        planes = image if self.channel_first else _split(image)
+        shape = planes.shape
         fits = out is not None and out.shape == shape and out.dtype == np.float32 and out.flags.c_contiguous
         result = out if out is not None and fits else np.empty(shape, np.float32)
         for place, plane in enumerate(planes):
@@ -140,6 +140,22 @@ class NormalizeImage(Transform):
             extra[axis] = (0, self.channel_num - result.shape[axis])
             result = np.pad(result, extra)
         return result.astype(self.dtype, copy=False)
+
+
+_SCRATCH = threading.local()
+
+
+def _split(image: np.ndarray) -> np.ndarray:
+    """Return an 8-bit image [H, W, C] as [C, H, W], in memory that the next call in this thread uses again.
+
+    New memory for each image would take longer than the splitting.
+    """
+    shape = (image.shape[2], *image.shape[:2])
+    planes: np.ndarray | None = getattr(_SCRATCH, "planes", None)
+    if planes is None or planes.shape != shape:
+        planes = _SCRATCH.planes = np.empty(shape, np.uint8)
+    cv2.split(image, list(planes))
+    return planes
 
 
 @TRANSFORMS.register()
