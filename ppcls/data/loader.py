@@ -4,8 +4,7 @@ Threads are used because OpenCV, Pillow and NumPy release the interpreter lock w
 are about twice as fast as two processes, which copy every image, and an error keeps its type and its
 traceback. If a sample hangs, the run ends with a message that names the file, see ``timeout``.
 
-Decoding is 1.3 times faster with the environment variables ``MALLOC_MMAP_THRESHOLD_`` and
-``MALLOC_TRIM_THRESHOLD_`` set to 268435456 (glibc): freed image buffers then stay with the process.
+Freed images and batches stay with the process, see :mod:`ppcls.cpu.memory`, so new ones cost no page faults.
 """
 
 from __future__ import annotations

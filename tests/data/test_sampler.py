@@ -182,6 +182,15 @@ def test_mistakes_in_the_options():
         ClassAwareSampler(4, class_weights=[1.0, 1.0, 1.0]).check(share)
 
 
+def test_a_generator_is_philox_with_seed_and_place_as_its_key():
+    """As written in ppcls.data.rng; a resumed run depends on it."""
+    for seed in (0, 5, 2**64 - 1):
+        what = 0 << 60 | 3 << 40 | 77
+        philox = np.random.Philox(counter=2 << 192, key=seed << 64 | what)
+        expected = np.random.Generator(philox).integers(0, 2**63, 100)
+        np.testing.assert_array_equal(sample_rng(seed, 3, 77, 2).integers(0, 2**63, 100), expected)
+
+
 def test_generators_of_different_purposes_differ():
     draws = {
         generator.bytes(8)

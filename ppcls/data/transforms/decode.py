@@ -13,12 +13,11 @@ from ppcls.data.headers import PIL_ERRORS, declared_size, why_not_decoded
 from ppcls.data.images import ImageError
 from ppcls.data.transforms.arrays import with_channels
 from ppcls.data.transforms.base import Transform
-from ppcls.data.transforms.jpeg import decode_fast, simplejpeg
+from ppcls.data.transforms.jpeg import JPEG, decode_fast, simplejpeg
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
 
 MAX_PIXELS = 178_956_970  # 512 MiB in three channels; Pillow's limit too
-_JPEG = b"\xff\xd8\xff"
 # OpenCV's flags by the factor by which the image is made smaller: gray, and what makes it blue, green, red.
 _REDUCED = {
     1: (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_COLOR),
@@ -112,7 +111,7 @@ class DecodeImage(Transform):
 
     def _factor(self, buffer: np.ndarray, size: tuple[int, int] | None) -> int:
         """Return by how much the image is to be made smaller while it is decoded: 1, 2, 4 or 8."""
-        if self.reduced is None or size is None or buffer[:3].tobytes() != _JPEG:
+        if self.reduced is None or size is None or buffer[:3].tobytes() != JPEG:
             return 1
         return next(factor for factor in (8, 4, 2, 1) if factor == 1 or min(size) >= factor * self.reduced)
 

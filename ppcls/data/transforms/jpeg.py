@@ -13,6 +13,7 @@ from ppcls.data.headers import PIL_ERRORS
 from ppcls.logger import LOGGER
 
 _EXIF_ORIENTATION = 0x0112
+JPEG = b"\xff\xd8\xff"  # how such files begin
 _HEADER = 1 << 17  # an EXIF segment has at most 64 KB, and is one of the first
 
 
@@ -44,7 +45,7 @@ def decode_fast(buffer: np.ndarray, colours: str, smallest: tuple[int, int] | No
         rare kind, or has to be turned.
     """
     library = simplejpeg()
-    if library is None or not library.is_jpeg(buffer) or _is_turned(buffer):
+    if library is None or buffer[:3].tobytes() != JPEG or _is_turned(buffer):
         return None
     width, height = smallest or (0, 0)
     least = {"min_width": width, "min_height": height, "min_factor": 2} if smallest else {}
