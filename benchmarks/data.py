@@ -3,7 +3,8 @@
 Photos of 500x375 pixels (JPEG, quality 90) are decoded, cropped at random to 224, flipped by chance and
 normalised. They are made from the photos in the wheel foolbox 3.3.4, which pip downloads into a temporary
 folder, or from a folder of your own. The sides run interleaved in one process; printed are medians and the
-medians of the ratios of neighbouring measurements. With simplejpeg installed our loader is measured with it too.
+medians of the ratios of neighbouring measurements. With simplejpeg installed our loader is measured with it,
+too.
 
     python benchmarks/data.py [--photos FOLDER] [--rounds 7] [--images 1280] [--workers 2] [--batch 64]
 """

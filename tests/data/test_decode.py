@@ -42,19 +42,8 @@ def encoded(kind: str, width: int = 96, height: int = 64) -> bytes:
     return buffer.getvalue()
 
 
-KINDS = [
-    "JPEG",
-    "L JPEG",
-    "CMYK JPEG",
-    "turned JPEG",
-    "PNG",
-    "RGBA PNG",
-    "P PNG",
-    "L PNG",
-    "16 bit PNG",
-    "BMP",
-]
-KINDS += ["WEBP", "RGBA WEBP", "TIFF", "L TIFF"]
+KINDS = ["JPEG", "L JPEG", "CMYK JPEG", "turned JPEG", "PNG", "RGBA PNG", "P PNG", "L PNG", "16 bit PNG"]
+KINDS += ["BMP", "WEBP", "RGBA WEBP", "TIFF", "L TIFF"]
 
 
 def chain(**options):
