@@ -50,7 +50,8 @@ def _generator(kind: str, seed: int, epoch: int, index: int, repeat: int = 0) ->
         raise ValueError(f"no generator for epoch {epoch}, index {index}")
     what = _KINDS[kind] << (_EPOCH_BITS + _INDEX_BITS) | epoch << _INDEX_BITS | index
     # The counter has 256 bits; no generator gets far enough to reach the highest 64 by counting.
-    philox = np.random.Philox(_Key([what, seed % (1 << 64)]), counter=repeat << 192)
+    key: Any = _Key([what, seed % (1 << 64)])  # NumPy's types know its own class of this kind alone
+    philox = np.random.Philox(key, counter=repeat << 192)
     return np.random.Generator(philox)
 
 
