@@ -1,9 +1,9 @@
 """Training in several processes. Only this module asks which process this is.
 
-Gradients are averaged after the backward pass in one exchange, instead of wrapping networks in
-``paddle.DataParallel``: frozen networks and losses with parameters need no special case, a parameter without
-gradient in all processes stays unchanged as in one process (with DataParallel's default, ranks silently drift
-apart), and accumulation needs no exchange. All processes call every collective at the same step.
+Gradients are averaged after the backward pass, instead of wrapping networks in ``paddle.DataParallel``:
+frozen networks and losses with parameters need no special case, a parameter without gradient in all processes
+stays unchanged as in one process (with DataParallel's default, ranks silently drift apart), and accumulation
+needs no exchange. All processes call every collective at the same step.
 
 A process that has lost another one does not end at once: the launcher shows the error of the first process
 that ends, which has to be the one with the cause.
@@ -12,16 +12,18 @@ that ends, which has to be the one with the cause.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppcls.channel import Channel, open_channel
 from ppcls.errors import ConfigError, TrainingError
-from ppcls.job import BACKEND, end_with_launcher, limited_patience, patience, read_job
+from ppcls.job import BACKEND, end_with_launcher, limited_patience, patience, read_job, split_endpoint
 from ppcls.job import rank as rank  # others ask for it here
 from ppcls.job import world_size as world_size
 from ppcls.rendezvous import meet
@@ -30,6 +32,7 @@ from ppcls.rendezvous import meet
 GRACE = 10.0
 LOST = "lost the connection to another one"  # in the message of a process that is not the cause of a failure
 STARTED = "PPCLS_STARTED"  # names the file that tells `ppcls train --nproc` that the start has succeeded
+LARGE = 1 << 14  # numbers in a gradient that is worth an exchange of its own
 _LOST = (OSError, RuntimeError)  # gloo raises the first, nccl either
 _STORE_LOST = (*_LOST, ValueError)  # errors of Paddle's TCP store when the process that serves it has ended
 _counter = itertools.count()
@@ -61,6 +64,7 @@ def start(note: Any = None, check: Callable[[list[Any]], None] = lambda notes: N
     if paddle.distributed.is_initialized():
         wait_for_all()
         check(gather(note))
+        _exchange(_channel, lost=_STORE_LOST)
         return
     if paddle.device.get_device() == "cpu" and os.environ.setdefault(BACKEND, "gloo") != "gloo":
         raise ConfigError(f"{BACKEND}={os.environ[BACKEND]}: expected gloo, the only one there is on the CPU")
@@ -73,6 +77,7 @@ def start(note: Any = None, check: Callable[[list[Any]], None] = lambda notes: N
             f"{job.name(job.rank)} of {job.size} cannot be connected at {job.master} ({job.source}): "
             f"{str(error).strip()}"
         ) from error
+    _exchange(_channel, lost=_STORE_LOST)
 
 
 def announce_start() -> None:
@@ -182,11 +187,13 @@ def gather_rows(tensor: Any) -> Any:
     return paddle.concat(parts)
 
 
-def average_gradients(parameters: list[Any], buffers: list[Any], flag: bool) -> bool:
+def average_gradients(parameters: Sequence[Any], buffers: Sequence[Any], flag: bool) -> bool:
     """Average gradients and BatchNorm statistics over the processes; return whether any raised `flag`.
 
     A parameter without gradient in some processes has gradient zero there; if it has none in all processes,
-    it keeps none. Gradients are exchanged in float32.
+    it keeps none. All processes first learn which parameters have a gradient anywhere, so they exchange the
+    same tensors even if that changes from step to step. Large gradients are averaged where they are; small
+    ones and those of lower precision are exchanged together, in float32. No tensor is read on the host.
 
     Args:
         parameters: the same trainable parameters, in the same order, in every process.
@@ -200,29 +207,66 @@ def average_gradients(parameters: list[Any], buffers: list[Any], flag: bool) -> 
         return flag
     import paddle
 
-    has = [parameter.grad is not None for parameter in parameters]
-    notes = paddle.to_tensor([float(flag), *map(float, has)], dtype="float32")
-    grads = [
-        parameter.grad.detach().astype("float32").reshape([-1])
-        if present
-        else paddle.zeros([parameter.size], dtype="float32")
-        for parameter, present in zip(parameters, has, strict=True)
-    ]
-    flat = paddle.concat([notes, *grads, *(buffer.detach().reshape([-1]) for buffer in buffers)])
+    flagged, *present = any_of([flag, *(parameter.grad is not None for parameter in parameters)])
+    with paddle.no_grad():
+        used = [parameter for parameter, anywhere in zip(parameters, present, strict=True) if anywhere]
+        _give_own_memory(used)
+        alone = [p for p in used if p.size >= LARGE and p.dtype == paddle.float32]
+        for parameter in alone:
+            gradient = parameter.grad
+            _exchange(paddle.distributed.all_reduce, gradient)
+            gradient.scale_(1 / world_size())
+        large = {id(parameter) for parameter in alone}
+        small = [parameter.grad for parameter in used if id(parameter) not in large]
+        _average_together([*small, *(buffer.detach() for buffer in buffers)])
+    return flagged
+
+
+def any_of(facts: Sequence[bool]) -> list[bool]:
+    """Return for each fact on the host whether it holds in any process; all processes have to call this."""
+    if world_size() == 1:
+        return list(facts)
+    found: list[bool] = []
+    _exchange(lambda: found.extend(_channel().any_of(facts)))
+    return found
+
+
+@functools.cache
+def _channel() -> Channel:
+    """Return the connection of all processes; :func:`start` opens it."""
+    from ppcls._paddle import shared_store
+
+    host = split_endpoint(read_job().master, "PADDLE_MASTER")[0]
+    return open_channel(shared_store(), f"ppcls/{next(_counter)}/channel", rank(), world_size(), host)
+
+
+def _give_own_memory(parameters: Sequence[Any]) -> None:
+    """Let each parameter have a gradient in memory of its own, so that it can be averaged in place.
+
+    Paddle may give two parameters the same gradient, or one that is a transposed view.
+    """
+    import paddle
+
+    taken = set()
+    for parameter in parameters:
+        gradient = parameter.grad
+        if gradient is None:
+            parameter.grad = paddle.zeros(parameter.shape, parameter.dtype)
+        elif not gradient.is_contiguous() or gradient.data_ptr() in taken:
+            value = gradient.clone()
+            parameter.clear_gradient(False)  # to None; otherwise the value would be written into the old one
+            parameter.grad = value
+        taken.add(parameter.grad.data_ptr())
+
+
+def _average_together(tensors: Sequence[Any]) -> None:
+    """Replace tensors by their averages over the processes, in one exchange in float32."""
+    import paddle
+
+    if not tensors:
+        return
+    flat = paddle.concat([tensor.astype("float32").reshape([-1]) for tensor in tensors])
     _exchange(paddle.distributed.all_reduce, flat)
-    head = flat[: len(notes)].numpy()
-    mean = flat[len(notes) :] / world_size()
-    parts = paddle.split(mean, [tensor.size for tensor in (*parameters, *buffers)])
-    for parameter, present, part in zip(parameters, head[1:], parts, strict=False):
-        if present:
-            _set_gradient(parameter, part.reshape(parameter.shape).astype(parameter.dtype))
-    for buffer, part in zip(buffers, parts[len(parameters) :], strict=True):
-        buffer.set_value(part.reshape(buffer.shape))
-    return bool(head[0])
-
-
-def _set_gradient(parameter: Any, value: Any) -> None:
-    if parameter.grad is None:
-        parameter.grad = value
-    else:
-        parameter.grad.set_value(value)
+    flat.scale_(1 / world_size())
+    for tensor, part in zip(tensors, paddle.split(flat, [t.size for t in tensors]), strict=True):
+        tensor.copy_(part.reshape(tensor.shape).astype(tensor.dtype), False)

@@ -70,23 +70,63 @@ def process(gradients, buffer):
 
 
 @pytest.mark.parametrize("flags", [(False, False), (True, False), (False, True), (True, True)])
-def test_gradients_and_statistics_are_averaged(monkeypatch, place, flags):
+@pytest.mark.parametrize("large", [1, 3], ids=["one by one", "together"])
+def test_gradients_and_statistics_are_averaged(monkeypatch, place, flags, large):
     """The first of two processes sends; the second one adds what came."""
+    gradients = [[[1.0, 2.0], [4.0, 6.0], None, None], [[3.0, 6.0], None, [8.0, 2.0], None]]
+    facts = [
+        [flag, *(value is not None for value in own)] for flag, own in zip(flags, gradients, strict=True)
+    ]
     sent = []
 
-    def all_reduce(flat):
-        sent.append(flat.clone())
-        flat.set_value(sum(sent))
+    def any_of(own):
+        assert list(own) == facts[distributed.rank()]
+        return [one or other for one, other in zip(*facts, strict=True)]
 
-    monkeypatch.setattr(paddle.distributed, "all_reduce", all_reduce)
+    monkeypatch.setattr(distributed, "any_of", any_of)
+    monkeypatch.setattr(distributed, "LARGE", large)
+    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: sent.append(tensor.clone()))
     place(0)
-    distributed.average_gradients(*process([[1.0, 2.0], [4.0, 6.0], None, None], [[1.0, 3.0]]), flags[0])
+    flag = distributed.average_gradients(*process(gradients[0], [[1.0, 3.0]]), flags[0])
+    assert flag is any(flags)
+    assert len(sent) == (4 if large == 1 else 1)
+    first = iter(sent[:])
+
+    def add(tensor):
+        tensor.set_value(tensor + next(first))
+
+    monkeypatch.setattr(paddle.distributed, "all_reduce", add)
     place(1)
-    parameters, buffers = process([[3.0, 6.0], None, [8.0, 2.0], None], [[5.0, 5.0]])
+    parameters, buffers = process(gradients[1], [[5.0, 5.0]])
     assert distributed.average_gradients(parameters, buffers, flags[1]) is any(flags)
+    assert next(first, None) is None
     found = [None if p.grad is None else p.grad.flatten().tolist() for p in parameters]
     assert found == [[2.0, 4.0], [2.0, 3.0], [4.0, 1.0], None]
     assert buffers[0].tolist() == [[3.0, 4.0]]
+
+
+@pytest.mark.parametrize("large", [1, 10], ids=["one by one", "together"])
+def test_gradients_that_are_views_are_averaged_like_others(monkeypatch, place, large):
+    """A gradient that is a transposed view, and one that two parameters share."""
+    monkeypatch.setattr(distributed, "any_of", list)
+    monkeypatch.setattr(distributed, "LARGE", large)
+    monkeypatch.setattr(paddle.distributed, "all_reduce", lambda tensor: tensor.set_value(4 * tensor))
+    place(0)
+    x = paddle.arange(6, dtype="float32").reshape([2, 3])
+    transposed, one, other = (
+        paddle.nn.Linear(*sizes, bias_attr=False).weight for sizes in ([2, 3], [2, 2], [2, 2])
+    )
+    ((x @ transposed.t()) ** 2).sum().backward()
+    expected = 2 * transposed.grad.numpy()
+    assert not transposed.grad.is_contiguous()
+    shared = paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]])
+    distributed.average_gradients([transposed], [], False)
+    assert transposed.grad.numpy().tolist() == expected.tolist()
+    for parameter in (one, other):
+        parameter.grad = shared
+    monkeypatch.setattr(type(shared), "data_ptr", lambda tensor: 0)  # as if they had one memory
+    distributed.average_gradients([one, other], [], False)
+    assert one.grad.tolist() == other.grad.tolist() == (2 * shared).tolist()
 
 
 @pytest.mark.parametrize("flag", [True, False])
@@ -183,6 +223,7 @@ def meeting(monkeypatch):
     monkeypatch.setattr(distributed, "read_job", lambda: Job(0, 2, "h:1", "PADDLE_MASTER", ("h:2", "h:3")))
     monkeypatch.setattr(distributed, "end_with_launcher", lambda: events.append("bind"))
     monkeypatch.setattr(distributed, "meet", meet)
+    monkeypatch.setattr(distributed, "_channel", lambda: None)
     monkeypatch.setattr(paddle.distributed, "is_initialized", lambda: False)
     monkeypatch.setattr(paddle.device, "get_device", lambda: "cpu")
     monkeypatch.setattr(

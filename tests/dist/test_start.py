@@ -76,9 +76,7 @@ def test_processes_with_different_lists_are_refused(path, tmp_path, image_folder
     (tmp_path / "short.txt").write_text("".join(lines[:-1]))
     port, command = free_port(), ["train", "-c", str(path)]
     option = f"DataLoader.Eval.dataset.cls_label_path={tmp_path / 'short.txt'}"
-    codes, printed = endings(
-        [start_by_hand(0, port, command), start_by_hand(1, port, command, "-o", option)]
-    )
+    codes, printed = endings([start_by_hand(0, port, command), start_by_hand(1, port, command, "-o", option)])
     assert codes == [2, 2], printed
     for text in printed:
         assert f"DataLoader.Eval.dataset: {len(lines)} images (" in text

@@ -1,0 +1,128 @@
+"""A connection of all processes for facts that every process must know before the next operation.
+
+Such facts are small and on the host: which parameters have a gradient, and whether a process was asked to
+stop. Sent as tensors, they would have to be read back from the device, which stops a GPU until all its work
+is done. Paddle's store needs about 40 ms for a request (its small packets wait for each other), which is too
+slow for every step. So each process has one connection to process 0, which answers with the facts of all.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+_PATIENCE = 60.0  # seconds to wait for the other processes, which have just done something together
+_RANK_BYTES = 4
+_TOKEN_BYTES = 16
+# A machine that is lost sends nothing. These options of Linux find that after about 30 s.
+_PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+
+
+class Store(Protocol):
+    """What is needed of Paddle's store."""
+
+    def set(self, key: str, value: str) -> None:
+        """Set the value of a key."""
+
+    def get(self, key: str) -> bytes:
+        """Return the value of a key; wait until it is set."""
+
+
+class Channel:
+    """The connections of one process: process 0 has one to each of the others, which have one to it.
+
+    Args:
+        links: the connections.
+        is_hub: whether this is process 0.
+    """
+
+    def __init__(self, links: Sequence[socket.socket], *, is_hub: bool) -> None:
+        self._links = list(links)
+        self._is_hub = is_hub
+        for link in self._links:
+            link.settimeout(None)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _PROBES.items():
+                if hasattr(socket, name):
+                    link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+    def any_of(self, facts: Sequence[bool]) -> list[bool]:
+        """Return for each fact whether it holds in any process; wait for all processes, without a limit.
+
+        Args:
+            facts: equally many, in the same order, in every process.
+
+        Raises:
+            OSError: if another process has ended.
+        """
+        size = -(-len(facts) // 8)
+        bits = sum(1 << place for place, fact in enumerate(facts) if fact)
+        if self._is_hub:
+            for link in self._links:
+                bits |= int.from_bytes(_receive(link, size), "little")
+        for link in self._links:
+            link.sendall(bits.to_bytes(size, "little"))
+        if not self._is_hub:
+            bits = int.from_bytes(_receive(self._links[0], size), "little")
+        return [bool(bits >> place & 1) for place in range(len(facts))]
+
+    def close(self) -> None:
+        """Close the connections."""
+        for link in self._links:
+            link.close()
+
+
+def open_channel(store: Store, key: str, rank: int, size: int, host: str) -> Channel:
+    """Connect all processes.
+
+    Args:
+        store: tells the others where process 0 listens.
+        key: a key of the store that is not in use.
+        rank: index of this process.
+        size: number of processes.
+        host: address of the machine of process 0.
+
+    Raises:
+        OSError: if a process does not come.
+    """
+    if rank == 0:
+        return Channel(_wait_for_others(store, key, size), is_hub=True)
+    port, token = store.get(key).decode().split()
+    link = socket.create_connection((host, int(port)), timeout=_PATIENCE)
+    link.sendall(bytes.fromhex(token) + rank.to_bytes(_RANK_BYTES, "little"))
+    return Channel([link], is_hub=False)
+
+
+def _wait_for_others(store: Store, key: str, size: int) -> list[socket.socket]:
+    token = secrets.token_bytes(_TOKEN_BYTES)
+    links: dict[int, socket.socket] = {}
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen(size)
+        listener.settimeout(_PATIENCE)
+        store.set(key, f"{listener.getsockname()[1]} {token.hex()}")
+        while len(links) < size - 1:
+            link, _ = listener.accept()
+            link.settimeout(_PATIENCE)
+            with suppress(OSError):  # another program that looks for open ports
+                said = _receive(link, _TOKEN_BYTES + _RANK_BYTES)
+                if hmac.compare_digest(said[:_TOKEN_BYTES], token):
+                    links[int.from_bytes(said[_TOKEN_BYTES:], "little")] = link
+                    continue
+            link.close()
+    return list(links.values())
+
+
+def _receive(link: socket.socket, size: int) -> bytes:
+    received = bytearray()
+    while len(received) < size:
+        block = link.recv(size - len(received))
+        if not block:
+            raise ConnectionError("the connection was closed")
+        received += block
+    return bytes(received)

@@ -1,0 +1,92 @@
+"""The connection of all processes for facts, with threads as processes."""
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ppcls.channel import open_channel
+
+
+class Store:
+    """A stand-in for Paddle's store: a process waits for what another one sets."""
+
+    def __init__(self):
+        self.values = {}
+        self.there = threading.Event()
+
+    def set(self, key, value):
+        self.values[key] = value.encode()
+        self.there.set()
+
+    def get(self, key):
+        assert self.there.wait(10)
+        return self.values[key]
+
+
+def in_processes(size, work, store=None):
+    """Call ``work(rank, channel)`` in `size` connected threads; return the results in order of rank."""
+    store = store or Store()
+
+    def live(rank):
+        channel = open_channel(store, "key", rank, size, "127.0.0.1")
+        try:
+            return work(rank, channel)
+        finally:
+            channel.close()
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(live, range(size)))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("count", [1, 8, 9, 100])
+def test_every_process_learns_what_holds_anywhere(size, count):
+    rounds = 5
+    facts = [
+        [[(7 * r + 3 * rank + n) % (4 + rank) == 0 for n in range(count)] for rank in range(size)]
+        for r in range(rounds)
+    ]
+    found = in_processes(size, lambda rank, channel: [channel.any_of(facts[r][rank]) for r in range(rounds)])
+    expected = [[any(column) for column in zip(*of_round, strict=True)] for of_round in facts]
+    assert found == [expected] * size
+
+
+@pytest.mark.parametrize("ends", [0, 1, 2])
+def test_a_process_that_has_ended_is_noticed(ends):
+    def work(rank, channel):
+        channel.any_of([True])
+        if rank == ends:
+            return "ended"
+        try:
+            while True:
+                channel.any_of([False])
+        except OSError:
+            return "noticed"
+
+    found = in_processes(3, work)
+    assert found == ["ended" if rank == ends else "noticed" for rank in range(3)]
+
+
+def test_other_programs_that_connect_are_sent_away():
+    store = Store()
+    strangers = []
+
+    class Curious(Store):
+        def get(self, key):
+            value = store.get(key)
+            for said in (b"", b"GET / HTTP/1.1\r\n\r\n" + b"x" * 20):
+                stranger = socket.create_connection(("127.0.0.1", int(value.split()[0])))
+                stranger.sendall(said)
+                strangers.append(stranger)
+                if not said:
+                    stranger.close()
+            return value
+
+        def set(self, key, value):
+            store.set(key, value)
+
+    assert in_processes(2, lambda rank, channel: channel.any_of([rank == 1]), Curious()) == [[True]] * 2
+    for stranger in strangers:
+        stranger.close()
