@@ -112,8 +112,14 @@ def _checksum(path: Path) -> list[int]:
 
 
 def _remove_oldest(home: Path, newest: Path) -> None:
-    """Remove the programs that were used longest ago, but none that is in use or was within an hour."""
+    """Remove the programs that were used longest ago, but none that was used within the last hour.
+
+    What killed processes left unfinished is removed after a day.
+    """
     with contextlib.suppress(OSError):
+        for part in home.glob(".*.tmp"):
+            if part.stat().st_mtime < time.time() - 86400:
+                shutil.rmtree(part, ignore_errors=True)
         folders = [path for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")]
         folders.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for folder in folders[KEPT:]:

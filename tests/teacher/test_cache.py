@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,19 @@ def test_processes_wait_for_the_one_that_writes(home):
         thread.join()
     assert len(made) == 1
     assert found == ["program"] * 8
+
+
+def test_remains_of_a_killed_process_are_removed_after_a_day(home):
+    def write(folder: Path) -> None:
+        (folder / "inference.json").write_text("program")
+
+    for name, age in ((".old.tmp", 100_000), (".new.tmp", 1000)):
+        (home / name).mkdir(parents=True)
+        os.utime(home / name, (time.time() - age,) * 2)
+    with stored_program("key", write):
+        pass
+    assert not (home / ".old.tmp").exists()
+    assert (home / ".new.tmp").exists()
 
 
 def test_failed_writing_leaves_nothing_behind(home):
