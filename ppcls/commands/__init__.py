@@ -3,7 +3,7 @@
 Nothing slow is imported here: each command imports what it needs when it runs.
 """
 
-from ppcls.commands import check_data, convert_weights, layers, mine, models, predict, run, validate
+from ppcls.commands import check_data, convert_weights, layers, mine, models, predict, run, shard, validate
 from ppcls.commands.command import Command
 
 COMMANDS: dict[str, Command] = {
@@ -15,6 +15,7 @@ COMMANDS: dict[str, Command] = {
     "layers": layers.COMMAND,
     "convert-weights": convert_weights.COMMAND,
     "mine": mine.COMMAND,
+    "shard": shard.COMMAND,
 }
 
 __all__ = ["COMMANDS", "Command"]

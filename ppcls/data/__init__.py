@@ -31,6 +31,7 @@ from ppcls.data.sampler import (
     Sampler,
     Share,
 )
+from ppcls.data.shards import ShardDataset
 from ppcls.data.threshold import ThreshOutput
 from ppcls.data.transforms import BatchTransform, Compose, Transform, build_transforms
 from ppcls.data.unlabelled import Endless, JoinedLoader, WithoutLabels
@@ -63,6 +64,7 @@ __all__ = [
     "MultiScaleDataset",
     "MultiScaleSampler",
     "RASampler",
+    "ShardDataset",
     "Share",
     "ThreshOutput",
     "Topk",

@@ -165,7 +165,7 @@ def check_data(data: DataLoaderSpec, class_num: int, eval_names: Sequence[str] |
 
 def _source(node: DataSpec) -> str:
     dataset = node.dataset or {}
-    keys = ("cls_label_path", "data_file", "image_root")
+    keys = ("cls_label_path", "data_file", "path", "image_root")
     return next((str(dataset[key]) for key in keys if dataset.get(key)), str(dataset.get("name")))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,6 @@ import numpy as np
 from ppcls.class_names import shown_name
 from ppcls.config.nodes import Options
 from ppcls.data.dataset import Dataset
-from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.errors import DataError
 from ppcls.registry import DATASETS
 from ppcls.texts import near_path
@@ -84,10 +84,10 @@ class _Cifar(Dataset):
         """Return the class of an image."""
         return int(self._labels[index])
 
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of these images; it does not depend on the path of their file."""
+    def relative_paths(self) -> Iterator[str]:
+        """Return the position of each image in its file."""
         start = len(self.name) + 1
-        return fingerprint_of(self.name, (place[start:] for place in self._places), self._labels)
+        return (place[start:] for place in self._places)
 
     def read(self, index: int) -> np.ndarray:
         """Return the image, uint8 [32, 32, 3] in RGB."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -77,8 +78,11 @@ class Dataset(Component, ABC):
 
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of this list of samples; it does not depend on the folder of the data."""
-        places = range(len(self))
-        return fingerprint_of(self.name, map(self.path, places), map(self.label, places))
+        return fingerprint_of(self.name, self.relative_paths(), map(self.label, range(len(self))))
+
+    def relative_paths(self) -> Iterable[str]:
+        """Return the names of all samples, which do not depend on the folder of the data."""
+        return map(self.path, range(len(self)))
 
     @classmethod
     def find_class_names(cls, options: Options) -> list[str] | None:
@@ -212,6 +216,10 @@ class ImageNetDataset(Dataset):
         """Return the fingerprint of this list; takes 0.5 s for a million images."""
         return fingerprint_of(self.name, self._list.names, self._list.labels)
 
+    def relative_paths(self) -> list[str]:
+        """Return the paths of all images as the list has them."""
+        return self._list.names
+
 
 @DATASETS.register()
 class FolderDataset(Dataset):
@@ -295,10 +303,9 @@ class FolderDataset(Dataset):
         """Return the class of an image."""
         return self._samples[index][1]
 
-    def fingerprint(self) -> Fingerprint:
-        """Return the fingerprint of these images; it does not depend on the path of their folder."""
-        names = (os.path.relpath(path, self.name).replace(os.sep, "/") for path, _ in self._samples)
-        return fingerprint_of(self.name, names, (label for _, label in self._samples))
+    def relative_paths(self) -> Iterator[str]:
+        """Return the paths of all images from their folder on."""
+        return (os.path.relpath(path, self.name).replace(os.sep, "/") for path, _ in self._samples)
 
 
 def _skipped(search: FolderSearch) -> str:

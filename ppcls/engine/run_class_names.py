@@ -287,7 +287,7 @@ def _recorded_dataset(folder: Path) -> ComponentSpec | None:
 
 
 def _place(dataset: ComponentSpec) -> str:
-    given = (dataset.options.get(key) for key in ("cls_label_path", "data_file", "image_root"))
+    given = (dataset.options.get(key) for key in ("cls_label_path", "data_file", "path", "image_root"))
     return str(next((value for value in given if value), dataset.name))
 
 

@@ -18,12 +18,13 @@ def check_data(data: DataLoaderSpec, findings: Findings) -> None:
             if part[node] is None:
                 findings.error(join("DataLoader", name, node), "missing")
     if train and evaluation:
-        lists = [_list_file(part) for part in (train, evaluation)]
-        if lists[0] is not None and lists[0] == lists[1]:
-            findings.warn(
-                "DataLoader.Eval.dataset.cls_label_path",
-                f"{lists[0]} is the training list too: the accuracy will be that on training images",
-            )
+        for key, what in (("cls_label_path", "the training list"), ("path", "the training data")):
+            places = [_place(part, key) for part in (train, evaluation)]
+            if places[0] is not None and places[0] == places[1]:
+                findings.warn(
+                    f"DataLoader.Eval.dataset.{key}",
+                    f"{places[0]} is {what} too: the accuracy will be that on training images",
+                )
     sampler = evaluation.sampler if evaluation else None
     if isinstance(sampler, dict) and sampler.get("drop_last") is True:
         findings.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
@@ -35,7 +36,7 @@ def check_data(data: DataLoaderSpec, findings: Findings) -> None:
         findings.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
 
 
-def _list_file(part: DataSpec) -> str | None:
+def _place(part: DataSpec, key: str) -> str | None:
     dataset = part.dataset
-    path = dataset.get("cls_label_path") if isinstance(dataset, dict) else None
+    path = dataset.get(key) if isinstance(dataset, dict) else None
     return os.path.normpath(path) if isinstance(path, str) else None
