@@ -276,6 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for size in args.sizes:
             names = [name for name in processes if size in sides[name].sizes]
             found[size] = measure(processes, names, size, args.minutes * 60 / len(args.sizes))
+    except KeyboardInterrupt:
+        print("interrupted: these are the sizes that were complete", file=sys.stderr)
     finally:
         for process in processes.values():
             process.end()
