@@ -93,6 +93,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "softmax": (bool, "true or false"),
     "params_size": (int, "a whole number"),
     "params_sha256": (str, "64 hexadecimal digits"),
+    "onnx_sha256": (str, "64 hexadecimal digits"),
 }
 
 
@@ -173,7 +174,7 @@ class Program:
         self._options["precision"] = precision
         config = inference.Config(str(file), str(params))
         config.disable_glog_info()
-        gpu = _gpu_index(device)
+        gpu = gpu_index(device)
         if precision == "bfloat16" and (gpu is not None or not mkldnn):
             raise ConfigError("precision: bfloat16 is computed by oneDNN, on the CPU alone")
         if gpu is not None:
@@ -243,7 +244,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-def _gpu_index(device: str) -> int | None:
+def gpu_index(device: str) -> int | None:
     """Return the index of the GPU `device`; None for the CPU."""
     from paddle.device import cuda, is_compiled_with_cuda
 

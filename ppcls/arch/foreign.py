@@ -18,6 +18,7 @@ from paddle import Tensor
 from ppcls.arch.base import Network
 from ppcls.cpu.threads import threads_in_use
 from ppcls.errors import ConfigError, WeightsError, hint
+from ppcls.onnx_program import OnnxProgram
 from ppcls.registry import BACKBONES
 from ppcls.runtime import (
     DESCRIPTION,
@@ -154,7 +155,7 @@ class OnnxModel(ForeignModel):
         super().__init__(path, logits, probabilities, return_patterns)
 
     def _open(self) -> Runner:
-        return OnnxRunner(self.path, self.threads or cpu_threads())
+        return OnnxProgram(self.path, self.threads or cpu_threads())
 
 
 @BACKBONES.register()
@@ -210,57 +211,6 @@ class PaddleInferenceModel(ForeignModel):
         """
         runner = self._program(precision)
         return lambda x: self._answer(runner, x)
-
-
-class OnnxRunner:
-    """Runs an ONNX file with ONNX Runtime."""
-
-    def __init__(self, file: Path, threads: int) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise ConfigError(
-                f"OnnxModel: {file} needs ONNX Runtime; install it with pip install 'ppcls[onnx]'"
-            ) from None
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # its warnings are about graphs, which users cannot change
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(file), options, providers=onnxruntime.get_available_providers()
-            )
-        except (
-            errors.Fail,
-            errors.InvalidArgument,
-            errors.InvalidGraph,
-            errors.InvalidProtobuf,
-            errors.NotImplemented,
-            errors.RuntimeException,
-        ) as error:
-            raise WeightsError(f"{file} is not a model that ONNX Runtime can run: {error}") from error
-        self._file = file
-        self._input = self._session.get_inputs()[0]
-        self.outputs = [output.name for output in self._session.get_outputs()]
-
-    def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
-        """Run a batch [N, C, H, W]; return the named outputs, float32."""
-        fixed, *image = self._input.shape
-        step = fixed if isinstance(fixed, int) else len(batch)
-        if len(batch) % step:
-            raise ConfigError(f"{self._file} takes batches of {step} images alone, and here are {len(batch)}")
-        if any(isinstance(n, int) and n != m for n, m in zip(image, batch.shape[1:], strict=True)):
-            raise ConfigError(
-                f"{self._file} takes images {image}, and here they are {list(batch.shape[1:])}; "
-                "a network of a DistillationModel may have its own input_size"
-            )
-        dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
-        parts = [
-            self._session.run(list(outputs), {self._input.name: batch[start : start + step].astype(dtype)})
-            for start in range(0, len(batch), step)
-        ]
-        return [np.concatenate(values).astype(np.float32) for values in zip(*parts, strict=True)]
 
 
 def cpu_threads() -> int:

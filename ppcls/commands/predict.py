@@ -9,22 +9,57 @@ from ppcls.commands.command import Command, add_plugins
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-dir", required=True, metavar="DIR", help="folder written by `ppcls export`")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, folders or .txt lists")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files, folders or .txt lists")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"])
     parser.add_argument("--on-error", default="raise", choices=["raise", "skip"], help="unreadable images")
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        choices=["auto", "paddle_inference", "onnxruntime"],
+        help="auto: ONNX Runtime where it is installed and the folder has an inference.onnx (CPU, float32)",
+    )
+    parser.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16"], help="bfloat16: CPUs with AVX-512"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one for each core)")
+    parser.add_argument(
+        "--benchmark",
+        action="store_true",
+        help="print how long batches of 1 and of --batch-size images take in each engine and precision",
+    )
     add_plugins(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     from ppcls.deploy import Predictor
+    from ppcls.deploy.benchmark import latency_table, measure_latency
+    from ppcls.errors import ConfigError
     from ppcls.logger import setup_logging
     from ppcls.plugins import load_plugins
 
     setup_logging()
     load_plugins(args.plugin)
+    if args.benchmark:
+        if args.images:
+            raise ConfigError("--benchmark measures the network on random numbers; name no images with it")
+        for name, count in (("--batch-size", args.batch_size), ("--threads", args.threads)):
+            if count is not None and count < 1:
+                raise ConfigError(f"{name}: {count}; expected a whole number, at least 1")
+        sizes = sorted({1, args.batch_size})
+        found = measure_latency(args.model_dir, sizes, device=args.device, threads=args.threads)
+        print(latency_table(found, args.threads))
+        return 0
+    if not args.images:
+        raise ConfigError("no images: name image files, folders or .txt lists, or give --benchmark")
     predictor = Predictor(
-        args.model_dir, batch_size=args.batch_size, device=args.device, on_error=args.on_error
+        args.model_dir,
+        batch_size=args.batch_size,
+        device=args.device,
+        on_error=args.on_error,
+        engine=args.engine,
+        precision=args.precision,
+        threads=args.threads,
     )
     for result in predictor.predict(args.images):
         print(result)

@@ -17,8 +17,9 @@ from ppcls.data import ImageError, build_postprocess, build_transforms, list_ima
 from ppcls.data.images import Naming
 from ppcls.data.postprocess import check_scores
 from ppcls.deploy.description import described_in, described_postprocess, described_transforms
+from ppcls.deploy.engines import Engine, Precision, open_network
 from ppcls.errors import ConfigError, DataError, WeightsError
-from ppcls.runtime import DESCRIPTION, Program, check_params, find_program, read_description
+from ppcls.runtime import DESCRIPTION, find_program, read_description
 
 Image = str | os.PathLike[str] | np.ndarray
 _SINGLE = (str, os.PathLike, np.ndarray)
@@ -28,9 +29,10 @@ _EXPECTED = "expected a file, a folder, a list or an array [H, W, C]"
 class Predictor:
     """An exported network with its transforms and class names.
 
-    Threads may share one predictor: they read images in parallel, and the network runs one batch at a time,
-    by default on all cores. A predictor can be pickled; the files are then opened again in the other process.
-    After ``os.fork`` it works in the child if no thread was predicting at that moment.
+    Threads may share one predictor: they read images in parallel, and Paddle Inference runs one batch at a
+    time, by default on all cores (ONNX Runtime several). A predictor can be pickled; the files are then
+    opened again in the other process. After ``os.fork`` it works in the child if no thread was predicting at
+    that moment.
 
     Args:
         model_dir: folder with ``inference.json`` (else ``inference.pdmodel``), ``inference.pdiparams`` and
@@ -39,6 +41,12 @@ class Predictor:
         device: ``cpu``, ``gpu``, ``gpu:1``, or ``auto`` for a GPU if there is one.
         threads: CPU threads; None for one on each core that this process may use.
         mkldnn: use oneDNN on the CPU.
+        engine: ``paddle_inference``, ``onnxruntime`` or ``auto``: ONNX Runtime on the CPU in float32 where it
+            is installed and the folder has an ``inference.onnx`` (``Global.export_onnx``), otherwise Paddle
+            Inference. Probabilities of the two agree to about 1e-6.
+        precision: ``float32``, or ``bfloat16``: faster on processors that have instructions for it, with
+            probabilities that differ by about 0.01. Paddle Inference on the CPU only; a processor that does
+            not compute in bfloat16 computes in float32, and a warning says so.
         on_error: for an unreadable image, ``raise`` a DataError that names it, or ``skip`` it: then its
             result is empty and has the reason under ``error``.
 
@@ -60,6 +68,8 @@ class Predictor:
         threads: int | None = None,
         mkldnn: bool = True,
         on_error: Literal["raise", "skip"] = "raise",
+        engine: Engine = "auto",
+        precision: Precision = "float32",
     ) -> None:
         for name, count in (("batch_size", batch_size), ("threads", 1 if threads is None else threads)):
             if not isinstance(count, Integral) or count < 1:
@@ -74,7 +84,6 @@ class Predictor:
         self.on_error = on_error
         self._description = files.description
         self._softmax: bool = description["Global"].get("softmax", True)
-        check_params(files.params, description["Global"])
         operations = described_transforms(description, files.description)
         postprocess = described_postprocess(description, files.description, files.files.place)
         with described_in(files.description):
@@ -82,8 +91,15 @@ class Predictor:
             self._chain = build_transforms(operations, where)
             self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
             self._postprocess = build_postprocess(postprocess, "PostProcess")
-        threads = threads or available_cores()
-        self._run = Program(files.program, files.params, device=device, threads=threads, mkldnn=mkldnn)
+        self._run = open_network(
+            files,
+            description["Global"],
+            engine=engine,
+            precision=precision,
+            device=device,
+            threads=threads or available_cores(),
+            mkldnn=mkldnn,
+        )
         if len(self._run.outputs) != 1:
             raise WeightsError(f"{files.program} has {len(self._run.outputs)} outputs, a classifier has one")
 

@@ -25,6 +25,7 @@ from ppcls.class_names import find_class_names
 from ppcls.config import dump_yaml, plain, single
 from ppcls.deploy.description import describe_transforms
 from ppcls.errors import ConfigError, TrainingError
+from ppcls.onnx_program import onnx_digest
 from ppcls.runtime import DESCRIPTION, ONNX, PARAMS, Program, export_files, fingerprint
 
 LOGGER = logging.getLogger("ppcls.export")
@@ -326,6 +327,8 @@ def _write_description(
         "softmax": softmax,
         **fingerprint(folder / PARAMS),
     }
+    if (folder / ONNX).exists():
+        content["Global"]["onnx_sha256"] = onnx_digest(folder / ONNX)
     post = content.get("PostProcess")
     if post:
         name, options = single(post, "PostProcess")

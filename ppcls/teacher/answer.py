@@ -14,9 +14,10 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls.arch.answering import Answering, Precision
-from ppcls.arch.foreign import ForeignModel, OnnxRunner, PaddleInferenceModel, Runner, cpu_threads
+from ppcls.arch.foreign import ForeignModel, PaddleInferenceModel, Runner, cpu_threads
 from ppcls.errors import ConfigError, PpclsError
 from ppcls.logger import LOGGER
+from ppcls.onnx_program import OnnxProgram
 from ppcls.runtime import ONNX, Program
 from ppcls.teacher.agreement import compare
 from ppcls.teacher.cache import stored_program
@@ -265,7 +266,7 @@ class Answer:
 
     def _run(self, folder: Path, onnx: bool) -> Runner:
         if onnx:
-            return OnnxRunner(folder / ONNX, cpu_threads())
+            return OnnxProgram(folder / ONNX, cpu_threads())
         device = paddle.device.get_device()
         return Program(folder / PROGRAM, device=device, threads=cpu_threads(), precision=self.precision)
 

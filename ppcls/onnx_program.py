@@ -1,0 +1,160 @@
+"""Run an ONNX file with ONNX Runtime, from arrays to arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import ConfigError, WeightsError
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+
+
+def is_installed() -> bool:
+    """Tell whether ONNX Runtime can be imported."""
+    try:
+        return find_spec("onnxruntime") is not None
+    except ValueError:  # a stand-in without a specification
+        return False
+
+
+def onnx_digest(file: Path) -> str:
+    """Return the SHA-256 of an ONNX file, ``onnx_sha256`` in ``inference.yml``."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def check_onnx(file: Path, described: Mapping[str, Any]) -> None:
+    """Raise an error for an ONNX file that is damaged or belongs to another export.
+
+    Args:
+        file: ``inference.onnx``.
+        described: ``Global`` of the description. Without `onnx_sha256` (an earlier version) nothing is
+            compared.
+
+    Raises:
+        WeightsError: if they differ.
+    """
+    digest = described.get("onnx_sha256")
+    if digest is not None and onnx_digest(file) != digest.lower():
+        raise WeightsError(
+            f"{file} does not have the SHA-256 that its description says ({digest}): the file is damaged or "
+            "comes from another export. Copy the whole folder again, or export again"
+        )
+
+
+class OnnxProgram:
+    """One network in an ONNX file, ready to run.
+
+    Threads may share it, and run it at the same time. A pickled or copied program opens its file again, and
+    so does a forked process, which does not have the threads of its parent.
+
+    Attributes:
+        outputs: names of its outputs, in order.
+
+    Args:
+        file: the ONNX file.
+        threads: CPU threads for one batch.
+        device: ``cpu``; ``gpu`` or ``gpu:N``; ``any`` for the best that ONNX Runtime offers.
+
+    Raises:
+        ConfigError: if ONNX Runtime is not installed, or cannot use the device.
+        WeightsError: if it cannot read the file.
+    """
+
+    def __init__(self, file: Path, threads: int, device: str = "any") -> None:
+        self._file = file.absolute()
+        self._threads = threads
+        self._device = device
+        self._opening = threading.Lock()
+        self._process = os.getpid()
+        self._session = self._open()
+        self._input = self._session.get_inputs()[0]
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def _open(self) -> Any:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ConfigError(
+                f"{self._file} needs ONNX Runtime; install it with pip install 'ppcls[onnx]'"
+            ) from None
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3  # its warnings are about graphs, which users cannot change
+        providers = _providers(self._device, onnxruntime.get_available_providers())
+        try:
+            return onnxruntime.InferenceSession(str(self._file), options, providers=providers)
+        except (
+            errors.Fail,
+            errors.InvalidArgument,
+            errors.InvalidGraph,
+            errors.InvalidProtobuf,
+            errors.NotImplemented,
+            errors.RuntimeException,
+        ) as error:
+            raise WeightsError(f"{self._file} is not a model that ONNX Runtime can run: {error}") from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(OnnxProgram, self._file, self._threads, self._device), ()
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray:
+        """Run a batch [N, C, H, W]; return the first output, a classifier's [N, classes]."""
+        return self.run(batch, self.outputs[:1])[0]
+
+    def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+        """Run a batch [N, C, H, W]; return the named outputs, float32.
+
+        Raises:
+            ConfigError: if the network needs images of another shape.
+        """
+        fixed, *image = self._input.shape
+        step = fixed if isinstance(fixed, int) else len(batch)
+        if len(batch) % step:
+            raise ConfigError(f"{self._file} takes batches of {step} images alone, and here are {len(batch)}")
+        if any(isinstance(n, int) and n != m for n, m in zip(image, batch.shape[1:], strict=True)):
+            raise ConfigError(
+                f"{self._file} takes images {image}, and here they are {list(batch.shape[1:])}; the "
+                "transforms must end in that shape, and a network of a DistillationModel may have its own "
+                "input_size"
+            )
+        dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
+        session = self._own_session()
+        parts = [
+            session.run(list(outputs), {self._input.name: batch[start : start + step].astype(dtype)})
+            for start in range(0, len(batch), step)
+        ]
+        return [np.concatenate(values).astype(np.float32) for values in zip(*parts, strict=True)]
+
+    def _own_session(self) -> Any:
+        """Return a session of this process."""
+        if self._process != os.getpid():
+            with self._opening:
+                if self._process != os.getpid():
+                    self._session = self._open()
+                    self._process = os.getpid()
+        return self._session
+
+
+def _providers(device: str, available: Sequence[str]) -> list[Any]:
+    kind, _, number = device.partition(":")
+    if kind == "any":
+        return list(available)
+    if kind == "cpu":
+        return [_CPU]
+    if _CUDA not in available:
+        raise ConfigError(
+            f"device {device!r}: ONNX Runtime cannot use a GPU here (it offers {', '.join(available)}); "
+            "install onnxruntime-gpu, or use device='cpu' or engine='paddle_inference'"
+        )
+    return [(_CUDA, {"device_id": int(number or 0)}), _CPU]
