@@ -102,6 +102,12 @@ class NetworkGroup(Network):
         else:
             self._answers[name] = answer
 
+    def leave_out(self, name: str) -> None:
+        """Drop a frozen sub-network whose answers come from elsewhere (see `answer_with`)."""
+        if name not in self.frozen:
+            raise ConfigError(f"{name} trains and cannot be left out")
+        setattr(self, name, _LeftOut(name))
+
     def run(self, name: str, x: Any) -> Any:
         """Run one sub-network by name; a frozen one creates no graph."""
         answer = self._answers.get(name) if paddle.in_dynamic_mode() else None  # a program has no other in it
@@ -141,6 +147,19 @@ class NetworkGroup(Network):
             if network.training != training:
                 for layer in network.sublayers(include_self=True):
                     layer.training = training
+
+
+class _LeftOut(Network):
+    """Stands where a frozen network was, which nobody is to ask any more."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.title = title
+
+    def forward(self, x: Any) -> Any:
+        raise ConfigError(
+            f"{self.title} was not built, because training uses its stored outputs; something else asks it"
+        )
 
 
 @BACKBONES.register()

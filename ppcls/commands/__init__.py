@@ -3,7 +3,18 @@
 Nothing slow is imported here: each command imports what it needs when it runs.
 """
 
-from ppcls.commands import check_data, convert_weights, layers, mine, models, predict, run, shard, validate
+from ppcls.commands import (
+    check_data,
+    convert_weights,
+    layers,
+    mine,
+    models,
+    predict,
+    run,
+    shard,
+    teacher,
+    validate,
+)
 from ppcls.commands.command import Command
 
 COMMANDS: dict[str, Command] = {
@@ -16,6 +27,7 @@ COMMANDS: dict[str, Command] = {
     "convert-weights": convert_weights.COMMAND,
     "mine": mine.COMMAND,
     "shard": shard.COMMAND,
+    "teacher": teacher.COMMAND,
 }
 
 __all__ = ["COMMANDS", "Command"]

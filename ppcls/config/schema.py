@@ -178,6 +178,26 @@ class EarlyStoppingSpec(Section):
 
 
 @dataclass(eq=False, repr=False)
+class TeacherStoreSpec(Section):
+    """Outputs of frozen networks, kept on disk: [teacher_store.md](teacher_store.md)."""
+
+    path: str | None = key(None, "Folder of the store; required.")
+    views: int | None = key(
+        None,
+        "Epochs whose images and outputs are stored; later epochs use them again in turn. null: all of "
+        "`Global.epochs`, or as many as the store has.",
+        minimum=1,
+    )
+    precision: Literal["float16", "bfloat16", "float32"] = key("float16", "Precision of stored logits.")
+    features: Literal["float16", "bfloat16", "float32"] = key("float16", "Precision of stored features.")
+    fill: Literal["auto", "never"] = key(
+        "auto",
+        "`auto`: what is missing is computed by the networks and stored while the run trains; `never`: the "
+        "store must be complete (`ppcls teacher store` fills it).",
+    )
+
+
+@dataclass(eq=False, repr=False)
 class LossSpec(Section):
     """Losses; each counts with its `weight`, the total is their sum."""
 
@@ -277,6 +297,9 @@ class Recipe(Section):
         "hook", "What happens around the training loop beside what ppcls does itself.", many=True
     )
     Infer: InferSpec = section(InferSpec, "Prediction for images.")
+    TeacherStore: TeacherStoreSpec | None = section(
+        TeacherStoreSpec, "Outputs of frozen networks, kept on disk.", optional=True
+    )
 
     @property
     def arch(self) -> ArchSpec:

@@ -66,6 +66,7 @@ from ppcls.engine.speed import (
 from ppcls.engine.start.build_run import build_run, note_engines
 from ppcls.engine.start.run_data import RunData, open_data, open_evaluation
 from ppcls.engine.start.sameness import require_same_lists, require_same_weights, start_alike
+from ppcls.engine.start.teacher_store import OpenStore, open_store
 from ppcls.engine.start.trial import try_out
 from ppcls.engine.train import StopRequested, train
 from ppcls.files import require_possible
@@ -153,13 +154,20 @@ class Engine:
             # Hooks and data first, because their mistakes are the cheapest to find.
             hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
             data = open_data(self.config, self.folder, resumed)
-            run = build_run(self.config, self.folder, data, self.model, resumed=resumed, hooks=hooks)
+            store = open_store(self.config, data.loader)
+            model = self.model if store is None else self._model_beside(store)
+            run = build_run(self.config, self.folder, data, model, store, resumed=resumed, hooks=hooks)
             try:
                 require_same_weights(run.parts.model)
-                try_out(run)  # no other check follows; from here on the folder changes
+                try_out(run)
+                if store is not None:
+                    store.outputs.check_room()
+                # no other check follows; from here on the folder changes
                 run.progress.threads = threads_in_use()
                 note_engines(run)
                 self._open_folder(run.progress, data, resumed, lock, changed)
+                if store is not None:
+                    store.outputs.begin()
                 train(run)
             except StopRequested as stop:
                 run.stop_signal = stop.signum
@@ -180,7 +188,18 @@ class Engine:
         """
         hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
         data = open_data(self.config, self.folder, None)
+        if self.config.TeacherStore is not None:
+            LOGGER.warning("TeacherStore has no effect in a loop of your own: the networks themselves answer")
         return build_run(self.config, self.folder, data, self.model, resumed=None, hooks=hooks)
+
+    def _model_beside(self, store: OpenStore) -> Any:
+        """Return the networks, those whose outputs are all stored without their weights."""
+        if self._model is None and store.leaves_out and not store.needs_weights:
+            kept = [child.title for child in self.arch.children if not child.frozen]
+            normalize = build.normalization(self.config, self.mode)
+            model = build_model(self.arch.without_weights(keep=kept), normalize=normalize)
+            self._model = with_convolutions_as_set(model, self.globals)
+        return self.model
 
     def _continue_from(self, resumed: Checkpoint) -> bool:
         """Take over decisions of the run to resume; return whether its config was different."""

@@ -17,7 +17,7 @@ from ppcls.engine.checkpoint import Progress
 from ppcls.engine.meters import Meters
 from ppcls.errors import TrainingError
 from ppcls.optimizer.joint import JointOptimizer
-from ppcls.teacher import Answer
+from ppcls.teacher import Answer, StoredOutputs
 
 if TYPE_CHECKING:
     from ppcls.engine.hooks.base import Hook
@@ -60,6 +60,7 @@ class Parts:
         buffers: BatchNorm statistics that change, which are kept equal in all processes.
         ema: averaged weights; None without them.
         answers: replacements of frozen networks, by dotted name.
+        stored: the store of outputs of frozen networks; None without one.
     """
 
     model: nn.Layer
@@ -74,6 +75,7 @@ class Parts:
     buffers: list[paddle.Tensor]
     ema: ModelEMA | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
+    stored: StoredOutputs | None = None
 
 
 @dataclass
@@ -154,6 +156,12 @@ class Run:
         labelled = dict.fromkeys(metrics, len(batch.label))
         self.meters.add({**metrics, **losses}, len(batch.index), labelled)
         self._unread.append((self.progress.step, self.learning_rates, batch.index))
+
+    @property
+    def data_epoch(self) -> int:
+        """The epoch of the data: with stored views, they come round again and again."""
+        stored = self.parts.stored
+        return self.progress.epoch if stored is None else stored.view(self.progress.epoch)
 
     def line_due(self, done: int) -> bool:
         """Tell whether a log line is due for the step that ends with batch number `done` of the epoch.

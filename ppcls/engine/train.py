@@ -15,7 +15,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -67,7 +67,7 @@ def train_epoch(run: Run) -> None:
     """Train on the remaining batches of the current epoch."""
     start_epoch(run)
     begin = time.perf_counter()
-    for batch in run.parts.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
+    for batch in run.parts.loader.epoch(run.data_epoch, start_batch=run.progress.batch):
         ready = time.perf_counter()
         updated = train_step(run, batch)
         end = time.perf_counter()
@@ -139,13 +139,20 @@ def forward_and_backward(
     paddle.seed(step_seed(position.seed, place, stream=1 + rank()))
     image = paddle.to_tensor(batch.image)
     label = paddle.to_tensor(batch.label)
-    with paddle.amp.auto_cast(**run.settings.casting):
+    with paddle.amp.auto_cast(**run.settings.casting), _stored(run, batch):
         outputs = parts.model(image)
     paddle.seed(step_seed(position.seed, place, stream=0))
     known = outputs if batch.labelled is None else rows_of(outputs, paddle.to_tensor(batch.labelled))
     losses = parts.loss(outputs, label, known)
     parts.scaler.scale(losses["loss"] if group == 1 else losses["loss"] / group).backward()
     return known, label, losses
+
+
+def _stored(run: Run, batch: Batch) -> AbstractContextManager[None]:
+    """Let outputs of frozen networks for a batch come from their store, if there is one."""
+    if run.parts.stored is None:
+        return nullcontext()
+    return run.parts.stored.batch(run.progress.epoch, run.progress.batch, batch.index)
 
 
 def gradient_norm(parameters: Sequence[paddle.Tensor], scale: float = 1.0) -> paddle.Tensor:

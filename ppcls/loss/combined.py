@@ -75,6 +75,11 @@ class CombinedLoss(nn.Layer):
         plain = [part for part in self._parts if not part.layer.networks]
         return CombinedLoss(plain, network) if plain else None
 
+    @property
+    def reads_networks(self) -> bool:
+        """Whether a loss takes something of the networks themselves, such as weights of the teacher."""
+        return any(type(part.layer).prepare_networks is not Loss.prepare_networks for part in self._parts)
+
     def set_epoch(self, epoch: int) -> None:
         """Move weight schedules to `epoch`, counted from 1 as in the log lines."""
         self._epoch = epoch

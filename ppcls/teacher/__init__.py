@@ -17,15 +17,21 @@ from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.teacher.answer import AUTO, EAGER, Answer, Choice
 from ppcls.teacher.logits import KnownLogits
+from ppcls.teacher.stored import StoredAnswer, StoredOutputs
 
 __all__ = [
     "Answer",
     "Choice",
     "KnownLogits",
+    "StoredOutputs",
     "answer_by_themselves",
     "answer_frozen",
     "answering_now",
     "answering_still",
+    "frozen_outputs",
+    "leave_out_frozen",
+    "names_of_frozen",
+    "store_frozen",
 ]
 
 
@@ -62,6 +68,34 @@ def answer_frozen(
     if is_main():
         wait_for_main()
     return found
+
+
+def names_of_frozen(model: nn.Layer) -> list[str]:
+    """Return the dotted names of the frozen networks that give the same answer to the same image."""
+    return [name for name, *_ in _frozen(model, "", DEFAULT)]
+
+
+def leave_out_frozen(model: nn.Layer) -> None:
+    """Drop these networks from a model whose training does not ask them, with their memory."""
+    for _, group, key, _ in list(_frozen(model, "", DEFAULT)):
+        group.leave_out(key)
+
+
+def store_frozen(model: nn.Layer, outputs: StoredOutputs, answers: Mapping[str, Answer]) -> None:
+    """Let outputs of frozen networks in training come from a store, and go there.
+
+    Args:
+        model: the networks.
+        outputs: the store of the run.
+        answers: what :func:`answer_frozen` returned, which answers what is not stored.
+    """
+    for name, group, key, _ in _frozen(model, "", DEFAULT):
+        group.answer_with(key, StoredAnswer(outputs, name, answers.get(name) or group.network(key)))
+
+
+def frozen_outputs(model: nn.Layer, x: Any) -> dict[str, Any]:
+    """Return the outputs of the frozen networks alone for images [N, C, H, W], by dotted name."""
+    return {name: group.run(key, x) for name, group, key, _ in _frozen(model, "", DEFAULT)}
 
 
 def answer_by_themselves(model: nn.Layer) -> None:

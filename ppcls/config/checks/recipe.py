@@ -18,6 +18,7 @@ from ppcls.config.checks.own_preprocessing import check_own_preprocessing
 from ppcls.config.checks.paddleclas import other_file
 from ppcls.config.checks.postprocess import check_postprocess
 from ppcls.config.checks.sections import check_section
+from ppcls.config.checks.teacher_store import check_teacher_store
 from ppcls.config.checks.unlabelled_images import check_unlabelled
 from ppcls.config.mistakes import Findings
 from ppcls.config.nodes import Options, RecipeTree
@@ -50,6 +51,7 @@ def check_recipe(tree: RecipeTree, mode: str, findings: Findings) -> Recipe:
     _check_required(tree, recipe, mode, findings)
     check_multi_scale(recipe.DataLoader, findings)
     check_axis_order(recipe, findings)
+    check_teacher_store(recipe, mode, findings)
     networks = check_networks(recipe.Arch, findings)
     check_metrics(recipe.Metric, networks, findings)
     recipe.Infer.PostProcess = check_postprocess(recipe.Infer.PostProcess, networks, findings)

@@ -62,6 +62,8 @@ class CheckpointHook(Hook):
             TrainingError: if they are not finite; earlier checkpoints are kept.
         """
         run.read()
+        if run.parts.stored is not None:
+            run.parts.stored.flush()  # a run that resumes from here does not ask the teacher for these again
         run.progress.meters = gather(run.meters.state())
         run.progress.hooks = hook_states(run.hooks)
         run.progress.schedule = run.parts.schedule.state_dict()

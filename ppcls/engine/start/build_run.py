@@ -33,12 +33,21 @@ from ppcls.engine.hooks.logging import LogHook
 from ppcls.engine.hooks.teachers import TeacherCheck
 from ppcls.engine.run import Evaluation, Parts, Run, Settings
 from ppcls.engine.start.run_data import RunData
+from ppcls.engine.start.teacher_store import OpenStore
 from ppcls.logger import ScalarWriter
 from ppcls.loss import build_loss
 from ppcls.loss.combined import CombinedLoss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
-from ppcls.teacher import Answer, Choice, KnownLogits, answer_frozen
+from ppcls.teacher import (
+    Answer,
+    Choice,
+    KnownLogits,
+    answer_frozen,
+    leave_out_frozen,
+    names_of_frozen,
+    store_frozen,
+)
 
 # Stands among the engines of a run for those of networks that train, in evaluations.
 EVALUATIONS = ""
@@ -70,6 +79,7 @@ def build_run(
     folder: Path,
     data: RunData,
     model: Any,
+    store: OpenStore | None = None,
     *,
     resumed: Checkpoint | None,
     hooks: Sequence[Hook],
@@ -81,19 +91,23 @@ def build_run(
         folder: folder of the run; it is not changed.
         data: the open data.
         model: the networks, with the weights that the recipe names.
+        store: outputs of frozen networks, if they are stored.
         resumed: the checkpoint to resume.
         hooks: hooks of the recipe and of the caller; they are called before those of ppcls.
     """
     settings = config.Global
     main = config.arch.main_name
     loss, outputs = _prepare_networks(config, data, model, resuming=resumed is not None)
+    left_out = names_of_frozen(model) if store is not None and store.leaves_out else []
+    if left_out:
+        leave_out_frozen(model)
     steps = -(-len(data.loader) // settings.update_freq)
     optimizer, schedule = build_optimizer(config.Optimizer, settings.epochs, steps, [model, loss])
     scaler, casting = mixed_precision(config.AMP)
     model = cast_networks(model, optimizer, casting)
     if settings.to_static:
         build.make_static(model)
-    watched = _choose_watched(config, data, model, outputs)
+    watched = _choose_watched(config, data, model, outputs, left_out)
     build.announce(model, config.arch.name, settings.seed or 0)
     trainable = build.trainable_state(model)
     ema = None if config.EMA is None else ModelEMA(trainable, config.EMA.decay)
@@ -121,7 +135,11 @@ def build_run(
     )
     if resumed is not None:
         restore(run, resumed)
-    parts.answers = _let_frozen_answer(settings, data, model, resumed)  # with their final weights
+    if not left_out:
+        parts.answers = _let_frozen_answer(settings, data, model, resumed)  # with their final weights
+    if store is not None:
+        parts.stored = store.outputs
+        store_frozen(model, store.outputs, parts.answers)
     compare_by(run.progress, watched.criterion, main or config.arch.name)
     return run
 
@@ -157,7 +175,9 @@ def _let_frozen_answer(
     return answer_frozen(model, data.shape, images, earlier)
 
 
-def _choose_watched(config: Recipe, data: RunData, model: Any, outputs: Any) -> Watched:
+def _choose_watched(
+    config: Recipe, data: RunData, model: Any, outputs: Any, left_out: Sequence[str]
+) -> Watched:
     """Choose the networks that evaluations measure.
 
     Args:
@@ -165,11 +185,13 @@ def _choose_watched(config: Recipe, data: RunData, model: Any, outputs: Any) -> 
         data: the open data.
         model: the networks.
         outputs: their outputs for two images.
+        left_out: frozen networks that nobody may ask, by dotted name.
     """
     main = config.arch.main_name
     evaluates = data.eval_loader is not None
     classifying = classifiers(outputs, config.arch.main.class_count) if evaluates and main else []
-    teachers = watched_teachers(model, main, classifying)
+    heads = {name.partition(".")[0] for name in left_out}
+    teachers = [name for name in watched_teachers(model, main, classifying) if name not in heads]
     measures = measures_of_run(config, main, watched_students(model, main, classifying), teachers)
     criteria = measures.criteria(outputs) if evaluates else {}
     criterion = criteria.pop("", LOSS)

@@ -49,7 +49,7 @@ def _try_training(run: Run) -> None:
     start_epoch(run)
     with run.parts.loader.only_first_batch():
         # No batch is left if a run stopped between an epoch and its evaluation.
-        for batch in run.parts.loader.epoch(run.progress.epoch, start_batch=run.progress.batch):
+        for batch in run.parts.loader.epoch(run.data_epoch, start_batch=run.progress.batch):
             known, label, losses = forward_and_backward(run, batch)
             with paddle.no_grad():
                 run.parts.metric(known, label)

@@ -1,0 +1,79 @@
+"""``ppcls teacher``: store the outputs of the frozen networks of a recipe, or check stored ones."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ppcls.commands.command import Command, add_recipe
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "fill the store of a recipe (TeacherStore.path) with what is missing"
+    store = actions.add_parser("store", help=text, description=text)
+    add_recipe(store)
+    store.add_argument(
+        "--shard",
+        type=_part,
+        default=(1, 1),
+        metavar="I/N",
+        help="only part I of N, for N processes or machines that fill a store together",
+    )
+    text = "verify a store, compare it with a recipe, and ask the teacher again for a sample of the images"
+    check = actions.add_parser("check", help=text, description=text)
+    check.add_argument("store", metavar="STORE", help="folder of the store")
+    add_recipe(check)
+
+
+def _part(text: str) -> tuple[int, int]:
+    numbers = [int(number) for number in text.split("/") if number.isdecimal()]
+    if len(numbers) != 2 or text.count("/") != 1 or not 1 <= numbers[0] <= numbers[1]:
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, such as 1/4, got {text!r}")
+    return numbers[0], numbers[1]
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ppcls.logger import setup_logging
+
+    setup_logging()
+    return _store(args) if args.action == "store" else _check(args)
+
+
+def _store(args: argparse.Namespace) -> int:
+    config = _load(args)
+    from ppcls.engine.teacher_outputs import fill
+
+    fill(config, *args.shard)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from ppcls.config.yaml_text import dump_yaml
+
+    args.override.append(f"TeacherStore.path={dump_yaml(args.store).strip()}")
+    config = _load(args)
+    from ppcls.engine.teacher_outputs import check
+
+    found = check(config)
+    for row in found:
+        verdict = "rounding" if row.is_rounding else "NOT what the network gives"
+        print(
+            f"{row.name}  {row.precision}  {row.values} values  "
+            f"relative difference {row.largest:.1e}  {verdict}"
+        )
+    return 0 if all(row.is_rounding for row in found) else 1
+
+
+def _load(args: argparse.Namespace) -> Any:
+    from ppcls.config import load_config
+
+    return load_config(args.config, args.override, mode="train")
+
+
+COMMAND = Command(
+    "store the outputs of frozen networks, so that training does not ask them again",
+    _add_arguments,
+    _run,
+    writes_files=True,
+)

@@ -1,0 +1,302 @@
+"""A store of outputs on disk: shards of records that NumPy reads, each with its checksum.
+
+The format is described in ``docs/teacher_store.md``. A store holds views; a view has a fixed number of
+positions, each with one record. A shard is a ``.npy`` file with the records of some positions of one view,
+and a ``.json`` file that says which, with size and checksum. The JSON is written last: without it there is
+no shard.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import DataError
+from ppcls.files import write_atomic
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+INDEX = "index"  # the field of a record with the place of its sample in the data
+_OPEN = 64  # shards mapped at a time: each costs a file handle
+_BLOCK = 1 << 22
+Runs = list[tuple[int, int]]  # first position, number of positions
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some records of one view.
+
+    Attributes:
+        path: the file of records.
+        view: from 1.
+        runs: the positions of the records in order.
+        size: bytes of the file.
+        crc32: its checksum.
+    """
+
+    path: Path
+    view: int
+    runs: Runs
+    size: int
+    crc32: int
+
+    @property
+    def title(self) -> str:
+        """Which records they are, for messages."""
+        first = self.runs[0][0]
+        last = self.runs[-1][0] + self.runs[-1][1] - 1
+        return f"shard {self.path.name} (view {self.view}, positions {first} to {last})"
+
+
+class Store:
+    """The shards in a folder.
+
+    Args:
+        folder: of the store; it need not exist.
+
+    Attributes:
+        folder: as given.
+        manifest: what is known of the store; None if there is none yet.
+        shards: those found when it was opened, and those appended since.
+
+    Raises:
+        DataError: if the manifest or a shard's description is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest: dict[str, Any] | None = None
+        self.shards: list[Shard] = []
+        self._covered: dict[int, _View] = {}
+        self._open: OrderedDict[Path, np.ndarray] = OrderedDict()
+        path = folder / MANIFEST
+        if not path.is_file():
+            return
+        self.manifest = _read_json(path)
+        if self.manifest.get("format") != FORMAT:
+            found = self.manifest.get("format")
+            raise DataError(f"{path}: format {found!r}, this version reads {FORMAT}")
+        for described in sorted(folder.glob("view-*.json")):
+            self._add(_read_shard(described))
+
+    # ------------------------------------------------------------------ what is there
+
+    def has(self, view: int, position: int, count: int) -> bool:
+        """Tell whether all of `count` positions of a view from `position` on are stored."""
+        return sum(piece.count for piece in self._pieces(view, position, count)) == count
+
+    def missing(self, view: int, rows: int) -> Runs:
+        """Return the positions of a view of `rows` positions that are not stored."""
+        found: Runs = []
+        place = 0
+        for piece in self._pieces(view, 0, rows):
+            if piece.position > place:
+                found.append((place, piece.position - place))
+            place = piece.position + piece.count
+        if place < rows:
+            found.append((place, rows - place))
+        return found
+
+    def read(self, view: int, position: int, count: int) -> np.ndarray:
+        """Return the records of `count` positions of a view from `position` on, all of which are stored."""
+        found = [
+            self._records(piece.shard)[piece.row : piece.row + piece.count]
+            for piece in self._pieces(view, position, count)
+        ]
+        records = found[0] if len(found) == 1 else np.concatenate(found)
+        if len(records) != count:
+            raise DataError(f"{self.folder}: view {view} lacks positions of {position} to {position + count}")
+        return records
+
+    def verify(self, dtype: np.dtype[Any], part: slice = slice(None), threads: int = 4) -> list[str]:
+        """Read shards completely, and return what is wrong with them.
+
+        Args:
+            dtype: of a record.
+            part: the shards to read; default: all.
+            threads: that read.
+        """
+        with ThreadPoolExecutor(threads) as pool:
+            problems = pool.map(lambda shard: _problem(shard, dtype), self.shards[part])
+            return [problem for problem in problems if problem]
+
+    # ------------------------------------------------------------------ writing
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest of a new store."""
+        self.manifest = {"format": FORMAT, **manifest}
+        content = json.dumps(self.manifest, indent=1).encode() + b"\n"
+        write_atomic(self.folder / MANIFEST, lambda stream: stream.write(content))
+
+    def append(self, view: int, runs: Runs, records: np.ndarray) -> None:
+        """Add a shard. It is there as a whole or, after a kill at any moment, not at all.
+
+        Args:
+            view: from 1.
+            runs: the positions of the records, none of which is stored yet.
+            records: in the order of the positions.
+        """
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, records, allow_pickle=False)
+        content = buffer.getbuffer()
+        crc32 = zlib.crc32(content)
+        # With the checksum in its name, a file never takes the place of another shard's.
+        stem = f"view-{view:05d}-{runs[0][0]:012d}"
+        path = self.folder / f"{stem}-{crc32:08x}.npy"
+        write_atomic(path, lambda stream: stream.write(content))
+        shard = Shard(path, view, list(runs), len(content), crc32)
+        described = {
+            "file": path.name,
+            "view": view,
+            "runs": shard.runs,
+            "size": shard.size,
+            "crc32": f"{crc32:08x}",
+        }
+        text = json.dumps(described).encode() + b"\n"
+        write_atomic(self.folder / f"{stem}.json", lambda stream: stream.write(text))
+        self._add(shard)
+
+    # ------------------------------------------------------------------ inside
+
+    def _add(self, shard: Shard) -> None:
+        self.shards.append(shard)
+        view = self._covered.setdefault(shard.view, _View())
+        row = 0
+        for position, count in shard.runs:
+            view.add(_Piece(position, count, shard, row))
+            row += count
+
+    def _pieces(self, view: int, position: int, count: int) -> Iterator[_Piece]:
+        found = self._covered.get(view)
+        return iter(()) if found is None else found.within(position, count)
+
+    def _records(self, shard: Shard) -> np.ndarray:
+        records = self._open.get(shard.path)
+        if records is None:
+            records = self._open[shard.path] = np.load(shard.path, mmap_mode="r", allow_pickle=False)
+            if len(self._open) > _OPEN:
+                self._open.popitem(last=False)
+        else:
+            self._open.move_to_end(shard.path)
+        return records
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Consecutive positions of a view: records of a shard from `row` on."""
+
+    position: int
+    count: int
+    shard: Shard
+    row: int
+
+    def part(self, first: int, last: int) -> _Piece:
+        """Return the part from position `first` to before `last`."""
+        return _Piece(first, last - first, self.shard, self.row + first - self.position)
+
+
+class _View:
+    """The pieces of a view in the order of their positions. They do not overlap."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._pieces: list[_Piece] = []
+
+    def add(self, piece: _Piece) -> None:
+        """Add what is not there yet; two machines may have stored the same positions."""
+        end = piece.position + piece.count
+        place = piece.position
+        gaps = []
+        for there in self.within(piece.position, piece.count):
+            if there.position > place:
+                gaps.append(piece.part(place, there.position))
+            place = there.position + there.count
+        if place < end:
+            gaps.append(piece.part(place, end))
+        for gap in gaps:
+            at = bisect.bisect(self._starts, gap.position)
+            self._starts.insert(at, gap.position)
+            self._pieces.insert(at, gap)
+
+    def within(self, position: int, count: int) -> Iterator[_Piece]:
+        """Yield the pieces of some positions in order."""
+        end = position + count
+        at = max(bisect.bisect(self._starts, position) - 1, 0)
+        while at < len(self._starts) and self._starts[at] < end:
+            piece = self._pieces[at]
+            first = max(piece.position, position)
+            last = min(piece.position + piece.count, end)
+            if first < last:
+                yield piece.part(first, last)
+            at += 1
+
+
+def join_runs(runs: Sequence[tuple[int, int]]) -> Runs:
+    """Return the same positions with runs that follow each other as one."""
+    joined: Runs = []
+    for position, count in runs:
+        if joined and sum(joined[-1]) == position:
+            joined[-1] = (joined[-1][0], joined[-1][1] + count)
+        else:
+            joined.append((position, count))
+    return joined
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read or is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is damaged: expected a map")
+    return found
+
+
+def _read_shard(path: Path) -> Shard:
+    found = _read_json(path)
+    try:
+        runs = [(int(position), int(count)) for position, count in found["runs"]]
+        name = str(found["file"])
+        shard = Shard(
+            path.parent / name, int(found["view"]), runs, int(found["size"]), int(found["crc32"], 16)
+        )
+        whole = bool(runs) and all(position >= 0 and count > 0 for position, count in runs)
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole or Path(name).name != name:
+        raise DataError(f"{path} is damaged: it does not describe a shard; delete it to have it filled again")
+    return shard
+
+
+def _problem(shard: Shard, dtype: np.dtype[Any]) -> str:
+    remedy = f"delete {shard.path.with_name(shard.path.name.rpartition('-')[0] + '.json')} to fill it again"
+    try:
+        size = shard.path.stat().st_size
+        crc32 = 0
+        with shard.path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                crc32 = zlib.crc32(block, crc32)
+    except FileNotFoundError:
+        return f"{shard.title} is missing; {remedy}"
+    except OSError as error:
+        return f"{shard.title} cannot be read: {error.strerror or error}"
+    if (size, crc32) != (shard.size, shard.crc32):
+        return f"{shard.title} is damaged: its content is not that of its checksum; {remedy}"
+    try:
+        records = np.load(shard.path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        return f"{shard.title} is not a file of NumPy: {error}"
+    rows = sum(count for _, count in shard.runs)
+    if records.dtype != dtype or records.shape != (rows,):
+        return f"{shard.title} has records of another kind than the manifest says; {remedy}"
+    return ""

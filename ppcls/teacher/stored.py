@@ -1,0 +1,308 @@
+"""Outputs of frozen networks from a store, for the batches of a training run, and into it.
+
+A run asks batch by batch. If the store has all rows of a batch, they are read; otherwise the networks answer,
+and what they said is stored. Either way the run sees what the store gives back, in its precision, so it does
+not matter which of the two happened.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import ConfigError, DataError
+from ppcls.logger import LOGGER
+from ppcls.teacher.columns import Columns
+from ppcls.teacher.store import INDEX, Runs, Store, join_runs
+
+SHARD_BYTES = 64 << 20
+_OVERHEAD = 1.05  # descriptions, file systems
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of the batches of this process are in a view.
+
+    Position p is row p of an epoch of all processes together: batch by batch, within a batch process by
+    process.
+
+    Attributes:
+        sizes: rows of each batch of this process in an epoch.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    sizes: tuple[int, ...]
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of a view."""
+        return self.world_size * sum(self.sizes)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *(self.world_size * np.cumsum(self.sizes, dtype=np.int64)).tolist()]
+
+    def of_batch(self, number: int) -> tuple[int, int]:
+        """Return first position and number of rows of a batch of this process, counted from 0."""
+        size = self.sizes[number]
+        return self._starts[number] + self.rank * size, size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run wants of a store.
+
+    Attributes:
+        views: epochs that are stored; later ones use them again.
+        precision: of logits: float32, float16 or bfloat16.
+        features: of other outputs.
+        fill: store what is missing.
+        networks: names of the networks.
+        made_of: what outputs depend on; see `ppcls.teacher.manifest`.
+    """
+
+    views: int
+    precision: str
+    features: str
+    fill: bool
+    networks: tuple[str, ...]
+    made_of: dict[str, Any] = field(default_factory=dict)
+
+
+class StoredOutputs:
+    """A store as the batches of one run use it.
+
+    Args:
+        store: opened; verified, unless it is new.
+        plan: what the run wants.
+        places: where its batches are.
+
+    Attributes:
+        complete: whether all views are stored, so that no network has to answer.
+        writing: whether answers are stored; not before :meth:`begin`.
+    """
+
+    def __init__(self, store: Store, plan: Plan, places: Places) -> None:
+        self.store = store
+        self.plan = plan
+        self.places = places
+        manifest = store.manifest
+        self.columns = None if manifest is None else Columns.from_json(manifest["networks"])
+        self.complete = self.columns is not None and not any(self.missing().values())
+        self.writing = False
+        self._place: _Place | None = None
+        self._buffer: list[np.ndarray] = []
+        self._runs: Runs = []
+        self._view = 0
+
+    def view(self, epoch: int) -> int:
+        """Return the view that an epoch uses, both counted from 1."""
+        return (epoch - 1) % self.plan.views + 1
+
+    def missing(self) -> dict[int, Runs]:
+        """Return the positions of each view that are not stored, for all processes."""
+        rows = self.places.rows
+        return {view: self.store.missing(view, rows) for view in range(1, self.plan.views + 1)}
+
+    def has_batch(self, view: int, number: int) -> bool:
+        """Tell whether all rows of a batch of this process are stored."""
+        return self.store.has(view, *self.places.of_batch(number))
+
+    # ------------------------------------------------------------------ a batch
+
+    @contextmanager
+    def batch(self, epoch: int, number: int, index: np.ndarray) -> Iterator[None]:
+        """Answer for the images of one batch of training in the block.
+
+        Args:
+            epoch: from 1.
+            number: of the batch in the epoch, from 0.
+            index: places of its samples in the data, int64 [N].
+
+        Raises:
+            DataError: if the store has other samples there, or none and may not be filled.
+        """
+        view = self.view(epoch)
+        position, size = self.places.of_batch(number)
+        if size != len(index):
+            raise DataError(f"batch {number} has {len(index)} images, expected {size} for the store")
+        records = None
+        if self.store.has(view, position, size):
+            records = self.store.read(view, position, size)
+            self._check_samples(records, index, view, position)
+        elif not self.plan.fill:
+            raise DataError(f"{self.store.folder} lacks batch {number} of view {view}, and `fill` is never")
+        self._place = _Place(view, position, index, records)
+        try:
+            yield
+            if records is None:
+                self._keep(self._place)
+        finally:
+            self._place = None
+
+    def answer(self, name: str, x: Any, live: Callable[[Any], Any]) -> Any:
+        """Return the output of a network.
+
+        Args:
+            name: of the network.
+            x: images [N, C, H, W].
+            live: the network itself, which also answers outside of batches of training.
+        """
+        place = self._place
+        if place is None:
+            return live(x)
+        if place.records is not None and self.columns is not None:
+            return self.columns.decode(place.records, name)
+        place.outputs[name] = output = live(x)
+        columns = self.columns or Columns.of_outputs({name: output}, self.plan.precision, self.plan.features)
+        values = columns.encode(name, output, len(place.index))
+        place.values.update(values)
+        return columns.decode(values, name)
+
+    # ------------------------------------------------------------------ filling
+
+    def check_room(self) -> None:
+        """Refuse to begin if the disk has too little room for what is missing.
+
+        Raises:
+            ConfigError: with both numbers.
+        """
+        if self.complete or not self.plan.fill:
+            return
+        needed = int(self.bytes_to_come() * _OVERHEAD)
+        there = self.store.folder
+        while not there.is_dir():
+            there = there.parent
+        free = shutil.disk_usage(there).free
+        if needed > free:
+            raise ConfigError(
+                f"the store needs {shown(needed)} more, but {there} has {shown(free)} free; use fewer views, "
+                "a lower precision, or another disk",
+                path="TeacherStore",
+            )
+        LOGGER.info(
+            "%s: %d views of %d images, %s each; %s to come",
+            self.store.folder,
+            self.plan.views,
+            self.places.rows,
+            shown(0 if self.columns is None else self.columns.dtype.itemsize),
+            shown(needed),
+        )
+
+    def begin(self) -> None:
+        """Store answers from now on; before, nothing is written."""
+        self.writing = self.plan.fill and not self.complete
+        if self.writing:
+            self._write_manifest()
+
+    def flush(self) -> None:
+        """Write what was collected, as a shard."""
+        if self._buffer:
+            self.store.append(self._view, join_runs(self._runs), np.concatenate(self._buffer))
+            self._buffer.clear()
+            self._runs.clear()
+
+    def bytes_to_come(self) -> int:
+        """Return the size of what is missing."""
+        if self.columns is None:
+            return 0
+        rows = sum(count for runs in self.missing().values() for _, count in runs)
+        return rows * self.columns.dtype.itemsize
+
+    # ------------------------------------------------------------------ inside
+
+    def _keep(self, place: _Place) -> None:
+        """Learn the columns from the first batch, and collect a batch for the next shard."""
+        if set(place.outputs) != set(self.plan.networks):
+            raise RuntimeError(f"{sorted(place.outputs)} answered, expected {self.plan.networks}")
+        if self.columns is None:
+            self.columns = Columns.of_outputs(place.outputs, self.plan.precision, self.plan.features)
+        if not self.writing:
+            return
+        self._write_manifest()
+        if self._view != place.view:
+            self.flush()
+            self._view = place.view
+        self._buffer.append(self.columns.records(place.values, place.index))
+        self._runs.append((place.position, len(place.index)))
+        if sum(records.nbytes for records in self._buffer) >= SHARD_BYTES:
+            self.flush()
+
+    def _write_manifest(self) -> None:
+        """Write the manifest of a new store, in one process."""
+        if self.store.manifest is not None or self.columns is None:
+            return
+        manifest = {
+            "views": self.plan.views,
+            "rows": self.places.rows,
+            "made_of": self.plan.made_of,
+            "networks": self.columns.as_json(),
+        }
+        if self.places.rank == 0:
+            self.store.write_manifest(manifest)
+        else:
+            self.store.manifest = manifest
+
+    def _check_samples(self, records: np.ndarray, index: np.ndarray, view: int, position: int) -> None:
+        found = records[INDEX].astype(np.int64)
+        if not np.array_equal(found, index):
+            row = int(np.flatnonzero(found != index)[0])
+            raise DataError(
+                f"{self.store.folder}: position {position + row} of view {view} is sample {found[row]}, but "
+                f"the batch has sample {index[row]} there: the store was filled in another order"
+            )
+
+
+@dataclass
+class _Place:
+    """The batch that is answered now."""
+
+    view: int
+    position: int
+    index: np.ndarray
+    records: np.ndarray | None
+    outputs: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class StoredAnswer:
+    """Stands in for one frozen network, see `ppcls.arch.distillation.NetworkGroup.answer_with`.
+
+    Args:
+        outputs: the store of the run.
+        name: dotted name of the network.
+        live: the network itself, or the engine that answers for it.
+    """
+
+    def __init__(self, outputs: StoredOutputs, name: str, live: Callable[[Any], Any]) -> None:
+        self.outputs = outputs
+        self.name = name
+        self.live = live
+
+    def __call__(self, x: Any) -> Any:
+        """Answer for images [N, C, H, W]."""
+        return self.outputs.answer(self.name, x, self.live)
+
+
+def shown(size: float) -> str:
+    """Return a number of bytes as text."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size = size / 1000
+    return f"{size:.3g} TB"
+
+
+def listed(runs: Sequence[tuple[int, int]], most: int = 3) -> str:
+    """Return positions as text."""
+    texts = [f"{first} to {first + count - 1}" for first, count in runs[:most]]
+    return ", ".join(texts) + (f" and {len(runs) - most} more ranges" if len(runs) > most else "")
