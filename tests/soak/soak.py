@@ -158,7 +158,7 @@ class Life:
             if event == "open":
                 if not isinstance(arguments[2], int) or not arguments[2] & (os.O_WRONLY | os.O_RDWR):
                     return
-            elif event not in ("os.rename", "os.remove", "os.truncate"):
+            elif event not in ("os.rename", "os.link", "os.remove", "os.truncate"):
                 return
             if not str(arguments[0]).startswith(folder):
                 return

@@ -8,16 +8,15 @@ Saving is a small redo log: all files are first written and synced under ``*.new
 appears; then the files are renamed and ``tag.commit`` is removed. If the process is killed before the commit,
 the old checkpoint stays valid. If it is killed afterwards, the new checkpoint is complete: it is read from
 ``*.new``, and :meth:`Checkpointer.recover` renames the files. Reading changes nothing, so the checkpoint of a
-running training can be read.
+running training can be read. Equal files of several tags are written once, see
+:mod:`ppcls.engine.checkpoint.equal_files`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
-import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.engine.checkpoint.equal_files import EqualFiles, fingerprint, move
 from ppcls.engine.checkpoint.states import Progress, encode_states, read_states
 from ppcls.errors import TrainingError, WeightsError
-from ppcls.weights import read_params, sync_folder, write_atomic, write_params
+from ppcls.weights import read_params, sync_folder, write_atomic
 
 SUFFIXES = (".pdparams", ".pdopt", ".pdema", ".pdstates")
 NEEDED = (".pdparams", ".pdopt", ".pdstates")
@@ -52,22 +52,6 @@ class Checkpoint:
     ema: dict[str, np.ndarray] | None = None
 
 
-def _fingerprint(path: Path) -> dict[str, int]:
-    """Return size and CRC-32 of a file.
-
-    Raises:
-        WeightsError: if it cannot be read.
-    """
-    crc = 0
-    try:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 22):
-                crc = zlib.crc32(block, crc)
-        return {"size": path.stat().st_size, "crc32": crc}
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from None
-
-
 class Checkpointer:
     """Write and read the checkpoints of one run.
 
@@ -77,6 +61,7 @@ class Checkpointer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._equal = EqualFiles()
 
     def save(
         self,
@@ -103,9 +88,10 @@ class Checkpointer:
     def _save(self, tag: str, tensors: Mapping[str, Mapping[str, Any]], progress: Progress) -> None:
         self.recover(tag)
         new = {suffix: self.folder / f"{tag}{suffix}.new" for suffix in SUFFIXES}
-        for suffix, values in tensors.items():
-            write_params(new[suffix], values)
-        files = {suffix: _fingerprint(new[suffix]) for suffix in tensors}
+        files = {
+            suffix: self._equal.write(new[suffix], values, self.folder / f"{tag}{suffix}")
+            for suffix, values in tensors.items()
+        }
         states = encode_states(progress, files)
         write_atomic(new[".pdstates"], lambda stream: stream.write(states))
         write_atomic(self.folder / f"{tag}.commit", lambda stream: None)
@@ -117,8 +103,17 @@ class Checkpointer:
         Raises:
             TrainingError: as for :meth:`save`.
         """
+        file = self.folder / f"{name}.pdparams"
+        new = file.with_name(f"{file.name}.new")
         with self._explained([params]):
-            write_params(self.folder / f"{name}.pdparams", params)
+            try:
+                self._equal.write(new, params, file)
+                move(new, file)
+                sync_folder(self.folder)
+            except (WeightsError, OSError):
+                with contextlib.suppress(OSError):
+                    new.unlink(missing_ok=True)
+                raise
 
     @contextlib.contextmanager
     def _explained(self, tensors: Collection[Mapping[str, Any]]) -> Iterator[None]:
@@ -153,7 +148,7 @@ class Checkpointer:
             new = self.folder / f"{tag}{suffix}.new"
             if new.exists():
                 if committed:
-                    os.replace(new, self.folder / f"{tag}{suffix}")
+                    move(new, self.folder / f"{tag}{suffix}")
                 else:
                     new.unlink()
         if committed:
@@ -176,7 +171,7 @@ class Checkpointer:
             )
         progress, files = read_states(paths[".pdstates"])
         for suffix, expected in files.items():
-            if not paths[suffix].is_file() or _fingerprint(paths[suffix]) != expected:
+            if not paths[suffix].is_file() or fingerprint(paths[suffix]) != expected:
                 raise WeightsError(
                     f"{paths[suffix]} is damaged or not of the same save as {paths['.pdstates'].name}: "
                     f"expected {expected['size']} bytes with CRC-32 {expected['crc32']}"

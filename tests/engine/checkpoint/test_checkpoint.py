@@ -53,6 +53,7 @@ def run_until(folder, monkeypatch, stop_at):
     """Save value 2 over value 1 and die at operation number `stop_at`; return the number of operations."""
     from pathlib import Path
 
+    import ppcls.engine.checkpoint.equal_files as equal_files
     import ppcls.engine.checkpoint.files as module
 
     count = 0
@@ -68,9 +69,9 @@ def run_until(folder, monkeypatch, stop_at):
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_params", counted(module.write_params))
+        patch.setattr(equal_files, "write_params", counted(equal_files.write_params))
         patch.setattr(module, "write_atomic", counted(module.write_atomic))
-        patch.setattr(module.os, "replace", counted(module.os.replace))
+        patch.setattr(equal_files.os, "replace", counted(equal_files.os.replace))
         patch.setattr(Path, "unlink", counted(Path.unlink))
         if stop_at is None:
             save(folder, 2)

@@ -54,8 +54,10 @@ def same_run(a, b):
 
 
 def damage(path):
+    """Replace a file by a damaged one; other tags of the same step keep the whole one."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
+    path.unlink()
     path.write_bytes(content)
 
 
@@ -163,7 +165,7 @@ def test_only_the_best_and_the_latest_are_kept_on_request(recipe, write_recipe, 
     assert found == {"best_model", "latest"}
 
 
-@pytest.mark.parametrize("fails_at", [10, 33])
+@pytest.mark.parametrize("fails_at", [10, 25])
 def test_a_run_goes_on_after_the_disk_was_full(recipe, write_recipe, tmp_path, monkeypatch, capsys, fails_at):
     recipe["Global"] |= {"save_steps": 2, "epochs": 1}
     path = write_recipe(recipe)
