@@ -112,5 +112,5 @@ def _digest(values: Mapping[str, Any]) -> bytes:
     for name, value in values.items():
         array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
         found.update(repr((name, array.dtype.str, array.shape)).encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return found.digest()
