@@ -1,4 +1,4 @@
-"""Losses: pure functions, their adapters for several networks, and the weighted sum of a config."""
+"""Losses: pure functions, classes that apply them to several networks, and the weighted sum of a recipe."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def build_loss(
         config: ``[{Name: {weight: 1.0, **options}}, ...]``; `weight` is a number or a schedule
             (:func:`ppcls.loss.weight_schedule.epoch_value`).
         main: sub-network for plain losses such as CELoss.
-        outputs: what the model gives for any batch; fills in shapes that the config leaves out, and checks
-            those it gives.
-        networks: the sub-networks by name, for losses that read parameters of the teacher.
+        outputs: the outputs of the model for any batch. They fill in shapes that the config leaves out, and
+            shapes that it contains are compared with them.
+        networks: the sub-networks by name, for losses that read parameters of a teacher.
 
     Returns:
         A layer: ``loss(outputs, label) -> {"loss": sum, "<part>": value after weighting, ...}``.

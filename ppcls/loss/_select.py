@@ -11,7 +11,7 @@ from ppcls.errors import ConfigError, hint
 
 
 def logits_of(output: Tensor | Mapping[str, Any], loss: str) -> Tensor:
-    """Return the logits of one network, which gives a tensor or a mapping with the key ``logits``."""
+    """Return the logits of one network from its output: a tensor, or a mapping with the key ``logits``."""
     return select(output, None, loss, "the network")
 
 
@@ -19,19 +19,19 @@ def select(output: Tensor | Mapping[str, Any], key: str | None, loss: str, netwo
     """Return ``output[key]`` of one network; without a key, its logits.
 
     Raises:
-        ConfigError: if the network did not give this key; the message lists what it gave.
+        ConfigError: if the network has no such output; the message lists the outputs that it has.
     """
     wanted = key or "logits"
     if not isinstance(output, Mapping):
         if wanted == "logits":
             return output
         raise ConfigError(
-            f"{loss}: {network} gives logits only, expected the key {wanted!r}; add it to the network's "
+            f"{loss}: {network} returns only logits, expected the key {wanted!r}; add it to the network's "
             "return_patterns"
         )
     if wanted not in output:
         raise ConfigError(
-            f"{loss}: {network} gives no {wanted!r}, only {_listing(output)}.{hint(wanted, output)}"
+            f"{loss}: {network} returns no {wanted!r}, only {_listing(output)}.{hint(wanted, output)}"
         )
     return output[wanted]
 
@@ -49,7 +49,7 @@ def network_output(
         ConfigError: if there is no such sub-network.
     """
     if not isinstance(outputs, Mapping):
-        raise ConfigError(f"{loss}: expected the outputs of several networks, got one without a name")
+        raise ConfigError(f"{loss}: expected the outputs of several networks by name, got a single output")
     if network not in outputs:
         near = hint(network, outputs)
         raise ConfigError(f"{loss}: no sub-network {network!r} in the outputs ({_listing(outputs)}).{near}")
@@ -60,7 +60,7 @@ def check_pairs(loss: str, pairs: Sequence[Sequence[str]]) -> list[tuple[str, st
     """Return the pairs as tuples.
 
     Raises:
-        ConfigError: if the list is empty, or an entry is not a pair of names, or stands there twice.
+        ConfigError: if the list is empty, or an entry is not a pair of names, or is listed twice.
     """
     where = f"{loss}.model_name_pairs"
     if not pairs or isinstance(pairs, str):
@@ -72,6 +72,6 @@ def check_pairs(loss: str, pairs: Sequence[Sequence[str]]) -> list[tuple[str, st
                 f'got {pair!r}, expected two names such as ["Student", "Teacher"]', path=f"{where}.{i}"
             )
         if tuple(pair) in found:
-            raise ConfigError(f"{list(pair)} stands there twice", path=f"{where}.{i}")
+            raise ConfigError(f"{list(pair)} is listed twice", path=f"{where}.{i}")
         found.append((pair[0], pair[1]))
     return found

@@ -1,4 +1,4 @@
-"""Helpers of all losses: the cast to float32, labels in both forms, norms with a gradient at 0."""
+"""Helpers of all losses: the cast to float32, both forms of labels, norms with a gradient at 0."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from paddle import Tensor
 
 from ppcls.errors import ConfigError
 
-_TINY_SQUARE = 1e-24  # below the square of any float32 norm that matters, above float32's underflow
+_TINY_SQUARE = 1e-24  # smaller than the square of any norm that matters; float32 can still hold it
 EXCLUDED = -1e30  # a logit whose probability is zero; minus infinity would turn 0 * inf into NaN
-_STANDARD_EPS = 1e-7  # beside the standard deviation of logits, as published
+_STANDARD_EPS = 1e-7  # added to the standard deviation of logits, as published
 _HALVES = (paddle.float16, paddle.bfloat16)
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Return half-precision tensors as float32 and others unchanged, so float64 checks stay exact."""
+    """Return half-precision tensors as float32 and others unchanged, so that checks in float64 stay exact."""
     return x.astype("float32") if x.dtype in _HALVES else x
 
 
@@ -28,7 +28,7 @@ def class_index(label: Tensor | None, loss: str, reason: str) -> Tensor:
     """Return class indices, int64 [N], from int labels [N] or [N, 1].
 
     Args:
-        label: what the batch carries.
+        label: the labels of the batch; None if it has none.
         loss: registered name of the loss, for the message.
         reason: why this loss cannot work with class probabilities.
 
@@ -97,15 +97,15 @@ def softened_kl(student: Tensor, teacher: Tensor) -> Tensor:
 def split_target(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Split the class probabilities of logits [N, C] into one class for each sample and the others.
 
-    All are differences of log-sums, so they are exact where a probability itself would round to 0 or 1.
+    All results are differences of log-sums, so they are exact even where a probability would round to 0 or 1.
 
     Args:
         logits: [N, C].
         target: class indices, int64 [N].
 
     Returns:
-        log p(target) [N], log p(not target) [N], and the log-probabilities [N, C] of the classes given that
-        it is not the target, where the target's own is about -1e30.
+        log p(target) [N], log p(not target) [N], and the log-probabilities [N, C] of the classes on the
+        condition that it is not the target; there the value of the target itself is about -1e30.
     """
     is_target = F.one_hot(target, logits.shape[-1]).astype("bool")
     everything = paddle.logsumexp(logits, -1)
@@ -119,8 +119,8 @@ def standardized(logits: Tensor) -> Tensor:
     """Return logits [N, C] with mean 0 and standard deviation 1 over the classes.
 
     Sun et al., "Logit standardization in knowledge distillation" (CVPR 2024, arXiv 2403.01427):
-    ``(z - mean) / (std + 1e-7)`` with the unbiased standard deviation. Logits that are all equal have no
-    direction: they become zeros, without gradient.
+    ``(z - mean) / (std + 1e-7)`` with the unbiased standard deviation. If all logits
+    are equal, they become zeros, without gradient.
     """
     centred = logits - logits.mean(-1, keepdim=True)
     deviation = norm(centred, keepdim=True) / max(logits.shape[-1] - 1, 1) ** 0.5
@@ -129,7 +129,7 @@ def standardized(logits: Tensor) -> Tensor:
 
 
 def check_several_classes(loss: str, logits: Tensor) -> None:
-    """Raise ConfigError for logits [N, 1], which have no other class than the target."""
+    """Raise ConfigError for logits [N, 1], where the target is the only class."""
     if logits.shape[-1] < 2:
         raise ConfigError(f"{loss} needs at least 2 classes, got {logits.shape[-1]}")
 
@@ -142,7 +142,7 @@ def check_positive(loss: str, **options: float) -> None:
 
 
 def check_one_of(loss: str, option: str, value: str | None, known: tuple[str | None, ...]) -> None:
-    """Raise ConfigError if `value` is none of the `known` spellings."""
+    """Raise ConfigError if `value` is none of the `known` values."""
     if value not in known:
         names = ", ".join("null" if k is None else k for k in known)
         raise ConfigError(f"got {value!r}, expected one of {names}", path=f"{loss}.{option}")

@@ -21,7 +21,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def attention(key: Tensor, query: Tensor, position_s: Tensor, position_t: Tensor) -> Tensor:
-    """Return how much each teacher feature looks at each student feature: Ji et al.
+    """Return how much each teacher feature attends to each student feature: Ji et al.
 
     ``softmax_s((key_st . query_t + position_s . position_t) / sqrt(d))``
 
@@ -34,8 +34,8 @@ def attention(key: Tensor, query: Tensor, position_s: Tensor, position_t: Tensor
     Returns:
         [N, T, S]; sums to one over S.
     """
-    likeness = (key * query.unsqueeze(1)).sum(-1).transpose([0, 2, 1])
-    return F.softmax((likeness + position_t @ position_s.t()) / math.sqrt(query.shape[-1]), -1)
+    similarity = (key * query.unsqueeze(1)).sum(-1).transpose([0, 2, 1])
+    return F.softmax((similarity + position_t @ position_s.t()) / math.sqrt(query.shape[-1]), -1)
 
 
 def attended_distance(weights: Tensor, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -59,8 +59,8 @@ def attended_distance(weights: Tensor, student: Sequence[Tensor], teacher: Seque
 def values_per_teacher(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[Tensor]:
     """Return for each teacher feature the student's values at its size.
 
-    The student gives its values once for each size that occurs among the teacher's features, in any order, or
-    once for each teacher feature.
+    The student has one tensor of values for each size that occurs among the teacher's features, in any order,
+    or one for each teacher feature.
 
     Raises:
         ConfigError: if a size is missing.
@@ -97,16 +97,17 @@ class Attention(nn.Layer):
 class AFDLoss(Loss):
     """Ji et al., "Show, attend and distill: attention-based feature matching" (AAAI 2021, arXiv 2102.02973).
 
-    Every student feature map learns from every teacher feature map, as much as an attention that is trained
-    along says (:func:`attention`, :func:`attended_distance`). Keys, queries and values come from
+    Every student feature map learns from every teacher feature map, weighted by an attention that is trained
+    with the student (:func:`attention`, :func:`attended_distance`). Keys, queries and values come from
     LinearTransformStudent and LinearTransformTeacher: a value is a map's channel mean of squares, pooled to
-    the teacher's size, flattened to length one. The teacher's queries train, so its gradient is not cut here.
+    the teacher's size, flattened to length one. The transforms that make the teacher's queries are trained,
+    so gradient passes through its outputs, too.
     Part: `name`.
 
     Args:
         model_name_pair: student and teacher.
         student_keys: outputs of the student that hold keys [N, S, T, d] and values; null: bilinear_key and
-            value, as LinearTransformStudent gives them.
+            value, as LinearTransformStudent returns them.
         teacher_keys: outputs of the teacher that hold queries [N, T, d] and values; null: query and value.
         s_shapes: [C, H, W] of the student's features, for their number; null: found by a dry forward.
         t_shapes: [C, H, W] of the teacher's features; null: found by a dry forward.
@@ -135,7 +136,9 @@ class AFDLoss(Loss):
                 'AFDLoss: expected two student_keys such as ["bilinear_key", "value"] and two teacher_keys '
                 f'such as ["query", "value"], got {student_keys} and {teacher_keys}'
             )
-        self.student_keys, self.teacher_keys, self.part = list(student_keys), list(teacher_keys), name
+        self.student_keys = list(student_keys)
+        self.teacher_keys = list(teacher_keys)
+        self.part = name
         self.n_student = None if s_shapes is None else len(s_shapes)
         self.n_teacher = None if t_shapes is None else len(t_shapes)
         self.positions = None if t_shapes is None else [math.prod(shape[1:]) for shape in t_shapes]
@@ -149,7 +152,7 @@ class AFDLoss(Loss):
         """Names of the sub-networks whose outputs are used."""
         return frozenset((self.student, self.teacher))
 
-    def _given(self, outputs: Mapping[str, Any]) -> list[Any]:
+    def _keys_queries_values(self, outputs: Mapping[str, Any]) -> list[Any]:
         """Return key, student values, query, teacher values as float32."""
         found = []
         for network, keys in ((self.student, self.student_keys), (self.teacher, self.teacher_keys)):
@@ -164,7 +167,7 @@ class AFDLoss(Loss):
         Raises:
             ConfigError: if numbers of features or dimensions differ.
         """
-        key, student, query, teacher = self._given(outputs)
+        key, student, query, teacher = self._keys_queries_values(outputs)
         _, n_student, n_teacher, dim = key.shape
         values_per_teacher(student, teacher)
         if list(query.shape[1:]) != [n_teacher, dim] or len(teacher) != n_teacher:
@@ -181,16 +184,16 @@ class AFDLoss(Loss):
             "t_shapes": (self.n_teacher, n_teacher),
             "qk_dim": (self.qk_dim, dim),
         }
-        for option, (given, there) in used.items():
-            if given is not None and given != there:
+        for option, (given, found) in used.items():
+            if given is not None and given != found:
                 raise ConfigError(
-                    f"the config has {given}, the networks give {there}", path=f"AFDLoss.{option}"
+                    f"the config has {given}, the networks have {found}", path=f"AFDLoss.{option}"
                 )
         positions = [value.shape[-1] for value in teacher]
         if self.positions not in (None, positions):
             raise ConfigError(
                 f"H * W are {self.positions} in the config and {positions} in the network; "
-                "leave t_shapes out to have it found",
+                "without t_shapes it is found by a dry forward",
                 path="AFDLoss.t_shapes",
             )
         if self.attention is None or self.attention.p_t.shape[1] != dim:
@@ -200,6 +203,6 @@ class AFDLoss(Loss):
         """Return ``{name: value}``."""
         if self.attention is None:
             raise not_prepared("AFDLoss", "s_shapes, t_shapes")
-        key, student, query, teacher = self._given(outputs)
+        key, student, query, teacher = self._keys_queries_values(outputs)
         weights = self.attention(key, query)
         return {self.part: attended_distance(weights, values_per_teacher(student, teacher), teacher)}

@@ -54,22 +54,25 @@ class ATLoss(TensorPairLoss):
         """Check the shapes of the feature maps.
 
         Raises:
-            ConfigError: if one is no feature map [N, C, H, W].
+            ConfigError: if one is not a feature map [N, C, H, W].
         """
-        for own, theirs in _pairs(student, teacher):
-            if own.ndim != 4 or theirs.ndim != 4:
+        for student_map, teacher_map in _map_pairs(student, teacher):
+            if student_map.ndim != 4 or teacher_map.ndim != 4:
                 raise ConfigError(
-                    f"ATLoss: features of shapes {list(own.shape)} and {list(theirs.shape)}, expected "
-                    "[N, C, H, W]; choose other layers with s_key and t_key"
+                    f"ATLoss: features of shapes {list(student_map.shape)} and {list(teacher_map.shape)}, "
+                    "expected [N, C, H, W]; choose other layers with s_key and t_key"
                 )
 
     def forward(self, student: Tensor | Sequence[Tensor], teacher: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the scalar loss of feature maps [N, C, H, W]."""
         self.prepare(student, teacher)
-        return sum(attention_transfer(own, theirs) for own, theirs in _pairs(student, teacher))
+        return sum(
+            attention_transfer(student_map, teacher_map)
+            for student_map, teacher_map in _map_pairs(student, teacher)
+        )
 
 
-def _pairs(
+def _map_pairs(
     student: Tensor | Sequence[Tensor], teacher: Tensor | Sequence[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
     if isinstance(student, list) and isinstance(teacher, list):

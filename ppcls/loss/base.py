@@ -1,4 +1,4 @@
-"""What every loss has: what of the model it looks at, whether it needs labels, and how it is prepared."""
+"""Base classes of losses: which outputs a loss reads, whether it needs labels, and how it is prepared."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ class Loss(nn.Layer, Component):
     """Base class of losses.
 
     Attributes:
-        networks: names of the sub-networks whose outputs it takes, all by name. Empty for a loss such as
-            CELoss, which gets the output of the one network that it is for.
-        label_free: whether it needs no labels. It is called without them then, and sees the images of
-            ``DataLoader.UnLabelTrain`` too.
-        hard_labels_only: why it cannot work with label probabilities, which mixup and cutmix make; None if it
-            can.
-        is_pair_loss: whether it compares two tensors and is for DistillationPairLoss, see `TensorPairLoss`.
+        networks: names of the sub-networks whose outputs it reads; it is called with the outputs of all of
+            them by name. Empty for a loss such as CELoss, which is called with the output of one network.
+        label_free: whether it needs no labels. Then it is called without them, and also for the images of
+            ``DataLoader.UnLabelTrain``.
+        hard_labels_only: why it cannot work with label probabilities, which mixup and cutmix produce; None if
+            it can.
+        is_pair_loss: whether it compares two tensors and is used by DistillationPairLoss, see
+            `TensorPairLoss`.
     """
 
     is_pair_loss: ClassVar[bool] = False
@@ -43,16 +44,16 @@ class Loss(nn.Layer, Component):
 
     @abstractmethod
     def forward(self, outputs: Any, label: Tensor | None = None) -> Tensor | Mapping[str, Tensor]:
-        """Return the loss, a scalar, or several of them by the names that the log shows.
+        """Return the loss, a scalar, or several scalars by the names that the log shows.
 
         Args:
             outputs: logits [N, C], or a map with ``logits`` among other outputs; with `networks` a map from
-                the names of all sub-networks to one of these.
+                the names of all sub-networks to such outputs.
             label: class indices, int64 [N, 1], or probabilities, float32 [N, C]; left out with `label_free`.
         """
 
     def prepare(self, outputs: Any) -> None:
-        """Create parameters whose shapes the outputs decide, and check what was given.
+        """Create parameters whose shapes depend on the outputs, and check given shapes.
 
         Called once, before weights are loaded and the optimizer is made.
 
@@ -64,14 +65,14 @@ class Loss(nn.Layer, Component):
         """
 
     def prepare_networks(self, networks: Mapping[str, nn.Layer]) -> None:
-        """Take what the loss needs of the sub-networks themselves, by name; called before `prepare`."""
+        """Read what the loss needs from the sub-networks, given by name; called before `prepare`."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Take note of the epoch that begins, counted from 1."""
+        """Set the epoch that begins, counted from 1."""
 
     @classmethod
     def arguments_of(cls, method: str, component: Any) -> Sequence[str]:
-        """Return the arguments a method is called with; a loss without labels gets the outputs alone."""
+        """Return the arguments a method is called with; a loss without labels gets only the outputs."""
         free = method == "forward" and vars(component).get("label_free") is True
         return ["outputs"] if free else super().arguments_of(method, component)
 
@@ -80,8 +81,8 @@ class TensorPairLoss(nn.Layer, Component):
     """Base class of losses of two tensors, which ``DistillationPairLoss: {base_loss_name: ...}`` chooses.
 
     Attributes:
-        is_pair_loss: what tells these losses from others.
-        several_maps: whether it can be given lists of tensors, for which `s_key` and `t_key` are lists.
+        is_pair_loss: true for these losses only.
+        several_maps: whether it accepts lists of tensors; `s_key` and `t_key` are then lists.
         part: beginning of its name in the log, for a recipe without ``name``; None for its registered name.
     """
 
@@ -91,13 +92,13 @@ class TensorPairLoss(nn.Layer, Component):
 
     @abstractmethod
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the loss, a scalar, of an output of the student and one of the teacher, float32.
+        """Return the loss, a scalar, for an output of the student and one of the teacher, float32.
 
         No gradient reaches `teacher`.
         """
 
     def prepare(self, student: Tensor, teacher: Tensor) -> None:
-        """Create parameters whose shapes the tensors decide, and check what was given; called once.
+        """Create parameters whose shapes depend on the tensors, and check given shapes.
 
         Raises:
             ConfigError: if something does not fit.

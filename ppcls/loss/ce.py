@@ -28,8 +28,8 @@ def cross_entropy(
     """Cross entropy with labels, smoothed as in Szegedy et al. (arXiv 1512.00567), sec. 7.
 
     ``sum_nc w_c q_nc (-log p_nc) / sum_nc w_c q_nc`` with ``q = (1 - epsilon) * label + epsilon / C`` and
-    ``p = softmax(logits)``; without class weights this is the mean over the batch. A soft label counts as the
-    mixture of hard labels that it is, so weights treat both kinds alike.
+    ``p = softmax(logits)``; without class weights this is the mean over the batch. A soft label counts as a
+    mixture of hard labels, so class weights have the same effect on both kinds.
 
     Args:
         logits: [N, C].
@@ -61,7 +61,7 @@ def check_ce_options(loss: str, epsilon: float | None, class_weights: Sequence[f
 
 
 class SmoothedCE(nn.Layer):
-    """:func:`cross_entropy` with its options, which are checked once."""
+    """:func:`cross_entropy` with fixed options, which are checked once."""
 
     def __init__(
         self,
@@ -73,7 +73,9 @@ class SmoothedCE(nn.Layer):
         super().__init__()
         check_ce_options(loss, epsilon, class_weights)
         check_one_of(loss, "reduction", reduction, ("mean", "sum"))
-        self._loss, self._epsilon, self._reduction = loss, epsilon or 0.0, reduction
+        self._loss = loss
+        self._epsilon = epsilon or 0.0
+        self._reduction = reduction
         self._weights = None if class_weights is None else paddle.to_tensor(class_weights, dtype="float32")
 
     def forward(self, logits: Tensor, label: Tensor | None) -> Tensor:
@@ -120,7 +122,7 @@ class CELoss(Loss):
 
 @LOSSES.register("DistillationGTCELoss")
 class DistillationGTCELoss(Loss):
-    """Cross entropy with labels (:func:`cross_entropy`) for some networks.
+    """Cross entropy with labels (:func:`cross_entropy`) for the networks that are listed.
 
     Parts: ``CELoss_<network>``.
 
@@ -146,7 +148,9 @@ class DistillationGTCELoss(Loss):
                 f"got {model_names!r}, expected a list of different names",
                 path="DistillationGTCELoss.model_names",
             )
-        self.model_names, self.key, self.part = list(model_names), key, name
+        self.model_names = list(model_names)
+        self.key = key
+        self.part = name
         self.ce = SmoothedCE("DistillationGTCELoss", epsilon, class_weights)
 
     @property

@@ -1,4 +1,4 @@
-"""Teachers with other classes: which class of the teacher stands for each class of the student."""
+"""Teachers with other classes: which class of the teacher corresponds to each class of the student."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppcls.texts import read_text
 
 
 def read_class_map(path: str) -> list[int]:
-    """Read which teacher class stands for each student class.
+    """Read which teacher class corresponds to each student class.
 
     One line per student class: ``student_class teacher_class``, in any order; blank lines and lines that
     begin with ``#`` are skipped.
@@ -22,7 +22,7 @@ def read_class_map(path: str) -> list[int]:
         Teacher classes in the order of student classes 0, 1, ...
 
     Raises:
-        DataError: with file and line, if the file is missing or a line is wrong or a class is missing.
+        DataError: if the file is missing, or a line is wrong, or a class is missing; it names file and line.
     """
     lines = read_text(Path(path), "class_map").splitlines()
     found: dict[int, int] = {}
@@ -34,11 +34,11 @@ def read_class_map(path: str) -> list[int]:
             raise DataError(f"{path}:{number}: got {line!r}, expected `student_class teacher_class`")
         student, teacher = map(int, fields)
         if student in found:
-            raise DataError(f"{path}:{number}: student class {student} stands there twice")
+            raise DataError(f"{path}:{number}: student class {student} is listed twice")
         found[student] = teacher
     missing = next((c for c in range(len(found)) if c not in found), None)
     if missing is not None or not found:
-        raise DataError(f"{path}: no line for student class {missing or 0}")
+        raise DataError(f"{path}: there is no line for student class {missing or 0}")
     return [found[c] for c in range(len(found))]
 
 
@@ -54,18 +54,19 @@ def match_classes(student: Tensor, teacher: Tensor, class_map: Sequence[int] | N
     Raises:
         ConfigError: if the class counts do not fit.
     """
-    mine, theirs = student.shape[-1], teacher.shape[-1]
+    student_count = student.shape[-1]
+    teacher_count = teacher.shape[-1]
     if class_map is None:
-        if mine != theirs:
+        if student_count != teacher_count:
             raise ConfigError(
-                f"{loss}: the student has {mine} classes and the teacher {theirs}; give `class_map`, a file "
-                "with one line `student_class teacher_class` for each student class"
+                f"{loss}: the student has {student_count} classes and the teacher {teacher_count}; give "
+                "`class_map`, a file with one line `student_class teacher_class` for each student class"
             )
         return teacher
-    if len(class_map) != mine or max(class_map) >= theirs:
+    if len(class_map) != student_count or max(class_map) >= teacher_count:
         raise ConfigError(
             f"maps {len(class_map)} classes to teacher classes up to {max(class_map)}, but "
-            f"the student has {mine} classes and the teacher {theirs}",
+            f"the student has {student_count} classes and the teacher {teacher_count}",
             path=f"{loss}.class_map",
         )
     return paddle.index_select(teacher, paddle.to_tensor(list(class_map), dtype="int64"), axis=-1)

@@ -1,4 +1,4 @@
-"""The weighted sum of the losses a config lists."""
+"""The weighted sum of the losses that a recipe lists."""
 
 from __future__ import annotations
 
@@ -28,41 +28,44 @@ class Part:
 
 def free_name(name: str, taken: Mapping[str, Any]) -> str:
     """Return `name`, or `name_2`, `name_3`, ... if it is taken or is the name of the sum."""
-    candidate, n = name, 1
+    candidate = name
+    number = 1
     while candidate in taken or candidate == TOTAL:
-        n += 1
-        candidate = f"{name}_{n}"
+        number += 1
+        candidate = f"{name}_{number}"
     return candidate
 
 
 class CombinedLoss(nn.Layer):
     """Every listed loss times its weight, and their sum.
 
-    A loss that names its sub-networks (attribute ``networks``) is given the outputs of all of them; one that
-    does not, such as CELoss, is given the output of the network `main`. One with the attribute ``label_free``
-    works on images without labels, too, and is given no labels.
+    A loss that names its sub-networks (attribute ``networks``) is called with the outputs of all networks. A
+    loss that names none, such as CELoss, is called with the output of the network `main`. A loss with
+    ``label_free`` is called without labels, and also sees images that have none.
 
     Args:
         parts: the losses in the order of the config.
-        main: sub-network for plain losses; None where the model is a single network.
+        main: sub-network for losses that name none; None if the model is a single network.
     """
 
     def __init__(self, parts: Sequence[Part], main: str | None = None) -> None:
         super().__init__()
         for part in parts:
-            adopt(part.layer, Loss)  # made in Python, it may derive from nn.Layer alone
+            adopt(part.layer, Loss)  # a loss made in Python may derive from nn.Layer only
         self.layers = nn.LayerList([part.layer for part in parts])
-        self._parts, self._main, self._epoch = list(parts), main, 1
+        self._parts = list(parts)
+        self._main = main
+        self._epoch = 1
 
     @property
     def networks(self) -> frozenset[str]:
-        """Names of all sub-networks that the losses look at."""
+        """Names of all sub-networks whose outputs the losses read."""
         own = frozenset({self._main} if self._main else ())
         return frozenset().union(*(frozenset(part.layer.networks) or own for part in self._parts))
 
     @property
     def hard_label_losses(self) -> list[str]:
-        """Names of the losses that cannot work with label probabilities, as mixup and cutmix give."""
+        """Names of the losses that cannot work with label probabilities, which mixup and cutmix produce."""
         return [part.name for part in self._parts if part.layer.hard_labels_only]
 
     @property
@@ -71,7 +74,7 @@ class CombinedLoss(nn.Layer):
         return any(part.layer.label_free for part in self._parts)
 
     def for_network(self, network: str) -> CombinedLoss | None:
-        """Return the losses that name no sub-network, looking at `network`; None if there are none."""
+        """Return the losses that name no sub-network, applied to `network`; None if there are none."""
         plain = [part for part in self._parts if not part.layer.networks]
         return CombinedLoss(plain, network) if plain else None
 
@@ -92,7 +95,7 @@ class CombinedLoss(nn.Layer):
         """Create loss parameters whose shapes were left out, and check given shapes, keys and class counts.
 
         Args:
-            outputs: what the model gives for any batch.
+            outputs: the outputs of the model for any batch.
             networks: the sub-networks themselves; OFDLoss reads BatchNorm parameters of the teacher.
 
         Raises:
@@ -101,7 +104,7 @@ class CombinedLoss(nn.Layer):
         for part in self._parts:
             if networks is not None:
                 part.layer.prepare_networks(networks)
-            part.layer.prepare(self._view(part.layer, outputs))
+            part.layer.prepare(self._outputs_for(part.layer, outputs))
 
     def forward(
         self,
@@ -114,22 +117,23 @@ class CombinedLoss(nn.Layer):
         Args:
             outputs: logits [N, C], or ``{"logits": ...}``, or one of these for each sub-network by name.
             label: class indices, int [N] or [N, 1], or class probabilities, float [N, C].
-            labelled: where some images have no labels, the outputs of those that have; `label` is theirs.
+            labelled: if some images have no labels, the outputs for the images that have; `label` belongs to
+                these.
         """
         values: dict[str, Tensor] = {}
-        # Under autocast, matmul and convolution of a loss would run in half precision; labels and logits are
-        # cast by each loss at its door.
+        # Under autocast, products and convolutions in a loss would run in half precision. Each loss casts its
+        # inputs to float32 itself.
         with paddle.amp.auto_cast(enable=False):
             for part in self._parts:
                 weight = part.weight(self._epoch)
                 seen = outputs if labelled is None or part.layer.label_free else labelled
                 targets = () if part.layer.label_free else (label,)
-                found = part.layer(self._view(part.layer, seen), *targets)
+                found = part.layer(self._outputs_for(part.layer, seen), *targets)
                 for name, value in (found if isinstance(found, Mapping) else {part.name: found}).items():
                     values[free_name(name, values)] = value if weight == 1.0 else value * weight
             return {**values, TOTAL: sum(values.values())}  # the order of log lines
 
-    def _view(self, layer: Loss, outputs: Tensor | Mapping[str, Any]) -> Tensor | Mapping[str, Any]:
+    def _outputs_for(self, layer: Loss, outputs: Tensor | Mapping[str, Any]) -> Tensor | Mapping[str, Any]:
         if layer.networks or self._main is None or not isinstance(outputs, Mapping):
             return outputs
         if self._main in outputs:

@@ -32,8 +32,8 @@ def dist(
 
     ``tau^2 * (beta * inter + gamma * intra)`` of the probabilities ``softmax(logits / tau)``: `inter` is
     the correlation distance of each sample's classes, `intra` that of each class over the batch. (The
-    factor tau^2 is the official code's; the paper leaves it out.) In a batch of one there is nothing to
-    correlate within a class, and `intra` is the constant 1.
+    factor tau^2 is the official code's; the paper leaves it out.) In a batch of one image a class has no
+    correlation, and `intra` is the constant 1.
 
     Args:
         student: logits, [N, C].
@@ -41,13 +41,16 @@ def dist(
         beta: weight of the relation between classes.
         gamma: weight of the relation within classes.
         tau: temperature above 0.
-        gather: take the samples of all processes for one batch.
+        gather: treat the samples of all processes as one batch.
 
     Returns:
         A scalar, zero where the probabilities are equal up to scale and shift.
     """
     if gather:
-        student, teacher = gather_rows(student), gather_rows(teacher)
-    p, q = F.softmax(student / tau, -1), F.softmax(teacher / tau, -1)
-    inter, intra = correlation_distance(p, q), correlation_distance(p.t(), q.t())
+        student = gather_rows(student)
+        teacher = gather_rows(teacher)
+    p = F.softmax(student / tau, -1)
+    q = F.softmax(teacher / tau, -1)
+    inter = correlation_distance(p, q)
+    intra = correlation_distance(p.t(), q.t())
     return (beta * inter + gamma * intra) * tau**2

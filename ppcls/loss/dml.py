@@ -41,16 +41,16 @@ def symmetric_kl(
     """``(KL(p || q) + KL(q || p)) / 2``, summed over classes, mean over the batch.
 
     Zhang et al., "Deep mutual learning" (CVPR 2018, arXiv 1706.00384) use the two divergences, one for each
-    network; Cui et al. (SSLD, arXiv 2103.05959) use their mean for both, which is what this is. Gradient
+    network; Cui et al. (SSLD, arXiv 2103.05959) use their mean for both networks, as this loss does. Gradient
     flows to both networks unless one is frozen.
 
     Args:
         a: [N, C]; logits, or with ``act=None`` probabilities.
         b: the same for the other network.
-        act: ``softmax``; ``sigmoid``: each class is a probability of its own, of which the term of the class
-            itself counts; None: the inputs are probabilities already.
-        sum_across_class_dim: multiply by C, the scale some published recipes were tuned with.
-        eps: added to probabilities given directly, before the logarithm.
+        act: ``softmax``; ``sigmoid``: each class has a separate probability, and only the term of the class
+            counts, not that of its absence; None: the inputs are probabilities already.
+        sum_across_class_dim: multiply by C, the scale that some published recipes were tuned for.
+        eps: with ``act=None``, added to the probabilities before the logarithm.
 
     Returns:
         A scalar, zero where both agree.

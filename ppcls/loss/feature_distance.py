@@ -1,4 +1,4 @@
-"""Distances between outputs or features of equal shape."""
+"""Distances between outputs or features of the same shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loss of pairs of networks made of one function: `pair_loss`.
+"""`pair_loss`: a loss of pairs of networks, made from one function.
 
 A new loss of logits is one function in one file::
 
@@ -34,7 +34,7 @@ F = TypeVar("F", bound=Callable[..., Tensor])
 
 @dataclass(frozen=True)
 class Formula:
-    """A function of two tensors, and what the decorator :func:`pair_loss` was given with it."""
+    """A function of two tensors, and the arguments of its decorator :func:`pair_loss`."""
 
     function: Callable[..., Tensor]
     registered: str
@@ -61,13 +61,13 @@ class Formula:
 class FormulaLoss(PairLoss):
     """A :class:`Formula`, applied to pairs of networks: the base class of what :func:`pair_loss` registers.
 
-    The second network of a pair is the target: no gradient reaches it. To let two networks that both train
-    teach each other, list both orders. A mutual formula is symmetric and sends gradient to both sides.
+    The second network of a pair is the target: no gradient reaches it. If two networks learn from each
+    other, list the pair in both orders. A mutual formula is symmetric and sends gradient to both sides.
 
     Attributes:
         formula: set by the decorator.
-        own_options: options of a subclass beside those of its formula: their types and defaults.
-        supplied: parameters of the formula that a subclass gives it (:meth:`arguments`).
+        own_options: options of a subclass besides those of its formula: their types and defaults.
+        supplied: parameters of the formula that a subclass passes to it (:meth:`arguments`).
     """
 
     formula: ClassVar[Formula]
@@ -82,7 +82,8 @@ class FormulaLoss(PairLoss):
         formula.check(given)
         options = {option: given[option] for option in formula.options}
         names = {"name": given["name"], **options}
-        pairs, key = given["model_name_pairs"], given["key"]
+        pairs = given["model_name_pairs"]
+        key = given["key"]
         super().__init__(formula.registered, pairs, (key, key), formula.part, names, given["pair_weights"])
         class_map = given.get("class_map")
         self.class_map = None if class_map is None else read_class_map(class_map)
@@ -108,7 +109,7 @@ class FormulaLoss(PairLoss):
         return self.formula.one_class_reason if needs_class else None
 
     def set_epoch(self, epoch: int) -> None:
-        """Move the options that follow a schedule to `epoch`, counted from 1."""
+        """Set the options that follow a schedule to their values at `epoch`, counted from 1."""
         self.current = {option: value(epoch) for option, value in self.scheduled.items()}
 
     def prepare(self, outputs: Mapping[str, Any]) -> None:
@@ -124,7 +125,7 @@ class FormulaLoss(PairLoss):
         """Return the tensors of both networks, logits in the order of the student's classes.
 
         Raises:
-            ConfigError: if logits do not fit together.
+            ConfigError: if the numbers of classes differ.
         """
         first, second = super().tensors(outputs, pair)
         if not self.formula.mutual:
@@ -132,7 +133,10 @@ class FormulaLoss(PairLoss):
         if self.formula.logits:
             second = match_classes(first, second, self.class_map, self.loss)
             if list(first.shape) != list(second.shape):
-                raise ConfigError(f"{self.loss}: {pair} give {list(first.shape)} and {list(second.shape)}")
+                raise ConfigError(
+                    f"{self.loss}: the logits of {pair} have the shapes {list(first.shape)} and "
+                    f"{list(second.shape)}, expected equal shapes"
+                )
         return first, second
 
     def compare(self, position: int, first: Tensor, second: Tensor, label: Tensor | None) -> Tensor:
@@ -143,7 +147,7 @@ class FormulaLoss(PairLoss):
         return self.formula.function(*tensors, **self.arguments(position, first))
 
     def arguments(self, position: int, first: Tensor) -> dict[str, Any]:
-        """Return the options of the formula for the pair at this position, whose student gave `first`."""
+        """Return the options of the formula for one pair; `first` is the student's tensor."""
         return {**self.options, **self.current}
 
     def _target(self, label: Tensor | None, logits: Tensor) -> Tensor:
@@ -167,13 +171,14 @@ def pair_loss(
     key_last: bool = False,
     base: type[FormulaLoss] = FormulaLoss,
 ) -> Callable[[F], F]:
-    """Return a decorator that registers a formula as a loss of pairs of networks, and leaves it as it is.
+    """Return a decorator that registers a formula as a loss of pairs and returns the formula unchanged.
 
     The formula takes the student's tensor and the teacher's, both [N, C] and float32, and returns a scalar. A
     third parameter without default receives the labels: class indices, int64 [N]. All parameters with a
     default are options of the loss. Added to them are the options that all losses of pairs share (see the
-    module) and, with labels, `use_target_as_gt`: take the teacher's most probable class for the label, as
-    for images without labels. An option whose type is a ``Literal`` accepts the listed values only.
+    module) and, with labels, `use_target_as_gt`: take the teacher's most probable class as the label, so
+    that images without labels can be used. An option whose type is a ``Literal`` accepts only the listed
+    values.
 
     Args:
         registered: name used in recipes, such as ``DistillationKLDivLoss``.
@@ -182,17 +187,19 @@ def pair_loss(
             the pair in the list) and the options.
         positive: options that have to be above 0.
         scheduled: options that may be a schedule over the epochs instead of a number.
-        soft_labels: labels are given as class probabilities [N, C], one-hot where there are class indices.
-        one_class_reason: why the formula needs one class for each image, for the message that refuses others.
-        logits: the tensors are logits, so numbers of classes have to fit; False: tensors of any shape.
+        soft_labels: the formula gets labels as class probabilities [N, C]; class indices become one-hot.
+        one_class_reason: why the formula needs one class for each image, for the error message about soft
+            labels.
+        logits: the tensors are logits, so the numbers of classes have to be equal; False: tensors of any
+            shape.
         mutual: let gradient reach the second network, too.
         standardizable: add the option `standardize`: bring the logits of each sample to mean 0 and standard
             deviation 1 first (:func:`ppcls.loss._tensors.standardized`).
-        key_last: the options of the formula come before `key` where options are given by position.
-        base: class of the loss, for a formula that needs more than tensors and options.
+        key_last: the options of the formula come before `key` if options are passed by position.
+        base: base class of the loss, for a formula that needs more than tensors and options.
 
     Raises:
-        TypeError: if the function cannot be called as described, or has no option that is named here.
+        TypeError: if the function cannot be called as described, or lacks an option that is named here.
     """
 
     def register(function: F) -> F:
@@ -213,7 +220,7 @@ def pair_loss(
             registered=registered,
             part=part,
             labels=labels if labelled else None,
-            one_class_reason=f"{one_class_reason}; use_target_as_gt: True does without labels",
+            one_class_reason=f"{one_class_reason}; use_target_as_gt: True needs no labels",
             positive=positive,
             scheduled=scheduled,
             logits=logits,
@@ -247,7 +254,7 @@ def _reads_labels(
     """Tell whether a formula has a third tensor, the labels.
 
     Raises:
-        TypeError: if it is no function of two or three tensors with options that have defaults.
+        TypeError: if it is not a function of two or three tensors and of options with defaults.
     """
     tensors = [p for n, p in parameters.items() if p.default is p.empty and n not in supplied]
     positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in tensors)
@@ -271,7 +278,7 @@ def _signature(
     """Return the options of a loss: those of its formula and those that all losses of pairs share.
 
     Raises:
-        TypeError: if the formula has an option of the name of a shared one.
+        TypeError: if an option of the formula has the name of a shared one.
     """
     pairs = _option("model_name_pairs", list[list[str]], inspect.Parameter.empty)
     key = _option("key", str | None)
@@ -286,7 +293,9 @@ def _signature(
     names = [p.name for p in parameters]
     taken = sorted({n for n in names if names.count(n) > 1} | {"weight"} & set(options))
     if taken:
-        raise TypeError(f"pair_loss: options of the names {', '.join(taken)} are added to every loss")
+        raise TypeError(
+            f"pair_loss: every loss already has the options {', '.join(taken)}; choose other names"
+        )
     return inspect.Signature(parameters)
 
 
@@ -296,7 +305,7 @@ def _option(name: str, annotation: Any, default: Any = None) -> inspect.Paramete
 
 
 def _choices(annotation: Any) -> tuple[str | None, ...]:
-    """Return the values that a ``Literal`` lists, and None where the type allows it; else nothing."""
+    """Return the values that a ``Literal`` lists, and None if the type allows it; otherwise nothing."""
     kinds = [annotation] if get_origin(annotation) is Literal else list(get_args(annotation))
     listed = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
     return (*listed, None) if listed and type(None) in kinds else tuple(listed)

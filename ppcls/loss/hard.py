@@ -1,4 +1,4 @@
-"""Hard distillation: the teacher's decision as a label."""
+"""Hard distillation: the teacher's decision is used as a label."""
 
 from __future__ import annotations
 

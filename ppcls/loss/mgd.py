@@ -24,21 +24,21 @@ class MGDLoss(TensorPairLoss):
     """Yang et al., "Masked generative distillation" (ECCV 2022, arXiv 2205.01529), for classification.
 
     ``alpha_mgd * mean((G(M * A(student)) - teacher)^2)``: whole channels of the student's features are
-    dropped at random (M), and two 3x3 convolutions with a ReLU between them (G) have to generate the
-    teacher's features from what is left. A is a 1x1 convolution, present only if the channel counts differ.
-    The paper sums over C, H, W and multiplies by 7e-5, which is ``alpha_mgd = 7e-5 * C * H * W``: 1.756 for
-    512 x 7 x 7. In eval mode nothing is dropped.
+    dropped at random (M), and two 3x3 convolutions with a ReLU between them (G) generate the
+    teacher's features from the remaining channels. A is a 1x1 convolution, present only if the channel counts
+    differ. The paper sums over C, H, W and multiplies by 7e-5, which is ``alpha_mgd = 7e-5 * C * H * W``:
+    1.756 for 512 x 7 x 7. In eval mode nothing is dropped.
 
     Use it as ``DistillationPairLoss: {base_loss_name: MGDLoss, ...}``.
 
     Args:
         student_channels: channels of the student's features; null: found by a dry forward.
         teacher_channels: channels of the teacher's features; null: found by a dry forward.
-        alpha_mgd: factor.
+        alpha_mgd: factor of the loss, above 0.
         lambda_mgd: probability with which a channel is dropped, 0 to below 1.
     """
 
-    part = "loss"  # as PaddleClas calls it
+    part = "loss"  # the name in PaddleClas
 
     def __init__(
         self,
@@ -53,8 +53,10 @@ class MGDLoss(TensorPairLoss):
             raise ConfigError(
                 f"got {lambda_mgd}, expected a number from 0 to below 1", path="MGDLoss.lambda_mgd"
             )
-        self.student_channels, self.teacher_channels = student_channels, teacher_channels
-        self.alpha, self.drop = alpha_mgd, lambda_mgd
+        self.student_channels = student_channels
+        self.teacher_channels = teacher_channels
+        self.alpha = alpha_mgd
+        self.drop = lambda_mgd
         self.align: nn.Conv2D | None = None
         self.generation: nn.Sequential | None = None
         if student_channels is not None and teacher_channels is not None:
@@ -71,10 +73,10 @@ class MGDLoss(TensorPairLoss):
             ConfigError: if counts or spatial sizes do not fit.
         """
         _check_maps(student, teacher)
-        own = found_size("MGDLoss.student_channels", self.student_channels, student.shape[1])
-        theirs = found_size("MGDLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
+        student_size = found_size("MGDLoss.student_channels", self.student_channels, student.shape[1])
+        teacher_size = found_size("MGDLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
         if self.generation is None:
-            self._create(own, theirs)
+            self._create(student_size, teacher_size)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, Cs, H, W] and [N, Ct, H, W]."""
@@ -87,9 +89,9 @@ class MGDLoss(TensorPairLoss):
         return F.mse_loss(self.generation(x), teacher) * self.alpha
 
     def _mask(self, samples: int, channels: int) -> Tensor:
-        """Return which channels stay, [N, C, 1, 1].
+        """Return which channels are kept, [N, C, 1, 1].
 
-        It is drawn for the samples of all processes, so that several of them mask as one would.
+        It is drawn for the samples of all processes, so that several processes mask as a single one would.
         """
         first = distributed.rank() * samples
         drawn = paddle.rand([distributed.world_size() * samples, channels, 1, 1])

@@ -22,13 +22,13 @@ def normalized_kd(
     arXiv 2303.13005: ``-p_t[y] log p_s[y] - gamma * T^2 * sum_{i != y} q_t[i] log q_s[i]``, mean over the
     batch, with p the softmax of the logits and q that of logits / T among the classes that are not the target
     y. Both terms are cross entropies, so the value is not zero where student and teacher agree. The cross
-    entropy with labels comes on top (DistillationGTCELoss of weight 1).
+    entropy with labels is added to this loss (DistillationGTCELoss of weight 1).
 
     Args:
         student: logits, [N, C], C >= 2.
         teacher: logits, [N, C].
         target: class indices, int64 [N].
-        temperature: T > 0, of the classes that are not the target.
+        temperature: T > 0, for the classes that are not the target.
         gamma: weight of these classes.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One for all: distillation between networks of different kinds."""
+"""One for all: distillation between networks of different architectures."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class StageHead(nn.Sequential):
     """A classifier for a feature map: convolutions that halve it, mean over the positions, linear layer.
 
     Args:
-        channels: of the map.
-        width: features before the linear layer.
+        channels: number of channels of the map.
+        width: number of features before the linear layer.
         classes: number of classes.
         halvings: how often the map is halved; 0 for the deepest map, which gets a 1x1 convolution.
     """
@@ -71,8 +71,9 @@ def _init(channels_out: int, kernel: int) -> nn.initializer.Normal:
 class StageHeadsLoss(FormulaLoss):
     """A formula of logits that is applied to classifiers for the student's feature maps as well.
 
-    They are parameters of the loss: trained along, stored in training checkpoints, no part of the student.
-    Further parts: ``<name>_stages_<student>_<teacher>``, the sum over the maps.
+    The classifiers are parameters of the loss: they are trained with the student and stored in training
+    checkpoints, but are not part of the student. The log shows one more part for each pair,
+    ``<name>_stages_<student>_<teacher>``, the sum over the maps.
 
     Its option `student_keys` names the maps, from the shallowest to the deepest; null: none.
     """
@@ -88,7 +89,7 @@ class StageHeadsLoss(FormulaLoss):
         """Return the student's maps as float32.
 
         Raises:
-            ConfigError: if an output is missing or no map [N, C, H, W].
+            ConfigError: if an output is missing or is not a map [N, C, H, W].
         """
         found = []
         for key in self.student_keys:
@@ -107,9 +108,9 @@ class StageHeadsLoss(FormulaLoss):
         """
         super().prepare(outputs)
         if self.student_keys and self.heads is None:
-            self.heads = nn.LayerList([self._create(outputs, pair) for pair in self.pairs])
+            self.heads = nn.LayerList([self._heads_of(outputs, pair) for pair in self.pairs])
 
-    def _create(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> nn.LayerList:
+    def _heads_of(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> nn.LayerList:
         classes = self.tensors(outputs, pair)[0].shape[-1]
         channels: Sequence[int] = [x.shape[1] for x in self._maps(outputs, pair[0])]
         halvings = reversed(range(len(channels)))
@@ -125,7 +126,8 @@ class StageHeadsLoss(FormulaLoss):
         if self.heads is None:
             raise not_prepared(self.loss, "shapes of the student's maps")
         for i, (pair, heads) in enumerate(zip(self.pairs, self.heads, strict=True)):
-            teacher, maps = self.tensors(outputs, pair)[1], self._maps(outputs, pair[0])
+            teacher = self.tensors(outputs, pair)[1]
+            maps = self._maps(outputs, pair[0])
             logits = [head(x) for head, x in zip(heads, maps, strict=True)]
             value = sum(self.compare(i, own, teacher, label) for own in logits)
             parts[f"{self.names['name']}_stages_{pair[0]}_{pair[1]}"] = weighted(value, self.pair_weights[i])
@@ -136,7 +138,7 @@ class StageHeadsLoss(FormulaLoss):
     _LOSS,
     name="loss_ofa",
     positive=["eps"],
-    one_class_reason="it strengthens what the teacher says of one class",
+    one_class_reason="it strengthens the teacher's probability of one class",
     base=StageHeadsLoss,
 )
 def one_for_all(student: Tensor, teacher: Tensor, target: Tensor, *, eps: float = 1.0) -> Tensor:
@@ -145,9 +147,9 @@ def one_for_all(student: Tensor, teacher: Tensor, target: Tensor, *, eps: float 
     arXiv 2310.19444: ``-sum_c ((p_t[c] + [c = y])^eps - [c = y]) * log p_s[c]``, mean over the batch, with p
     the softmax of the logits and y the target. For ``eps = 1`` it is the cross entropy with the teacher's
     probabilities; a larger one strengthens the target where the teacher is certain of it, and weakens the
-    other classes, of which a teacher of another kind knows less that the student can use. The cross entropy
-    with labels comes on top (DistillationGTCELoss of weight 1). With `student_keys`, feature maps of the
-    student get classifiers that learn by the same formula (:class:`StageHeadsLoss`).
+    other classes, because a teacher of another architecture tells the student less about these. The cross
+    entropy with labels is added to this loss (DistillationGTCELoss of weight 1). With `student_keys`, feature
+    maps of the student get classifiers that learn by the same formula (:class:`StageHeadsLoss`).
 
     Args:
         student: logits, [N, C].

@@ -17,11 +17,11 @@ from ppcls.loss.pair import pair_tensors
 from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
-_RARE = 1e-3  # below this probability of a negative value its mean is not computed but set to -3 sigma
+_RARE = 1e-3  # if negative values are less probable than this, their mean is set to -3 sigma
 
 
 def negative_mean(weight: Sequence[float], bias: Sequence[float]) -> list[float]:
-    """Expected value of the negative outputs of a BatchNorm, per channel: Heo et al.
+    """Return the expected value of the negative outputs of a BatchNorm, per channel: Heo et al.
 
     ``E[x | x < 0]`` of ``x ~ N(bias, weight^2)``, in closed form; -3 |weight| where negative values are rarer
     than 0.001.
@@ -46,8 +46,8 @@ def negative_mean(weight: Sequence[float], bias: Sequence[float]) -> list[float]
 def partial_l2(student: Tensor, teacher: Tensor, margin: Tensor) -> Tensor:
     """Heo et al.: squared differences from ``max(teacher, margin)``, summed over all elements.
 
-    Where the target is not positive and the student is below it, the difference does not count: after the
-    ReLU both are zero.
+    The difference does not count where the target is not positive and the student is below it, because both
+    are zero after the ReLU.
 
     Args:
         student: pre-ReLU features, [N, C, H, W].
@@ -80,13 +80,13 @@ class OFDLoss(Loss):
     Args:
         model_name_pair: student and teacher.
         student_keys: pre-ReLU features of the student, such as ``blocks[1].add``.
-        teacher_keys: pre-ReLU features of the teacher at the same sizes.
+        teacher_keys: pre-ReLU features of the teacher with the same height and width.
         teacher_bns: for each teacher key the BatchNorm before that ReLU, such as ``blocks[2].conv1.bn``; the
             margins are the means of its negative outputs (:func:`negative_mean`).
         margins: instead of `teacher_bns`: for each teacher key a number or a list with one per channel.
         student_channels: for each student key; null: found by a dry forward.
         teacher_channels: for each teacher key; null: found by a dry forward.
-        divisor: 1000 suits images of 32 pixels, 10000 those of 224.
+        divisor: 1000 is suitable for images of 32 pixels, 10000 for images of 224 pixels.
         name: name of the part.
     """
 
@@ -125,8 +125,11 @@ class OFDLoss(Loss):
                 raise ConfigError(
                     f"{len(value)} entries for {len(teacher_keys)} teacher_keys", path=f"OFDLoss.{option}"
                 )
-        self.student_channels, self.teacher_channels = student_channels, teacher_channels
-        self.teacher_bns, self.divisor, self.part = teacher_bns, divisor, name
+        self.student_channels = student_channels
+        self.teacher_channels = teacher_channels
+        self.teacher_bns = teacher_bns
+        self.divisor = divisor
+        self.part = name
         self._margins = None if margins is None else [_margin(m, i) for i, m in enumerate(margins)]
         self.connectors: nn.LayerList | None = None
         if student_channels is not None and teacher_channels is not None:
@@ -157,7 +160,7 @@ class OFDLoss(Loss):
         """Read the margins from the teacher's BatchNorm layers, once its weights are loaded.
 
         Raises:
-            ConfigError: if a layer of `teacher_bns` does not exist or is no BatchNorm.
+            ConfigError: if a layer of `teacher_bns` does not exist or is not a BatchNorm.
         """
         if self.teacher_bns is None:
             return

@@ -1,4 +1,4 @@
-"""Losses of pairs of networks: what they share, and `DistillationPairLoss`, which compares by a layer."""
+"""Losses of pairs of networks: their base class, and `DistillationPairLoss` for losses of two tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Keys = tuple[Key, Key]
 
 
 class PairLoss(Loss):
-    """What all losses of pairs share: the pairs, a factor for each of them, and one part for each in the log.
+    """Base class of losses of pairs: a list of pairs, and for each a factor and a part in the log.
 
     Args:
         loss: registered name, for messages.
@@ -41,7 +41,10 @@ class PairLoss(Loss):
         pair_weights: Sequence[float] | None,
     ) -> None:
         super().__init__()
-        self.loss, self.keys, self.part, self.names = loss, keys, part, dict(names)
+        self.loss = loss
+        self.keys = keys
+        self.part = part
+        self.names = dict(names)
         self.pairs = check_pairs(loss, model_name_pairs)
         self.pair_weights = check_pair_weights(loss, pair_weights, len(self.pairs))
 
@@ -62,7 +65,7 @@ class PairLoss(Loss):
         """Return one part for each pair.
 
         Raises:
-            ConfigError: if what compares two tensors returns more than one number.
+            ConfigError: if the comparison returns more than one number.
         """
         parts = {}
         for i, pair in enumerate(self.pairs):
@@ -74,7 +77,7 @@ class PairLoss(Loss):
         return parts
 
 
-def _base(name: Any) -> Any:
+def _pair_loss_class(name: Any) -> Any:
     """Return the registered loss of two tensors.
 
     Raises:
@@ -91,13 +94,13 @@ def _base(name: Any) -> Any:
 
 @LOSSES.register("DistillationPairLoss")
 class DistillationPairLoss(PairLoss):
-    """Apply a loss of two tensors to pairs of networks; each pair has one of its own, parameters included.
+    """Apply a loss of two tensors to pairs of networks; each pair has separate parameters.
 
     Parts: ``<name>_<position>_<student>_<teacher>``. No gradient reaches the second network of a pair.
 
-    A loss can be used here if it is registered and is a `ppcls.loss.TensorPairLoss`, or has what that has,
-    with ``is_pair_loss = True``. Its options stand in the same node as those of DistillationPairLoss. Which
-    options those are depends on `base_loss_name`, so checkers ask :meth:`signature_for` instead of
+    A loss can be used here if it is registered and derives from `ppcls.loss.TensorPairLoss`, or has the same
+    attributes, with ``is_pair_loss = True``. Its options are written in the same node as those of
+    DistillationPairLoss. They depend on `base_loss_name`, so checks call :meth:`signature_for` instead of
     ``inspect.signature``.
 
     Args:
@@ -106,8 +109,8 @@ class DistillationPairLoss(PairLoss):
         s_key: which output of the student; null means logits. A list of outputs for a loss that compares
             several maps at once, such as ReviewKDLoss.
         t_key: which output of the teacher; null means logits. A list as long as that of `s_key`.
-        name: beginning of the part's name; null is the registered name of the loss, or ``loss`` for ours,
-            as in PaddleClas.
+        name: beginning of the part's name; null is the registered name of the loss, or ``loss`` for
+            MGDLoss and PEFDLoss, as in PaddleClas.
         pair_weights: a factor for each pair.
         **options: of the chosen loss.
     """
@@ -124,7 +127,7 @@ class DistillationPairLoss(PairLoss):
         pair_weights: list[float] | None = None,
         **options: Any,
     ) -> None:
-        _base(base_loss_name)
+        _pair_loss_class(base_loss_name)
         _check_several(base_loss_name, bool(LOSSES.trait(base_loss_name, "several_maps")), s_key, t_key)
         super().__init__(
             "DistillationPairLoss",
@@ -138,14 +141,14 @@ class DistillationPairLoss(PairLoss):
 
     @classmethod
     def signature_for(cls, options: Mapping[str, Any]) -> inspect.Signature:
-        """Return the options a node may have, given those it has.
+        """Return the signature of a node: its own options and those of the chosen loss.
 
         Raises:
             ConfigError: if `base_loss_name` is missing or unknown.
         """
         if "base_loss_name" not in options:
             raise ConfigError("DistillationPairLoss needs the option 'base_loss_name'")
-        return joined_signature(cls, _base(options["base_loss_name"]))
+        return joined_signature(cls, _pair_loss_class(options["base_loss_name"]))
 
     def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Any, Any]:
         """Return what is compared for one pair of networks, in the precision of the parameters."""
@@ -155,7 +158,7 @@ class DistillationPairLoss(PairLoss):
         return first.astype("float32"), second.detach().astype("float32")
 
     def prepare(self, outputs: Mapping[str, Any]) -> None:
-        """Create or check what depends on shapes, from the outputs of one dry forward."""
+        """Create parameters whose shapes depend on the outputs, or check them, from one dry forward."""
         for pair, loss_func in zip(self.pairs, self.loss_func, strict=True):
             tensors = self.tensors(outputs, pair)
             loss_func.prepare(*tensors)
@@ -170,21 +173,21 @@ def pair_tensors(outputs: Mapping[str, Any], pair: tuple[str, str], keys: Keys, 
 
     def chosen(network: str, key: Key) -> Any:
         if isinstance(key, list):
-            return [chosen(network, one) for one in key]
+            return [chosen(network, name) for name in key]
         return to_float(select(network_output(outputs, network, loss), key, loss, network))
 
     return chosen(pair[0], keys[0]), chosen(pair[1], keys[1])
 
 
 def _check_several(base: str, several: bool, s_key: Key, t_key: Key) -> None:
-    """Check that a loss is given one output of each network, or as many of one as of the other.
+    """Check that a loss gets one output of each network, or equally many of both.
 
     Raises:
         ConfigError: if it cannot work with these keys.
     """
     lists = [key for key in (s_key, t_key) if isinstance(key, list)]
     if lists and not several:
-        raise ConfigError(f"DistillationPairLoss: {base} compares one output, got a list of them: {lists[0]}")
+        raise ConfigError(f"DistillationPairLoss: {base} compares one output, got a list: {lists[0]}")
     if lists and (len(lists) != 2 or len(lists[0]) != len(lists[1]) or not lists[0]):
         raise ConfigError(
             f"DistillationPairLoss: got s_key {s_key!r} and t_key {t_key!r}, expected lists of equal length"

@@ -32,8 +32,8 @@ class PEFDLoss(TensorPairLoss):
     """Chen et al., "Improved feature distillation via projector ensemble" (NeurIPS 2022, arXiv 2210.15274).
 
     ``mean_n(1 - cos(mean_k P_k(student_n), teacher_n))`` with projectors ``P_k(x) = ReLU(x W_k + b_k)``,
-    which start from different random values. Scale of the features plays no part. A sample whose
-    projections are all zero counts as cosine 0, without gradient.
+    which start from different random values. The scale of the features has no effect. If all
+    projections of a sample are zero, its cosine counts as 0, without gradient.
 
     Use it as ``DistillationPairLoss: {base_loss_name: PEFDLoss, ...}``.
 
@@ -41,10 +41,11 @@ class PEFDLoss(TensorPairLoss):
         student_channel: features of the student, after `mode`; null: found by a dry forward.
         teacher_channel: features of the teacher, after `mode`; null: found by a dry forward.
         num_projectors: size of the ensemble.
-        mode: what is done to [N, C, H, W]: ``flatten``, for pooled features, or ``gap``: the mean over H, W.
+        mode: how feature maps [N, C, H, W] become vectors: ``flatten``, for pooled features, or ``gap``: the
+            mean over H, W.
     """
 
-    part = "loss"  # as PaddleClas calls it
+    part = "loss"  # the name in PaddleClas
 
     def __init__(
         self,
@@ -57,8 +58,10 @@ class PEFDLoss(TensorPairLoss):
         check_one_of("PEFDLoss", "mode", mode, ("flatten", "gap"))
         if num_projectors < 1:
             raise ConfigError(f"got {num_projectors}, expected at least 1", path="PEFDLoss.num_projectors")
-        self.student_channel, self.teacher_channel = student_channel, teacher_channel
-        self.num_projectors, self.mode = num_projectors, mode
+        self.student_channel = student_channel
+        self.teacher_channel = teacher_channel
+        self.num_projectors = num_projectors
+        self.mode = mode
         self.projectors: nn.LayerList | None = None
         if student_channel is not None and teacher_channel is not None:
             self._create(student_channel, teacher_channel)
@@ -77,11 +80,12 @@ class PEFDLoss(TensorPairLoss):
         Raises:
             ConfigError: if a given size differs from the network's.
         """
-        own, theirs = self._vector(student).shape[1], self._vector(teacher).shape[1]
-        own = found_size("PEFDLoss.student_channel", self.student_channel, own)
-        theirs = found_size("PEFDLoss.teacher_channel", self.teacher_channel, theirs)
+        student_size = self._vector(student).shape[1]
+        teacher_size = self._vector(teacher).shape[1]
+        student_size = found_size("PEFDLoss.student_channel", self.student_channel, student_size)
+        teacher_size = found_size("PEFDLoss.teacher_channel", self.teacher_channel, teacher_size)
         if self.projectors is None:
-            self._create(own, theirs)
+            self._create(student_size, teacher_size)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, ...]."""

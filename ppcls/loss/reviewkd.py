@@ -1,4 +1,4 @@
-"""Knowledge review: what the student's deeper maps hold is compared with the teacher's shallower maps."""
+"""Knowledge review: the student's deeper maps are compared with the teacher's shallower maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hierarchical_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
     The weighted mean of the mean squared differences of the maps and of the maps pooled to sides of 4, 2 and
     1, with weights 1, 1/2, 1/4 and 1/8. A side that is not smaller than the map's height is left out, and the
-    next one takes its weight.
+    next one gets its weight.
 
     Args:
         student: feature map, [N, C, H, W].
@@ -30,7 +30,9 @@ def hierarchical_distance(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         A scalar, zero where both agree.
     """
-    total, weights, weight = F.mse_loss(student, teacher), 1.0, 1.0
+    total = F.mse_loss(student, teacher)
+    weights = 1.0
+    weight = 1.0
     for side in _LEVELS:
         if side < student.shape[2]:
             weight /= 2
@@ -41,13 +43,13 @@ def hierarchical_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class Fusion(nn.Layer):
-    """Attention-based fusion of one map of the student with what its deeper maps gave.
+    """Attention-based fusion of one map of the student with the fused deeper maps.
 
     Args:
-        channels: of the student's map.
-        width: channels of what is handed on from map to map.
-        teacher_channels: of the teacher's map.
-        deepest: whether no deeper map comes before.
+        channels: number of channels of the student's map.
+        width: number of channels of the fused map that is passed to the next level.
+        teacher_channels: number of channels of the teacher's map.
+        deepest: whether this is the deepest map.
     """
 
     def __init__(self, channels: int, width: int, teacher_channels: int, deepest: bool) -> None:
@@ -61,11 +63,11 @@ class Fusion(nn.Layer):
 
         Args:
             x: the student's map, [N, C, H, W].
-            deeper: what the next deeper map handed on, [N, width, h, w]; None for the deepest.
+            deeper: the fused map of the next deeper level, [N, width, h, w]; None for the deepest.
             size: height and width of the teacher's map.
 
         Returns:
-            What is compared with the teacher's map, and what is handed on.
+            The map to compare with the teacher's, and the fused map for the next level.
         """
         x = self.reduce(x)
         if self.gates is not None and deeper is not None:
@@ -92,7 +94,7 @@ def _resize(x: Tensor, size: list[int]) -> Tensor:
 class ReviewKDLoss(TensorPairLoss):
     """Chen et al., "Distilling knowledge via knowledge review" (CVPR 2021, arXiv 2104.09044).
 
-    From the deepest map to the shallowest, each map of the student is fused with what the deeper ones gave
+    From the deepest map to the shallowest, each map of the student is fused with the deeper ones
     (:class:`Fusion`) and compared with the teacher's map of its level (:func:`hierarchical_distance`). The
     value is the sum over the levels.
 
@@ -103,8 +105,8 @@ class ReviewKDLoss(TensorPairLoss):
     Args:
         student_channels: for each map; null: found by a dry forward.
         teacher_channels: for each map; null: found by a dry forward.
-        max_width: largest number of channels that are handed on from map to map; the number is that of the
-            student's deepest map if that is smaller.
+        max_width: largest number of channels of the fused maps; the student's deepest map decides if it has
+            fewer.
     """
 
     several_maps = True
@@ -123,14 +125,16 @@ class ReviewKDLoss(TensorPairLoss):
                 f"ReviewKDLoss: {len(student_channels)} student_channels and {len(teacher_channels)} "
                 "teacher_channels, expected equal numbers"
             )
-        self.student_channels, self.teacher_channels = student_channels, teacher_channels
+        self.student_channels = student_channels
+        self.teacher_channels = teacher_channels
         self.max_width = max_width
         self.fusions: nn.LayerList | None = None
         if student_channels and teacher_channels:
             self._create(student_channels, teacher_channels)
 
     def _create(self, student: Sequence[int], teacher: Sequence[int]) -> None:
-        width, last = min(self.max_width, student[-1]), len(student) - 1
+        width = min(self.max_width, student[-1])
+        last = len(student) - 1
         channels = enumerate(zip(student, teacher, strict=True))
         self.fusions = nn.LayerList([Fusion(s, width, t, deepest=i == last) for i, (s, t) in channels])
 
@@ -155,7 +159,8 @@ class ReviewKDLoss(TensorPairLoss):
         """Return the scalar loss of maps [N, C, H, W] from the shallowest to the deepest."""
         if self.fusions is None:
             raise not_prepared("ReviewKDLoss", "student_channels, teacher_channels")
-        total, deeper = 0.0, None
+        total = 0.0
+        deeper = None
         levels = zip(self.fusions, _maps(student), _maps(teacher), strict=True)
         for fusion, x, target in reversed(list(levels)):
             compared, deeper = fusion(x, deeper, target.shape[2:])
@@ -173,7 +178,7 @@ def _maps(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
     """Return feature maps [N, C, H, W]; pooled features [N, C] as maps of one position.
 
     Raises:
-        ConfigError: if it is a single tensor, or one of them is something else.
+        ConfigError: if it is a single tensor, or one of the tensors has another shape.
     """
     if not isinstance(tensors, list | tuple):
         raise ConfigError("ReviewKDLoss compares several maps: give lists of outputs as s_key and t_key")

@@ -20,7 +20,7 @@ _SAME = 1e-12  # squared distance below which two embeddings are the same point
 
 
 def _differences(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x_j - x_i [N, N, D], their lengths and the inverse lengths [N, N], both 0 for equal points."""
+    """Return x_j - x_i [N, N, D], its length and its inverse length [N, N], both 0 for equal points."""
     difference = x.unsqueeze(0) - x.unsqueeze(1)
     square = difference.square().sum(-1)
     apart = square > _SAME
@@ -79,12 +79,13 @@ class DistillationRKDLoss(Loss):
 
     Args:
         model_name_pairs: pairs of sub-network names, student first.
-        student_keepkeys: outputs of the student, the i-th is compared with the i-th of the teacher.
+        student_keepkeys: outputs of the student; the first is compared with the first of the teacher, and so
+            on.
         teacher_keepkeys: outputs of the teacher.
         target_size: side to which feature maps are pooled first; null keeps them; no effect on vectors.
         distance_weight: factor of the distance loss; 25 is usual on class-balanced batches.
         angle_weight: factor of the angle loss; 50 is usual.
-        gather: take the samples of all processes for one batch.
+        gather: treat the samples of all processes as one batch.
         pair_weights: a factor for each pair.
     """
 
@@ -112,7 +113,8 @@ class DistillationRKDLoss(Loss):
         if target_size is not None and target_size < 1:
             raise ConfigError(f"got {target_size}, expected at least 1 or null", path=f"{loss}.target_size")
         self.keys = list(zip(student_keepkeys, teacher_keepkeys, strict=True))
-        self.target_size, self.gather = target_size, gather
+        self.target_size = target_size
+        self.gather = gather
         self.factors = (angle_weight, distance_weight)
         self.pair_weights = check_pair_weights(loss, pair_weights, len(self.pairs))
 

@@ -1,4 +1,4 @@
-"""Refined logit distillation: a teacher that errs does not teach its errors."""
+"""Refined logit distillation: the student does not learn the teacher's mistakes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def refined_logits(
     ``alpha * SCD + beta * MCD``, mean over the batch, with p the softmax of logits / temperature:
 
     - SCD (sample confidence): ``aT^2 * KL([m, 1 - m] || [p_s[y], 1 - p_s[y]])`` with the teacher's confidence
-      ``m = max p_t`` and aT = `alpha_temperature`: the student gets as certain of the label as the teacher is
-      of its class, right or wrong.
-    - MCD (masked correlation): ``T^2 * KL(p_t || p_s)`` among the classes whose teacher's logit is below that
-      of the label; zero where there are none.
+      ``m = max p_t`` and aT = `alpha_temperature`: the student becomes as certain of the label as the teacher
+      is of its most probable class, right or wrong.
+    - MCD (masked correlation): ``T^2 * KL(p_t || p_s)`` among the classes whose logit of the teacher is below
+      that of the label; zero where there are none.
 
     Args:
         student: logits, [N, C], C >= 2.

@@ -10,27 +10,27 @@ LOGGER = logging.getLogger(__name__)
 
 
 def found_size(option: str, given: int | None, found: int) -> int:
-    """Return `found`, which must equal `given` unless that was left out; then it is logged.
+    """Return `found`. It must equal `given`; if that was left out, `found` is logged.
 
     Args:
         option: ``Loss.option``, for the message.
-        given: what the config says.
-        found: what the network has.
+        given: the number in the config; None if it was left out.
+        found: the number of the network.
 
     Raises:
-        ConfigError: if both are there and differ.
+        ConfigError: if both are known and differ.
     """
     if given is None:
         LOGGER.info("%s: found %d", option, found)
     elif given != found:
-        text = f"got {given}, but the network gives {found}; leave it out to have it found"
+        text = f"got {given}, but the network has {found}; without this option it is found by a dry forward"
         raise ConfigError(text, path=option)
     return found
 
 
 def not_prepared(loss: str, options: str) -> ConfigError:
-    """Return the error for using a loss whose shapes are neither given nor found."""
+    """Return the error of a loss that is used although its shapes are neither given nor found."""
     return ConfigError(
-        f"{loss}: {options} are not given; give them, or let one forward find them: "
+        f"{loss}: {options} are missing; set them, or let one forward find them: "
         "build_loss(config, outputs=model(images))"
     )

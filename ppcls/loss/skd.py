@@ -7,7 +7,7 @@ from paddle import Tensor
 
 from ppcls.loss.formula import pair_loss
 
-_EPS = 1e-9  # of the variance, as published; equal logits become zeros
+_EPS = 1e-9  # added to the variance, as published; equal logits become zeros
 
 
 def spherical(logits: Tensor, multiplier: float) -> Tensor:
@@ -36,7 +36,7 @@ def spherical_kd(
 
     Sec. 3.3 in the layer-norm form: both logits are normalised to equal length, then ``alpha * T^2 *
     CE(softmax(t / T), softmax(s / T)) + (1 - alpha) * CE(label, softmax(s))``, mean over the batch. The
-    cross entropy with labels is part of it, so it needs no DistillationGTCELoss beside it. The first term
+    cross entropy with labels is part of it, so no DistillationGTCELoss is needed. The first term
     is a cross entropy and exceeds the KL divergence by the teacher's entropy; the gradient is the same.
 
     Args:
@@ -45,12 +45,13 @@ def spherical_kd(
         label: class probabilities, [N, C], one-hot for hard labels.
         temperature: T > 0.
         multiplier: standard deviation of the normalised logits, above 0.
-        alpha: share of the teacher, 0 to 1.
+        alpha: weight of the teacher's part, 0 to 1.
 
     Returns:
         A scalar.
     """
-    s, t = spherical(student, multiplier), spherical(teacher, multiplier)
+    s = spherical(student, multiplier)
+    t = spherical(teacher, multiplier)
     soft = -(F.softmax(t / temperature, -1) * F.log_softmax(s / temperature, -1)).sum(-1).mean()
     hard = -(label * F.log_softmax(s, -1)).sum(-1).mean()
     return alpha * temperature**2 * soft + (1 - alpha) * hard

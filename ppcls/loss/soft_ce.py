@@ -1,4 +1,4 @@
-"""Cross entropy against the probabilities another network gives."""
+"""Cross entropy against the probabilities of another network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ppcls.loss.formula import pair_loss
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
     """``-sum_c softmax(teacher)_c log softmax(student)_c``, mean over the batch.
 
-    The form of label refinery (Bagherinezhad et al., arXiv 1805.02641). It exceeds the KL divergence
-    by the teacher's entropy; the gradient is the same. `teacher` are LOGITS: for labels that are
+    This is the loss of label refinery (Bagherinezhad et al., arXiv 1805.02641). It exceeds the KL divergence
+    by the teacher's entropy; the gradient is the same. `teacher` contains logits: for labels that are
     probabilities, use :func:`ppcls.loss.ce.cross_entropy`.
 
     Args:

@@ -11,7 +11,7 @@ from ppcls.loss.base import TensorPairLoss
 from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
-_TINY = 1e-24  # below it the logarithm stops, as where student and teacher agree
+_TINY = 1e-24  # smallest argument of the logarithm, reached where student and teacher agree
 
 
 def log_power_distance(student: Tensor, teacher: Tensor, power: float = 4.0) -> Tensor:
@@ -30,16 +30,17 @@ class SRDLoss(TensorPairLoss):
     """Miles and Mikolajczyk, "Understanding the role of the projector in knowledge distillation" (AAAI 2024).
 
     arXiv 2303.11098: ``log(sum |BN(student W + b) - BN(teacher)|^4)`` over batch and features, with the
-    batch's own mean and variance in BN, which has no scale and no shift. The gradient of a logarithm does not
-    grow with the distance, so there is no weight to find: the paper's total is the cross entropy with labels,
-    plus KL at temperature 1, plus two times this loss.
+    mean and variance of the batch in BN, which has no scale and no shift. The gradient of a logarithm does
+    not grow with the distance, so no weight has to be tuned: the paper's total is the cross entropy with
+    labels, plus KL at temperature 1, plus two times this loss.
 
     Use it as ``DistillationPairLoss: {base_loss_name: SRDLoss, ...}``.
 
     Args:
         student_channel: features of the student, after `mode`; null: found by a dry forward.
         teacher_channel: features of the teacher, after `mode`; null: found by a dry forward.
-        mode: what is done to [N, C, H, W]: ``gap``: the mean over H, W; ``flatten``, for pooled features.
+        mode: how feature maps [N, C, H, W] become vectors: ``gap``: the mean over H, W; ``flatten``, for
+            pooled features.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class SRDLoss(TensorPairLoss):
     ) -> None:
         super().__init__()
         check_one_of("SRDLoss", "mode", mode, ("gap", "flatten"))
-        self.student_channel, self.teacher_channel, self.mode = student_channel, teacher_channel, mode
+        self.student_channel = student_channel
+        self.teacher_channel = teacher_channel
+        self.mode = mode
         self.projector: nn.Layer | None = None
         self.norms: nn.LayerList | None = None
         if student_channel is not None and teacher_channel is not None:
@@ -71,15 +74,17 @@ class SRDLoss(TensorPairLoss):
         Raises:
             ConfigError: if a given size differs from the network's.
         """
-        own, theirs = self._vector(student).shape[1], self._vector(teacher).shape[1]
-        own = found_size("SRDLoss.student_channel", self.student_channel, own)
-        theirs = found_size("SRDLoss.teacher_channel", self.teacher_channel, theirs)
+        student_size = self._vector(student).shape[1]
+        teacher_size = self._vector(teacher).shape[1]
+        student_size = found_size("SRDLoss.student_channel", self.student_channel, student_size)
+        teacher_size = found_size("SRDLoss.teacher_channel", self.teacher_channel, teacher_size)
         if self.projector is None:
-            self._create(own, theirs)
+            self._create(student_size, teacher_size)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, ...]."""
         if self.projector is None or self.norms is None:
             raise not_prepared("SRDLoss", "student_channel, teacher_channel")
-        own, theirs = self.projector(self._vector(student)), self._vector(teacher)
-        return log_power_distance(self.norms[0](own), self.norms[1](theirs))
+        projected = self.projector(self._vector(student))
+        target = self._vector(teacher)
+        return log_power_distance(self.norms[0](projected), self.norms[1](target))

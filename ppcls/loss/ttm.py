@@ -20,7 +20,7 @@ def transformed_teacher_matching(student: Tensor, teacher: Tensor, *, power: flo
     Args:
         student: logits, [N, C].
         teacher: logits, [N, C].
-        power: exponent above 0; below 1 it evens the teacher's probabilities out.
+        power: exponent above 0; below 1 it makes the teacher's probabilities more even.
 
     Returns:
         A scalar, zero where the student's probabilities are q.

@@ -32,7 +32,8 @@ def _constant(where: str, value: Any) -> EpochValue:
 
 
 def _linear_warmup(where: str, value: Any, epochs: Any) -> EpochValue:
-    number, length = _number(value, f"{where}.value"), _epoch_count(epochs, f"{where}.epochs")
+    number = _number(value, f"{where}.value")
+    length = _epoch_count(epochs, f"{where}.epochs")
     return lambda epoch: number * min(max(epoch, 0) / length, 1.0)
 
 
@@ -48,7 +49,8 @@ def _steps(where: str, values: Any, epochs: Any) -> EpochValue:
 
 def _cosine_decay(where: str, value: Any, start: Any, epochs: Any) -> EpochValue:
     number = _number(value, f"{where}.value")
-    first, last = _epoch_count(start, f"{where}.start"), _epoch_count(epochs, f"{where}.epochs")
+    first = _epoch_count(start, f"{where}.start")
+    last = _epoch_count(epochs, f"{where}.epochs")
     if last <= first:
         raise ConfigError(f"got {last}, expected more than `start`, {first}", path=f"{where}.epochs")
 
@@ -78,7 +80,7 @@ def epoch_value(node: Any, where: str) -> EpochValue:
       half a cosine between them
 
     Raises:
-        ConfigError: if the node is none of these; the message starts with `where`.
+        ConfigError: if the node is none of these; the message begins with `where`.
     """
     if not isinstance(node, Mapping):
         number = _number(node, where)

@@ -10,11 +10,11 @@ from ppcls.loss.base import TensorPairLoss
 from ppcls.loss.shapes import found_size, not_prepared
 from ppcls.registry import LOSSES
 
-_EPS = 1e-5  # of the variance, as published
+_EPS = 1e-5  # added to the variance, as published
 
 
 def gaussian_distance(student: Tensor, teacher: Tensor, ratio: float = 2.0) -> Tensor:
-    """Squared 2-Wasserstein distance of two feature maps, each channel taken as a normal distribution.
+    """Squared 2-Wasserstein distance of two feature maps, with each channel as a normal distribution.
 
     Lv et al., "Wasserstein distance rivals Kullback-Leibler divergence for knowledge distillation" (NeurIPS
     2024, arXiv 2412.08139), WKD-F: ``ratio * |mu_s - mu_t|^2 + |sigma_s - sigma_t|^2``, summed over the
@@ -29,8 +29,10 @@ def gaussian_distance(student: Tensor, teacher: Tensor, ratio: float = 2.0) -> T
     Returns:
         A scalar, zero where means and deviations agree.
     """
-    (mean_s, deviation_s), (mean_t, deviation_t) = _moments(student), _moments(teacher)
-    means, deviations = (mean_s - mean_t).square().sum(-1), (deviation_s - deviation_t).square().sum(-1)
+    (mean_s, deviation_s) = _moments(student)
+    (mean_t, deviation_t) = _moments(teacher)
+    means = (mean_s - mean_t).square().sum(-1)
+    deviations = (deviation_s - deviation_t).square().sum(-1)
     return (ratio * means + deviations).mean()
 
 
@@ -44,14 +46,14 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @LOSSES.register("WKDFeatureLoss")
 class WKDFeatureLoss(TensorPairLoss):
-    """:func:`gaussian_distance` of the teacher's map and the student's, after 1x1 convolution, BN and ReLU.
+    """:func:`gaussian_distance` of the teacher's map and the student's, after a 1x1 convolution, BN and ReLU.
 
     Use it as ``DistillationPairLoss: {base_loss_name: WKDFeatureLoss, ...}``.
 
     Args:
         student_channels: channels of the student's features; null: found by a dry forward.
         teacher_channels: channels of the teacher's features; null: found by a dry forward.
-        ratio: weight of the means, above 0; that of the deviations is 1.
+        ratio: weight of the means, above 0; the weight of the deviations is 1.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class WKDFeatureLoss(TensorPairLoss):
     ) -> None:
         super().__init__()
         check_positive("WKDFeatureLoss", ratio=ratio)
-        self.student_channels, self.teacher_channels, self.ratio = student_channels, teacher_channels, ratio
+        self.student_channels = student_channels
+        self.teacher_channels = teacher_channels
+        self.ratio = ratio
         self.projector: nn.Layer | None = None
         if student_channels is not None and teacher_channels is not None:
             self._create(student_channels, teacher_channels)
@@ -75,13 +79,13 @@ class WKDFeatureLoss(TensorPairLoss):
         """Create the projector, or check the given channel counts, from features [N, C, H, W].
 
         Raises:
-            ConfigError: if a count differs from the network's, or a tensor is no feature map.
+            ConfigError: if a count differs from the network's, or a tensor is not a feature map.
         """
         _check_maps(student, teacher)
-        own = found_size("WKDFeatureLoss.student_channels", self.student_channels, student.shape[1])
-        theirs = found_size("WKDFeatureLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
+        student_size = found_size("WKDFeatureLoss.student_channels", self.student_channels, student.shape[1])
+        teacher_size = found_size("WKDFeatureLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
         if self.projector is None:
-            self._create(own, theirs)
+            self._create(student_size, teacher_size)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, Cs, H, W] and [N, Ct, H', W']."""

@@ -1,4 +1,4 @@
-"""Wasserstein distance between the probabilities of student and teacher, by how alike the classes are."""
+"""Wasserstein distance between the class probabilities, with costs by the similarity of the classes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ppcls.loss.formula import FormulaLoss, pair_loss
 
 _SHARPNESS = 0.05  # strength of the entropy term of the transport, as published
 _ROUNDS = 10
-_EPS = 1e-8  # of costs and marginals, as published
+_EPS = 1e-8  # added to costs and marginals, as published
 _LOSS = "DistillationWKDLogitLoss"
 
 
 def class_distances(weight: Tensor) -> Tensor:
-    """Return how unlike the classes are, [C, C]: 1 - cosine of the columns of a classifier's [D, C]."""
+    """Return the distances of the classes, [C, C]: 1 - cosine of the columns of a classifier's [D, C]."""
     unit = weight.t() / norm(weight.t(), keepdim=True)
     return 1 - unit @ unit.t()
 
@@ -30,16 +30,17 @@ def class_distances(weight: Tensor) -> Tensor:
 def transport(student: Tensor, teacher: Tensor, start: Tensor, cost: Tensor) -> Tensor:
     """Entropic transport cost of two distributions by ten rounds of Sinkhorn's algorithm, per sample [N].
 
-    A class without mass in both distributions and in `start` takes no part.
+    A class without mass in both distributions and in `start` has no effect.
 
     Args:
         student: probabilities, [N, C].
         teacher: probabilities, [N, C].
         start: first scaling of the student's side, [N, C].
-        cost: of moving mass from class to class, [C, C], at least 0.
+        cost: the cost of moving mass from class to class, [C, C], at least 0.
     """
     kernel = (-cost / _SHARPNESS).exp()
-    own, theirs = start, teacher
+    own = start
+    theirs = teacher
     for _ in range(_ROUNDS):
         theirs = teacher / (own @ kernel + _EPS)
         own = student / (theirs @ kernel.t() + _EPS)
@@ -47,7 +48,7 @@ def transport(student: Tensor, teacher: Tensor, start: Tensor, cost: Tensor) -> 
 
 
 class ClassCostLoss(FormulaLoss):
-    """A formula that is given the distances of the classes, from a classifier or from a file.
+    """A formula that also gets the distances of the classes, from a classifier or from a file.
 
     Its option `cost` is ``classifier``, 1 - cosine of the classes' weights in the last linear layer of the
     teacher, or a ``.npy`` file with the distances of the student's classes, [C, C].
@@ -141,14 +142,14 @@ def wasserstein_logits(
     NeurIPS 2024, arXiv 2412.08139: ``-p_t[y] log p_s[y] + gamma * W``, mean over the batch, with p the
     softmax of the logits. W is the cost of transporting the probabilities among the classes that are not the
     target y, softmax of logits / T, from the student's to the teacher's (:func:`transport`): to move mass
-    between two classes costs ``c = 1 - exp(-sharpness * D) + 1e-8``, where D says how unlike they are. The
-    cross entropy with labels comes on top (DistillationGTCELoss of weight 1).
+    between two classes costs ``c = 1 - exp(-sharpness * D) + 1e-8``, where D is the distance of the two
+    classes. The cross entropy with labels is added to this loss (DistillationGTCELoss of weight 1).
 
     Args:
         student: logits, [N, C], C >= 2.
         teacher: logits, [N, C].
         target: class indices, int64 [N].
-        distances: D, how unlike the classes are, [C, C]; a recipe says by `cost` where they come from
+        distances: D, the distances of the classes, [C, C]; the option `cost` of a recipe names their source
             (:class:`ClassCostLoss`).
         temperature: T > 0, of the classes that are not the target.
         gamma: weight of W.
@@ -176,8 +177,8 @@ def _read_distances(path: str) -> Tensor:
     """Read the distances of the classes, [C, C] numbers of at least 0.
 
     Raises:
-        ConfigError: if it is no ``.npy`` file.
-        DataError: if it cannot be read or holds something else.
+        ConfigError: if it is not a ``.npy`` file.
+        DataError: if it cannot be read or contains something else.
     """
     if not path.endswith(".npy"):
         raise ConfigError(f"got {path!r}, expected classifier or a .npy file", path=f"{_LOSS}.cost")

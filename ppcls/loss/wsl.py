@@ -7,7 +7,7 @@ from paddle import Tensor
 
 from ppcls.loss.formula import pair_loss
 
-_EPS = 1e-7  # keeps the ratio finite where the teacher is certain and right
+_EPS = 1e-7  # keeps the ratio finite if the teacher is certain and right
 
 
 @pair_loss("DistillationWSLLoss", name="wsl_loss", positive=["temperature"], soft_labels=True)
@@ -32,5 +32,6 @@ def weighted_soft_labels(
     own = -(label * F.log_softmax(student.detach(), -1)).sum(-1)
     reference = -(label * F.log_softmax(teacher.detach(), -1)).sum(-1)
     weight = 1 - (-(own / (reference + _EPS)).clip(min=0)).exp()
-    q, log_p = F.softmax(teacher / temperature, -1), F.log_softmax(student / temperature, -1)
+    q = F.softmax(teacher / temperature, -1)
+    log_p = F.log_softmax(student / temperature, -1)
     return -(weight * (q * log_p).sum(-1)).mean() * temperature**2

@@ -159,18 +159,18 @@ def test_plain_losses_look_at_the_main_network():
 @pytest.mark.parametrize(
     ("config", "given", "text"),
     [
-        ([{"CELoss": {}}], outputs(), "gives no 'logits', only Student, Teacher"),
+        ([{"CELoss": {}}], outputs(), "returns no 'logits', only Student, Teacher"),
         ([KL], paddle.zeros([3, 4]), "outputs of several networks"),
         ([KL], {"Studen": paddle.zeros([3, 4])}, "no sub-network 'Student'.*Did you mean: Studen"),
         (
             [{"DistillationKLDivLoss": {**PAIRS, "key": "fea"}}],
             outputs(),
-            "gives no 'fea'.*Did you mean: feat",
+            "returns no 'fea'.*Did you mean: feat",
         ),
         (
             [{"DistillationKLDivLoss": {**PAIRS, "key": "feat"}}],
             {"Student": paddle.zeros([3, 4]), "Teacher": paddle.zeros([3, 4])},
-            "gives logits only.*return_patterns",
+            "returns only logits.*return_patterns",
         ),
         ([KL], outputs(4, 6), "4 classes and the teacher 6.*class_map"),
         ([KL], {"Student": paddle.zeros([3, 4]), "Teacher": paddle.zeros([1, 4])}, r"\[3, 4\] and \[1, 4\]"),
@@ -228,7 +228,7 @@ def test_class_map_brings_the_teacher_into_the_order_of_the_student(tmp_path):
     ("text", "message"),
     [
         ("0 1\n1 x\n", "classes.txt:2: got '1 x'"),
-        ("0 1\n0 2\n", "classes.txt:2: student class 0 stands there twice"),
+        ("0 1\n0 2\n", "classes.txt:2: student class 0 is listed twice"),
         ("0 1\n2 2\n", "no line for student class 1"),
         ("", "no line for student class 0"),
     ],

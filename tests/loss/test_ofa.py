@@ -89,7 +89,7 @@ def test_a_checkpoint_keeps_the_heads_and_preparing_again_keeps_them():
     ("keys", "text"),
     [
         (["logits"], r"DistillationOFALoss\.student_keys: logits has the shape \[3, 5\]"),
-        (["hgh"], "gives no 'hgh'.*Did you mean: high"),
+        (["hgh"], "returns no 'hgh'.*Did you mean: high"),
     ],
 )
 def test_outputs_that_are_no_maps(keys, text):
@@ -99,7 +99,7 @@ def test_outputs_that_are_no_maps(keys, text):
 
 def test_heads_that_have_not_been_created():
     loss = build_loss([{"DistillationOFALoss": {**PAIRS, "student_keys": KEYS}}])
-    with pytest.raises(ConfigError, match=r"not given; .*build_loss\(config, outputs="):
+    with pytest.raises(ConfigError, match=r"missing; .*build_loss\(config, outputs="):
         loss(outputs(), LABEL)
 
 

@@ -170,7 +170,7 @@ def test_functions_that_cannot_be_losses_of_pairs():
     for function, text in (
         (alone, r"alone\(student\) has 1 parameters without default, expected \(student, teacher\)"),
         (required, "options with defaults"),
-        (taken, "options of the names key, weight are added to every loss"),
+        (taken, "every loss already has the options key, weight; choose other names"),
     ):
         with pytest.raises(TypeError, match=text):
             pair_loss("DistillationWrongLoss")(function)

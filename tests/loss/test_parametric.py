@@ -330,7 +330,7 @@ def test_ofd_reads_margins_from_the_teachers_batch_norm():
 )
 def test_shapes_are_found_or_checked(config, given_options, logged, caplog):
     ((name, options),) = config.items()
-    with pytest.raises(ConfigError, match=r"not given; .*build_loss\(config, outputs="):
+    with pytest.raises(ConfigError, match=r"missing; .*build_loss\(config, outputs="):
         build_loss([config])(outputs())
     with caplog.at_level(logging.INFO, logger="ppcls"), paddle.no_grad():
         found = build_loss([config], outputs=outputs())
@@ -362,20 +362,20 @@ def test_shapes_are_found_or_checked(config, given_options, logged, caplog):
         (
             MGD,
             {"student_channels": 4, "teacher_channels": 5},
-            "student_channels: got 4, but the network gives 3",
+            "student_channels: got 4, but the network has 3",
         ),
-        (MGD, {"teacher_channels": 7}, "teacher_channels: got 7, but the network gives 5"),
+        (MGD, {"teacher_channels": 7}, "teacher_channels: got 7, but the network has 5"),
         (
             PEFD,
             {"student_channel": 3, "teacher_channel": 8},
-            "teacher_channel: got 8, but the network gives 5",
+            "teacher_channel: got 8, but the network has 5",
         ),
-        (SRD, {"student_channel": 4}, "student_channel: got 4, but the network gives 3"),
-        (WKD, {"teacher_channels": 4}, "teacher_channels: got 4, but the network gives 5"),
-        (REVIEW, {"teacher_channels": [5, 4]}, "teacher_channels.1: got 4, but the network gives 5"),
-        (OFD, {"student_channels": [3, 2]}, "student_channels.1: got 2, but the network gives 3"),
-        (AFD, {"s_shapes": [[3, 4, 4]]}, "s_shapes: the config has 1, the networks give 2"),
-        (AFD, {"qk_dim": 128}, "qk_dim: the config has 128, the networks give 6"),
+        (SRD, {"student_channel": 4}, "student_channel: got 4, but the network has 3"),
+        (WKD, {"teacher_channels": 4}, "teacher_channels: got 4, but the network has 5"),
+        (REVIEW, {"teacher_channels": [5, 4]}, "teacher_channels.1: got 4, but the network has 5"),
+        (OFD, {"student_channels": [3, 2]}, "student_channels.1: got 2, but the network has 3"),
+        (AFD, {"s_shapes": [[3, 4, 4]]}, "s_shapes: the config has 1, the networks have 2"),
+        (AFD, {"qk_dim": 128}, "qk_dim: the config has 128, the networks have 6"),
         (
             AFD,
             {"t_shapes": [[5, 4, 4]] * 3},

@@ -99,7 +99,7 @@ def test_losses_that_need_a_class_are_refused_with_the_reason(recipe, write):
     text = mistakes(write(recipe))
     assert text.startswith("1 mistake")
     assert f"Loss.Train.1.DistillationDKDLoss: needs class indices, but {OPS} makes probabilities" in text
-    assert "one target and the others; use_target_as_gt: True does without labels" in text
+    assert "one target and the others; use_target_as_gt: True needs no labels" in text
     recipe["Loss"]["Train"][1]["DistillationDKDLoss"] = {**PAIRS, "use_target_as_gt": True}
     load_config(write(recipe))
     del recipe["DataLoader"]["Train"]["dataset"]["batch_transform_ops"]
