@@ -81,18 +81,18 @@ class NetworkGroup(Network):
         found: Network = children_of(self)[name]
         return found
 
-    def stands_still(self, name: str) -> bool:
-        """Tell whether a sub-network is frozen and gives the same answer to the same image at any time."""
+    def never_changes(self, name: str) -> bool:
+        """Tell whether a sub-network is frozen and always has the same output for the same image."""
         return name in self.frozen and self._frozen_modes[name] == "eval"
 
-    def logits_stand_still(self, name: str) -> bool:
-        """Tell the same of the logits of a sub-network; what follows them in a chain may train."""
+    def logits_never_change(self, name: str) -> bool:
+        """Tell whether the logits of a sub-network never change; what follows them in a chain may train."""
         network = self.network(name)
-        first = isinstance(network, AttentionModel) and network.stands_still(network.names[0])
-        return first or self.stands_still(name)
+        first = isinstance(network, AttentionModel) and network.never_changes(network.names[0])
+        return first or self.never_changes(name)
 
     def answer_with(self, name: str, answer: Answer | None) -> None:
-        """Let `answer` give the outputs of a sub-network in its place; None takes that back.
+        """Let `answer` compute the outputs of a sub-network; None removes it again.
 
         A network that trains is replaced only while the whole is in eval mode.
         """

@@ -72,7 +72,7 @@ from ppcls.engine.train import StopRequested, train
 from ppcls.files import require_possible
 from ppcls.logger import LOGGER, SCALAR_FOLDERS, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.report.evaluation_tables import EvaluationTables
-from ppcls.teacher import answer_by_themselves, answering_still
+from ppcls.teacher import remove_answers, running_frozen
 
 
 class Engine:
@@ -175,7 +175,7 @@ class Engine:
                 raise SystemExit(128 + stop.signum) from None
             finally:
                 data.loader.close()
-                answer_by_themselves(run.parts.model)
+                remove_answers(run.parts.model)
             return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
 
     def build_run(self, hooks: Sequence[Hook] = ()) -> Run:
@@ -265,7 +265,7 @@ class Engine:
                 writer(outputs, batch)
 
         images = len(loader.dataset) // distributed.world_size()
-        with answering_still(model, self.arch.name, self.answering(), images) as answer:
+        with running_frozen(model, self.arch.name, self.answering(), images) as answer:
             found = evaluate(
                 lambda batch: answer(paddle.to_tensor(batch.image)),
                 loader,
@@ -286,7 +286,7 @@ class Engine:
         files = list_images(infer.infer_imgs or [])
         network = self._deployed_network()
         name = self.main or self.arch.name
-        with answering_still(network, name, self.answering(self.main), len(files)) as answer:
+        with running_frozen(network, name, self.answering(self.main), len(files)) as answer:
             return classify(answer, files, infer.transforms or [], postprocess, batch_size=infer.batch_size)
 
     def export(self) -> ExportedFiles:

@@ -36,7 +36,7 @@ from ppcls.errors import ConfigError, DataError, hint
 from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER, progress_bar
 from ppcls.loss.class_map import read_class_map
-from ppcls.teacher import answering_still
+from ppcls.teacher import running_frozen
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
     index, places = _hash_all(held_out, evaluation)
     report = MiningCounts(len(pool))
     found = _Found()
-    with answering_still(
+    with running_frozen(
         teacher, name or engine.arch.name, engine.answering(name or None), len(pool)
     ) as answer:
         for batch, hashes in _read(_Hashed(pool), evaluation, "pool", report):

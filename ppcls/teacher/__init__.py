@@ -1,4 +1,9 @@
-"""How networks that stand still answer: by themselves, or through an engine that runs them as programs."""
+"""How networks compute outputs without training: by their own layers, or as a program that an engine runs.
+
+Here a network *answers* for images when it computes its outputs for them. An *engine* is a library that runs
+a network as a finished program: Paddle Inference or ONNX Runtime. An :class:`Answer` replaces a network that
+does not change, and decides which of the two ways is used.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +29,13 @@ __all__ = [
     "Choice",
     "KnownLogits",
     "StoredOutputs",
-    "answer_by_themselves",
     "answer_frozen",
-    "answering_now",
-    "answering_still",
     "frozen_outputs",
     "leave_out_frozen",
     "names_of_frozen",
+    "remove_answers",
+    "running_frozen",
+    "running_trained",
     "store_frozen",
 ]
 
@@ -41,19 +46,19 @@ def answer_frozen(
     images: int,
     earlier: Mapping[str, Choice] | None = None,
 ) -> dict[str, Answer]:
-    """Let the frozen networks of a model that is about to train answer through engines.
+    """Let engines run the frozen networks of a model that is about to train.
 
     Args:
-        model: with the weights it starts with.
+        model: the model with its initial weights.
         image_shape: [C, H, W] of the images to train with.
-        images: how many of them each network has to answer for.
-        earlier: what the run to resume chose, by network; None for a run that begins.
+        images: number of images that each network will get.
+        earlier: the choices of the run to resume, by network; None for a new run.
 
     Returns:
-        what stands in for each, by the dotted name of the network.
+        what replaces each network, by its dotted name.
 
     Raises:
-        ConfigError: if a network that comes as a file was given an engine that does not run it.
+        ConfigError: if a network is a file and its engine in the recipe cannot run this file.
     """
     found: dict[str, Answer] = {}
     for name, group, key, wish in _frozen(model, "", DEFAULT):
@@ -62,7 +67,7 @@ def answer_frozen(
         group.answer_with(key, answer)
         found[name] = answer
     if not is_main():
-        wait_for_main()  # it makes the programs, the others find them in the cache
+        wait_for_main()  # the main process makes the programs, the others find them in the cache
     for answer in found.values():
         answer.prepare(image_shape)
     if is_main():
@@ -71,52 +76,52 @@ def answer_frozen(
 
 
 def names_of_frozen(model: nn.Layer) -> list[str]:
-    """Return the dotted names of the frozen networks that give the same answer to the same image."""
+    """Return the dotted names of the frozen networks whose outputs for an image never change."""
     return [name for name, *_ in _frozen(model, "", DEFAULT)]
 
 
 def leave_out_frozen(model: nn.Layer) -> None:
-    """Drop these networks from a model whose training does not ask them, with their memory."""
+    """Remove these networks from a model whose training does not run them, to free their memory."""
     for _, group, key, _ in list(_frozen(model, "", DEFAULT)):
         group.leave_out(key)
 
 
 def store_frozen(model: nn.Layer, outputs: StoredOutputs, answers: Mapping[str, Answer]) -> None:
-    """Let outputs of frozen networks in training come from a store, and go there.
+    """Let training read outputs of frozen networks from a store, and write new outputs to it.
 
     Args:
         model: the networks.
         outputs: the store of the run.
-        answers: what :func:`answer_frozen` returned, which answers what is not stored.
+        answers: what :func:`answer_frozen` returned; it computes the outputs that are not stored.
     """
     for name, group, key, _ in _frozen(model, "", DEFAULT):
         group.answer_with(key, StoredAnswer(outputs, name, answers.get(name) or group.network(key)))
 
 
 def frozen_outputs(model: nn.Layer, x: Any) -> dict[str, Any]:
-    """Return the outputs of the frozen networks alone for images [N, C, H, W], by dotted name."""
+    """Return only the outputs of the frozen networks for images [N, C, H, W], by dotted name."""
     return {name: group.run(key, x) for name, group, key, _ in _frozen(model, "", DEFAULT)}
 
 
-def answer_by_themselves(model: nn.Layer) -> None:
-    """Take back what :func:`answer_frozen` did: from now on every network itself answers."""
+def remove_answers(model: nn.Layer) -> None:
+    """Undo what :func:`answer_frozen` did: from now on every network computes its outputs itself."""
     if isinstance(model, NetworkGroup):
         for name in model.names:
             model.answer_with(name, None)
-            answer_by_themselves(model.network(name))
+            remove_answers(model.network(name))
 
 
 @contextmanager
-def answering_now(
+def running_trained(
     model: nn.Layer, names: Collection[str], images: int, *, quiet: bool
 ) -> Iterator[Callable[[Any], Any]]:
-    """Give a function that runs a model that trains, but not in the block, through programs where that pays.
+    """Yield a function that runs a model whose training pauses in the block, as programs if that saves time.
 
     Args:
-        model: in eval mode.
-        names: of its networks that train and have to answer; of a model of one network none.
-        images: how many each has to answer for.
-        quiet: do not log what was chosen.
+        model: the model in eval mode.
+        names: its networks that train and whose outputs are needed; empty for a model of one network.
+        images: number of images that each network will get.
+        quiet: log the choices for debugging only.
     """
     if not isinstance(model, NetworkGroup):
         wish = _wish_of_trained(model, Answering())
@@ -134,64 +139,64 @@ def answering_now(
 
 
 def _wish_of_trained(network: nn.Layer, default: Answering) -> Answering:
-    """Return how a network that trains is evaluated: its program serves once, so it has to pay."""
+    """Return how a network that trains is evaluated: in float32, with an engine if the program saves time."""
     engine = answering_of(network).engine or ("eager" if default.engine == "eager" else "auto")
     return Answering(engine, "float32")
 
 
 @contextmanager
-def answering_still(
+def running_frozen(
     model: nn.Layer, title: str, default: Answering, images: int
 ) -> Iterator[Callable[[Any], Any]]:
-    """Give a function that runs a model of which nothing trains, through engines where that pays.
+    """Yield a function that runs a model of which nothing trains, through engines if that saves time.
 
     Args:
-        model: in eval mode, with weights.
-        title: name of a model of one network, for messages.
-        default: what the recipe says for networks without options of their own.
-        images: how many of them it has to answer for.
+        model: the model in eval mode, with weights.
+        title: name for messages, if the model is a single network.
+        default: engine and precision for networks without these options.
+        images: number of images that it will get.
 
     Raises:
-        ConfigError: if a network that comes as a file was given an engine that does not run it.
+        ConfigError: if a network is a file and its engine in the recipe cannot run this file.
     """
     if not isinstance(model, DistillationModel):
         yield Answer(model, title, _wish(model, title, default), images)
         return
     for name in model.names:
-        # A student is evaluated as it was trained, whatever the precision of its teachers.
+        # A student is evaluated in the precision of its training, not in that of its teachers.
         known = default if name in model.frozen else Answering(default.engine)
         wish = _wish(model.network(name), name, known)
         model.answer_with(name, Answer(model.network(name), name, wish, images))
     try:
         yield model
     finally:
-        answer_by_themselves(model)
+        remove_answers(model)
 
 
 def _frozen(
     model: nn.Layer, prefix: str, default: Answering
 ) -> Iterator[tuple[str, NetworkGroup, str, Answering]]:
-    """Yield the frozen networks that take images: dotted name, the group they are in, name there, wish."""
+    """Yield each frozen network that gets images: dotted name, group, name in the group, wished engine."""
     if not isinstance(model, NetworkGroup):
         return
     default = answering_of(model).otherwise(default)
     for name in model.names[:1] if isinstance(model, AttentionModel) else model.names:
         network = model.network(name)
         title = f"{prefix}{name}"
-        if model.stands_still(name):
+        if model.never_changes(name):
             yield title, model, name, _wish(network, title, default)
         elif name in model.frozen:
             if answering_of(network) != Answering():
-                LOGGER.info("%s answers by itself: with frozen_mode: train its statistics move", title)
+                LOGGER.info("%s runs without an engine: its statistics change (frozen_mode: train)", title)
         else:
             yield from _frozen(network, f"{title}.", default)
 
 
 def _wish(network: nn.Layer, title: str, default: Answering) -> Answering:
-    """Return engine and precision of a network; a file has its own engine.
+    """Return engine and precision of a network; a file decides its engine.
 
     Raises:
-        ConfigError: if a file was given another one.
+        ConfigError: if the recipe names another engine for a file.
     """
     own = answering_of(network)
     if not isinstance(network, ForeignModel):
@@ -200,7 +205,7 @@ def _wish(network: nn.Layer, title: str, default: Answering) -> Answering:
     if own.engine not in (None, AUTO, fits):
         raise ConfigError(
             f"frozen_engine of {title}: {own.engine}, but {type(network).__name__} is a file for {fits}; "
-            "leave it out"
+            "leave this option out"
         )
     if own.precision not in (None, "float32") and fits == "onnxruntime":
         raise ConfigError(f"frozen_precision of {title}: {own.precision}, but ONNX Runtime has only float32")

@@ -1,4 +1,4 @@
-"""Whether an engine gives what the network itself gives, within bounds that are stated here."""
+"""Whether the outputs of an engine agree with those of the network, within the limits in this file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ppcls.teacher.outputs import flatten
 
 # float32: largest difference of a value, relative to the largest value of that output.
 FLOAT32 = 1e-4
-# bfloat16: mean KL of class probabilities in nats, and the share of images of the same class, of which one
-# may differ however small the batch is. Features: relative difference by the root of the mean square.
+# bfloat16: mean KL divergence of class probabilities in nats, and the share of images with the same class;
+# one image may always differ. Features: root mean square of the difference, relative to that of the values.
 KL = 0.02
 SAME_CLASS = 0.95
 FEATURES = 0.05
@@ -26,7 +26,7 @@ class Agreement:
 
     Attributes:
         difference: largest difference of any value, relative to the largest value of its output.
-        problem: why that is not enough; empty if it is.
+        problem: why the engine does not agree; empty if it agrees.
     """
 
     difference: float
@@ -37,26 +37,30 @@ def compare(found: Any, expected: Any, precision: str) -> Agreement:
     """Compare the outputs of an engine with those of the network for the same images.
 
     Args:
-        found: of the engine; tensors, or maps and lists of them.
-        expected: of the network.
-        precision: ``float32`` or ``bfloat16``, which decides the bounds.
+        found: outputs of the engine; tensors, or maps and lists of tensors.
+        expected: outputs of the network.
+        precision: ``float32`` or ``bfloat16``, which decides the limits.
     """
     try:
         pairs = list(zip(flatten(found)[0], flatten(expected)[0], strict=True))
     except (ConfigError, ValueError) as error:
         return Agreement(np.inf, str(error))
     worst = 0.0
-    for ours, theirs in pairs:
-        if list(ours.shape) != list(theirs.shape):
-            return Agreement(np.inf, f"an output is {list(ours.shape)} instead of {list(theirs.shape)}")
-        a = ours.numpy().astype(np.float64)
-        b = theirs.numpy().astype(np.float64)
-        apart = _relative(np.abs(a - b).max(initial=0.0), np.abs(b).max(initial=0.0))
-        worst = float(np.maximum(worst, apart))  # which keeps what is no number, unlike max
+    for actual, wanted in pairs:
+        if list(actual.shape) != list(wanted.shape):
+            return Agreement(
+                np.inf, f"an output has the shape {list(actual.shape)} instead of {list(wanted.shape)}"
+            )
+        a = actual.numpy().astype(np.float64)
+        b = wanted.numpy().astype(np.float64)
+        difference = _relative(np.abs(a - b).max(initial=0.0), np.abs(b).max(initial=0.0))
+        worst = float(np.maximum(worst, difference))  # unlike max, this keeps NaN
         if precision == "bfloat16":
-            rough = _relative(np.sqrt(np.square(a - b).mean()), np.sqrt(np.square(b).mean()))
-            if not rough <= FEATURES:
-                return Agreement(worst, f"an output differs by {rough:.2g} of its size (limit {FEATURES:g})")
+            mean_difference = _relative(np.sqrt(np.square(a - b).mean()), np.sqrt(np.square(b).mean()))
+            if not mean_difference <= FEATURES:
+                return Agreement(
+                    worst, f"an output differs by {mean_difference:.2g} of its size (limit {FEATURES:g})"
+                )
     if precision == "bfloat16":
         return Agreement(worst, _compare_classes(found, expected))
     if not worst <= FLOAT32:
@@ -78,9 +82,9 @@ def _compare_classes(found: Any, expected: Any) -> str:
     kl = float((np.exp(log_b) * (log_b - log_a)).sum(1).mean())
     differing = int((a.argmax(1) != b.argmax(1)).sum())
     if not kl <= KL:
-        return f"the KL of its probabilities is {kl:.2g} nats (limit {KL:g})"
+        return f"the KL divergence of its probabilities is {kl:.2g} nats (limit {KL:g})"
     if differing > max(1, (1 - SAME_CLASS) * len(a)):
-        return f"it names another class for {differing} of {len(a)} images (limit {1 - SAME_CLASS:.0%})"
+        return f"it predicts another class for {differing} of {len(a)} images (limit {1 - SAME_CLASS:.0%})"
     return ""
 
 

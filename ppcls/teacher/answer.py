@@ -1,4 +1,4 @@
-"""What stands in for a network that stands still: it answers through an engine where that agrees."""
+"""What replaces a network that does not change: it lets an engine run the network if the outputs agree."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from ppcls.teacher.program import PROGRAM, Images, fingerprint, read_layout, wri
 EAGER = "eager"
 AUTO = "auto"
 TITLES = {"paddle_inference": "Paddle Inference", "onnxruntime": "ONNX Runtime"}
-# From this difference on a stored program may be that of another network; below, it is the precision.
+# A difference above this means that a stored program may belong to another network; a smaller difference
+# comes from the precision.
 _STALE = {"float32": 0.0, "bfloat16": 0.2}
-_SLOWER = 1.25  # times the network's own time: `auto` then leaves the engine alone
+_SLOWER = 1.25  # `auto` does not use an engine that takes more than this times as long as the network itself
 Output = Any
 Engine = Callable[[Tensor], Output]
 
 
 class Opened:
-    """A program that is open: images in, outputs of the network out."""
+    """An open program: called with images, it returns the outputs of the network."""
 
     def __init__(self, runner: Runner, layout: Layout) -> None:
         if len(runner.outputs) != width(layout):
@@ -52,26 +53,34 @@ class Opened:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a network was asked to answer through, and what it answers through: ``engine/precision``."""
+    """What the recipe sets for a network, and what the network uses: ``engine/precision``.
+
+    Attributes:
+        asked: engine and precision in the recipe.
+        used: engine and precision that were chosen.
+    """
 
     asked: str
     used: str
 
 
 class Answer:
-    """A network that stands still, called like the network itself.
+    """What replaces a network that does not change; it is called like the network.
 
-    The first batch of every image size goes both ways. The engine stays if it agrees within the bounds of
-    `ppcls.teacher.agreement`; otherwise the network itself answers, and one line says why.
+    "Answering" means: computing the outputs of the network for images.
+
+    The network and the engine both compute the first batch of every image size. The engine is used if it
+    agrees within the limits of `ppcls.teacher.agreement`; otherwise the network is used, and one line of the
+    log gives the reason.
 
     Args:
-        network: in eval mode. Its weights must not change from the first batch on.
+        network: the network in eval mode. Its weights must not change after the first batch.
         title: its name, for messages.
-        wish: engine and precision; ``auto`` is Paddle Inference on the CPU, where that pays.
-        images: how many it has to answer for.
-        earlier: what the run to resume chose; None for a run that begins.
-        keep: keep programs in the cache, for further runs.
-        quiet: log what is chosen for those who look for mistakes only.
+        wish: engine and precision in the recipe; ``auto`` is Paddle Inference on the CPU, if that saves time.
+        images: number of images that it will get.
+        earlier: the choice of the run to resume; None for a new run.
+        keep: keep programs in the cache for later runs.
+        quiet: log the choice for debugging only.
     """
 
     def __init__(
@@ -104,28 +113,28 @@ class Answer:
         self._by_shape: dict[tuple[int, ...], Engine | None] = {}
         self._opened: dict[Images, tuple[Engine, bool]] = {}
         self._fingerprints: dict[Images, str] = {}
-        self._given_up: set[Images] = set()
+        self._failed: set[Images] = set()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Answer:
         network = copy.deepcopy(self.network, memo)
         return Answer(network, self.title, self._wish, self.images, earlier=self._earlier, keep=self._keep)
 
     def __call__(self, x: Tensor) -> Output:
-        """Answer for images [N, C, H, W]."""
+        """Return the outputs for images [N, C, H, W]."""
         shape = tuple(x.shape[1:])
         if shape not in self._by_shape:
-            return self._first(shape, x)
+            return self._first_output(shape, x)
         engine = self._by_shape[shape]
         return self.network(x) if engine is None or x.dtype != paddle.float32 else engine(x)
 
     @property
     def choice(self) -> Choice:
-        """What was asked for, and what is used for the images that came first."""
+        """What the recipe sets, and what is used for the image size that came first."""
         first = next(iter(self._by_shape.values()), None)
         return Choice(self.asked, EAGER if first is None else f"{self.engine}/{self.precision}")
 
     def prepare(self, image_shape: tuple[int, ...]) -> None:
-        """Make and open the program for images [C, H, W] ahead of the first batch, if there is to be one."""
+        """Make and open the program for images [C, H, W] before the first batch, if one is used."""
         if not self._wanted(image_shape):
             self._by_shape[image_shape] = None
             return
@@ -133,19 +142,19 @@ class Answer:
         try:
             self._open(images)
         except PpclsError as error:
-            if self.precision == "float32":  # otherwise the first batch tries that
-                self._given_up.add(images)
+            if self.precision == "float32":  # in bfloat16, the first batch tries float32 next
+                self._failed.add(images)
                 self._refuse(image_shape, str(error))
 
-    def _first(self, shape: tuple[int, ...], x: Tensor) -> Output:
-        """Answer for the first batch of a size both ways, and choose."""
+    def _first_output(self, shape: tuple[int, ...], x: Tensor) -> Output:
+        """Compute the first batch of a size with network and engine, and choose one."""
         refused = None in list(self._by_shape.values())[:1]
         if refused or (not self._opened and not self._wanted(shape)):
             self._by_shape[shape] = None
             return self.network(x)
         expected = self.network(x)
         if x.dtype != paddle.float32:
-            self._refuse(shape, f"images are {x.dtype}, engines take float32")
+            self._refuse(shape, f"the images are {x.dtype}, and engines accept float32")
             return expected
         images = self._images(shape)
         try:
@@ -153,24 +162,24 @@ class Answer:
             found = engine(x)
             verdict = compare(found, expected, self.precision)
             if stored and verdict.problem and verdict.difference > _STALE[self.precision]:
-                LOGGER.info("%s: its stored program is made anew: %s", self.title, verdict.problem)
-                engine, _ = self._open(images, anew=True)
+                LOGGER.info("%s: its stored program is made again: %s", self.title, verdict.problem)
+                engine, _ = self._open(images, again=True)
                 found = engine(x)
                 verdict = compare(found, expected, self.precision)
         except PpclsError as error:
-            self._given_up.add(images)
-            return self._without(shape, x, expected, str(error))
+            self._failed.add(images)
+            return self._output_without_engine(shape, x, expected, str(error))
         if verdict.problem:
-            return self._without(shape, x, expected, verdict.problem)
+            return self._output_without_engine(shape, x, expected, verdict.problem)
         own = _seconds(self.network, x)
         theirs = _seconds(engine, x)
         if self._wish.engine in (None, AUTO) and not self._settled and theirs > _SLOWER * own:
             why = f"it takes {theirs * 1000:.0f} ms for a batch instead of {own * 1000:.0f}"
-            return self._without(shape, x, expected, why)
+            return self._output_without_engine(shape, x, expected, why)
         self._by_shape[shape] = engine
         LOGGER.log(
             self._level,
-            "%s answers through %s in %s: relative difference %.1e at most, %.0f instead of %.0f ms a batch",
+            "%s runs through %s in %s: relative difference %.1e at most, %.0f instead of %.0f ms per batch",
             self.title,
             TITLES[self.engine],
             self.precision,
@@ -180,20 +189,20 @@ class Answer:
         )
         return found
 
-    def _without(self, shape: tuple[int, ...], x: Tensor, expected: Output, why: str) -> Output:
-        """Answer without the engine; where the choice is free, float32 follows bfloat16."""
+    def _output_without_engine(self, shape: tuple[int, ...], x: Tensor, expected: Output, why: str) -> Output:
+        """Return the output without this engine; after bfloat16, try float32 if the choice is free."""
         lower = self.precision == "bfloat16" and not isinstance(self.network, ForeignModel)
         if not lower or self._by_shape or self._wish.engine not in (None, AUTO):
             self._refuse(shape, why)
             return expected
-        LOGGER.log(self._level, "%s does not answer in bfloat16: %s", self.title, why)
+        LOGGER.log(self._level, "%s does not run in bfloat16: %s", self.title, why)
         self.precision = "float32"
         self._opened.clear()
-        self._given_up.clear()
-        return self._first(shape, x)
+        self._failed.clear()
+        return self._first_output(shape, x)
 
     def _wanted(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether an engine is to answer at all."""
+        """Tell whether an engine should be tried."""
         if self.engine == EAGER:
             return False
         if self._settled and self._earlier is not None:
@@ -204,50 +213,50 @@ class Answer:
         if self._wish.engine not in (None, AUTO):
             return True
         if isinstance(self.network, ForeignModel):
-            return self.precision != "float32"  # its file is run by an engine anyway
+            return self.precision != "float32"  # an engine runs its file in any case
         if not paddle.device.get_device().startswith("cpu"):
             return False
         if pays(self.network, shape, self.images):
             return True
         LOGGER.debug(
-            "%s answers by itself: for %d images a program would hardly save the time it takes to make",
+            "%s runs without an engine: for %d images a program would save less time than it takes to make",
             self.title,
             self.images,
         )
         return False
 
     def _images(self, shape: tuple[int, ...]) -> Images:
-        """Return what a program for a shape takes: the size that came first alone, for others any size."""
+        """Return which images the program for a shape accepts: the first size only, later any size."""
         fixed = _fixed(shape)
         return fixed if not self._by_shape or fixed in self._opened else Images(shape[0], None)
 
     def _refuse(self, shape: tuple[int, ...], why: str) -> None:
-        """Let the network itself answer for images of a shape, and say why."""
-        told = shape in self._by_shape
+        """Use the network itself for images of a shape, and log the reason."""
+        already_logged = shape in self._by_shape
         self._by_shape[shape] = None
-        if not told:
+        if not already_logged:
             images = "" if len(self._by_shape) == 1 else f" for images {list(shape)}"
             kept = self._settled and self._earlier is not None and self._earlier.used != EAGER
             LOGGER.log(
                 logging.WARNING if kept else self._level,
-                "%s answers by itself%s, not through %s in %s%s: %s",
+                "%s runs without an engine%s, not through %s in %s%s: %s",
                 self.title,
                 images,
                 TITLES[self.engine],
                 self.precision,
-                " as until now, so the run continues, but not bit by bit" if kept else "",
+                " as before, so the run continues, but not bit by bit" if kept else "",
                 why,
             )
 
-    def _open(self, images: Images, *, anew: bool = False) -> tuple[Engine, bool]:
+    def _open(self, images: Images, *, again: bool = False) -> tuple[Engine, bool]:
         """Return the engine for images, and whether its program was stored by an earlier run."""
-        if images in self._given_up:
-            raise ConfigError("there is no program for it")
-        if images not in self._opened or anew:
-            self._opened[images] = self._open_anew(images, anew)
+        if images in self._failed:
+            raise ConfigError("it has no program")
+        if images not in self._opened or again:
+            self._opened[images] = self._open_program(images, again)
         return self._opened[images]
 
-    def _open_anew(self, images: Images, anew: bool) -> tuple[Engine, bool]:
+    def _open_program(self, images: Images, again: bool) -> tuple[Engine, bool]:
         if isinstance(self.network, ForeignModel):
             return self._open_foreign(), False
         onnx = self.engine == "onnxruntime"
@@ -260,7 +269,7 @@ class Answer:
         if images not in self._fingerprints:
             self._fingerprints[images] = fingerprint(self.network, images) + ("-onnx" if onnx else "")
         key = self._fingerprints[images]
-        with stored_program(key, write, anew=anew, keep=self._keep) as (folder, stored):
+        with stored_program(key, write, again=again, keep=self._keep) as (folder, stored):
             layout = read_layout(folder)
             return Opened(self._run(folder, onnx), layout), stored
 
@@ -273,11 +282,11 @@ class Answer:
     def _open_foreign(self) -> Engine:
         if isinstance(self.network, PaddleInferenceModel) and self.engine == "paddle_inference":
             return self.network.in_precision(self.precision)
-        raise ConfigError(f"{type(self.network).__name__} runs its file in its own way")
+        raise ConfigError(f"{type(self.network).__name__} runs its file without this engine")
 
 
 def _seconds(run: Engine, x: Tensor) -> float:
-    """Return how long a batch takes, at best of two."""
+    """Return how long a batch takes: the shorter of two measurements."""
     taken = []
     for _ in range(2):
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Programs of networks on disk, by fingerprint: written once, by one process, and checked before each use."""
+"""Programs of networks on disk by fingerprint: each is written once and checked before each use."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from ppcls.logger import LOGGER
 from ppcls.weights.sources import cache_folder
 
 FILES = "files.json"
-KEPT = 16  # programs; those that were used last stay
+KEPT = 16  # programs; those that were used last are kept
 _BLOCK = 1 << 22
 
 
 @contextlib.contextmanager
 def stored_program(
-    key: str, write: Callable[[Path], None], *, anew: bool = False, keep: bool = True
+    key: str, write: Callable[[Path], None], *, again: bool = False, keep: bool = True
 ) -> Iterator[tuple[Path, bool]]:
-    """Give the folder of a program, which is written if it is not there or not whole.
+    """Yield the folder of a program, which is written if it is missing or incomplete.
 
     The folder must not be used after the block: another process may replace it then.
 
     Args:
-        key: its fingerprint.
-        write: fills an empty folder.
-        anew: write it even if it is there.
+        key: fingerprint of the program.
+        write: writes the program into an empty folder.
+        again: write it even if it exists.
         keep: put it into the cache; otherwise into a temporary folder.
 
     Yields:
-        the folder, and whether it was there already. If the cache cannot be written, a temporary folder.
+        the folder, and whether it existed before. It is a temporary folder if the cache cannot be written.
     """
     home = cache_folder("programs")
     with contextlib.ExitStack() as stack:
@@ -53,23 +53,25 @@ def stored_program(
             home.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(home / f".{key}.lock"))
             with contextlib.suppress(OSError):
-                os.utime(folder)  # before it is read, so that nobody removes it
-            there = not anew and is_whole(folder)
-            if not there:
+                os.utime(folder)  # before it is read, so that no other process removes it
+            exists = not again and is_whole(folder)
+            if not exists:
                 _fill(folder, write)
                 _remove_oldest(home, folder)
         except (OSError, NotImplementedError) as error:  # a system without locks raises the latter
-            there = not anew and is_whole(folder)  # written by somebody who may write there
-            if not there:
+            exists = not again and is_whole(folder)  # written by another user who may write there
+            if not exists:
                 LOGGER.info("cannot write to %s: %s; using a temporary folder", home, error)
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ppcls-")))
                 write(folder)
-        yield folder, there
+        yield folder, exists
 
 
 def _fill(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a program into a new folder, and give that its name when it is complete."""
-    part = folder.with_name(f".{folder.name}.tmp")  # what a killed process left; the lock is ours
+    """Write a program into a temporary folder, and rename that when it is complete."""
+    part = folder.with_name(
+        f".{folder.name}.tmp"
+    )  # may remain from a killed process; this process holds the lock
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -86,9 +88,9 @@ def _fill(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Tell whether all files of a stored program are there as they were written.
+    """Tell whether all files of a stored program exist and are unchanged.
 
-    Paddle runs a program whose parameters are missing or damaged, and gives whatever comes out.
+    Paddle also runs a program whose parameters are missing or damaged, and returns wrong results.
     """
     try:
         listed: Any = json.loads((folder / FILES).read_text("utf-8"))
@@ -114,7 +116,7 @@ def _checksum(path: Path) -> list[int]:
 def _remove_oldest(home: Path, newest: Path) -> None:
     """Remove the programs that were used longest ago, but none that was used within the last hour.
 
-    What killed processes left unfinished is removed after a day.
+    Unfinished folders of killed processes are removed after a day.
     """
     with contextlib.suppress(OSError):
         for part in home.glob(".*.tmp"):

@@ -1,8 +1,8 @@
-"""Whether a program is worth its while: what it saves over a run, and what making it costs.
+"""Whether a program saves time: how much it saves in a run, and how long it takes to make.
 
-Both are estimated from the network alone, not measured, so that the same recipe chooses the same engine in
-every run, however busy the machine is. The numbers were measured on one thread of an Intel Xeon (Sapphire
-Rapids) and are on the careful side: small networks save more.
+Both are estimated from the network, not measured, so that the same recipe chooses the same engine in every
+run, even on a busy machine. The numbers below were measured with one thread of an Intel Xeon (Sapphire
+Rapids) and are cautious: small networks save more.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from paddle import Tensor, nn
 
 from ppcls._paddle import groups_of
 
-FEWEST = 1000  # images; below, no network saves a second
-_DENSE = 40e9  # multiplications a second of Paddle's own convolutions and products
+FEWEST = 1000  # images; with fewer, no network saves one second
+_DENSE = 40e9  # multiplications per second of Paddle's convolutions and matrix products
 _DEPTHWISE = 2e9
-_SAVED = 0.4  # of the time
-# seconds: of any program, for each layer, for each parameter
+_SAVED = 0.4  # share of the time that a program saves
+# seconds to make a program: for any program, for each layer, for each parameter
 _START = 0.5
 _LAYER = 0.005
 _PARAMETER = 0.1e-6
-_WORTH = 2.0  # savings are estimates, costs come for sure
+_WORTH = 2.0  # the saving must be this many times the cost, because it is only an estimate
 
 
 def pays(network: nn.Layer, image_shape: tuple[int, ...], images: int) -> bool:
     """Tell whether a program for a network saves clearly more time than making it costs.
 
     Args:
-        network: in eval mode; it is run once, on one empty image.
+        network: the network in eval mode; it is run once, on one black image.
         image_shape: [C, H, W].
-        images: how many it has to answer for.
+        images: number of images that it will get.
     """
     if images < FEWEST:
         return False
@@ -47,7 +47,7 @@ def seconds_to_make(network: nn.Layer) -> float:
 
 
 def _seconds_saved(network: nn.Layer, image_shape: tuple[int, ...]) -> float:
-    """Return the estimated saving for one image."""
+    """Return the estimated time saved for one image."""
     seconds = 0.0
 
     def count(layer: Any, inputs: Any, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Logits of networks that stand still for the images of evaluations, computed once in a run."""
+"""Logits of networks that do not change, for the images of the evaluation set: computed once in a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from paddle import Tensor
 from ppcls.data import Batch
 from ppcls.logger import LOGGER
 
-MOST_BYTES = 1 << 30  # of one network
+MOST_BYTES = 1 << 30  # for one network
 
 
 class KnownLogits:
-    """Logits in arrays in memory, by network and image. They are what the network gave in the same batches.
+    """Logits in memory, by network and image.
 
     Args:
-        images: how many the evaluation set has.
+        images: number of images in the evaluation set.
     """
 
     def __init__(self, images: int) -> None:
@@ -29,11 +29,11 @@ class KnownLogits:
         self._in_map: dict[str, bool] = {}
 
     def ask(self, name: str, batch: Batch, run: Callable[[Tensor], Any]) -> Any:
-        """Return the output of a network for a batch; of images seen before, its logits alone.
+        """Return the output of a network for a batch; if all images are known, only its logits.
 
         Args:
-            name: of the network.
-            batch: images of the evaluation set.
+            name: name of the network.
+            batch: a batch of the evaluation set.
             run: the network itself.
         """
         known = self._known.get(name)

@@ -1,7 +1,7 @@
-"""Outputs of networks as a flat list of tensors and a layout that says what each of them is.
+"""Outputs of networks as a flat list of tensors, and a layout that describes what each tensor is.
 
-A program gives a list of arrays; a network gives a tensor, or maps and lists of them. The layout is plain
-enough for JSON, because it is kept beside the program.
+A program returns a list of arrays; a network returns a tensor, or maps and lists of tensors. The layout can
+be written as JSON, because it is stored with the program.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from paddle import Tensor
 
 from ppcls.errors import ConfigError
 
-Layout = Any  # a place in the list, {"map": {key: Layout}} or {"list": [Layout]}
+Layout = Any  # an index of the list, {"map": {key: Layout}} or {"list": [Layout]}
 
 
 @paddle.jit.not_to_static
@@ -23,10 +23,10 @@ def flatten(output: Any, kind: type = Tensor) -> tuple[list[Any], Layout]:
 
     Args:
         output: a tensor, or maps, lists and tuples of tensors.
-        kind: what counts as a tensor; while a network is traced, symbols do.
+        kind: the class of tensors; while a network is traced, that of symbolic tensors.
 
     Raises:
-        ConfigError: if there is something else in it.
+        ConfigError: if it contains something else.
     """
     tensors: list[Any] = []
     places: dict[int, int] = {}
@@ -51,7 +51,7 @@ def rebuild(layout: Layout, tensors: Sequence[Any]) -> Any:
     """Return the output whose flat list is `tensors`.
 
     Raises:
-        ConfigError: if the layout is damaged, or of an output of another length.
+        ConfigError: if the layout is damaged, or belongs to another number of tensors.
     """
     if isinstance(layout, int) and 0 <= layout < len(tensors):
         return tensors[layout]

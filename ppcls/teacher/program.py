@@ -1,4 +1,4 @@
-"""A network as a program that engines run: traced once, with all that it returns, features included."""
+"""A network as a program that engines run: traced once, with all its outputs including features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ppcls.teacher.outputs import Layout, flatten
 
 PROGRAM = "inference.json"
 LAYOUT = "layout.json"
-# What Paddle and code that it traces raise for something that has no place in a program.
+# Exceptions of Paddle, and of the code that it traces, for something that a program cannot express.
 REFUSALS = (TypeError, ValueError, RuntimeError, NotImplementedError, AttributeError, IndexError, KeyError)
 _OPSET = 17
 _OWN_CODE = ("ppcls.arch", "ppcls.teacher")
@@ -30,7 +30,7 @@ _DEPTH = 6
 
 
 class _Flat(nn.Layer):
-    """A network whose output is a list of tensors; tracing it finds the layout."""
+    """A network whose output is a list of tensors; the layout is found while it is traced."""
 
     def __init__(self, network: nn.Layer) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class _Flat(nn.Layer):
 
 @dataclass(frozen=True)
 class Images:
-    """The images that a program takes.
+    """The images that a program accepts.
 
     Attributes:
-        channels: of an image.
-        size: height and width; None for any.
+        channels: number of channels of an image.
+        size: height and width; None for any size.
     """
 
     channels: int
@@ -57,7 +57,7 @@ class Images:
 
     @property
     def spec(self) -> list[int | None]:
-        """The shape of a batch of any length, None where any number will do."""
+        """The shape of a batch; None for a dimension of any length."""
         return [None, self.channels, *(self.size or (None, None))]
 
 
@@ -65,10 +65,10 @@ def write_program(network: nn.Layer, images: Images, folder: Path, *, onnx: bool
     """Write a network in eval mode, with all its outputs, as a program into `folder`.
 
     Args:
-        network: it is traced as it is, hooks included, and not changed.
-        images: what it will be run on.
-        folder: an empty one.
-        onnx: write ``inference.onnx`` too. Needs the extra ``onnx``.
+        network: the network to trace, including its hooks; it is not changed.
+        images: the images that the program has to accept.
+        folder: an empty folder.
+        onnx: also write ``inference.onnx``. Needs the extra ``onnx``.
 
     Raises:
         ConfigError: if the network cannot be traced or converted.
@@ -111,14 +111,15 @@ def _write_onnx(folder: Path) -> None:
             optimize_tool="None",
         )
     except (RuntimeError, ValueError, UnboundLocalError) as error:
-        # It prints its own errors, and goes on until it misses its own result: UnboundLocalError.
+        # paddle2onnx prints its errors and continues until it misses its result: UnboundLocalError.
         raise ConfigError("paddle2onnx cannot convert it") from error
 
 
 def fingerprint(network: nn.Layer, images: Images) -> str:
-    """Return a hash of all that a program of the network depends on: weights, structure, code, Paddle.
+    """Return a hash of everything that a program depends on: weights, structure, code, version of Paddle.
 
-    Whatever the hash misses is found by comparing the first answers of a program with the network's own.
+    A difference that the hash misses is found when the first outputs of the program are compared with the
+    network's.
     """
     digest = hashlib.sha256()
     known = [paddle.__version__, sys.version_info[:2], images.spec, _sources(network)]
@@ -136,7 +137,11 @@ def _structure(network: nn.Layer) -> list[Any]:
         [
             path,
             _qualified(type(layer)),
-            {key: _plain(value) for key, value in sorted(vars(layer).items()) if key not in _PASSING},
+            {
+                key: _plain(value)
+                for key, value in sorted(vars(layer).items())
+                if key not in _IGNORED_ATTRIBUTES
+            },
             [_plain(hook) for hook in pre_hooks_of(layer).values()],
             [_plain(hook) for hook in post_hooks_of(layer).values()],
         ]
@@ -144,8 +149,8 @@ def _structure(network: nn.Layer) -> list[Any]:
     ]
 
 
-# Attributes of a layer that say nothing of what it computes, or are described elsewhere.
-_PASSING = {
+# Attributes of a layer that do not affect what it computes, or that are described elsewhere.
+_IGNORED_ATTRIBUTES = {
     "training",
     "_full_name",
     "_helper",
@@ -189,7 +194,7 @@ def _qualified(thing: Any) -> str:
 
 
 def _sources(network: nn.Layer) -> dict[str, str]:
-    """Return a hash of the code of each module that a layer comes from, and of our own rooms of networks."""
+    """Return a hash of the code of each module that defines a layer, of `ppcls.arch` and `ppcls.teacher`."""
     names = {type(layer).__module__ for layer in network.sublayers(include_self=True)}
     names |= {name for name in sys.modules if name.startswith(_OWN_CODE)}
     found = {}

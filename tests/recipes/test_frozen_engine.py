@@ -13,7 +13,7 @@ from ppcls.config import load_config
 from ppcls.config.loading import read
 from ppcls.engine import Engine
 from ppcls.engine.train import forward_and_backward, start_epoch
-from ppcls.teacher import answer_by_themselves
+from ppcls.teacher import remove_answers
 
 CONFIGS = Path(__file__).parents[2] / "configs/cifar"
 PAIR = "wrn_40_2_wrn_16_2_"
@@ -65,7 +65,7 @@ def test_losses_are_those_of_a_teacher_that_answers_by_itself(
     (batch,) = run.parts.loader.epoch(1)
     found = forward_and_backward(run, batch)[2]
     used = {answer.choice.used for answer in run.parts.answers.values()}
-    answer_by_themselves(run.parts.model)
+    remove_answers(run.parts.model)
     expected = forward_and_backward(run, batch)[2]
     run.parts.loader.close()
     assert used == (set() if method in WITHOUT else {"paddle_inference/float32"})

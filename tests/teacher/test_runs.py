@@ -1,4 +1,4 @@
-"""Runs whose teacher answers through an engine: the same results, exact resume, evaluation asked once."""
+"""Runs whose teacher uses an engine: the same results, exact resume, each evaluation image computed once."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_evaluation_and_inference_go_through_an_engine_that_is_asked_for(path, t
         capsys.readouterr()
         found[engine] = getattr(Engine(load_config(path, overrides, mode), mode), mode)()
         printed = capsys.readouterr().out
-        assert ("Student answers through Paddle Inference in float32" in printed) == (engine != "eager")
+        assert ("Student runs through Paddle Inference in float32" in printed) == (engine != "eager")
     if mode == "eval":
         assert found["eager"] == pytest.approx(found["paddle_inference"], abs=1e-4)
     else:

@@ -19,7 +19,7 @@ from ppcls.engine.evaluation.measures import EMA, Agreement, Measures, classifie
 from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.logger import LOGGER
 from ppcls.metric import LOSS, Criterion
-from ppcls.teacher import KnownLogits, answering_now
+from ppcls.teacher import KnownLogits, running_trained
 
 
 def watched_teachers(model: nn.Layer, student: str | None, classifying: Sequence[str]) -> list[str]:
@@ -125,7 +125,7 @@ def known_once(model: nn.Layer, measures: Measures, outputs: Any) -> list[str]:
     return [
         name
         for name in sorted(measures.networks)
-        if model.logits_stand_still(name) and measures.need_logits_alone(name, outputs)
+        if model.logits_never_change(name) and measures.need_logits_alone(name, outputs)
     ]
 
 
@@ -154,7 +154,7 @@ def evaluator(
         still: names of the frozen networks of which only logits are needed.
         programs: whether networks that train may be evaluated as programs.
     """
-    training = [name for name in measures.networks if not model.logits_stand_still(name)]
+    training = [name for name in measures.networks if not model.logits_never_change(name)]
     told = False
 
     def forward(alone: Callable[[paddle.Tensor], Any], batch: Batch) -> Any:
@@ -174,7 +174,7 @@ def evaluator(
         with (
             evaluating(model),
             paddle.amp.auto_cast(**casting),
-            answering_now(model, training, images, quiet=told) as alone,
+            running_trained(model, training, images, quiet=told) as alone,
         ):
             told = told or not loader.is_tried
             return evaluate(

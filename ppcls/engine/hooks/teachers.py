@@ -55,7 +55,7 @@ class TeacherCheck(Hook):
         """Measure, and warn."""
         begin = time.perf_counter()
         model = run.parts.model
-        still = [name for name in self.teachers if model.logits_stand_still(name)]
+        still = [name for name in self.teachers if model.logits_never_change(name)]
 
         def ask(batch: Batch) -> dict[str, Any]:
             image = paddle.to_tensor(batch.image)
