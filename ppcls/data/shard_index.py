@@ -160,12 +160,10 @@ class ShardIndex:
 
     def _ends(self) -> list[int]:
         """Return the first and the last sample of each shard."""
-        order = np.lexsort((self.rows["offset"], self.rows["shard"]))
-        places = self.rows["shard"][order]
-        bounds = np.flatnonzero(np.diff(places)) + 1
-        first = np.concatenate(([0], bounds))
-        last = np.concatenate((bounds, [len(order)])) - 1
-        return sorted({int(order[place]) for place in (*first, *last)})
+        shards = np.ascontiguousarray(self.rows["shard"])
+        first = np.unique(shards, return_index=True)[1]
+        last = len(shards) - 1 - np.unique(shards[::-1], return_index=True)[1]
+        return sorted({int(index) for index in (*first, *last)})
 
     def _check_header(self, index: int) -> None:
         """Check that the tar header of a sample of numbered keys is where the index says."""
@@ -279,7 +277,7 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def _mapped_rows(path: Path) -> np.ndarray:
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    rows = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)  # a memmap is slow to index
     if rows.dtype != ROW or rows.ndim != 1:
         raise DataError(f"{path}: rows of {rows.dtype}, expected {ROW}")
     return rows

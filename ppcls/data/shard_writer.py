@@ -214,9 +214,9 @@ class _Writer:
         return self._finish(tables, class_names, skipped, before)
 
     def _begin(self) -> None:
-        """Record what is written here, or compare it with what was."""
+        """Record what is written here, or compare it with what was, if a shard is complete."""
         path = self._work / _PLAN
-        if path.is_file():
+        if path.is_file() and self._table(0).is_file():
             _compare(self._folder, json.loads(path.read_text("utf-8")), self._plan)
         else:
             text = json.dumps(self._plan, ensure_ascii=True).encode()
@@ -226,7 +226,10 @@ class _Writer:
         return self._work / f"{shard_name(number)}.json"
 
     def _complete(self) -> list[dict[str, Any]]:
-        """Return the tables of the shards that are complete, up to the first one that is not."""
+        """Return the tables of the shards that are complete, up to the first one that is not.
+
+        Later shards are removed; they may begin with other images now.
+        """
         tables: list[dict[str, Any]] = []
         while self._table(len(tables)).is_file():
             table = json.loads(self._table(len(tables)).read_text("utf-8"))
@@ -234,6 +237,8 @@ class _Writer:
             if not shard.is_file() or shard.stat().st_size != table["size"]:
                 break
             tables.append(table)
+        for path in sorted(self._folder.glob("shard-*.tar"))[len(tables) :]:
+            path.unlink()
         return tables
 
     def _require_space(self, done: int) -> None:

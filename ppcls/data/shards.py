@@ -147,17 +147,16 @@ class ShardDataset(Dataset):
         Raises:
             ImageError: if they cannot be read, or do not have their checksum.
         """
-        row = self._index.rows[index]
-        length = int(row["length"])
+        shard, length, offset, _, _, checksum, _ = self._index.rows[index].item()
         try:
-            content = self._files.read(int(row["shard"]), length, int(row["offset"]))
+            content = self._files.read(shard, length, offset)
         except OSError as error:
             raise ImageError(f"cannot be read: {error.strerror or error}") from error
         if len(content) < length:
             raise ImageError(f"the shard was cut off: {len(content)} of {length} bytes are there")
         if not content:
             raise ImageError("the file is empty")
-        if self._index.has_checksums and zlib.crc32(content) != row["crc32"]:
+        if self._index.has_checksums and zlib.crc32(content) != checksum:
             raise ImageError("damaged: the bytes do not have the checksum in the index; copy the shard again")
         return content
 

@@ -16,7 +16,7 @@ from ppcls.data import FolderDataset, ImageNetDataset, ShardDataset, shard_write
 from ppcls.data.dataset import Dataset
 from ppcls.data.images import ImageError
 from ppcls.data.shard_writer import ShardOptions, write_shards
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, DataError, WeightsError
 
 SMALL = ShardOptions(size=20_000)
 
@@ -119,6 +119,28 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(listed, 
     with pytest.raises(ConfigError, match=r"about [\d.]+ KB are needed, but 20.0 KB are free"):
         write_shards(listed, tmp_path / "out", SMALL)
     assert not list((tmp_path / "out").glob("*.tar"))
+    monkeypatch.undo()
+    assert (
+        write_shards(listed, tmp_path / "out", ShardOptions(size=30_000)).samples == 12
+    )  # nothing was there
+
+
+def test_a_full_disk_keeps_the_shards_that_are_complete(listed, tmp_path, monkeypatch):
+    write_shards(listed, tmp_path / "whole", SMALL)
+    real = shard_writer.write_atomic
+
+    def full(path, writer):
+        if path.name == "shard-000002.tar":
+            raise WeightsError(f"cannot write {path}: No space left on device")
+        real(path, writer)
+
+    monkeypatch.setattr(shard_writer, "write_atomic", full)
+    with pytest.raises(DataError, match=r"No space left.*the same command continues"):
+        write_shards(listed, tmp_path / "out", SMALL)
+    monkeypatch.undo()
+    done = write_shards(listed, tmp_path / "out", SMALL)
+    assert done.written == done.shards - 2
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
 def test_images_that_cannot_be_read(listed, image_folder, tmp_path):
