@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import glob
 import hashlib
 import os
 import re
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 
 from ppcls.data.folders import SUFFIXES
 from ppcls.data.shard_index import BLOCK, INDEX, ROW, Shard, ShardIndex, split_member, write_index
@@ -79,12 +83,38 @@ def index_of(paths: Sequence[Path], label_key: str | None) -> ShardIndex:
     """
     states = [(os.path.abspath(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     digest = hashlib.blake2b(repr((states, label_key)).encode("utf-8", "replace"), digest_size=16)
-    folder = cache_folder("shards") / digest.hexdigest()
-    if (folder / INDEX).is_file():
-        try:
-            return ShardIndex(folder)
-        except DataError as error:
-            LOGGER.warning("%s; the index is made again", error)
+    home = cache_folder("shards")
+    folder = home / digest.hexdigest()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / f".{folder.name}.lock"):  # of several processes, one makes it
+            found = _kept_index(folder)
+            return found or _new_index(folder, paths, states, label_key)
+    except (OSError, NotImplementedError) as error:  # a system without locks raises the latter
+        found = _kept_index(folder)
+        if found is not None:
+            return found
+        LOGGER.info("cannot write to %s: %s; using a temporary folder", home, error)
+        temporary = Path(tempfile.mkdtemp(prefix="ppcls-shards-"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return _new_index(temporary, paths, states, label_key)
+
+
+def _kept_index(folder: Path) -> ShardIndex | None:
+    """Return the index that is in the cache; None if there is none that can be used."""
+    if not (folder / INDEX).is_file():
+        return None
+    try:
+        return ShardIndex(folder)
+    except DataError as error:
+        LOGGER.warning("%s; the index is made again", error)
+        return None
+
+
+def _new_index(
+    folder: Path, paths: Sequence[Path], states: Sequence[tuple[str, int, int]], label_key: str | None
+) -> ShardIndex:
+    """Read the headers of all shards, and write their index into `folder`."""
     LOGGER.info("%s ...: %d shards without an index; reading their headers once", paths[0], len(paths))
     shards = []
     tables = []

@@ -61,7 +61,16 @@ def test_the_index_is_kept_until_a_shard_changes(tmp_path, monkeypatch, cache):
         index.write_bytes(b"damaged")
     assert ShardDataset(str(shard)).label(0) == 3
     assert len(scans) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "cache"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar", "cache"]  # nothing beside the shard
+
+
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(shard_scan.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "temporary"))
+    caplog.set_level("INFO", "ppcls")
+    assert ShardDataset(str(THEIRS)).label(2) == 2
+    assert "using a temporary folder" in caplog.text
 
 
 def test_several_shards_by_folder_braces_or_pattern(tmp_path):

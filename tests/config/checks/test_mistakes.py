@@ -390,6 +390,14 @@ WARNED: list[tuple[list[tuple[Any, ...]], str, str]] = [
         "training list",
     ),
     (
+        [
+            ("set", "DataLoader.Train.dataset", {"name": "ShardDataset", "path": "shards/all"}),
+            ("set", "DataLoader.Eval.dataset", {"name": "ShardDataset", "path": "shards/all/"}),
+        ],
+        "DataLoader.Eval.dataset.path",
+        "training data",
+    ),
+    (
         [("set", f"{STUDENT}.return_patterns", ["blocks[2]", "blocks[1]"])],
         f"{STUDENT}.return_patterns",
         "no loss of Loss.Train uses blocks[1]",
