@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.data.names import Names
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -47,6 +49,7 @@ def fingerprint_of(name: str, names: Iterable[str], labels: np.ndarray | Iterabl
     """
     classes = np.asarray(labels if isinstance(labels, np.ndarray) else list(labels), np.int64)
     digest = hashlib.blake2b(digest_size=16)
-    digest.update("\n".join(names).encode(errors="surrogateescape"))
+    content = names.content if isinstance(names, Names) else "\n".join(names).encode(errors="surrogateescape")
+    digest.update(content)
     digest.update(classes.astype("<i8").tobytes())
     return Fingerprint(name, len(classes), digest.hexdigest())

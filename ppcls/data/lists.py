@@ -11,6 +11,8 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from ppcls.data.list_cache import load_list, reading_of, store_list
+from ppcls.data.names import Names
 from ppcls.errors import DataError
 from ppcls.texts import is_windows_path, lines_of, near_path, read_text, sentence
 
@@ -32,10 +34,10 @@ class ImageList:
 
     Attributes:
         names: paths as written.
-        labels: int64 [N].
+        labels: int32 [N]; int64 if a label needs it.
     """
 
-    names: list[str]
+    names: Names
     labels: np.ndarray
 
 
@@ -72,7 +74,7 @@ def read_list(
     class_num: int | None = None,
     mapping: Mapping[int, int] | None = None,
 ) -> ImageList:
-    """Read and check a list file.
+    """Read and check a list file. A long one that has not changed is not checked again, see list_cache.
 
     Blank lines, a byte order mark, Windows line ends and blanks around a line are allowed.
 
@@ -88,9 +90,14 @@ def read_list(
         DataError: with the first mistakes, each with its line, and their counts.
     """
     path = Path(path)
+    reading = reading_of(path, str(root), delimiter, class_num, mapping)
+    stored = load_list(reading) if reading is not None else None
+    if stored is not None:
+        return ImageList(*stored)
     names = []
     labels = []
     numbers = []
+    right: dict[str, int] = {}  # labels as written, of which there are far fewer than lines
     report = _Report(path)
     lines = lines_of(read_text(path))
     for number, raw in enumerate(lines, 1):
@@ -98,21 +105,26 @@ def read_list(
         if not line:
             continue
         name, label = _split(line, delimiter)
-        problem = _label_problem(line, name, label, mapping, class_num)
-        if problem:
-            report.add(number, *problem)
-            continue
-        value = int(label)
+        if not name or label not in right:
+            problem = _label_problem(line, name, label, mapping, class_num)
+            if problem:
+                report.add(number, *problem)
+                continue
+            right[label] = int(label) if mapping is None else mapping[int(label)]
         names.append(name)
-        labels.append(value if mapping is None else mapping[value])
+        labels.append(right[label])
         numbers.append(number)
     if not names and not report.counts:
         raise DataError(
             f"{path}: the list is empty; expected one line 'path{delimiter or ' '}label' per image"
         )
-    _check_files(names, numbers, str(root), report)
+    folders = _check_files(names, numbers, str(root), report)
     report.raise_if_any(len(lines) - (not lines[-1]))
-    return ImageList(names, np.asarray(labels, np.int64))
+    dtype = np.int32 if max(right.values()) < 2**31 else np.int64
+    found = ImageList(Names.of(names), np.asarray(labels, dtype))
+    if reading is not None:
+        store_list(reading, found.names, found.labels, folders)
+    return found
 
 
 def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, int]:
@@ -185,18 +197,29 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _check_files(names: list[str], numbers: list[int], root: str, report: _Report) -> None:
+def _check_files(names: list[str], numbers: list[int], root: str, report: _Report) -> list[str]:
+    """Report the files that are missing; return the folders of the files, relative to the root."""
     if root and not os.path.isdir(root):
         raise DataError(f"{report.path}: image_root {root} is no folder{sentence(near_path(root))}")
     by_folder: dict[str, list[int]] = {}
     for place, name in enumerate(names):
-        by_folder.setdefault(os.path.dirname(name), []).append(place)
+        by_folder.setdefault(_parent(name), []).append(place)
     for folder, places in by_folder.items():
-        here = os.path.join(root, folder)
-        present = _present(here, [os.path.basename(names[p]) for p in places])
-        for place in places:
-            if os.path.basename(names[place]) not in present:
+        bases = [names[place][len(folder) :] for place in places]
+        present = _present(os.path.join(root, folder), bases)
+        if present.issuperset(bases):
+            continue
+        for place, base in zip(places, bases, strict=True):
+            if base not in present:
                 report.add(numbers[place], *_why_missing(names[place], root))
+    return list(by_folder)
+
+
+def _parent(name: str) -> str:
+    """Return the folder of a file with the separator at its end; empty for none."""
+    if os.altsep:  # Windows has two separators
+        return name[: len(name) - len(os.path.basename(name))]
+    return name[: name.rfind("/") + 1]
 
 
 def _why_missing(name: str, root: str) -> tuple[str, str]:
