@@ -188,6 +188,12 @@ class TeacherStoreSpec(Section):
         "`Global.epochs`, or as many as the store has.",
         minimum=1,
     )
+    logits: Literal["all", "topk", "sample"] = key(
+        "all",
+        "Which logits are stored: those of all classes; those of the `k` most probable ones; or `k` classes "
+        "drawn from the teacher's probabilities. Which losses the latter two serve is checked.",
+    )
+    k: int | None = key(None, "Number of classes for `topk` and `sample`.", minimum=1)
     precision: Literal["float16", "bfloat16", "float32"] = key("float16", "Precision of stored logits.")
     features: Literal["float16", "bfloat16", "float32"] = key("float16", "Precision of stored features.")
     fill: Literal["auto", "never"] = key(

@@ -12,6 +12,7 @@ from paddle import Tensor
 
 from ppcls.errors import ConfigError, DataError
 from ppcls.teacher.outputs import Layout, flatten, rebuild
+from ppcls.teacher.sparse import draw, from_drawn, from_most_probable, most_probable
 from ppcls.teacher.store import INDEX
 from ppcls.weights.safetensors_file import from_bfloat16
 
@@ -29,12 +30,50 @@ class Column:
         shape: of one sample.
         dtype: in which the network gives it: float32, float16 or bfloat16.
         precision: in which it is stored: one of the same.
+        kept: of logits: all of them, ``topk`` or ``sample``.
+        k: number of classes kept for each sample, if not all.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     precision: str
+    kept: str = "all"
+    k: int = 0
+
+    @property
+    def fields(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """The fields of a record: name, type and shape of each."""
+        if self.kept == "all":
+            return [(self.name, _ON_DISK[self.precision], self.shape)]
+        classes = (self.classes, "<u2" if self.shape[0] <= 1 << 16 else "<u4", (self.k,))
+        return (
+            [classes]
+            if self.kept == "sample"
+            else [(self.name, _ON_DISK[self.precision], (self.k,)), classes]
+        )
+
+    @property
+    def classes(self) -> str:
+        """The field with the classes that were kept."""
+        return f"{self.name}:classes"
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What is kept of outputs.
+
+    Attributes:
+        precision: of logits: float32, float16 or bfloat16.
+        features: of everything else.
+        logits: ``all``, ``topk`` or ``sample``.
+        k: number of classes for the latter two.
+    """
+
+    precision: str
+    features: str
+    logits: str = "all"
+    k: int = 0
 
 
 class Columns:
@@ -48,17 +87,16 @@ class Columns:
         self.networks = {name: (layout, list(columns)) for name, (layout, columns) in networks.items()}
         fields: list[Any] = [(INDEX, "<u4")]
         for _, columns in self.networks.values():
-            fields += [(column.name, _ON_DISK[column.precision], column.shape) for column in columns]
+            fields += [field for column in columns for field in column.fields]
         self.dtype: np.dtype[Any] = np.dtype(fields)
 
     @classmethod
-    def of_outputs(cls, outputs: Mapping[str, Any], precision: str, features: str) -> Columns:
+    def of_outputs(cls, outputs: Mapping[str, Any], keeping: Keeping) -> Columns:
         """Return the columns for outputs of networks.
 
         Args:
             outputs: of one batch, by network.
-            precision: for logits, see `Column`.
-            features: for everything else.
+            keeping: what of them is kept.
 
         Raises:
             ConfigError: if an output cannot be stored.
@@ -76,8 +114,7 @@ class Columns:
                         f"output {title} of {name} is {tensor.dtype} {list(tensor.shape)}: not storable",
                         path="TeacherStore",
                     )
-                chosen = precision if title == "logits" else features
-                columns.append(Column(f"{name}:{title}", tuple(tensor.shape[1:]), kind, chosen))
+                columns.append(_new_column(f"{name}:{title}", tuple(tensor.shape[1:]), kind, keeping))
             found[name] = (layout, columns)
         return cls(found)
 
@@ -108,13 +145,14 @@ class Columns:
         """Return the columns of one network."""
         return Columns({name: self.networks[name]})
 
-    def encode(self, name: str, output: Any, count: int) -> dict[str, np.ndarray]:
-        """Return the values to store of the output of a network, by column.
+    def encode(self, name: str, output: Any, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return the values to store of the output of a network, by field.
 
         Args:
             name: of the network.
             output: for one batch.
             count: number of images in it.
+            rng: draws classes, if they are drawn.
 
         Raises:
             DataError: if an output is not as the columns say, or too large for its precision.
@@ -130,7 +168,7 @@ class Columns:
                     f"{column.name} is {tensor.dtype} {list(tensor.shape)}, but the store has "
                     f"{column.dtype} {[count, *column.shape]}; it needs images of one size"
                 )
-            values[column.name] = _to_disk(tensor.astype("float32").numpy(), column)
+            values.update(_to_disk(tensor.astype("float32").numpy(), column, rng))
         return values
 
     def decode(self, values: Mapping[str, np.ndarray] | np.ndarray, name: str) -> Any:
@@ -141,25 +179,26 @@ class Columns:
             name: of the network.
         """
         layout, columns = self.networks[name]
-        return rebuild(layout, [_from_disk(values[column.name], column) for column in columns])
+        return rebuild(layout, [_from_disk(values, column) for column in columns])
 
     def records(self, values: Mapping[str, np.ndarray], index: np.ndarray) -> np.ndarray:
         """Return records of one batch.
 
         Args:
-            values: of every network, by column.
+            values: of every network, by field.
             index: places of the samples in the data, int64 [N].
         """
         records = np.empty(len(index), self.dtype)
         records[INDEX] = index
-        for column, array in values.items():
-            records[column] = array
+        for name, array in values.items():
+            records[name] = array
         return records
 
 
 def _column(content: Mapping[str, Any]) -> Column:
     column = Column(**{**content, "shape": tuple(int(side) for side in content["shape"])})
-    if column.precision not in _ON_DISK or column.dtype not in _ON_DISK:
+    known = column.precision in _ON_DISK and column.dtype in _ON_DISK
+    if not known or column.kept not in ("all", "topk", "sample"):
         raise ValueError(column)
     return column
 
@@ -175,7 +214,28 @@ def _titles(layout: Layout, title: str = "") -> dict[int, str]:
     return found
 
 
-def _to_disk(values: np.ndarray, column: Column) -> np.ndarray:
+def _new_column(name: str, shape: tuple[int, ...], dtype: str, keeping: Keeping) -> Column:
+    if not name.endswith(":logits"):
+        return Column(name, shape, dtype, keeping.features)
+    if keeping.logits == "all":
+        return Column(name, shape, dtype, keeping.precision)
+    if len(shape) != 1:
+        raise ConfigError(f"{name} are {list(shape)}, not classes", path="TeacherStore.logits")
+    if keeping.k >= shape[0] and keeping.logits == "topk":
+        raise ConfigError(f"{keeping.k}, but {name} has {shape[0]} classes; use all", path="TeacherStore.k")
+    return Column(name, shape, dtype, keeping.precision, keeping.logits, keeping.k)
+
+
+def _to_disk(values: np.ndarray, column: Column, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    if column.kept == "sample":
+        return {column.classes: draw(values, column.k, rng)}
+    if column.kept == "all":
+        return {column.name: _in_precision(values, column)}
+    log_p, classes = most_probable(values, column.k)
+    return {column.name: _in_precision(log_p, column), column.classes: classes}
+
+
+def _in_precision(values: np.ndarray, column: Column) -> np.ndarray:
     if column.precision == "float32":
         return values
     if column.precision == "bfloat16":
@@ -192,10 +252,16 @@ def _to_disk(values: np.ndarray, column: Column) -> np.ndarray:
     return small
 
 
-def _from_disk(values: np.ndarray, column: Column) -> Tensor:
-    # Fields of a record lie apart, so each is copied into an array of its own.
-    dense = np.ascontiguousarray(values)
-    if column.precision == "bfloat16":
-        dense = from_bfloat16(dense)
-    tensor = paddle.to_tensor(dense.astype(np.float32, copy=False))
+def _from_disk(values: Mapping[str, np.ndarray] | np.ndarray, column: Column) -> Tensor:
+    if column.kept == "sample":
+        dense = from_drawn(values[column.classes], column.shape[0])
+    else:
+        # Fields of a record lie apart, so each is copied into an array of its own.
+        dense = np.ascontiguousarray(values[column.name])
+        dense = (
+            from_bfloat16(dense) if column.precision == "bfloat16" else dense.astype(np.float32, copy=False)
+        )
+        if column.kept == "topk":
+            dense = from_most_probable(dense, values[column.classes], column.shape[0])
+    tensor = paddle.to_tensor(dense)
     return tensor if column.dtype == "float32" else tensor.astype(column.dtype)

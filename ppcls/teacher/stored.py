@@ -18,7 +18,7 @@ import numpy as np
 
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
-from ppcls.teacher.columns import Columns
+from ppcls.teacher.columns import Columns, Keeping
 from ppcls.teacher.store import INDEX, Runs, Store, join_runs
 
 SHARD_BYTES = 64 << 20
@@ -63,16 +63,14 @@ class Plan:
 
     Attributes:
         views: epochs that are stored; later ones use them again.
-        precision: of logits: float32, float16 or bfloat16.
-        features: of other outputs.
+        keeping: what of the outputs is stored.
         fill: store what is missing.
         networks: names of the networks.
         made_of: what outputs depend on; see `ppcls.teacher.manifest`.
     """
 
     views: int
-    precision: str
-    features: str
+    keeping: Keeping
     fill: bool
     networks: tuple[str, ...]
     made_of: dict[str, Any] = field(default_factory=dict)
@@ -163,10 +161,23 @@ class StoredOutputs:
         if place.records is not None and self.columns is not None:
             return self.columns.decode(place.records, name)
         place.outputs[name] = output = live(x)
-        columns = self.columns or Columns.of_outputs({name: output}, self.plan.precision, self.plan.features)
-        values = columns.encode(name, output, len(place.index))
+        columns = self.columns or Columns.of_outputs({name: output}, self.plan.keeping)
+        values = columns.encode(
+            name, output, len(place.index), self.generator(name, place.view, place.position)
+        )
         place.values.update(values)
         return columns.decode(values, name)
+
+    def generator(self, name: str, view: int, position: int) -> np.random.Generator:
+        """Return the random numbers that choose classes for a batch, always the same ones.
+
+        Args:
+            name: of the network.
+            view: from 1.
+            position: of the first row.
+        """
+        seed = int(self.plan.made_of.get("seed") or 0)
+        return np.random.default_rng([seed, self.plan.networks.index(name), view, position])
 
     # ------------------------------------------------------------------ filling
 
@@ -225,7 +236,7 @@ class StoredOutputs:
         if set(place.outputs) != set(self.plan.networks):
             raise RuntimeError(f"{sorted(place.outputs)} answered, expected {self.plan.networks}")
         if self.columns is None:
-            self.columns = Columns.of_outputs(place.outputs, self.plan.precision, self.plan.features)
+            self.columns = Columns.of_outputs(place.outputs, self.plan.keeping)
         if not self.writing:
             return
         self._write_manifest()

@@ -92,14 +92,25 @@ def test_check_asks_the_teacher_again(content, write_recipe, tmp_path, capsys, p
     assert f"Teacher:logits  {precision}  96 values  relative difference" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("kept", "values"), [("topk", 96), ("sample", 48)])
+def test_check_of_kept_classes(content, write_recipe, tmp_path, capsys, kept, values):
+    content["TeacherStore"] |= {"logits": kept, "k": 2}
+    content["Loss"]["Train"][0]["DistillationKLDivLoss"]["temperature"] = 1.0
+    path = write_recipe(content)
+    assert store(path) == 0
+    capsys.readouterr()
+    assert check(path, tmp_path / "store") == 0
+    assert f"Teacher:logits  float32  {values} values  relative difference 0.0e+00" in capsys.readouterr().out
+
+
 def test_check_finds_other_values(content, write_recipe, tmp_path, capsys, monkeypatch):
     """Values of another network under a manifest that says otherwise."""
     from ppcls.teacher.columns import Columns
 
     own = Columns.encode
 
-    def encode(self, name, output, count):
-        return {key: value * 1.01 for key, value in own(self, name, output, count).items()}
+    def encode(self, *given):
+        return {key: value * 1.01 for key, value in own(self, *given).items()}
 
     path = write_recipe(content)
     with monkeypatch.context() as patch:

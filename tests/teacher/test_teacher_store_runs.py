@@ -408,3 +408,53 @@ def test_shards_are_read_with_numpy_alone(content, run, tmp_path):
     assert sorted(records["index"].tolist()) == list(range(12))
     assert records["Teacher:logits"].shape == (12, 4)
     assert records["Teacher:logits"].dtype == np.dtype("<f4")
+
+
+# ---------------------------------------------------------------- some of the classes
+
+
+@pytest.mark.parametrize("kept", ["topk", "sample"])
+def test_kept_classes_are_the_same_for_who_fills_and_who_reads(content, run, kept):
+    content["TeacherStore"] |= {"logits": kept, "k": 2, "precision": "float16"}
+    content["Loss"]["Train"][0]["DistillationKLDivLoss"]["temperature"] = 1.0
+    filled = run(content, "filled")
+    assert_same(filled, run(content, "read", "TeacherStore.fill=never"))
+    others = weights_differ(filled, run(live(content), "live"))
+    assert others  # it is not the whole distribution
+
+
+def weights_differ(first, second):
+    return any((first[name] != second[name]).any() for name in first)
+
+
+@pytest.mark.parametrize(
+    ("kept", "name", "options", "message"),
+    [
+        ("topk", "DistillationDKDLoss", {}, "needs the logits of all classes"),
+        ("sample", "DistillationSKDLoss", {}, "needs the logits of all classes"),
+        ("sample", "DistillationHardLoss", {}, "needs the logits of all classes"),
+        ("sample", "DistillationKLDivLoss", {"temperature": 4.0}, "serve temperature 1 alone"),
+        ("sample", "DistillationKLDivLoss", {}, "serve temperature 1 alone"),
+        ("topk", "DistillationKLDivLoss", {"temperature": 1.0, "standardize": True}, "standardize"),
+    ],
+)
+def test_losses_that_kept_classes_do_not_serve_are_refused(
+    content, run, capsys, kept, name, options, message
+):
+    content["TeacherStore"] |= {"logits": kept, "k": 2}
+    content["Loss"]["Train"] = [{name: {**PAIRS, **options}}]
+    assert message in refused(run, content, "other", capsys)
+
+
+def test_temperature_with_the_most_probable_classes_is_called_approximate(content, run, capsys):
+    content["TeacherStore"] |= {"logits": "topk", "k": 2}
+    run(content, "filled")
+    assert "approximate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"logits": "topk"}, "missing"), ({"k": 2}, "all logits")])
+def test_number_of_classes_goes_with_what_is_kept(content, run, capsys, settings, message):
+    content["TeacherStore"] |= settings
+    text = refused(run, content, "other", capsys)
+    assert "TeacherStore.k" in text
+    assert message in text

@@ -39,6 +39,8 @@ def describe(config: Recipe, loader: Loader | JoinedLoader, stored: list[ArchSpe
     found: dict[str, Any] = {
         "seed": config.Global.seed,
         "precision": spec.precision,
+        "logits": spec.logits,
+        "k": spec.k,
         "features": spec.features,
         "networks": {network.prefix[:-1]: _network(network) for network in stored},
         "lists": {},
@@ -135,7 +137,7 @@ def compare(store: Store, made_of: dict[str, Any], places: Places, folder: Path)
     there = manifest.get("made_of")
     if not isinstance(there, dict):
         raise DataError(f"{folder}: the manifest does not say what the store was made of")
-    there, made_of = dict(there), dict(made_of)
+    there, made_of = {"logits": "all", "k": None, **there}, dict(made_of)
     before, now = there.pop("versions", {}), made_of.pop("versions")
     others = [f"{name} {before.get(name)}" for name in now if before.get(name) != now[name]]
     samples = there.pop("samples", {}), made_of.pop("samples")

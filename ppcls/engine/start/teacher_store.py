@@ -20,6 +20,7 @@ from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
 from ppcls.loss import build_loss
 from ppcls.teacher import StoredOutputs
+from ppcls.teacher.columns import Keeping
 from ppcls.teacher.store import Store
 from ppcls.teacher.stored import Places, Plan, listed, shown
 from ppcls.weights import find_file, read_params
@@ -72,7 +73,8 @@ def open_store(config: Recipe, loader: Loader | JoinedLoader, *, filling: bool =
     views = _views(spec, store, config.Global.epochs)
     made_of = describe(config, loader, stored)
     networks = tuple(network.prefix[:-1] for network in stored)
-    plan = Plan(views, spec.precision, spec.features, filling or spec.fill == "auto", networks, made_of)
+    keeping = Keeping(spec.precision, spec.features, spec.logits, spec.k or 0)
+    plan = Plan(views, keeping, filling or spec.fill == "auto", networks, made_of)
     if store.manifest is not None:
         compare(store, made_of, places, folder)
     outputs = StoredOutputs(store, plan, places)
