@@ -255,6 +255,7 @@ def write_index(
             "files": {name: _digest(folder / name) for name in files},
             "shards": entries,
         }
+        description["digest"] = _digest_of(description)
         write_atomic(folder / INDEX, lambda out: out.write(json.dumps(description, indent=1).encode()))
     except WeightsError as error:
         raise DataError(str(error)) from error
@@ -270,10 +271,14 @@ def _read_description(path: Path) -> dict[str, Any]:
     version = found.get("version") if isinstance(found, dict) else None
     if version != VERSION:
         raise DataError(f"{path}: an index of version {version!r}; this version of ppcls reads {VERSION}")
-    lacking = {"samples", "keys", "checksums", "fingerprint", "files", "shards"} - found.keys()
-    if lacking or not {SAMPLES, NAMES} <= found["files"].keys() or not found["samples"]:
-        raise DataError(f"{path}: damaged, it lacks {', '.join(sorted(lacking)) or 'its files or samples'}")
+    if found.pop("digest", None) != _digest_of(found):
+        raise DataError(f"{path}: damaged or edited: its own checksum does not fit; copy or write it again")
     return found
+
+
+def _digest_of(description: dict[str, Any]) -> str:
+    text = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _mapped_rows(path: Path) -> np.ndarray:

@@ -226,3 +226,27 @@ def test_another_file_is_no_index(folder, text):
     (folder / "index.json").write_text(text)
     with pytest.raises(DataError, match=r"index\.json"):
         ShardDataset(str(folder))
+
+
+def test_one_changed_bit_anywhere_never_gives_another_sample(folder):
+    expected = list(ShardDataset(str(folder), class_num=4))
+    files = sorted(folder.iterdir())
+    rng = np.random.default_rng(0)
+    for number in range(600):
+        path = files[number % len(files)]
+        content = path.read_bytes()
+        place = int(rng.integers(len(content)))
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            shards = ShardDataset(str(folder), class_num=4)
+            for index, sample in enumerate(expected):
+                try:
+                    assert shards[index] == sample, (path.name, place)
+                except ImageError:
+                    continue
+        except DataError:
+            pass
+        path.write_bytes(content)
+    assert list(ShardDataset(str(folder), class_num=4)) == expected
