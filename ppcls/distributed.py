@@ -32,7 +32,7 @@ from ppcls.rendezvous import meet
 GRACE = 10.0
 LOST = "lost the connection to another one"  # in the message of a process that is not the cause of a failure
 STARTED = "PPCLS_STARTED"  # names the file that tells `ppcls train --nproc` that the start has succeeded
-LARGE = 1 << 14  # numbers in a gradient that is worth an exchange of its own
+LARGE = 1 << 16  # numbers in a gradient that is worth an exchange of its own
 _LOST = (OSError, RuntimeError)  # gloo raises the first, nccl either
 _STORE_LOST = (*_LOST, ValueError)  # errors of Paddle's TCP store when the process that serves it has ended
 _counter = itertools.count()

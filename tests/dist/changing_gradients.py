@@ -11,11 +11,11 @@ from ppcls import distributed
 STEPS = 6
 SIZES = {
     "always": [3, 2],
-    "large": [200, 100],
+    "large": [300, 250],
     "alternating": [4],
     "lonely": [5],
     "never": [2],
-    "late": [150, 200],
+    "late": [250, 300],
 }
 
 
