@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from ppcls.data import FolderDataset, ImageNetDataset, ShardDataset, shard_writer
 from ppcls.data.dataset import Dataset
@@ -111,6 +112,16 @@ def test_other_data_and_other_folders_are_refused(listed, image_folder, tmp_path
     with pytest.raises(ConfigError, match="holds something else"):
         write_shards(listed, image_folder, SMALL)
     assert content(image_folder) == before
+
+
+def test_two_processes_do_not_write_into_one_folder(listed, tmp_path):
+    (tmp_path / "out" / ".unfinished").mkdir(parents=True)
+    with (
+        FileLock(tmp_path / "out" / ".unfinished" / "lock"),
+        pytest.raises(ConfigError, match="another process writes into"),
+    ):
+        write_shards(listed, tmp_path / "out", SMALL)
+    assert write_shards(listed, tmp_path / "out", SMALL).samples == 12
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(listed, tmp_path, monkeypatch):
