@@ -34,8 +34,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="DATA OUT, side by side: a folder of class folders or a list file, and the folder to write; with -c only OUT, "
-        "which gets a folder for each part of the recipe",
+        help="DATA OUT, side by side: a folder of class folders or a list file, and the folder to write; "
+        "with -c only OUT, which gets a folder for each part of the recipe",
     )
     add_recipe(parser, required=False)
     parser.add_argument("--part", action="append", choices=_PARTS, help="only this part of the recipe")
