@@ -194,7 +194,7 @@ def test_signature_is_complete(name):
         ({"name": "resnet8", "clas_num": 3}, "resnet8 has no option 'clas_num'. Did you mean: class_num"),
         ({"name": "resnet8", "depth": 14}, "resnet8 has no option 'depth'"),
         ({"name": "resnet8", "class_num": 0}, "class_num must be a whole number above 0, got 0"),
-        ({"name": "resnet8", "class_num": "10"}, "class_num must be a whole number above 0, got '10'"),
+        ({"name": "resnet8", "class_num": "ten"}, "class_num: expected a whole number, got 'ten'"),
     ],
 )
 def test_mistakes_are_named(options, says):

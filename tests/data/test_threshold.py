@@ -54,7 +54,7 @@ def test_the_post_process_of_one_network_is_the_one_that_func_names():
     [
         ({"name": "ThreshOutput", "threshold": 1.5}, "threshold: expected a probability, 0 to 1, got 1.5"),
         ({"name": "ThreshOutput", "threshold": float("nan")}, "threshold: expected"),
-        ({"name": "ThreshOutput"}, "needs threshold"),
+        ({"name": "ThreshOutput"}, "needs the option 'threshold'"),
         ({"name": "DistillationPostProcess", "func": "Topkk"}, "func: unknown post-process 'Topkk'.*Topk"),
         ({"name": "DistillationPostProcess", "func": "DistillationPostProcess"}, "names itself"),
         ({"name": "DistillationPostProcess", "key": "pool"}, "key: expected logits or null, got 'pool'"),
