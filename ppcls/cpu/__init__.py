@@ -1,4 +1,4 @@
-"""The processor this process runs on, and what lets Paddle use it well: products, threads, memory.
+"""The processor of this process, and settings that let Paddle use it well: matrix products, threads, memory.
 
-Nothing here imports Paddle: some of it has to come first, and `import ppcls` does that.
+Nothing here imports Paddle, because some settings must be made before that; `import ppcls` makes them.
 """

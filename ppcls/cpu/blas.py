@@ -1,8 +1,8 @@
-"""The fast way of Paddle's matrix products on AMD processors.
+"""Fast matrix products of Paddle on AMD processors.
 
-Paddle's wheel brings its own library for products, ``libmklml_intel.so``, an MKL of 2019. On a processor that
-is not Intel's it takes its slowest way, a quarter of what the processor can do, unless ``MKL_DEBUG_CPU_TYPE``
-names a better one. It reads that variable before its first product, and never again.
+Paddle's wheel contains its own library for products, ``libmklml_intel.so``, an MKL of 2019. On a processor
+that is not from Intel it uses its slowest code, at a quarter of the possible speed, unless the variable
+``MKL_DEBUG_CPU_TYPE`` selects faster code. It reads that variable only once, before its first product.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from ppcls.cpu.switches import BLAS, is_off
 
 VARIABLE = "MKL_DEBUG_CPU_TYPE"
 _LIBRARY = "libs/libmklml_intel.so"
-# What each way needs of the processor: without it the process would crash. The best one first.
-_WAYS = {"7": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}, "5": {"avx2", "fma"}}
+# The instructions that each value of the variable needs; without them the process would crash. Fastest first.
+_NEEDED_FLAGS = {"7": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}, "5": {"avx2", "fma"}}
 
 
 def choose_blas(processor: Mapping[str, str]) -> str | None:
     """Return the value of ``MKL_DEBUG_CPU_TYPE`` that makes products fast; None if the default is the best.
 
     Args:
-        processor: what ``/proc/cpuinfo`` says of it.
+        processor: the processor as described by ``/proc/cpuinfo``.
     """
     if processor.get("vendor_id") != "AuthenticAMD":
         return None
     flags = set(processor.get("flags", "").split())
-    return next((way for way, needed in _WAYS.items() if needed <= flags), None)
+    return next((value for value, needed in _NEEDED_FLAGS.items() if needed <= flags), None)
 
 
 def fast_blas(environment: MutableMapping[str, str] = os.environ) -> str | None:
-    """Let Paddle's products take the fast way, if there is one and the user has not chosen.
+    """Select the fast code of Paddle's products, if there is one and the user has not chosen.
 
     Args:
-        environment: of this process.
+        environment: environment variables of this process.
 
     Returns:
-        the value that was set; None if nothing had to be set.
+        The value that was set; None if nothing had to be set.
     """
     if VARIABLE in environment or is_off(BLAS, environment):
         return None
-    way = choose_blas(read_processor())
-    if way is None or not _library_is_there():
+    value = choose_blas(read_processor())
+    if value is None or not _has_old_library():
         return None
-    environment[VARIABLE] = way
-    return way
+    environment[VARIABLE] = value
+    return value
 
 
-def _library_is_there() -> bool:
-    """Tell whether the Paddle that would be imported brings the old library; Paddle is not imported."""
+def _has_old_library() -> bool:
+    """Tell whether the installed Paddle contains the old library, without importing Paddle."""
     try:
         found = importlib.util.find_spec("paddle")
     except ValueError:  # a stand-in without a specification

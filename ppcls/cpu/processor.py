@@ -1,4 +1,4 @@
-"""What the operating system says of the processor, and how much of it this process may use."""
+"""What the operating system reports about the processor, and how much of it this process may use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ ROOT = Path("/")
 
 
 def read_processor(root: Path = ROOT) -> dict[str, str]:
-    """Return what ``/proc/cpuinfo`` says of the first processor; nothing where there is no such file."""
+    """Return the entries of ``/proc/cpuinfo`` for the first processor; empty if there is no such file."""
     found: dict[str, str] = {}
     with (
         contextlib.suppress(OSError),
         (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines,
     ):
-        for line in lines:  # the file is made while it is read: the first of many processors is enough
+        for line in lines:  # the system makes this file while it is read, so stop after the first processor
             name, colon, value = line.partition(":")
             if not colon and found:
                 break
@@ -42,8 +42,8 @@ def computes_bfloat16(root: Path = ROOT) -> bool:
 def available_cores(root: Path = ROOT) -> int:
     """Return how many cores this process may use, at least 1.
 
-    Counted are the cores it is bound to, those that share one (hyper-threads) once, and no more than the
-    share of time that its control group, such as a container, is given.
+    The number of cores that the process is bound to, with hyper-threads of a core counted once, but not more
+    than the quota of its control group, such as a container.
     """
     if hasattr(os, "sched_getaffinity"):
         processors = os.sched_getaffinity(0)
@@ -55,7 +55,7 @@ def available_cores(root: Path = ROOT) -> int:
 
 
 def _siblings(processor: int, root: Path) -> str:
-    """Return which processors are the same core as this one, in the kernel's words."""
+    """Return the list of processors that share a core with this one, as the kernel writes it."""
     topology = root / f"sys/devices/system/cpu/cpu{processor}/topology"
     for name in ("core_cpus_list", "thread_siblings_list"):  # the second is the older name
         with contextlib.suppress(OSError):
@@ -80,7 +80,7 @@ def _quotas(root: Path) -> Iterator[float]:
 def _limits(
     root: Path, mounts: tuple[str, ...], path: str, read: Callable[[Path], float | None]
 ) -> Iterator[float]:
-    """Yield the limits of a group and of those above it; inside a container its own path may not be seen."""
+    """Yield the limits of a group and of its parents; inside a container the path may not exist."""
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     for mount in mounts:
         for depth in range(len(parts) + 1):

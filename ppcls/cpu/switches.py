@@ -1,4 +1,4 @@
-"""Environment variables that switch off what is done for speed."""
+"""Environment variables that switch off settings for speed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def is_off(name: str, environment: Mapping[str, str]) -> bool:
 
 
 def check_switches(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse values that mean nothing.
+    """Refuse unknown values.
 
     Raises:
-        ConfigError: naming the variable, its value and what was expected.
+        ConfigError: if a value is unknown; it names the variable, its value and the expected values.
     """
     for name in (BLAS, MALLOC):
         value = environment.get(name, "auto")

@@ -1,7 +1,7 @@
-"""How many threads Paddle computes with on the CPU.
+"""How many threads Paddle uses for computing on the CPU.
 
-By itself Paddle takes one, and writes ``OMP_NUM_THREADS=1`` into its environment. What the user chose has to
-be read before that: `import ppcls` does it.
+By default Paddle uses one thread and sets ``OMP_NUM_THREADS=1`` in the environment. The user's choice has to
+be read before that: `import ppcls` reads it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import os
 from collections.abc import Mapping
 
 VARIABLE = "OMP_NUM_THREADS"
-# Set for processes that `ppcls train --nproc` starts: `OMP_NUM_THREADS` there comes from Paddle's launcher.
+# Set in processes that `ppcls train --nproc` starts, because Paddle's launcher sets `OMP_NUM_THREADS` there.
 NOT_CHOSEN = "PPCLS_THREADS_NOT_CHOSEN"
 
 
 def read_choice(environment: Mapping[str, str]) -> int | None:
-    """Return the number of threads that the user chose by ``OMP_NUM_THREADS``; None if there is no choice."""
+    """Return the user's number of threads in ``OMP_NUM_THREADS``; None if there is no choice."""
     if NOT_CHOSEN in environment:
         return None
-    text = (
-        environment.get(VARIABLE, "").partition(",")[0].strip()
-    )  # OpenMP takes a list, one number per level
+    # OpenMP accepts a list with one number per level.
+    text = environment.get(VARIABLE, "").partition(",")[0].strip()
     return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) < 2**31 else None
 
 
@@ -35,13 +34,13 @@ def threads_in_use() -> int:
 def suggest_threads(cores: int, processes: int = 1, loader_threads: int = 0) -> int:
     """Return how many threads a process should compute with.
 
-    Each process gets its share of the cores. Threads that load images get cores of their own, but never as
-    many as half of the share: they mostly wait.
+    Each process gets its share of the cores. Threads that load images get separate cores, but always less
+    than half of the share, because they mostly wait.
 
     Args:
-        cores: that all processes together may use.
-        processes: of the training on this machine.
-        loader_threads: that each process loads images with.
+        cores: number of cores that all processes may use together.
+        processes: number of processes of the training on this machine.
+        loader_threads: number of threads with which each process loads images.
     """
     share = max(1, cores // max(1, processes))
     return min(share, max(share - loader_threads, share // 2 + 1))

@@ -1,4 +1,4 @@
-"""What makes a run fast on this machine, as its recipe, its environment and the run to resume say."""
+"""Settings that make a run fast on this machine, from the recipe, the environment and the run to resume."""
 
 from __future__ import annotations
 
@@ -30,52 +30,52 @@ def use_processor(config: Recipe, mode: str) -> None:
         mode: ``train``, ``eval``, ``infer`` or ``export``.
 
     Raises:
-        ConfigError: if an environment variable that switches something off has a value that means nothing.
+        ConfigError: if an environment variable that switches something off has an unknown value.
     """
     check_switches()
     keep_freed_memory()
     if blas.VARIABLE in os.environ:
-        LOGGER.debug("matrix products go the way of %s=%s", blas.VARIABLE, os.environ[blas.VARIABLE])
+        LOGGER.debug("matrix products use %s=%s", blas.VARIABLE, os.environ[blas.VARIABLE])
     if threads.CHOSEN is None and _on_cpu():
         _compute_with(_suggested(config, mode))
 
 
 def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:
-    """Let a resumed training compute with the threads of its start, because results depend on them; say so.
+    """Set and log the number of threads; a resumed training keeps its number, because results depend on it.
 
-    ``OMP_NUM_THREADS`` has the last word.
+    ``OMP_NUM_THREADS`` takes precedence.
 
     Args:
         config: the recipe.
-        resumed: the checkpoint to resume.
+        resumed: the checkpoint to resume; None for a new run.
     """
     if not _on_cpu():
         return
     before = None if resumed is None else _threads_of(resumed)
     chosen = threads.CHOSEN
-    here = _suggested(config, "train")
+    suggested = _suggested(config, "train")
     if before is not None and chosen is None:
         _compute_with(before)
-        if before != here:
+        if before != suggested:
             LOGGER.info(
-                "%s, as when this run was started; this machine has room for %d (OMP_NUM_THREADS=%d), with "
-                "results that differ by rounding",
-                _named(before),
-                here,
-                here,
+                "%s, as when this run was started; on this machine %d would be chosen (OMP_NUM_THREADS=%d), "
+                "with results that differ by rounding",
+                _thread_count_text(before),
+                suggested,
+                suggested,
             )
             return
     elif before is not None and before != chosen:
         LOGGER.warning(
             "OMP_NUM_THREADS=%d: this run was started with %s, so it does not continue bit by bit",
             chosen,
-            _named(before),
+            _thread_count_text(before),
         )
-    LOGGER.info("%s on %d cores", _named(threads.threads_in_use()), available_cores())
+    LOGGER.info("%s on %d cores", _thread_count_text(threads.threads_in_use()), available_cores())
 
 
 def describe_processor() -> dict[str, Any]:
-    """Return what a run notes about the processor and how it is used."""
+    """Return what a run records about the processor and how it is used."""
     return {
         "processor": processor_name(),
         "cores": available_cores(),
@@ -89,7 +89,7 @@ def with_convolutions_as_set(network: nn.Layer, settings: GlobalSpec) -> nn.Laye
     """Return a network whose convolutions follow ``Global.fast_small_convs``.
 
     Args:
-        network: any; layers that are not ours stay as they are.
+        network: any network; layers of other packages are not changed.
         settings: the section ``Global``.
     """
     if not settings.fast_small_convs:
@@ -98,11 +98,11 @@ def with_convolutions_as_set(network: nn.Layer, settings: GlobalSpec) -> nn.Laye
 
 
 def keep_old_convolutions(recorded: MutableMapping[str, Any], settings: GlobalSpec) -> None:
-    """Let a run of an older version continue with its convolutions, so that it stays exact.
+    """Let a run of an older version continue with the same convolutions, so that its results stay exact.
 
     Args:
-        recorded: the config that the run wrote.
-        settings: the section ``Global`` of now.
+        recorded: the config that the run has written.
+        settings: the current section ``Global``.
     """
     before = recorded.get("Global")
     if isinstance(before, dict) and "fast_small_convs" not in before:
@@ -110,7 +110,7 @@ def keep_old_convolutions(recorded: MutableMapping[str, Any], settings: GlobalSp
         if settings.fast_small_convs:
             settings.fast_small_convs = False
             LOGGER.info(
-                "Global.fast_small_convs: false, because an older version, without it, began this run"
+                "Global.fast_small_convs: false, because this run was started by an older version without it"
             )
 
 
@@ -137,12 +137,12 @@ def _threads_of(resumed: Checkpoint) -> int | None:
     if progress.threads:
         return progress.threads
     file = resumed.where.parent / "environment.json"
-    try:  # of an older version: as Paddle had it, which was 1 if nobody chose
+    try:  # of an older version: Paddle's number, which was 1 unless the user chose another
         environment = json.loads(file.read_text(encoding="utf-8"))
         return threads.read_choice({threads.VARIABLE: str(environment["threads"])}) or 1
     except (OSError, ValueError, KeyError, TypeError):
         return 1
 
 
-def _named(number: int) -> str:
+def _thread_count_text(number: int) -> str:
     return "1 CPU thread" if number == 1 else f"{number} CPU threads"

@@ -44,7 +44,7 @@ def test_an_unknown_processor_is_left_alone():
 def amd(monkeypatch):
     """A machine with an AMD processor and a Paddle that brings the old library."""
     monkeypatch.setattr(blas, "read_processor", lambda: {"vendor_id": "AuthenticAMD", "flags": AVX512})
-    monkeypatch.setattr(blas, "_library_is_there", lambda: True)
+    monkeypatch.setattr(blas, "_has_old_library", lambda: True)
 
 
 @pytest.mark.usefixtures("amd")
@@ -63,19 +63,19 @@ def test_a_choice_of_the_user_stays(chosen):
 
 
 def test_another_paddle_is_left_alone(amd, monkeypatch):
-    monkeypatch.setattr(blas, "_library_is_there", lambda: False)
+    monkeypatch.setattr(blas, "_has_old_library", lambda: False)
     assert fast_blas({}) is None
 
 
 def test_the_library_is_looked_for_in_the_paddle_that_would_be_imported(tmp_path, monkeypatch):
     found = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
-    assert not blas._library_is_there()
+    assert not blas._has_old_library()
     (tmp_path / "libs").mkdir()
     (tmp_path / "libs/libmklml_intel.so").touch()
-    assert blas._library_is_there()
+    assert blas._has_old_library()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert not blas._library_is_there()
+    assert not blas._has_old_library()
 
 
 @pytest.mark.parametrize("name", ["PPCLS_BLAS", "PPCLS_MALLOC"])
@@ -117,7 +117,7 @@ def test_gradients_agree_both_ways(tmp_path):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         ways.append(done.stdout.split()[-1])
         results.append(np.load(file))
-    if {"avx2", "fma"} <= set(own.split()) and blas._library_is_there():
+    if {"avx2", "fma"} <= set(own.split()) and blas._has_old_library():
         assert ways[0] in ("5", "7")
     assert ways[1] == "None"
     difference = np.linalg.norm(results[0] - results[1])

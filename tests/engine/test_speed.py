@@ -55,7 +55,7 @@ def test_a_run_takes_the_cores_and_keeps_the_number(recipe, write_recipe, machin
     assert train(path, "Global.checkpoints=auto") == 0
     assert used[-1] == 6
     printed = capsys.readouterr().out
-    assert "6 CPU threads, as when this run was started; this machine has room for 2" in printed
+    assert "6 CPU threads, as when this run was started; on this machine 2 would be chosen" in printed
     assert recorded(folder) == (6, "6")
 
 
@@ -106,7 +106,7 @@ def test_one_debug_line_says_how_products_go(recipe, write_recipe, monkeypatch, 
     with caplog.at_level("DEBUG", logger="ppcls"):
         Engine(load_config(write_recipe(recipe)))
     assert [line for line in caplog.messages if "MKL_DEBUG_CPU_TYPE=7" in line] == [
-        "matrix products go the way of MKL_DEBUG_CPU_TYPE=7"
+        "matrix products use MKL_DEBUG_CPU_TYPE=7"
     ]
     assert speed.describe_processor()["MKL_DEBUG_CPU_TYPE"] == "7"
 
