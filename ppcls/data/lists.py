@@ -139,10 +139,11 @@ def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, i
     for number, line in enumerate(lines_of(read_text(Path(path))), 1):
         if line.strip():
             label = _split(line.strip(), delimiter)[1]
-            if not _is_int(label):
-                raise DataError(f"{path}:{number}: the label must be a whole number, got {label!r}")
-            found.add(int(label))
-    return {label: place for place, label in enumerate(sorted(found))}
+            if label not in found:
+                if not _is_int(label):
+                    raise DataError(f"{path}:{number}: the label must be a whole number, got {label!r}")
+                found.add(label)
+    return {label: place for place, label in enumerate(sorted(set(map(int, found))))}
 
 
 def _split(line: str, delimiter: str | None) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from ppcls.data.dataset import Dataset
 from ppcls.data.images import ImageError
 from ppcls.data.pool import HungError, Note, Pool
 from ppcls.data.processes import RemoteSamples
+from ppcls.data.recycling import Recycler
 from ppcls.data.rng import batch_rng
 from ppcls.data.sampler import Draws, Sampler, Share
 from ppcls.errors import DataError
@@ -57,8 +58,15 @@ class _Job:
     """A batch that is being prepared. Several threads fill it."""
 
     def __init__(
-        self, dataset: Dataset, source: Dataset | RemoteSamples, draws: Draws, epoch: int, seed: int
+        self,
+        dataset: Dataset,
+        source: Dataset | RemoteSamples,
+        draws: Draws,
+        epoch: int,
+        seed: int,
+        recycler: Recycler,
     ) -> None:
+        self._recycler = recycler
         self.dataset = dataset
         self.source = source
         self.indices = draws.index
@@ -100,7 +108,7 @@ class _Job:
         """Return the array of the batch, which takes its shape from the first image that is ready."""
         with self._lock:
             if self.image is None:
-                self.image = np.empty((len(self.indices), *image.shape), image.dtype)
+                self.image = self._recycler.take((len(self.indices), *image.shape), image.dtype)
         if image.shape != self.image.shape[1:]:
             index = int(self.indices[place])
             raise DataError(
@@ -170,6 +178,7 @@ class Loader:
         self._only_first = False
         self._source: Dataset | RemoteSamples = dataset
         self._pool: Pool | None = None
+        self._recycler = Recycler()
         self._finalizer: weakref.finalize[..., Loader] | None = None
         # Enough batches that every thread has work while the next batch is collected.
         self._ahead = -(-2 * num_workers * _CHUNK // sampler.batch_size) if num_workers else 0
@@ -228,6 +237,7 @@ class Loader:
         finally:
             for job in jobs:  # the consumer left early, or an error ended the epoch
                 job.cancel()
+            self._recycler.clear()
 
     @contextmanager
     def only_first_batch(self) -> Iterator[None]:
@@ -251,7 +261,7 @@ class Loader:
                 self._source = RemoteSamples(self.dataset, self.num_workers)
             self._pool = Pool(self.num_workers)
             self._finalizer = weakref.finalize(self, _end, self._pool, self._source)  # at exit too
-        job = _Job(self.dataset, self._source, draws, epoch, self.share.seed)
+        job = _Job(self.dataset, self._source, draws, epoch, self.share.seed, self._recycler)
         indices = draws.index
         if self._pool is not None:
             for start in range(0, len(indices), _CHUNK):

