@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.cpu.processor import available_cores, processor_name, read_processor
+from ppcls.cpu.processor import available_cores, computes_bfloat16, processor_name, read_processor
 
 CPUINFO = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -31,6 +31,21 @@ def write(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("avx512f avx512bw avx512dq avx512vl", True),
+        ("avx2 avx512f avx512bw avx512dq avx512vl amx_bf16", True),
+        ("avx512f avx512bw avx512dq", False),
+        ("avx2 fma", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_needs_avx512(root, flags, expected):
+    write(root, {"proc/cpuinfo": f"processor: 0\nflags: {flags}\n"})
+    assert computes_bfloat16(root) is expected
 
 
 def test_the_first_processor_is_read(root):
