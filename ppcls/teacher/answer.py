@@ -104,8 +104,8 @@ class Answer:
         self.precision: str = wish.precision or "float32"
         self.asked = f"{wish.engine or AUTO}/{self.precision}"
         self.engine = "paddle_inference" if wish.engine in (None, AUTO) else str(wish.engine)
-        self._settled = earlier is not None and earlier.asked in ("", self.asked)
-        if self._settled and earlier is not None:
+        self._keeps_earlier = earlier is not None and earlier.asked in ("", self.asked)
+        if self._keeps_earlier and earlier is not None:
             engine, _, precision = earlier.used.partition("/")
             if engine in TITLES and precision in get_args(Precision):
                 self.engine = engine
@@ -173,7 +173,7 @@ class Answer:
             return self._output_without_engine(shape, x, expected, verdict.problem)
         own = _seconds(self.network, x)
         theirs = _seconds(engine, x)
-        if self._wish.engine in (None, AUTO) and not self._settled and theirs > _SLOWER * own:
+        if self._wish.engine in (None, AUTO) and not self._keeps_earlier and theirs > _SLOWER * own:
             why = f"it takes {theirs * 1000:.0f} ms for a batch instead of {own * 1000:.0f}"
             return self._output_without_engine(shape, x, expected, why)
         self._by_shape[shape] = engine
@@ -205,7 +205,7 @@ class Answer:
         """Tell whether an engine should be tried."""
         if self.engine == EAGER:
             return False
-        if self._settled and self._earlier is not None:
+        if self._keeps_earlier and self._earlier is not None:
             if self._earlier.asked:
                 return self._earlier.used != EAGER
             if self._wish.engine in (None, AUTO):  # a checkpoint of earlier versions
@@ -236,7 +236,7 @@ class Answer:
         self._by_shape[shape] = None
         if not already_logged:
             images = "" if len(self._by_shape) == 1 else f" for images {list(shape)}"
-            kept = self._settled and self._earlier is not None and self._earlier.used != EAGER
+            kept = self._keeps_earlier and self._earlier is not None and self._earlier.used != EAGER
             LOGGER.log(
                 logging.WARNING if kept else self._level,
                 "%s runs without an engine%s, not through %s in %s%s: %s",

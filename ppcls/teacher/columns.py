@@ -1,4 +1,4 @@
-"""What a record of a store consists of: a column for each output of each network, in a chosen precision."""
+"""The columns of a record in a store: one for each output of each network, in a chosen precision."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Column:
 
     Attributes:
         name: ``Teacher:logits``, ``Teacher:blocks[2]``: the name of the field in records.
-        shape: of one sample.
+        shape: shape of the output for one sample.
         dtype: in which the network gives it: float32, float16 or bfloat16.
         precision: in which it is stored: one of the same.
         kept: of logits: all of them, ``topk`` or ``sample``.
@@ -61,11 +61,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Keeping:
-    """What is kept of outputs.
+    """Which part of the outputs is kept.
 
     Attributes:
-        precision: of logits: float32, float16 or bfloat16.
-        features: of everything else.
+        precision: precision of logits: float32, float16 or bfloat16.
+        features: precision of all other outputs.
         logits: ``all``, ``topk`` or ``sample``.
         k: number of classes for the latter two.
     """
@@ -77,7 +77,7 @@ class Keeping:
 
 
 class Columns:
-    """The columns of each network, and how outputs become records and come back.
+    """The columns of each network, and the conversion of outputs to records and back.
 
     Args:
         networks: for each network the layout of its output and its columns, in the order of the layout.
@@ -95,8 +95,8 @@ class Columns:
         """Return the columns for outputs of networks.
 
         Args:
-            outputs: of one batch, by network.
-            keeping: what of them is kept.
+            outputs: outputs for one batch, by network.
+            keeping: which part of them is kept.
 
         Raises:
             ConfigError: if an output cannot be stored.
@@ -123,7 +123,7 @@ class Columns:
         """Return the columns that :meth:`as_json` described.
 
         Raises:
-            DataError: if that is damaged.
+            DataError: if the description is damaged.
         """
         try:
             networks = {
@@ -149,8 +149,8 @@ class Columns:
         """Return the values to store of the output of a network, by field.
 
         Args:
-            name: of the network.
-            output: for one batch.
+            name: name of the network.
+            output: its output for one batch.
             count: number of images in it.
             rng: draws classes, if they are drawn.
 
@@ -172,11 +172,11 @@ class Columns:
         return values
 
     def decode(self, values: Mapping[str, np.ndarray] | np.ndarray, name: str) -> Any:
-        """Return the output of a network as the network gives it.
+        """Return the output of a network in its original form.
 
         Args:
             values: what :meth:`encode` returned, or records.
-            name: of the network.
+            name: name of the network.
         """
         layout, columns = self.networks[name]
         return rebuild(layout, [_from_disk(values, column) for column in columns])
@@ -256,7 +256,7 @@ def _from_disk(values: Mapping[str, np.ndarray] | np.ndarray, column: Column) ->
     if column.kept == "sample":
         dense = from_drawn(values[column.classes], column.shape[0])
     else:
-        # Fields of a record lie apart, so each is copied into an array of its own.
+        # The values of a field are not contiguous in memory, so each field is copied into a separate array.
         dense = np.ascontiguousarray(values[column.name])
         dense = (
             from_bfloat16(dense) if column.precision == "bfloat16" else dense.astype(np.float32, copy=False)

@@ -1,9 +1,9 @@
 """A store of outputs on disk: shards of records that NumPy reads, each with its checksum.
 
-The format is described in ``docs/teacher_store.md``. A store holds views; a view has a fixed number of
-positions, each with one record. A shard is a ``.npy`` file with the records of some positions of one view,
-and a ``.json`` file that says which, with size and checksum. The JSON is written last: without it there is
-no shard.
+The format is described in ``docs/teacher_store.md``. A store consists of views; a view has a fixed number
+of positions, each with one record. A shard is a ``.npy`` file with the records of some positions of one view,
+and a ``.json`` file with these positions, the size and the checksum. The JSON file is written last; a shard
+without it is ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ppcls.files import write_atomic
 FORMAT = 1
 MANIFEST = "manifest.json"
 INDEX = "index"  # the field of a record with the place of its sample in the data
-_OPEN = 64  # shards mapped at a time: each costs a file handle
+_OPEN = 64  # largest number of shards that are open: each needs a file handle
 _BLOCK = 1 << 22
 Runs = list[tuple[int, int]]  # first position, number of positions
 
@@ -38,10 +38,10 @@ class Shard:
 
     Attributes:
         path: the file of records.
-        view: from 1.
+        view: number of the view, from 1.
         runs: the positions of the records in order.
-        size: bytes of the file.
-        crc32: its checksum.
+        size: size of the file in bytes.
+        crc32: checksum of the file.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Shard:
 
     @property
     def title(self) -> str:
-        """Which records they are, for messages."""
+        """Description of the shard for messages."""
         first = self.runs[0][0]
         last = self.runs[-1][0] + self.runs[-1][1] - 1
         return f"shard {self.path.name} (view {self.view}, positions {first} to {last})"
@@ -62,12 +62,12 @@ class Store:
     """The shards in a folder.
 
     Args:
-        folder: of the store; it need not exist.
+        folder: folder of the store; it need not exist.
 
     Attributes:
-        folder: as given.
-        manifest: what is known of the store; None if there is none yet.
-        shards: those found when it was opened, and those appended since.
+        folder: folder of the store.
+        manifest: content of the manifest; None if there is none yet.
+        shards: the shards that were found when the store was opened, and those appended since.
 
     Raises:
         DataError: if the manifest or a shard's description is damaged.
@@ -122,9 +122,9 @@ class Store:
         """Read shards completely, and return what is wrong with them.
 
         Args:
-            dtype: of a record.
+            dtype: type of a record.
             part: the shards to read; default: all.
-            threads: that read.
+            threads: number of threads that read.
         """
         with ThreadPoolExecutor(threads) as pool:
             problems = pool.map(lambda shard: _problem(shard, dtype), self.shards[part])
@@ -139,10 +139,10 @@ class Store:
         write_atomic(self.folder / MANIFEST, lambda stream: stream.write(content))
 
     def append(self, view: int, runs: Runs, records: np.ndarray) -> None:
-        """Add a shard. It is there as a whole or, after a kill at any moment, not at all.
+        """Add a shard. If the process is killed at any moment, the shard exists completely or not at all.
 
         Args:
-            view: from 1.
+            view: number of the view, from 1.
             runs: the positions of the records, none of which is stored yet.
             records: in the order of the positions.
         """
@@ -193,7 +193,7 @@ class Store:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Consecutive positions of a view: records of a shard from `row` on."""
+    """Consecutive positions of a view, stored in a shard from `row` on."""
 
     position: int
     count: int
@@ -213,7 +213,7 @@ class _View:
         self._pieces: list[_Piece] = []
 
     def add(self, piece: _Piece) -> None:
-        """Add what is not there yet; two machines may have stored the same positions."""
+        """Add the positions that are not stored yet; two machines may have stored the same ones."""
         end = piece.position + piece.count
         place = piece.position
         gaps = []
@@ -242,7 +242,7 @@ class _View:
 
 
 def join_runs(runs: Sequence[tuple[int, int]]) -> Runs:
-    """Return the same positions with runs that follow each other as one."""
+    """Return the same positions, with adjacent runs merged."""
     joined: Runs = []
     for position, count in runs:
         if joined and sum(joined[-1]) == position:

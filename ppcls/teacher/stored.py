@@ -1,8 +1,7 @@
-"""Outputs of frozen networks from a store, for the batches of a training run, and into it.
+"""Read outputs of frozen networks from a store for the batches of a run, and write new outputs to it.
 
-A run asks batch by batch. If the store has all rows of a batch, they are read; otherwise the networks answer,
-and what they said is stored. Either way the run sees what the store gives back, in its precision, so it does
-not matter which of the two happened.
+If the store has all rows of a batch, they are read; otherwise the networks compute them, and the outputs are
+stored. In both cases the run gets the outputs in the precision of the store, so the results are the same.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class Places:
     process.
 
     Attributes:
-        sizes: rows of each batch of this process in an epoch.
-        rank: of this process.
+        sizes: number of rows of each batch of this process in an epoch.
+        rank: rank of this process.
         world_size: number of processes.
     """
 
@@ -59,12 +58,12 @@ class Places:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run wants of a store.
+    """What a run needs from a store.
 
     Attributes:
-        views: epochs that are stored; later ones use them again.
-        keeping: what of the outputs is stored.
-        fill: store what is missing.
+        views: number of epochs that are stored; later epochs use them again.
+        keeping: which part of the outputs is stored.
+        fill: whether missing outputs are stored.
         networks: names of the networks.
         made_of: what outputs depend on; see `ppcls.teacher.manifest`.
     """
@@ -77,16 +76,16 @@ class Plan:
 
 
 class StoredOutputs:
-    """A store as the batches of one run use it.
+    """The store of one run, read and written batch by batch.
 
     Args:
-        store: opened; verified, unless it is new.
-        plan: what the run wants.
-        places: where its batches are.
+        store: an open store; verified, unless it is new.
+        plan: what the run needs.
+        places: positions of its batches.
 
     Attributes:
-        complete: whether all views are stored, so that no network has to answer.
-        writing: whether answers are stored; not before :meth:`begin`.
+        complete: whether all views are stored, so that no network has to be run.
+        writing: whether new outputs are stored; false before :meth:`begin`.
     """
 
     def __init__(self, store: Store, plan: Plan, places: Places) -> None:
@@ -119,15 +118,15 @@ class StoredOutputs:
 
     @contextmanager
     def batch(self, epoch: int, number: int, index: np.ndarray) -> Iterator[None]:
-        """Answer for the images of one batch of training in the block.
+        """Use the stored outputs of one training batch in the block.
 
         Args:
-            epoch: from 1.
-            number: of the batch in the epoch, from 0.
+            epoch: number of the epoch, from 1.
+            number: number of the batch in the epoch, from 0.
             index: places of its samples in the data, int64 [N].
 
         Raises:
-            DataError: if the store has other samples there, or none and may not be filled.
+            DataError: if the store has other samples at these positions, or has none and must not be filled.
         """
         view = self.view(epoch)
         position, size = self.places.of_batch(number)
@@ -151,9 +150,9 @@ class StoredOutputs:
         """Return the output of a network.
 
         Args:
-            name: of the network.
+            name: name of the network.
             x: images [N, C, H, W].
-            live: the network itself, which also answers outside of batches of training.
+            live: the network itself, which is also run outside of training batches.
         """
         place = self._place
         if place is None:
@@ -169,12 +168,12 @@ class StoredOutputs:
         return columns.decode(values, name)
 
     def generator(self, name: str, view: int, position: int) -> np.random.Generator:
-        """Return the random numbers that choose classes for a batch, always the same ones.
+        """Return the generator that draws classes for a batch; it always draws the same ones.
 
         Args:
-            name: of the network.
-            view: from 1.
-            position: of the first row.
+            name: name of the network.
+            view: number of the view, from 1.
+            position: position of the first row.
         """
         seed = int(self.plan.made_of.get("seed") or 0)
         return np.random.default_rng([seed, self.plan.networks.index(name), view, position])
@@ -182,10 +181,10 @@ class StoredOutputs:
     # ------------------------------------------------------------------ filling
 
     def check_room(self) -> None:
-        """Refuse to begin if the disk has too little room for what is missing.
+        """Refuse to begin if the disk has too little space for the missing outputs.
 
         Raises:
-            ConfigError: with both numbers.
+            ConfigError: if there is too little space; the message has both numbers.
         """
         if self.complete or not self.plan.fill:
             return
@@ -210,20 +209,20 @@ class StoredOutputs:
         )
 
     def begin(self) -> None:
-        """Store answers from now on; before, nothing is written."""
+        """Begin to store outputs; nothing is written before this call."""
         self.writing = self.plan.fill and not self.complete
         if self.writing:
             self._write_manifest()
 
     def flush(self) -> None:
-        """Write what was collected, as a shard."""
+        """Write the collected outputs as a shard."""
         if self._buffer:
             self.store.append(self._view, join_runs(self._runs), np.concatenate(self._buffer))
             self._buffer.clear()
             self._runs.clear()
 
     def bytes_to_come(self) -> int:
-        """Return the size of what is missing."""
+        """Return the size of the missing outputs."""
         if self.columns is None:
             return 0
         rows = sum(count for runs in self.missing().values() for _, count in runs)
@@ -232,7 +231,7 @@ class StoredOutputs:
     # ------------------------------------------------------------------ inside
 
     def _keep(self, place: _Place) -> None:
-        """Learn the columns from the first batch, and collect a batch for the next shard."""
+        """Collect a batch for the next shard; the first batch determines the columns."""
         if set(place.outputs) != set(self.plan.networks):
             raise RuntimeError(f"{sorted(place.outputs)} answered, expected {self.plan.networks}")
         if self.columns is None:
@@ -275,7 +274,7 @@ class StoredOutputs:
 
 @dataclass
 class _Place:
-    """The batch that is answered now."""
+    """The current batch."""
 
     view: int
     position: int
@@ -286,12 +285,12 @@ class _Place:
 
 
 class StoredAnswer:
-    """Stands in for one frozen network, see `ppcls.arch.distillation.NetworkGroup.answer_with`.
+    """Replaces one frozen network in training, see `ppcls.arch.distillation.NetworkGroup.answer_with`.
 
     Args:
         outputs: the store of the run.
         name: dotted name of the network.
-        live: the network itself, or the engine that answers for it.
+        live: the network itself, or the engine that runs it.
     """
 
     def __init__(self, outputs: StoredOutputs, name: str, live: Callable[[Any], Any]) -> None:
@@ -300,7 +299,7 @@ class StoredAnswer:
         self.live = live
 
     def __call__(self, x: Any) -> Any:
-        """Answer for images [N, C, H, W]."""
+        """Return the output for images [N, C, H, W]."""
         return self.outputs.answer(self.name, x, self.live)
 
 

@@ -1,4 +1,4 @@
-"""Every method of distillation gets the same loss whether its teacher answers by itself or as a program."""
+"""Every method of distillation gets the same loss whether its teacher is run by Paddle or as a program."""
 
 from __future__ import annotations
 

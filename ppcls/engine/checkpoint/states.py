@@ -54,11 +54,11 @@ class Progress:
         threads: CPU threads that the run computes with; 0 in old checkpoints.
         seed: seed of the run; every random choice derives from it and the position.
         schedule: state of the learning-rate schedule.
-        meters: sums and counts behind the averages of the epoch under way, of each process.
-        engines: what each frozen network was asked to answer through and what it answers through, by network;
-            ``""`` stands for those that train, in evaluations. Empty in old checkpoints.
+        meters: sums and counts behind the averages of the current epoch, for each process.
+        engines: engine of each frozen network in the recipe, and the engine that it used, by network; ``""``
+            means the networks that train, in evaluations. Empty in old checkpoints.
         hooks: states of hooks by their names, see :meth:`ppcls.engine.hooks.base.Hook.state`.
-        finished: the run went through all its epochs.
+        finished: the run has completed all its epochs.
     """
 
     epoch: int = 1
