@@ -2,10 +2,12 @@
 
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from ppcls import channel
 from ppcls.channel import open_channel
 
 
@@ -26,15 +28,15 @@ class Store:
 
 
 def in_processes(size, work, store=None):
-    """Call ``work(rank, channel)`` in `size` connected threads; return the results in order of rank."""
+    """Call ``work(rank, link)`` in `size` connected threads; return the results in order of rank."""
     store = store or Store()
 
     def live(rank):
-        channel = open_channel(store, "key", rank, size, "127.0.0.1")
+        link = open_channel(store, "key", rank, size, "127.0.0.1")
         try:
-            return work(rank, channel)
+            return work(rank, link)
         finally:
-            channel.close()
+            link.close()
 
     with ThreadPoolExecutor(size) as pool:
         return list(pool.map(live, range(size)))
@@ -48,25 +50,38 @@ def test_every_process_learns_what_holds_anywhere(size, count):
         [[(7 * r + 3 * rank + n) % (4 + rank) == 0 for n in range(count)] for rank in range(size)]
         for r in range(rounds)
     ]
-    found = in_processes(size, lambda rank, channel: [channel.any_of(facts[r][rank]) for r in range(rounds)])
+    found = in_processes(size, lambda rank, link: [link.any_of(facts[r][rank]) for r in range(rounds)])
     expected = [[any(column) for column in zip(*of_round, strict=True)] for of_round in facts]
     assert found == [expected] * size
 
 
 @pytest.mark.parametrize("ends", [0, 1, 2])
 def test_a_process_that_has_ended_is_noticed(ends):
-    def work(rank, channel):
-        channel.any_of([True])
+    def work(rank, link):
+        link.any_of([True])
         if rank == ends:
             return "ended"
         try:
             while True:
-                channel.any_of([False])
+                link.any_of([False])
         except OSError:
             return "noticed"
 
     found = in_processes(3, work)
     assert found == ["ended" if rank == ends else "noticed" for rank in range(3)]
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_late_process_is_waited_for(monkeypatch, late):
+    """The limit is for the start alone: a step may take one process much longer than another."""
+    monkeypatch.setattr(channel, "_PATIENCE", 0.3)
+
+    def work(rank, link):
+        if rank == late:
+            time.sleep(0.8)
+        return link.any_of([rank == 1])
+
+    assert in_processes(2, work) == [[True]] * 2
 
 
 def test_other_programs_that_connect_are_sent_away():
@@ -87,6 +102,6 @@ def test_other_programs_that_connect_are_sent_away():
         def set(self, key, value):
             store.set(key, value)
 
-    assert in_processes(2, lambda rank, channel: channel.any_of([rank == 1]), Curious()) == [[True]] * 2
+    assert in_processes(2, lambda rank, link: link.any_of([rank == 1]), Curious()) == [[True]] * 2
     for stranger in strangers:
         stranger.close()

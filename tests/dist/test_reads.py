@@ -16,13 +16,16 @@ PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
 
 
 def many_steps(images, output, processes=1):
-    """Return a recipe of 20 steps in one epoch, with what may tempt to read: EMA, clipping, MGD's mask."""
+    """Return a recipe of 20 steps in one epoch, with several losses, EMA and clipping of gradients."""
     listed = images / "train_list.txt"
     listed.write_text("".join(listed.read_text().splitlines(keepends=True)[:10] * 4 * processes))
     recipe = distilled(
         tiny_recipe(images, output),
         DistillationGTCELoss={"model_names": ["Student"]},
         DistillationKLDivLoss={**PAIR, "temperature": 4.0},
+        DistillationDKDLoss={**PAIR},
+        DistillationWSLLoss={**PAIR},
+        DistillationDISTLoss={**PAIR, "gather": True},
     )
     recipe["Global"] |= {"epochs": 1, "print_batch_step": EVERY, "eval_during_train": False}
     recipe["Optimizer"]["clip_norm"] = 5.0
