@@ -23,7 +23,7 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
   for an environment variable, `${oc.decode:${oc.env:NAME}}` for one that is a number or a list.
 - Keys are text or whole numbers. A file has at most 8 MB, 10,000 values and 40 levels, with everything that
   aliases and interpolations repeat counted each time; whole numbers have at most 64 bits.
-- Arithmetic of numbers, such as `1.0/255.0`, may stand where a number is expected.
+- Arithmetic of numbers, such as `1.0/255.0`, may be written where a number is expected.
 - With the line `# yaml-language-server: $schema=recipe.schema.json` at its top, editors with the YAML
   language server (VS Code with the extension YAML of Red Hat, Neovim, ...) complete keys, names and options,
   explain them and mark mistakes while you type. `ppcls validate --schema > recipe.schema.json` writes that

@@ -115,8 +115,8 @@ class GlobalSpec(Section):
     infer_model_name: str | None = key(None, "The same as `Arch.infer_model_name`.")
     plugins: list[str] = key(
         [],
-        "Python files, package folders and modules that register components of your own, such as "
-        "`./my_loss.py`; relative to the file that names them, else to the working directory. See "
+        "Python files, package folders and modules that register your own components, such as "
+        "`./my_loss.py`; relative to the file that names them, otherwise to the working directory. See "
         "[plugins.md](plugins.md).",
     )
     seed: int | None = key(None, "Seed of everything random; null draws one and logs it.", minimum=0)
@@ -213,7 +213,7 @@ class LossSpec(Section):
 
 @dataclass(eq=False, repr=False)
 class MetricSpec(Section):
-    """Metrics beside the loss; the first of `Eval` for the network to deploy chooses `best_model`."""
+    """Metrics besides the loss; the first of `Eval` for the network to deploy chooses `best_model`."""
 
     Train: list[Node] | None = node("metric", "Metrics of training.", many=True)
     Eval: list[Node] | None = node("metric", "Metrics of evaluation.", many=True)
@@ -300,7 +300,7 @@ class Recipe(Section):
     DataLoader: DataLoaderSpec = section(DataLoaderSpec, "Data.")
     Metric: MetricSpec = section(MetricSpec, "Metrics.")
     Hooks: list[Node] | None = node(
-        "hook", "What happens around the training loop beside what ppcls does itself.", many=True
+        "hook", "What happens around the training loop besides what ppcls does itself.", many=True
     )
     Infer: InferSpec = section(InferSpec, "Prediction for images.")
     TeacherStore: TeacherStoreSpec | None = section(

@@ -136,7 +136,7 @@ def test_run_of_an_earlier_version_is_evaluated_as_before(path, tmp_path):
     assert _may_use_programs(None)
 
 
-def test_networks_answer_by_themselves_after_training(path, tmp_path):
+def test_engines_are_removed_after_training(path, tmp_path):
     engine = Engine(load_config(path, [f"Global.output_dir={tmp_path}/output", INFERENCE]), "train")
     engine.train()
     assert isinstance(engine.model, NetworkGroup)
