@@ -458,3 +458,42 @@ def test_number_of_classes_goes_with_what_is_kept(content, run, capsys, settings
     text = refused(run, content, "other", capsys)
     assert "TeacherStore.k" in text
     assert message in text
+
+
+# ---------------------------------------------------------------- where weights come from
+
+
+def test_weights_of_a_teacher_from_elsewhere_are_refused(content, run, tmp_path, capsys):
+    """Global.pretrained_model would replace those of `pretrained` without a trace in the store."""
+    whole = {
+        f"Teacher.{name}": value for name, value in create_model("resnet14", class_num=4).state_dict().items()
+    }
+    paddle.save(whole, str(tmp_path / "whole.pdparams"))
+    content["Global"]["pretrained_model"] = str(tmp_path / "whole.pdparams")
+    for checkpoints in (None, "auto"):
+        content["Global"]["checkpoints"] = checkpoints
+        assert "has weights of Teacher" in refused(run, content, "other", capsys)
+
+
+def test_file_of_the_teacher_may_move(content, run, tmp_path):
+    filled = run(content, "filled")
+    moved = (tmp_path / "teacher.pdparams").rename(tmp_path / "moved.pdparams")
+    content["Arch"]["models"][0]["Teacher"]["pretrained"] = str(moved)
+    assert_same(filled, run(content, "read", "TeacherStore.fill=never"))
+
+
+@pytest.mark.parametrize("where", ["Arch", "Teacher"])
+def test_precision_of_the_teacher_is_part_of_the_store(content, run, where, capsys):
+    run(content, "filled")
+    node = content["Arch"] if where == "Arch" else content["Arch"]["models"][0]["Teacher"]
+    node["frozen_precision"] = "bfloat16"
+    text = refused(run, content, "other", capsys)
+    assert "networks.Teacher.frozen_precision: 'bfloat16'" in text
+
+
+def test_differences_tell_zero_from_nothing():
+    from ppcls.engine.start.store_contents import _differences
+
+    assert list(_differences({"a": 0}, {}, ""))
+    assert list(_differences({"a": False}, {"a": None}, ""))
+    assert not list(_differences({"a": None, "b": []}, {}, ""))

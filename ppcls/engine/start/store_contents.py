@@ -19,6 +19,7 @@ from ppcls.config.schema import TeacherStoreSpec
 from ppcls.data import JoinedLoader, Loader, datasets_of
 from ppcls.errors import ConfigError, DataError, WeightsError, show
 from ppcls.logger import LOGGER
+from ppcls.registry import BACKBONES
 from ppcls.teacher.store import Store
 from ppcls.teacher.stored import Places
 from ppcls.weights import find_file
@@ -26,7 +27,7 @@ from ppcls.weights import find_file
 PROBES = 16  # samples whose files and views are compared
 _PLACE = "TeacherStore"
 # Options of a network that do not decide what it answers, or are described in another way.
-_NOT_ITS_ANSWER = ("pretrained", "frozen_engine")
+_NOT_ITS_ANSWER = ("pretrained", "pretrained_list", "frozen_engine", "frozen_precision")
 _ABSENT = "not here"
 
 
@@ -42,7 +43,9 @@ def describe(config: Recipe, loader: Loader | JoinedLoader, stored: list[ArchSpe
         "logits": spec.logits,
         "k": spec.k,
         "features": spec.features,
-        "networks": {network.prefix[:-1]: _network(network) for network in stored},
+        "networks": {
+            network.prefix[:-1]: _network(network, _groups_of(config.arch, network)) for network in stored
+        },
         "lists": {},
         "transforms": {},
         "samplers": {},
@@ -68,21 +71,45 @@ def describe(config: Recipe, loader: Loader | JoinedLoader, stored: list[ArchSpe
     return found
 
 
-def _network(spec: ArchSpec) -> dict[str, Any]:
-    options = {key: value for key, value in plain(spec.options).items() if key not in _NOT_ITS_ANSWER}
-    return {"options": options, "classes": spec.class_count, "weights": _weights(spec)}
+def _network(spec: ArchSpec, groups: list[ArchSpec]) -> dict[str, Any]:
+    precisions = [group.options.get("frozen_precision") for group in [*spec.walk(), *groups]]
+    return {
+        "options": _options(plain(spec.options)),
+        "classes": spec.class_count,
+        "frozen_precision": next((precision for precision in precisions if precision), "float32"),
+        "weights": ", ".join(_weights(network) for network in spec.walk() if network.has_own_weights),
+    }
+
+
+def _groups_of(arch: ArchSpec, network: ArchSpec) -> list[ArchSpec]:
+    """Return the networks of networks that a network is in, from the inside out."""
+    around = [group for group in arch.walk() if group.children and network.prefix.startswith(group.prefix)]
+    return [group for group in reversed(around) if group.prefix != network.prefix]
+
+
+def _options(node: Any) -> Any:
+    """Return a node, and the nodes inside it, without what does not decide its answers."""
+    if isinstance(node, list):
+        return [_options(entry) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    name = node.get("name")
+    own_file = isinstance(name, str) and name in BACKBONES and BACKBONES.trait(name, "always_frozen")
+    left_out = {*_NOT_ITS_ANSWER, *(["path"] if own_file else [])}
+    return {key: _options(value) for key, value in node.items() if key not in left_out}
 
 
 def _weights(spec: ArchSpec) -> str:
     """Identify the weights of a network by the content of their file, or by their address."""
-    head = spec.head
-    source = spec.pretrained or head.pretrained
+    source = spec.pretrained
+    if source is None and spec.children:
+        return "of its parts"
     if source is True:
         return "official"
     if source is None:  # a network that comes as a file has its weights in it
-        paths = [Path(value).expanduser() for value in head.options.values() if isinstance(value, str)]
-        files = [path for path in paths if path.exists()]
-        return ", ".join(_digest(path) for path in files) or _ABSENT
+        path = Path(str(spec.options.get("path"))).expanduser()
+        files = [path] if path.exists() else sorted(path.parent.glob(f"{path.name}.*"))
+        return "+".join(_digest(file) for file in files) or _ABSENT
     if "://" in str(source):
         return str(source)
     try:
@@ -186,7 +213,7 @@ def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
     if isinstance(there, dict) and isinstance(here, dict):
         for key in {**here, **there}:
             yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else str(key))
-    elif there != here and not (not there and not here):
+    elif there != here and not all(value in (None, [], {}) for value in (there, here)):
         kind = " (another file)" if path.endswith(".weights") else ""
         yield f"{path}: {show(here)}, in the store {show(there)}{kind}"
 

@@ -127,7 +127,7 @@ def stored_networks(arch: ArchSpec) -> list[ArchSpec]:
 def _check_start(config: Recipe, stored: list[ArchSpec]) -> None:
     """Refuse weights of these networks that come from elsewhere than their option `pretrained`."""
     weights = config.Global.pretrained_model
-    if not weights or config.Global.checkpoints:
+    if not weights or config.Global.checkpoints not in (None, "", "auto"):
         return
     path = find_file(weights, "Global.pretrained_model")
     prefixes = tuple(network.prefix for network in stored)
