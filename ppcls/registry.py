@@ -59,9 +59,16 @@ class Registry:
 
         Raises:
             ValueError: if a name is taken already; it says by what.
+            TypeError: if it is written without parentheses, which would register nothing.
         """
+        if name is not None and not isinstance(name, str):
+            raise TypeError(
+                f"register is written with parentheses: @...register() or @...register('Name'), got {name!r}"
+            )
 
         def add(obj: T) -> T:
+            if not callable(obj):
+                raise TypeError(f"expected a class or function to register as {self.kind}, got {obj!r}")
             for key in (name or obj.__name__, *aliases):
                 if key in self._items:
                     first = self._items[key]
@@ -135,7 +142,7 @@ class Registry:
         where, contract = where_defined(component), f"{base.__module__}.{base.__name__}"
         return (
             f"{name}{f' ({where})' if where else ''} is no complete {self.kind}: {'; '.join(found)}. "
-            f"{contract} says what a {self.kind} has"
+            f"{contract} says what {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind} has"
         )
 
     def find(self, name: str) -> Callable[..., Any] | None:

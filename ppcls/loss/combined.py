@@ -26,6 +26,25 @@ class Part:
     weight: EpochValue
 
 
+def _require_number(name: str, value: Any) -> None:
+    """Refuse what a loss must not return.
+
+    Raises:
+        ConfigError: if it is no tensor, or one of several numbers.
+    """
+    if not isinstance(value, Tensor):
+        raise ConfigError(
+            f"expected a tensor with one number from the loss, got {value!r} ({type(value).__name__})",
+            path=name,
+        )
+    if value.size != 1:
+        raise ConfigError(
+            f"expected a tensor with one number from the loss, got shape {list(value.shape)}; "
+            "take the mean over the batch",
+            path=name,
+        )
+
+
 def free_name(name: str, taken: Mapping[str, Any]) -> str:
     """Return `name`, or `name_2`, `name_3`, ... if it is taken or is the name of the sum."""
     candidate = name
@@ -119,8 +138,12 @@ class CombinedLoss(nn.Layer):
             label: class indices, int [N] or [N, 1], or class probabilities, float [N, C].
             labelled: if some images have no labels, the outputs for the images that have; `label` belongs to
                 these.
+
+        Raises:
+            ConfigError: naming a loss that returns something else than one number, or numbers by name.
         """
         values: dict[str, Tensor] = {}
+        dynamic = paddle.in_dynamic_mode()
         # Under autocast, products and convolutions in a loss would run in half precision. Each loss casts its
         # inputs to float32 itself.
         with paddle.amp.auto_cast(enable=False):
@@ -130,6 +153,8 @@ class CombinedLoss(nn.Layer):
                 targets = () if part.layer.label_free else (label,)
                 found = part.layer(self._outputs_for(part.layer, seen), *targets)
                 for name, value in (found if isinstance(found, Mapping) else {part.name: found}).items():
+                    if dynamic:
+                        _require_number(name, value)
                     values[free_name(name, values)] = value if weight == 1.0 else value * weight
             return {**values, TOTAL: sum(values.values())}  # the order of log lines
 

@@ -199,8 +199,11 @@ def pair_loss(
         base: base class of the loss, for a formula that needs more than tensors and options.
 
     Raises:
-        TypeError: if the function cannot be called as described, or lacks an option that is named here.
+        TypeError: if the function cannot be called as described, or lacks an option that is named here; if
+            the decorator is written without a name, which would register nothing.
     """
+    if not isinstance(registered, str):
+        raise TypeError(f"pair_loss is written with a name: @pair_loss('MyLoss'), got {registered!r}")
 
     def register(function: F) -> F:
         found = parameters_of(function)

@@ -11,8 +11,9 @@ from paddle.optimizer.lr import LRScheduler
 
 from ppcls.config import plain
 from ppcls.config.binding import construct
-from ppcls.errors import ConfigError
-from ppcls.optimizer.base import OptimizerFactory, ScheduleFactory
+from ppcls.contracts import where_defined
+from ppcls.errors import ConfigError, PpclsError, describe_failure
+from ppcls.optimizer.base import NamedParameters, OptimizerFactory, ScheduleFactory
 from ppcls.optimizer.joint import JointOptimizer, JointSchedule, divide, optimizers_of
 from ppcls.optimizer.learning_rates import Plateau, Schedule
 from ppcls.optimizer.optimizers import OptimizerSettings
@@ -103,8 +104,8 @@ def build_optimizer(
         )
     parts = divide([entry.scope for entry in entries], models)
     optimizers = [
-        entry.build(schedule, parameters)
-        for entry, schedule, parameters in zip(entries, schedules, parts, strict=True)
+        _built(entry, schedule, parameters, place)
+        for entry, schedule, parameters, place in zip(entries, schedules, parts, where, strict=True)
     ]
     for entry, optimizer, place in zip(entries, optimizers, where, strict=True):
         if not isinstance(optimizer, Optimizer):
@@ -115,6 +116,26 @@ def build_optimizer(
     if len(entries) == 1:
         return optimizers[0], schedules[0]
     return JointOptimizer(optimizers), JointSchedule(schedules, steps_per_epoch)
+
+
+def _built(
+    entry: OptimizerFactory, schedule: LRScheduler, parameters: NamedParameters, place: str
+) -> Optimizer:
+    """Return what an entry builds.
+
+    Raises:
+        ConfigError: naming file and line, if the class of a plug-in fails.
+    """
+    try:
+        return entry.build(schedule, parameters)
+    except PpclsError:
+        raise
+    except Exception as error:
+        file = where_defined(entry).rpartition(":")[0]
+        if type(entry).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        text = f"{type(entry).__name__}.build failed: {describe_failure(error, file or None)}"
+        raise ConfigError(f"{text}. Its parameters are pairs of a name and a tensor", path=place) from error
 
 
 build_lr_scheduler = build_schedule  # PaddleClas's name for it

@@ -32,11 +32,21 @@ class ClosedForm(LRScheduler):
 
     def __init__(self, curve: Callable[[int], float]) -> None:
         self.curve = curve
-        super().__init__(curve(0))
+        super().__init__(self._rate(0))
 
     def get_lr(self) -> float:
         """Return the learning rate of the current position."""
-        return self.curve(self.last_epoch)
+        return self._rate(self.last_epoch)
+
+    def _rate(self, position: int) -> float:
+        rate = self.curve(position)
+        try:
+            return float(rate)  # a curve may count with NumPy, whose numbers Paddle refuses
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"expected a number as the learning rate of position {position}, got {rate!r}",
+                path="Optimizer.lr",
+            ) from None
 
     def set_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the position; the rate is computed from it."""

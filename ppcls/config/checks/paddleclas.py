@@ -152,6 +152,11 @@ KEYS: Mapping[str, Foreign] = {
     "SSL": Foreign(reason=_SEMI),
     "UnLabelLoss": Foreign(reason=_SEMI),
     "Slim": Foreign(reason=_SLIM),
+    # Scripts write these two into the configuration, as tools/train.py and the engine of PaddleClas do.
+    "profiler_options": Foreign(notice="has no effect: nothing is profiled"),
+    "Global.distributed": Foreign(
+        harmless=(False, True), notice="has no effect: the launcher decides how many processes there are"
+    ),
 }
 
 # Top-level keys that give away a file of another kind.

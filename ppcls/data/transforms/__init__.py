@@ -14,7 +14,7 @@ import numpy as np
 from ppcls.config import plain
 from ppcls.config.binding import construct
 from ppcls.config.checks.axis_order import layout_problem
-from ppcls.contracts import adopt
+from ppcls.contracts import adopt, where_defined
 from ppcls.data.transforms import (
     colour,
     decode,
@@ -27,7 +27,7 @@ from ppcls.data.transforms import (
 )
 from ppcls.data.transforms.base import BatchTransform, Transform
 from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, DataError, PpclsError, describe_failure
 from ppcls.registry import TRANSFORMS
 
 # Importing these modules fills the registry.
@@ -95,8 +95,17 @@ class Compose:
         out: np.ndarray | None = None,
     ) -> Any:
         rng = self._own_rng if rng is None else rng
-        for op in self._head:
-            image = op(image, rng)
+        op: Any = None
+        try:
+            for op in self._head:
+                image = op(image, rng)
+        except PpclsError:
+            raise
+        except Exception as error:
+            if type(op).__module__.partition(".")[0] == __name__.partition(".")[0]:
+                raise
+            failure = describe_failure(error, where_defined(op).rpartition(":")[0] or None)
+            raise DataError(f"{type(op).__name__}: {failure}") from error
         if self._normalize is not None:
             return self._normalize.apply(image, channel_first, out)
         if channel_first and not self.channel_first:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ppcls.config.binding import construct
-from ppcls.contracts import Component
-from ppcls.errors import ConfigError, PpclsError, TrainingError, describe_failure
+from ppcls.contracts import Component, breaches_of_object, where_defined
+from ppcls.errors import ConfigError, PpclsError, TrainingError, describe_failure, hint
 from ppcls.logger import LOGGER
 from ppcls.registry import HOOKS
 
@@ -93,12 +93,17 @@ def build_hooks(nodes: Sequence[Any] | None) -> list[Hook]:
     return hooks
 
 
-def require_hooks(hooks: Iterable[Any]) -> list[Hook]:
-    """Return what was handed to ``Engine.train(hooks=...)``.
+def require_hooks(hooks: Any) -> list[Hook]:
+    """Return what was handed to ``Engine.train(hooks=...)`` as a list; null means none.
 
     Raises:
-        ConfigError: if one is no :class:`Hook`.
+        ConfigError: if it is no list, or one of them is no :class:`Hook`.
     """
+    if hooks is None:
+        return []
+    if not isinstance(hooks, Iterable) or isinstance(hooks, str | Mapping):
+        advice = f"; write hooks=[{type(hooks).__name__}(...)]" if isinstance(hooks, Hook) else ""
+        raise ConfigError(f"expected a list of hooks, got {hooks!r}{advice}", path="hooks")
     return [require_hook(hook, f"hooks[{index}]") for index, hook in enumerate(hooks)]
 
 
@@ -109,12 +114,34 @@ def require_hook(hook: Any, where: str) -> Hook:
         ConfigError: naming `where` it came from, if it does not derive from :class:`Hook`.
     """
     if isinstance(hook, Hook):
+        _require_effect(hook, where)
         return hook
     advice = ""
     if isinstance(hook, type) and issubclass(hook, Hook):
         advice = f"; write {hook.__name__}(...), with its options"
     text = f"expected an object of a class derived from ppcls.Hook, got {hook!r}{advice}"
     raise ConfigError(text, path=where)
+
+
+def _require_effect(hook: Hook, where: str) -> None:
+    """Refuse a hook of which nothing would be called, or would fail when it is called.
+
+    Raises:
+        ConfigError: naming what breaks the contract, or a method that is probably misspelt.
+    """
+    if _is_ours(hook):
+        return
+    kind = type(hook)
+    known = [name for name in vars(Hook) if not name.startswith("_")]
+    for name in dir(kind):
+        if name.startswith(("before_", "after_")) and name not in known:
+            text = f"{kind.__name__} has a method {name}, which is never called.{hint(name, known)}"
+            raise ConfigError(f"{text} A method of its own needs another name", path=where)
+    found = breaches_of_object(hook, Hook)
+    if found:
+        place = where_defined(hook)
+        text = f"{kind.__name__}{f' ({place})' if place else ''} is no complete hook: {'; '.join(found)}"
+        raise ConfigError(text, path=where)
 
 
 def hook_states(hooks: Iterable[Hook]) -> dict[str, dict[str, Any]]:
@@ -126,7 +153,10 @@ def hook_states(hooks: Iterable[Hook]) -> dict[str, dict[str, Any]]:
     found = {}
     for name, hook in _named(hooks):
         with _blamed(hook, "state"):
-            state = json.loads(json.dumps(dict(hook.state())))
+            given = hook.state()
+            if not isinstance(given, Mapping):
+                raise TrainingError(f"expected a map such as {{'count': 3}}, got {given!r}")
+            state = json.loads(json.dumps(dict(given)))
         if state:
             found[name] = state
     return found
@@ -167,7 +197,35 @@ def call_hooks(hooks: Iterable[Hook], method: str, *arguments: Any) -> None:
     """
     for hook in hooks:
         with _blamed(hook, method):
-            getattr(hook, method)(*arguments)
+            if method == "after_eval" and not _is_ours(hook):
+                run, metrics = arguments
+                before = list(metrics)
+                hook.after_eval(run, metrics)
+                _require_numbers(metrics, before)
+            else:
+                getattr(hook, method)(*arguments)
+
+
+def _require_numbers(metrics: dict[str, Any], before: Iterable[str]) -> None:
+    """Make plain numbers of what a hook has put among the values of an evaluation.
+
+    Raises:
+        TrainingError: for a name that is no text, a value that is no number, or one that was there `before`
+            and is removed.
+    """
+    for name in before:
+        if name not in metrics:
+            raise TrainingError(f"the value {name!r} of the evaluation was removed; change it, or leave it")
+    for name, value in metrics.items():
+        if not isinstance(name, str):
+            raise TrainingError(f"expected a text as the name of a value of the evaluation, got {name!r}")
+        text = f"expected a number for {name!r} among the values of the evaluation, got {value!r}"
+        if isinstance(value, str):
+            raise TrainingError(text)
+        try:
+            metrics[name] = float(value)
+        except (TypeError, ValueError, AssertionError):  # the last is Paddle's, for several numbers
+            raise TrainingError(text) from None
 
 
 @contextmanager
@@ -176,8 +234,11 @@ def _blamed(hook: Hook, method: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        kind = type(hook)
-        if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:
+        if _is_ours(hook):
             raise
         reason = str(error) if isinstance(error, PpclsError) else describe_failure(error)
-        raise TrainingError(f"hook {kind.__name__}, {method}: {reason}") from error
+        raise TrainingError(f"hook {type(hook).__name__}, {method}: {reason}") from error
+
+
+def _is_ours(hook: Hook) -> bool:
+    return type(hook).__module__.partition(".")[0] == __name__.partition(".")[0]

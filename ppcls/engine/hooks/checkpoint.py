@@ -170,7 +170,8 @@ class CheckpointHook(Hook):
         """Save ``latest``, from which the run can be resumed."""
         self.save(run, "latest")
         saved = self.checkpointer.folder / "latest"
-        reason = signal.Signals(run.stop_signal or signal.SIGTERM).name
+        number = run.stop_signal or signal.SIGTERM
+        reason = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         LOGGER.info("%s: saved %s; resume with -o Global.checkpoints=%s", reason, saved, saved)
 
     def after_epoch(self, run: Run, epoch: int) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import paddle
 import pytest
 import yaml
@@ -143,6 +144,13 @@ def test_what_is_no_hook_is_refused(recipe, write_recipe, tmp_path):
         engine(path).train(hooks=[Diary(), print])
     with pytest.raises(ConfigError, match=r"write Diary\(\.\.\.\)"):
         engine(path).train(hooks=[Diary])
+    for hooks, text in (
+        (Diary(), r"write hooks=\[Diary\(\.\.\.\)\]"),
+        ("Diary", "got 'Diary'"),
+        (3, "got 3"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^hooks: expected a list of hooks, .*{text}"):
+            engine(path).train(hooks=hooks)
     recipe["Hooks"] = [{"PlainFunction": None}]
     with pytest.raises(ConfigError, match=r"Hooks\.0"):
         engine(write_recipe(recipe)).train()
@@ -227,3 +235,56 @@ def test_the_hook_of_the_documentation_works(recipe, write_recipe, tmp_path, mon
     rows = [json.loads(row) for row in (tmp_path / "output/resnet8/metrics.jsonl").read_text().splitlines()]
     assert [(row["epoch"], row["missing"]) for row in rows if row["kind"] == "eval"] == [(1, 0)]
     assert '"missing": 0.0' in capsys.readouterr().out
+
+
+def test_a_hook_of_a_script_that_would_never_be_called_is_refused(recipe, write_recipe, tmp_path):
+    path = write_recipe(recipe)
+    misspelt = type("Misspelt", (ppcls.Hook,), {"after_steps": lambda self, run, batch: None})
+    beside = type("Beside", (Diary,), {"after_epochs": lambda self, run, epoch: None})
+    short = type("Short", (ppcls.Hook,), {"after_step": lambda self, run: None})
+    for hook, text in (
+        (misspelt(), r"Misspelt has a method after_steps, which is never called\. Did you mean: after_step"),
+        (beside(), r"Beside has a method after_epochs, which is never called\. Did you mean: after_epoch"),
+        (type("Empty", (ppcls.Hook,), {})(), "Empty .*is no complete hook: it defines none of the methods"),
+        (short(), r"Short .*is no complete hook: its method after_step\(self, run\) is called as"),
+    ):
+        with pytest.raises(ConfigError, match=rf"hooks\[1\]: {text}"):
+            engine(path).train(hooks=[Diary(), hook])
+    assert not (tmp_path / "output").exists()
+    assert engine(path).build_run(hooks=None).parts.loader.close() is None
+
+
+def _changing(change):
+    return type("Changing", (ppcls.Hook,), {"after_eval": lambda self, run, metrics: change(metrics)})()
+
+
+def test_values_that_a_hook_adds_are_plain_numbers(recipe, write_recipe, tmp_path):
+    def change(metrics):
+        metrics.update(a=np.float32(0.5), b=paddle.to_tensor(2.0), c=True, d=np.int64(3))
+
+    best = engine(write_recipe(recipe), "Global.epochs=1").train(hooks=[_changing(change)])
+    assert {name: best[name] for name in "abcd"} == {"a": 0.5, "b": 2.0, "c": 1.0, "d": 3.0}
+    assert all(type(best[name]) is float for name in "abcd")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda metrics: metrics.update(x="0.5"), "expected a number for 'x' .*, got '0.5'"),
+        (lambda metrics: metrics.update(x=None), "expected a number for 'x' .*, got None"),
+        (lambda metrics: metrics.update(x=paddle.zeros([2])), "expected a number for 'x' "),
+        (lambda metrics: metrics.update({5: 1.0}), "expected a text as the name .*, got 5"),
+        (lambda metrics: metrics.clear(), "the value '.*' of the evaluation was removed"),
+    ],
+)
+def test_values_that_are_no_numbers_name_the_hook(recipe, write_recipe, change, message):
+    with pytest.raises(TrainingError, match=f"hook Changing, after_eval: {message}"):
+        engine(write_recipe(recipe), "Global.epochs=1").train(hooks=[_changing(change)])
+
+
+def test_a_state_that_is_no_map_says_what_it_should_be(recipe, write_recipe):
+    hook = type(
+        "Stateless", (ppcls.Hook,), {"state": lambda self: None, "after_train": lambda self, run: 0}
+    )()
+    with pytest.raises(TrainingError, match=r"hook Stateless, state: expected a map such as .*, got None"):
+        engine(write_recipe(recipe), "Global.epochs=1").train(hooks=[hook])
