@@ -388,6 +388,8 @@ def test_our_own_components_obey_their_contracts():
     for kind in kinds:
         for name in kind:
             component = kind[name]
+            if component.__module__.partition(".")[0] != "ppcls":
+                continue  # another test has registered it
             assert breaches(component, kind.base_of(name)) == []
             if isinstance(component, type):
                 assert issubclass(component, kind.base_of(name))

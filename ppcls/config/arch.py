@@ -14,8 +14,10 @@ from ppcls.config.nodes import Node, Options, plain, single
 from ppcls.errors import ConfigError, hint, show
 from ppcls.registry import BACKBONES
 
-# Options of a network, or of a network of networks, that say where weights come from.
-WEIGHT_OPTIONS = ("pretrained", "use_ssld", "use_ssld_stage1_pretrained", "pretrained_list")
+# Options of a network, or of a network of networks, that name files of weights.
+WEIGHT_FILES = ("pretrained", "pretrained_list")
+# All that say where weights come from; the others choose among official ones.
+WEIGHT_OPTIONS = (*WEIGHT_FILES, "use_ssld", "use_ssld_stage1_pretrained")
 # Options of a network of networks that have one entry per network.
 _ONE_EACH = ("models", "pretrained_list", "freeze_params_list")
 # The number of classes if the recipe does not give one.

@@ -15,6 +15,7 @@ import paddle
 
 from ppcls import __version__, distributed
 from ppcls.config import ArchSpec, Recipe, plain
+from ppcls.config.arch import WEIGHT_FILES
 from ppcls.config.schema import TeacherStoreSpec
 from ppcls.data import JoinedLoader, Loader, datasets_of
 from ppcls.errors import ConfigError, DataError, WeightsError, show
@@ -27,7 +28,7 @@ from ppcls.weights import find_file
 PROBES = 16  # samples whose files and views are compared
 _PLACE = "TeacherStore"
 # Options of a network that do not decide what it answers, or are described in another way.
-_NOT_ITS_ANSWER = ("pretrained", "pretrained_list", "frozen_engine", "frozen_precision")
+_NOT_ITS_ANSWER = (*WEIGHT_FILES, "frozen_engine", "frozen_precision")
 _ABSENT = "not here"
 
 
