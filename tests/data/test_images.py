@@ -215,7 +215,7 @@ def test_a_transform_that_fails_names_the_image(tmp_path):
         def __call__(self, image, rng):
             raise LookupError("of a plugin")
 
-    with pytest.raises(DataError, match=r"small.png: LookupError: of a plugin"):
+    with pytest.raises(DataError, match=r"small.png: Plugin: LookupError: of a plugin"):
         read_image(str(path), Compose([Plugin()]))
 
 

@@ -182,9 +182,13 @@ def test_gray_images_have_one_channel(folder):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_transform_names_the_sample(folder, workers):
     cv2.imwrite(str(folder / "17.png"), np.full((30, 30, 3), 255, np.uint8))
-    with pytest.raises(DataError, match=r"17.png \(sample 17\): ZeroDivisionError: white") as caught:
+    with pytest.raises(
+        DataError, match=r"17.png \(sample 17\): FailAtWhite: ZeroDivisionError: white"
+    ) as caught:
         run(node(folder, [*CROP, {"FailAtWhite": None}], workers))
-    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    named = caught.value.__cause__  # names the transform
+    assert named is not None
+    assert isinstance(named.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
