@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
+from ppcls.errors import ConfigError, PpclsError, describe_failure
+
 _Made = Callable[..., Any]  # a class, or a function that returns an object
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -61,7 +63,7 @@ def breaches(component: _Made, base: type[Component]) -> list[str]:
     found = [f"it has no method {_call(base, name, component)}" for name in _missing(component, base)]
     for name in _methods(base):
         definer, own = _definer(component, name), inspect.getattr_static(component, name, None)
-        if definer is None or _is_ours(definer) or not inspect.isfunction(own):
+        if definer is None or is_ours(definer) or not inspect.isfunction(own):
             continue
         if not _takes(own, base.arguments_of(name, component)):
             text = f"its method {name}{inspect.signature(own)} is called as"
@@ -80,6 +82,66 @@ def breaches_of_object(component: Any, base: type[Component]) -> list[str]:
             words = f" ({_described(hint)})" if _described(hint) else ""
             found.append(f"it has no attribute {name}{words}")
     return [*found, *(text for text in _wrong_attributes(component, base) if text not in found)]
+
+
+def package_of(component: Any) -> str:
+    """Return the package, or the top-level module, of a class, a function or the class of an object."""
+    return str(component.__module__).partition(".")[0]
+
+
+def is_ours(component: Any) -> bool:
+    """Tell whether a class, a function or the class of an object is part of ppcls itself."""
+    return package_of(component) == package_of(Component)
+
+
+class PluginErrors:
+    """Names a component of a plug-in in whatever fails in a ``with`` block, with the line of its code.
+
+    Failures of our own components pass unchanged, because they are to be seen with their traceback; so do our
+    own errors, whoever raises them, because they are messages already.
+
+    Args:
+        component: what is called in the block.
+        what: text that names it for the user.
+        error: class of the error to raise.
+        advice: sentence at the end of the message.
+        own_errors: name the component in our own errors too.
+
+    Raises:
+        PpclsError: of the class `error`.
+    """
+
+    def __init__(
+        self,
+        component: Any,
+        what: str,
+        error: type[PpclsError] = ConfigError,
+        *,
+        advice: str = "",
+        own_errors: bool = False,
+    ) -> None:
+        self._component = component
+        self._what = what
+        self._error = error
+        self._advice = advice
+        self._own_errors = own_errors
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception) or is_ours(self._component):
+            return
+        if isinstance(error, PpclsError):
+            if not self._own_errors:
+                return
+            failure = str(error)
+        else:
+            file = where_defined(self._component).rpartition(":")[0]
+            failure = describe_failure(error, file or None)
+        raise self._error(f"{self._what}: {failure}{self._advice}") from error
 
 
 def where_defined(component: Any) -> str:
@@ -162,19 +224,15 @@ def _missing(component: type, base: type[Component]) -> list[str]:
 
 def _methods(base: type[Component]) -> list[str]:
     """Return the names of the methods that our base classes of a kind define for others to override."""
-    ours = [kind for kind in base.__mro__ if _is_ours(kind) and kind is not Component]
+    ours = [kind for kind in base.__mro__ if is_ours(kind) and kind is not Component]
     names = [name for kind in ours for name, member in vars(kind).items() if inspect.isfunction(member)]
     return [name for name in dict.fromkeys(names) if name == "__call__" or not name.startswith("_")]
-
-
-def _is_ours(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _is_defined(component: Any, name: str) -> bool:
     """Tell whether an object has a method that is not that of our base class."""
     definer = _definer(type(component), name)
-    return name in vars(component) or (definer is not None and not _is_ours(definer))
+    return name in vars(component) or (definer is not None and not is_ours(definer))
 
 
 def _definer(component: type, name: str) -> type | None:
@@ -205,7 +263,7 @@ def _takes(method: Callable[..., Any], arguments: Sequence[str]) -> bool:
 def _declared(base: type[Component]) -> dict[str, Any]:
     """Return the attributes that a base class declares, with their types."""
     found: dict[str, Any] = {}
-    for kind in reversed([kind for kind in base.__mro__ if _is_ours(kind)]):
+    for kind in reversed([kind for kind in base.__mro__ if is_ours(kind)]):
         own = {"__annotations__": vars(kind).get("__annotations__", {}), "__module__": kind.__module__}
         found |= get_type_hints(type(kind.__name__, (), own))
     return {name: hint for name, hint in found.items() if not name.startswith("_")}

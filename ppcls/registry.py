@@ -13,8 +13,17 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from ppcls.contracts import Component, adopt, breaches, breaches_of_object, where_defined
-from ppcls.errors import ConfigError, PpclsError, describe_failure, hint
+from ppcls.contracts import (
+    Component,
+    PluginErrors,
+    adopt,
+    breaches,
+    breaches_of_object,
+    is_ours,
+    package_of,
+    where_defined,
+)
+from ppcls.errors import ConfigError, describe_failure, hint
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -72,7 +81,7 @@ class Registry:
             for key in (name or obj.__name__, *aliases):
                 if key in self._items:
                     first = self._items[key]
-                    owner = "ppcls itself" if _is_ours(first) else f"the plugin {_package(first)!r}"
+                    owner = "ppcls itself" if is_ours(first) else f"the plugin {package_of(first)!r}"
                     text = f"{self.kind} {key!r} is registered twice; {owner} did it first"
                     raise ValueError(f"{text} ({where_defined(first)})")
                 self._items[key] = obj
@@ -103,7 +112,7 @@ class Registry:
     def breach(self, name: str) -> str | None:
         """Return in what the class filed under `name` breaks its contract, as a text for its author."""
         component = self._origin(name)
-        found = [] if _is_ours(component) else breaches(component, self.base_of(name))
+        found = [] if is_ours(component) else breaches(component, self.base_of(name))
         return self._complaint(name, found, component) if found else None
 
     def create(self, name: str, options: Mapping[str, Any]) -> Any:
@@ -115,15 +124,11 @@ class Registry:
                 components raise is passed on as it is.
         """
         factory = self[name]
-        if _is_ours(factory):
+        if is_ours(factory):
             return factory(**options)
-        try:
+        origin = self._origin(name)
+        with PluginErrors(origin, f"{name} of the plugin {package_of(factory)!r} failed"):
             made = factory(**options)
-        except PpclsError:
-            raise
-        except Exception as error:
-            failure = describe_failure(error, where_defined(self._origin(name)).rpartition(":")[0])
-            raise ConfigError(f"{name} of the plugin {_package(factory)!r} failed: {failure}") from error
         base = self.base_of(name)
         found = breaches(type(made), base)
         if not found:
@@ -151,7 +156,7 @@ class Registry:
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
         found = self._found(name)
-        if self._completion is None or _is_ours(found):
+        if self._completion is None or is_ours(found):
             return found
         complete: Callable[..., Any] = _imported(self._completion)(name, found)
         return complete
@@ -190,14 +195,6 @@ HOOKS = Registry("hook", "ppcls.engine.hooks.base:Hook")
 
 _loaded = False
 _broken_plugin: ConfigError | None = None
-
-
-def _package(component: Callable[..., Any]) -> str:
-    return str(component.__module__).partition(".")[0]
-
-
-def _is_ours(component: Callable[..., Any]) -> bool:
-    return _package(component) == __name__.partition(".")[0]
 
 
 def _base(contract: str) -> type[Component]:

@@ -10,13 +10,14 @@ from ppcls.data.transforms import Compose
 from ppcls.engine import Engine
 from ppcls.errors import ConfigError, DataError
 from ppcls.loss import build_loss, pair_loss
+from ppcls.metric import build_metric
 from ppcls.optimizer import OptimizerFactory, Schedule, build_optimizer, build_schedule
-from ppcls.registry import HOOKS, LOSSES, OPTIMIZERS, SCHEDULES
+from ppcls.registry import HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES
 
 
 @pytest.fixture(autouse=True)
 def _forget_components():
-    kinds = [HOOKS, LOSSES, OPTIMIZERS, SCHEDULES]
+    kinds = [HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES]
     before = [kind.entries for kind in kinds]
     yield
     for kind, entries in zip(kinds, before, strict=True):
@@ -57,6 +58,34 @@ def test_a_loss_that_returns_no_number_is_named(result, message):
         ConfigError, match=f"expected a tensor with one number from the loss, {message}|^{message}"
     ):
         loss(paddle.ones([5, 4]), paddle.zeros([5], "int64"))
+
+
+def test_a_loss_that_fails_is_named_with_its_line():
+    @LOSSES.register()
+    class Failing(paddle.nn.Layer):
+        def forward(self, outputs, label):
+            return outputs["x"]
+
+    loss = build_loss([{"Failing": {"weight": 1.0}}])
+    with pytest.raises(ConfigError, match=r"^loss Failing: .*test_plugin_faults\.py:\d+\)$"):
+        loss(paddle.ones([5, 4]), paddle.zeros([5], "int64"))
+
+
+def test_a_metric_that_fails_is_named_with_its_line():
+    @METRICS.register()
+    class Failing:
+        def __call__(self, outputs, label):
+            return {"x": 1 / 0}
+
+    metric = build_metric([{"Failing": None}])
+    with pytest.raises(ConfigError, match=r"Failing: ZeroDivisionError: .*test_plugin_faults\.py:\d+\)$"):
+        metric(paddle.ones([5, 4]), paddle.zeros([5], "int64"))
+
+
+def test_failures_of_our_own_components_pass_unchanged():
+    loss = build_loss([{"CELoss": None}])
+    with pytest.raises(AttributeError):
+        loss("no tensor", paddle.zeros([5], "int64"))
 
 
 def test_a_transform_that_fails_is_named_with_its_line():

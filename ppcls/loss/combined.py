@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from ppcls.contracts import adopt
+from ppcls.contracts import PluginErrors, adopt
 from ppcls.errors import ConfigError
 from ppcls.loss.base import Loss
 from ppcls.loss.weight_schedule import EpochValue
@@ -151,7 +151,8 @@ class CombinedLoss(nn.Layer):
                 weight = part.weight(self._epoch)
                 seen = outputs if labelled is None or part.layer.label_free else labelled
                 targets = () if part.layer.label_free else (label,)
-                found = part.layer(self._outputs_for(part.layer, seen), *targets)
+                with PluginErrors(part.layer, f"loss {part.name}"):
+                    found = part.layer(self._outputs_for(part.layer, seen), *targets)
                 for name, value in (found if isinstance(found, Mapping) else {part.name: found}).items():
                     if dynamic:
                         _require_number(name, value)

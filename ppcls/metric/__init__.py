@@ -14,6 +14,7 @@ from paddle import Tensor
 
 from ppcls.config import plain, single
 from ppcls.config.binding import construct
+from ppcls.contracts import PluginErrors
 from ppcls.errors import ConfigError
 from ppcls.metric.base import Metric, WholeSet
 from ppcls.metric.topk import DistillationTopkAcc, TopkAcc
@@ -127,8 +128,10 @@ class CombinedMetric:
             metric.check_labels(labels)
 
     def _values(self, number: int, outputs: Any, label: Tensor) -> dict[str, Tensor | WholeSet]:
-        found = self.metrics[number](outputs, label)
         place = self.places[number]
+        metric = self.metrics[number]
+        with PluginErrors(metric, place):
+            found = metric(outputs, label)
         if not isinstance(found, Mapping) or not found:
             raise ConfigError(
                 f"expected values by name such as {{'top1': 0.5}}, got {_described(found)}", path=place

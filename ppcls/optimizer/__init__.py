@@ -11,8 +11,8 @@ from paddle.optimizer.lr import LRScheduler
 
 from ppcls.config import plain
 from ppcls.config.binding import construct
-from ppcls.contracts import where_defined
-from ppcls.errors import ConfigError, PpclsError, describe_failure
+from ppcls.contracts import PluginErrors
+from ppcls.errors import ConfigError
 from ppcls.optimizer.base import NamedParameters, OptimizerFactory, ScheduleFactory
 from ppcls.optimizer.joint import JointOptimizer, JointSchedule, divide, optimizers_of
 from ppcls.optimizer.learning_rates import Plateau, Schedule
@@ -126,16 +126,9 @@ def _built(
     Raises:
         ConfigError: naming file and line, if the class of a plug-in fails.
     """
-    try:
+    advice = ". Its parameters are pairs of a name and a tensor"
+    with PluginErrors(entry, f"{place}: {type(entry).__name__}.build failed", advice=advice):
         return entry.build(schedule, parameters)
-    except PpclsError:
-        raise
-    except Exception as error:
-        file = where_defined(entry).rpartition(":")[0]
-        if type(entry).__module__.partition(".")[0] == __name__.partition(".")[0]:
-            raise
-        text = f"{type(entry).__name__}.build failed: {describe_failure(error, file or None)}"
-        raise ConfigError(f"{text}. Its parameters are pairs of a name and a tensor", path=place) from error
 
 
 build_lr_scheduler = build_schedule  # PaddleClas's name for it

@@ -9,6 +9,7 @@ from ppcls.config.checks.transform_chains import transform_chains
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import Options, split
 from ppcls.config.schema import Recipe
+from ppcls.contracts import is_ours
 from ppcls.errors import ConfigError
 from ppcls.registry import TRANSFORMS
 
@@ -45,7 +46,7 @@ def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:
         if name not in TRANSFORMS:
             return None
         if name == "DecodeImage":
-            if place and all(_is_ours(split(node)[0]) for node in nodes[:place]):
+            if place and all(is_ours(TRANSFORMS[split(node)[0]]) for node in nodes[:place]):
                 return f"{place}.DecodeImage", f"comes first in a chain, but here it is number {place + 1}"
             first = bool(options.get("channel_first"))
             layout = "chw" if first else "hwc"
@@ -63,14 +64,9 @@ def layout_problem(nodes: Sequence[Any]) -> tuple[str, str] | None:
         elif TRANSFORMS.trait(name, "channel_first") is True:
             layout = "chw"
             cause = f"{name} comes before"
-        elif not _is_ours(name):
+        elif not is_ours(TRANSFORMS[name]):  # input and output of others are unknown
             layout = None
     return None
-
-
-def _is_ours(name: str) -> bool:
-    """Tell whether a transform is one of the package; input and output of others are unknown."""
-    return TRANSFORMS[name].__module__.startswith("ppcls.")
 
 
 def _one_for_all(options: Options) -> bool:

@@ -7,6 +7,7 @@ numbers from `rng`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from ppcls.config import plain
 from ppcls.config.binding import construct
 from ppcls.config.checks.axis_order import layout_problem
-from ppcls.contracts import adopt, where_defined
+from ppcls.contracts import PluginErrors, adopt, is_ours
 from ppcls.data.transforms import (
     colour,
     decode,
@@ -27,7 +28,7 @@ from ppcls.data.transforms import (
 )
 from ppcls.data.transforms.base import BatchTransform, Transform
 from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage
-from ppcls.errors import ConfigError, DataError, PpclsError, describe_failure
+from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
 
 # Importing these modules fills the registry.
@@ -47,6 +48,9 @@ __all__ = [
 ]
 
 
+Apply = Callable[[Any, np.random.Generator], Any]
+
+
 class Compose:
     """A chain of transforms.
 
@@ -58,10 +62,12 @@ class Compose:
         channel_first: whether the chain itself ends in [C, H, W].
     """
 
-    def __init__(self, ops: Sequence[Callable[[Any, np.random.Generator], Any]]) -> None:
+    def __init__(self, ops: Sequence[Apply]) -> None:
         self.ops: list[Transform] = [adopt(op, Transform) for op in ops]
         self.channel_first = any(op.channel_first for op in self.ops)
-        self._head, self._normalize = _split_off_normalize(self.ops)
+        head, self._normalize = _split_off_normalize(self.ops)
+        # Errors of our own transforms need no name, and pass through here for every image.
+        self._head: list[Apply] = [op if is_ours(op) else partial(_named_in_errors, op) for op in head]
         self._own_rng = np.random.default_rng(0)
 
     def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
@@ -95,22 +101,19 @@ class Compose:
         out: np.ndarray | None = None,
     ) -> Any:
         rng = self._own_rng if rng is None else rng
-        op: Any = None
-        try:
-            for op in self._head:
-                image = op(image, rng)
-        except PpclsError:
-            raise
-        except Exception as error:
-            if type(op).__module__.partition(".")[0] == __name__.partition(".")[0]:
-                raise
-            failure = describe_failure(error, where_defined(op).rpartition(":")[0] or None)
-            raise DataError(f"{type(op).__name__}: {failure}") from error
+        for op in self._head:
+            image = op(image, rng)
         if self._normalize is not None:
             return self._normalize.apply(image, channel_first, out)
         if channel_first and not self.channel_first:
             return ToCHWImage()(image, rng)
         return image
+
+
+def _named_in_errors(op: Transform, image: Any, rng: np.random.Generator) -> Any:
+    """Apply a transform of a plug-in."""
+    with PluginErrors(op, type(op).__name__, DataError):
+        return op(image, rng)
 
 
 def _split_off_normalize(ops: list[Transform]) -> tuple[list[Transform], NormalizeImage | None]:

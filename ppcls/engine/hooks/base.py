@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ppcls.config.binding import construct
-from ppcls.contracts import Component, breaches_of_object, where_defined
-from ppcls.errors import ConfigError, PpclsError, TrainingError, describe_failure, hint
+from ppcls.contracts import Component, PluginErrors, breaches_of_object, is_ours, where_defined
+from ppcls.errors import ConfigError, TrainingError, hint
 from ppcls.logger import LOGGER
 from ppcls.registry import HOOKS
 
@@ -129,7 +128,7 @@ def _require_effect(hook: Hook, where: str) -> None:
     Raises:
         ConfigError: naming what breaks the contract, or a method that is probably misspelt.
     """
-    if _is_ours(hook):
+    if is_ours(hook):
         return
     kind = type(hook)
     known = [name for name in vars(Hook) if not name.startswith("_")]
@@ -152,7 +151,7 @@ def hook_states(hooks: Iterable[Hook]) -> dict[str, dict[str, Any]]:
     """
     found = {}
     for name, hook in _named(hooks):
-        with _blamed(hook, "state"):
+        with _named_in_errors(hook, "state"):
             given = hook.state()
             if not isinstance(given, Mapping):
                 raise TrainingError(f"expected a map such as {{'count': 3}}, got {given!r}")
@@ -175,7 +174,7 @@ def restore_hooks(hooks: Iterable[Hook], states: Mapping[str, Mapping[str, Any]]
                 "the checkpoint holds the state of the hook %s, which this run does not have", name
             )
             continue
-        with _blamed(named[name], "restore"):
+        with _named_in_errors(named[name], "restore"):
             named[name].restore(state)
 
 
@@ -196,8 +195,8 @@ def call_hooks(hooks: Iterable[Hook], method: str, *arguments: Any) -> None:
             line. What our own hooks raise is passed on as it is.
     """
     for hook in hooks:
-        with _blamed(hook, method):
-            if method == "after_eval" and not _is_ours(hook):
+        with _named_in_errors(hook, method):
+            if method == "after_eval" and not is_ours(hook):
                 run, metrics = arguments
                 before = list(metrics)
                 hook.after_eval(run, metrics)
@@ -228,17 +227,5 @@ def _require_numbers(metrics: dict[str, Any], before: Iterable[str]) -> None:
             raise TrainingError(text) from None
 
 
-@contextmanager
-def _blamed(hook: Hook, method: str) -> Iterator[None]:
-    """Turn whatever a hook raises that is not our own into an error that names the hook."""
-    try:
-        yield
-    except Exception as error:
-        if _is_ours(hook):
-            raise
-        reason = str(error) if isinstance(error, PpclsError) else describe_failure(error)
-        raise TrainingError(f"hook {type(hook).__name__}, {method}: {reason}") from error
-
-
-def _is_ours(hook: Hook) -> bool:
-    return type(hook).__module__.partition(".")[0] == __name__.partition(".")[0]
+def _named_in_errors(hook: Hook, method: str) -> PluginErrors:
+    return PluginErrors(hook, f"hook {type(hook).__name__}, {method}", TrainingError, own_errors=True)
