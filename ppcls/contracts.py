@@ -62,7 +62,8 @@ def breaches(component: _Made, base: type[Component]) -> list[str]:
             return [f"it does not derive from {package}'s {ancestor.__name__}"]
     found = [f"it has no method {_call(base, name, component)}" for name in _missing(component, base)]
     for name in _methods(base):
-        definer, own = _definer(component, name), inspect.getattr_static(component, name, None)
+        definer = _definer(component, name)
+        own = inspect.getattr_static(component, name, None)
         if definer is None or is_ours(definer) or not inspect.isfunction(own):
             continue
         if not _takes(own, base.arguments_of(name, component)):

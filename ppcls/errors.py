@@ -142,7 +142,8 @@ class ConfigError(PpclsError):
     def of(cls: type[_ConfigError], mistake: Mistake) -> _ConfigError:
         """Return the error about one mistake."""
         error = cls(mistake.text, path=mistake.path or str(mistake.place or ""))
-        error.path, error.mistakes = mistake.path, (mistake,)
+        error.path = mistake.path
+        error.mistakes = (mistake,)
         return error
 
     def below(self: _ConfigError, path: str) -> _ConfigError:

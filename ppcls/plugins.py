@@ -162,5 +162,6 @@ def _root(key: str) -> str | None:
 
 
 def _lies_in(module: ModuleType, key: str) -> bool:
-    root, file = _root(key), module.__spec__.origin if module.__spec__ is not None else None
+    root = _root(key)
+    file = module.__spec__.origin if module.__spec__ is not None else None
     return root is not None and file is not None and os.path.realpath(file).startswith(root)

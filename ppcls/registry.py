@@ -50,8 +50,10 @@ class Registry:
         variants: Mapping[str, str] | None = None,
         completion: str | None = None,
     ) -> None:
-        self.kind, self._completion = kind, completion
-        self._contract, self._variants = contract, dict(variants or {})
+        self.kind = kind
+        self._completion = completion
+        self._contract = contract
+        self._variants = dict(variants or {})
         self._items: dict[str, Callable[..., Any]] = {}
 
     @property
@@ -144,7 +146,8 @@ class Registry:
 
     def _complaint(self, name: str, found: list[str], component: Any) -> str:
         base = self.base_of(name)
-        where, contract = where_defined(component), f"{base.__module__}.{base.__name__}"
+        where = where_defined(component)
+        contract = f"{base.__module__}.{base.__name__}"
         return (
             f"{name}{f' ({where})' if where else ''} is no complete {self.kind}: {'; '.join(found)}. "
             f"{contract} says what {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind} has"

@@ -43,7 +43,8 @@ def take_answering(options: dict[str, Any]) -> Answering:
     Raises:
         ConfigError: for a value that is none of the known ones.
     """
-    engine, precision = options.pop("frozen_engine", None), options.pop("frozen_precision", None)
+    engine = options.pop("frozen_engine", None)
+    precision = options.pop("frozen_precision", None)
     _check("frozen_engine", engine, get_args(Engine))
     _check("frozen_precision", precision, get_args(Precision))
     return Answering(engine, precision)

@@ -68,10 +68,14 @@ class Conv2D(nn.Conv2D):
         **options: Any,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, **options)
-        kernel, steps, border = _pair(kernel_size), _pair(stride), _pair(padding)
+        kernel = _pair(kernel_size)
+        steps = _pair(stride)
+        border = _pair(padding)
         if padding == "SAME" and steps == (1, 1) and kernel is not None and kernel[0] % 2 and kernel[1] % 2:
             border = (kernel[0] // 2, kernel[1] // 2)
-        self._kernel, self._steps, self._border = kernel or (1, 1), steps or (1, 1), border or (0, 0)
+        self._kernel = kernel or (1, 1)
+        self._steps = steps or (1, 1)
+        self._border = border or (0, 0)
         plain = {"dilation": 1, "groups": 1, "padding_mode": "zeros", "data_format": "NCHW"}
         known = kernel is not None and steps is not None and border is not None
         self.fast_small_maps = known and all(
@@ -92,7 +96,8 @@ class Conv2D(nn.Conv2D):
 
         Every call comes here, so the cheap questions come first.
         """
-        shape, weight = x.shape, self.weight
+        shape = x.shape
+        weight = self.weight
         filters, channels, *_ = weight.shape
         if len(shape) != 4 or shape[1] != channels:
             return None  # the base class says what is wrong with it
@@ -114,7 +119,8 @@ class Conv2D(nn.Conv2D):
     def _multiply(self, x: Tensor, height: int, width: int) -> Tensor:
         """Return the convolution without bias, as one product."""
         batch, channels = x.shape[:2]
-        filters, taps = self.weight.shape[0], self._kernel[0] * self._kernel[1]
+        filters = self.weight.shape[0]
+        taps = self._kernel[0] * self._kernel[1]
         inside = self._border[0] < self._kernel[0] and self._border[1] < self._kernel[1]
         if x.shape[2:] == [1, 1] and height * width == 1 and inside:  # one tap meets the pixel, others zeros
             tap = self._border[0] * self._kernel[1] + self._border[1]

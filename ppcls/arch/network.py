@@ -186,7 +186,8 @@ def build_network(node: Any, where: str = "Arch") -> nn.Layer:
 
 
 def _accepted(name: str, make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    findings, known = Findings(), parameters_of(make)
+    findings = Findings()
+    known = parameters_of(make)
     options = without_foreign("network", name, options, known, "", findings)
     for warning in findings.warnings:
         _log.warning("%s.%s", name, warning)

@@ -152,13 +152,16 @@ class _Growth:
                 hops += 1
                 if len(inner) != 1 or hops > MAX_DEPTH:
                     return None
-                path, node, steps = (), self.tree, [*inner[0], *steps]
+                path = ()
+                node = self.tree
+                steps = [*inner[0], *steps]
                 continue
             step = steps.pop(0)
             key = _key(node, step)
             if key is None:
                 return None
-            path, node = (*path, key), node[key]
+            path = (*path, key)
+            node = node[key]
         return path, node
 
 

@@ -18,7 +18,8 @@ _ANY_NUMBER = r"^[0-9]+$"
 
 def type_schema(wanted: Any) -> Schema:
     """Return the schema of the values that are accepted where a type is annotated."""
-    origin, args = get_origin(wanted), get_args(wanted)
+    origin = get_origin(wanted)
+    args = get_args(wanted)
     if origin is Annotated:
         return type_schema(args[0])
     if origin in (Union, types.UnionType):

@@ -243,7 +243,8 @@ def _data_spec(config: DataSpec | Options, where: str) -> DataSpec:
     if isinstance(config, DataSpec):
         return config
     node = plain(config)
-    options, known = node.get("loader") or {}, LoaderSpec()
+    options = node.get("loader") or {}
+    known = LoaderSpec()
     for option in options:
         if option not in known:
             raise ConfigError(f"no option {option!r}.{hint(option, known)}", path=f"{where}.loader")

@@ -156,7 +156,8 @@ def scan_shard(path: Path, label_key: str | None, names: list[str]) -> Iterator[
                     if new in seen:
                         raise DataError(f"{path}: the members of {new} do not follow each other")
                     seen.add(new)
-                    key, members = new, {}
+                    key = new
+                    members = {}
                 if suffix in members:
                     raise DataError(f"{path}: {new} has two members .{suffix}")
                 members[suffix] = (member.name, member.offset_data, member.size)

@@ -67,7 +67,8 @@ def build_schedule(config: Any, epochs: int, steps_per_epoch: int) -> LRSchedule
             f"Optimizer.lr: {type(settings).__name__}.build returned a {type(scheduler).__name__}, expected "
             "a paddle.optimizer.lr.LRScheduler"
         )
-    scheduler.by_epoch, scheduler.needs_metric = settings.by_epoch, settings.needs_metric
+    scheduler.by_epoch = settings.by_epoch
+    scheduler.needs_metric = settings.needs_metric
     return scheduler
 
 

@@ -86,7 +86,8 @@ def _render_classes(counts: list[int], names: list[str] | None) -> list[str]:
     present = [(count, label) for label, count in enumerate(counts) if count]
     if not present:
         return []
-    (fewest, rare), (most, common) = min(present), max(present)
+    fewest, rare = min(present)
+    most, common = max(present)
     lines = [
         f"  {len(present)} of {len(counts)} classes; from {fewest} (class {title(rare)}) to {most} images "
         f"(class {title(common)})"

@@ -16,7 +16,8 @@ from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
 
 # Blocks of the four stages after the first block, and the factors on their channels (tables 2 and 3).
-_A, _B = (2, 4, 14, 1), (4, 6, 16, 1)
+_A = (2, 4, 14, 1)
+_B = (4, 6, 16, 1)
 _SIZES = {
     "A0": (_A, (0.75, 0.75, 0.75, 2.5)),
     "A1": (_A, (1.0, 1.0, 1.0, 2.5)),

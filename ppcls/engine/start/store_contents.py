@@ -165,8 +165,10 @@ def compare(store: Store, made_of: dict[str, Any], places: Places, folder: Path)
     there = manifest.get("made_of")
     if not isinstance(there, dict):
         raise DataError(f"{folder}: the manifest does not say what the store was made of")
-    there, made_of = {"logits": "all", "k": None, **there}, dict(made_of)
-    before, now = there.pop("versions", {}), made_of.pop("versions")
+    there = {"logits": "all", "k": None, **there}
+    made_of = dict(made_of)
+    before = there.pop("versions", {})
+    now = made_of.pop("versions")
     others = [f"{name} {before.get(name)}" for name in now if before.get(name) != now[name]]
     samples = there.pop("samples", {}), made_of.pop("samples")
     absent = _leave_out_absent(made_of, there)
@@ -210,7 +212,8 @@ def _leave_out_absent(made_of: dict[str, Any], there: dict[str, Any]) -> list[st
 
 def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
     if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        there, here = dict(enumerate(there)), dict(enumerate(here))
+        there = dict(enumerate(there))
+        here = dict(enumerate(here))
     if isinstance(there, dict) and isinstance(here, dict):
         for key in {**here, **there}:
             yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else str(key))
