@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -230,7 +230,38 @@ def dry_forward(model: nn.Layer, shape: tuple[int, ...]) -> Any:
         return model(paddle.zeros([2, *shape]))
 
 
-def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> Any:
+def check_outputs(arch: ArchSpec, outputs: Any) -> None:
+    """Refuse networks that do not return what losses, metrics and exports read.
+
+    Args:
+        arch: the networks of the recipe.
+        outputs: outputs of the networks for two images.
+
+    Raises:
+        ConfigError: naming a network that returns neither a tensor nor a map, or one that trains and whose
+            logits are not [N, class_num].
+    """
+    several = bool(arch.children) and not arch.is_chain
+    for spec in arch.children if several else (arch,):
+        output = outputs[spec.title] if several else outputs
+        logits = output.get("logits") if isinstance(output, Mapping) else output
+        if logits is None or (spec.frozen and isinstance(logits, paddle.Tensor)):
+            continue  # features alone; losses compare the classes of frozen networks with those of students
+        classes = spec.head.class_num
+        if isinstance(logits, paddle.Tensor):
+            if logits.ndim == 2 and classes in (None, logits.shape[1]):
+                continue
+            got = f"the shape [{', '.join(map(str, ['N', *logits.shape[1:]]))}]"
+        else:
+            got = type(logits).__name__
+        raise ConfigError(
+            f"the network {spec.head.name} has to return logits [N, {classes or 'C'}], or a map with them as "
+            f"'logits', but returns {got}" + ("" if classes is None else f" (class_num is {classes})"),
+            path=spec.path,
+        )
+
+
+def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...], arch: ArchSpec) -> Any:
     """Find shapes that the recipe leaves out in feature transforms and losses, and check given ones.
 
     This runs a trial forward pass. It creates the parameters whose shapes were left out, and reports wrong
@@ -240,6 +271,7 @@ def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> Any:
         model: the network.
         loss: the training loss.
         shape: [C, H, W] of the images.
+        arch: the networks of the recipe.
 
     Returns:
         the outputs of the network for two images.
@@ -247,6 +279,7 @@ def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...]) -> Any:
     model.prepare(shape)
     networks = {name: model.network(name) for name in model.names}
     outputs = dry_forward(model, shape)
+    check_outputs(arch, outputs)
     with paddle.no_grad():
         loss.prepare(outputs, networks)
     return outputs

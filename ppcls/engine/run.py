@@ -14,6 +14,7 @@ from paddle.optimizer import Optimizer
 
 from ppcls.data import Batch, JoinedLoader, Loader
 from ppcls.engine.checkpoint import Progress
+from ppcls.engine.checkpoint.states import Declared
 from ppcls.engine.meters import Meters
 from ppcls.errors import TrainingError
 from ppcls.optimizer.joint import JointOptimizer
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from ppcls.engine.hooks.ema import ModelEMA
 
 
-@dataclass
-class Evaluation:
+@dataclass(slots=True)
+class Evaluation(Declared):
     """How a run evaluates.
 
     Attributes:
@@ -43,8 +44,8 @@ class Evaluation:
     programs: bool = False
 
 
-@dataclass
-class Parts:
+@dataclass(slots=True)
+class Parts(Declared):
     """The parts of a run.
 
     Attributes:
@@ -78,8 +79,8 @@ class Parts:
     stored: StoredOutputs | None = None
 
 
-@dataclass
-class Settings:
+@dataclass(slots=True)
+class Settings(Declared):
     """The settings of a run.
 
     Attributes:
@@ -97,8 +98,8 @@ class Settings:
     casting: Mapping[str, Any] = field(default_factory=lambda: {"enable": False})
 
 
-@dataclass
-class Timing:
+@dataclass(slots=True)
+class Timing(Declared):
     """Seconds of the latest step: the whole step, and the waiting time for data."""
 
     batch_cost: float = 0.0
@@ -116,8 +117,8 @@ class Timing:
             self._window.clear()
 
 
-@dataclass
-class Run:
+@dataclass(slots=True)
+class Run(Declared):
     """One training run, as hooks see it.
 
     Attributes:
@@ -129,7 +130,7 @@ class Run:
         timing: seconds of the latest steps.
         learning_rates: learning rates of the latest step, one for each optimizer.
         gradient_norm: norm of the latest step with a log line, on the device.
-        ending: set by a hook after an evaluation: the current epoch is the last.
+        ending: set by a hook: the current epoch is the last; before the first step, the first one.
         stop_signal: number of the signal that asks the run to stop after the current step; a hook may set it
             too. All processes agree on `stopping`.
     """

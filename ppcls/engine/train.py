@@ -43,7 +43,7 @@ def train(run: Run) -> None:
     schedule = run.parts.schedule
     call_hooks(run.hooks, "before_train", run)
     with _signals_wait_for_the_step(run):
-        while run.progress.epoch <= run.settings.epochs and not run.ending:
+        while run.progress.epoch <= run.settings.epochs:
             epoch = run.progress.epoch
             train_epoch(run)
             evaluation = run.parts.evaluation
@@ -59,6 +59,8 @@ def train(run: Run) -> None:
             run.meters.reset()
             call_hooks(run.hooks, "after_epoch", run, epoch)
             _raise_if_stopped(run)
+            if run.ending:
+                break
     run.progress.finished = True
     call_hooks(run.hooks, "after_train", run)
 

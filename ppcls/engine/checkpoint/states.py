@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ppcls.errors import WeightsError
+from ppcls.errors import WeightsError, hint
 
 FORMAT = 2
 WITHOUT_CHECKSUM = 1  # the format before
@@ -23,7 +23,30 @@ LARGEST = 64 * 2**20  # bytes; a thousand processes with a hundred meters each t
 _END = re.compile(rb',\n "crc32": "([0-9a-f]{8})"\n\}\Z')
 
 
-@dataclass
+class Declared:
+    """Base of classes whose objects hooks may change: a misspelt attribute is an error, not a new one.
+
+    Classes that derive from it have to use ``dataclass(slots=True)``.
+    """
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a declared attribute.
+
+        Raises:
+            AttributeError: naming the most similar attributes.
+        """
+        try:
+            object.__setattr__(self, name, value)
+        except AttributeError:
+            declared = [field for field in type(self).__slots__ if not field.startswith("_")]
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}.{hint(name, declared)}"
+            ) from None
+
+
+@dataclass(slots=True)
 class StudentBest:
     """The best evaluation of a student other than the network to deploy; scores as in :class:`Progress`."""
 
@@ -32,8 +55,8 @@ class StudentBest:
     ema_score: float | None = None
 
 
-@dataclass
-class Progress:
+@dataclass(slots=True)
+class Progress(Declared):
     """The position of a run: everything that a resumed run needs besides tensors.
 
     Attributes:

@@ -155,7 +155,7 @@ def _prepare_networks(
     weights = config.Global.pretrained_model
     main = config.arch.main_name
     loss = build_loss(config.Loss.Train or [], main=main)
-    outputs = build.find_shapes(model, loss, data.shape)
+    outputs = build.find_shapes(model, loss, data.shape, config.arch)
     distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
     if weights and not resuming:
         build.load_start(model, loss, weights, config.arch.name, main)

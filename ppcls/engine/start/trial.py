@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import paddle
@@ -22,7 +22,8 @@ from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
 from ppcls.engine.train import forward_and_backward, start_epoch
 from ppcls.errors import TrainingError
-from ppcls.logger import only_warnings
+from ppcls.logger import LOGGER, only_warnings
+from ppcls.loss.combined import TOTAL
 
 
 def try_out(run: Run) -> None:
@@ -62,6 +63,30 @@ def _try_training(run: Run) -> None:
                     "Nothing was written. Look at the weights that the networks start from, at the options "
                     f"of the losses, and at the images of the batch:\n  {files}"
                 )
+            _require_gradient(run, losses)
+
+
+def _require_gradient(run: Run, losses: Mapping[str, paddle.Tensor]) -> None:
+    """Refuse losses from which no network learns, and name those that have no effect.
+
+    Raises:
+        TrainingError: if no parameter of a network got a gradient.
+    """
+    parts = {name: value for name, value in losses.items() if name != TOTAL}
+    constant = [name for name, value in parts.items() if value.stop_gradient]
+    trained = [parameter for parameter in run.parts.model.parameters() if not parameter.stop_gradient]
+    (learned,) = distributed.any_of([any(parameter.grad is not None for parameter in trained)])
+    if trained and not learned:
+        raise TrainingError(
+            f"no network would learn: the losses ({', '.join(parts)}) give no trained parameter of a network "
+            "a gradient. A loss has to be computed from the outputs of a network that trains, without "
+            "detach(), numpy() or no_grad(). Nothing was written"
+        )
+    if constant:
+        LOGGER.warning(
+            "Loss.Train: %s has no gradient, so nothing is learned from it; it may be constant or detached",
+            ", ".join(constant),
+        )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Hooks of users: from a recipe, from a script, in which order they are called, and how they fail."""
 
+import functools
 import importlib
 import json
 import re
@@ -288,3 +289,38 @@ def test_a_state_that_is_no_map_says_what_it_should_be(recipe, write_recipe):
     )()
     with pytest.raises(TrainingError, match=r"hook Stateless, state: expected a map such as .*, got None"):
         engine(write_recipe(recipe), "Global.epochs=1").train(hooks=[hook])
+
+
+def _setting(method, **values):
+    """Return a hook that sets attributes of the run, given by their dotted names."""
+
+    def change(self, run, *more):
+        for name, value in values.items():
+            *path, last = name.split("__")
+            setattr(functools.reduce(getattr, path, run), last, value)
+
+    return type("Setting", (ppcls.Hook,), {method: change})()
+
+
+@pytest.mark.parametrize(
+    "method", ["before_start", "before_train", "after_step", "after_eval", "after_epoch"]
+)
+def test_a_run_that_a_hook_ends_finishes_its_epoch_and_saves(recipe, write_recipe, tmp_path, method):
+    path = write_recipe(recipe)
+    engine(path, "Global.epochs=3").train(hooks=[_setting(method, ending=True)])
+    saved = json.loads((tmp_path / "output/resnet8/latest.pdstates").read_text())
+    assert (saved["epoch"], saved["step"], saved["finished"]) == (2, 3, True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("endign", "Run has no attribute 'endign'. Did you mean: ending"),
+        ("progress__epcoh", "Progress has no attribute 'epcoh'. Did you mean: epoch"),
+        ("settings__epoch", "Settings has no attribute 'epoch'. Did you mean: epochs"),
+        ("parts__opimizer", "Parts has no attribute 'opimizer'. Did you mean: optimizer"),
+    ],
+)
+def test_a_misspelt_attribute_of_the_run_is_not_accepted(recipe, write_recipe, wrong, message):
+    with pytest.raises(TrainingError, match=f"^hook Setting, before_start: AttributeError: {message}"):
+        engine(write_recipe(recipe)).train(hooks=[_setting("before_start", **{wrong: 1})])

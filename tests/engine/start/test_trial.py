@@ -18,7 +18,8 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.start import trial
 from ppcls.engine.train import train as run_loop
-from ppcls.registry import LOSSES
+from ppcls.errors import ConfigError
+from ppcls.registry import BACKBONES, LOSSES
 from ppcls.weights import read_params
 
 
@@ -172,3 +173,95 @@ def test_lines_of_the_start_are_in_the_log(home, capsys):
 def test_warnings_about_the_recipe_are_in_the_log_too(home):
     assert train(home / "plain.yaml", "EarlyStopping={patience: 2}") == 0
     assert "EarlyStopping.patience: has no effect" in (home / "keep/resnet8/train.log").read_text()
+
+
+@LOSSES.register()
+class WithoutGradient(nn.Layer):
+    """A loss that is constant, or computed from detached logits."""
+
+    def __init__(self, detached: bool = False) -> None:
+        super().__init__()
+        self.detached = detached
+
+    def forward(self, logits, label=None):
+        return logits.detach().square().mean() if self.detached else paddle.to_tensor(1.5)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_losses_from_which_nothing_is_learned_are_refused(recipe, write_recipe, tmp_path, capsys, detached):
+    recipe["Loss"]["Train"] = [{"WithoutGradient": {"detached": detached}}]
+    assert train(write_recipe(recipe)) == 1
+    assert (
+        "no network would learn: the losses (WithoutGradient) give no trained parameter"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "output").exists()
+    recipe["Loss"]["Train"].append({"CELoss": None})
+    assert train(write_recipe(recipe), "Global.epochs=1") == 0
+    output = capsys.readouterr().out
+    assert output.count("Loss.Train: WithoutGradient has no gradient, so nothing is learned from it") == 1
+
+
+class Returning(nn.Layer):
+    """A network that returns something in a form of its own."""
+
+    def __init__(self, form: str, classes: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2D(3, classes, 3, stride=4)
+        self.form = form
+
+    def forward(self, x):
+        maps = self.convolution(x)
+        logits = maps.mean([2, 3])
+        return {
+            "logits": logits,
+            "map": {"logits": logits, "maps": maps},
+            "tuple": (logits, maps),
+            "list": [logits],
+            "maps": maps,
+            "map of maps": {"logits": maps},
+            "column": logits.mean(1),
+            "number": 3,
+        }[self.form]
+
+
+@BACKBONES.register()
+class ReturnsWhatItLikes(Returning):
+    def __init__(self, class_num: int = 1000, form: str = "logits", more: int = 0) -> None:
+        super().__init__(form, class_num + more)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        ({"more": 3}, r"the shape \[N, 7\]"),
+        ({"more": -1}, r"the shape \[N, 3\]"),
+        ({"form": "tuple"}, "tuple"),
+        ({"form": "list"}, "list"),
+        ({"form": "maps"}, r"the shape \[N, 4, 8, 8\]"),
+        ({"form": "map of maps"}, r"the shape \[N, 4, 8, 8\]"),
+        ({"form": "column"}, r"the shape \[N\]"),
+        ({"form": "number"}, "int"),
+    ],
+)
+def test_a_network_that_does_not_return_logits_is_named(
+    recipe, write_recipe, tmp_path, options, got, several
+):
+    where = "Arch"
+    if several:
+        recipe = distilled(recipe, **KL)
+        recipe["Arch"]["models"][1] = {"Student": {"name": "ReturnsWhatItLikes", **options}}
+        where = "Arch.models.1.Student"
+    else:
+        recipe["Arch"] = {"name": "ReturnsWhatItLikes", "class_num": 4, **options}
+    text = rf"^{where}: the network ReturnsWhatItLikes has to return logits \[N, 4\], .* returns {got} \("
+    with pytest.raises(ConfigError, match=text):
+        Engine(load_config(write_recipe(recipe))).train()
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("form", ["logits", "map"])
+def test_a_network_that_returns_logits_trains(recipe, write_recipe, form):
+    recipe["Arch"] = {"name": "ReturnsWhatItLikes", "class_num": 4, "form": form}
+    assert train(write_recipe(recipe), "Global.epochs=1") == 0
