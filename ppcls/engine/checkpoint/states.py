@@ -29,7 +29,7 @@ class Declared:
     Classes that derive from it have to use ``dataclass(slots=True)``.
     """
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a declared attribute.
