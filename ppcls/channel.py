@@ -9,15 +9,19 @@ slow for every step. So each process has one connection to process 0, which answ
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import secrets
+import selectors
 import socket
+import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
 _PATIENCE = 60.0  # seconds to wait for the other processes, which have just done something together
 _RANK_BYTES = 4
 _TOKEN_BYTES = 16
+_GREETING_BYTES = _TOKEN_BYTES + _RANK_BYTES
 # A machine that is lost sends nothing. These options of Linux find that after about 30 s.
 _PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
@@ -91,31 +95,69 @@ def open_channel(store: Store, key: str, rank: int, size: int, host: str) -> Cha
         OSError: if a process does not come.
     """
     if rank == 0:
-        return Channel(_wait_for_others(store, key, size), is_hub=True)
+        return Channel(_wait_for_others(store, key, size, host), is_hub=True)
     port, token = store.get(key).decode().split()
     link = socket.create_connection((host, int(port)), timeout=_PATIENCE)
     link.sendall(bytes.fromhex(token) + rank.to_bytes(_RANK_BYTES, "little"))
     return Channel([link], is_hub=False)
 
 
-def _wait_for_others(store: Store, key: str, size: int) -> list[socket.socket]:
+def _wait_for_others(store: Store, key: str, size: int, host: str) -> list[socket.socket]:
+    """Return a connection to each of the other processes; whoever does not send the token is ignored."""
     token = secrets.token_bytes(_TOKEN_BYTES)
+    end = time.monotonic() + _PATIENCE
     links: dict[int, socket.socket] = {}
-    with socket.socket() as listener:
-        listener.bind(("", 0))
+    with ExitStack() as strangers, selectors.DefaultSelector() as selector:
+        listener = strangers.enter_context(socket.socket())
+        _bind(listener, host)
         listener.listen(size)
-        listener.settimeout(_PATIENCE)
+        listener.setblocking(False)
+        selector.register(listener, selectors.EVENT_READ)
         store.set(key, f"{listener.getsockname()[1]} {token.hex()}")
         while len(links) < size - 1:
-            link, _ = listener.accept()
-            link.settimeout(_PATIENCE)
-            with suppress(OSError):  # another program that looks for open ports
-                said = _receive(link, _TOKEN_BYTES + _RANK_BYTES)
-                if hmac.compare_digest(said[:_TOKEN_BYTES], token):
-                    links[int.from_bytes(said[_TOKEN_BYTES:], "little")] = link
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{size - 1 - len(links)} of {size} processes did not connect")
+            # Connections are read in any order: one that sends nothing does not delay the others.
+            for ready, _ in selector.select(left):
+                if ready.fileobj is listener:
+                    with suppress(OSError):  # already gone
+                        link = listener.accept()[0]
+                        link.setblocking(False)
+                        selector.register(link, selectors.EVENT_READ, (link, bytearray()))
+                        strangers.enter_context(link)
                     continue
-            link.close()
+                link, said = ready.data
+                if _read_greeting(link, said):
+                    continue
+                selector.unregister(link)
+                rank = int.from_bytes(said[_TOKEN_BYTES:], "little")
+                known = len(said) == _GREETING_BYTES and hmac.compare_digest(said[:_TOKEN_BYTES], token)
+                if known and 0 < rank < size:
+                    links[rank] = link.dup()  # the socket itself is closed with those of strangers
+                link.close()
     return list(links.values())
+
+
+def _bind(listener: socket.socket, host: str) -> None:
+    """Listen only at the address that the other processes use, if it is one of this machine."""
+    try:
+        # A name may stand for another address on this machine than on the others.
+        listener.bind((str(ipaddress.IPv4Address(host)), 0))
+    except (ValueError, OSError):
+        listener.bind(("", 0))
+
+
+def _read_greeting(link: socket.socket, said: bytearray) -> bool:
+    """Add to `said` what a connection sent; return whether more has to come."""
+    try:
+        block = link.recv(_GREETING_BYTES - len(said))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    said += block
+    return bool(block) and len(said) < _GREETING_BYTES
 
 
 def _receive(link: socket.socket, size: int) -> bytes:

@@ -1,5 +1,6 @@
 """The connection of all processes for facts, with threads as processes."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -84,24 +85,85 @@ def test_a_late_process_is_waited_for(monkeypatch, late):
     assert in_processes(2, work) == [[True]] * 2
 
 
-def test_other_programs_that_connect_are_sent_away():
+@pytest.mark.parametrize(
+    "said",
+    [
+        [b""],
+        [b"GET / HTTP/1.1\r\n\r\n" + b"x" * 20],
+        [bytes(channel._GREETING_BYTES)],
+        [None] * 5,
+        [b"half", b"half"],
+        ["rank 0", "rank 9"],
+    ],
+    ids=["leaves", "asks", "wrong token", "silent", "half", "wrong rank"],
+)
+def test_other_programs_that_connect_are_ignored_and_delay_nothing(said):
+    """None stays connected without a word; a rank comes with the right token."""
     store = Store()
     strangers = []
 
     class Curious(Store):
         def get(self, key):
             value = store.get(key)
-            for said in (b"", b"GET / HTTP/1.1\r\n\r\n" + b"x" * 20):
-                stranger = socket.create_connection(("127.0.0.1", int(value.split()[0])))
-                stranger.sendall(said)
+            port, token = value.decode().split()
+            for text in said:
+                stranger = socket.create_connection(("127.0.0.1", int(port)))
                 strangers.append(stranger)
-                if not said:
-                    stranger.close()
+                if isinstance(text, str):
+                    stranger.sendall(bytes.fromhex(token) + bytes([int(text[-1]), 0, 0, 0]))
+                elif text is not None:
+                    stranger.sendall(text)
+                    if not text:
+                        stranger.close()
             return value
 
         def set(self, key, value):
             store.set(key, value)
 
+    begin = time.monotonic()
     assert in_processes(2, lambda rank, link: link.any_of([rank == 1]), Curious()) == [[True]] * 2
+    assert time.monotonic() - begin < 5
     for stranger in strangers:
         stranger.close()
+
+
+def test_a_process_that_does_not_connect_is_not_waited_for_forever(monkeypatch):
+    """Not even while others connect all the time."""
+    monkeypatch.setattr(channel, "_PATIENCE", 0.5)
+    ended = threading.Event()
+
+    class Disturbed(Store):
+        def set(self, key, value):
+            port = int(value.split()[0])
+
+            def disturb():
+                while not ended.wait(0.02):
+                    with contextlib.suppress(OSError):
+                        socket.create_connection(("127.0.0.1", port)).close()
+
+            threading.Thread(target=disturb).start()
+
+    try:
+        with pytest.raises(TimeoutError, match="2 of 3 processes did not connect"):
+            open_channel(Disturbed(), "key", 0, 3, "127.0.0.1")
+    finally:
+        ended.set()
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("127.0.0.1", "127.0.0.1"), ("localhost", "0.0.0.0"), ("192.0.2.1", "0.0.0.0")]
+)
+def test_only_the_address_of_the_processes_is_listened_at(monkeypatch, host, address):
+    """A name, or an address that this machine does not have, says nothing about its own addresses."""
+    found = []
+
+    class Listening(socket.socket):
+        def listen(self, *backlog):
+            super().listen(*backlog)
+            found.append(self.getsockname()[0])
+
+    monkeypatch.setattr(channel.socket, "socket", Listening)
+    monkeypatch.setattr(channel, "_PATIENCE", 0.01)
+    with pytest.raises(TimeoutError):
+        open_channel(Store(), "key", 0, 2, host)
+    assert found == [address]

@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ppcls import distributed
-from ppcls.engine.train import _signals_wait_for_the_step
+from ppcls.engine.train import signals_wait_for_the_step
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.job import BACKEND, PATIENCE, Job
 
@@ -41,7 +41,7 @@ def test_evaluation_gathers_nothing(monkeypatch):
 def test_paddles_launcher_may_repeat_its_signal():
     """It sends SIGTERM up to three times within a second; only a second Ctrl-C cuts a step short."""
     run = types.SimpleNamespace(stop_signal=None)
-    with _signals_wait_for_the_step(run):
+    with signals_wait_for_the_step(run):
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
         assert run.stop_signal == signal.SIGTERM

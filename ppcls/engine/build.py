@@ -245,8 +245,9 @@ def check_outputs(arch: ArchSpec, outputs: Any) -> None:
     for spec in arch.children if several else (arch,):
         output = outputs[spec.title] if several else outputs
         logits = output.get("logits") if isinstance(output, Mapping) else output
-        if logits is None or (spec.frozen and isinstance(logits, paddle.Tensor)):
-            continue  # features alone; losses compare the classes of frozen networks with those of students
+        features = logits is None or bool(spec.head.options.get("stop_after"))
+        if features or (spec.frozen and isinstance(logits, paddle.Tensor)):
+            continue  # losses themselves compare the classes of frozen networks with those of students
         classes = spec.head.class_num
         if isinstance(logits, paddle.Tensor):
             if logits.ndim == 2 and classes in (None, logits.shape[1]):

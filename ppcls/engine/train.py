@@ -42,7 +42,7 @@ def train(run: Run) -> None:
     """Run epochs from the position ``run.progress`` until ``run.settings.epochs`` are done."""
     schedule = run.parts.schedule
     call_hooks(run.hooks, "before_train", run)
-    with _signals_wait_for_the_step(run):
+    with signals_wait_for_the_step(run):
         while run.progress.epoch <= run.settings.epochs:
             epoch = run.progress.epoch
             train_epoch(run)
@@ -219,7 +219,7 @@ def rows_of(outputs: Any, rows: paddle.Tensor) -> Any:
 
 
 @contextmanager
-def _signals_wait_for_the_step(run: Run) -> Iterator[None]:
+def signals_wait_for_the_step(run: Run) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait for the current step; a second Ctrl-C interrupts at once.
 
     A second SIGTERM does not: Paddle's launcher sends up to three within a second.

@@ -40,68 +40,6 @@ def test_nothing_temporary_stays(tmp_path):
     ]
 
 
-class Killed(BaseException):
-    pass
-
-
-def calls_made_while_saving(tmp_path, monkeypatch):
-    """Count the file operations of one save."""
-    return run_until(tmp_path, monkeypatch, None)
-
-
-def run_until(folder, monkeypatch, stop_at):
-    """Save value 2 over value 1 and die at operation number `stop_at`; return the number of operations."""
-    from pathlib import Path
-
-    import ppcls.engine.checkpoint.equal_files as equal_files
-    import ppcls.engine.checkpoint.files as module
-
-    count = 0
-
-    def counted(function):
-        def call(*args, **kwargs):
-            nonlocal count
-            if count == stop_at:
-                raise Killed
-            count += 1
-            return function(*args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(equal_files, "write_params", counted(equal_files.write_params))
-        patch.setattr(module, "write_atomic", counted(module.write_atomic))
-        patch.setattr(equal_files.os, "replace", counted(equal_files.os.replace))
-        patch.setattr(Path, "unlink", counted(Path.unlink))
-        if stop_at is None:
-            save(folder, 2)
-        else:
-            with pytest.raises(Killed):
-                save(folder, 2)
-    return count
-
-
-def test_killed_at_any_operation_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
-    (tmp_path / "count").mkdir()
-    save(tmp_path / "count", 1)
-    operations = run_until(tmp_path / "count", monkeypatch, None)
-    assert operations > 8
-    seen = set()
-    for stop in range(operations):
-        folder = tmp_path / str(stop)
-        folder.mkdir()
-        save(folder, 1)
-        run_until(folder, monkeypatch, stop)
-        found = Checkpointer(folder).load("latest")
-        value = found.progress.epoch
-        seen.add(value)
-        np.testing.assert_array_equal(found.params["conv.weight"], weights(value)["conv.weight"])
-        np.testing.assert_array_equal(found.optimizer["conv.weight@velocity"], -weights(value)["conv.weight"])
-        save(folder, 5)  # and the folder is fit for the next save
-        assert Checkpointer(folder).load("latest").progress.epoch == 5
-    assert seen == {1, 2}
-
-
 @pytest.mark.parametrize("suffix", [".pdparams", ".pdopt"])
 def test_files_of_different_saves_are_refused(tmp_path, suffix):
     save(tmp_path, 1)

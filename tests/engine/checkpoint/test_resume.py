@@ -21,7 +21,7 @@ from ppcls.engine.checkpoint.lock import RunLock, lock_path
 from ppcls.engine.checkpoint.resume import is_kept
 from ppcls.engine.checkpoint.states import Progress
 from ppcls.errors import ConfigError, TrainingError
-from ppcls.logger import ScalarWriter
+from ppcls.logger import METRICS, ScalarWriter
 from ppcls.weights import read_params
 
 # ---------------------------------------------------------------- whole runs
@@ -95,6 +95,28 @@ def test_auto_starts_goes_on_past_damage_and_says_when_it_is_done(recipe, write_
     assert printed.count("skipped: ") == 4  # latest, epoch_2, epoch_1, best_model
     assert "it is kept as" in printed
     assert (tmp_path / "output/resnet8.earlier-1/latest.pdparams").read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".pdparams", ".pdopt"])
+def test_auto_goes_back_past_a_damaged_file_of_several_tags(recipe, write_recipe, tmp_path, capsys, suffix):
+    """The tags of one step are links to one file, so damage of one is damage of all of them."""
+    path = write_recipe(recipe)
+    folder = tmp_path / "output/resnet8"
+    assert train(path) == 0
+    whole = {name: value.copy() for name, value in read_params(folder / "latest.pdparams").items()}
+    shared = [folder / f"{tag}{suffix}" for tag in ("latest", "epoch_2")]
+    assert shared[0].samefile(shared[1])
+    os.truncate(shared[1], 100)  # in place, unlike a save
+    capsys.readouterr()
+    assert train(path) == 0
+    printed = capsys.readouterr().out
+    for file in shared:
+        assert f"{file} is damaged" in printed
+    assert f"resumed {folder / 'epoch_1'}: epoch 2 of 2" in printed
+    for tag in ("latest", "epoch_2"):  # written again, and whole
+        found = Checkpointer(folder).load(tag).params
+        for name, value in whole.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 def test_a_finished_run_goes_on_when_it_gets_more_epochs(recipe, write_recipe, tmp_path, capsys):
@@ -468,8 +490,8 @@ def test_a_run_folder_on_a_disk_of_its_own(recipe, write_recipe, small_disk, tmp
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_metrics_on_a_full_disk_end_the_run_with_the_reason(tmp_path):
+    (tmp_path / METRICS).symlink_to("/dev/full")
     writer = ScalarWriter(tmp_path)
-    writer._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 - the writer closes it
     with pytest.raises(TrainingError, match=r"metrics\.jsonl: No space left on device.*--resume auto"):
         writer.write("train", 1, 1, {"loss": 1.0})
     writer.close()

@@ -261,6 +261,22 @@ def test_a_network_that_does_not_return_logits_is_named(
     assert not (tmp_path / "output").exists()
 
 
+def test_a_student_that_learns_features_alone_needs_no_logits(recipe, write_recipe):
+    recipe = distilled(
+        recipe,
+        DistillationDistanceLoss={
+            "model_name_pairs": [["Student", "Teacher"]], "mode": "l2", "key": "blocks[1]",
+        },
+    )  # fmt: skip
+    recipe["Arch"]["models"] = [
+        {"Teacher": {"name": "resnet8", "return_patterns": ["blocks[1]"]}},
+        {"Student": {"name": "resnet8", "return_patterns": ["blocks[1]"], "stop_after": "blocks[2]"}},
+    ]
+    recipe["Global"] |= {"eval_during_train": False, "epochs": 1}
+    del recipe["Metric"], recipe["Loss"]["Eval"]
+    assert train(write_recipe(recipe)) == 0
+
+
 @pytest.mark.parametrize("form", ["logits", "map"])
 def test_a_network_that_returns_logits_trains(recipe, write_recipe, form):
     recipe["Arch"] = {"name": "ReturnsWhatItLikes", "class_num": 4, "form": form}
