@@ -16,7 +16,7 @@ import pytest
 from support import PHOTOS
 
 import ppcls
-from ppcls.config import load_config, plain
+from ppcls.config import complete_config, load_config, plain
 from ppcls.engine import Engine
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.weights import write_params
@@ -306,23 +306,28 @@ def test_a_part_of_a_recipe_gets_defaults(recipe: dict, tmp_path: Path) -> None:
         Engine("recipe.yaml", mode="eval")
 
 
-def test_a_whole_config_is_taken_as_it_is(recipe: dict, write_recipe: Callable[..., Path]) -> None:
-    from ppcls.config import complete_config, load_config
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (lambda c: c["Global"].update({"epochs": "abc"}), r"Global\.epochs: expected a whole number"),
+        (lambda c: c["Global"].update({"epochs": -3}), r"Global\.epochs: expected 1 or more"),
+        (lambda c: c["Global"].update({"plugins": "./x.py"}), r"Global\.plugins: expected a list of strings"),
+        (lambda c: c["Global"].update({"plugins": [3]}), r"Global\.plugins\.0: expected a string, got 3"),
+        (lambda c: c["Loss"].update({"Train": [{"CELos": None}]}), r"Loss\.Train\.0: unknown loss 'CELos'"),
+        (lambda c: c["Arch"].update({"class_nums": 3}), r"Did you mean: class_num\?"),
+        (lambda c: c["DataLoader"]["Train"]["sampler"].update({"batch_size": "4x"}), "batch_size: expected"),
+        (lambda c: c["Optimizer"]["lr"].update({"learning_rate": []}), "learning_rate: expected a number"),
+        (lambda c: c["DataLoader"].update({"Eval": None}), r"DataLoader\.Eval: missing"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("load", ["load_config", "get_config"])
+def test_what_is_written_into_a_loaded_config_is_checked(
+    load: str, write: Callable[[Any], None], says: str, recipe: dict, write_recipe: Callable[..., Path]
+) -> None:
+    from ppcls.utils.config import get_config
 
-    config = load_config(write_recipe(recipe))
+    config = {"load_config": load_config, "get_config": get_config}[load](str(write_recipe(recipe)))
     assert complete_config(config, "train") == plain(config)
-    changed = plain(config)
-    changed["Global"]["epochs"] = -3  # whoever writes into a checked config is trusted
-    assert complete_config(changed, "train") == changed
-    for place in ("EMA", "Loss"):
-        del changed[place]
-        with pytest.raises(ConfigError, match=r"Global\.epochs: expected 1 or more"):
-            complete_config(changed, "train")
-        changed[place] = None  # which a section that always counts cannot be
-        if place == "Loss":
-            with pytest.raises(ConfigError, match=r"Global\.epochs: expected 1 or more"):
-                complete_config(changed, "train")
-        changed[place] = plain(config)[place]
-    del changed["DataLoader"]["Train"]["loader"]["timeout"]
-    with pytest.raises(ConfigError, match=r"Global\.epochs"):
-        complete_config(changed, "train")
+    write(config)
+    with pytest.raises(ConfigError, match=says):
+        complete_config(config, "train")

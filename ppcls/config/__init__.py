@@ -16,7 +16,7 @@ from ppcls.config.nodes import RecipeTree, plain, single
 from ppcls.config.places import Places
 from ppcls.config.plugins import with_plugins
 from ppcls.config.schema import REQUIRED, Recipe
-from ppcls.config.section import ComponentSpec, fields_of
+from ppcls.config.section import ComponentSpec
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, Place, hint, show
 
@@ -47,7 +47,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
 
     Returns:
         The recipe: every section with every key, interpolations resolved, components in the form that their
-        builders read. Later changes are not checked.
+        builders read. What is changed later is checked when the recipe is used, see :func:`complete_config`.
 
     Raises:
         ConfigError: if the file cannot be read, or with all mistakes at once, each with its config path.
@@ -63,7 +63,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
             findings.add(replace(error.mistakes[0], path="", place=Place(f"-o {text}")))
     recipe = check_recipe(with_plugins(resolve(tree), file, findings), mode, findings)
     findings.finish(str(path), Places(file, overrides).find)
-    return recipe.mark_checked()
+    return recipe.mark_checked(mode)
 
 
 def load_plugins(path: str | Path) -> None:
@@ -86,8 +86,8 @@ def _check_mode(mode: str) -> None:
 def complete_config(config: Mapping[str, Any], mode: str) -> Recipe:
     """Return a copy of a configuration as a recipe with every section and key.
 
-    A complete one, from :func:`load_config`, is used unchanged. Otherwise defaults are filled in and
-    everything is checked, also for a :class:`Recipe` that was made in Python.
+    Defaults are filled in and everything is checked, unless it is a :class:`Recipe` that was checked for this
+    mode, by :func:`load_config` or here, and has not been changed since.
 
     Raises:
         ConfigError: for an unknown mode, if it is not a mapping, or with all mistakes at once.
@@ -97,22 +97,8 @@ def complete_config(config: Mapping[str, Any], mode: str) -> Recipe:
     if not isinstance(tree, dict):
         raise ConfigError(f"expected a configuration, got {show(config)}; load_config reads one from a file")
     findings = Findings()
-    made_here = isinstance(config, Recipe) and not config.is_checked
-    if not made_here and _is_complete(Recipe, tree):
-        return Recipe.from_dict(with_plugins(tree, "the configuration", findings)).mark_checked()
+    if isinstance(config, Recipe) and config.is_checked(mode):
+        return Recipe.from_dict(with_plugins(tree, "the configuration", findings)).mark_checked(mode)
     recipe = check_recipe(with_plugins(resolve(tree), "the configuration", findings), mode, findings)
     findings.finish("the configuration")
-    return recipe.mark_checked()
-
-
-def _is_complete(section: type, value: Any) -> bool:
-    if not isinstance(value, dict) or value.keys() - fields_of(section).keys():
-        return False
-    for name, (field, _) in fields_of(section).items():
-        inner = field.metadata.get("section")
-        if name not in value:
-            return False
-        left_out = value[name] is None and field.metadata.get("optional", False)
-        if inner is not None and not left_out and not _is_complete(inner, value[name]):
-            return False
-    return True
+    return recipe.mark_checked(mode)

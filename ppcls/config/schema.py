@@ -283,7 +283,7 @@ class Recipe(Section):
     """A recipe: the sections of a YAML file, read by attribute (``recipe.Global.epochs``) or by key.
 
     One can be made in Python too, by :meth:`from_dict` or section by section. It is checked where it is used,
-    unless it comes from :func:`ppcls.config.load_config`, which has checked it.
+    unless it comes from :func:`ppcls.config.load_config`, which has checked it, and was not changed since.
     """
 
     Global: GlobalSpec = section(GlobalSpec, "Settings of the run as a whole.")
@@ -334,15 +334,18 @@ class Recipe(Section):
         content = self.to_yaml().encode()
         write_atomic(path, lambda stream: stream.write(content))
 
-    @property
-    def is_checked(self) -> bool:
-        """Whether it comes from a check of the whole recipe."""
-        return bool(vars(self).get("_checked"))
+    def is_checked(self, mode: str) -> bool:
+        """Tell whether it was checked as a whole for this mode, and has not been changed since."""
+        return vars(self).get("_checked") == self._content(mode)
 
-    def mark_checked(self) -> Recipe:
-        """Note that it comes from a check of the whole recipe, and return it."""
-        vars(self)["_checked"] = True
+    def mark_checked(self, mode: str) -> Recipe:
+        """Note that it was checked as a whole for this mode, and return it."""
+        vars(self)["_checked"] = self._content(mode)
         return self
+
+    def _content(self, mode: str) -> str:
+        # As text, because values such as 1 and True are equal, and arrays cannot be compared by `==`.
+        return f"{mode}: {self.to_dict()}"
 
 
 # Sections that must be there, by what is about to be done.

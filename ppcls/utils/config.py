@@ -21,7 +21,7 @@ AttrDict = DictConfig
 def get_config(fname: str, overrides: Iterable[str] | None = None, show: bool = False) -> DictConfig:
     """Return the checked configuration of a recipe; see :func:`ppcls.config.load_config`.
 
-    Keys and attributes may be read and written. Changes are not checked.
+    Keys and attributes may be read and written. Changes are checked by the ``Engine`` that gets it.
 
     Args:
         fname: a path, or the name of a packaged recipe.

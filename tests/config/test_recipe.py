@@ -8,6 +8,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from ppcls import config
 from ppcls.config import ArchSpec, Recipe, complete_config, dump_yaml, load_config, parse_yaml, plain
 from ppcls.config.schema import EMASpec
 from ppcls.errors import ConfigError
@@ -142,13 +143,32 @@ def test_a_recipe_made_in_python_is_checked_where_it_is_used():
     assert recipe.arch.class_count == 4
     assert not recipe.AMP.use_amp
     complete = complete_config(recipe, "export")
-    assert complete.is_checked
+    assert complete.is_checked("export")
     assert complete.Global.output_dir == "somewhere"
     recipe.Arch["class_nums"] = 3
     with pytest.raises(ConfigError, match=r"Did you mean: class_num\?"):
         complete_config(recipe, "export")
     with pytest.raises(ConfigError, match="Loss.Train: missing"):
         complete_config(Recipe(Arch=NODE), "train")
+
+
+def test_a_recipe_is_checked_once_until_it_is_changed(write_recipe, monkeypatch):
+    checked = []
+
+    def check(tree, mode, findings, original=config.check_recipe):
+        checked.append(mode)
+        return original(tree, mode, findings)
+
+    monkeypatch.setattr(config, "check_recipe", check)
+    recipe = load_config(write_recipe())
+    for same in (recipe, copy.deepcopy(recipe), pickle.loads(pickle.dumps(recipe))):
+        assert complete_config(complete_config(same, "train"), "train") == recipe
+    assert checked == ["train"]
+    complete_config(recipe, "eval")  # which needs other sections
+    recipe.Loss.Train[0]["DistillationGTCELoss"]["weight"] = True  # equal to 1.0, which it was
+    with pytest.raises(ConfigError, match="expected a number or a map, got True"):
+        complete_config(recipe, "train")
+    assert checked == ["train", "eval", "train"]
 
 
 def test_a_checked_recipe_is_checked_alike_again(write_recipe):
