@@ -19,7 +19,6 @@ from typing import Any
 
 from ppcls import registry
 from ppcls.errors import ConfigError, describe_failure
-from ppcls.registry import Registry
 from ppcls.texts import near_path, sentence
 
 _loaded: set[str] = set()  # what was loaded: the path of a file, or the name of a module
@@ -81,7 +80,7 @@ def load_plugin(entry: str, folders: Sequence[Path]) -> str | None:
     key = os.path.realpath(entry) if is_path(entry) else entry
     if key in _loaded:
         return None
-    before = {kind: kind.entries for kind in _registries()}
+    before = {kind: kind.entries for kind in registry.registries()}
     known = set(sys.modules)
     try:
         _import(entry)
@@ -122,10 +121,6 @@ def _require(entry: str, folders: Sequence[Path]) -> None:
         raise ConfigError(f"{entry} is a folder without __init__.py, so it is no package")
     elif os.path.isfile(entry) and not entry.endswith(".py"):
         raise ConfigError(f"{entry}: expected a Python file, whose name ends in .py")
-
-
-def _registries() -> list[Registry]:
-    return [value for value in vars(registry).values() if isinstance(value, Registry)]
 
 
 def _import(entry: str) -> None:

@@ -38,7 +38,8 @@ class Registry:
     Args:
         kind: what its entries are called in messages.
         contract: module and name of the base class that says what an entry must have, see `ppcls.contracts`.
-        variants: contracts of entries that set an attribute, by that attribute.
+        variants: contracts of entries that have (and do not set to False) an attribute or a method, by its
+            name.
         completion: module and name of a function ``(name, component)``, which completes what a plug-in
             registers.
     """
@@ -55,6 +56,16 @@ class Registry:
         self._contract = contract
         self._variants = dict(variants or {})
         self._items: dict[str, Callable[..., Any]] = {}
+
+    @property
+    def one(self) -> str:
+        """What a message calls one entry: ``a loss``, ``an optimizer``."""
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
+
+    @property
+    def many(self) -> str:
+        """What a message calls several entries."""
+        return f"{self.kind}{'es' if self.kind.endswith('s') else 's'}"
 
     @property
     def entries(self) -> dict[str, Callable[..., Any]]:
@@ -148,9 +159,13 @@ class Registry:
         base = self.base_of(name)
         where = where_defined(component)
         contract = f"{base.__module__}.{base.__name__}"
+        others = self._variants.items() if base is _base(self._contract) else ()
+        rest = "".join(
+            f", and {other.replace(':', '.')} what one with {attribute} has" for attribute, other in others
+        )
         return (
             f"{name}{f' ({where})' if where else ''} is no complete {self.kind}: {'; '.join(found)}. "
-            f"{contract} says what {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind} has"
+            f"{contract} says what {self.one} has{rest}"
         )
 
     def find(self, name: str) -> Callable[..., Any] | None:
@@ -167,8 +182,14 @@ class Registry:
     def _found(self, name: str) -> Callable[..., Any]:
         """Return what was registered under `name`, as it was."""
         if name not in self:
-            raise ConfigError(f"unknown {self.kind} {name!r}.{hint(name, self._items)}")
+            raise ConfigError(f"{self.unknown(name)}.{hint(name, self._items)}")
         return self._items[name]
+
+    def unknown(self, name: str) -> str:
+        """Return the text that a name is not registered, and which other kinds have it."""
+        others = " and ".join(other.one for other in registries() if name in other.entries)
+        rest = f", but there is {others} of this name" if others else ""
+        return f"unknown {self.kind} {name!r}{rest}"
 
     def _origin(self, name: str) -> Callable[..., Any]:
         """Return the class or function that makes what `name` stands for."""
@@ -190,11 +211,21 @@ METRICS = Registry("metric", "ppcls.metric.base:Metric")
 TRANSFORMS = Registry("transform", "ppcls.data.transforms.base:Transform")
 BATCH_OPS = Registry("batch transform", "ppcls.data.transforms.base:BatchTransform")
 DATASETS = Registry("dataset", "ppcls.data.dataset:Dataset")
-SAMPLERS = Registry("sampler", "ppcls.data.sampler:Sampler")
+SAMPLERS = Registry("sampler", "ppcls.data.sampler:Sampler", {"order": "ppcls.data.sampler:EpochSampler"})
 POSTPROCESSES = Registry("post-process", "ppcls.data.postprocess:PostProcess")
 OPTIMIZERS = Registry("optimizer", "ppcls.optimizer.base:OptimizerFactory")
-SCHEDULES = Registry("learning-rate schedule", "ppcls.optimizer.base:ScheduleFactory")
+SCHEDULES = Registry(
+    "learning-rate schedule",
+    "ppcls.optimizer.base:ScheduleFactory",
+    {"curve": "ppcls.optimizer.learning_rates:Schedule"},
+)
 HOOKS = Registry("hook", "ppcls.engine.hooks.base:Hook")
+
+
+def registries() -> list[Registry]:
+    """Return the registries of all kinds."""
+    return [value for value in globals().values() if isinstance(value, Registry)]
+
 
 _loaded = False
 _broken_plugin: ConfigError | None = None

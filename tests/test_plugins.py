@@ -242,6 +242,32 @@ def test_a_transform_a_batch_transform_a_sampler_and_a_hook(recipe, with_plugin)
     assert sys.modules["my_plugin"].PlainHook.steps == 3
 
 
+def test_a_plain_sampler_defines_the_order_and_a_plain_schedule_the_curve(recipe, with_plugin, capsys):
+    """As the table of docs/plugins.md says; the rest comes from EpochSampler and Schedule."""
+    recipe["DataLoader"]["Train"]["sampler"] = {"name": "Backwards", "batch_size": 4}
+    recipe["Optimizer"]["lr"] = {"name": "Flat", "learning_rate": 0.02}
+    body = """
+import numpy as np
+from ppcls.registry import SAMPLERS, SCHEDULES
+
+@SAMPLERS.register()
+class Backwards:
+    def __init__(self, batch_size: int): self.batch_size = batch_size
+    def order(self, share, epoch): return np.arange(share.length)[::-1].copy()
+
+@SCHEDULES.register()
+class Flat:
+    def __init__(self, learning_rate: float): self.learning_rate = learning_rate
+    def peak(self): return self.learning_rate
+    def curve(self, unit, epochs): return lambda step: self.learning_rate
+"""
+    file = with_plugin(body=body)
+    Engine(load_config(file)).train()
+    assert "lr(Flat): 0.02000000" in log_of(capsys)
+    with pytest.raises(ConfigError, match="batch_size: expected 1 or more, got 0"):
+        load_config(file, ["DataLoader.Train.sampler.batch_size=0"])
+
+
 def test_transforms_also_run_in_processes_of_the_loader(recipe, with_plugin):
     train = recipe["DataLoader"]["Train"]
     train["dataset"]["transform_ops"].insert(1, {"PlainTransform": None})
@@ -346,7 +372,13 @@ def test_a_post_process(recipe, with_plugin, tmp_path, capsys):
             "DataLoader.Train.sampler",
             {"name": "Bad", "batch_size": 2},
             "from ppcls.data import EpochSampler\n@SAMPLERS.register()\nclass Bad(EpochSampler): pass",
-            r"no method order\(share: 'Share', epoch: 'int'\)",
+            r"no method order\(share, epoch\)",
+        ),
+        (
+            "DataLoader.Train.sampler",
+            {"name": "Bad", "batch_size": 2},
+            "@SAMPLERS.register()\nclass Bad:\n    def __init__(self, batch_size): pass",
+            r"Sampler says what a sampler has, and ppcls.data.sampler.EpochSampler what one with order has",
         ),
         (
             "DataLoader.Train.dataset",

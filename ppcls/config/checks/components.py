@@ -94,7 +94,7 @@ KINDS: dict[str, Kind] = {
 def check_nodes(kind: str, value: Any, path: str, findings: Findings) -> Any:
     """Check a list of nodes; return it with every node in the form that its builder reads."""
     if not isinstance(value, list):
-        findings.error(path, value=value, expected=f"a list of {KINDS[kind].registry.kind}s")
+        findings.error(path, value=value, expected=f"a list of {KINDS[kind].registry.many}")
         return value
     return [check_node(kind, node, join(path, index), findings) for index, node in enumerate(value)]
 
@@ -133,7 +133,7 @@ def check_node(kind: str, value: Any, path: str, findings: Findings) -> Any:
         options = _check_members(chosen, rules.registry[name], options, inside, findings)
     if name not in rules.registry:
         where = join(path, "name") if inside == path else path
-        findings.add(unknown_name(kind, name, rules.registry.kind, rules.registry, where))
+        findings.add(unknown_name(kind, name, rules.registry, where))
     else:
         options = _bind(kind, name, options, (path, inside), findings)
     return {name: options} if rules.keyed else {"name": name, **options}

@@ -14,9 +14,7 @@ def check_data(data: DataLoaderSpec, findings: Findings) -> None:
     train = data.Train
     evaluation = data.Eval
     for name, part in data.parts.items():
-        for node in ("dataset", "sampler"):
-            if part[node] is None:
-                findings.error(join("DataLoader", name, node), "missing")
+        _check_part(part, join("DataLoader", name), findings)
     if train and evaluation:
         for key, what in (("cls_label_path", "the training list"), ("path", "the training data")):
             places = [_place(part, key) for part in (train, evaluation)]
@@ -34,6 +32,17 @@ def check_data(data: DataLoaderSpec, findings: Findings) -> None:
         findings.error("DataLoader.Eval.sampler", text)
     elif isinstance(sampler, dict) and sampler.get("shuffle") is True:
         findings.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
+
+
+def _check_part(part: DataSpec, path: str, findings: Findings) -> None:
+    for node in ("dataset", "sampler"):
+        if part[node] is None:
+            findings.error(join(path, node), "missing")
+    place = join(path, "sampler", "batch_size")
+    size = part.sampler.get("batch_size") if isinstance(part.sampler, dict) else None
+    # Samplers of the package check it themselves, a sampler of a plug-in may not.
+    if isinstance(size, int) and size < 1 and not findings.mistakes_below(join(path, "sampler")):
+        findings.error(place, f"expected 1 or more, got {size}", value=size, expected="1 or more")
 
 
 def _place(part: DataSpec, key: str) -> str | None:

@@ -7,7 +7,7 @@ refused with the reason, instead of a suggestion of a similar name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import Options, RecipeTree
 from ppcls.errors import Mistake, nearest
+from ppcls.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -134,24 +135,21 @@ KEYS: Mapping[str, Foreign] = {
     "Global.iter_per_epoch": Foreign(
         reason="an epoch is one pass over the training list; its length cannot be set"
     ),
-    "Global.warmup_iter": Foreign(reason=_RETRIEVAL),
-    "Global.feature_normalize": Foreign(reason=_RETRIEVAL),
-    "Global.feature_binarize": Foreign(reason=_RETRIEVAL),
-    "Global.retrieval_feature_from": Foreign(reason=_RETRIEVAL),
-    "Global.re_ranking": Foreign(reason=_RETRIEVAL),
     "Global.infer_imgs": Foreign(reason="the images to classify stand in Infer.infer_imgs"),
-    "DataLoader.mean": Foreign(reason=_SEMI),
-    "DataLoader.std": Foreign(reason=_SEMI),
-    "DataLoader.Eval.Query": Foreign(reason=_RETRIEVAL),
-    "DataLoader.Eval.Gallery": Foreign(reason=_RETRIEVAL),
-    "Loss.Basic": Foreign(reason=_RETRIEVAL),
-    "Loss.MetaTrain": Foreign(reason=_RETRIEVAL),
-    "Loss.MetaTest": Foreign(reason=_RETRIEVAL),
-    "IndexProcess": Foreign(reason=_RETRIEVAL),
     "MLDecoder": Foreign(reason=_MULTI_LABEL),
-    "SSL": Foreign(reason=_SEMI),
-    "UnLabelLoss": Foreign(reason=_SEMI),
     "Slim": Foreign(reason=_SLIM),
+    **dict.fromkeys(
+        ("DataLoader.mean", "DataLoader.std", "SSL", "UnLabelLoss"),
+        Foreign(reason=_SEMI),
+    ),
+    **dict.fromkeys(
+        (
+            *("Global.warmup_iter", "Global.feature_normalize", "Global.feature_binarize"),
+            *("Global.retrieval_feature_from", "Global.re_ranking", "DataLoader.Eval.Query"),
+            *("DataLoader.Eval.Gallery", "Loss.Basic", "Loss.MetaTrain", "Loss.MetaTest", "IndexProcess"),
+        ),
+        Foreign(reason=_RETRIEVAL),
+    ),
     # Scripts write these two into the configuration, as tools/train.py and the engine of PaddleClas do.
     "profiler_options": Foreign(notice="has no effect: nothing is profiled"),
     "Global.distributed": Foreign(
@@ -334,21 +332,20 @@ def why_refused(path: str) -> str:
     return f": {VALUES[path]}" if path in VALUES else ""
 
 
-def unknown_name(kind: str, name: str, title: str, known: Iterable[str], path: str = "") -> Mistake:
+def unknown_name(kind: str, name: str, registry: Registry, path: str = "") -> Mistake:
     """Return the mistake for a component that is not registered.
 
     Args:
         kind: key of ``components.KINDS``.
         name: the name in the recipe.
-        title: name of the kind in messages, such as ``network``.
-        known: the registered names, of which the nearest are suggested.
+        registry: that of the kind, of whose names the nearest are suggested.
         path: config path of the name.
     """
     group = "network" if kind == "sub_network" else kind
     reasons = [why for pattern, why in NAMES.get(group, {}).items() if fnmatchcase(name, pattern)]
-    near = () if reasons and reasons[0] != _NOT_BUILT else nearest(name, known)
-    text = f"unknown {title} {name!r}{': ' + reasons[0] if reasons else ''}"
-    return Mistake(path, text, value=name, expected=f"the name of a {title}", suggestions=near)
+    near = () if reasons and reasons[0] != _NOT_BUILT else nearest(name, registry)
+    text = f"{registry.unknown(name)}{': ' + reasons[0] if reasons else ''}"
+    return Mistake(path, text, value=name, expected=f"the name of {registry.one}", suggestions=near)
 
 
 def other_file(tree: RecipeTree) -> tuple[str, str] | None:

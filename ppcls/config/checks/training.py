@@ -1,4 +1,8 @@
-"""What training teaches: every network is frozen or has a loss, and no loss or output is idle."""
+"""Check that training has the effect that the recipe asks for.
+
+Each network must be frozen or have a loss. A loss without effect, and an output that no loss uses, are
+reported.
+"""
 
 from __future__ import annotations
 

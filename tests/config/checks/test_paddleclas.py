@@ -16,6 +16,7 @@ from ppcls.config.mistakes import Findings
 from ppcls.config.schema import Recipe
 from ppcls.config.section import fields_of
 from ppcls.errors import ConfigError
+from ppcls.registry import BACKBONES, LOSSES, Registry
 
 Write = Callable[..., Path]
 TRAIN = "DataLoader.Train"
@@ -141,7 +142,7 @@ def test_the_tables_name_what_is_not_there() -> None:
     """An entry for something that was built since would hide it or lie about it."""
     for kind, group in NAMES.items():
         for name in KINDS[kind].registry:
-            assert ": " not in str(unknown_name(kind, name, "thing", ())), f"{kind} {name} is built"
+            assert ": " not in str(unknown_name(kind, name, Registry("thing"))), f"{kind} {name} is built"
         assert all(group.values())
     assert {kind for kind, _, _ in OPTIONS} <= set(KINDS)
     for path in KEYS:
@@ -153,7 +154,23 @@ def test_the_tables_name_what_is_not_there() -> None:
 
 
 def test_a_name_that_is_none_of_paddleclas_gets_the_nearest_one() -> None:
-    misspelt = unknown_name("loss", "CELos", "loss", ["CELoss"], "Loss.Train.0")
-    assert str(misspelt) == "Loss.Train.0: unknown loss 'CELos'. Did you mean: CELoss?"
-    foreign = unknown_name("sub_network", "AlexNet", "network", ["AlexNets"])
+    misspelt = unknown_name("loss", "CELos", LOSSES, "Loss.Train.0")
+    assert str(misspelt).startswith("Loss.Train.0: unknown loss 'CELos'. Did you mean: CELoss,")
+    foreign = unknown_name("sub_network", "AlexNet", BACKBONES)
     assert foreign.text.endswith("the networks there are")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "says"),
+    [
+        ("loss", "TopkAcc", "unknown loss 'TopkAcc', but there is a metric of this name"),
+        ("metric", "Momentum", "unknown metric 'Momentum', but there is an optimizer of this name"),
+        ("schedule", "Cosines", "unknown learning-rate schedule 'Cosines'. Did you mean: Cosine"),
+    ],
+)
+def test_a_name_of_another_kind_is_told_from_one_that_nothing_has(kind: str, name: str, says: str) -> None:
+    registry = KINDS[kind].registry
+    assert unknown_name(kind, name, registry).text.startswith(says)
+    with pytest.raises(ConfigError) as caught:
+        registry[name]
+    assert str(caught.value).startswith(says)
