@@ -17,11 +17,21 @@ from ppcls.errors import ConfigError, WeightsError
 _MANIFEST = "files.json"
 
 
-def write_atomic(path: str | os.PathLike[str], writer: Callable[[BinaryIO], object]) -> None:
+def write_atomic(
+    path: str | os.PathLike[str], writer: Callable[[BinaryIO], object], *, replace: bool = True
+) -> bool:
     """Let `writer` fill a new file, and move it to `path` when it is complete and on the disk.
 
     If the writing fails, a file that was at `path` before stays unchanged. Leftovers of killed processes are
     removed.
+
+    Args:
+        path: of the file.
+        writer: writes the content to the stream that it gets.
+        replace: whether the new file takes the place of one that exists at this moment.
+
+    Returns:
+        whether the new file is at `path`; always true if `replace` is true.
 
     Raises:
         WeightsError: if the file cannot be written (disk full, no permission).
@@ -35,13 +45,30 @@ def write_atomic(path: str | os.PathLike[str], writer: Callable[[BinaryIO], obje
             writer(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, target)
+        if replace:
+            os.replace(temporary, target)
+        elif not _move_new(temporary, target):
+            return False
         sync_folder(target.parent)
+        return True
     except OSError as error:
         raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _move_new(source: Path, target: Path) -> bool:
+    """Move a file to a path, unless a file exists there; return whether it was moved."""
+    try:
+        os.link(source, target)  # unlike a rename, it fails if another process has just written the file
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        if target.exists():
+            return False
+        os.replace(source, target)
+    return True
 
 
 def sync_folder(folder: Path) -> None:

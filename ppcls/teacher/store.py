@@ -9,8 +9,10 @@ without it is ignored.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import io
 import json
+import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +31,7 @@ MANIFEST = "manifest.json"
 INDEX = "index"  # the field of a record with the place of its sample in the data
 _OPEN = 64  # largest number of shards that are open: each needs a file handle
 _BLOCK = 1 << 22
+_LEFTOVER = 86400.0  # seconds
 Runs = list[tuple[int, int]]  # first position, number of positions
 
 
@@ -42,6 +45,7 @@ class Shard:
         runs: the positions of the records in order.
         size: size of the file in bytes.
         crc32: checksum of the file.
+        described: the file that describes the shard.
     """
 
     path: Path
@@ -49,6 +53,7 @@ class Shard:
     runs: Runs
     size: int
     crc32: int
+    described: Path
 
     @property
     def title(self) -> str:
@@ -81,6 +86,11 @@ class Store:
         self._open: OrderedDict[Path, np.ndarray] = OrderedDict()
         path = folder / MANIFEST
         if not path.is_file():
+            if any(folder.glob("view-*.json")):
+                raise DataError(
+                    f"{folder} has shards but no {MANIFEST}, which says what they were made of; put it back, "
+                    "or delete the shards (view-*)"
+                )
             return
         self.manifest = _read_json(path)
         if self.manifest.get("format") != FORMAT:
@@ -133,10 +143,21 @@ class Store:
     # ------------------------------------------------------------------ writing
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest of a new store."""
-        self.manifest = {"format": FORMAT, **manifest}
-        content = json.dumps(self.manifest, indent=1).encode() + b"\n"
-        write_atomic(self.folder / MANIFEST, lambda stream: stream.write(content))
+        """Write the manifest of a new store, unless another process has just written the same one.
+
+        Raises:
+            DataError: if another process has begun to fill the folder for something else.
+        """
+        content = json.dumps({"format": FORMAT, **manifest}, indent=1).encode() + b"\n"
+        path = self.folder / MANIFEST
+        if not write_atomic(path, lambda stream: stream.write(content), replace=False):
+            there = _read_json(path)
+            if _without_versions(there) != _without_versions(json.loads(content)):
+                raise DataError(
+                    f"{self.folder}: another process has begun to fill this store for something else; start "
+                    "again to see the differences"
+                )
+        self.manifest = _read_json(path)
 
     def append(self, view: int, runs: Runs, records: np.ndarray) -> None:
         """Add a shard. If the process is killed at any moment, the shard exists completely or not at all.
@@ -151,10 +172,9 @@ class Store:
         content = buffer.getbuffer()
         crc32 = zlib.crc32(content)
         # With the checksum in its name, a file never takes the place of another shard's.
-        stem = f"view-{view:05d}-{runs[0][0]:012d}"
-        path = self.folder / f"{stem}-{crc32:08x}.npy"
+        path = self.folder / f"view-{view:05d}-{runs[0][0]:012d}-{crc32:08x}.npy"
         write_atomic(path, lambda stream: stream.write(content))
-        shard = Shard(path, view, list(runs), len(content), crc32)
+        shard = Shard(path, view, list(runs), len(content), crc32, path.with_suffix(".json"))
         described = {
             "file": path.name,
             "view": view,
@@ -163,8 +183,20 @@ class Store:
             "crc32": f"{crc32:08x}",
         }
         text = json.dumps(described).encode() + b"\n"
-        write_atomic(self.folder / f"{stem}.json", lambda stream: stream.write(text))
+        write_atomic(shard.described, lambda stream: stream.write(text))
         self._add(shard)
+
+    def remove_leftovers(self) -> None:
+        """Remove what processes left that were killed more than a day ago: files that no shard consists of.
+
+        Younger ones may belong to a process that is just writing them.
+        """
+        known = {shard.path for shard in self.shards}
+        for path in [*self.folder.glob("view-*.npy"), *self.folder.glob(".*.tmp")]:
+            with contextlib.suppress(OSError):
+                # st_ctime, because a copy of a file may keep the st_mtime of the original.
+                if path not in known and path.stat().st_ctime < time.time() - _LEFTOVER:
+                    path.unlink()
 
     # ------------------------------------------------------------------ inside
 
@@ -262,13 +294,19 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def _without_versions(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest without the versions of libraries, which may differ between machines."""
+    made_of = manifest.get("made_of") or {}
+    return {**manifest, "made_of": {key: value for key, value in made_of.items() if key != "versions"}}
+
+
 def _read_shard(path: Path) -> Shard:
     found = _read_json(path)
     try:
         runs = [(int(position), int(count)) for position, count in found["runs"]]
         name = str(found["file"])
         shard = Shard(
-            path.parent / name, int(found["view"]), runs, int(found["size"]), int(found["crc32"], 16)
+            path.parent / name, int(found["view"]), runs, int(found["size"]), int(found["crc32"], 16), path
         )
         whole = bool(runs) and all(position >= 0 and count > 0 for position, count in runs)
     except (KeyError, TypeError, ValueError):
@@ -279,7 +317,7 @@ def _read_shard(path: Path) -> Shard:
 
 
 def _problem(shard: Shard, dtype: np.dtype[Any]) -> str:
-    remedy = f"delete {shard.path.with_name(shard.path.name.rpartition('-')[0] + '.json')} to fill it again"
+    remedy = f"delete {shard.described} to have it filled again"
     try:
         size = shard.path.stat().st_size
         crc32 = 0

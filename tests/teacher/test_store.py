@@ -85,19 +85,22 @@ def test_overlapping_shards_of_two_machines_count_once(tmp_path):
 
 def test_death_at_any_moment_loses_what_was_not_complete_alone(tmp_path, monkeypatch):
     """Every write may be the last one; what is found afterwards is right, and the rest is filled."""
-    own = os.replace
     for moment in range(9):
         folder = tmp_path / str(moment)
         left = [moment]
 
-        def replace(source, target, left=left):
-            if not left[0]:
-                raise KeyboardInterrupt  # nothing that follows happens
-            left[0] -= 1
-            own(source, target)
+        def dying(own, left=left):
+            def move(source, target):
+                if not left[0]:
+                    raise KeyboardInterrupt  # nothing that follows happens
+                left[0] -= 1
+                own(source, target)
+
+            return move
 
         with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", replace)
+            patch.setattr(os, "replace", dying(os.replace))
+            patch.setattr(os, "link", dying(os.link))
             try:
                 store = Store(folder)
                 store.write_manifest({})
