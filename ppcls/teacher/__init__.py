@@ -58,7 +58,7 @@ def answer_frozen(
         what replaces each network, by its dotted name.
 
     Raises:
-        ConfigError: if a network is a file and its engine in the recipe cannot run this file.
+        ConfigError: if an engine in the recipe cannot run the network, or not in its precision.
     """
     found: dict[str, Answer] = {}
     for name, group, key, wish in _frozen(model, "", DEFAULT):
@@ -157,7 +157,7 @@ def running_frozen(
         images: number of images that it will get.
 
     Raises:
-        ConfigError: if a network is a file and its engine in the recipe cannot run this file.
+        ConfigError: if an engine in the recipe cannot run the network, or not in its precision.
     """
     if not isinstance(model, DistillationModel):
         yield Answer(model, title, _wish(model, title, default), images)
@@ -196,11 +196,17 @@ def _wish(network: nn.Layer, title: str, default: Answering) -> Answering:
     """Return engine and precision of a network; a file decides its engine.
 
     Raises:
-        ConfigError: if the recipe names another engine for a file.
+        ConfigError: if the recipe names another engine for a file, or a precision that the engine lacks.
     """
     own = answering_of(network)
     if not isinstance(network, ForeignModel):
-        return own.otherwise(default).otherwise(DEFAULT)
+        wish = own.otherwise(default).otherwise(DEFAULT)
+        if wish == Answering("onnxruntime", "bfloat16"):
+            raise ConfigError(
+                f"frozen_engine of {title}: onnxruntime, which has only float32, but its frozen_precision is "
+                "bfloat16; set frozen_precision: float32, or frozen_engine: paddle_inference"
+            )
+        return wish
     fits = "onnxruntime" if isinstance(network, OnnxModel) else "paddle_inference"
     if own.engine not in (None, AUTO, fits):
         raise ConfigError(

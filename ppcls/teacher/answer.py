@@ -100,6 +100,7 @@ class Answer:
         self._wish = wish
         self._earlier = earlier
         self._keep = keep
+        self._quiet = quiet
         self._level = logging.DEBUG if quiet else logging.INFO
         self.precision: str = wish.precision or "float32"
         self.asked = f"{wish.engine or AUTO}/{self.precision}"
@@ -117,7 +118,15 @@ class Answer:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Answer:
         network = copy.deepcopy(self.network, memo)
-        return Answer(network, self.title, self._wish, self.images, earlier=self._earlier, keep=self._keep)
+        return Answer(
+            network,
+            self.title,
+            self._wish,
+            self.images,
+            earlier=self._earlier,
+            keep=self._keep,
+            quiet=self._quiet,
+        )
 
     def __call__(self, x: Tensor) -> Output:
         """Return the outputs for images [N, C, H, W]."""
@@ -237,8 +246,9 @@ class Answer:
         if not already_logged:
             images = "" if len(self._by_shape) == 1 else f" for images {list(shape)}"
             kept = self._keeps_earlier and self._earlier is not None and self._earlier.used != EAGER
+            asked = self._wish.engine not in (None, AUTO) and not self._quiet
             LOGGER.log(
-                logging.WARNING if kept else self._level,
+                logging.WARNING if kept or asked else self._level,
                 "%s runs without an engine%s, not through %s in %s%s: %s",
                 self.title,
                 images,

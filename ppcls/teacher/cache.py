@@ -69,9 +69,7 @@ def stored_program(
 
 def _fill(folder: Path, write: Callable[[Path], None]) -> None:
     """Write a program into a temporary folder, and rename that when it is complete."""
-    part = folder.with_name(
-        f".{folder.name}.tmp"
-    )  # may remain from a killed process; this process holds the lock
+    part = folder.with_name(f".{folder.name}.tmp")  # a killed process may have left it; its lock is held here
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()

@@ -225,12 +225,23 @@ def test_free_choice_falls_back_from_bfloat16_to_float32(monkeypatch, caplog):
     assert again.choice == answer.choice
 
 
-def test_engine_that_was_asked_for_gives_way_to_the_network_itself(monkeypatch):
+def test_engine_that_was_asked_for_gives_way_to_the_network_itself(monkeypatch, caplog):
     monkeypatch.setattr(agreement_module, "FEATURES", 0.0)
     model = pair({"frozen_engine": "paddle_inference", "frozen_precision": "bfloat16"})
     (answer,) = answer_frozen(model, (3, 32, 32), FEW).values()
     assert (model(images())["Teacher"] == model.Teacher(images())).all()
     assert answer.choice.used == "eager"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # a setting that was not followed
+
+
+@pytest.mark.parametrize("where", ["Arch", "Teacher", "both"])
+def test_precision_that_an_engine_lacks_is_refused(where):
+    engine, precision = {"frozen_engine": "onnxruntime"}, {"frozen_precision": "bfloat16"}
+    own, arch = {"Arch": ({}, {**engine, **precision}), "Teacher": ({**engine, **precision}, {})}.get(
+        where, (engine, precision)
+    )
+    with pytest.raises(ConfigError, match="frozen_engine of Teacher: onnxruntime, which has only float32"):
+        answer_frozen(pair(own, **arch), (3, 32, 32), 1)
 
 
 def test_resumed_run_that_loses_its_engine_says_so(monkeypatch, caplog):
