@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ppcls.commands.command import Command, add_recipe
@@ -20,10 +21,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="only part I of N, for N processes or machines that fill a store together",
     )
-    text = "verify a store, compare it with a recipe, and ask the teacher again for a sample of the images"
+    text = "verify a store; with a recipe, also compare both and run the teacher again for some images"
     check = actions.add_parser("check", help=text, description=text)
     check.add_argument("store", metavar="STORE", help="folder of the store")
-    add_recipe(check)
+    add_recipe(check, required=False)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -49,6 +50,8 @@ def _store(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    if args.config is None:
+        return _verify(args)
     from ppcls.config.yaml_text import dump_yaml
 
     args.override.append(f"TeacherStore.path={dump_yaml(args.store).strip()}")
@@ -65,6 +68,21 @@ def _check(args: argparse.Namespace) -> int:
     return 0 if all(row.is_rounding for row in found) else 1
 
 
+def _verify(args: argparse.Namespace) -> int:
+    """Check the files of a store without its recipe."""
+    from ppcls.errors import ConfigError
+    from ppcls.teacher.stored import verify
+
+    if args.override:
+        raise ConfigError("-o changes a recipe, so it needs -c")
+    found = verify(Path(args.store))
+    for problem in found.problems:
+        print(problem)
+    print(f"{args.store}: {found.shards} shards, {found.complete} of {found.views} views are complete")
+    print("The teacher was not run, which needs the recipe: -c FILE")
+    return 1 if found.problems else 0
+
+
 def _load(args: argparse.Namespace) -> Any:
     from ppcls.config import load_config
 
@@ -72,7 +90,7 @@ def _load(args: argparse.Namespace) -> Any:
 
 
 COMMAND = Command(
-    "store the outputs of frozen networks, so that training does not ask them again",
+    "store the outputs of frozen networks, so that training does not run them again",
     _add_arguments,
     _run,
     writes_files=True,

@@ -145,12 +145,13 @@ def fill(config: Recipe, part: int = 1, parts: int = 1) -> StoredOutputs:
         mine = every[len(every) * (part - 1) // parts : len(every) * part // parts]
         places = [place for place in mine if not outputs.has_batch(*place)]
         if not places:
-            LOGGER.info("%s: nothing is missing", outputs.store.folder)
+            which = "" if parts == 1 else f" in part {part} of {parts}"
+            LOGGER.info("%s: nothing is missing%s", outputs.store.folder, which)
             return outputs
         rows = [outputs.places.sizes[number] for _, number in places]
         source.model(sum(rows))
         _try_first(source, places[0])
-        outputs.check_room()
+        outputs.check_room(sum(rows))
         outputs.begin()
         try:
             _fill(source, places, sum(rows))

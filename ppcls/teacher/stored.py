@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppcls.errors import ConfigError, DataError
+from ppcls.files import require_possible, require_writable
 from ppcls.logger import LOGGER
 from ppcls.teacher.columns import Columns, Keeping
-from ppcls.teacher.store import INDEX, Runs, Store, join_runs
+from ppcls.teacher.store import INDEX, MANIFEST, Runs, Store, join_runs
 
 SHARD_BYTES = 64 << 20
 _OVERHEAD = 1.05  # descriptions, file systems
@@ -180,18 +182,21 @@ class StoredOutputs:
 
     # ------------------------------------------------------------------ filling
 
-    def check_room(self) -> None:
-        """Refuse to begin if the disk has too little space for the missing outputs.
+    def check_room(self, rows: int | None = None) -> None:
+        """Refuse to begin if the folder cannot be written, or the disk has too little space for the outputs.
+
+        Args:
+            rows: number of rows to store; None for all that are missing.
 
         Raises:
             ConfigError: if there is too little space; the message has both numbers.
         """
         if self.complete or not self.plan.fill:
             return
-        needed = int(self.bytes_to_come() * _OVERHEAD)
-        there = self.store.folder
-        while not there.is_dir():
-            there = there.parent
+        require_writable(self.store.folder, "TeacherStore.path")
+        needed = int(self.bytes_to_come(rows) * _OVERHEAD)
+        folder = self.store.folder.absolute()
+        there = next(path for path in (folder, *folder.parents) if path.is_dir())
         free = shutil.disk_usage(there).free
         if needed > free:
             raise ConfigError(
@@ -213,6 +218,7 @@ class StoredOutputs:
         self.writing = self.plan.fill and not self.complete
         if self.writing:
             self._write_manifest()
+            self.store.remove_leftovers()
 
     def flush(self) -> None:
         """Write the collected outputs as a shard."""
@@ -221,11 +227,12 @@ class StoredOutputs:
             self._buffer.clear()
             self._runs.clear()
 
-    def bytes_to_come(self) -> int:
-        """Return the size of the missing outputs."""
+    def bytes_to_come(self, rows: int | None = None) -> int:
+        """Return the size of some rows; by default, of all that are missing."""
         if self.columns is None:
             return 0
-        rows = sum(count for runs in self.missing().values() for _, count in runs)
+        if rows is None:
+            rows = sum(count for runs in self.missing().values() for _, count in runs)
         return rows * self.columns.dtype.itemsize
 
     # ------------------------------------------------------------------ inside
@@ -301,6 +308,43 @@ class StoredAnswer:
     def __call__(self, x: Any) -> Any:
         """Return the output for images [N, C, H, W]."""
         return self.outputs.answer(self.name, x, self.live)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What is in a folder of a store.
+
+    Attributes:
+        problems: what is wrong with its shards.
+        shards: number of shards.
+        views: number of views that the store is for.
+        complete: number of views of which all rows are stored.
+    """
+
+    problems: list[str]
+    shards: int
+    views: int
+    complete: int
+
+
+def verify(folder: Path) -> Verified:
+    """Read all files of a store.
+
+    Raises:
+        ConfigError: if there is no store in `folder`.
+        DataError: if the manifest or the description of a shard is damaged.
+    """
+    require_possible(folder, "STORE")
+    store = Store(folder)
+    manifest = store.manifest
+    if manifest is None:
+        raise ConfigError(f"there is no store in {folder}: it has no {MANIFEST}")
+    columns = Columns.from_json(manifest.get("networks"))
+    views, rows = manifest.get("views"), manifest.get("rows")
+    if not isinstance(views, int) or not isinstance(rows, int):
+        raise DataError(f"the manifest of {folder} is damaged: views {views!r}, rows {rows!r}")
+    complete = sum(not store.missing(view, rows) for view in range(1, views + 1))
+    return Verified(store.verify(columns.dtype), len(store.shards), views, complete)
 
 
 def shown(size: float) -> str:

@@ -70,6 +70,30 @@ def test_parts_together_are_the_whole(content, write_recipe, tmp_path):
         np.testing.assert_array_equal(second[name], value, err_msg=name)
 
 
+def test_check_without_a_recipe_reads_all_files(content, write_recipe, tmp_path, capsys):
+    assert store(write_recipe(content), "--shard", "1/2") == 0
+    (tmp_path / "teacher.pdparams").unlink()
+    capsys.readouterr()
+    assert main(["teacher", "check", str(tmp_path / "store")]) == 0
+    assert "1 shards, 1 of 2 views are complete" in capsys.readouterr().out
+    shard = next((tmp_path / "store").glob("*.npy"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    assert main(["teacher", "check", str(tmp_path / "store")]) == 1
+    assert f"shard {shard.name} (view 1, positions 0 to 11) is damaged" in capsys.readouterr().out
+    assert main(["teacher", "check", str(tmp_path)]) == 2
+    assert "there is no store in" in capsys.readouterr().err
+    assert main(["teacher", "check", str(tmp_path / "store"), "-o", "Global.seed=1"]) == 2
+    assert "-o changes a recipe, so it needs -c" in capsys.readouterr().err
+
+
+def test_part_needs_room_for_itself_alone(content, write_recipe, capsys):
+    path = write_recipe(content)
+    assert store(path, "--shard", "1/2") == 0
+    assert "252 B to come" in capsys.readouterr().out
+    assert store(path, "--shard", "1/2") == 0
+    assert "nothing is missing in part 1 of 2" in capsys.readouterr().out
+
+
 def test_filling_continues_where_it_was_killed(content, write_recipe, tmp_path, capsys):
     path = write_recipe(content)
     assert store(path, "--shard", "1/4") == 0

@@ -181,7 +181,9 @@ def test_views_come_round_again(content, run, capsys):
     filled = run(content, "filled")
     assert_same(filled, run(content, "read", "TeacherStore.fill=never"))
     content["TeacherStore"].pop("views")
+    capsys.readouterr()
     assert_same(filled, run(content, "again"))  # the store says how many
+    assert "has views for 2 epochs; later epochs use their images" in capsys.readouterr().out
     assert run(content, "more", "TeacherStore.views=3", code=2) is None
     assert "but the store" in capsys.readouterr().err
 
@@ -368,6 +370,21 @@ def test_too_small_disk_is_refused_before_the_first_step(content, run, tmp_path,
     monkeypatch.setattr(stored.shutil, "disk_usage", lambda path: usage._replace(free=100))
     assert "the store needs 504 B more" in refused(run, content, "other", capsys)
     assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("a file", "Not a directory"), ("a file/x", "Not a directory"), ("a" * 300, "too long")],
+)
+def test_folder_that_cannot_be_written_is_refused_before_the_first_step(
+    content, run, tmp_path, capsys, place, reason
+):
+    (tmp_path / "a file").write_text("")
+    content["TeacherStore"]["path"] = str(tmp_path / place)
+    text = refused(run, content, "other", capsys)
+    assert "TeacherStore.path: cannot write to" in text
+    assert reason in text
     assert not (tmp_path / "other").exists()
 
 

@@ -23,7 +23,8 @@ def check_teacher_store(recipe: Recipe, mode: str, findings: Findings) -> None:
     spec = recipe.TeacherStore
     if spec is None:
         return
-    if not spec.path:
+    misread = findings.mistakes_below(f"{_PLACE}.path") or any(m.path == _PLACE for m in findings.mistakes)
+    if not spec.path and not misread:
         findings.error(f"{_PLACE}.path", "missing: the folder of the store")
     if mode != "train":
         return

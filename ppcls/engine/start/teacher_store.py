@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ppcls.data import JoinedLoader, Loader
 from ppcls.engine.evaluation.measures import Measures
 from ppcls.engine.start.store_contents import compare, describe
 from ppcls.errors import ConfigError, DataError
+from ppcls.files import require_possible
 from ppcls.logger import LOGGER
 from ppcls.loss import build_loss
 from ppcls.teacher import StoredOutputs
@@ -58,7 +60,8 @@ def open_store(config: Recipe, loader: Loader | JoinedLoader, *, filling: bool =
     spec = config.TeacherStore
     if spec is None:
         return None
-    folder = Path(str(spec.path)).expanduser()
+    folder = Path(os.path.expanduser(str(spec.path)))
+    require_possible(folder, f"{_PLACE}.path")
     store = Store(folder)
     stored = stored_networks(config.arch)
     if not stored:
@@ -91,7 +94,7 @@ def open_store(config: Recipe, loader: Loader | JoinedLoader, *, filling: bool =
     with _random_numbers_as_before():
         asked = config.Global.eval_during_train and bool(_asked_in_evaluations(config, networks))
         reads = build_loss(config.Loss.Train or [], main=config.arch.main_name).reads_networks
-    _log(outputs, asked)
+    _log(outputs, asked, config.Global.epochs)
     return OpenStore(outputs, outputs.complete and not asked and not filling, reads)
 
 
@@ -183,11 +186,18 @@ def _asked_in_evaluations(config: Recipe, networks: tuple[str, ...]) -> set[str]
     return {name.partition(".")[0] for name in networks} & Measures(config, config.arch.main_name).networks
 
 
-def _log(outputs: StoredOutputs, asked: bool) -> None:
+def _log(outputs: StoredOutputs, asked: bool, epochs: int) -> None:
     names = ", ".join(outputs.plan.networks)
+    views = outputs.plan.views
+    if views < epochs:
+        LOGGER.info(
+            "%s has views for %d epochs; later epochs use their images and outputs again in turn",
+            outputs.store.folder,
+            views,
+        )
     if not outputs.complete:
         LOGGER.info(
-            "%s is not complete: %s answers what is missing, and it is stored", outputs.store.folder, names
+            "%s is not complete: missing outputs of %s are computed and stored", outputs.store.folder, names
         )
     elif asked:
         LOGGER.info("%s: complete; %s is built for evaluations, which name it", outputs.store.folder, names)
