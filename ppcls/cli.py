@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 import sys
@@ -19,11 +20,19 @@ from ppcls.job import alone, end_with_launcher, read_job
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that reports an unknown option with the usage of its command and the most similar option."""
+    """A parser that reports an unknown option with the usage of its command and the most similar option.
+
+    A list of paths may have options between its entries: ``ppcls shard DATA --size 1GB OUT``.
+    """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Report unknown options here: the main parser would only show the usage of ``ppcls``."""
         known, unknown = super().parse_known_args(args, namespace)
+        lists = [action.dest for action in self._get_positional_actions() if action.nargs in ("*", "+")]
+        if lists:
+            entries = list(itertools.takewhile(lambda text: not text.startswith("-"), unknown))
+            getattr(known, lists[0]).extend(entries)
+            unknown = unknown[len(entries) :]
         if unknown:
             options = [text for text in self._option_string_actions if text.startswith("--")]
             self.error(f"unrecognized arguments: {' '.join(unknown)}.{hint(unknown[0], options)}".rstrip("."))

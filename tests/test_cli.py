@@ -69,6 +69,32 @@ def test_an_unknown_option_shows_the_usage_of_its_command(arguments, words, caps
     assert f"ppcls {arguments[0]}: error: unrecognized arguments: --" in error
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["shard", "DATA", "--size", "1GB", "OUT", "--part", "Eval"],
+        ["shard", "--size", "1GB", "DATA", "--part", "Eval", "OUT"],
+        ["shard", "--part", "Eval", "DATA", "OUT", "--size", "1GB"],
+    ],
+)
+def test_options_may_stand_between_the_entries_of_a_list(arguments):
+    read = build_parser().parse_args(arguments)
+    assert read.paths == ["DATA", "OUT"]
+    assert (read.size, read.part) == (10**9, ["Eval"])
+
+
+def test_an_unknown_option_between_the_entries_of_a_list_is_an_error(capsys):
+    with pytest.raises(SystemExit):
+        main(["shard", "DATA", "--siz=1GB", "OUT", "--unknown", "x"])
+    assert "unrecognized arguments: --unknown" in capsys.readouterr().err
+
+
+def test_a_command_without_a_list_takes_no_more_than_it_names(capsys):
+    with pytest.raises(SystemExit):
+        main(["models", "ResNet*", "--json", "PPLCNet*"])
+    assert "unrecognized arguments: PPLCNet*" in capsys.readouterr().err
+
+
 def test_a_missing_paddle_is_one_line_with_what_to_install(tmp_path):
     (tmp_path / "paddle.py").write_text("raise ModuleNotFoundError('no module', name='paddle')")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}

@@ -43,6 +43,16 @@ def _run(args: argparse.Namespace) -> int:
     if args.benchmark:
         if args.images:
             raise ConfigError("--benchmark measures the network on random numbers; name no images with it")
+        for option, value, default in (
+            ("--engine", args.engine, "auto"),
+            ("--precision", args.precision, "float32"),
+            ("--on-error", args.on_error, "raise"),
+        ):
+            if value != default:
+                raise ConfigError(
+                    f"{option} {value}: has no effect with --benchmark, which measures the network alone in "
+                    "every engine and precision; leave it out"
+                )
         for name, count in (("--batch-size", args.batch_size), ("--threads", args.threads)):
             if count is not None and count < 1:
                 raise ConfigError(f"{name}: {count}; expected a whole number, at least 1")
@@ -61,8 +71,8 @@ def _run(args: argparse.Namespace) -> int:
         precision=args.precision,
         threads=args.threads,
     )
-    for result in predictor.predict(args.images):
-        print(result)
+    for result in predictor.stream(args.images):
+        print(result, flush=True)  # an error or an interruption later must not lose it
     return 0
 
 

@@ -111,4 +111,4 @@ class Pool:
                 future.set_result(None)
             self._at.pop(threading.get_ident(), None)
             self._steps += 1
-            del item, work, future  # an idle thread must not keep a batch in memory
+            del item, work, future  # a thread that waits must not keep a batch in memory

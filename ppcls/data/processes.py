@@ -39,7 +39,7 @@ class RemoteSamples:
 
     def __init__(self, dataset: Dataset, workers: int) -> None:
         self._dataset = dataset
-        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         try:
             self._content = pickle.dumps(dataset)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -54,7 +54,7 @@ class RemoteSamples:
         ]
         self._fresh = set(self._processes)
         for process in self._processes:
-            self._idle.put(process)
+            self._free.put(process)
 
     def sample(
         self,
@@ -65,12 +65,12 @@ class RemoteSamples:
         repeat: int = 0,
         size: tuple[int, int] | None = None,
     ) -> tuple[np.ndarray, int]:
-        """Like :meth:`Dataset.sample`, computed by a process that is idle.
+        """Like :meth:`Dataset.sample`, computed by a process that has nothing else to do.
 
         Raises:
             DataError: naming the sample, if its process ends unexpectedly.
         """
-        process = self._idle.get()
+        process = self._free.get()
         try:
             answer = self._ask(process, (index, epoch, seed, repeat, size))
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):  # closed, or cut off
@@ -81,7 +81,7 @@ class RemoteSamples:
                 "library crashed on this file; 1 that the error above ended it"
             ) from None
         finally:
-            self._idle.put(process)
+            self._free.put(process)
         if isinstance(answer, PpclsError):
             raise answer
         image, label = answer

@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ppcls.data.dataset import Dataset
+from ppcls.data.dataset import Dataset, FolderDataset
 from ppcls.data.fingerprint import fingerprint_of
 from ppcls.data.folders import SUFFIXES
 from ppcls.data.headers import declared_size
@@ -106,12 +106,15 @@ def write_shards(
         class_names: names by class; None: those of the dataset, if it has some.
 
     Raises:
-        ConfigError: if the folder holds something else, the disk is too small, or another process writes
-            there.
-        DataError: naming the image that cannot be read; or if the folder cannot be written.
+        ConfigError: if the folder holds something else or would be a class of the images, the disk is too
+            small, or another process writes there.
+        DataError: naming the image that cannot be read, or whose name or label shards cannot hold; or if the
+            folder cannot be written.
     """
     options.check()
     require_writable(folder, "OUT")
+    _refuse_own_data(dataset, folder)
+    _check_samples(dataset)
     names = dataset.class_names if class_names is None else list(class_names)
     plan = {
         "samples": len(dataset),
@@ -123,7 +126,10 @@ def write_shards(
     if (folder / INDEX).is_file():
         return _finished(folder, plan)
     work = folder / _WORK
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"OUT: cannot write to {folder}: {error.strerror or error}") from error
     try:
         with FileLock(work / "lock", timeout=0):
             written = _Writer(dataset, folder, options, plan).run(names)
@@ -135,6 +141,27 @@ def write_shards(
         ) from error
     shutil.rmtree(work, ignore_errors=True)
     return written
+
+
+def _refuse_own_data(dataset: Dataset, folder: Path) -> None:
+    """Raise ConfigError if the shards would lie in the folder whose folders are the classes."""
+    if isinstance(dataset, FolderDataset):
+        root = Path(os.path.realpath(dataset.name))
+        if root in Path(os.path.realpath(folder)).parents:
+            raise ConfigError(
+                f"OUT: {folder} lies in {dataset.name}, where each folder is a class of images; give a "
+                "folder outside of it"
+            )
+
+
+def _check_samples(dataset: Dataset) -> None:
+    """Raise DataError for names and labels that the index cannot hold, before anything is written."""
+    for index, name in enumerate(dataset.relative_paths()):
+        if "\n" in name:
+            raise DataError(f"{name!r}: shards take no names with a line break; rename the file")
+        label = dataset.label(index)
+        if not 0 <= label < 2**31:
+            raise DataError(f"{dataset.path(index)}: shards hold labels from 0 to 2147483647, got {label}")
 
 
 def _refuse_others(folder: Path) -> None:

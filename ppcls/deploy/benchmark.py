@@ -60,7 +60,8 @@ def measure_latency(
         rounds: measurements of each; fewer, but at least 5, if they take more than 20 s.
 
     Raises:
-        ConfigError: if the description does not say what images the network takes.
+        ConfigError: if the description does not say what images the network takes, or a batch is too large
+            for the memory.
         WeightsError: if a file is missing or damaged.
     """
     files = find_program(Path(model_dir))
@@ -86,9 +87,7 @@ def measure_latency(
             device=device,
             threads=threads or available_cores(),
         )
-    batches = {
-        size: np.random.default_rng(0).standard_normal((size, *shape), np.float32) for size in batch_sizes
-    }
+    batches = {size: _random_images(size, shape) for size in batch_sizes}
     times = {size: _take_turns(networks, batch, rounds) for size, batch in batches.items()}
     sample = next(iter(batches.values()))
     expected = networks["paddle_inference", "float32"](sample)
@@ -126,6 +125,13 @@ def latency_table(latencies: Sequence[Latency], threads: int | None = None) -> s
             "The network alone, on random numbers; difference: largest of an output from the first line's",
         ]
     )
+
+
+def _random_images(count: int, shape: Sequence[int]) -> np.ndarray:
+    try:
+        return np.random.default_rng(0).standard_normal((count, *shape), np.float32)
+    except (MemoryError, ValueError) as error:
+        raise ConfigError(f"batch size: {count}: no memory for so many images of {shape}") from error
 
 
 def _candidates(files: Exported, device: str) -> list[tuple[str, str, str]]:

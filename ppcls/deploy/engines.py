@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ppcls.cpu.processor import computes_bfloat16, processor_name
+from ppcls.cpu.processor import available_cores, computes_bfloat16, processor_name
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.logger import LOGGER
 from ppcls.onnx_program import OnnxProgram, check_onnx, is_installed
@@ -16,6 +16,7 @@ Engine = Literal["auto", "paddle_inference", "onnxruntime"]
 Precision = Literal["float32", "bfloat16"]
 ENGINES: tuple[Engine, ...] = ("auto", "paddle_inference", "onnxruntime")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+_MOST_THREADS = 1024  # with many more, the engines do not finish
 
 
 def open_network(
@@ -49,6 +50,11 @@ def open_network(
     for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise ConfigError(f"{name}: {value!r}; expected {', '.join(known[:-1])} or {known[-1]}")
+    if threads > _MOST_THREADS:
+        raise ConfigError(
+            f"threads: {threads}; expected at most {_MOST_THREADS}. More threads than cores (here "
+            f"{available_cores()}) do not make it faster"
+        )
     check_params(files.params, described)
     gpu = None if device == "cpu" else gpu_index(device)
     onnx = files.files.place(ONNX)

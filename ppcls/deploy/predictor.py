@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
@@ -118,11 +118,13 @@ class Predictor:
             DataError: if nothing is found, or, with ``on_error="raise"``, an image cannot be read.
             WeightsError: if the network gives scores that are not finite.
         """
-        results: list[dict[str, Any]] = []
+        return list(self.stream(images))
+
+    def stream(self, images: Image | Sequence[Image]) -> Iterator[dict[str, Any]]:
+        """Yield the results of :meth:`predict` as soon as each batch is finished."""
         source = iter(self._expand(images))
         while batch := list(islice(source, self.batch_size)):
-            results.extend(self._predict_batch(batch))
-        return results
+            yield from self._predict_batch(batch)
 
     def _predict_batch(self, batch: list[tuple[str, Image]]) -> list[dict[str, Any]]:
         results: list[dict[str, Any]] = []

@@ -114,6 +114,40 @@ def test_other_data_and_other_folders_are_refused(listed, image_folder, tmp_path
     assert content(image_folder) == before
 
 
+@pytest.mark.parametrize("out", ["", "shards", "cat/shards"])
+def test_class_folders_do_not_get_shards_among_them(tmp_path, out):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "photos" / name / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    photos = FolderDataset(str(tmp_path / "photos"))
+    for root in ("photos", "link"):
+        with pytest.raises(ConfigError, match="each folder is a class|holds something else"):
+            write_shards(photos, tmp_path / root / out, SMALL)
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["cat", "dog"]
+    assert write_shards(photos, tmp_path / "photos-shards", SMALL).samples == 2
+
+
+def test_labels_and_names_that_an_index_cannot_hold(image_folder, tmp_path):
+    for label in (2**31, -1):
+        dataset = ImageNetDataset(str(image_folder), str(image_folder / "train_list.txt"))
+        dataset.label = lambda index, label=label: label if index == 1 else 0
+        with pytest.raises(DataError, match=f"labels from 0 to 2147483647, got {label}"):
+            write_shards(dataset, tmp_path / "out", SMALL)
+    dataset = ImageNetDataset(str(image_folder), str(image_folder / "train_list.txt"))
+    dataset.relative_paths = lambda: ["a\nb.png", *["a.png"] * 11]
+    with pytest.raises(DataError, match="no names with a line break; rename the file"):
+        write_shards(dataset, tmp_path / "out", SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/x", "a" * 300])
+def test_folders_that_cannot_be_written(listed, tmp_path, place):
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(ConfigError, match="OUT: cannot write to"):
+        write_shards(listed, tmp_path / place, SMALL)
+
+
 def test_two_processes_do_not_write_into_one_folder(listed, tmp_path):
     (tmp_path / "out" / ".unfinished").mkdir(parents=True)
     with (

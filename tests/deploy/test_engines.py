@@ -206,6 +206,27 @@ def test_predict_has_the_options(plain: Path, tmp_path: Path, capsys: pytest.Cap
     assert "1 thread;" in table
     assert main(start) == 2
     assert main([*start, "--benchmark", str(tmp_path / "a.png")]) == 2
+    for option in (["--engine", "onnxruntime"], ["--precision", "bfloat16"], ["--on-error", "skip"]):
+        capsys.readouterr()
+        assert main([*start, "--benchmark", *option]) == 2
+        assert f"{' '.join(option)}: has no effect with --benchmark" in capsys.readouterr().err
+    assert main([*start, "--benchmark", "--batch-size", str(10**12)]) == 2
+    assert "no memory for so many images" in capsys.readouterr().err
+    assert main([*start[:-1], "100000", str(tmp_path / "a.png")]) == 2
+    assert "threads: 100000; expected at most 1024" in capsys.readouterr().err
+
+
+def test_predict_prints_what_was_ready_before_an_error(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    paths = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    start = ["predict", "--model-dir", str(plain), "--device", "cpu", "--threads", "1", "--batch-size", "1"]
+    assert main([*start, *paths]) == 2
+    out, err = capsys.readouterr()
+    assert out.count("class_ids") == 1
+    assert "b.png" in err
 
 
 def test_table_names_what_was_not_measured(plain: Path) -> None:
