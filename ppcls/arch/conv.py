@@ -94,21 +94,21 @@ class Conv2D(nn.Conv2D):
     def _small_output(self, x: Tensor) -> tuple[int, int] | None:
         """Return height and width of the output; None if Paddle's kernel is to compute it.
 
-        Every call comes here, so the cheap questions come first.
+        Every call comes here, so the cheap questions come first: looking up `weight` takes longest.
         """
         shape = x.shape
+        if len(shape) != 4:
+            return None  # the base class says what is wrong with it
+        height = (shape[2] + 2 * self._border[0] - self._kernel[0]) // self._steps[0] + 1
+        width = (shape[3] + 2 * self._border[1] - self._kernel[1]) // self._steps[1] + 1
+        pixels = height * width if height > 0 and width > 0 else 0
+        if pixels > _RULE[-1][0]:
+            return None
         weight = self.weight
         filters, channels, *_ = weight.shape
-        if len(shape) != 4 or shape[1] != channels:
-            return None  # the base class says what is wrong with it
-        height, width = (
-            (side + 2 * border - kernel) // step + 1
-            for side, border, kernel, step in zip(
-                shape[2:], self._border, self._kernel, self._steps, strict=True
-            )
-        )
+        if shape[1] != channels:
+            return None
         values = channels * self._kernel[0] * self._kernel[1]  # that one output value depends on
-        pixels = height * width if height > 0 and width > 0 else 0
         gradients = paddle.is_grad_enabled() and not (x.stop_gradient and weight.stop_gradient)
         if not one_product_pays(shape[0], pixels, filters * values, gradients=gradients):
             return None
