@@ -106,6 +106,8 @@ def _with_common_options(
         class_num = options.get("class_num", 1)
         if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
             raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
+        if class_num > _MOST_CLASSES:
+            raise ConfigError(f"{title}: class_num must be at most {_MOST_CLASSES}, got {class_num}")
         given = {key: options.pop(key) for key in list(options) if key in ours}
         network = build(**fixed, **{**defaults, **options})
         if not isinstance(network, nn.Layer):
@@ -134,6 +136,7 @@ def _with_common_options(
 
 
 _COMMON = parameters_of(_common)
+_MOST_CLASSES = 2**31 - 1  # sides of tensors are 32-bit numbers in Paddle
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

@@ -36,7 +36,8 @@ def _run(args: argparse.Namespace) -> int:
 
     load_plugins(args.plugin)
     if args.config is None:
-        arch = ArchSpec.read({"name": args.network, "class_num": args.class_num or 1000})
+        class_num = 1000 if args.class_num is None else args.class_num
+        arch = ArchSpec.read({"name": args.network, "class_num": class_num})
         shape = [3, 224, 224]
     else:
         arch, shape = read_arch(args.config, args.override)

@@ -127,6 +127,8 @@ def test_a_teacher_in_a_file_shows_its_outputs(recipe, write_recipe, tmp_path, c
         ([], "give the name of a network, or a recipe"),
         (["resnet8", "-c", "x.yaml"], "give the name of a network, or a recipe"),
         (["resnet8", "-o", "Arch.name=x"], "-o changes a recipe"),
+        (["resnet8", "--class-num", "0"], "class_num must be a whole number above 0, got 0"),
+        (["resnet8", "--class-num", "9999999999"], "class_num must be at most 2147483647, got 9999999999"),
         (["resnet9"], "unknown network 'resnet9'. Did you mean: resnet8"),
         (["-c", "no.yaml"], "no.yaml"),
         (["resnet8", "--input", "1,32,32"], "takes images of 3 channels, not 1"),
