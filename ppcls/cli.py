@@ -14,6 +14,7 @@ from typing import Any
 
 from ppcls.commands import COMMANDS, Command
 from ppcls.console import Console, patient_console
+from ppcls.cpu.switches import check_switches
 from ppcls.distributed import announce_end
 from ppcls.errors import PADDLE_MISSING, PpclsError, TrainingError, hint
 from ppcls.job import alone, end_with_launcher, read_job
@@ -94,6 +95,7 @@ def _run(args: argparse.Namespace, output: Console | None) -> int:
     try:
         with nullcontext() if command.joins_processes else alone():
             read_job()
+            check_switches()
             return command.run(args)
     except OSError as error:
         if output is None or error is not output.error:

@@ -32,6 +32,13 @@ def test_a_usage_mistake_exits_with_2():
     assert stopped.value.code == 2
 
 
+@pytest.mark.parametrize("name", ["PPCLS_BLAS", "PPCLS_MALLOC"])
+def test_every_command_refuses_a_switch_with_an_unknown_value(name, monkeypatch, capsys):
+    monkeypatch.setenv(name, "OFF")
+    assert main(["models", "ResNet18"]) == 2
+    assert f"{name}=OFF: expected auto or off" in capsys.readouterr().err
+
+
 def test_processes_must_be_at_least_one(recipe, write_recipe, capsys):
     assert main(["train", "-c", str(write_recipe(recipe)), "--nproc", "0"]) == 2
     assert "--nproc" in capsys.readouterr().err

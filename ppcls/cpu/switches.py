@@ -17,12 +17,12 @@ def is_off(name: str, environment: Mapping[str, str]) -> bool:
 
 
 def check_switches(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse unknown values.
+    """Refuse unknown values; an empty one counts as not set.
 
     Raises:
         ConfigError: if a value is unknown; it names the variable, its value and the expected values.
     """
     for name in (BLAS, MALLOC):
-        value = environment.get(name, "auto")
+        value = environment.get(name) or "auto"
         if value not in ("auto", "off"):
             raise ConfigError(f"{name}={value}: expected auto or off")

@@ -82,6 +82,7 @@ def test_the_library_is_looked_for_in_the_paddle_that_would_be_imported(tmp_path
 def test_a_switch_with_a_value_that_means_nothing_is_refused(name):
     check_switches({name: "off"})
     check_switches({name: "auto"})
+    check_switches({name: ""})
     with pytest.raises(ConfigError, match=f"{name}=false: expected auto or off"):
         check_switches({name: "false"})
 
