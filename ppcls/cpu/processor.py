@@ -84,7 +84,7 @@ def _limits(
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     for mount in mounts:
         for depth in range(len(parts) + 1):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
                 quota = read((root / mount).joinpath(*parts[:depth]))
                 if quota is not None:
                     yield quota

@@ -93,6 +93,8 @@ OLD_ROOT = "sys/fs/cgroup/cpu,cpuacct"
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
         ({"proc/self/cgroup": "0::/../..\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
         ({**GROUP, "sys/fs/cgroup/a/b/cpu.max": "nonsense\n"}, 4),
+        ({**GROUP, "sys/fs/cgroup/a/b/cpu.max": "100000 0\n"}, 4),
+        ({**GROUP, "sys/fs/cgroup/a/b/cpu.max": "250000 100000\n"}, 2),
         (
             {
                 **OLD,
