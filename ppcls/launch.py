@@ -51,6 +51,8 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
     Raises:
         ConfigError: if there are fewer GPUs than processes.
     """
+    if threads.MISTAKE is not None:
+        print(f"ppcls: {threads.MISTAKE}", file=sys.stderr)
     with _WorkerLogs(logs, processes) as written:
         command, environment = _command(processes, device, written.folder)
         environment[STARTED] = str(written.started)

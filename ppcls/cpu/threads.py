@@ -23,7 +23,16 @@ def read_choice(environment: Mapping[str, str]) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) < 2**31 else None
 
 
+def find_mistake(environment: Mapping[str, str]) -> str | None:
+    """Return a message if ``OMP_NUM_THREADS`` is set but not to a number of threads, else None."""
+    text = environment.get(VARIABLE, "").strip()
+    if not text or NOT_CHOSEN in environment or read_choice(environment) is not None:
+        return None
+    return f"{VARIABLE}={text}: expected a whole number above 0; ppcls chooses the number of threads"
+
+
 CHOSEN = read_choice(os.environ)
+MISTAKE = find_mistake(os.environ)
 
 
 def threads_in_use() -> int:

@@ -36,8 +36,14 @@ def use_processor(config: Recipe, mode: str) -> None:
     keep_freed_memory()
     if blas.VARIABLE in os.environ:
         LOGGER.debug("matrix products use %s=%s", blas.VARIABLE, os.environ[blas.VARIABLE])
-    if threads.CHOSEN is None and _on_cpu():
+    if not _on_cpu():
+        return
+    if threads.MISTAKE is not None:
+        LOGGER.warning("%s", threads.MISTAKE)
+    if threads.CHOSEN is None:
         _compute_with(_suggested(config, mode))
+    elif threads.threads_in_use() != threads.CHOSEN:  # a list such as 4,2, for which Paddle takes one thread
+        _compute_with(threads.CHOSEN)
 
 
 def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:

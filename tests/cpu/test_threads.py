@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ppcls.cpu.memory import keep_freed_memory
-from ppcls.cpu.threads import NOT_CHOSEN, read_choice, suggest_threads
+from ppcls.cpu.threads import NOT_CHOSEN, find_mistake, read_choice, suggest_threads
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,18 @@ def test_a_process_never_gets_more_threads_than_its_share():
             for loader in (0, 1, 4, 100):
                 threads = suggest_threads(cores, processes, loader)
                 assert 1 <= threads <= max(1, cores // processes)
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-3", "1e3"])
+def test_a_choice_that_is_no_number_is_reported(text):
+    message = find_mistake({"OMP_NUM_THREADS": text})
+    assert f"OMP_NUM_THREADS={text}: expected a whole number above 0" in message
+
+
+@pytest.mark.parametrize("environment", [{}, {"OMP_NUM_THREADS": ""}, {"OMP_NUM_THREADS": "4,2"}], ids=str)
+def test_other_choices_are_not_reported(environment):
+    assert find_mistake(environment) is None
+    assert find_mistake({"OMP_NUM_THREADS": "0", NOT_CHOSEN: "1"}) is None
 
 
 SCRIPT = """

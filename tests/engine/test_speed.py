@@ -74,6 +74,23 @@ def test_the_number_of_the_user_wins(recipe, write_recipe, machine, tmp_path, ca
     assert recorded(folder) == (1, "1")
 
 
+def test_a_list_of_the_user_counts_although_paddle_takes_one_thread(
+    recipe, write_recipe, machine, monkeypatch, capsys
+):
+    used = machine(cores=8, chosen=4)
+    monkeypatch.setenv(threads.VARIABLE, "1")  # as Paddle leaves it for OMP_NUM_THREADS=4,2
+    assert train(write_recipe(recipe), "Global.epochs=1") == 0
+    assert set(used) == {4}
+    assert "4 CPU threads on 8 cores" in capsys.readouterr().out
+
+
+def test_a_number_of_threads_that_is_none_is_reported(recipe, write_recipe, machine, monkeypatch, capsys):
+    machine(cores=1)
+    monkeypatch.setattr(threads, "MISTAKE", threads.find_mistake({threads.VARIABLE: "many"}))
+    assert train(write_recipe(recipe), "Global.epochs=1") == 0
+    assert "OMP_NUM_THREADS=many: expected a whole number above 0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("noted", "expected"), [("2", 2), (None, 1), ("gone", 1)])
 def test_a_run_of_an_older_version_keeps_what_paddle_had(
     recipe, write_recipe, machine, tmp_path, noted, expected
