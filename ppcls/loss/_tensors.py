@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
@@ -146,3 +148,14 @@ def check_one_of(loss: str, option: str, value: str | None, known: tuple[str | N
     if value not in known:
         names = ", ".join("null" if k is None else k for k in known)
         raise ConfigError(f"got {value!r}, expected one of {names}", path=f"{loss}.{option}")
+
+
+def check_scalar(loss: str, value: Any) -> None:
+    """Raise ConfigError for a value of a loss that is not a tensor with one number."""
+    expected = "expected a tensor with one number from the loss"
+    if not isinstance(value, Tensor):
+        raise ConfigError(f"{expected}, got {value!r} ({type(value).__name__})", path=loss)
+    if value.size != 1:
+        raise ConfigError(
+            f"{expected}, got shape {list(value.shape)}; take the mean over the batch", path=loss
+        )

@@ -10,6 +10,8 @@ from paddle import Tensor, nn
 
 from ppcls.contracts import Component
 
+TOTAL = "loss"  # name of the sum of all losses, in their values and in the log
+
 
 class Loss(nn.Layer, Component):
     """Base class of losses.
@@ -103,3 +105,13 @@ class TensorPairLoss(nn.Layer, Component):
         Raises:
             ConfigError: if something does not fit.
         """
+
+
+def free_name(name: str, taken: Mapping[str, Any]) -> str:
+    """Return `name`, or `name_2`, `name_3`, ... if it is taken or is the name of the sum."""
+    candidate = name
+    number = 1
+    while candidate in taken or candidate == TOTAL:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate

@@ -11,10 +11,9 @@ from paddle import Tensor, nn
 
 from ppcls.contracts import PluginErrors, adopt
 from ppcls.errors import ConfigError
-from ppcls.loss.base import Loss
+from ppcls.loss._tensors import check_scalar
+from ppcls.loss.base import TOTAL, Loss, free_name
 from ppcls.loss.weight_schedule import EpochValue
-
-TOTAL = "loss"
 
 
 @dataclass(frozen=True)
@@ -24,35 +23,6 @@ class Part:
     name: str
     layer: Loss
     weight: EpochValue
-
-
-def _require_number(name: str, value: Any) -> None:
-    """Refuse what a loss must not return.
-
-    Raises:
-        ConfigError: if it is no tensor, or one of several numbers.
-    """
-    if not isinstance(value, Tensor):
-        raise ConfigError(
-            f"expected a tensor with one number from the loss, got {value!r} ({type(value).__name__})",
-            path=name,
-        )
-    if value.size != 1:
-        raise ConfigError(
-            f"expected a tensor with one number from the loss, got shape {list(value.shape)}; "
-            "take the mean over the batch",
-            path=name,
-        )
-
-
-def free_name(name: str, taken: Mapping[str, Any]) -> str:
-    """Return `name`, or `name_2`, `name_3`, ... if it is taken or is the name of the sum."""
-    candidate = name
-    number = 1
-    while candidate in taken or candidate == TOTAL:
-        number += 1
-        candidate = f"{name}_{number}"
-    return candidate
 
 
 class CombinedLoss(nn.Layer):
@@ -155,7 +125,7 @@ class CombinedLoss(nn.Layer):
                     found = part.layer(self._outputs_for(part.layer, seen), *targets)
                 for name, value in (found if isinstance(found, Mapping) else {part.name: found}).items():
                     if dynamic:
-                        _require_number(name, value)
+                        check_scalar(name, value)
                     values[free_name(name, values)] = value if weight == 1.0 else value * weight
             return {**values, TOTAL: sum(values.values())}  # the order of log lines
 

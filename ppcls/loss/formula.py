@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from paddle import Tensor
@@ -30,6 +31,7 @@ from ppcls.loss.weight_schedule import epoch_value
 from ppcls.registry import LOSSES
 
 F = TypeVar("F", bound=Callable[..., Tensor])
+_NO_RESULT = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,17 @@ class Formula:
 
     function: Callable[..., Tensor]
     registered: str
+    name: str
     part: str
-    labels: Literal["class", "probabilities"] | None
-    one_class_reason: str
     positive: Collection[str]
     scheduled: Collection[str]
+    labels: Literal["class", "probabilities"] | None
+    one_class_reason: str
     logits: bool
     mutual: bool
     standardizable: bool
+    key_last: bool
     options: Mapping[str, inspect.Parameter]
-    signature: inspect.Signature
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Raise ConfigError for an option outside its range."""
@@ -55,7 +58,34 @@ class Formula:
             choices = _choices(parameter.annotation)
             if choices:
                 check_one_of(self.registered, option, given[option], choices)
-        check_positive(self.registered, **{option: given[option] for option in self.positive})
+        positive = {option: given[option] for option in self.positive if given[option] is not None}
+        check_positive(self.registered, **positive)
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The options of the loss: those of the formula and those that all losses of pairs share.
+
+        Raises:
+            TypeError: if an option of the formula has the name of a shared one.
+        """
+        options = list(self.options.values())
+        key = [_option("key", str | None)]
+        parameters = [_option("model_name_pairs", list[list[str]], inspect.Parameter.empty)]
+        parameters += [*options, *key] if self.key_last else [*key, *options]
+        if self.labels is not None:
+            parameters.append(_option("use_target_as_gt", bool, False))
+        parameters += [_option("name", str, self.name), _option("pair_weights", list[float] | None)]
+        if self.logits:
+            parameters.append(_option("class_map", str | None))
+        if self.standardizable:
+            parameters.append(_option("standardize", bool, False))
+        names = [p.name for p in parameters]
+        taken = sorted({n for n in names if names.count(n) > 1} | {"weight"} & set(self.options))
+        if taken:
+            raise TypeError(
+                f"pair_loss: every loss already has the options {', '.join(taken)}; choose other names"
+            )
+        return inspect.Signature(parameters)
 
 
 class FormulaLoss(PairLoss):
@@ -199,107 +229,114 @@ def pair_loss(
         base: base class of the loss, for a formula that needs more than tensors and options.
 
     Raises:
-        TypeError: if the function cannot be called as described, or lacks an option that is named here; if
-            the decorator is written without a name, which would register nothing.
+        TypeError: if the function cannot be called as described, is ``async`` or a generator, or lacks an
+            option that is named here; if `part` contains something else; if the decorator is written without
+            a name, which would register nothing.
     """
     if not isinstance(registered, str):
         raise TypeError(f"pair_loss is written with a name: @pair_loss('MyLoss'), got {registered!r}")
 
     def register(function: F) -> F:
-        found = parameters_of(function)
-        labelled = _reads_labels(function.__name__, found, base.supplied)
-        options = {
-            n: p.replace(kind=p.POSITIONAL_OR_KEYWORD) for n, p in found.items() if p.default is not p.empty
-        }
-        options |= {n: _option(n, *own) for n, own in base.own_options.items()}
-        unknown = sorted({*positive, *scheduled} - options.keys())
-        if unknown:
-            raise TypeError(f"pair_loss: {function.__name__} has no option {', '.join(unknown)}")
-        for option in scheduled:
-            options[option] = options[option].replace(annotation=float | dict[str, Any])
-        labels: Literal["class", "probabilities"] = "probabilities" if soft_labels else "class"
+        labelled = _reads_labels(function, base.supplied)
+        kind: Literal["class", "probabilities"] = "probabilities" if soft_labels else "class"
         formula = Formula(
             function=function,
             registered=registered,
+            name=name or registered,
             part=part,
-            labels=labels if labelled else None,
-            one_class_reason=f"{one_class_reason}; use_target_as_gt: True needs no labels",
             positive=positive,
             scheduled=scheduled,
+            labels=kind if labelled else None,
+            one_class_reason=f"{one_class_reason}; use_target_as_gt: True needs no labels",
             logits=logits,
             mutual=mutual,
             standardizable=standardizable,
-            options=options,
-            signature=_signature(
-                options,
-                name or registered,
-                labelled=labelled,
-                logits=logits,
-                standardizable=standardizable,
-                key_last=key_last,
-            ),
+            key_last=key_last,
+            options=_options(function, base, positive, scheduled),
         )
-        members = {
-            "formula": formula,
-            "__signature__": formula.signature,
-            "__doc__": function.__doc__,
-            "__module__": function.__module__,
-        }
-        LOSSES.register(registered)(type(registered, (base,), members))
+        _check_part(formula)
+        LOSSES.register(registered)(_loss_class(formula, base))
         return function
 
     return register
 
 
-def _reads_labels(
-    function: str, parameters: Mapping[str, inspect.Parameter], supplied: Collection[str]
-) -> bool:
+def _loss_class(formula: Formula, base: type[FormulaLoss]) -> type[FormulaLoss]:
+    members = {
+        "formula": formula,
+        "__signature__": formula.signature,
+        "__doc__": formula.function.__doc__,
+        "__module__": formula.function.__module__,
+    }
+    return type(formula.registered, (base,), members)
+
+
+def _options(
+    function: Callable[..., Tensor],
+    base: type[FormulaLoss],
+    positive: Collection[str],
+    scheduled: Collection[str],
+) -> dict[str, inspect.Parameter]:
+    """Return the options of a formula, its parameters with a default, and those of the base class.
+
+    Raises:
+        TypeError: if `positive` or `scheduled` is not a list of names among them.
+    """
+    options = {
+        name: _option(name, parameter.annotation, parameter.default)
+        for name, parameter in parameters_of(function).items()
+        if parameter.default is not parameter.empty
+    }
+    options |= {name: _option(name, *own) for name, own in base.own_options.items()}
+    for names in (positive, scheduled):
+        if isinstance(names, str):
+            raise TypeError(f"pair_loss: expected a list of options such as [{names!r}], got {names!r}")
+    unknown = sorted({*positive, *scheduled} - options.keys())
+    if unknown:
+        raise TypeError(f"pair_loss: {function.__name__} has no option {', '.join(unknown)}")
+    for name in scheduled:
+        options[name] = options[name].replace(annotation=float | dict[str, Any])
+    return options
+
+
+def _check_part(formula: Formula) -> None:
+    """Refuse a format of names in the log that no loss could fill in.
+
+    Raises:
+        TypeError: naming what it may contain.
+    """
+    known = ["name", "student", "teacher", "position", *formula.options]
+    try:
+        formula.part.format(**dict.fromkeys(known, ""))
+    except (KeyError, IndexError, ValueError) as error:
+        raise TypeError(
+            f"pair_loss: cannot fill in part={formula.part!r}, expected a format of {', '.join(known)}"
+        ) from error
+
+
+def _reads_labels(function: Callable[..., Tensor], supplied: Collection[str]) -> bool:
     """Tell whether a formula has a third tensor, the labels.
 
     Raises:
-        TypeError: if it is not a function of two or three tensors and of options with defaults.
+        TypeError: if it is not a function of two or three tensors and of options with defaults, or if calling
+            it gives something else than its result.
     """
+    if not inspect.isfunction(function):
+        raise TypeError(f"pair_loss decorates a function (student, teacher), got {function!r}")
+    name = function.__name__
+    if any(kind(function) for kind in _NO_RESULT):
+        raise TypeError(
+            f"pair_loss: {name} is an async function or a generator, expected one that returns a scalar"
+        )
+    parameters = parameters_of(function)
     tensors = [p for n, p in parameters.items() if p.default is p.empty and n not in supplied]
     positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in tensors)
     if not positional or len(tensors) not in (2, 3):
         raise TypeError(
-            f"pair_loss: {function}({', '.join(parameters)}) has {len(tensors)} parameters without default, "
+            f"pair_loss: {name}({', '.join(parameters)}) has {len(tensors)} parameters without default, "
             "expected (student, teacher) or (student, teacher, label), and options with defaults"
         )
     return len(tensors) == 3
-
-
-def _signature(
-    options: Mapping[str, inspect.Parameter],
-    name: str,
-    *,
-    labelled: bool,
-    logits: bool,
-    standardizable: bool,
-    key_last: bool,
-) -> inspect.Signature:
-    """Return the options of a loss: those of its formula and those that all losses of pairs share.
-
-    Raises:
-        TypeError: if an option of the formula has the name of a shared one.
-    """
-    pairs = _option("model_name_pairs", list[list[str]], inspect.Parameter.empty)
-    key = _option("key", str | None)
-    parameters = [pairs, *options.values(), key] if key_last else [pairs, key, *options.values()]
-    if labelled:
-        parameters.append(_option("use_target_as_gt", bool, False))
-    parameters += [_option("name", str, name), _option("pair_weights", list[float] | None)]
-    if logits:
-        parameters.append(_option("class_map", str | None))
-    if standardizable:
-        parameters.append(_option("standardize", bool, False))
-    names = [p.name for p in parameters]
-    taken = sorted({n for n in names if names.count(n) > 1} | {"weight"} & set(options))
-    if taken:
-        raise TypeError(
-            f"pair_loss: every loss already has the options {', '.join(taken)}; choose other names"
-        )
-    return inspect.Signature(parameters)
 
 
 def _option(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:

@@ -11,6 +11,7 @@ from paddle import Tensor, nn
 from ppcls.errors import ConfigError
 from ppcls.loss._select import network_output, select
 from ppcls.loss._tensors import to_float
+from ppcls.loss.base import free_name
 from ppcls.loss.formula import FormulaLoss, pair_loss
 from ppcls.loss.pair import weighted
 from ppcls.loss.shapes import not_prepared
@@ -130,7 +131,8 @@ class StageHeadsLoss(FormulaLoss):
             maps = self._maps(outputs, pair[0])
             logits = [head(x) for head, x in zip(heads, maps, strict=True)]
             value = sum(self.compare(i, own, teacher, label) for own in logits)
-            parts[f"{self.names['name']}_stages_{pair[0]}_{pair[1]}"] = weighted(value, self.pair_weights[i])
+            name = free_name(f"{self.names['name']}_stages_{pair[0]}_{pair[1]}", parts)
+            parts[name] = weighted(value, self.pair_weights[i])
         return parts
 
 

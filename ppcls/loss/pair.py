@@ -9,10 +9,11 @@ from typing import Any
 from paddle import Tensor, nn
 
 from ppcls.config.binding import joined_signature
+from ppcls.contracts import PluginErrors
 from ppcls.errors import ConfigError, hint
 from ppcls.loss._select import check_pairs, network_output, select
-from ppcls.loss._tensors import to_float
-from ppcls.loss.base import Loss
+from ppcls.loss._tensors import check_scalar, to_float
+from ppcls.loss.base import Loss, free_name
 from ppcls.registry import LOSSES
 
 Key = str | list[str] | None
@@ -29,6 +30,9 @@ class PairLoss(Loss):
         part: name of a part, a format of `position`, `student`, `teacher` and the keys of `names`.
         names: values for that format.
         pair_weights: a factor for each pair.
+
+    Attributes:
+        compared_by: registered name of the loss that compares the tensors, for messages about its result.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class PairLoss(Loss):
     ) -> None:
         super().__init__()
         self.loss = loss
+        self.compared_by = loss
         self.keys = keys
         self.part = part
         self.names = dict(names)
@@ -65,15 +70,14 @@ class PairLoss(Loss):
         """Return one part for each pair.
 
         Raises:
-            ConfigError: if the comparison returns more than one number.
+            ConfigError: if the comparison returns something else than one number.
         """
-        parts = {}
+        parts: dict[str, Tensor] = {}
         for i, pair in enumerate(self.pairs):
             value = self.compare(i, *self.tensors(outputs, pair), label)
-            if value.size != 1:
-                raise ConfigError(f"{self.loss}: got a value of shape {list(value.shape)}, expected a scalar")
+            check_scalar(self.compared_by, value)
             name = self.part.format(position=i, student=pair[0], teacher=pair[1], **self.names)
-            parts[name] = weighted(value, self.pair_weights[i])
+            parts[free_name(name, parts)] = weighted(value, self.pair_weights[i])
         return parts
 
 
@@ -137,6 +141,7 @@ class DistillationPairLoss(PairLoss):
             {"name": name or LOSSES.trait(base_loss_name, "part") or base_loss_name},
             pair_weights,
         )
+        self.compared_by = base_loss_name
         self.loss_func = nn.LayerList([LOSSES.create(base_loss_name, options) for _ in self.pairs])
 
     @classmethod
@@ -161,11 +166,14 @@ class DistillationPairLoss(PairLoss):
         """Create parameters whose shapes depend on the outputs, or check them, from one dry forward."""
         for pair, loss_func in zip(self.pairs, self.loss_func, strict=True):
             tensors = self.tensors(outputs, pair)
-            loss_func.prepare(*tensors)
+            with PluginErrors(loss_func, f"loss {self.compared_by}"):
+                loss_func.prepare(*tensors)
 
     def compare(self, position: int, first: Any, second: Any, label: Tensor | None) -> Tensor:
         """Return the value of the loss of the pair at this position."""
-        return self.loss_func[position](first, second)
+        loss_func = self.loss_func[position]
+        with PluginErrors(loss_func, f"loss {self.compared_by}"):
+            return loss_func(first, second)
 
 
 def pair_tensors(outputs: Mapping[str, Any], pair: tuple[str, str], keys: Keys, loss: str) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from paddle import Tensor
 from ppcls.distributed import gather_rows
 from ppcls.errors import ConfigError
 from ppcls.loss._select import check_pairs
-from ppcls.loss.base import Loss
+from ppcls.loss.base import Loss, free_name
 from ppcls.loss.pair import check_pair_weights, pair_tensors, weighted
 from ppcls.registry import LOSSES
 
@@ -131,7 +131,7 @@ class DistillationRKDLoss(Loss):
 
     def forward(self, outputs: Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
         """Return an angle and a distance part for each key and pair."""
-        parts = {}
+        parts: dict[str, Tensor] = {}
         for pair, pair_weight in zip(self.pairs, self.pair_weights, strict=True):
             for i, keys in enumerate(self.keys):
                 first, second = pair_tensors(outputs, pair, keys, "DistillationRKDLoss")
@@ -140,5 +140,6 @@ class DistillationRKDLoss(Loss):
                     embeddings = gather_rows(embeddings[0]), gather_rows(embeddings[1])
                 values = relational(*embeddings)
                 for kind, value, factor in zip(("angle", "dist"), values, self.factors, strict=True):
-                    parts[f"loss_{kind}_{i}_{pair[0]}_{pair[1]}"] = weighted(value, factor * pair_weight)
+                    name = free_name(f"loss_{kind}_{i}_{pair[0]}_{pair[1]}", parts)
+                    parts[name] = weighted(value, factor * pair_weight)
         return parts

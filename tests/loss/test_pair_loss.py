@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
@@ -23,7 +24,7 @@ import ppcls.loss
 from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.errors import ConfigError
-from ppcls.loss import build_loss, pair_loss
+from ppcls.loss import TensorPairLoss, build_loss, pair_loss
 from ppcls.registry import LOSSES
 
 PAIRS = {"model_name_pairs": [["S", "T"]]}
@@ -146,15 +147,65 @@ def test_labels_come_as_classes_or_as_probabilities(soft):
     assert seen[-1].reshape([3, -1]).shape == ([3, 4] if soft else [3, 1])
 
 
-def test_a_formula_that_is_no_scalar_is_refused():
-    @pair_loss("DistillationRowsLoss")
-    def rows(student: Tensor, teacher: Tensor) -> Tensor:
-        return (student - teacher).square().mean(-1)
+@pytest.mark.parametrize(
+    ("result", "got"),
+    [
+        (lambda s, t: None, r"got None \(NoneType\)"),
+        (lambda s, t: 1.5, r"got 1\.5 \(float\)"),
+        (lambda s, t: (s.mean(), t.mean()), r"got (.|\n)*\(tuple\)"),
+        (lambda s, t: (s - t).square().mean(-1), r"got shape \[3\]; take the mean"),
+    ],
+    ids=["None", "float", "tuple", "rows"],
+)
+@pytest.mark.parametrize("pair_weights", [[1.0], [2.0]])
+def test_a_formula_that_returns_no_scalar_is_named(result, got, pair_weights):
+    @pair_loss("DistillationOddLoss")
+    def odd(student: Tensor, teacher: Tensor) -> Any:
+        return result(student, teacher)
 
-    with pytest.raises(
-        ConfigError, match=r"DistillationRowsLoss: got a value of shape \[3\], expected a scalar"
+    @LOSSES.register("OddPairLoss")
+    class OddPairLoss(TensorPairLoss):
+        def forward(self, student: Tensor, teacher: Tensor) -> Any:
+            return result(student, teacher)
+
+    given = {**PAIRS, "pair_weights": pair_weights}
+    expected = "expected a tensor with one number from the loss, "
+    with pytest.raises(ConfigError, match=f"DistillationOddLoss: {expected}{got}"):
+        build_loss([{"DistillationOddLoss": given}])(outputs())
+    with pytest.raises(ConfigError, match=f"OddPairLoss: {expected}{got}"):
+        build_loss([{"DistillationPairLoss": {**given, "base_loss_name": "OddPairLoss"}}])(outputs())
+
+
+@pytest.mark.parametrize("method", ["forward", "prepare"])
+def test_a_loss_of_tensors_that_fails_is_named_with_its_line(method):
+    @LOSSES.register("FailingPairLoss")
+    class FailingPairLoss(TensorPairLoss):
+        def prepare(self, student: Tensor, teacher: Tensor) -> None:
+            if method == "prepare":
+                raise KeyError("stage")
+
+        def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+            raise KeyError("stage")
+
+    node = {"DistillationPairLoss": {**PAIRS, "base_loss_name": "FailingPairLoss"}}
+    with pytest.raises(ConfigError, match=r"^loss FailingPairLoss: KeyError.*test_pair_loss\.py:\d+\)$"):
+        build_loss([node], outputs=outputs())(outputs())
+
+
+def test_pairs_whose_parts_would_have_one_name_are_both_counted():
+    rng = np.random.default_rng(1)
+    given = {
+        n: paddle.to_tensor(rng.standard_normal((3, 4)).astype("float32")) for n in ("A_B", "C", "A", "B_C")
+    }
+    for name, options in (
+        ("DistillationKLDivLoss", {}),
+        ("DistillationRKDLoss", {"student_keepkeys": ["logits"], "teacher_keepkeys": ["logits"]}),
     ):
-        build_loss([{"DistillationRowsLoss": PAIRS}])(outputs())
+        values = [
+            float(build_loss([{name: {"model_name_pairs": pairs, **options}}])(given)["loss"])
+            for pairs in ([["A_B", "C"]], [["A", "B_C"]], [["A_B", "C"], ["A", "B_C"]])
+        ]
+        assert values[2] == pytest.approx(values[0] + values[1])
 
 
 def test_functions_that_cannot_be_losses_of_pairs():
@@ -174,6 +225,23 @@ def test_functions_that_cannot_be_losses_of_pairs():
     ):
         with pytest.raises(TypeError, match=text):
             pair_loss("DistillationWrongLoss")(function)
+
+    async def late(student: Tensor, teacher: Tensor) -> Tensor:
+        return (student - teacher).mean()
+
+    def steps(student: Tensor, teacher: Tensor) -> Any:
+        yield (student - teacher).mean()
+
+    for function in (late, steps):
+        with pytest.raises(TypeError, match=f"{function.__name__} is an async function or a generator"):
+            pair_loss("DistillationWrongLoss")(function)
+    with pytest.raises(TypeError, match="decorates a function .*partial"):
+        pair_loss("DistillationWrongLoss")(functools.partial(margin_loss_formula))
+    for part in ("{nme}_{student}", "{}", "{name"):
+        with pytest.raises(TypeError, match="cannot fill in part=.*expected a format of name, student"):
+            pair_loss("DistillationWrongLoss", part=part)(margin_loss_formula)
+    with pytest.raises(TypeError, match=r"list of options such as \['temperature'\], got 'temperature'"):
+        pair_loss("DistillationWrongLoss", positive="temperature")(margin_loss_formula)
     with pytest.raises(TypeError, match="margin has no option temprature"):
         pair_loss("DistillationWrongLoss", positive=["temprature"])(margin_loss())
     with pytest.raises(ValueError, match="'DistillationKLDivLoss' is registered twice"):
