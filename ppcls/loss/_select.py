@@ -40,10 +40,8 @@ def _listing(outputs: Mapping[str, Any]) -> str:
     return ", ".join(map(str, outputs))
 
 
-def network_output(
-    outputs: Tensor | Mapping[str, Any], network: str, loss: str
-) -> Tensor | Mapping[str, Any]:
-    """Return the output of one sub-network.
+def network_output(outputs: Tensor | Mapping[str, Any], network: str, loss: str) -> Any:
+    """Return the output of one sub-network, or the sub-network itself from a map of these.
 
     Raises:
         ConfigError: if there is no such sub-network.

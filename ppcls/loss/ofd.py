@@ -10,11 +10,11 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError, hint
-from ppcls.loss._select import check_pairs
+from ppcls.loss._select import check_pairs, network_output
 from ppcls.loss._tensors import check_positive
 from ppcls.loss.base import Loss
 from ppcls.loss.pair import pair_tensors
-from ppcls.loss.shapes import found_size, not_prepared
+from ppcls.loss.shapes import check_sizes, found_size, not_prepared
 from ppcls.registry import LOSSES
 
 _RARE = 1e-3  # if negative values are less probable than this, their mean is set to -3 sigma
@@ -125,6 +125,8 @@ class OFDLoss(Loss):
                 raise ConfigError(
                     f"{len(value)} entries for {len(teacher_keys)} teacher_keys", path=f"OFDLoss.{option}"
                 )
+        check_sizes("OFDLoss.student_channels", student_channels or [])
+        check_sizes("OFDLoss.teacher_channels", teacher_channels or [])
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
         self.teacher_bns = teacher_bns
@@ -164,7 +166,7 @@ class OFDLoss(Loss):
         """
         if self.teacher_bns is None:
             return
-        teacher = networks[self.pair[1]]
+        teacher = network_output(networks, self.pair[1], "OFDLoss")
         layers = dict(teacher.named_sublayers())
         margins = []
         for i, descriptor in enumerate(self.teacher_bns):

@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError, DataError
+from ppcls.loss._select import network_output
 from ppcls.loss._tensors import EXCLUDED, check_several_classes, norm, split_target
 from ppcls.loss.formula import FormulaLoss, pair_loss
 
@@ -73,7 +74,8 @@ class ClassCostLoss(FormulaLoss):
         if self._stored is not None:
             return
         for _, teacher in self.pairs:
-            linear = [layer for layer in networks[teacher].sublayers() if isinstance(layer, nn.Linear)]
+            network = network_output(networks, teacher, _LOSS)
+            linear = [layer for layer in network.sublayers() if isinstance(layer, nn.Linear)]
             if not linear:
                 text = f"{teacher} has no linear layer to compare classes by; give `cost` a .npy file, [C, C]"
                 raise ConfigError(text, path=f"{_LOSS}.cost")

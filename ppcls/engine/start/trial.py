@@ -23,7 +23,7 @@ from ppcls.engine.run import Run
 from ppcls.engine.train import forward_and_backward, start_epoch
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER, only_warnings
-from ppcls.loss.combined import TOTAL
+from ppcls.loss.base import TOTAL
 
 
 def try_out(run: Run) -> None:
