@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import paddle
@@ -138,9 +140,17 @@ def check_several_classes(loss: str, logits: Tensor) -> None:
 
 def check_positive(loss: str, **options: float) -> None:
     """Raise ConfigError for the first option that is not above zero."""
+    check_finite(loss, options)
     for name, value in options.items():
         if not value > 0:
             raise ConfigError(f"got {value}, expected a number above 0", path=f"{loss}.{name}")
+
+
+def check_finite(loss: str, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for the first option that is infinite or not a number."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"got {value}, expected a finite number", path=f"{loss}.{name}")
 
 
 def check_one_of(loss: str, option: str, value: str | None, known: tuple[str | None, ...]) -> None:

@@ -24,7 +24,14 @@ from paddle import Tensor
 
 from ppcls.config.binding import parameters_of
 from ppcls.errors import ConfigError
-from ppcls.loss._tensors import check_one_of, check_positive, class_distribution, class_index, standardized
+from ppcls.loss._tensors import (
+    check_finite,
+    check_one_of,
+    check_positive,
+    class_distribution,
+    class_index,
+    standardized,
+)
 from ppcls.loss.class_map import match_classes, read_class_map
 from ppcls.loss.pair import PairLoss
 from ppcls.loss.weight_schedule import epoch_value
@@ -58,6 +65,7 @@ class Formula:
             choices = _choices(parameter.annotation)
             if choices:
                 check_one_of(self.registered, option, given[option], choices)
+        check_finite(self.registered, {option: given[option] for option in self.options})
         positive = {option: given[option] for option in self.positive if given[option] is not None}
         check_positive(self.registered, **positive)
 

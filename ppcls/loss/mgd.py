@@ -9,8 +9,7 @@ from paddle import Tensor, nn
 from ppcls import distributed
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_positive
-from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import found_size, not_prepared
+from ppcls.loss.shapes import SizedPairLoss
 from ppcls.registry import LOSSES
 
 
@@ -20,7 +19,7 @@ def _conv(channels_in: int, channels_out: int, kernel: int) -> nn.Conv2D:
 
 
 @LOSSES.register("MGDLoss")
-class MGDLoss(TensorPairLoss):
+class MGDLoss(SizedPairLoss):
     """Yang et al., "Masked generative distillation" (ECCV 2022, arXiv 2205.01529), for classification.
 
     ``alpha_mgd * mean((G(M * A(student)) - teacher)^2)``: whole channels of the student's features are
@@ -47,22 +46,18 @@ class MGDLoss(TensorPairLoss):
         alpha_mgd: float = 1.756,
         lambda_mgd: float = 0.15,
     ) -> None:
-        super().__init__()
+        super().__init__(student_channels, teacher_channels)
         check_positive("MGDLoss", alpha_mgd=alpha_mgd)
         if not 0 <= lambda_mgd < 1:
             raise ConfigError(
                 f"got {lambda_mgd}, expected a number from 0 to below 1", path="MGDLoss.lambda_mgd"
             )
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
         self.alpha = alpha_mgd
         self.drop = lambda_mgd
-        self.align: nn.Conv2D | None = None
-        self.generation: nn.Sequential | None = None
-        if student_channels is not None and teacher_channels is not None:
-            self._create(student_channels, teacher_channels)
+        self.create_if_known()
 
-    def _create(self, student: int, teacher: int) -> None:
+    def create(self, student: int, teacher: int) -> None:
+        """Create the convolutions."""
         self.align = _conv(student, teacher, 1) if student != teacher else None
         self.generation = nn.Sequential(_conv(teacher, teacher, 3), nn.ReLU(), _conv(teacher, teacher, 3))
 
@@ -73,15 +68,11 @@ class MGDLoss(TensorPairLoss):
             ConfigError: if counts or spatial sizes do not fit.
         """
         _check_maps(student, teacher)
-        student_size = found_size("MGDLoss.student_channels", self.student_channels, student.shape[1])
-        teacher_size = found_size("MGDLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
-        if self.generation is None:
-            self._create(student_size, teacher_size)
+        super().prepare(student, teacher)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, Cs, H, W] and [N, Ct, H, W]."""
-        if self.generation is None:
-            raise not_prepared("MGDLoss", "student_channels, teacher_channels")
+        self.require_layers()
         _check_maps(student, teacher)
         x = student if self.align is None else self.align(student)
         if self.training and self.drop > 0:

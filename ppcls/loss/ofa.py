@@ -14,7 +14,7 @@ from ppcls.loss._tensors import to_float
 from ppcls.loss.base import free_name
 from ppcls.loss.formula import FormulaLoss, pair_loss
 from ppcls.loss.pair import weighted
-from ppcls.loss.shapes import not_prepared
+from ppcls.loss.shapes import check_falling, not_prepared
 
 _LOSS = "DistillationOFALoss"
 
@@ -113,7 +113,9 @@ class StageHeadsLoss(FormulaLoss):
 
     def _heads_of(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> nn.LayerList:
         classes = self.tensors(outputs, pair)[0].shape[-1]
-        channels: Sequence[int] = [x.shape[1] for x in self._maps(outputs, pair[0])]
+        maps = self._maps(outputs, pair[0])
+        check_falling(f"{self.loss}.student_keys", maps)
+        channels: Sequence[int] = [x.shape[1] for x in maps]
         halvings = reversed(range(len(channels)))
         return nn.LayerList(
             [StageHead(c, channels[-1], classes, n) for c, n in zip(channels, halvings, strict=True)]

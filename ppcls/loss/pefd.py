@@ -10,8 +10,7 @@ from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_one_of, cosine
-from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import found_size, not_prepared
+from ppcls.loss.shapes import VECTOR_MODES, SizedPairLoss, as_vectors
 from ppcls.registry import LOSSES
 
 
@@ -28,7 +27,7 @@ class Projector(nn.Layer):
 
 
 @LOSSES.register("PEFDLoss")
-class PEFDLoss(TensorPairLoss):
+class PEFDLoss(SizedPairLoss):
     """Chen et al., "Improved feature distillation via projector ensemble" (NeurIPS 2022, arXiv 2210.15274).
 
     ``mean_n(1 - cos(mean_k P_k(student_n), teacher_n))`` with projectors ``P_k(x) = ReLU(x W_k + b_k)``,
@@ -46,6 +45,7 @@ class PEFDLoss(TensorPairLoss):
     """
 
     part = "loss"  # the name in PaddleClas
+    size_options = ("student_channel", "teacher_channel")
 
     def __init__(
         self,
@@ -54,43 +54,25 @@ class PEFDLoss(TensorPairLoss):
         num_projectors: int = 3,
         mode: Literal["flatten", "gap"] = "flatten",
     ) -> None:
-        super().__init__()
-        check_one_of("PEFDLoss", "mode", mode, ("flatten", "gap"))
+        super().__init__(student_channel, teacher_channel)
+        check_one_of("PEFDLoss", "mode", mode, VECTOR_MODES)
         if num_projectors < 1:
             raise ConfigError(f"got {num_projectors}, expected at least 1", path="PEFDLoss.num_projectors")
-        self.student_channel = student_channel
-        self.teacher_channel = teacher_channel
         self.num_projectors = num_projectors
         self.mode = mode
-        self.projectors: nn.LayerList | None = None
-        if student_channel is not None and teacher_channel is not None:
-            self._create(student_channel, teacher_channel)
+        self.create_if_known()
 
-    def _create(self, student: int, teacher: int) -> None:
+    def create(self, student: int, teacher: int) -> None:
+        """Create the projectors."""
         self.projectors = nn.LayerList([Projector(student, teacher) for _ in range(self.num_projectors)])
 
-    def _vector(self, x: Tensor) -> Tensor:
-        if self.mode == "gap" and x.ndim == 4:
-            return x.mean([2, 3])
-        return x.flatten(1)
-
-    def prepare(self, student: Tensor, teacher: Tensor) -> None:
-        """Create the projectors, or check the given sizes, from features of any shape [N, ...].
-
-        Raises:
-            ConfigError: if a given size differs from the network's.
-        """
-        student_size = self._vector(student).shape[1]
-        teacher_size = self._vector(teacher).shape[1]
-        student_size = found_size("PEFDLoss.student_channel", self.student_channel, student_size)
-        teacher_size = found_size("PEFDLoss.teacher_channel", self.teacher_channel, teacher_size)
-        if self.projectors is None:
-            self._create(student_size, teacher_size)
+    def features(self, x: Tensor) -> Tensor:
+        """Return the vectors [N, D] of features of any shape [N, ...]."""
+        return as_vectors(x, self.mode)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, ...]."""
-        if self.projectors is None:
-            raise not_prepared("PEFDLoss", "student_channel, teacher_channel")
-        x = self._vector(student)
+        self.require_layers()
+        x = self.features(student)
         projected = paddle.stack([projector(x) for projector in self.projectors]).mean(0)
-        return (1 - cosine(projected, self._vector(teacher))).mean()
+        return (1 - cosine(projected, self.features(teacher))).mean()

@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
 from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import found_size, not_prepared
+from ppcls.loss.shapes import check_falling, check_sizes, found_size, not_prepared
 from ppcls.registry import LOSSES
 
 _LEVELS = (4, 2, 1)
@@ -125,6 +125,8 @@ class ReviewKDLoss(TensorPairLoss):
                 f"ReviewKDLoss: {len(student_channels)} student_channels and {len(teacher_channels)} "
                 "teacher_channels, expected equal numbers"
             )
+        check_sizes("ReviewKDLoss.student_channels", student_channels or [])
+        check_sizes("ReviewKDLoss.teacher_channels", teacher_channels or [])
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
         self.max_width = max_width
@@ -142,9 +144,11 @@ class ReviewKDLoss(TensorPairLoss):
         """Create the fusions, or check the given channel counts, from the maps of both networks.
 
         Raises:
-            ConfigError: if numbers of maps or counts do not fit.
+            ConfigError: if numbers of maps or counts do not fit, or the maps are in another order.
         """
         maps = _maps(student), _maps(teacher)
+        for option, found in zip(("s_key", "t_key"), maps, strict=True):
+            check_falling(f"ReviewKDLoss.{option}", found)
         own, theirs = (
             _channels(f"ReviewKDLoss.{side}_channels", given, [x.shape[1] for x in found])
             for side, given, found in (

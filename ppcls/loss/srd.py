@@ -7,8 +7,7 @@ from typing import Literal
 from paddle import Tensor, nn
 
 from ppcls.loss._tensors import check_one_of
-from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import found_size, not_prepared
+from ppcls.loss.shapes import VECTOR_MODES, SizedPairLoss, as_vectors
 from ppcls.registry import LOSSES
 
 _TINY = 1e-24  # smallest argument of the logarithm, reached where student and teacher agree
@@ -26,7 +25,7 @@ def log_power_distance(student: Tensor, teacher: Tensor, power: float = 4.0) -> 
 
 
 @LOSSES.register("SRDLoss")
-class SRDLoss(TensorPairLoss):
+class SRDLoss(SizedPairLoss):
     """Miles and Mikolajczyk, "Understanding the role of the projector in knowledge distillation" (AAAI 2024).
 
     arXiv 2303.11098: ``log(sum |BN(student W + b) - BN(teacher)|^4)`` over batch and features, with the
@@ -43,48 +42,33 @@ class SRDLoss(TensorPairLoss):
             pooled features.
     """
 
+    size_options = ("student_channel", "teacher_channel")
+
     def __init__(
         self,
         student_channel: int | None = None,
         teacher_channel: int | None = None,
         mode: Literal["gap", "flatten"] = "gap",
     ) -> None:
-        super().__init__()
-        check_one_of("SRDLoss", "mode", mode, ("gap", "flatten"))
-        self.student_channel = student_channel
-        self.teacher_channel = teacher_channel
+        super().__init__(student_channel, teacher_channel)
+        check_one_of("SRDLoss", "mode", mode, VECTOR_MODES)
         self.mode = mode
-        self.projector: nn.Layer | None = None
-        self.norms: nn.LayerList | None = None
-        if student_channel is not None and teacher_channel is not None:
-            self._create(student_channel, teacher_channel)
+        self.create_if_known()
 
-    def _create(self, student: int, teacher: int) -> None:
+    def create(self, student: int, teacher: int) -> None:
+        """Create the projector and the BatchNorms of both sides."""
         self.projector = nn.Linear(student, teacher)
         self.norms = nn.LayerList(
             [nn.BatchNorm1D(teacher, epsilon=1e-4, weight_attr=False, bias_attr=False) for _ in range(2)]
         )
 
-    def _vector(self, x: Tensor) -> Tensor:
-        return x.mean([2, 3]) if self.mode == "gap" and x.ndim == 4 else x.flatten(1)
-
-    def prepare(self, student: Tensor, teacher: Tensor) -> None:
-        """Create the projector, or check the given sizes, from features of any shape [N, ...].
-
-        Raises:
-            ConfigError: if a given size differs from the network's.
-        """
-        student_size = self._vector(student).shape[1]
-        teacher_size = self._vector(teacher).shape[1]
-        student_size = found_size("SRDLoss.student_channel", self.student_channel, student_size)
-        teacher_size = found_size("SRDLoss.teacher_channel", self.teacher_channel, teacher_size)
-        if self.projector is None:
-            self._create(student_size, teacher_size)
+    def features(self, x: Tensor) -> Tensor:
+        """Return the vectors [N, D] of features of any shape [N, ...]."""
+        return as_vectors(x, self.mode)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, ...]."""
-        if self.projector is None or self.norms is None:
-            raise not_prepared("SRDLoss", "student_channel, teacher_channel")
-        projected = self.projector(self._vector(student))
-        target = self._vector(teacher)
+        self.require_layers()
+        projected = self.projector(self.features(student))
+        target = self.features(teacher)
         return log_power_distance(self.norms[0](projected), self.norms[1](target))

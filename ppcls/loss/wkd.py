@@ -6,8 +6,7 @@ from paddle import Tensor, nn
 
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_positive
-from ppcls.loss.base import TensorPairLoss
-from ppcls.loss.shapes import found_size, not_prepared
+from ppcls.loss.shapes import SizedPairLoss
 from ppcls.registry import LOSSES
 
 _EPS = 1e-5  # added to the variance, as published
@@ -45,7 +44,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @LOSSES.register("WKDFeatureLoss")
-class WKDFeatureLoss(TensorPairLoss):
+class WKDFeatureLoss(SizedPairLoss):
     """:func:`gaussian_distance` of the teacher's map and the student's, after a 1x1 convolution, BN and ReLU.
 
     Use it as ``DistillationPairLoss: {base_loss_name: WKDFeatureLoss, ...}``.
@@ -62,16 +61,13 @@ class WKDFeatureLoss(TensorPairLoss):
         teacher_channels: int | None = None,
         ratio: float = 2.0,
     ) -> None:
-        super().__init__()
+        super().__init__(student_channels, teacher_channels)
         check_positive("WKDFeatureLoss", ratio=ratio)
-        self.student_channels = student_channels
-        self.teacher_channels = teacher_channels
         self.ratio = ratio
-        self.projector: nn.Layer | None = None
-        if student_channels is not None and teacher_channels is not None:
-            self._create(student_channels, teacher_channels)
+        self.create_if_known()
 
-    def _create(self, student: int, teacher: int) -> None:
+    def create(self, student: int, teacher: int) -> None:
+        """Create the projector."""
         conv = nn.Conv2D(student, teacher, 1, weight_attr=nn.initializer.KaimingNormal(), bias_attr=False)
         self.projector = nn.Sequential(conv, nn.BatchNorm2D(teacher), nn.ReLU())
 
@@ -82,15 +78,11 @@ class WKDFeatureLoss(TensorPairLoss):
             ConfigError: if a count differs from the network's, or a tensor is not a feature map.
         """
         _check_maps(student, teacher)
-        student_size = found_size("WKDFeatureLoss.student_channels", self.student_channels, student.shape[1])
-        teacher_size = found_size("WKDFeatureLoss.teacher_channels", self.teacher_channels, teacher.shape[1])
-        if self.projector is None:
-            self._create(student_size, teacher_size)
+        super().prepare(student, teacher)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, Cs, H, W] and [N, Ct, H', W']."""
-        if self.projector is None:
-            raise not_prepared("WKDFeatureLoss", "student_channels, teacher_channels")
+        self.require_layers()
         _check_maps(student, teacher)
         return gaussian_distance(self.projector(student), teacher, self.ratio)
 

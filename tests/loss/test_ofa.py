@@ -90,6 +90,10 @@ def test_a_checkpoint_keeps_the_heads_and_preparing_again_keeps_them():
     [
         (["logits"], r"DistillationOFALoss\.student_keys: logits has the shape \[3, 5\]"),
         (["hgh"], "returns no 'hgh'.*Did you mean: high"),
+        (
+            ["high", "low"],
+            "student_keys: the maps have heights of 2, 9, expected the order from the shallowest",
+        ),
     ],
 )
 def test_outputs_that_are_no_maps(keys, text):

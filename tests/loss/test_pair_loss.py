@@ -91,6 +91,11 @@ def test_schedules_of_the_weight_and_of_options():
     ("options", "text"),
     [
         ({"temperature": 0.0}, "DistillationMarginLoss.temperature: got 0.0"),
+        (
+            {"temperature": float("inf")},
+            "DistillationMarginLoss.temperature: got inf, expected a finite number",
+        ),
+        ({"share": float("nan")}, "DistillationMarginLoss.share: got nan, expected a finite number"),
         ({"temprature": 1.0}, "no option 'temprature'.*Did you mean: temperature"),
         ({"share": {"name": "Step"}}, r"DistillationMarginLoss\.share\.name: unknown schedule 'Step'"),
         ({"model_name_pairs": [["S"]]}, "expected two names"),

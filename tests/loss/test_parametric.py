@@ -295,6 +295,8 @@ def test_ofd_reads_margins_from_the_teachers_batch_norm():
         node = {"OFDLoss": {**options, "teacher_bns": ["blocks[0][1]", wrong]}}
         with pytest.raises(ConfigError, match=text):
             build_loss([node], outputs=given, networks={"S": teacher, "T": teacher})
+    with pytest.raises(ConfigError, match="no sub-network 'T'.*S"):
+        build_loss([{"OFDLoss": by_layers}], outputs=given, networks={"S": teacher})
     unread = build_loss([{"OFDLoss": by_layers}], outputs=given)
     with pytest.raises(ConfigError, match="margins of teacher_bns have not been read"):
         unread(given)
@@ -444,6 +446,12 @@ def test_each_pair_has_parameters_of_its_own():
     [
         (MGD, "map", [2, 3, 2, 2], r"\[2, 3, 2, 2\] and \[2, 5, 4, 4\].*s_key and t_key"),
         (MGD, "map", [2, 3], "expected"),
+        (
+            REVIEW,
+            "low",
+            [2, 3, 2, 2],
+            r"ReviewKDLoss\.s_key: the maps have heights of 2, 4, expected the order",
+        ),
         (OFD, "map", [2, 3, 2, 2], "equal H and W"),
         (AFD, "key", [2, 2, 3, 5], "do not fit"),
     ],
@@ -467,6 +475,13 @@ def test_afd_misses_student_values_of_a_size():
     [
         (MGD, {"lambda_mgd": 1.0}, "lambda_mgd"),
         (MGD, {"alpha_mgd": 0.0}, "alpha_mgd"),
+        (MGD, {"alpha_mgd": float("inf")}, "alpha_mgd: got inf, expected a finite number"),
+        (MGD, {"student_channels": 0}, "student_channels: got 0, expected at least 1"),
+        (WKD, {"teacher_channels": -1}, "teacher_channels: got -1, expected at least 1"),
+        (SRD, {"student_channel": 0}, "student_channel: got 0, expected at least 1"),
+        (PEFD, {"teacher_channel": 0}, "teacher_channel: got 0, expected at least 1"),
+        (REVIEW, {"student_channels": [3, 0]}, "student_channels: got 0, expected at least 1"),
+        (OFD, {"teacher_channels": [5, -5]}, "teacher_channels: got -5, expected at least 1"),
         (PEFD, {"num_projectors": 0}, "num_projectors"),
         (PEFD, {"mode": "max"}, "mode: expected 'flatten' or 'gap'"),
         (OFD, {"margins": None}, "either teacher_bns"),
