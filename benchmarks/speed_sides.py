@@ -128,6 +128,27 @@ class SameBatch:
         yield self.batch
 
 
+def learn_by_hand(parameters: list[Any]) -> Callable[[Any, Any, Any], None]:
+    """Return a function of logits, labels and a teacher's probabilities that updates `parameters`."""
+    import paddle
+    from paddle.nn import functional as F
+
+    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 100)
+    decay = paddle.regularizer.L2Decay(1e-4)
+    optimizer = paddle.optimizer.Momentum(schedule, 0.9, parameters, weight_decay=decay)
+
+    def learn(logits: Any, label: Any, target: Any) -> None:
+        loss = F.cross_entropy(logits, label)
+        loss = loss + 0.9 * 16 * F.kl_div(F.log_softmax(logits / 4, -1), target, "batchmean")
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        schedule.step()
+        float(loss)
+
+    return learn
+
+
 def build_student(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
     """Build the bare loop without a teacher; the targets are stored."""
     return build_bare(size, batch, {**options, "teacher": False}, folder)
@@ -146,9 +167,7 @@ def build_bare(size: int, batch: int, options: Mapping[str, Any], folder: Path) 
     teacher = create_model("ResNet34", class_num=CLASSES) if options.get("teacher", True) else None
     if teacher is not None:
         teacher.eval()
-    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 100)
-    decay = paddle.regularizer.L2Decay(1e-4)
-    optimizer = paddle.optimizer.Momentum(schedule, 0.9, student.parameters(), weight_decay=decay)
+    learn = learn_by_hand(student.parameters())
     images, labels = random_batch(size, batch)
     stored = F.softmax(paddle.to_tensor(images.reshape(batch, -1)[:, :CLASSES]) / 4, -1)
 
@@ -159,13 +178,7 @@ def build_bare(size: int, batch: int, options: Mapping[str, Any], folder: Path) 
         if teacher is not None:
             with paddle.no_grad():
                 target = F.softmax(teacher(image) / 4, -1)
-        loss = F.cross_entropy(logits, label)
-        loss = loss + 0.9 * 16 * F.kl_div(F.log_softmax(logits / 4, -1), target, "batchmean")
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        schedule.step()
-        float(loss)
+        learn(logits, label, target)
 
     return step
 
@@ -209,22 +222,14 @@ def build_reference(size: int, batch: int, options: Mapping[str, Any], folder: P
     model = build_model({"Arch": {**arch, "pretrained_list": None}, "Global": {}})
     model.train()
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 100)
-    decay = paddle.regularizer.L2Decay(1e-4)
-    optimizer = paddle.optimizer.Momentum(schedule, 0.9, trained, weight_decay=decay)
+    learn = learn_by_hand(trained)
     images, labels = random_batch(size, batch)
 
     def step() -> None:
         image, label = paddle.to_tensor(images), paddle.to_tensor(labels)
         found = model(image)
         logits, target = found["Student"], F.softmax(found["Teacher"] / 4, -1)
-        loss = F.cross_entropy(logits, label)
-        loss = loss + 0.9 * 16 * F.kl_div(F.log_softmax(logits / 4, -1), target, "batchmean")
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        schedule.step()
-        float(loss)
+        learn(logits, label, target)
 
     return step
 

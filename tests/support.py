@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ppcls.data import Batch
 
 KL = {"DistillationKLDivLoss": {"model_name_pairs": [["Student", "Teacher"]], "temperature": 4.0}}
 PHOTOS = Path(__file__).parent / "data" / "photos"
@@ -90,3 +96,13 @@ def distilled(recipe: dict, **loss: dict) -> dict:
     student = {"DistillationTopkAcc": {"model_key": "Student", "topk": [1, 2]}}
     recipe["Metric"] = {"Train": [student], "Eval": [student]}
     return recipe
+
+
+def same_batches(one: list[Batch], other: list[Batch]) -> bool:
+    """Tell whether two lists of batches have the same images, labels and indices."""
+    return len(one) == len(other) and all(
+        np.array_equal(a.image, b.image)
+        and np.array_equal(a.label, b.label)
+        and np.array_equal(a.index, b.index)
+        for a, b in zip(one, other, strict=True)
+    )

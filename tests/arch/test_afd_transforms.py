@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from arch_networks import fill
 
 from ppcls.arch.afd_transforms import LinearTransformStudent, LinearTransformTeacher
 from ppcls.errors import ConfigError
 
 CASE = np.load(Path(__file__).parent / "data" / "afd.npz")
 T_SHAPES, S_SHAPES = [[24, 8, 8], [24, 8, 8], [32, 4, 4]], [[12, 8, 8], [20, 4, 4]]
-
-
-def fill(name, shape):
-    rng, leaf = np.random.default_rng(zlib.crc32(name.encode())), name.rsplit(".", 1)[-1]
-    if leaf == "_variance":
-        values = rng.uniform(0.5, 1.5, shape)
-    elif leaf == "_mean":
-        values = rng.standard_normal(shape) * 0.1
-    elif len(shape) == 2:
-        values = rng.standard_normal(shape) * np.sqrt(1.0 / shape[0])
-    elif leaf == "weight":
-        values = rng.uniform(0.5, 1.0, shape)
-    else:
-        values = rng.standard_normal(shape) * 0.1
-    return values.astype("float32")
 
 
 def filled(net):

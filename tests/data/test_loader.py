@@ -14,8 +14,9 @@ import time
 import cv2
 import numpy as np
 import pytest
+from support import same_batches
 
-from ppcls.data import Batch, ImageError, build_dataset, build_loader
+from ppcls.data import ImageError, build_dataset, build_loader
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import BATCH_OPS, TRANSFORMS
 
@@ -96,15 +97,6 @@ def node(folder, ops=CROP, workers=2, batch_size=4, shuffle=True, drop_last=Fals
     }
 
 
-def equal(one: list[Batch], other: list[Batch]) -> bool:
-    return len(one) == len(other) and all(
-        np.array_equal(a.image, b.image)
-        and np.array_equal(a.label, b.label)
-        and np.array_equal(a.index, b.index)
-        for a, b in zip(one, other, strict=True)
-    )
-
-
 def run(config, epoch=0, start=0, mode="Train", seed=5):
     loader = build_loader(config, mode, seed=seed, class_num=5)
     try:
@@ -136,9 +128,9 @@ def test_batches_hold_what_they_say(folder):
 def test_threads_change_nothing(folder, workers):
     extra = {"batch_transform_ops": [{"AddNoise": None}]}
     alone = run(node(folder, workers=0, **extra), epoch=2)
-    assert equal(alone, run(node(folder, workers=workers, **extra), epoch=2))
-    assert not equal(alone, run(node(folder, workers=workers, **extra), epoch=3))
-    assert not equal(alone, run(node(folder, workers=workers, **extra), epoch=2, seed=6))
+    assert same_batches(alone, run(node(folder, workers=workers, **extra), epoch=2))
+    assert not same_batches(alone, run(node(folder, workers=workers, **extra), epoch=3))
+    assert not same_batches(alone, run(node(folder, workers=workers, **extra), epoch=2, seed=6))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -146,7 +138,7 @@ def test_resuming_mid_epoch_gives_the_rest(folder, workers):
     config = node(folder, workers=workers, batch_transform_ops=[{"AddNoise": None}])
     whole = run(config)
     for start in (1, 4, 6):
-        assert equal(whole[start:], run(config, start=start))
+        assert same_batches(whole[start:], run(config, start=start))
 
 
 def test_two_processes_see_what_one_sees(folder, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import same_batches
 
 from ppcls.data import DistributedBatchSampler, RASampler, Share, build_train_loader
 from ppcls.data.unlabelled import Endless, labelled_rows
@@ -101,15 +102,6 @@ def run(config, epoch=1, start=0, seed=5):
         loader.close()
 
 
-def equal(one, other):
-    return len(one) == len(other) and all(
-        np.array_equal(a.image, b.image)
-        and np.array_equal(a.label, b.label)
-        and np.array_equal(a.index, b.index)
-        for a, b in zip(one, other, strict=True)
-    )
-
-
 def test_labels_belong_to_the_labelled_rows(folder):
     config = nodes(folder)
     loader = build_train_loader(config, seed=5, class_num=5)
@@ -132,9 +124,9 @@ def test_labels_belong_to_the_labelled_rows(folder):
 @pytest.mark.parametrize("sampler", ["DistributedBatchSampler", "RASampler", "ClassAwareSampler"])
 def test_threads_and_resuming_change_nothing(folder, sampler):
     alone = run(nodes(folder, workers=0, sampler=sampler), epoch=2)
-    assert equal(alone, run(nodes(folder, workers=3, sampler=sampler), epoch=2))
-    assert equal(alone[3:], run(nodes(folder, sampler=sampler), epoch=2, start=3))
-    assert not equal(alone, run(nodes(folder, sampler=sampler), epoch=3))
+    assert same_batches(alone, run(nodes(folder, workers=3, sampler=sampler), epoch=2))
+    assert same_batches(alone[3:], run(nodes(folder, sampler=sampler), epoch=2, start=3))
+    assert not same_batches(alone, run(nodes(folder, sampler=sampler), epoch=3))
 
 
 @pytest.mark.parametrize("sampler", ["DistributedBatchSampler", "RASampler", "ClassAwareSampler"])
