@@ -154,11 +154,19 @@ def progress_bar(total: int, title: str) -> tqdm[Any]:
     return tqdm(total=total, desc=title, leave=False, dynamic_ncols=True, disable=disable)
 
 
+_NOT_FINITE: dict[Any, float] = {str(value): value for value in (math.nan, math.inf, -math.inf)}
+
+
 def _plain_number(value: Any) -> Any:
     """Return NaN and infinity as text, because JSON does not have them."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def _number(value: Any) -> Any:
+    """Return a value of ``metrics.jsonl`` as it was before :func:`_plain_number`."""
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def _kept_rows(content: bytes, keep: Callable[[dict[str, Any]], bool]) -> tuple[list[bytes], int]:
@@ -227,6 +235,18 @@ def cut_back(path: Path, keep: Callable[[dict[str, Any]], bool]) -> bytes | None
         LOGGER.warning("%s: %d damaged lines were left out", path, damaged)
     cut = b"".join(kept)
     return None if cut == content else cut
+
+
+def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of a ``metrics.jsonl``, and the number of damaged lines; none if there is no file.
+
+    NaN and infinity, which JSON does not have, are numbers again.
+    """
+    if not path.exists():
+        return [], 0
+    kept, damaged = _kept_rows(path.read_bytes(), lambda row: True)
+    rows = (_parsed(line) or {} for line in kept)
+    return [{name: _number(value) for name, value in row.items()} for row in rows], damaged
 
 
 class ScalarWriter:

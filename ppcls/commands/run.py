@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppcls.commands.command import Command, add_recipe
 from ppcls.errors import ConfigError
 from ppcls.job import world_size
+
+if TYPE_CHECKING:
+    from ppcls.config import Recipe
 
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +28,24 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_run_or_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run",
+        nargs="?",
+        metavar="RUN_FOLDER",
+        help="folder of a run, such as output/ResNet18, whose recipe and best weights are used; or give a "
+        "recipe with -c",
+    )
+    add_recipe(parser, required=False)
+    parser.add_argument(
+        "--weights",
+        metavar="WHICH",
+        help="weights of RUN_FOLDER: best (default), latest, or a file in it such as epoch_10",
+    )
+
+
 def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
-    add_recipe(parser)
+    _add_run_or_recipe(parser)
     parser.add_argument(
         "--report", metavar="DIR", help="write tables of classes, confusions and mistakes there"
     )
@@ -69,12 +89,29 @@ def _launch(recipe: str, overrides: Sequence[str], processes: int) -> int:
     return launch(arguments, processes, settings["device"], Path(settings["output_dir"]) / "log")
 
 
+def _load(args: argparse.Namespace, mode: str) -> Recipe:
+    """Return the recipe that a command line names: that of a run with its weights, or a file."""
+    if (args.run is None) == (args.config is None):
+        raise ConfigError(f"{mode}: give the folder of a run, or a recipe with -c")
+    if args.run is None:
+        if args.weights is not None:
+            raise ConfigError(
+                f"--weights {args.weights} chooses among the weights of a run's folder; with a recipe use "
+                "-o Global.pretrained_model=FILE"
+            )
+        from ppcls.config import load_config
+
+        return load_config(args.config, args.override, mode=mode)
+    from ppcls.engine.from_run import load_run
+
+    return load_run(args.run, args.override, mode, args.weights)
+
+
 def _eval(args: argparse.Namespace) -> int:
-    from ppcls.config import load_config
     from ppcls.logger import setup_logging
 
     setup_logging(hold=True)
-    config = load_config(args.config, args.override, mode="eval")
+    config = _load(args, "eval")
     from ppcls.engine import Engine
 
     Engine(config, "eval").eval(report=args.report)
@@ -82,11 +119,10 @@ def _eval(args: argparse.Namespace) -> int:
 
 
 def _infer(args: argparse.Namespace) -> int:
-    from ppcls.config import load_config
     from ppcls.logger import setup_logging
 
     setup_logging()
-    config = load_config(args.config, args.override, mode="infer")
+    config = _load(args, "infer")
     from ppcls.engine import Engine
 
     Engine(config, "infer").infer()
@@ -94,11 +130,10 @@ def _infer(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from ppcls.config import load_config
     from ppcls.logger import setup_logging
 
     setup_logging()
-    config = load_config(args.config, args.override, mode="export")
+    config = _load(args, "export")
     from ppcls.engine import Engine
 
     Engine(config, "export").export()
@@ -116,8 +151,8 @@ COMMANDS = {
     "eval": Command(
         "evaluate weights on the validation list", _add_eval_arguments, _eval, joins_processes=True
     ),
-    "infer": Command("classify images with the network in memory", add_recipe, _infer),
+    "infer": Command("classify images with the network in memory", _add_run_or_recipe, _infer),
     "export": Command(
-        "write the network for deployment and check it", add_recipe, _export, writes_files=True
+        "write the network for deployment and check it", _add_run_or_recipe, _export, writes_files=True
     ),
 }

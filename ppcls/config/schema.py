@@ -52,6 +52,15 @@ class GlobalSpec(Section):
     """Settings of the run as a whole."""
 
     output_dir: str = key("./output/", "Folder that receives checkpoints, logs and metrics.")
+    run_name: str | None = key(
+        None,
+        "Name of the run's folder in `output_dir`; null: the name of `Arch`, such as `DistillationModel`. "
+        "Give several distillations of one `output_dir` different names.",
+        form=(
+            r"(?!\.)[^/\\\x00-\x1f]{1,200}",
+            "the name of a folder, without / and \\, not beginning with a dot",
+        ),
+    )
     device: str = key(
         "auto",
         "Where to run; `auto` is the GPU if there is one, else the CPU; `gpu:1` is the second GPU.",

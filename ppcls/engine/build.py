@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,6 +34,9 @@ from ppcls.weights import (
     read_params,
     split_loss_parameters,
 )
+
+# The entry of environment.json with the folder to which relative paths of the recipe belong.
+WORKING_FOLDER = "working_folder"
 
 
 def select_device(name: str) -> str:
@@ -76,6 +80,7 @@ def run_files(config: Recipe) -> dict[str, bytes]:
         "numpy": np.__version__,
         "platform": platform.platform(),
         "device": paddle.device.get_device(),
+        WORKING_FOLDER: os.getcwd(),
         "command": [mask_credentials(argument) for argument in sys.argv],
         **describe_processor(),
     }

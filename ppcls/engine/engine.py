@@ -38,7 +38,6 @@ from ppcls.engine.checkpoint.run_folder import (
     open_run_folder,
     resumes_in_place,
 )
-from ppcls.engine.checkpoint.states import Progress
 from ppcls.engine.deployment import deployed_transforms, export_sample
 from ppcls.engine.evaluation.evaluate import evaluate
 from ppcls.engine.evaluation.evaluators import (
@@ -72,6 +71,7 @@ from ppcls.engine.train import StopRequested, train
 from ppcls.files import require_possible
 from ppcls.logger import LOGGER, SCALAR_FOLDERS, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.report.evaluation_tables import EvaluationTables
+from ppcls.run_states import Progress
 from ppcls.teacher import remove_answers, running_frozen
 
 
@@ -86,14 +86,15 @@ class Engine:
         ConfigError: for mistakes in a part of a recipe.
 
     Attributes:
-        folder: ``<Global.output_dir>/<Arch.name>``, the folder of checkpoints and logs.
+        folder: ``<Global.output_dir>/<Arch.name>``, or ``Global.run_name`` there: the folder of checkpoints
+            and logs.
     """
 
     def __init__(self, config: Mapping[str, Any], mode: str = "train") -> None:
         self.config = complete_config(config, mode)
         self.mode = mode
         self.globals = self.config.Global
-        self.folder = Path(self.globals.output_dir) / self.arch.name
+        self.folder = Path(self.globals.output_dir) / (self.globals.run_name or self.arch.name)
         require_possible(self.folder)
         build.select_device(self.globals.device)
         use_processor(self.config, mode)

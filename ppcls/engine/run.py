@@ -14,10 +14,10 @@ from paddle.optimizer import Optimizer
 
 from ppcls.data import Batch, JoinedLoader, Loader
 from ppcls.engine.checkpoint import Progress
-from ppcls.engine.checkpoint.states import Declared
 from ppcls.engine.meters import Meters
 from ppcls.errors import TrainingError
 from ppcls.optimizer.joint import JointOptimizer
+from ppcls.run_states import Declared
 from ppcls.teacher import Answer, StoredOutputs
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from ppcls.engine.checkpoint.changes import read_run_config
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
 from ppcls.registry import DATASETS, POSTPROCESSES
+from ppcls.report.runs import CLASS_NAMES as FILE
 
-FILE = "class_names.txt"
 _SETTING = "Infer.PostProcess.class_id_map_file"
 
 

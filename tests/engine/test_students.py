@@ -17,7 +17,6 @@ from ppcls.data import build_loader
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.checkpoint.resume import compare_by
-from ppcls.engine.checkpoint.states import Progress, StudentBest
 from ppcls.engine.evaluation.evaluators import plateau_metric
 from ppcls.engine.evaluation.measures import is_better
 from ppcls.engine.hooks import Hook
@@ -27,6 +26,7 @@ from ppcls.engine.run import Parts, Run, Settings
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.metric import LOSS, Criterion, Metric
 from ppcls.registry import METRICS
+from ppcls.run_states import Progress, StudentBest
 from ppcls.weights import read_params, write_params
 
 

@@ -163,7 +163,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         from ppcls.engine.checkpoint import SUFFIXES, Checkpointer
-        from ppcls.engine.checkpoint.states import Progress
+        from ppcls.run_states import Progress
 
         self._folder = folder / "run"
         self._folder.mkdir()

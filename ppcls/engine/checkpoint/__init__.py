@@ -1,6 +1,6 @@
 """The folder of a run: its checkpoints and their content, resuming, and the lock."""
 
 from ppcls.engine.checkpoint.files import SUFFIXES, Checkpoint, Checkpointer, name_for_earlier_run
-from ppcls.engine.checkpoint.states import Progress, StudentBest
+from ppcls.run_states import Progress, StudentBest
 
 __all__ = ["SUFFIXES", "Checkpoint", "Checkpointer", "Progress", "StudentBest", "name_for_earlier_run"]

@@ -15,7 +15,7 @@ from ppcls.errors import ConfigError, mask_credentials
 from ppcls.logger import LOGGER
 
 # Paths of files, and the seed, which a run keeps in any case.
-QUIET = re.compile(r"Global\.(checkpoints|output_dir|pretrained_model|save_inference_dir|seed)")
+QUIET = re.compile(r"Global\.(checkpoints|output_dir|run_name|pretrained_model|save_inference_dir|seed)")
 # Settings about output, kept files, export and loading speed, which do not change the weights.
 HARMLESS = re.compile(
     r"Global\.(print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard|save_interval|save_steps"

@@ -4,7 +4,7 @@
 - ``.pdopt``: ``loss.<name>`` for parameters of losses, ``<parameter>@<slot>`` for the state of optimizers and
   ``scaler.<name>`` for that of the loss scaler.
 - ``.pdema``: averaged weights.
-- ``.pdstates``: the :class:`~ppcls.engine.checkpoint.states.Progress`.
+- ``.pdstates``: the :class:`~ppcls.run_states.Progress`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A checkpoint ``tag`` is ``tag.pdparams`` (trained weights), ``tag.pdopt`` (optimizer slots and parameters
 of losses, by structured names) and ``tag.pdstates`` (JSON: position in the run, schedule, best metric,
-and size and checksum of the other two; see :mod:`ppcls.engine.checkpoint.states`).
+and size and checksum of the other two; see :mod:`ppcls.run_states`).
 
 Saving is a small redo log: all files are first written and synced under ``*.new``; then ``tag.commit``
 appears; then the files are renamed and ``tag.commit`` is removed. If the process is killed before the commit,
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from ppcls.engine.checkpoint.equal_files import EqualFiles, fingerprint, move
-from ppcls.engine.checkpoint.states import Progress, encode_states, read_states
 from ppcls.errors import TrainingError, WeightsError
+from ppcls.run_states import Progress, encode_states, read_states
 from ppcls.weights import read_params, sync_folder, write_atomic
 
 SUFFIXES = (".pdparams", ".pdopt", ".pdema", ".pdstates")

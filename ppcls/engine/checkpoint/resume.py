@@ -9,10 +9,10 @@ from typing import Any
 from ppcls.distributed import gather, is_main, wait_for_main
 from ppcls.engine.checkpoint import SUFFIXES, Checkpoint, Checkpointer
 from ppcls.engine.checkpoint.changes import read_run_config
-from ppcls.engine.checkpoint.states import Progress
 from ppcls.errors import WeightsError
 from ppcls.logger import LOGGER
 from ppcls.metric import Criterion
+from ppcls.run_states import Progress
 
 AUTO = "auto"
 

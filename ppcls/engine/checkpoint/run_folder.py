@@ -28,7 +28,7 @@ from ppcls.files import require_writable, sync_folder
 from ppcls.logger import LOGGER, METRICS, SCALAR_FOLDERS, cut_back
 
 # Paths to which a run writes; it does not read from them.
-WRITTEN = re.compile(r"Global\.(output_dir|save_inference_dir)")
+WRITTEN = re.compile(r"Global\.(output_dir|run_name|save_inference_dir)")
 
 
 def resumes_in_place(folder: Path, resumed: Checkpoint | None) -> bool:

@@ -28,7 +28,7 @@ from ppcls.errors import ConfigError
 # Settings that may differ between machines: the weights do not depend on them, and no process waits for
 # another because of them.
 OF_A_MACHINE = re.compile(
-    r"Global\.(output_dir|device|print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard"
+    r"Global\.(output_dir|run_name|device|print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard"
     r"|save_inference_dir|export_\w+|infer_add_softmax)(\.\d+)?|Infer(\..*)?|DataLoader\.\w+\.loader\..*"
 )
 # Paths of files; only whether a path is given must be the same, and lists are compared by their content.

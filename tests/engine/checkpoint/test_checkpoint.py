@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ppcls.engine.checkpoint import Checkpointer, name_for_earlier_run
-from ppcls.engine.checkpoint.states import Progress
 from ppcls.errors import WeightsError
+from ppcls.run_states import Progress
 
 
 def weights(value):

@@ -11,8 +11,8 @@ import pytest
 import ppcls.engine.checkpoint.equal_files as equal_files
 import ppcls.engine.checkpoint.files as files
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.checkpoint.states import Progress
 from ppcls.errors import WeightsError
+from ppcls.run_states import Progress
 
 TAGS = ("best_model", "epoch_2", "latest")
 

@@ -19,9 +19,9 @@ from ppcls.engine.checkpoint import Checkpointer, lock
 from ppcls.engine.checkpoint.changes import find_changes, report_changes
 from ppcls.engine.checkpoint.lock import RunLock, lock_path
 from ppcls.engine.checkpoint.resume import is_kept
-from ppcls.engine.checkpoint.states import Progress
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.logger import METRICS, ScalarWriter
+from ppcls.run_states import Progress
 from ppcls.weights import read_params
 
 # ---------------------------------------------------------------- whole runs

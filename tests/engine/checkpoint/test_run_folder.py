@@ -18,8 +18,8 @@ from ppcls.engine import Engine
 from ppcls.engine.checkpoint.lock import lock_path
 from ppcls.engine.checkpoint.resume import find_checkpoint
 from ppcls.engine.checkpoint.run_folder import follow_earlier_run, following
-from ppcls.engine.checkpoint.states import encode_states, read_states
 from ppcls.errors import ConfigError
+from ppcls.run_states import encode_states, read_states
 from ppcls.weights import read_params, write_params
 
 # ---------------------------------------------------------------- paths into an earlier run

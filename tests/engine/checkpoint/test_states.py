@@ -11,9 +11,9 @@ import pytest
 
 from ppcls.cli import main
 from ppcls.engine.checkpoint import Checkpointer
-from ppcls.engine.checkpoint.states import LARGEST, Progress, StudentBest, encode_states, read_states
 from ppcls.errors import WeightsError
 from ppcls.logger import cut_back
+from ppcls.run_states import LARGEST, Progress, StudentBest, encode_states, read_states
 
 FILES = {".pdparams": {"size": 10, "crc32": 7}, ".pdopt": {"size": 3, "crc32": 2**32 - 1}}
 PROGRESS = Progress(

@@ -17,7 +17,6 @@ from ppcls.config import load_config
 from ppcls.data import build_loader
 from ppcls.engine import Engine
 from ppcls.engine.build import dry_forward
-from ppcls.engine.checkpoint.states import Progress
 from ppcls.engine.evaluation.evaluators import watched_students, watched_teachers
 from ppcls.engine.evaluation.measures import Agreement, classifiers
 from ppcls.engine.hooks import Hook
@@ -27,6 +26,7 @@ from ppcls.engine.run import Run, Settings
 from ppcls.engine.train import gradient_norm
 from ppcls.errors import ConfigError
 from ppcls.metric import Criterion
+from ppcls.run_states import Progress
 from ppcls.weights import read_params, write_params
 
 KL = {"DistillationKLDivLoss": {"model_name_pairs": [["Student", "Teacher"]], "temperature": 4.0}}
