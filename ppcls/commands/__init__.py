@@ -6,6 +6,7 @@ Nothing slow is imported here: each command imports what it needs when it runs.
 from ppcls.commands import (
     check_data,
     convert_weights,
+    init,
     layers,
     mine,
     models,
@@ -19,6 +20,7 @@ from ppcls.commands.command import Command
 
 COMMANDS: dict[str, Command] = {
     **run.COMMANDS,
+    "init": init.COMMAND,
     "validate": validate.COMMAND,
     "check-data": check_data.COMMAND,
     "predict": predict.COMMAND,

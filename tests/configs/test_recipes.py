@@ -49,7 +49,7 @@ def test_is_short(path):
 
 
 def test_no_idle_base():
-    used = set()
+    used = {CONFIGS / "_base_/small_images.yaml"}  # `ppcls init` writes recipes with it
     for path in CONFIGS.rglob("*.yaml"):
         for line in re.findall(r"^_base_:(.*(?:\n +- .*)*)", path.read_text(encoding="utf-8"), re.MULTILINE):
             used |= {(path.parent / name).resolve() for name in re.findall(r"[\w./-]+\.yaml", line)}

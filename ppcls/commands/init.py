@@ -1,0 +1,71 @@
+"""``ppcls init``: look at images and write the recipes of a distillation."""
+
+from __future__ import annotations
+
+import argparse
+
+from ppcls.commands.command import Command
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a folder with one folder of images for each class, or with parts such as train/ and val/ of "
+        "class folders; a list with lines 'path label'; or shards",
+    )
+    parser.add_argument("--teacher", metavar="NAME", help="network that teaches; default: by image size")
+    parser.add_argument("--student", metavar="NAME", help="network that learns; default: by image size")
+    parser.add_argument("--method", default="dkd", metavar="NAME", help="distillation method (default dkd)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="side of the images that networks see")
+    parser.add_argument("--epochs", type=int, metavar="N", help="default: 240, or 30 with ImageNet weights")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="default: by image size and number")
+    parser.add_argument("--out", default="project", metavar="DIR", help="folder to write (default project)")
+    parser.add_argument(
+        "--val",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share of each class to validate with, if the data have no such part (default 0.2)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (default 0)")
+    parser.add_argument("--image-root", metavar="DIR", help="folder that the paths in a list start from")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier project")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from ppcls.logger import setup_logging
+    from ppcls.project import inspect_data, plan, write_project
+
+    setup_logging()
+    summary = inspect_data(args.data, val=args.val, seed=args.seed, image_root=args.image_root)
+    print(summary.describe())
+    chosen = plan(
+        summary,
+        teacher=args.teacher,
+        student=args.student,
+        method=args.method,
+        image_size=args.image_size,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+    )
+    project = write_project(summary, chosen, args.out, overwrite=args.overwrite)
+    for training, role in ((chosen.teacher, "teacher"), (chosen.student, "student")):
+        start = "from ImageNet weights" if training.pretrained else "from random weights"
+        rate = f"learning rate {training.learning_rate}"
+        print(f"{role}: {training.network}, {training.epochs} epochs {start}, {rate}")
+    print(f"method: {chosen.method}; images of {chosen.image_size} pixels in batches of {chosen.batch_size}")
+    print("\n".join(chosen.notes), end="\n" if chosen.notes else "")
+    if project.replaced:
+        print(f"replaced: {', '.join(project.replaced)}")
+    print(f"\nwritten to {project.folder}; the next commands:")
+    print("\n".join(f"  {command}" for command in project.commands))
+    return 0
+
+
+COMMAND = Command(
+    "look at your images and write the recipes of teacher, student and distillation",
+    _add_arguments,
+    _run,
+    writes_files=True,
+)

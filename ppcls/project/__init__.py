@@ -1,0 +1,19 @@
+"""From images to a project: look at the data, choose defaults, write the recipes of every step."""
+
+from ppcls.project.methods import METHODS
+from ppcls.project.planning import DEFAULT_METHOD, Plan, Training, plan
+from ppcls.project.summary import DataSummary, inspect_data
+from ppcls.project.writing import Project, check_folder, write_project
+
+__all__ = [
+    "DEFAULT_METHOD",
+    "METHODS",
+    "DataSummary",
+    "Plan",
+    "Project",
+    "Training",
+    "check_folder",
+    "inspect_data",
+    "plan",
+    "write_project",
+]

@@ -1,0 +1,206 @@
+"""`ppcls init`: what it sees in data, and the project that it writes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from support import PHOTOS
+
+from ppcls.cli import main
+from ppcls.config import load_config
+from ppcls.project import inspect_data, plan, write_project
+from ppcls.project.split import stratified_split
+
+
+def write_classes(root: Path, counts: dict[str, int], side: int = 32, seed: int = 0) -> Path:
+    """Write a folder of crops of a photo for each class."""
+    rng = np.random.default_rng(seed)
+    photos = [cv2.imread(str(path)) for path in sorted(PHOTOS.glob("*.jpg"))]
+    for number, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            photo = photos[number % len(photos)]
+            y, x = rng.integers(0, photo.shape[0] - 48), rng.integers(0, photo.shape[1] - 48)
+            crop = cv2.resize(photo[y : y + 48, x : x + 48], (side, side))
+            cv2.imwrite(str(root / name / f"{index}.png"), crop)
+    return root
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    return write_classes(tmp_path / "pets", {"cat": 5, "dog": 4, "golden fish": 6})
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_four_commands_lead_from_class_folders_to_a_student(pets, tmp_path, capsys):
+    out = tmp_path / "project"
+    options = ["--teacher", "resnet8", "--student", "resnet8", "--epochs", "1", "--out", str(out)]
+    assert main(["init", str(pets), *options]) == 0
+    shown = capsys.readouterr().out
+    assert "3 classes (cat, dog, golden fish); from 4 images (dog) to 6 (golden fish)" in shown
+    assert f"ppcls train -c {out}/teacher.yaml" in shown
+    assert lines_of(out / "class_names.txt") == ["0 cat", "1 dog", "2 golden fish"]
+    both = [lines_of(out / f"{part}_list.txt") for part in ("train", "val")]
+    assert sorted(map(len, both)) == [3, 12]
+    assert len({*both[0], *both[1]}) == 15
+    for name in ("teacher", "student", "distill", "data"):
+        assert len(lines_of(out / f"{name}.yaml")) <= 30
+    device = ["-o", "Global.device=cpu"]
+    for name in ("teacher", "distill"):
+        assert main(["validate", "-c", str(out / f"{name}.yaml")]) == 0
+        assert main(["train", "-c", str(out / f"{name}.yaml"), *device]) == 0
+    run = out / "output/distill/DistillationModel"
+    assert lines_of(run / "class_names.txt") == ["0 cat", "1 dog", "2 golden fish"]
+
+
+@pytest.mark.parametrize("held", ["val", "Validation", "test"])
+def test_parts_are_found_by_their_names(tmp_path, held):
+    data = tmp_path / "data"
+    write_classes(data / "train", {"1": 2, "2": 3, "10": 2})
+    write_classes(data / held, {"10": 1, "1": 1})
+    summary = inspect_data(data)
+    assert (len(summary.train), len(summary.val)) == (7, 2)
+    assert summary.class_names == ["1", "2", "10"]
+    assert summary.counts.tolist() == [[2, 3, 2], [1, 0, 1]]
+    project = write_project(summary, plan(summary), tmp_path / "out")
+    assert not project.lists
+    for recipe in project.recipes:
+        dataset = load_config(recipe).DataLoader.Eval.dataset
+        assert dataset["image_root"] == str(data / held)
+
+
+def test_a_part_for_validation_is_split_from_train_alone(tmp_path):
+    write_classes(tmp_path / "data/train", {"a": 5, "b": 5})
+    summary = inspect_data(tmp_path / "data", val=0.4)
+    assert summary.counts.tolist() == [[3, 3], [2, 2]]
+
+
+def test_lists_of_both_parts(image_folder, tmp_path):
+    summary = inspect_data(image_folder)
+    assert (len(summary.train), len(summary.val)) == (12, 6)
+    assert len(summary.equal) == 6
+    assert "in both parts, byte for byte: 6" in summary.describe()
+    project = write_project(summary, plan(summary), tmp_path / "out")
+    assert load_config(project.student).arch.main.class_num == 4
+
+
+def test_a_list_alone_is_split(image_folder, tmp_path):
+    summary = inspect_data(image_folder / "train_list.txt", val=0.34)
+    assert summary.counts.sum(axis=1).tolist() == [8, 4]
+    assert not summary.equal
+
+
+def test_shards_need_both_parts(image_folder, tmp_path, write_recipe, recipe, capsys):
+    assert main(["shard", "-c", str(write_recipe(recipe)), str(tmp_path / "shards")]) == 0
+    summary = inspect_data(tmp_path / "shards")
+    assert (len(summary.train), len(summary.val)) == (12, 6)
+    project = write_project(summary, plan(summary), tmp_path / "out")
+    assert load_config(project.distill).DataLoader.Train.dataset["name"] == "ShardDataset"
+    shutil.rmtree(tmp_path / "shards/Eval")
+    assert main(["init", str(tmp_path / "shards"), "--out", str(tmp_path / "other")]) == 2
+    assert "found train; expected the folders Train and Eval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("side", "size", "student"), [(28, 32, "resnet8x4"), (64, 64, "resnet8x4"), (100, 96, "PPLCNet_x1_0")]
+)
+def test_networks_fit_the_size_of_images(tmp_path, side, size, student):
+    summary = inspect_data(write_classes(tmp_path / "data", {"a": 3, "b": 3}, side))
+    chosen = plan(summary)
+    assert (chosen.image_size, chosen.student.network) == (size, student)
+    assert chosen.student.pretrained == (size > 64)
+    for recipe in write_project(summary, chosen, tmp_path / "out").recipes:
+        load_config(recipe)
+
+
+def test_networks_that_do_not_fit_the_size_are_named(pets):
+    notes = plan(inspect_data(pets), teacher="ResNet50_vd").notes
+    assert "ResNet50_vd makes images 32 times smaller" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({}, "holds no class folders"),
+        ({"cat": 3}, "only one class folder, 'cat'"),
+        ({"cat": 1, "dog": 1}, "no class has two images or more"),
+        ({"cat": 0, "dog": 0}, "no class folder holds an image"),
+        ({"all/cat": 2, "all/dog": 2}, "Or are the classes in"),
+        ({"cat": 2, "dog": 2, "out/a": 1}, "would be taken for a class"),
+    ],
+)
+def test_data_that_cannot_be_used_are_refused(tmp_path, counts, message, capsys):
+    (tmp_path / "data").mkdir()
+    write_classes(tmp_path / "data", counts)
+    out = tmp_path / ("data/out" if "class" in message and "taken" in message else "out")
+    assert main(["init", str(tmp_path / "data"), "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (out / "data.yaml").exists()
+
+
+def test_odd_names_damage_and_empty_classes(tmp_path, capsys):
+    data = write_classes(
+        tmp_path / "data", {" two  blanks": 3, "größe": 4, "einzeln": 1, "leer": 0, ".git": 2}
+    )
+    (data / "größe/9.jpg").write_bytes(b"no image")
+    (data / "größe/tief/er").mkdir(parents=True)
+    shutil.move(data / "größe/3.png", data / "größe/tief/er/3.png")
+    shutil.copy(data / "größe/1.png", data / "loose.png")
+    out = tmp_path / "out"
+    assert main(["init", str(data), "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "Not used: 1 image right in" in shown
+    assert "1 class has no images: leer" in shown
+    assert "9.jpg: cannot be decoded: it is text, no image" in shown
+    assert "single image" in shown
+    assert lines_of(out / "class_names.txt") == ["0 two blanks", "1 einzeln", "2 größe", "3 leer"]
+    assert main(["validate", "-c", str(out / "student.yaml")]) == 0
+    assert main(["check-data", "-c", str(out / "student.yaml")]) == 2
+    assert "1 image cannot be read" in capsys.readouterr().out
+
+
+def test_a_project_is_only_replaced_on_request(pets, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["init", str(pets), "--out", str(out)]) == 0
+    (out / "student.yaml").write_text("mine")
+    capsys.readouterr()
+    assert main(["init", str(pets), "--out", str(out)]) == 2
+    assert "already holds train_list.txt" in capsys.readouterr().err
+    assert (out / "student.yaml").read_text() == "mine"
+    assert main(["init", str(pets), "--out", str(out), "--overwrite"]) == 0
+    assert "replaced: train_list.txt" in capsys.readouterr().out
+    assert (out / "student.yaml").read_text() != "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--val", "1.5"], "between 0 and 1"),
+        (["--method", "dk"], "Did you mean"),
+        (["--teacher", "resnet57"], "unknown network 'resnet57'"),
+        (["--image-size", "0"], "expected 8 to"),
+        (["--image-root", "."], "is for lists"),
+    ],
+)
+def test_wrong_options(pets, tmp_path, options, message, capsys):
+    assert main(["init", str(pets), "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_keeps_shares_and_equal_images():
+    labels = np.repeat([0, 1, 2, 3], [50, 10, 2, 1])
+    first = stratified_split(labels, 0.2, 3, [[0, 7, 8]])
+    assert np.bincount(labels[first.val]).tolist() == [10, 2, 1]
+    assert first.lacking == (3,)
+    assert sorted([*first.train, *first.val]) == list(range(63))
+    assert len({*first.val} & {0, 7, 8}) in (0, 3)
+    assert stratified_split(labels, 0.2, 3, [[0, 7, 8]]).val.tolist() == first.val.tolist()
+    assert stratified_split(labels, 0.2, 4).val.tolist() != first.val.tolist()
