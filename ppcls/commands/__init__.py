@@ -5,12 +5,14 @@ Nothing slow is imported here: each command imports what it needs when it runs.
 
 from ppcls.commands import (
     check_data,
+    compare,
     convert_weights,
     init,
     layers,
     mine,
     models,
     predict,
+    report,
     run,
     shard,
     teacher,
@@ -27,6 +29,8 @@ COMMANDS: dict[str, Command] = {
     "models": models.COMMAND,
     "layers": layers.COMMAND,
     "convert-weights": convert_weights.COMMAND,
+    "report": report.COMMAND,
+    "compare": compare.COMMAND,
     "mine": mine.COMMAND,
     "shard": shard.COMMAND,
     "teacher": teacher.COMMAND,

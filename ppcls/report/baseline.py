@@ -1,0 +1,65 @@
+"""Find the run of the student alone, with which a distilled student is compared."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ppcls.config import ArchSpec
+from ppcls.config.arch import without_weights
+from ppcls.errors import ConfigError
+from ppcls.report.record import Record, read_record
+
+_MOST = 300  # folders to look at
+
+
+def find_baseline(record: Record) -> Record | None:
+    """Return a finished run of the same student alone, evaluated on the same images; None if there is none.
+
+    Runs beside this one and beside its output folder are considered. One with the same seed is preferred,
+    then one with as many epochs, then the newest one.
+    """
+    if record.arch is None or not record.teachers:
+        return None
+    folder = record.folder.resolve()
+    places = dict.fromkeys(
+        file.parent
+        for pattern, home in (("*/config.yaml", folder.parent), ("*/*/config.yaml", folder.parent.parent))
+        for file in islice(home.glob(pattern), _MOST)
+    )
+    found = [other for place in places if place.resolve() != folder for other in _fitting(place, record)]
+    return max(found, key=lambda other: _closeness(other, record), default=None)
+
+
+def _fitting(place: Path, record: Record) -> list[Record]:
+    try:
+        other = read_record(place)
+    except ConfigError:
+        return []
+    if record.arch is None or other.arch is None or other.arch.children or not other.run.finished:
+        return []
+    same = _network(other.arch) == _network(record.arch.main) and _evaluated(other) == _evaluated(record)
+    return [other] if same and _evaluated(record) is not None else []
+
+
+def _network(arch: ArchSpec) -> Any:
+    """Return what makes two networks the same one before training."""
+    options = {
+        key: value
+        for key, value in without_weights(arch.head.options).items()
+        if not key.startswith("return_") and key != "class_num"
+    }
+    return options, arch.class_count
+
+
+def _evaluated(record: Record) -> str | None:
+    """Return the fingerprint of the evaluation images."""
+    states = record.run.progress or record.run.best
+    known = None if states is None else states.lists.get("DataLoader.Eval.dataset")
+    return None if known is None else str(known["digest"])
+
+
+def _closeness(other: Record, record: Record) -> tuple[bool, bool, float]:
+    same_seed = other.run.settings.get("seed") == record.run.settings.get("seed")
+    return (same_seed, other.run.epochs == record.run.epochs, other.run.config_file.stat().st_mtime)

@@ -1,0 +1,317 @@
+"""Compare runs: one row for each, and mean and standard deviation over the seeds of one recipe."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ppcls.errors import ConfigError
+from ppcls.report.record import NetworkFacts, Record, read_record
+from ppcls.report.run_sections import loss_texts, seconds_of
+from ppcls.report.runs import find_runs
+from ppcls.report.tables import aligned, markdown
+from ppcls.report.words import duration
+
+FORMATS = ("table", "csv", "json", "markdown")
+# Settings of which the result of a run does not depend, or that name its place.
+_LEFT_OUT = frozenset(
+    f"Global.{name}"
+    for name in (
+        *(
+            "seed",
+            "output_dir",
+            "run_name",
+            "checkpoints",
+            "save_inference_dir",
+            "device",
+            "plugins",
+            "report",
+        ),
+        *("print_batch_step", "print_mem_info", "log_ranks", "use_visualdl", "use_tensorboard"),
+        *("save_interval", "save_steps", "keep_last"),
+        *("export_format", "export_onnx", "infer_add_softmax"),
+    )
+)
+_SECTIONS_LEFT_OUT = ("Infer",)
+_SHOWN_DIFFERENCES = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in a comparison.
+
+    Attributes:
+        record: the run.
+        name: its folder, without what all have in common.
+        group: number of its recipe: runs that differ only in their seeds have the same.
+        differences: settings that are not the same in all runs, by their last names.
+    """
+
+    record: Record
+    name: str
+    group: int
+    differences: Mapping[str, str]
+
+    @property
+    def network(self) -> str:
+        """The student."""
+        return self.record.student.network if self.record.student is not None else ""
+
+    @property
+    def teacher(self) -> str:
+        """The networks that taught it."""
+        return ", ".join(teacher.network for teacher in self.record.teachers)
+
+    @property
+    def losses(self) -> str:
+        """The losses of training."""
+        return " + ".join(loss_texts(self.record.run.config))
+
+    @property
+    def differs_in(self) -> str:
+        """The settings by which the runs differ, as one text."""
+        shown = [f"{key}={value}" for key, value in self.differences.items()]
+        more = f", {len(shown) - _SHOWN_DIFFERENCES} more" if len(shown) > _SHOWN_DIFFERENCES else ""
+        return ", ".join(shown[:_SHOWN_DIFFERENCES]) + more
+
+    @property
+    def score(self) -> float | None:
+        """The value of the best evaluation that chose it; the accuracy where there is one."""
+        student = self.record.student
+        own = None if student is None else self.record.accuracy(student)
+        return own if own is not None else self.record.best.get(self.record.criterion)
+
+    @property
+    def teacher_accuracy(self) -> float | None:
+        """Accuracy of the first teacher."""
+        return self._of_teacher(self.record.accuracy)
+
+    @property
+    def agreement(self) -> float | None:
+        """Agreement with the first teacher."""
+        return self._of_teacher(self.record.agreement)
+
+    def _of_teacher(self, ask: Any) -> float | None:
+        teachers: list[NetworkFacts] = self.record.teachers
+        value: float | None = ask(teachers[0]) if teachers else None
+        return value
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything about the run, as JSON has it."""
+        run = self.record.run
+        student = self.record.student
+        return {
+            "name": self.name,
+            "folder": str(run.folder),
+            "recipe": self.group + 1,
+            "network": self.network,
+            "teacher": self.teacher,
+            "losses": self.losses,
+            "differs_in": dict(self.differences),
+            "seed": run.settings.get("seed"),
+            "epochs": run.epochs,
+            "epochs_done": run.epochs_done,
+            "finished": run.finished,
+            "best_epoch": run.best_epoch,
+            "score": self.score,
+            "score_name": "top1" if "top1" in self.record.best else self.record.criterion,
+            "teacher_top1": self.teacher_accuracy,
+            "agreement": self.agreement,
+            "parameters": None if student is None else student.parameters,
+            "seconds": seconds_of(self.record),
+            "best": {k: v if math.isfinite(v) else None for k, v in self.record.best.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one recipe.
+
+    Attributes:
+        number: its number, from 0.
+        rows: its runs.
+    """
+
+    number: int
+    rows: Sequence[Row]
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores that are known and finite."""
+        return [row.score for row in self.rows if row.score is not None and math.isfinite(row.score)]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean score; None without any."""
+        return statistics.fmean(self.scores) if self.scores else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the scores of several seeds (with n - 1); None for one."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+
+
+def compare(folders: Sequence[Path]) -> list[Row]:
+    """Read the runs in some folders.
+
+    Args:
+        folders: folders of runs, or folders that contain some.
+
+    Raises:
+        ConfigError: for a folder without any run.
+    """
+    places: dict[Path, None] = {}
+    for folder in folders:
+        found = find_runs(Path(folder)) if Path(folder).is_dir() else []
+        if not found:
+            read_record(Path(folder))  # says what the folder is instead
+        places.update(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
+    if not places:
+        raise ConfigError("expected folders of runs, got none")
+    return rows_of([read_record(path) for path in places])
+
+
+def rows_of(records: Sequence[Record]) -> list[Row]:
+    """Return a row for each run, those of one recipe together, the best recipe first."""
+    settings = [dict(_flat(_without_names(record.run.config), "")) for record in records]
+    keys = dict.fromkeys(key for found in settings for key in found)
+    differing = [key for key in keys if len({found.get(key, "–") for found in settings}) > 1]
+    recipes: dict[tuple[str, ...], int] = {}
+    names = _names([record.folder for record in records])
+    rows = []
+    for record, found, name in zip(records, settings, names, strict=True):
+        recipe = tuple(found.get(key, "–") for key in differing)
+        group = recipes.setdefault(recipe, len(recipes))
+        shown = {
+            _short(key): found[key]
+            for key in differing
+            if key != "Arch.name" and all(key in other for other in settings)
+        }
+        rows.append(Row(record, name, group, shown))
+    order = sorted(groups_of(rows), key=lambda group: -(group.mean if group.mean is not None else -math.inf))
+    places = {group.number: place for place, group in enumerate(order)}
+    rows = [Row(row.record, row.name, places[row.group], row.differences) for row in rows]
+    return sorted(rows, key=lambda row: row.group)
+
+
+def groups_of(rows: Sequence[Row]) -> list[Group]:
+    """Return the runs by their recipes, in order of their numbers."""
+    numbers = sorted({row.group for row in rows})
+    return [Group(number, [row for row in rows if row.group == number]) for number in numbers]
+
+
+def _without_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: node for name, node in config.items() if name not in _SECTIONS_LEFT_OUT}
+
+
+def _flat(node: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield every setting of a recipe that can change the result, as text by its config path."""
+    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if entries is not None:
+        for key, value in entries:
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    elif path not in _LEFT_OUT and node is not None and ".loader." not in path:
+        yield path, str(node)
+
+
+def _short(key: str) -> str:
+    """Return the last name of a config path, with the one before it if it is only a number."""
+    parts = key.split(".")
+    return parts[-1] if not parts[-1].isdecimal() or len(parts) < 2 else ".".join(parts[-2:])
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest parts of paths by which they can be told apart."""
+    paths = [Path(os.path.abspath(folder)) for folder in folders]
+    if len(paths) == 1:
+        return [paths[0].name]
+    home = Path(os.path.commonpath(paths))
+    names = [path.relative_to(home) for path in paths]
+    shorter = [str(name.parent) for name in names]
+    if len(set(shorter)) == len(names) and "." not in shorter:
+        return shorter
+    return [str(name) for name in names]
+
+
+# ---------------------------------------------------------------- as text
+
+
+def render(rows: Sequence[Row], form: str = "table") -> str:
+    """Return a comparison as text.
+
+    Args:
+        rows: result of :func:`compare`.
+        form: one of `FORMATS`.
+    """
+    if form == "json":
+        return json.dumps([row.as_dict() for row in rows], ensure_ascii=False, indent=1)
+    if form == "csv":
+        return _csv(rows)
+    header, lines, right = _table(rows)
+    text = aligned(header, lines, right) if form == "table" else markdown(header, lines, right)
+    groups = [group for group in groups_of(rows) if len(group.rows) > 1]
+    if not groups:
+        return text
+    header = ["recipe", "runs", "score", "differs in"]
+    means = [
+        [str(group.number + 1), str(len(group.rows)), mean_text(group), group.rows[0].differs_in]
+        for group in groups
+    ]
+    title = "mean ± standard deviation over the seeds of a recipe"
+    if form == "table":
+        return f"{text}\n\n{title}\n{aligned(header, means, (0, 1, 2))}"
+    return f"{text}\n\n{title}\n\n{markdown(header, means, (0, 1, 2))}"
+
+
+def mean_text(group: Group) -> str:
+    """Return mean and standard deviation of a recipe."""
+    if group.mean is None:
+        return "-"
+    return f"{group.mean:.4f}" + ("" if group.deviation is None else f" ± {group.deviation:.4f}")
+
+
+def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
+    header = ["run", "recipe", "score", "epoch", "network", "teacher", "agrees", "seed", "time", "differs in"]
+    lines = [
+        [
+            row.name,
+            str(row.group + 1),
+            "-" if row.score is None else f"{row.score:.4f}",
+            _epochs(row),
+            row.network,
+            row.teacher or "-",
+            "-" if row.agreement is None else f"{row.agreement:.4f}",
+            str(row.record.run.settings.get("seed")),
+            duration(seconds_of(row.record)),
+            row.differs_in,
+        ]
+        for row in rows
+    ]
+    return header, lines, (1, 2, 3, 6, 7, 8)
+
+
+def _epochs(row: Row) -> str:
+    run = row.record.run
+    best = "-" if run.best_epoch is None else str(run.best_epoch)
+    return f"{best}/{run.epochs}" if run.finished else f"{best}/{run.epochs_done} of {run.epochs}"
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    table = [row.as_dict() for row in rows]
+    for line, row in zip(table, rows, strict=True):
+        line["differs_in"] = row.differs_in
+        line.update({f"best_{name}": value for name, value in line.pop("best").items()})
+    names = list(dict.fromkeys(name for line in table for name in line))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return stream.getvalue().removesuffix("\n")

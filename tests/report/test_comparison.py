@@ -1,0 +1,71 @@
+"""Comparisons of runs: recipes are told apart, seeds of one recipe are averaged."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+
+import pytest
+from run_folders import KD, write_run
+
+from ppcls.errors import ConfigError
+from ppcls.report import write_comparison
+from ppcls.report.comparison import compare, groups_of, render
+
+
+def sharper(weight: float) -> list:
+    return [{"DistillationKLDivLoss": {**KD[0]["DistillationKLDivLoss"], "weight": weight}}]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for seed, (low, high) in enumerate([(0.5, 0.8), (0.52, 0.76), (0.6, 0.9)], 1):
+        write_run(tmp_path / f"low{seed}" / "DistillationModel", seed=seed, top1=low)
+        write_run(tmp_path / f"high{seed}" / "DistillationModel", seed=seed, top1=high, losses=sharper(2.0))
+    return tmp_path
+
+
+def test_runs_that_differ_only_in_their_seed_are_one_recipe(runs):
+    groups = groups_of(compare([runs]))
+    assert [len(group.rows) for group in groups] == [3, 3]
+    best = groups[0]
+    assert {row.name for row in best.rows} == {"high1", "high2", "high3"}
+    assert best.mean == pytest.approx(statistics.fmean([0.8, 0.76, 0.9]))
+    assert best.deviation == pytest.approx(statistics.stdev([0.8, 0.76, 0.9]))
+    assert best.rows[0].differences == {"weight": "2.0"}
+
+
+def test_every_format_has_every_run(runs):
+    rows = compare([runs])
+    listed = json.loads(render(rows, "json"))
+    assert {row["name"] for row in listed} == {f"{kind}{n}" for kind in ("low", "high") for n in (1, 2, 3)}
+    assert listed[0]["agreement"] == 0.7
+    table = list(csv.DictReader(io.StringIO(render(rows, "csv"))))
+    assert [row["name"] for row in table] == [row["name"] for row in listed]
+    assert "± " in render(rows, "table")
+    assert render(rows, "markdown").count("\n| high") == 3
+
+
+def test_the_page_has_a_curve_for_each_run(runs):
+    path = write_comparison([runs], runs / "compare.html")
+    page = path.read_text("utf-8")
+    assert page.count("<polyline") >= 12
+    assert "± " in page or "±" in page
+
+
+def test_an_unfinished_run_without_evaluation_is_shown(tmp_path):
+    write_run(tmp_path / "one", done=0)
+    write_run(tmp_path / "two")
+    rows = compare([tmp_path])
+    assert [row.score for row in rows] == [0.8, None]
+    assert "0 of 4" in render(rows)
+    write_comparison([tmp_path], tmp_path / "c.html")
+
+
+@pytest.mark.parametrize("wrong", ["nowhere", "empty"])
+def test_a_folder_without_runs_is_refused(tmp_path, wrong):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=wrong):
+        compare([tmp_path / wrong])
