@@ -196,10 +196,17 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
             if key != "Arch.name" and all(key in other for other in settings)
         }
         rows.append(Row(record, name, group, shown))
-    order = sorted(groups_of(rows), key=lambda group: -(group.mean if group.mean is not None else -math.inf))
+    order = sorted(groups_of(rows), key=_rank, reverse=True)
     places = {group.number: place for place, group in enumerate(order)}
     rows = [Row(row.record, row.name, places[row.group], row.differences) for row in rows]
     return sorted(rows, key=lambda row: row.group)
+
+
+def _rank(group: Group) -> float:
+    """Return a number that is larger for a better recipe, also where small values are good."""
+    states = [row.record.run.progress or row.record.run.best for row in group.rows]
+    scores = [state.best_score for state in states if state is not None and state.best_score is not None]
+    return statistics.fmean(scores) if scores else -math.inf
 
 
 def groups_of(rows: Sequence[Row]) -> list[Group]:

@@ -59,7 +59,7 @@ def test_an_unfinished_run_without_evaluation_is_shown(tmp_path):
     write_run(tmp_path / "one", done=0)
     write_run(tmp_path / "two")
     rows = compare([tmp_path])
-    assert [row.score for row in rows] == [0.8, None]
+    assert [row.score for row in rows] == [None, 0.8]
     assert "0 of 4" in render(rows)
     write_comparison([tmp_path], tmp_path / "c.html")
 
