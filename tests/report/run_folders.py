@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from ppcls.run_states import Progress, encode_states
 
 from ppcls.report.answers import FILES, Answer, Answers, write_answers
+from ppcls.run_states import Progress, encode_states
 
 LIST = {"name": "val_list.txt", "count": 60, "digest": "abc"}
 PAIR = {

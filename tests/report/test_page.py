@@ -26,8 +26,8 @@ def test_a_page_says_what_was_trained_on_what_and_how_well(tmp_path):
     assert path == run / "report.html"
     page = path.read_text("utf-8")
     text = text_of(page)
-    for part in ("resnet8 , taught by resnet14", "80.00 %", "70.00 %", "DistillationKLDivLoss(weight=1.0)"):
-        assert part in re.sub(r" +,", " ,", text) or part in text
+    for part in ("resnet8, taught by resnet14", "80.00 %", "70.00 %", "DistillationKLDivLoss(weight=1.0)"):
+        assert part in text
     assert "ppcls train -c &#x27;a b.yaml&#x27;" in page
     assert page.count("<svg") >= 3
     assert 'id="confusion"' in page
