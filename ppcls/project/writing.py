@@ -111,7 +111,7 @@ def write_project(
         out / README,
         replaced,
     )
-    weights = plan.teacher_weights or str(out / "output/teacher" / plan.teacher.network / "best_model")
+    weights = plan.teacher_weights or str(out / "output/teacher/best_model")
     texts = {
         NAMES: format_class_names(summary.class_names),
         DATA: _data(summary, plan, out),
@@ -183,6 +183,7 @@ def _data(summary: DataSummary, plan: Plan, out: Path) -> str:
         f"_base_: _base_/{chain}.yaml  # how images are cut, mirrored and normalised",
         "Global:",
         f"  image_shape: [3, {plan.image_size}, {plan.image_size}]  # channels, height, width",
+        f"  output_dir: {_quoted(out / 'output')}",
         "  keep_last: 1",
         f"Arch: {{class_num: {summary.class_num}}}",
         "Optimizer:",
@@ -216,12 +217,11 @@ def _schedule(training: Training) -> list[str]:
     return ["Optimizer:", f"  lr: {{{rate}}}", f"  regularizer: {{coeff: {training.weight_decay}}}"]
 
 
-def _global(training: Training, out: Path, step: str) -> list[str]:
+def _global(training: Training, step: str) -> list[str]:
     return [
         "Global:",
         f"  epochs: {training.epochs}",
-        f"  output_dir: {_quoted(out / 'output' / step)}",
-        f"  save_inference_dir: {_quoted(out / 'inference' / step)}",
+        f"  run_name: {step}",
     ]
 
 
@@ -243,7 +243,7 @@ def _alone(training: Training, summary: DataSummary, out: Path, step: str) -> st
         f"# {purpose}",
         f"# Run: ppcls train -c {recipe}",
         "_base_: [_base_/baseline.yaml, data.yaml]",
-        *_global(training, out, step),
+        *_global(training, step),
         "Arch:",
         f"  name: {training.network}  # `ppcls models` lists all networks",
         f"  pretrained: {_pretrained(training)}  # begins with {_beginning(training)}",
@@ -265,7 +265,7 @@ def _distill(plan: Plan, summary: DataSummary, out: Path, weights: str) -> str:
         f"# The student learns from labels and teacher. {METHODS[plan.method][0]}.",
         f"# Run: ppcls train -c {_shell(out / DISTILL)}",
         "_base_: [_base_/distillation.yaml, data.yaml]",
-        *_global(student, out, "distill"),
+        *_global(student, "distill"),
         "Arch:",
         "  models:",
         "    - Teacher:",
@@ -285,7 +285,6 @@ def _distill(plan: Plan, summary: DataSummary, out: Path, weights: str) -> str:
 
 
 def _readme(summary: DataSummary, plan: Plan, project: Project) -> str:
-    best = project.folder / "output/distill/DistillationModel/best_model"
     names = {
         project.teacher: f"the teacher, {plan.teacher.network}",
         project.student: f"the student alone, {plan.student.network}",
@@ -308,8 +307,8 @@ def _readme(summary: DataSummary, plan: Plan, project: Project) -> str:
         "Then export the student and use it:",
         "",
         "```bash",
-        f"ppcls export -c {_shell(project.distill)} -o Global.pretrained_model={_shell(best)}",
-        f"ppcls predict --model-dir {_shell(project.folder / 'inference/distill')} photo.jpg",
+        f"ppcls export {_shell(project.folder / 'output/distill')}",
+        f"ppcls predict --model-dir {_shell(project.folder / 'output/distill/inference')} photo.jpg",
         "```",
         "",
         "## What init saw",

@@ -56,7 +56,7 @@ def test_four_commands_lead_from_class_folders_to_a_student(pets, tmp_path, caps
     for name in ("teacher", "distill"):
         assert main(["validate", "-c", str(out / f"{name}.yaml")]) == 0
         assert main(["train", "-c", str(out / f"{name}.yaml"), *device]) == 0
-    run = out / "output/distill/DistillationModel"
+    run = out / "output/distill"
     assert lines_of(run / "class_names.txt") == ["0 cat", "1 dog", "2 golden fish"]
 
 
