@@ -6,7 +6,9 @@ import logging
 import os
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,6 +17,9 @@ import yaml
 from hypothesis import settings
 from hypothesis.internal.conjecture import providers
 from support import PHOTOS, tiny_recipe
+
+if TYPE_CHECKING:
+    from ppcls.registry import Registry
 
 # Threads change the last digits, and tests run side by side. Paddle reads this when it is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -48,6 +53,55 @@ def _console_stays_ours():
         handler.close()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
+
+
+Entries = list[dict[str, Callable[..., Any]]]
+_own_components: dict[Path, Entries] = {}
+
+
+def _entries() -> Entries:
+    """Return what is registered, a dict per kind of component."""
+    from ppcls import registry
+
+    registry.load_components()
+    return [kind.entries for kind in _kinds()]
+
+
+def _restore(entries: Entries) -> None:
+    for kind, of_kind in zip(_kinds(), entries, strict=True):
+        kind.restore(of_kind)
+
+
+def _kinds() -> list[Registry]:
+    from ppcls import registry
+
+    return [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """Take back what a test file registers when it is imported: other files list all components."""
+    if not isinstance(collector, pytest.Module):
+        return (yield)
+    before = _entries()
+    report = yield
+    after = _entries()
+    _own_components[collector.path] = [
+        {name: entry for name, entry in new.items() if name not in old}
+        for old, new in zip(before, after, strict=True)
+    ]
+    _restore(before)
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _only_own_components(request: pytest.FixtureRequest):
+    """A test sees the components of ppcls and those of its own file, not what other tests registered."""
+    before = _entries()
+    own = _own_components.get(request.path, [{}] * len(before))
+    _restore([kind | more for kind, more in zip(before, own, strict=True)])
+    yield
+    _restore(before)
 
 
 @pytest.fixture
@@ -89,17 +143,13 @@ def write_recipe(tmp_path: Path):
 
 @pytest.fixture
 def forget_plugins(monkeypatch: pytest.MonkeyPatch):
-    """What a test loads as a plug-in is not there in the next one."""
-    from ppcls import plugins, registry
+    """What a test loads as a plug-in is loaded anew in the next one."""
+    from ppcls import plugins
 
-    registry.load_components()
     monkeypatch.setattr(plugins, "_loaded", set())
     monkeypatch.setattr(sys, "path", list(sys.path))
-    kinds = [value for value in vars(registry).values() if isinstance(value, registry.Registry)]
-    before, modules = [kind.entries for kind in kinds], set(sys.modules)
+    modules = set(sys.modules)
     yield
-    for kind, entries in zip(kinds, before, strict=True):
-        kind.restore(entries)
     for name in set(sys.modules) - modules:
         if name.startswith(("my_", "beside")):
             del sys.modules[name]

@@ -15,15 +15,6 @@ from ppcls.optimizer import OptimizerFactory, Schedule, build_optimizer, build_s
 from ppcls.registry import HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES
 
 
-@pytest.fixture(autouse=True)
-def _forget_components():
-    kinds = [HOOKS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES]
-    before = [kind.entries for kind in kinds]
-    yield
-    for kind, entries in zip(kinds, before, strict=True):
-        kind.restore(entries)
-
-
 @pytest.mark.parametrize("register", [LOSSES.register, HOOKS.register, pair_loss])
 def test_a_decorator_without_parentheses_is_refused(register):
     with pytest.raises(TypeError, match=r"is written with (parentheses|a name): @"):

@@ -218,13 +218,10 @@ def test_own_networks_get_the_common_options():
 
         return Net()
 
-    try:
-        out = ppcls.create_model("_ProbeNetwork", class_num=6, hidden=5, return_stages=0)(paddle.ones([2, 3]))
-        assert {key: value.shape for key, value in out.items()} == {"logits": [2, 6], "one": [2, 5]}
-        with pytest.raises(ValueError, match="registered twice"):
-            register_network(_ProbeNetwork, "_ProbeNetwork")
-    finally:
-        del BACKBONES._items["_ProbeNetwork"]
+    out = ppcls.create_model("_ProbeNetwork", class_num=6, hidden=5, return_stages=0)(paddle.ones([2, 3]))
+    assert {key: value.shape for key, value in out.items()} == {"logits": [2, 6], "one": [2, 5]}
+    with pytest.raises(ValueError, match="registered twice"):
+        register_network(_ProbeNetwork, "_ProbeNetwork")
 
 
 def test_importing_the_package_is_cheap():

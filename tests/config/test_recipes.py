@@ -209,7 +209,7 @@ def test_plugins_are_checked_by_the_names_of_their_options(
         return nn.MSELoss()
 
     assert "CELoss" in LOSSES
-    monkeypatch.setitem(LOSSES._items, "OutsideLoss", outside_loss)
+    LOSSES.register("OutsideLoss")(outside_loss)
     options: dict[str, Any] = {"model_name_pair": ["Student", "Teacher"], "s_key": "blocks[2]"}
     edits = [
         ("set", "Loss.Train", [{"OutsideLoss": options}]),

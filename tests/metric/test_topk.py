@@ -165,17 +165,14 @@ def test_a_plugin_need_not_derive_from_the_base_class():
         def __call__(self, outputs, label):
             return {"mean": outputs[self.network].mean()}
 
-    METRICS._items |= {"Plain": Plain, "Aware": Aware, "NoMetric": lambda: 3}
-    try:
-        metric = build_metric([{"Plain": None}])
-        assert float(metric(LOGITS["Teacher"], LABEL)["error"]) == 0.5
-        assert metric.criterion(LOGITS["Teacher"], LABEL) == Criterion("error", False)
-        metric = build_metric([{"Aware": None}], main="Student")
-        assert float(metric(LOGITS, LABEL)["mean"]) == 2.0
-        with pytest.raises(
-            ConfigError, match="NoMetric .*is no complete metric: it has no method __call__.outputs, label"
-        ):
-            build_metric([{"NoMetric": None}])
-    finally:
-        for name in ("Plain", "Aware", "NoMetric"):
-            del METRICS._items[name]
+    for name, entry in {"Plain": Plain, "Aware": Aware, "NoMetric": lambda: 3}.items():
+        METRICS.register(name)(entry)
+    metric = build_metric([{"Plain": None}])
+    assert float(metric(LOGITS["Teacher"], LABEL)["error"]) == 0.5
+    assert metric.criterion(LOGITS["Teacher"], LABEL) == Criterion("error", False)
+    metric = build_metric([{"Aware": None}], main="Student")
+    assert float(metric(LOGITS, LABEL)["mean"]) == 2.0
+    with pytest.raises(
+        ConfigError, match="NoMetric .*is no complete metric: it has no method __call__.outputs, label"
+    ):
+        build_metric([{"NoMetric": None}])

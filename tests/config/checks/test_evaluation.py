@@ -145,24 +145,21 @@ def test_reduce_on_plateau_has_a_value_to_watch(write_recipe: Callable[..., Path
         node = {"name": "SGD", "lr": plateau(mode)}
         return [node] if listed else node
 
-    METRICS._items["ErrorOfATest"] = Error
-    try:
-        for mode, losses, metrics, wrong in (
-            ("min", [], [{"TopkAcc": {}}], True),
-            ("min", [{"CELoss": {}}], [{"TopkAcc": {}}], False),
-            ("max", [], [{"TopkAcc": {}}], False),
-            ("min", [], [{"ErrorOfATest": {}}], False),
-            ("min", [], [{"TopkAcc": {}}, {"ErrorOfATest": {}}], True),
-            ("max", [], [{"ErrorOfATest": {}}], False),
-        ):
-            file = write_recipe(
-                ("set", "Optimizer", optimizer(mode)),
-                ("set", "Loss.Eval", losses),
-                ("set", "Metric.Eval", metrics),
-            )
-            assert set(mistakes(file)) == ({place} if wrong else set()), (mode, losses, metrics)
-    finally:
-        del METRICS._items["ErrorOfATest"]
+    METRICS.register("ErrorOfATest")(Error)
+    for mode, losses, metrics, wrong in (
+        ("min", [], [{"TopkAcc": {}}], True),
+        ("min", [{"CELoss": {}}], [{"TopkAcc": {}}], False),
+        ("max", [], [{"TopkAcc": {}}], False),
+        ("min", [], [{"ErrorOfATest": {}}], False),
+        ("min", [], [{"TopkAcc": {}}, {"ErrorOfATest": {}}], True),
+        ("max", [], [{"ErrorOfATest": {}}], False),
+    ):
+        file = write_recipe(
+            ("set", "Optimizer", optimizer(mode)),
+            ("set", "Loss.Eval", losses),
+            ("set", "Metric.Eval", metrics),
+        )
+        assert set(mistakes(file)) == ({place} if wrong else set()), (mode, losses, metrics)
 
 
 def test_schedules_of_one_run_watch_one_value(write_recipe: Callable[..., Path]) -> None:

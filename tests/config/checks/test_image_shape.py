@@ -65,7 +65,7 @@ def test_transforms_of_others_are_not_run(monkeypatch: pytest.MonkeyPatch) -> No
     from ppcls.registry import TRANSFORMS
 
     launched: list[int] = []
-    monkeypatch.setitem(TRANSFORMS._items, "Launch", lambda: launched.append(1))
+    TRANSFORMS.register("Launch")(lambda: launched.append(1))
     assert chain_shape([DECODE, {"Launch": {}}]) is None
     assert not launched
 
