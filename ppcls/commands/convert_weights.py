@@ -21,10 +21,11 @@ def _run(args: argparse.Namespace) -> int:
 
     setup_logging()
     target = args.target if args.target.endswith(".pdparams") else f"{args.target}.pdparams"
-    options = torch_options(args.arch)
-    network = create_model(args.arch, class_num=args.class_num, **options)
     source = find_file(args.source, "IN")
-    params = convert(read_params(source), network, args.arch, str(source))
+    theirs = read_params(source)
+    options = torch_options(args.arch, theirs)
+    network = create_model(args.arch, class_num=args.class_num, **options)
+    params = convert(theirs, network, args.arch, str(source))
     load_into(network, params, str(source), allow_missing_head=False)
     write_params(target, network.state_dict())
     needs = "".join(f"; use it with {option}: {value}" for option, value in options.items())
@@ -33,7 +34,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    "turn a PyTorch file (timm or torchvision names) into weights of one of our networks",
+    "turn a PyTorch file (timm, torchvision, RepDistiller, mdistiller) into weights of one of our networks",
     _add_arguments,
     _run,
     writes_files=True,

@@ -11,7 +11,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
             `torch_options`, or if a tensor would not be used, or a parameter would get no value or two.
     """
     family = _family(name)
-    for option, value in family.options.items():
+    for option, value in torch_options(name, params).items():
         if getattr(net, option) != value:
             raise WeightsError(f"{where}: PyTorch's network is {name} with the option {option}: {value}")
     given = {key: value for key, value in params.items() if not _LEFT_OUT.fullmatch(key)}
@@ -91,13 +91,18 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
     return {**found, **made, **kept}
 
 
-def torch_options(name: str) -> dict[str, Any]:
+def torch_options(name: str, names: Collection[str]) -> dict[str, Any]:
     """Return the options with which network `name` computes the same function as PyTorch's.
+
+    Args:
+        name: registered name of our network.
+        names: the names in the file.
 
     Raises:
         WeightsError: if there are no rules for it.
     """
-    return dict(_family(name).options)
+    family = _family(name)
+    return {**family.options, **(family.options_in(names) if family.options_in else {})}
 
 
 def _family(name: str) -> Family:

@@ -1,9 +1,12 @@
-"""Where each layer of timm's and torchvision's state dicts goes in our networks, family by family."""
+"""Where each layer of other libraries' state dicts goes in our networks, family by family.
+
+The libraries are timm and torchvision; for the networks of 32 x 32 pixels, RepDistiller and mdistiller.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -25,6 +28,7 @@ class Family:
         rules: makes the rules from the names in a file.
         identity: pattern for our layers that PyTorch's network does not have; they become the identity.
         options: options with which our network computes the same function; it has attributes of these names.
+        options_in: more of such options, which depend on the names in the file.
         twins: the name of a tensor in files that also fit networks of another function, and how to
             distinguish these.
     """
@@ -35,6 +39,7 @@ class Family:
     identity: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     twins: tuple[str, str] | None = None
+    options_in: Callable[[Collection[str]], Mapping[str, Any]] | None = None
 
 
 def _starts(names: list[str], pattern: str) -> list[int]:
@@ -69,6 +74,39 @@ def _resnet(names: list[str]) -> list[Rule]:
             lambda s, i, n: f"{block(s, i)}.short.{'bn' if n == (2 if pooled else 1) else 'conv'}",
         ),
         (r"fc", lambda: "fc"),
+    ]
+
+
+def _cifar_resnet(names: list[str]) -> list[Rule]:
+    # RepDistiller and mdistiller call the classifier fc, networks with short cuts of option A often linear.
+    return [*(rule for rule in _resnet(names) if rule[0] not in _STEM), *_CIFAR]
+
+
+_STEM = ("conv1", "bn1", "fc")
+_CIFAR: list[Rule] = [
+    (r"conv1", lambda: "stem.conv"),
+    (r"bn1", lambda: "stem.bn"),
+    (r"fc|linear", lambda: "fc"),
+]
+
+
+def _cifar_shortcut(names: Collection[str]) -> Mapping[str, Any]:
+    """Tell the two kinds of short cuts apart: option A has no parameters."""
+    return {"shortcut": "B" if any(".downsample." in name for name in names) else "A"}
+
+
+def _wide_resnet(names: list[str]) -> list[Rule]:
+    starts = _starts(names, r"block(\d)\.layer\.(\d+)\.")
+
+    def block(stage: int, index: int) -> str:
+        return f"blocks.{starts[stage - 1] + index}"
+
+    return [
+        (r"conv1", lambda: "stem"),
+        (r"bn1", lambda: "bn"),
+        (r"fc", lambda: "fc"),
+        (r"block(\d)\.layer\.(\d+)\.(conv|bn)([12])", lambda s, i, p, n: f"{block(s, i)}.{p}{n - 1}"),
+        (r"block(\d)\.layer\.(\d+)\.convShortcut", lambda s, i: f"{block(s, i)}.short"),
     ]
 
 
@@ -306,6 +344,8 @@ _TF = (
 
 FAMILIES = (
     Family("ResNet", r"ResNet\d+(_vd)?", _resnet, identity=r"blocks\.0\.short\.(conv|bn)"),
+    Family("resnet for CIFAR", r"resnet\d+(x4)?", _cifar_resnet, options_in=_cifar_shortcut),
+    Family("wide ResNet for CIFAR", r"wrn_\d+_\d+", _wide_resnet),
     Family("ResNeXt", r"ResNeXt\d+(_vd)?_\d+x\d+d", _resnext),
     Family("ResNeXt101_wsl", r"ResNeXt101_32x\d+d_wsl", _resnext_wsl),
     Family(

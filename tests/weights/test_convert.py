@@ -32,7 +32,7 @@ def row_of(theirs: str) -> dict[str, Any]:
     ids=lambda row: f"{row['ours']}-{row['theirs'].replace(' ', '-')}",
 )
 def test_logits_are_those_of_pytorch(row: dict[str, Any]) -> None:
-    net = create_model(row["ours"], class_num=CLASSES, **torch_options(row["ours"]))
+    net = create_model(row["ours"], class_num=CLASSES, **torch_options(row["ours"], row["shapes"]))
     found = convert(weights_for(row["shapes"]), net, row["ours"], "file")
     report = load_into(net, found, "file", allow_missing_head=False)
     assert not report.unexpected
@@ -83,7 +83,7 @@ def test_files_with_a_twin_of_another_function_are_named(
     theirs: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     row = row_of(theirs)
-    net = create_model(row["ours"], class_num=CLASSES, **torch_options(row["ours"]))
+    net = create_model(row["ours"], class_num=CLASSES, **torch_options(row["ours"], row["shapes"]))
     convert(weights_for(row["shapes"]), net, row["ours"], "some file")
     assert ("some file: timm's networks with tf_" in caplog.text) == ("tf_" in theirs)
 

@@ -1,12 +1,15 @@
 """ResNet for images of about 32 pixels, as the distillation literature uses it.
 
 The three-stage network of He et al., "Deep Residual Learning for Image Recognition", arXiv 1512.03385,
-section 4.2, with a convolution on the short cut where the shape changes. The variants x4 are those of Tian
-et al., "Contrastive Representation Distillation", arXiv 1910.10699. Parameters at 100 classes and three
-channels: resnet20 0.28 M, resnet56 0.86 M, resnet8x4 1.23 M, resnet32x4 7.43 M.
+section 4.2. Where the shape changes, the short cut is a convolution (the paper's option B, which the
+distillation literature uses) or has no parameters (option A, of the paper's own experiments). The variants
+x4 are those of Tian et al., "Contrastive Representation Distillation", arXiv 1910.10699. Parameters at 100
+classes and three channels: resnet20 0.28 M, resnet56 0.86 M, resnet8x4 1.23 M, resnet32x4 7.43 M.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from paddle import Tensor, nn
 
@@ -17,6 +20,23 @@ from ppcls.arch.theseus import TheseusLayer
 
 _PLAIN = (16, 16, 32, 64)
 _WIDE = (32, 64, 128, 256)
+
+
+class ZeroPaddedShortcut(nn.Layer):
+    """The short cut without parameters (option A): every second pixel, and more channels that are zero.
+
+    Half of the new channels come before the old ones and half after them.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        more = channels - in_channels
+        self.stride = stride
+        self.padding = [0, 0, more // 2, more - more // 2, 0, 0, 0, 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
+        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 
 class CifarResNet(TheseusLayer):
@@ -31,6 +51,8 @@ class CifarResNet(TheseusLayer):
         class_num: number of classes.
         input_image_channel: channels of the images.
         width: factor on all channel counts, for students of any size.
+        shortcut: what is beside the convolutions of a block where the shape changes: ``B``, a 1x1 convolution
+            with BatchNorm, or ``A``, every second pixel and channels of zeros.
     """
 
     def __init__(
@@ -41,8 +63,10 @@ class CifarResNet(TheseusLayer):
         class_num: int = 1000,
         input_image_channel: int = 3,
         width: float = 1.0,
+        shortcut: Literal["A", "B"] = "B",
     ) -> None:
         super().__init__()
+        self.shortcut = shortcut
         count = (depth - 2) // 6
         wide, *stages = (scaled(number, width) for number in channels)
         self.stem = ConvBN(input_image_channel, wide, 3, act=nn.ReLU(), fan_out=True)
@@ -51,7 +75,13 @@ class CifarResNet(TheseusLayer):
             for index in range(count):
                 stride = 2 if stage and not index else 1
                 same = stride == 1 and wide == out
-                short = nn.Identity() if same else ConvBN(wide, out, 1, stride, fan_out=True)
+                short: nn.Layer
+                if same:
+                    short = nn.Identity()
+                elif shortcut == "A":
+                    short = ZeroPaddedShortcut(wide, out, stride)
+                else:
+                    short = ConvBN(wide, out, 1, stride, fan_out=True)
                 blocks.append(BasicBlock(wide, out, stride, short, fan_out=True))
                 wide = out
         self.blocks = nn.Sequential(*blocks)
