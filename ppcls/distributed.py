@@ -17,7 +17,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ LARGE = 1 << 16  # numbers in a gradient that is worth an exchange of its own
 _LOST = (OSError, RuntimeError)  # gloo raises the first, nccl either
 _STORE_LOST = (*_LOST, ValueError)  # errors of Paddle's TCP store when the process that serves it has ended
 _counter = itertools.count()
+_part: tuple[int, int] | None = None
 
 
 def is_main() -> bool:
@@ -142,6 +143,26 @@ def _exchange(call: Callable[..., Any], *args: Any, lost: tuple[type[Exception],
             f"process {rank()} of {world_size()} {LOST} ({str(error).strip()}). "
             "Either that one ended, and its output says why, or it was 30 s behind: gloo does not wait longer"
         ) from error
+
+
+def part_of_batch() -> tuple[int, int]:
+    """Return which part of the batch of all processes this one works on, and the number of parts.
+
+    These are rank and number of processes, except in a run that was started with another number of processes.
+    """
+    return (rank(), world_size()) if _part is None else _part
+
+
+@contextlib.contextmanager
+def working_on(part: int, parts: int) -> Iterator[None]:
+    """Let :func:`part_of_batch` return `part` and `parts` while the block runs."""
+    global _part
+    before = _part
+    _part = (part, parts)
+    try:
+        yield
+    finally:
+        _part = before
 
 
 def gather(value: Any) -> list[Any]:

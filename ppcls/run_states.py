@@ -61,7 +61,8 @@ class Progress(Declared):
 
     Attributes:
         epoch: current epoch, from 1.
-        batch: number of its batches that are done.
+        batch: number of its batches that are done. A checkpoint counts the batches that `batches` describes;
+            while a run with another number of processes trains, those of its own processes.
         step: number of optimizer steps since the start.
         best: metrics of the best evaluation so far, empty before the first one.
         best_score: the number by which evaluations are compared; larger is better.
@@ -75,6 +76,9 @@ class Progress(Declared):
         lists: fingerprints of the lists of images by the config paths of their datasets; empty in old
             checkpoints.
         threads: CPU threads that the run computes with; 0 in old checkpoints.
+        batches: what forms the batches: ``processes``, ``update_freq``, and the batch size of each part of
+            the data, such as ``Train``. A run keeps the batches that it was started with when its number of
+            processes changes. Empty in old checkpoints.
         seed: seed of the run; every random choice derives from it and the position.
         schedule: state of the learning-rate schedule.
         meters: sums and counts behind the averages of the current epoch, for each process.
@@ -98,6 +102,7 @@ class Progress(Declared):
     waited: int = 0
     lists: dict[str, dict[str, Any]] = field(default_factory=dict)
     threads: int = 0
+    batches: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
     meters: list[dict[str, list[float]]] = field(default_factory=list)
@@ -208,6 +213,10 @@ def _is_meters(value: Any) -> bool:
     return isinstance(value, list) and all(_is_map(process, is_pair) for process in value)
 
 
+def _is_batches(value: Any) -> bool:
+    return _is_map(value, _is_position) and (not value or {"processes", "update_freq"} <= value.keys())
+
+
 def _is_best(value: Any) -> bool:
     return (
         isinstance(value, dict)
@@ -250,6 +259,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "waited": (_is_count, "a whole number from 0"),
     "lists": (lambda value: _is_map(value, _is_list_fingerprint), "name, count and digest of each list"),
     "threads": (_is_count, "a whole number from 0"),
+    "batches": (_is_batches, "processes, update_freq and batch sizes, whole numbers from 1"),
     "seed": (_is_count, "a whole number from 0"),
     "schedule": (lambda value: isinstance(value, dict), "a map"),
     "meters": (_is_meters, "sums and counts by name, for each process"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
 from ppcls.data.batches import Batches, create_operators
 from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
+from ppcls.data.division import Division, divide
 from ppcls.data.fingerprint import Fingerprint
 from ppcls.data.images import ImageError, Naming, list_images, matching, read_file
 from ppcls.data.loader import Batch, Loader
@@ -132,8 +134,14 @@ def build_train_loader(
     seed: int,
     class_num: int | None = None,
     class_names: Sequence[str] | None = None,
+    *,
+    former: int | None = None,
+    update_freq: int = 1,
 ) -> Loader | JoinedLoader:
     """Build the loader of this process from ``DataLoader.Train`` and, if it is there, ``UnLabelTrain``.
+
+    If the batches are those of another number of processes, ``loader.division`` says how they are divided
+    among the processes of now. It is None if they cannot be divided: then the batches are those of now.
 
     Args:
         config: the section ``DataLoader``, or a map of the same keys.
@@ -141,16 +149,34 @@ def build_train_loader(
         class_num: number of classes of the network. Labels must be below it; those of unlabelled images are
             not read.
         class_names: see :func:`build_dataset`; those of the run that is resumed.
+        former: the number of processes whose batches are used; by default, of those of now.
+        update_freq: number of batches for one step.
 
     Raises:
         ConfigError, DataError: see :func:`build_loader`.
     """
-    labelled = build_loader(config["Train"], "Train", seed, class_num, class_names=class_names)
-    if not config.get("UnLabelTrain"):
-        return labelled
-    other = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])  # independent streams
-    unlabelled = build_loader(config["UnLabelTrain"], "UnLabelTrain", other, class_num, steps=len(labelled))
-    return JoinedLoader(labelled, unlabelled)
+    labelled = _Source(config["Train"], "Train", seed, class_num, class_names)
+    sources = [labelled]
+    if config.get("UnLabelTrain"):
+        other = int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0])  # independent streams
+        sources.append(_Source(config["UnLabelTrain"], "UnLabelTrain", other, class_num))
+    division = None
+    if former not in (None, world_size()):
+        division = _divide(sources, former, update_freq)
+    steps = labelled.sampler.count(labelled.share(division))
+    loaders = [labelled.loader(division), *(source.loader(division, steps) for source in sources[1:])]
+    return loaders[0] if len(loaders) == 1 else JoinedLoader(*loaders)
+
+
+def _divide(sources: Sequence[_Source], former: int, update_freq: int) -> Division | None:
+    """Divide the batches of `former` processes among those of now, if they can be divided."""
+    share = replace(sources[0].share(), rank=0, world_size=former)
+    sizes = [len(draws.index) for draws in sources[0].sampler.batches(share, 1)]
+    joined = len(sources) > 1
+    division = divide(former, world_size(), update_freq, sizes, all_whole=joined)
+    if division is not None and any(source.sampler.batch_size % division.parts for source in sources[1:]):
+        return None
+    return division
 
 
 def build_loader(
@@ -175,52 +201,87 @@ def build_loader(
         ConfigError: for unknown names or options, or ``drop_last`` in evaluation.
         DataError: for mistakes in lists, or too few samples for one batch.
     """
-    where = f"DataLoader.{mode}"
-    node = _data_spec(config, where)
-    sampler = construct(SAMPLERS, node.sampler, f"{where}.sampler")
-    training = mode != "Eval"
-    if sampler.drop_last and not training:
-        raise ConfigError(
-            "evaluation counts every sample; set it to False", path=f"{where}.sampler.drop_last"
-        )
-    if sampler.training_only and not training:
-        raise ConfigError(
-            f"{type(sampler).__name__} is for training; evaluation counts every "
-            "sample once, with DistributedBatchSampler",
-            path=f"{where}.sampler",
-        )
-    _check_loader(node.loader, f"{where}.loader")
-    unlabelled = mode == "UnLabelTrain"
-    dataset = build_dataset(
-        node.dataset, mode, None if unlabelled else class_num, None if unlabelled else class_names
-    )
-    mixing = [
-        construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
-        for place, op in enumerate(dataset.batch_transform_ops)
-    ]
-    labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
-    share = Share(len(dataset), seed, rank(), world_size(), training, labels)
-    sampler.check(share)
-    if sampler.multi_scale and not dataset.multi_scale:
-        raise ConfigError(f"{type(sampler).__name__} needs MultiScaleDataset", path=f"{where}.dataset")
-    if steps is not None:
-        if not isinstance(sampler, EpochSampler):
+    return _Source(config, mode, seed, class_num, class_names).loader(steps=steps)
+
+
+class _Source:
+    """Dataset, sampler and options of a loader. For the arguments and errors see :func:`build_loader`."""
+
+    def __init__(
+        self,
+        config: DataSpec | Options,
+        mode: str,
+        seed: int,
+        class_num: int | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        where = f"DataLoader.{mode}"
+        node = _data_spec(config, where)
+        sampler = construct(SAMPLERS, node.sampler, f"{where}.sampler")
+        training = mode != "Eval"
+        if sampler.drop_last and not training:
             raise ConfigError(
-                f"{type(sampler).__name__} does not derive from ppcls.data.EpochSampler, whose order is "
-                "needed to go through unlabelled images again and again",
+                "evaluation counts every sample; set it to False", path=f"{where}.sampler.drop_last"
+            )
+        if sampler.training_only and not training:
+            raise ConfigError(
+                f"{type(sampler).__name__} is for training; evaluation counts every "
+                "sample once, with DistributedBatchSampler",
                 path=f"{where}.sampler",
             )
-        sampler = Endless(sampler, steps)
-        mixing = [WithoutLabels(op) for op in mixing]
-    return Loader(
-        dataset,
-        sampler,
-        share,
-        num_workers=node.loader.num_workers,
-        timeout=node.loader.timeout,
-        use_processes=node.loader.use_processes,
-        batch_ops=mixing,
-    )
+        _check_loader(node.loader, f"{where}.loader")
+        unlabelled = mode == "UnLabelTrain"
+        dataset = build_dataset(
+            node.dataset, mode, None if unlabelled else class_num, None if unlabelled else class_names
+        )
+        self.mixing = [
+            construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
+            for place, op in enumerate(dataset.batch_transform_ops)
+        ]
+        labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
+        self._share = Share(len(dataset), seed, rank(), world_size(), training, labels)
+        sampler.check(self._share)
+        if sampler.multi_scale and not dataset.multi_scale:
+            raise ConfigError(f"{type(sampler).__name__} needs MultiScaleDataset", path=f"{where}.dataset")
+        self.where = where
+        self.options = node.loader
+        self.sampler = sampler
+        self.dataset = dataset
+
+    def share(self, division: Division | None = None) -> Share:
+        """Return the part of the samples that belongs to this process, or to a former one."""
+        if division is None:
+            return self._share
+        return replace(self._share, rank=0, world_size=division.former)
+
+    def loader(self, division: Division | None = None, steps: int | None = None) -> Loader:
+        """Return the loader.
+
+        Args:
+            division: how batches of another number of processes are divided.
+            steps: batches per epoch of ``UnLabelTrain``.
+        """
+        sampler = self.sampler
+        mixing = self.mixing
+        if steps is not None:
+            if not isinstance(sampler, EpochSampler):
+                raise ConfigError(
+                    f"{type(sampler).__name__} does not derive from ppcls.data.EpochSampler, whose order is "
+                    "needed to go through unlabelled images again and again",
+                    path=f"{self.where}.sampler",
+                )
+            sampler = Endless(sampler, steps)
+            mixing = [WithoutLabels(op) for op in mixing]
+        return Loader(
+            self.dataset,
+            sampler,
+            self.share(division),
+            num_workers=self.options.num_workers,
+            timeout=self.options.timeout,
+            use_processes=self.options.use_processes,
+            batch_ops=mixing,
+            division=division,
+        )
 
 
 def datasets_of(train: Loader | JoinedLoader, evaluation: Loader | None = None) -> dict[str, Dataset]:

@@ -15,19 +15,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
 import numpy as np
 
 from ppcls.data.dataset import Dataset
+from ppcls.data.division import Division
 from ppcls.data.images import ImageError
 from ppcls.data.pool import HungError, Note, Pool
 from ppcls.data.processes import RemoteSamples
 from ppcls.data.recycling import Recycler
 from ppcls.data.rng import batch_rng
 from ppcls.data.sampler import Draws, Sampler, Share
+from ppcls.distributed import rank
 from ppcls.errors import DataError
 from ppcls.logger import LOGGER
 
@@ -147,6 +149,8 @@ class Loader:
         timeout: if no thread finishes a sample for this many seconds, the epoch ends with an error; 0: never.
         use_processes: let each thread hand its samples to a process of its own.
         batch_ops: transforms of whole batches, ``op(image, label, rng) -> (image, label)``.
+        division: how the batches of another number of processes, those of `share`, are divided among the
+            processes of now; None if they are the batches of now.
 
     Attributes:
         dataset: as given.
@@ -166,6 +170,7 @@ class Loader:
         timeout: float = 0,
         use_processes: bool = False,
         batch_ops: Sequence[BatchOp] = (),
+        division: Division | None = None,
     ) -> None:
         self.dataset = dataset
         self.sampler = sampler
@@ -173,6 +178,7 @@ class Loader:
         self.num_workers = num_workers
         self.timeout = timeout
         self.batch_ops = list(batch_ops)
+        self.division = division
         self.skipped: dict[int, str] = {}
         self._use_processes = use_processes
         self._only_first = False
@@ -181,7 +187,8 @@ class Loader:
         self._recycler = Recycler()
         self._finalizer: weakref.finalize[..., Loader] | None = None
         # Enough batches that every thread has work while the next batch is collected.
-        self._ahead = -(-2 * num_workers * _CHUNK // sampler.batch_size) if num_workers else 0
+        size = max(sampler.batch_size // (1 if division is None else division.parts), 1)
+        self._ahead = -(-2 * num_workers * _CHUNK // size) if num_workers else 0
         self._ahead = min(max(self._ahead, 2), 64) if num_workers else 0
         if share.training and not len(self):
             together = sampler.batch_size * share.world_size
@@ -193,7 +200,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""
-        return self.sampler.count(self.share)
+        return self.sampler.count(self.share) if self.division is None else len(self.division)
 
     def path(self, index: int) -> str:
         """Return the file of an entry of ``Batch.index``."""
@@ -210,7 +217,7 @@ class Loader:
             DataError: when a batch with a sample that fails or hangs is due; the message names the
                 file. With ``on_error: skip``, if no image of a batch of training can be read, or none at all.
         """
-        plan = self.sampler.batches(self.share, epoch)
+        plan = self._plan(epoch)
         if self._only_first:
             plan = plan[: start_batch + 1]
         jobs: deque[_Job] = deque()
@@ -238,6 +245,24 @@ class Loader:
             for job in jobs:  # the consumer left early, or an error ended the epoch
                 job.cancel()
             self._recycler.clear()
+
+    def _plan(self, epoch: int) -> list[Draws]:
+        """Return the samples of each batch of this process in an epoch."""
+        division = self.division
+        if division is None:
+            return self.sampler.batches(self.share, epoch)
+        former = {
+            process: self.sampler.batches(replace(self.share, rank=process), epoch)
+            for process in division.former_processes(rank())
+        }
+        return division.plan(rank(), former)
+
+    def _place(self, number: int) -> int:
+        """Return the number of a batch among those of all processes in an epoch."""
+        if self.division is None:
+            return number * self.share.world_size + self.share.rank
+        part = self.division.part(rank(), number)
+        return part.batch * self.share.world_size * part.parts + part.stream
 
     @contextmanager
     def only_first_batch(self) -> Iterator[None]:
@@ -281,7 +306,7 @@ class Loader:
             self._skip(int(job.indices[place]), error)
         batch = job.result()
         if with_ops and self.batch_ops and len(batch.index):
-            rng = batch_rng(self.share.seed, epoch, number * self.share.world_size + self.share.rank)
+            rng = batch_rng(self.share.seed, epoch, self._place(number))
             for op in self.batch_ops:
                 batch.image, batch.label = op(batch.image, batch.label, rng)
         return batch

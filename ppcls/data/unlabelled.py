@@ -80,6 +80,7 @@ class JoinedLoader:
         self.labelled = labelled
         self.unlabelled = unlabelled
         self.dataset = labelled.dataset
+        self.division = labelled.division
 
     def __len__(self) -> int:
         """Return the number of batches per epoch."""

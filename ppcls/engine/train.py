@@ -23,7 +23,7 @@ import numpy as np
 import paddle
 
 from ppcls.data import Batch
-from ppcls.distributed import average_gradients, rank, world_size
+from ppcls.distributed import average_gradients, rank, working_on, world_size
 from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
@@ -137,17 +137,35 @@ def forward_and_backward(
     """
     parts = run.parts
     position = run.progress
-    place = (position.epoch - 1) * len(parts.loader) + position.batch
-    paddle.seed(step_seed(position.seed, place, stream=1 + rank()))
+    place, part, all_parts = place_of(run)
+    paddle.seed(step_seed(position.seed, place, stream=1 + part))
     image = paddle.to_tensor(batch.image)
     label = paddle.to_tensor(batch.label)
     with paddle.amp.auto_cast(**run.settings.casting), _stored(run, batch):
         outputs = parts.model(image)
     paddle.seed(step_seed(position.seed, place, stream=0))
     known = outputs if batch.labelled is None else rows_of(outputs, paddle.to_tensor(batch.labelled))
-    losses = parts.loss(outputs, label, known)
+    with working_on(part, all_parts):
+        losses = parts.loss(outputs, label, known)
     parts.scaler.scale(losses["loss"] if group == 1 else losses["loss"] / group).backward()
     return known, label, losses
+
+
+def place_of(run: Run) -> tuple[int, int, int]:
+    """Return the place of the current batch in the run.
+
+    Returns:
+        number of batches since the start of the run; which part of the batch of all processes this one works
+        on; number of these parts.
+    """
+    position = run.progress
+    division = run.parts.loader.division
+    if division is None:
+        place = (position.epoch - 1) * len(run.parts.loader) + position.batch
+        return place, rank(), world_size()
+    part = division.part(rank(), position.batch)
+    place = (position.epoch - 1) * division.batches + part.batch
+    return place, part.stream, division.former * part.parts
 
 
 def _stored(run: Run, batch: Batch) -> AbstractContextManager[None]:

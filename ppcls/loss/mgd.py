@@ -84,8 +84,9 @@ class MGDLoss(SizedPairLoss):
 
         It is drawn for the samples of all processes, so that several processes mask as a single one would.
         """
-        first = distributed.rank() * samples
-        drawn = paddle.rand([distributed.world_size() * samples, channels, 1, 1])
+        part, parts = distributed.part_of_batch()
+        first = part * samples
+        drawn = paddle.rand([parts * samples, channels, 1, 1])
         return drawn[first : first + samples] >= self.drop
 
 

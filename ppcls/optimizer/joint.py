@@ -74,6 +74,10 @@ class JointSchedule:
             if not schedule.by_epoch or self._done % self._steps_per_epoch == 0:
                 schedule.step()
 
+    def move(self, steps: int) -> None:
+        """Set the number of training steps that are done."""
+        self._done = steps
+
     def state_dict(self) -> dict[str, Any]:
         """Return the positions of all schedules."""
         return {"done": self._done, _PARTS: [schedule.state_dict() for schedule in self.schedules]}
@@ -110,6 +114,27 @@ def restore_schedule(
             f"{where}: the state of the learning-rate schedule in it is not that of this kind of schedule"
         )
     schedule.set_state_dict(dict(state))
+
+
+def move_schedule(schedule: LRScheduler | JointSchedule, steps: int) -> None:
+    """Move `schedule` to the place after `steps` steps, where those of an epoch are now more or fewer.
+
+    Schedules by epoch stay where they are.
+    """
+    parts: tuple[LRScheduler, ...]
+    if isinstance(schedule, JointSchedule):
+        schedule.move(steps)
+        parts = schedule.schedules
+    else:
+        parts = (schedule,)
+    for part in parts:
+        if part.by_epoch:
+            continue
+        if part.needs_metric:  # its `step` takes a metric
+            part.last_epoch = steps
+            part.last_lr = part.get_lr()
+        else:
+            part.step(steps)
 
 
 def _is_alike(own: Any, saved: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.data.division import Division
 from ppcls.errors import ConfigError, DataError
 from ppcls.files import require_possible, require_writable
 from ppcls.logger import LOGGER
@@ -37,11 +38,13 @@ class Places:
         sizes: number of rows of each batch of this process in an epoch.
         rank: rank of this process.
         world_size: number of processes.
+        division: how batches of `world_size` other processes are divided among those of now.
     """
 
     sizes: tuple[int, ...]
     rank: int = 0
     world_size: int = 1
+    division: Division | None = None
 
     @property
     def rows(self) -> int:
@@ -54,8 +57,13 @@ class Places:
 
     def of_batch(self, number: int) -> tuple[int, int]:
         """Return first position and number of rows of a batch of this process, counted from 0."""
-        size = self.sizes[number]
-        return self._starts[number] + self.rank * size, size
+        if self.division is None:
+            size = self.sizes[number]
+            return self._starts[number] + self.rank * size, size
+        part = self.division.part(self.rank, number)
+        whole = self.sizes[part.batch]
+        first, size = part.rows(whole)
+        return self._starts[part.batch] + part.process * whole + first, size
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppcls.errors import DataError
+from ppcls.data.division import divide
 from ppcls.teacher.store import Store, join_runs
 from ppcls.teacher.stored import Places
 
@@ -71,6 +72,26 @@ def test_rows_of_several_processes_come_back_in_order(tmp_path):
         np.testing.assert_array_equal(
             Store(tmp_path).read(1, first, count), records(range(first, first + count))
         )
+
+
+@pytest.mark.parametrize("now", [1, 2, 4])
+def test_other_processes_find_the_rows_of_those_that_filled_the_store(now):
+    """Two processes with batches of 4, 4 and 3 rows; a part of the last one overlaps with its neighbour."""
+    sizes = (4, 4, 3)
+    division = divide(2, now, 1, sizes)
+    assert division is not None
+    found = [set(), set(), set()]
+    for rank in range(now):
+        places = Places(sizes, rank, 2, division)
+        assert places.rows == 22
+        for number in range(len(division)):
+            part = division.part(rank, number)
+            first, count = places.of_batch(number)
+            former = Places(sizes, part.process, 2).of_batch(part.batch)
+            row, length = part.rows(former[1])
+            assert (first, count) == (former[0] + row, length)
+            found[part.batch] |= set(range(first, first + count))
+    assert found == [set(range(8)), set(range(8, 16)), set(range(16, 22))]
 
 
 def test_overlapping_shards_of_two_machines_count_once(tmp_path):

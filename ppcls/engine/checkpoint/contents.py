@@ -19,7 +19,7 @@ from ppcls.engine.checkpoint.files import Checkpoint
 from ppcls.engine.hooks.base import restore_hooks
 from ppcls.engine.run import Parts, Run
 from ppcls.logger import LOGGER
-from ppcls.optimizer.joint import restore_schedule
+from ppcls.optimizer.joint import move_schedule, restore_schedule
 from ppcls.optimizer.state import load_structured_state, structured_state
 from ppcls.weights import load_into
 from ppcls.weights.renames import in_present_names
@@ -33,12 +33,15 @@ def tensors_of(parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
     return in_float32(trainable_state(parts.model)), others
 
 
-def restore(run: Run, resumed: Checkpoint) -> None:
+def restore(run: Run, resumed: Checkpoint, *, other_batches: bool = False) -> None:
     """Restore the state of a checkpoint in a run.
 
     Args:
-        run: a new run, before its first step.
+        run: a new run, before its first step; ``run.progress`` has its batches and the number of those that
+            are done.
         resumed: the checkpoint.
+        other_batches: the batches are not those of the run so far, so an epoch may have another number of
+            steps; the learning rate goes on at the same place of the epoch.
 
     Raises:
         WeightsError: if the checkpoint belongs to another network, loss or optimizer.
@@ -54,19 +57,17 @@ def restore(run: Run, resumed: Checkpoint) -> None:
     load_structured_state(run.parts.optimizer, layers, slots, where=f"{where}.pdopt")
     scaler = {n[7:]: v for n, v in resumed.optimizer.items() if n.startswith("scaler.")}
     restore_scaler(run.parts.scaler, scaler)
-    run.progress = replace(resumed.progress, finished=False, lists=run.progress.lists)
+    own = run.progress
+    run.progress = replace(
+        resumed.progress, finished=False, lists=own.lists, batches=own.batches, batch=own.batch
+    )
     restore_hooks(run.hooks, resumed.progress.hooks)
     restore_schedule(run.parts.schedule, resumed.progress.schedule, f"{where}.pdstates")
-    states = resumed.progress.meters
-    if len(states) == world_size():
-        run.meters.restore(states[rank()])
-    elif states:
-        LOGGER.warning(
-            "%s was written by %d processes, this run has %d: it continues, but not bit by bit",
-            where,
-            len(states),
-            world_size(),
-        )
+    if other_batches:
+        steps = -(-len(run.parts.loader) // run.settings.update_freq)
+        done = -(-run.progress.batch // run.settings.update_freq)
+        move_schedule(run.parts.schedule, (run.progress.epoch - 1) * steps + done)
+    _restore_meters(run, resumed.progress.meters)
     ema = run.parts.ema
     if ema is not None:
         averages = in_present_names(run.parts.model, resumed.ema or resumed.params, f"{where}.pdema")
@@ -79,3 +80,16 @@ def restore(run: Run, resumed: Checkpoint) -> None:
         run.progress.batch,
         run.progress.step,
     )
+
+
+def _restore_meters(run: Run, states: list[dict[str, list[float]]]) -> None:
+    """Restore the sums and counts of the epoch; with another number of processes, rank 0 gets all of them."""
+    if len(states) == world_size():
+        run.meters.restore(states[rank()])
+    elif rank() == 0:
+        sums: dict[str, list[float]] = {}
+        for state in states:
+            for name, (total, count) in state.items():
+                before = sums.get(name, [0.0, 0.0])
+                sums[name] = [before[0] + total, before[1] + count]
+        run.meters.restore(sums)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import paddle
@@ -71,7 +72,10 @@ class CheckpointHook(Hook):
             params, others = tensors_of(run.parts)
             self._check_finite(run, params)
             averages = None if run.parts.ema is None else run.parts.ema.state()
-            self.checkpointer.save(tag, params, others, run.progress, averages)
+            division = run.parts.loader.division
+            done = run.progress.batch
+            counted = replace(run.progress, batch=done if division is None else division.former_batch(done))
+            self.checkpointer.save(tag, params, others, counted, averages)
         wait_for_main()
 
     @staticmethod

@@ -101,7 +101,8 @@ def build_run(
     left_out = names_of_frozen(model) if store is not None and store.leaves_out else []
     if left_out:
         leave_out_frozen(model)
-    steps = -(-len(data.loader) // settings.update_freq)
+    course = data.course
+    steps = -(-len(data.loader) // course.update_freq)
     optimizer, schedule = build_optimizer(config.Optimizer, settings.epochs, steps, [model, loss])
     scaler, casting = mixed_precision(config.AMP)
     model = cast_networks(model, optimizer, casting)
@@ -129,12 +130,12 @@ def build_run(
     )
     run = Run(
         parts,
-        Settings(folder, settings.epochs, settings.update_freq, settings.print_batch_step, casting),
+        Settings(folder, settings.epochs, course.update_freq, settings.print_batch_step, casting),
         [*hooks, *_build_hooks(config, folder, data, watched, eval_casting, resuming=resumed is not None)],
-        Progress(seed=settings.seed or 0, lists=data.lists),
+        Progress(seed=settings.seed or 0, lists=data.lists, batches=course.batches, batch=course.batch),
     )
     if resumed is not None:
-        restore(run, resumed)
+        restore(run, resumed, other_batches=course.other)
     if not left_out:
         parts.answers = _let_frozen_answer(settings, data, model, resumed)  # with their final weights
     if store is not None:

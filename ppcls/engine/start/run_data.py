@@ -20,6 +20,7 @@ from ppcls.engine.run_class_names import (
     names_to_record,
     recorded_names,
 )
+from ppcls.engine.start.processes import Course, former_processes, set_course
 from ppcls.engine.start.sameness import require_same_lists
 
 
@@ -33,6 +34,7 @@ class RunData:
         shape: [C, H, W] of an image of training.
         class_names: names to keep with the run, by class; None if unknown.
         lists: fingerprint of each list, by its config path.
+        course: where the run begins, and how batches make steps.
     """
 
     loader: Any
@@ -40,6 +42,7 @@ class RunData:
     shape: tuple[int, ...]
     class_names: list[str] | None
     lists: dict[str, dict[str, Any]]
+    course: Course
 
 
 def open_data(config: Recipe, folder: Path, resumed: Checkpoint | None) -> RunData:
@@ -57,6 +60,8 @@ def open_data(config: Recipe, folder: Path, resumed: Checkpoint | None) -> RunDa
         seed=config.Global.seed or 0,
         class_num=class_num,
         class_names=None if kept is None else kept.names,
+        former=former_processes(config, resumed),
+        update_freq=config.Global.update_freq,
     )
     known = ClassNames(loader.dataset.class_names, loader.dataset.name)
     names = names_to_record(config, known, class_num)
@@ -73,7 +78,8 @@ def open_data(config: Recipe, folder: Path, resumed: Checkpoint | None) -> RunDa
     if resumed is not None:
         report_list_changes(resumed.progress.lists, lists)
     recorded = {where: fingerprint.as_dict() for where, fingerprint in lists.items()}
-    return RunData(loader, eval_loader, shape, names, recorded)
+    course = set_course(config, resumed, loader)
+    return RunData(loader, eval_loader, shape, names, recorded, course)
 
 
 def open_evaluation(config: Recipe, names: Sequence[str] | None = None) -> Any:

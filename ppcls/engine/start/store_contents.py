@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls import __version__, distributed
+from ppcls import __version__
 from ppcls.config import ArchSpec, Recipe, plain
 from ppcls.config.arch import WEIGHT_FILES
 from ppcls.config.schema import TeacherStoreSpec
@@ -67,7 +67,8 @@ def describe(config: Recipe, loader: Loader | JoinedLoader, stored: list[ArchSpe
         size = sampler.pop("batch_size", None)
         found["samplers"][part] = sampler
         if mixed or isinstance(loader, JoinedLoader):
-            found["batches"] = {**(found["batches"] or {"processes": distributed.world_size()}), part: size}
+            share = (loader.labelled if isinstance(loader, JoinedLoader) else loader).share
+            found["batches"] = {**(found["batches"] or {"processes": share.world_size}), part: size}
         found["samples"][part] = _probes(dataset, config.Global.seed or 0)
     return found
 

@@ -147,7 +147,7 @@ def places_of(loader: Loader | JoinedLoader) -> Places:
     parts = [loader.labelled, loader.unlabelled] if isinstance(loader, JoinedLoader) else [loader]
     lengths = [[len(draws.index) for draws in part.sampler.batches(part.share, 1)] for part in parts]
     sizes = tuple(sum(together) for together in zip(*lengths, strict=True))
-    return Places(sizes, parts[0].share.rank, parts[0].share.world_size)
+    return Places(sizes, distributed.rank(), parts[0].share.world_size, loader.division)
 
 
 def _views(spec: TeacherStoreSpec, store: Store, epochs: int) -> int:

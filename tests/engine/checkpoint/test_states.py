@@ -158,6 +158,7 @@ ALLOWED = {
     "step": [0],
     "seed": [0],
     "threads": [0],
+    "batches": [{}],
     "waited": [0],
     "best": [{}],
     "best_score": [None, 0, -1, 0.5],
