@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppcls.errors import DataError
 from ppcls.data.division import divide
+from ppcls.errors import DataError
 from ppcls.teacher.store import Store, join_runs
 from ppcls.teacher.stored import Places
 
