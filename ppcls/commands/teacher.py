@@ -8,6 +8,8 @@ from typing import Any
 
 from ppcls.commands.command import Command, add_recipe
 
+_MOST_PROCESSES = 1024
+
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -20,6 +22,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default=(1, 1),
         metavar="I/N",
         help="only part I of N, for N processes or machines that fill a store together",
+    )
+    store.add_argument(
+        "--nproc", type=_count, metavar="N", help="compute in N processes on this machine, one for each GPU"
     )
     text = "verify a store; with a recipe, also compare both and run the teacher again for some images"
     check = actions.add_parser("check", help=text, description=text)
@@ -34,6 +39,12 @@ def _part(text: str) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_PROCESSES:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {_MOST_PROCESSES}, got {text!r}")
+    return int(text)
+
+
 def _run(args: argparse.Namespace) -> int:
     from ppcls.logger import setup_logging
 
@@ -42,10 +53,15 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _store(args: argparse.Namespace) -> int:
-    config = _load(args)
-    from ppcls.engine.teacher_outputs import fill
+    if args.nproc is not None:
+        from ppcls.engine.store_processes import fill_in_processes
 
-    fill(config, *args.shard)
+        fill_in_processes(args.config, args.override, args.nproc, *args.shard)
+        return 0
+    config = _load(args)
+    from ppcls.engine.teacher_outputs import fill, log_size
+
+    log_size(fill(config, *args.shard).store)
     return 0
 
 

@@ -47,9 +47,10 @@ class RemoteSamples:
                 f"loader.use_processes: the dataset cannot be copied to a process ({error}); use threads"
             ) from error
         command = [sys.executable, "-c", "from ppcls.data.processes import serve_samples; serve_samples()"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # The modules of this process, not those of the folder that it was started in.
+        modules = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
         self._processes = [
-            subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            subprocess.Popen(command, env=os.environ | modules, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             for _ in range(workers)
         ]
         self._fresh = set(self._processes)

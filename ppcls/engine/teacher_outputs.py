@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
 from ppcls.config import Recipe
+from ppcls.config.schema import TeacherStoreSpec
 from ppcls.data import Batch, JoinedLoader, Loader, build_train_loader
 from ppcls.engine import build
 from ppcls.engine.amp import mixed_precision
@@ -22,7 +24,8 @@ from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.teacher import StoredOutputs, answer_frozen, frozen_outputs, store_frozen
 from ppcls.teacher.outputs import flatten
-from ppcls.teacher.stored import shown
+from ppcls.teacher.store import Store
+from ppcls.teacher.stored import Coming, shown
 
 CHECKED = 8  # batches that are recomputed
 # Largest difference of a value that rounding explains, relative to the largest value of its output.
@@ -55,6 +58,64 @@ class Difference:
         return self.largest <= max(TOLERANCE[self.precision], DRAWN if self.drawn else 0)
 
 
+class Pace:
+    """How fast the images of a store go through its networks.
+
+    Args:
+        rows: number of images to come.
+
+    Attributes:
+        rows: number of images to come; it may be changed if fewer will come.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._begin = self._logged = time.perf_counter()
+        self._ended = False
+
+    def log(self, done: int) -> None:
+        """Log a line of progress if the last one is some time ago, or all is done."""
+        now = time.perf_counter()
+        ended = done >= self.rows
+        if self._ended or (now - self._logged < _PROGRESS and not ended):
+            return
+        self._ended = ended
+        self._logged = now
+        rate = done / (now - self._begin)
+        left = int((self.rows - done) / rate) if done else 0
+        LOGGER.info(
+            "%d of %d images, %.0f images/s, eta %d:%02d:%02d",
+            done,
+            self.rows,
+            rate,
+            left // 3600,
+            left // 60 % 60,
+            left % 60,
+        )
+
+
+class Watcher:
+    """Learns how the filling of a store proceeds; this one logs it."""
+
+    def begin(self, coming: Coming) -> None:
+        """Learn what is about to be stored, before anything is written.
+
+        Raises:
+            ConfigError: if the disk has too little room.
+        """
+        coming.check_room()
+        self._pace = Pace(coming.rows)
+
+    def find_nothing(self, folder: Path, part: int, parts: int) -> None:
+        """Learn that all of a part is stored already."""
+        which = "" if parts == 1 else f" in part {part} of {parts}"
+        LOGGER.info("%s: nothing is missing%s", folder, which)
+
+    def advance(self, done: int) -> None:
+        """Learn how many rows have been computed so far."""
+        self._pace.log(done)
+
+
 class Source:
     """The frozen networks of a recipe, the images of its training, and the store of both.
 
@@ -68,12 +129,8 @@ class Source:
 
     def __init__(self, config: Recipe) -> None:
         engine = Engine(config, "train")
-        build.start_logging(engine.globals.logging_ranks)
         config = engine.config
-        if config.TeacherStore is None:
-            raise ConfigError(
-                "the recipe has no such section, which says where the store is", path="TeacherStore"
-            )
+        require_section(config)
         self.casting = mixed_precision(config.AMP)[1]
         if self.casting["enable"] and self.casting["level"] == "O2":
             raise ConfigError(
@@ -123,13 +180,27 @@ class Source:
         self.loader.close()
 
 
-def fill(config: Recipe, part: int = 1, parts: int = 1) -> StoredOutputs:
+def require_section(config: Recipe) -> TeacherStoreSpec:
+    """Return the section ``TeacherStore``.
+
+    Raises:
+        ConfigError: if the recipe has none.
+    """
+    if config.TeacherStore is None:
+        raise ConfigError(
+            "the recipe has no such section, which says where the store is", path="TeacherStore"
+        )
+    return config.TeacherStore
+
+
+def fill(config: Recipe, part: int = 1, parts: int = 1, watcher: Watcher | None = None) -> StoredOutputs:
     """Fill a store with what is missing, or with one of several parts of it.
 
     Args:
         config: a recipe for training.
         part: counted from 1; parts do not overlap, so processes and machines fill them side by side.
         parts: number of parts.
+        watcher: learns how it proceeds; by default, this is logged.
 
     Returns:
         the store.
@@ -137,6 +208,7 @@ def fill(config: Recipe, part: int = 1, parts: int = 1) -> StoredOutputs:
     Raises:
         ConfigError: if the disk has too little room, or the recipe does not fit the store.
     """
+    watcher = watcher or Watcher()
     source = Source(config)
     outputs = source.outputs
     with contextlib.closing(source):
@@ -145,16 +217,15 @@ def fill(config: Recipe, part: int = 1, parts: int = 1) -> StoredOutputs:
         mine = every[len(every) * (part - 1) // parts : len(every) * part // parts]
         places = [place for place in mine if not outputs.has_batch(*place)]
         if not places:
-            which = "" if parts == 1 else f" in part {part} of {parts}"
-            LOGGER.info("%s: nothing is missing%s", outputs.store.folder, which)
+            watcher.find_nothing(outputs.store.folder, part, parts)
             return outputs
-        rows = [outputs.places.sizes[number] for _, number in places]
-        source.model(sum(rows))
+        rows = sum(outputs.places.sizes[number] for _, number in places)
+        source.model(rows)
         _try_first(source, places[0])
-        outputs.check_room(sum(rows))
+        watcher.begin(outputs.coming(rows))
         outputs.begin()
         try:
-            _fill(source, places, sum(rows))
+            _fill(source, places, watcher)
         finally:
             outputs.flush()  # also after Ctrl-C: what is complete stays
     return outputs
@@ -167,35 +238,19 @@ def _try_first(source: Source, place: tuple[int, int]) -> None:
             source.ask(batch)
 
 
-def _fill(source: Source, places: list[tuple[int, int]], rows: int) -> None:
-    outputs = source.outputs
-    begin = shown_at = time.perf_counter()
+def _fill(source: Source, places: list[tuple[int, int]], watcher: Watcher) -> None:
     done = 0
     for view, number, batch in source.batches(places):
-        with outputs.batch(view, number, batch.index):
+        with source.outputs.batch(view, number, batch.index):
             source.ask(batch)
         done += len(batch.index)
-        now = time.perf_counter()
-        if now - shown_at >= _PROGRESS or done == rows:
-            shown_at = now
-            rate = done / (now - begin)
-            left = int((rows - done) / rate)
-            LOGGER.info(
-                "view %d/%d, batch %d/%d: %d of %d images, %.0f images/s, eta %d:%02d:%02d",
-                view,
-                outputs.plan.views,
-                number + 1,
-                len(outputs.places.sizes),
-                done,
-                rows,
-                rate,
-                left // 3600,
-                left // 60 % 60,
-                left % 60,
-            )
-    outputs.flush()
-    size = sum(shard.size for shard in outputs.store.shards)
-    LOGGER.info("%s: %d shards, %s", outputs.store.folder, len(outputs.store.shards), shown(size))
+        watcher.advance(done)
+
+
+def log_size(store: Store) -> None:
+    """Log how large a store is."""
+    size = sum(shard.size for shard in store.shards)
+    LOGGER.info("%s: %d shards, %s", store.folder, len(store.shards), shown(size))
 
 
 def check(config: Recipe) -> list[Difference]:

@@ -7,6 +7,7 @@ stored. In both cases the run gets the outputs in the precision of the store, so
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from ppcls.teacher.columns import Columns, Keeping
 from ppcls.teacher.store import INDEX, MANIFEST, Runs, Store, join_runs
 
 SHARD_BYTES = 64 << 20
+SHARD_SECONDS = 300.0  # a killed process loses the work of this time at most
 _OVERHEAD = 1.05  # descriptions, file systems
 
 
@@ -85,6 +87,51 @@ class Plan:
     made_of: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Coming:
+    """Outputs that are about to be stored.
+
+    Attributes:
+        folder: folder of the store.
+        views: number of its views.
+        images: number of images of a view.
+        size: bytes for each image and view.
+        rows: number of rows to come, one for each image and view.
+    """
+
+    folder: Path
+    views: int
+    images: int
+    size: int
+    rows: int
+
+    def check_room(self) -> None:
+        """Refuse to begin if the folder cannot be written or the disk has too little space; log the size.
+
+        Raises:
+            ConfigError: if there is too little space; the message has both numbers.
+        """
+        require_writable(self.folder, "TeacherStore.path")
+        needed = int(self.rows * self.size * _OVERHEAD)
+        folder = self.folder.absolute()
+        there = next(path for path in (folder, *folder.parents) if path.is_dir())
+        free = shutil.disk_usage(there).free
+        if needed > free:
+            raise ConfigError(
+                f"the store needs {shown(needed)} more, but {there} has {shown(free)} free; use fewer views, "
+                "a lower precision, or another disk",
+                path="TeacherStore",
+            )
+        LOGGER.info(
+            "%s: %d views of %d images, %s each; %s to come",
+            self.folder,
+            self.views,
+            self.images,
+            shown(self.size),
+            shown(needed),
+        )
+
+
 class StoredOutputs:
     """The store of one run, read and written batch by batch.
 
@@ -110,6 +157,7 @@ class StoredOutputs:
         self._buffer: list[np.ndarray] = []
         self._runs: Runs = []
         self._view = 0
+        self._flushed = time.monotonic()
 
     def view(self, epoch: int) -> int:
         """Return the view that an epoch uses, both counted from 1."""
@@ -201,25 +249,18 @@ class StoredOutputs:
         """
         if self.complete or not self.plan.fill:
             return
-        require_writable(self.store.folder, "TeacherStore.path")
-        needed = int(self.bytes_to_come(rows) * _OVERHEAD)
-        folder = self.store.folder.absolute()
-        there = next(path for path in (folder, *folder.parents) if path.is_dir())
-        free = shutil.disk_usage(there).free
-        if needed > free:
-            raise ConfigError(
-                f"the store needs {shown(needed)} more, but {there} has {shown(free)} free; use fewer views, "
-                "a lower precision, or another disk",
-                path="TeacherStore",
-            )
-        LOGGER.info(
-            "%s: %d views of %d images, %s each; %s to come",
-            self.store.folder,
-            self.plan.views,
-            self.places.rows,
-            shown(0 if self.columns is None else self.columns.dtype.itemsize),
-            shown(needed),
-        )
+        self.coming(rows).check_room()
+
+    def coming(self, rows: int | None = None) -> Coming:
+        """Return what is about to be stored.
+
+        Args:
+            rows: number of rows to store; None for all that are missing.
+        """
+        if rows is None:
+            rows = sum(count for runs in self.missing().values() for _, count in runs)
+        size = 0 if self.columns is None else self.columns.dtype.itemsize
+        return Coming(self.store.folder, self.plan.views, self.places.rows, size, rows)
 
     def begin(self) -> None:
         """Begin to store outputs; nothing is written before this call."""
@@ -234,14 +275,7 @@ class StoredOutputs:
             self.store.append(self._view, join_runs(self._runs), np.concatenate(self._buffer))
             self._buffer.clear()
             self._runs.clear()
-
-    def bytes_to_come(self, rows: int | None = None) -> int:
-        """Return the size of some rows; by default, of all that are missing."""
-        if self.columns is None:
-            return 0
-        if rows is None:
-            rows = sum(count for runs in self.missing().values() for _, count in runs)
-        return rows * self.columns.dtype.itemsize
+        self._flushed = time.monotonic()
 
     # ------------------------------------------------------------------ inside
 
@@ -259,7 +293,8 @@ class StoredOutputs:
             self._view = place.view
         self._buffer.append(self.columns.records(place.values, place.index))
         self._runs.append((place.position, len(place.index)))
-        if sum(records.nbytes for records in self._buffer) >= SHARD_BYTES:
+        full = sum(records.nbytes for records in self._buffer) >= SHARD_BYTES
+        if full or time.monotonic() - self._flushed >= SHARD_SECONDS:
             self.flush()
 
     def _write_manifest(self) -> None:

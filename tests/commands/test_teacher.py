@@ -11,6 +11,7 @@ from support import KL, distilled, train
 
 from ppcls.arch import create_model
 from ppcls.cli import main
+from ppcls.teacher.store import Store
 from ppcls.weights import read_params
 
 
@@ -68,6 +69,54 @@ def test_parts_together_are_the_whole(content, write_recipe, tmp_path):
     first, second = (weights(tmp_path / f"{name}_run/DistillationModel") for name in ("store", "parts"))
     for name, value in first.items():
         np.testing.assert_array_equal(second[name], value, err_msg=name)
+
+
+MORTAL = """
+import os, signal
+from pathlib import Path
+from ppcls.data import Transform
+from ppcls.registry import TRANSFORMS
+
+@TRANSFORMS.register()
+class Mortal(Transform):
+    def __call__(self, image, rng):
+        folder = Path(__file__).parent
+        if (folder / "store/manifest.json").exists() and not (folder / "died").exists():
+            (folder / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return image
+"""
+
+
+def test_several_processes_fill_a_store_and_one_is_killed(content, write_recipe, tmp_path, capsys):
+    (tmp_path / "mortal.py").write_text(MORTAL)
+    content["Global"]["plugins"] = [str(tmp_path / "mortal.py")]
+    content["DataLoader"]["Train"]["dataset"]["transform_ops"].insert(1, {"Mortal": None})
+    path = write_recipe(content)
+    assert store(path, "--nproc", "2") == 1
+    out, err = capsys.readouterr()
+    assert out.count("2 views of 12 images, 20 B each; 504 B to come\n") == 1
+    assert "2 processes compute them" in out
+    assert "failed after 0 of 12 images: it was killed (signal 9)" in out
+    assert out.count("12 of 12 images") == 1  # the other one goes on
+    assert "What was complete is stored; run the same command again" in err
+    assert "Traceback" not in out + err
+    assert store(path, "--nproc", "1", "--shard", "1/1") == 0
+    out = capsys.readouterr().out
+    assert "12 of 12 images" in out
+    assert out.count("\n") < 8  # one line of progress, and nothing of a launcher
+    assert store(path, "-o", f"TeacherStore.path={tmp_path}/alone") == 0
+    assert main(["teacher", "check", str(tmp_path / "store")]) == 0
+    first, second = (Store(tmp_path / name) for name in ("store", "alone"))
+    for view in (1, 2):
+        np.testing.assert_array_equal(first.read(view, 0, 12), second.read(view, 0, 12))
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", "5000"])
+def test_wrong_number_of_processes(count, capsys):
+    with pytest.raises(SystemExit):
+        main(["teacher", "store", "-c", "x.yaml", f"--nproc={count}"])
+    assert "expected a number from 1 to 1024" in capsys.readouterr().err
 
 
 def test_check_without_a_recipe_reads_all_files(content, write_recipe, tmp_path, capsys):
