@@ -34,19 +34,27 @@ _REMEDY = "Earlier checkpoints are intact. Free some space, then continue with -
 
 
 class _ConsoleHandler(logging.Handler):
-    """Write lines to standard output without damaging a progress bar on the screen.
+    """Write lines to the console without damaging a progress bar on the screen.
 
     A line that cannot be written is dropped: a run does not depend on it.
+
+    Args:
+        to_stderr: write to standard error instead of standard output.
     """
+
+    def __init__(self, to_stderr: bool = False) -> None:
+        super().__init__()
+        self.to_stderr = to_stderr
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
+        stream = sys.stderr if self.to_stderr else sys.stdout  # of this moment: scripts replace them
         try:
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
+            tqdm.write(line, file=stream)
+            stream.flush()
         except UnicodeEncodeError:
-            encoding = sys.stdout.encoding or "ascii"
-            print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+            encoding = stream.encoding or "ascii"
+            print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
         except (OSError, ValueError, AttributeError):  # full, without a reader, closed, or missing (None)
             pass
 
@@ -76,13 +84,19 @@ class _HeldLines(MemoryHandler):
         return False
 
 
-def setup_logging(*, quiet: bool = False, hold: bool = False) -> logging.Logger:
+def setup_logging(
+    *, quiet: bool = False, hold: bool = False, to_stderr: bool | None = False
+) -> logging.Logger:
     """Send the logger ``ppcls`` to the console.
 
     Args:
         quiet: no console output (processes that are not named in ``Global.log_ranks``).
         hold: also keep the lines for a file, see :func:`open_log`; lines that are already kept stay.
+        to_stderr: write to standard error, because standard output is for results; None for where the
+            earlier call sent the lines.
     """
+    if to_stderr is None:
+        to_stderr = any(h.to_stderr for h in LOGGER.handlers if isinstance(h, _ConsoleHandler))
     held = [handler for handler in LOGGER.handlers if hold and isinstance(handler, _HeldLines)]
     for handler in list(LOGGER.handlers):
         LOGGER.removeHandler(handler)
@@ -90,7 +104,7 @@ def setup_logging(*, quiet: bool = False, hold: bool = False) -> logging.Logger:
             handler.close()
     LOGGER.setLevel(logging.INFO)
     LOGGER.propagate = False
-    handlers: list[logging.Handler] = [] if quiet else [_ConsoleHandler()]
+    handlers: list[logging.Handler] = [] if quiet else [_ConsoleHandler(to_stderr)]
     if hold:
         handlers += held or [_HeldLines()]
     for handler in handlers or [logging.NullHandler()]:

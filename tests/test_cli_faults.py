@@ -182,13 +182,13 @@ def test_what_infer_and_predict_say(command, image_folder, recipe, tmp_path, cap
     bad.write_bytes(JPEG[:4000])
     code, out, err = command("infer", "-o", weights, "-o", "Infer.batch_size=8")
     assert code == 2
-    assert out.count("'class_ids': [") == 12  # also those of the batch of the bad one
+    assert out.count('"class_ids": [') == 12  # also those of the batch of the bad one
     assert f"{bad}: cannot be decoded: the JPEG data (4000 bytes)" in err
     assert main(["predict", "--model-dir", f"{tmp_path}/output/inference", str(image_folder)]) == 2
     assert f"{bad}: cannot be decoded" in capsys.readouterr().err
     arguments = ["--on-error", "skip", str(image_folder)]
     assert main(["predict", "--model-dir", f"{tmp_path}/output/inference", *arguments]) == 0
-    assert capsys.readouterr().out.count("'class_ids': [") == 13
+    assert capsys.readouterr().out.count('"class_ids": [') == 13
 
 
 def test_training_inference_and_prediction_see_the_same_turned_image(image_folder, recipe):

@@ -324,7 +324,7 @@ def test_a_post_process(recipe, with_plugin, tmp_path, capsys):
     capsys.readouterr()
     plugin = str(tmp_path / "my_plugin.py")
     assert main(["predict", "--model-dir", folder, "--plugin", plugin, image]) == 0
-    assert "'best': " in log_of(capsys)
+    assert '"best": ' in log_of(capsys)
 
 
 # ---------------------------------------------------------------- what breaks its contract

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ppcls.commands.command import Command, add_plugins
+from ppcls.commands.results import Delivery, add_result_options, given_result_options, result_options
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +13,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files, folders or .txt lists")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"])
-    parser.add_argument("--on-error", default="raise", choices=["raise", "skip"], help="unreadable images")
     parser.add_argument(
         "--engine",
         default="auto",
@@ -28,38 +28,23 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print how long batches of 1 and of --batch-size images take in each engine and precision",
     )
+    add_result_options(parser)
     add_plugins(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     from ppcls.deploy import Predictor
-    from ppcls.deploy.benchmark import latency_table, measure_latency
     from ppcls.errors import ConfigError
     from ppcls.logger import setup_logging
     from ppcls.plugins import load_plugins
 
     setup_logging()
-    load_plugins(args.plugin)
     if args.benchmark:
-        if args.images:
-            raise ConfigError("--benchmark measures the network on random numbers; name no images with it")
-        for option, value, default in (
-            ("--engine", args.engine, "auto"),
-            ("--precision", args.precision, "float32"),
-            ("--on-error", args.on_error, "raise"),
-        ):
-            if value != default:
-                raise ConfigError(
-                    f"{option} {value}: has no effect with --benchmark, which measures the network alone in "
-                    "every engine and precision; leave it out"
-                )
-        for name, count in (("--batch-size", args.batch_size), ("--threads", args.threads)):
-            if count is not None and count < 1:
-                raise ConfigError(f"{name}: {count}; expected a whole number, at least 1")
-        sizes = sorted({1, args.batch_size})
-        found = measure_latency(args.model_dir, sizes, device=args.device, threads=args.threads)
-        print(latency_table(found, args.threads))
-        return 0
+        load_plugins(args.plugin)
+        return _benchmark(args)
+    options = result_options(args)
+    delivery = Delivery.of(args, default_form="jsonl")
+    load_plugins(args.plugin)
     if not args.images:
         raise ConfigError("no images: name image files, folders or .txt lists, or give --benchmark")
     predictor = Predictor(
@@ -70,9 +55,38 @@ def _run(args: argparse.Namespace) -> int:
         engine=args.engine,
         precision=args.precision,
         threads=args.threads,
+        topk=options.topk,
+        threshold=options.threshold,
+        unknown_name=options.unknown_name,
+        all_probabilities=options.all_probabilities,
     )
-    for result in predictor.stream(args.images):
-        print(result, flush=True)  # an error or an interruption later must not lose it
+    delivery.deliver(predictor.batches(args.images), predictor.postprocess, args.images)
+    return 0
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    """Print latencies; refuse options about images and results, which have no effect."""
+    from ppcls.deploy.benchmark import latency_table, measure_latency
+    from ppcls.errors import ConfigError
+
+    if args.images:
+        raise ConfigError("--benchmark measures the network on random numbers; name no images with it")
+    for option, value, default in (
+        ("--engine", args.engine, "auto"),
+        ("--precision", args.precision, "float32"),
+        *given_result_options(args),
+    ):
+        if value != default:
+            raise ConfigError(
+                f"{option} {value}: has no effect with --benchmark, which measures the network alone in "
+                "every engine and precision; leave it out"
+            )
+    for name, count in (("--batch-size", args.batch_size), ("--threads", args.threads)):
+        if count is not None and count < 1:
+            raise ConfigError(f"{name}: {count}; expected a whole number, at least 1")
+    sizes = sorted({1, args.batch_size})
+    found = measure_latency(args.model_dir, sizes, device=args.device, threads=args.threads)
+    print(latency_table(found, args.threads))
     return 0
 
 

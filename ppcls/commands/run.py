@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppcls.commands.command import Command, add_recipe
+from ppcls.commands.results import Delivery, add_result_options, result_options
 from ppcls.errors import ConfigError
 from ppcls.job import world_size
 
@@ -49,6 +50,17 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", metavar="DIR", help="write tables of classes, confusions and mistakes there"
     )
+
+
+def _add_infer_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_run_or_recipe(parser)
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="files, folders, patterns, lists (default: Infer.infer_imgs)",
+    )
+    add_result_options(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -119,13 +131,23 @@ def _eval(args: argparse.Namespace) -> int:
 
 
 def _infer(args: argparse.Namespace) -> int:
-    from ppcls.logger import setup_logging
-
-    setup_logging()
+    if args.config is not None and args.run is not None:  # beside a recipe all are images
+        args.run, args.images = None, [args.run, *args.images]
+    options = result_options(args)
+    delivery = Delivery.of(args, default_form="log")
     config = _load(args, "infer")
     from ppcls.engine import Engine
 
-    Engine(config, "infer").infer()
+    engine = Engine(config, "infer")
+    images = args.images or config.Infer.infer_imgs
+    postprocess = engine.infer_postprocess(options)
+    batches = engine.infer_batches(
+        args.images,
+        postprocess=postprocess,
+        on_error=args.on_error,
+        all_probabilities=options.all_probabilities,
+    )
+    delivery.deliver(batches, postprocess, [images] if isinstance(images, str) else images or [])
     return 0
 
 
@@ -151,7 +173,7 @@ COMMANDS = {
     "eval": Command(
         "evaluate weights on the validation list", _add_eval_arguments, _eval, joins_processes=True
     ),
-    "infer": Command("classify images with the network in memory", _add_run_or_recipe, _infer),
+    "infer": Command("classify images with the network in memory", _add_infer_arguments, _infer),
     "export": Command(
         "write the network for deployment and check it", _add_run_or_recipe, _export, writes_files=True
     ),

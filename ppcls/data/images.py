@@ -65,7 +65,7 @@ def read_file(path: str | Path) -> bytes:
     return content
 
 
-def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
+def list_images(source: str | Path | Sequence[str | Path], *, skip_missing: bool = False) -> list[str]:
     """Return the image files that `source` names.
 
     Args:
@@ -73,12 +73,13 @@ def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
             .jpg .jpeg .png .bmp .webp .tif .tiff in any case, in order of their paths, see
             :class:`ppcls.data.folders.FolderSearch`; a ``.txt`` file with one path per line, relative to
             the working directory or to the list (a label after the path is ignored); or a list of these.
+        skip_missing: keep the paths of a list that do not exist; whoever reads them reports them.
 
     Raises:
         DataError: if a file is missing or nothing is found.
     """
     if not isinstance(source, str | Path):
-        found = [name for part in source for name in list_images(part)]
+        found = [name for part in source for name in list_images(part, skip_missing=skip_missing)]
         if not found:
             raise DataError("no images: the list is empty")
         return found
@@ -89,7 +90,7 @@ def list_images(source: str | Path | Sequence[str | Path]) -> list[str]:
         return _in_folder(path)
     if not path.is_file():
         raise DataError(f"{source}: no such file or folder.{near_path(path)}")
-    return _in_list(path) if path.suffix.lower() == ".txt" else [str(source)]
+    return _in_list(path, skip_missing) if path.suffix.lower() == ".txt" else [str(source)]
 
 
 def matching(pattern: str) -> list[str]:
@@ -114,7 +115,7 @@ def _in_folder(folder: Path) -> list[str]:
     return found
 
 
-def _in_list(path: Path) -> list[str]:
+def _in_list(path: Path, skip_missing: bool) -> list[str]:
     found = []
     for number, line in enumerate(lines_of(read_text(path)), 1):
         name = line.strip()
@@ -123,6 +124,9 @@ def _in_list(path: Path) -> list[str]:
         readings = [name, *name.rsplit(None, 1)[:1]]
         candidates = [c for text in readings for c in (text, str(path.parent / text))]
         hit = next((c for c in candidates if os.path.isfile(c)), None)
+        if hit is None and skip_missing:
+            found.append(name)
+            continue
         if hit is None:
             turned = [c.replace("\\", "/") for c in candidates if is_windows_path(name)]
             known = next((c for c in turned if os.path.isfile(c)), None)

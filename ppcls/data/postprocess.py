@@ -14,7 +14,10 @@ from ppcls.errors import ConfigError, DataError, WeightsError
 from ppcls.logger import LOGGER
 from ppcls.registry import POSTPROCESSES
 
-__all__ = ["PostProcess", "Topk", "check_scores", "find_class_names", "read_class_names"]
+__all__ = ["UNKNOWN", "PostProcess", "Topk", "check_scores", "find_class_names", "read_class_names"]
+
+UNKNOWN = -1  # the class of images of which the network is too unsure
+UNKNOWN_NAME = "unknown"
 
 
 def check_scores(scores: np.ndarray, file_names: Sequence[str]) -> None:
@@ -62,12 +65,15 @@ class Topk(PostProcess):
             such a list is ignored if it does not fit the classes.
         delimiter: text between id and name; null means the first blank or tab.
         label_list: the names themselves, in order of the classes, instead of a file.
+        threshold: probability that the best class must reach, 0 to 1; otherwise the result is class -1 alone,
+            with the probability of the best class. Null for no threshold.
+        unknown_name: name of class -1; no class may have this name.
 
     Attributes:
         names: by class; None if there are none.
 
     Raises:
-        ConfigError: if `topk` is below 1.
+        ConfigError: if `topk` is below 1, or `threshold` is not a probability.
         DataError: if the file is missing, or does not name each class once.
     """
 
@@ -77,10 +83,16 @@ class Topk(PostProcess):
         class_id_map_file: str | None = None,
         delimiter: str | None = None,
         label_list: list[str] | None = None,
+        threshold: float | None = None,
+        unknown_name: str = UNKNOWN_NAME,
     ) -> None:
         if topk < 1:
             raise ConfigError(f"Topk: topk must be at least 1, got {topk}")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ConfigError(f"expected a probability, 0 to 1, got {threshold}", path="Topk.threshold")
         self.topk = topk
+        self.threshold = threshold
+        self.unknown_name = unknown_name
         self.names: list[str] | None = None
         self._origin = "label_list"
         self._packaged = False
@@ -92,6 +104,12 @@ class Topk(PostProcess):
             self._origin = f"class_id_map_file {class_id_map_file}"
             self._packaged = is_packaged(find_class_names(class_id_map_file))
             self.names = read_fitting_names(class_id_map_file, None, delimiter)
+        if threshold is not None and unknown_name in (self.names or []):
+            raise ConfigError(
+                f"class {(self.names or []).index(unknown_name)} is called {unknown_name!r}; choose another "
+                "name for images below the threshold",
+                path="Topk.unknown_name",
+            )
 
     def __call__(
         self, probabilities: np.ndarray, file_names: Sequence[str] | None = None
@@ -103,7 +121,8 @@ class Topk(PostProcess):
             file_names: one for each row.
 
         Scores are rounded to 5 places; equal ones stay in order of their ids. Without names of the classes
-        ``label_names`` is empty.
+        ``label_names`` is empty. If the best class does not reach the threshold, the result is
+        ``class_ids: [-1]`` with the score of that class.
 
         Raises:
             DataError: if there are names for another number of classes.
@@ -113,13 +132,14 @@ class Topk(PostProcess):
         results = []
         for row, values in enumerate(probabilities):
             ids = np.argsort(-values, kind="stable")[: self.topk].tolist()
-            result: dict[str, Any] = {
-                "class_ids": ids,
-                "scores": [round(float(values[place]), 5) for place in ids],
-            }
+            scores = [round(float(values[place]), 5) for place in ids]
+            labels = [] if names is None else [names[place] for place in ids]
+            if self.threshold is not None and scores[0] < self.threshold:  # as printed
+                ids, scores, labels = [UNKNOWN], scores[:1], [self.unknown_name]
+            result: dict[str, Any] = {"class_ids": ids, "scores": scores}
             if file_names is not None:
                 result["file_name"] = file_names[row]
-            result["label_names"] = [] if names is None else [names[place] for place in ids]
+            result["label_names"] = labels
             results.append(result)
         return results
 

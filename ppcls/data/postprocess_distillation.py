@@ -10,7 +10,7 @@ import numpy as np
 
 from ppcls.config.binding import construct, joined_signature
 from ppcls.config.nodes import Options
-from ppcls.data.postprocess import PostProcess
+from ppcls.data.postprocess import PostProcess, Topk
 from ppcls.errors import ConfigError
 from ppcls.registry import POSTPROCESSES
 
@@ -69,3 +69,9 @@ class DistillationPostProcess(PostProcess):
             return POSTPROCESSES[func]
         except ConfigError as error:
             raise error.below(f"{cls.__name__}.func") from None
+
+
+def topk_of(postprocess: Any) -> Topk | None:
+    """Return the Topk that a post-process is, or that it stands for; None if it is something else."""
+    inner = postprocess.inner if isinstance(postprocess, DistillationPostProcess) else postprocess
+    return inner if isinstance(inner, Topk) else None

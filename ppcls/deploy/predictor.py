@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ppcls.cpu.processor import available_cores
-from ppcls.data import ImageError, build_postprocess, build_transforms, list_images, matching, read_image
+from ppcls.data import ImageError, build_postprocess, build_transforms, read_image
 from ppcls.data.images import Naming
-from ppcls.data.postprocess import check_scores
+from ppcls.deploy.batches import OnError, ResultOptions, classified, result_batches
 from ppcls.deploy.description import described_in, described_postprocess, described_transforms
 from ppcls.deploy.engines import Engine, Precision, open_network
-from ppcls.errors import ConfigError, DataError, WeightsError
+from ppcls.deploy.images import Image, expand_images
+from ppcls.errors import ConfigError, WeightsError
 from ppcls.runtime import DESCRIPTION, find_program, read_description
-
-Image = str | os.PathLike[str] | np.ndarray
-_SINGLE = (str, os.PathLike, np.ndarray)
-_EXPECTED = "expected a file, a folder, a list or an array [H, W, C]"
 
 
 class Predictor:
@@ -49,6 +44,10 @@ class Predictor:
             not compute in bfloat16 computes in float32, and a warning says so.
         on_error: for an unreadable image, ``raise`` a DataError that names it, or ``skip`` it: then its
             result is empty and has the reason under ``error``.
+        topk: number of classes in a result; None for that of the export.
+        threshold: probability that the best class must reach; otherwise the result is class -1.
+        unknown_name: name of class -1; ``unknown`` by default.
+        all_probabilities: results also have ``probabilities``, of all classes in order of their ids.
 
     Raises:
         WeightsError: if a file of the folder is missing, cut off or damaged.
@@ -67,9 +66,13 @@ class Predictor:
         device: str = "auto",
         threads: int | None = None,
         mkldnn: bool = True,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
         engine: Engine = "auto",
         precision: Precision = "float32",
+        topk: int | None = None,
+        threshold: float | None = None,
+        unknown_name: str | None = None,
+        all_probabilities: bool = False,
     ) -> None:
         for name, count in (("batch_size", batch_size), ("threads", 1 if threads is None else threads)):
             if not isinstance(count, Integral) or count < 1:
@@ -85,12 +88,16 @@ class Predictor:
         self._description = files.description
         self._softmax: bool = description["Global"].get("softmax", True)
         operations = described_transforms(description, files.description)
-        postprocess = described_postprocess(description, files.description, files.files.place)
+        options = ResultOptions(topk, threshold, unknown_name, all_probabilities)
+        self._all_probabilities = all_probabilities
+        postprocess = options.applied_to(
+            described_postprocess(description, files.description, files.files.place)
+        )
         with described_in(files.description):
             where = "PreProcess.transform_ops"
             self._chain = build_transforms(operations, where)
             self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
-            self._postprocess = build_postprocess(postprocess, "PostProcess")
+            self.postprocess = build_postprocess(postprocess, "PostProcess")
         self._run = open_network(
             files,
             description["Global"],
@@ -104,15 +111,15 @@ class Predictor:
             raise WeightsError(f"{files.program} has {len(self._run.outputs)} outputs, a classifier has one")
 
     def predict(self, images: Image | Sequence[Image]) -> list[dict[str, Any]]:
-        """Classify images.
+        """Classify images, in batches of `batch_size`.
 
         Args:
-            images: a file, a folder, a ``.txt`` list, a pattern such as ``photos/*.jpg``, an array [H, W, C]
-                uint8 with the channel order of the training (RGB unless the recipe says otherwise),
-                or a sequence of these.
+            images: a file, a folder, a ``.txt`` list, a pattern such as ``photos/*.jpg``, the bytes of an
+                image file, an array [H, W, C] uint8 with the channel order of the training (RGB unless the
+                recipe says otherwise), or a sequence of these.
 
         Returns:
-            one dict per image, in the same order: class_ids, scores, label_names, file_name.
+            one dict per image, in the same order: class_ids, scores, file_name, label_names.
 
         Raises:
             DataError: if nothing is found, or, with ``on_error="raise"``, an image cannot be read.
@@ -122,70 +129,40 @@ class Predictor:
 
     def stream(self, images: Image | Sequence[Image]) -> Iterator[dict[str, Any]]:
         """Yield the results of :meth:`predict` as soon as each batch is finished."""
-        source = iter(self._expand(images))
-        while batch := list(islice(source, self.batch_size)):
-            yield from self._predict_batch(batch)
+        for results in self.batches(images):
+            yield from results
 
-    def _predict_batch(self, batch: list[tuple[str, Image]]) -> list[dict[str, Any]]:
-        results: list[dict[str, Any]] = []
-        arrays = []
-        for name, image in batch:
-            failed: dict[str, Any] = {}
-            try:
-                arrays.append(self._transform(name, image))
-            except ImageError as error:
-                if self.on_error == "raise":
-                    raise ImageError(
-                        f"{error}. Remove it, or leave such files out with on_error skip"
-                    ) from error
-                failed = {"class_ids": [], "scores": [], "label_names": [], "file_name": name}
-                failed["error"] = str(error)
-            results.append(failed)
-        if arrays:
-            outputs = self._run(np.stack(arrays))
-            names = [name for (name, _), failed in zip(batch, results, strict=True) if not failed]
-            check_scores(outputs, names)
-            probabilities = outputs if self._softmax else _softmax(outputs)
-            with described_in(self._description):
-                found = iter(self._postprocess(probabilities, names))
-            results = [failed or next(found) for failed in results]
-        return results
+    def batches(self, images: Image | Sequence[Image]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the results of :meth:`predict` batch by batch."""
+        return result_batches(
+            expand_images(images, skip_missing=self.on_error == "skip"),
+            self._read,
+            self._classify,
+            batch_size=self.batch_size,
+            on_error=self.on_error,
+        )
 
-    def _transform(self, name: str, image: Image) -> np.ndarray:
+    def _classify(self, batch: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+        scores = self._run(batch)
+        with described_in(self._description):
+            return classified(
+                scores,
+                names,
+                self.postprocess,
+                softmax=not self._softmax,
+                all_probabilities=self._all_probabilities,
+            )
+
+    def _read(self, name: str, image: Image) -> np.ndarray:
+        if isinstance(image, bytes):
+            with Naming(lambda: name):
+                return self._chain.chw(image)
         if not isinstance(image, np.ndarray):
             return read_image(str(image), self._chain)
         if image.ndim != 3 or not image.size or image.dtype != np.uint8:
             raise ImageError(f"{name}: {image.dtype} of shape {list(image.shape)}; expected uint8 [H, W, C]")
         with Naming(lambda: name):
             return self._array_chain.chw(image)
-
-    def _expand(self, images: Image | Sequence[Image]) -> list[tuple[str, Image]]:
-        """Return name and file or array of each image, and find wrong paths before anything is predicted."""
-        many = [images] if isinstance(images, _SINGLE) else images
-        if isinstance(many, (bytes, Mapping)) or not isinstance(many, Iterable):
-            raise DataError(f"images: {_EXPECTED}, or a sequence of these, got {type(many).__name__}")
-        found: list[tuple[str, Image]] = []
-        for number, image in enumerate(many):
-            if isinstance(image, np.ndarray):
-                found.append((f"array {number}", image))
-                continue
-            if not isinstance(image, _SINGLE):
-                raise DataError(f"image {number}: {_EXPECTED}, got {type(image).__name__}")
-            path = str(image)
-            exists = os.path.exists(path)
-            if not exists and glob.has_magic(path):
-                files = matching(path) or list_images(path)
-            elif not exists and self.on_error == "skip":
-                files = [path]  # reported when it is read
-            else:
-                files = list_images(path)
-            found.extend((file, file) for file in files)
-        return found
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _missing(file: Path) -> str:

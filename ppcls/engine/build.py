@@ -67,7 +67,7 @@ def start_logging(log_ranks: list[int], *, hold: bool = False) -> None:
         log_ranks: ``Global.log_ranks``.
         hold: rank 0 keeps the lines for ``train.log`` too, until :func:`ppcls.logger.open_log` is called.
     """
-    setup_logging(quiet=rank() not in log_ranks, hold=hold and is_main())
+    setup_logging(quiet=rank() not in log_ranks, hold=hold and is_main(), to_stderr=None)
 
 
 def run_files(config: Recipe) -> dict[str, bytes]:

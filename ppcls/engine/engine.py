@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,9 @@ from ppcls.arch import build_model
 from ppcls.arch.answering import Answering
 from ppcls.config import ArchSpec, complete_config
 from ppcls.cpu.threads import threads_in_use
-from ppcls.data import (
-    Batch,
-    Loader,
-    build_postprocess,
-    list_images,
-)
+from ppcls.data import Batch, Loader, build_postprocess
+from ppcls.deploy.batches import OnError, ResultOptions
+from ppcls.deploy.images import expand_images
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
 from ppcls.engine.checkpoint import Checkpoint
@@ -68,6 +65,7 @@ from ppcls.engine.start.sameness import require_same_lists, require_same_weights
 from ppcls.engine.start.teacher_store import OpenStore, open_store
 from ppcls.engine.start.trial import try_out
 from ppcls.engine.train import StopRequested, train
+from ppcls.errors import DataError
 from ppcls.files import require_possible
 from ppcls.logger import LOGGER, SCALAR_FOLDERS, dropping_held_lines, open_log, require_scalar_packages
 from ppcls.report.evaluation_tables import EvaluationTables
@@ -281,14 +279,60 @@ class Engine:
 
     def infer(self) -> list[dict[str, Any]]:
         """Classify ``Infer.infer_imgs`` (an image, a folder or a list); logs and returns the results."""
+        results: list[dict[str, Any]] = []
+        for batch in self.infer_batches():
+            LOGGER.info("%s", batch)
+            results += batch
+        return results
+
+    def infer_postprocess(self, options: ResultOptions | None = None) -> Any:
+        """Return the post-process of ``Infer`` with the names of the classes.
+
+        Args:
+            options: what is wanted instead of what the recipe says.
+        """
         build.start_logging(self.globals.logging_ranks)
+        described = with_names(self.config.Infer, self._class_names().names)
+        return build_postprocess((options or ResultOptions()).applied_to(described))
+
+    def infer_batches(
+        self,
+        images: Sequence[str] = (),
+        *,
+        postprocess: Any = None,
+        on_error: OnError = "raise",
+        all_probabilities: bool = False,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the results for images batch by batch, one dict for each image.
+
+        Args:
+            images: files, folders, patterns and ``.txt`` lists; empty for ``Infer.infer_imgs``.
+            postprocess: from :meth:`infer_postprocess`, which is the default.
+            on_error: ``raise`` an error for an image that cannot be read, or ``skip`` it: its result then has
+                the reason under ``error``.
+            all_probabilities: results have the probabilities of all classes.
+
+        Raises:
+            DataError: if nothing is found, or an image cannot be read.
+        """
+        postprocess = postprocess or self.infer_postprocess()
         infer = self.config.Infer
-        postprocess = build_postprocess(with_names(infer, self._class_names().names))
-        files = list_images(infer.infer_imgs or [])
+        found = expand_images(list(images) or infer.infer_imgs or [], skip_missing=on_error == "skip")
+        if not found:
+            raise DataError("no images: the list is empty")
+        files = [name for name, _ in found]
         network = self._deployed_network()
         name = self.main or self.arch.name
         with running_frozen(network, name, self.answering(self.main), len(files)) as answer:
-            return classify(answer, files, infer.transforms or [], postprocess, batch_size=infer.batch_size)
+            yield from classify(
+                answer,
+                files,
+                infer.transforms or [],
+                postprocess,
+                batch_size=infer.batch_size,
+                on_error=on_error,
+                all_probabilities=all_probabilities,
+            )
 
     def export(self) -> ExportedFiles:
         """Write the network to deploy to ``Global.save_inference_dir`` and compare the files with it."""
