@@ -105,6 +105,8 @@ def test_ways_to_name_images(exported: tuple[Path, Net], photos: Path, tmp_path:
     mixed = predictor.predict([photos / "c.jpg", array])
     assert mixed[0] == everything[2]
     assert mixed[1] == everything[0] | {"file_name": "array 1"}
+    content = (photos / "c.jpg").read_bytes()
+    assert predictor.predict([array, content])[1] == everything[2] | {"file_name": "image 1"}
     assert predictor.predict([]) == []
     for nothing in (photos / "z.png", str(photos / "*.gif")):
         with pytest.raises(DataError, match="no such file"):
@@ -319,7 +321,7 @@ def test_wrong_arguments(exported: tuple[Path, Net]) -> None:
     [
         (None, "images: expected a file.*NoneType"),
         (5, "images: expected a file.*int"),
-        (b"photo.jpg", "images: expected a file.*bytes"),
+        (b"photo.jpg", "image 0: cannot be decoded: it is text"),
         ({"a.jpg": 1}, "images: expected a file.*dict"),
         ([None], "image 0: expected a file.*NoneType"),
         ([["a.jpg"]], "image 0: expected a file.*list"),
