@@ -13,13 +13,14 @@ from ppcls.config.binding import construct
 from ppcls.config.nodes import Options
 from ppcls.config.schema import DataLoaderSpec, DataSpec, LoaderSpec
 from ppcls.data import batch_ops as batch_ops  # importing it fills the registry
+from ppcls.data.batch import Batch, Pixels
 from ppcls.data.batches import Batches, create_operators
 from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.dataset import Dataset, FolderDataset, ImageNetDataset
 from ppcls.data.division import Division, divide
 from ppcls.data.fingerprint import Fingerprint
 from ppcls.data.images import ImageError, Naming, list_images, matching, read_file
-from ppcls.data.loader import Batch, Loader
+from ppcls.data.loader import Loader
 from ppcls.data.multi_scale import MultiScaleDataset, MultiScaleSampler
 from ppcls.data.postprocess import PostProcess, Topk
 from ppcls.data.postprocess_distillation import DistillationPostProcess
@@ -35,6 +36,7 @@ from ppcls.data.sampler import (
 )
 from ppcls.data.shards import ShardDataset
 from ppcls.data.threshold import ThreshOutput
+from ppcls.data.transfer import ahead, image_tensor
 from ppcls.data.transforms import BatchTransform, Compose, Transform, build_transforms
 from ppcls.data.unlabelled import Endless, JoinedLoader, WithoutLabels
 from ppcls.distributed import rank, world_size
@@ -43,6 +45,7 @@ from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
 
 __all__ = [
     "BatchTransform",
+    "Pixels",
     "PostProcess",
     "Sampler",
     "Transform",
@@ -70,6 +73,7 @@ __all__ = [
     "Share",
     "ThreshOutput",
     "Topk",
+    "ahead",
     "build_dataloader",
     "build_dataset",
     "build_loader",
@@ -78,6 +82,7 @@ __all__ = [
     "build_transforms",
     "create_operators",
     "datasets_of",
+    "image_tensor",
     "list_images",
     "matching",
     "read_image",

@@ -8,6 +8,7 @@ from typing import Any
 from ppcls.config import plain
 from ppcls.config.binding import construct
 from ppcls.data.loader import Loader
+from ppcls.data.transfer import ahead, image_tensor
 from ppcls.data.transforms import Compose
 from ppcls.registry import TRANSFORMS
 
@@ -33,8 +34,8 @@ class Batches:
 
         epoch = self._epoch
         self._epoch = self._epoch + 1
-        for batch in self.loader.epoch(epoch):
-            yield [paddle.to_tensor(batch.image), paddle.to_tensor(batch.label)]
+        for batch in ahead(self.loader.epoch(epoch)):
+            yield [image_tensor(batch), paddle.to_tensor(batch.label)]
 
     def __call__(self) -> Iterator[list[Any]]:
         """Return an iterator over an epoch."""

@@ -9,26 +9,28 @@ Freed images and batches stay with the process, see :mod:`ppcls.cpu.memory`, so 
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import cv2
 import numpy as np
 
+from ppcls.data.batch import Batch
 from ppcls.data.dataset import Dataset
 from ppcls.data.division import Division
 from ppcls.data.images import ImageError
-from ppcls.data.pool import HungError, Note, Pool
+from ppcls.data.job import Job
+from ppcls.data.pool import HungError, Pool
 from ppcls.data.processes import RemoteSamples
 from ppcls.data.recycling import Recycler
 from ppcls.data.rng import batch_rng
 from ppcls.data.sampler import Draws, Sampler, Share
+from ppcls.data.samples import LocalSamples, Samples
 from ppcls.distributed import rank
 from ppcls.errors import DataError
 from ppcls.logger import LOGGER
@@ -39,107 +41,12 @@ BatchOp = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarr
 _CHUNK = 8
 
 
-@dataclass
-class Batch:
-    """One batch.
-
-    Attributes:
-        image: float32 [N, C, H, W].
-        label: int64 [N, 1], unless a batch transform made soft labels of it.
-        index: places of the samples in the dataset, int64 [N].
-        labelled: the rows that have labels, int64; `label` then holds only these. None: all rows have labels.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    index: np.ndarray
-    labelled: np.ndarray | None = None
-
-
-class _Job:
-    """A batch that is being prepared. Several threads fill it."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        source: Dataset | RemoteSamples,
-        draws: Draws,
-        epoch: int,
-        seed: int,
-        recycler: Recycler,
-    ) -> None:
-        self._recycler = recycler
-        self.dataset = dataset
-        self.source = source
-        self.indices = draws.index
-        self.epoch = epoch
-        self.seed = seed
-        self.repeats = draws.repeat
-        self.size = draws.size
-        indices = draws.index
-        self.label = np.empty((len(indices), 1), np.int64)
-        self.image: np.ndarray | None = None
-        self.unreadable: dict[int, ImageError] = {}
-        self.futures: list[Future[None]] = []
-        self.unwanted = False
-        self._lock = threading.Lock()
-
-    def fill(self, start: int, stop: int, note: Note) -> None:
-        """Prepare the samples from `start` to before `stop`; `note` is called with each one before."""
-        for place in range(start, stop):
-            if self.unwanted:
-                return
-            index = int(self.indices[place])
-            note(index)
-            # Written in place: a new array for each image takes a tenth of the time, mostly page faults.
-            out = None if self.image is None else self.image[place]
-            try:
-                repeat = int(self.repeats[place])
-                image, self.label[place] = self.source.sample(
-                    index, self.epoch, self.seed, out, repeat, self.size
-                )
-            except ImageError as error:
-                if self.dataset.on_error == "raise":
-                    raise
-                self.unreadable[place] = error
-            else:
-                if image is not out:
-                    self._room(image, place)[place] = image
-
-    def _room(self, image: np.ndarray, place: int) -> np.ndarray:
-        """Return the array of the batch, which takes its shape from the first image that is ready."""
-        with self._lock:
-            if self.image is None:
-                self.image = self._recycler.take((len(self.indices), *image.shape), image.dtype)
-        if image.shape != self.image.shape[1:]:
-            index = int(self.indices[place])
-            raise DataError(
-                f"{self.dataset.path(index)} (sample {index}): the transforms "
-                f"give an image of shape {image.shape}, but another of the batch has {self.image.shape[1:]}; "
-                "end the chain with a crop or resize to a fixed size"
-            )
-        return self.image
-
-    def cancel(self) -> None:
-        """Cancel the work; a thread stops after its current sample."""
-        self.unwanted = True
-        for future in self.futures:
-            future.cancel()
-
-    def result(self) -> Batch:
-        """Return the batch without unreadable images; call it when all samples are there."""
-        if self.image is None:  # all of them
-            return Batch(np.empty((0, 0, 0, 0), np.float32), self.label[:0], self.indices[:0])
-        good = [place for place in range(len(self.indices)) if place not in self.unreadable]
-        if len(good) == len(self.indices):
-            return Batch(self.image, self.label, self.indices)
-        return Batch(self.image[good], self.label[good], self.indices[good])
-
-
 class Loader:
     """Batches of a dataset, epoch by epoch.
 
-    The content of a batch depends only on the seed, the epoch and its number, not on the threads.
+    The content of a batch depends only on the seed, the epoch and its number, not on the threads. Where the
+    transforms end in a normalisation and no batch transform follows, a batch holds 8-bit pixels, which are
+    normalised when they are needed; see :class:`Batch`.
 
     Args:
         dataset: the samples.
@@ -182,7 +89,9 @@ class Loader:
         self.skipped: dict[int, str] = {}
         self._use_processes = use_processes
         self._only_first = False
-        self._source: Dataset | RemoteSamples = dataset
+        # Transforms of batches need normalised images; then the threads normalise them.
+        self._local = LocalSamples(dataset, finished=bool(self.batch_ops))
+        self._samples: Samples = self._local
         self._pool: Pool | None = None
         self._recycler = Recycler()
         self._finalizer: weakref.finalize[..., Loader] | None = None
@@ -220,7 +129,7 @@ class Loader:
         plan = self._plan(epoch)
         if self._only_first:
             plan = plan[: start_batch + 1]
-        jobs: deque[_Job] = deque()
+        jobs: deque[Job] = deque()
         started = start_batch
         unread = 0
         try:
@@ -278,15 +187,15 @@ class Loader:
         """Whether epochs end after their first batch."""
         return self._only_first
 
-    def _start(self, draws: Draws, epoch: int) -> _Job:
+    def _start(self, draws: Draws, epoch: int) -> Job:
         if self.num_workers and self._pool is None:
             # Images are prepared in parallel here; OpenCV's own threads would only compete for the cores.
             cv2.setNumThreads(1)
             if self._use_processes:
-                self._source = RemoteSamples(self.dataset, self.num_workers)
+                self._samples = RemoteSamples(self._local, self.num_workers)
             self._pool = Pool(self.num_workers)
-            self._finalizer = weakref.finalize(self, _end, self._pool, self._source)  # at exit too
-        job = _Job(self.dataset, self._source, draws, epoch, self.share.seed, self._recycler)
+            self._finalizer = weakref.finalize(self, _end, self._pool, self._samples)  # at exit too
+        job = Job(self.dataset, self._samples, draws, epoch, self.share.seed, self._recycler)
         indices = draws.index
         if self._pool is not None:
             for start in range(0, len(indices), _CHUNK):
@@ -294,7 +203,7 @@ class Loader:
                 job.futures.append(self._pool.submit(partial(job.fill, start, stop)))
         return job
 
-    def _finish(self, job: _Job, epoch: int, number: int, with_ops: bool = True) -> Batch:
+    def _finish(self, job: Job, epoch: int, number: int, with_ops: bool = True) -> Batch:
         if not self.num_workers:
             job.fill(0, len(job.indices), lambda index: None)
         try:
@@ -355,10 +264,10 @@ class Loader:
             self._finalizer()  # once
         self._pool = None
         self._finalizer = None
-        self._source = self.dataset
+        self._samples = self._local
 
 
-def _end(pool: Pool, source: Dataset | RemoteSamples) -> None:
-    if isinstance(source, RemoteSamples):
-        source.close()  # first, because it releases threads that wait for a sample
+def _end(pool: Pool, samples: Samples) -> None:
+    if isinstance(samples, RemoteSamples):
+        samples.close()  # first, because it releases threads that wait for a sample
     pool.close()

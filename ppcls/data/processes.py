@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ppcls.data.dataset import Dataset
+from ppcls.data.samples import Draw, LocalSamples, Opened
 from ppcls.errors import ConfigError, DataError, PpclsError
 
 _GRACE = 2.0  # seconds until a process that does not end by itself is killed
@@ -30,18 +30,18 @@ class RemoteSamples:
     """The samples of a dataset, prepared by processes.
 
     Args:
-        dataset: it is copied to each process with pickle.
+        samples: what each process prepares; the dataset in it is copied to each process with pickle.
         workers: number of processes.
 
     Raises:
         ConfigError: if the dataset cannot be copied.
     """
 
-    def __init__(self, dataset: Dataset, workers: int) -> None:
-        self._dataset = dataset
+    def __init__(self, samples: LocalSamples, workers: int) -> None:
+        self._samples = samples
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         try:
-            self._content = pickle.dumps(dataset)
+            self._content = pickle.dumps(samples)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ConfigError(
                 f"loader.use_processes: the dataset cannot be copied to a process ({error}); use threads"
@@ -57,38 +57,35 @@ class RemoteSamples:
         for process in self._processes:
             self._free.put(process)
 
-    def sample(
-        self,
-        index: int,
-        epoch: int,
-        seed: int,
-        out: np.ndarray | None = None,
-        repeat: int = 0,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[np.ndarray, int]:
-        """Like :meth:`Dataset.sample`, computed by a process that has nothing else to do.
+    def open(self, draw: Draw) -> Opened:
+        """See :meth:`ppcls.data.samples.Samples.open`; the image is read later, by a process."""
+        return Opened(draw, self._samples.label(draw), None, None)
+
+    def image(self, opened: Opened, out: np.ndarray | None = None) -> np.ndarray:
+        """See :meth:`ppcls.data.samples.Samples.image`, computed by a process that has nothing else to do.
 
         Raises:
             DataError: naming the sample, if its process ends unexpectedly.
         """
+        index = opened.draw.index
         process = self._free.get()
         try:
-            answer = self._ask(process, (index, epoch, seed, repeat, size))
+            answer = self._ask(process, opened.draw)
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):  # closed, or cut off
             code = process.wait(_GRACE)
             raise DataError(
-                f"{self._dataset.path(index)} (sample {index}): the process that prepared it ended (exit "
-                f"code {code}). -9 mostly means that memory ran out: use fewer num_workers; -11 that a "
+                f"{self._samples.dataset.path(index)} (sample {index}): the process that prepared it ended "
+                f"(exit code {code}). -9 mostly means that memory ran out: use fewer num_workers; -11 that a "
                 "library crashed on this file; 1 that the error above ended it"
             ) from None
         finally:
             self._free.put(process)
         if isinstance(answer, PpclsError):
             raise answer
-        image, label = answer
-        return image, label
+        image: np.ndarray = answer
+        return image
 
-    def _ask(self, process: subprocess.Popen[bytes], question: tuple[Any, ...]) -> Any:
+    def _ask(self, process: subprocess.Popen[bytes], question: Draw) -> Any:
         stdin = process.stdin
         stdout = process.stdout
         if stdin is None or stdout is None:
@@ -123,15 +120,15 @@ def serve_samples() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of transforms
     cv2.setNumThreads(1)
     questions = sys.stdin.buffer
-    dataset: Dataset = pickle.load(questions)  # noqa: S301 - from the process that started this one
+    samples: LocalSamples = pickle.load(questions)  # noqa: S301 - from the process that started this one
     while True:
         try:
-            index, epoch, seed, repeat, size = pickle.load(questions)  # noqa: S301
+            draw: Draw = pickle.load(questions)  # noqa: S301
         except EOFError:
             return
         answer: Any
         try:
-            answer = dataset.sample(index, epoch, seed, None, repeat, size)
+            answer = samples.image(samples.open(draw))
         except PpclsError as error:
             answer = error
         pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)

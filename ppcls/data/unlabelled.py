@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ppcls.data.loader import Batch, BatchOp, Loader
+from ppcls.data.batch import Batch, Pixels
+from ppcls.data.loader import BatchOp, Loader
 from ppcls.data.sampler import Draws, EpochSampler, Sampler, Share, repeats
 from ppcls.errors import DataError
 
@@ -133,10 +134,16 @@ def join_batches(labelled: Batch, unlabelled: Batch, offset: int) -> Batch:
     Raises:
         DataError: if the images differ in shape or type.
     """
-    _check_alike(labelled.image[0], unlabelled.image[0])
+    both = labelled.pixels, unlabelled.pixels
+    image: np.ndarray | Pixels
+    if both[0] is not None and both[1] is not None and both[0].fits(both[1]):
+        image = Pixels(_interleave(both[0].levels, both[1].levels), both[0].normalize)
+    else:
+        _check_alike(labelled.image[0], unlabelled.image[0])
+        image = _interleave(labelled.image, unlabelled.image)
     index = _interleave(labelled.index, unlabelled.index + offset)
     rows = np.flatnonzero(labelled_rows(len(labelled.index), len(unlabelled.index)))
-    return Batch(_interleave(labelled.image, unlabelled.image), labelled.label, index, rows)
+    return Batch(image, labelled.label, index, rows)
 
 
 def _interleave(labelled: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from ppcls.arch import build_model
 from ppcls.arch.answering import Answering
 from ppcls.config import ArchSpec, complete_config
 from ppcls.cpu.threads import threads_in_use
-from ppcls.data import Batch, Loader, build_postprocess
+from ppcls.data import Batch, Loader, build_postprocess, image_tensor
 from ppcls.deploy.batches import OnError, ResultOptions
 from ppcls.deploy.images import expand_images
 from ppcls.distributed import is_main, wait_for_main
@@ -266,7 +266,7 @@ class Engine:
         images = len(loader.dataset) // distributed.world_size()
         with running_frozen(model, self.arch.name, self.answering(), images) as answer:
             found = evaluate(
-                lambda batch: answer(paddle.to_tensor(batch.image)),
+                lambda batch: answer(image_tensor(batch)),
                 loader,
                 measures.groups,
                 epoch=0,

@@ -15,7 +15,7 @@ import paddle
 
 from ppcls.config import Recipe
 from ppcls.config.schema import TeacherStoreSpec
-from ppcls.data import Batch, JoinedLoader, Loader, build_train_loader
+from ppcls.data import Batch, JoinedLoader, Loader, ahead, build_train_loader, image_tensor
 from ppcls.engine import build
 from ppcls.engine.amp import mixed_precision
 from ppcls.engine.engine import Engine
@@ -163,14 +163,14 @@ class Source:
     def ask(self, batch: Batch) -> dict[str, Any]:
         """Return the outputs of the frozen networks for a batch, by dotted name."""
         with paddle.no_grad(), paddle.amp.auto_cast(**self.casting):
-            return frozen_outputs(self._model, paddle.to_tensor(batch.image))
+            return frozen_outputs(self._model, image_tensor(batch))
 
     def batches(self, places: list[tuple[int, int]]) -> Iterator[tuple[int, int, Batch]]:
         """Yield view, number and content of some batches, given in order."""
         for view, numbers in groupby(places, key=lambda place: place[0]):
             wanted = [number for _, number in numbers]
             for start, stop in _ranges(wanted):
-                for number, batch in enumerate(self.loader.epoch(view, start_batch=start), start):
+                for number, batch in enumerate(ahead(self.loader.epoch(view, start_batch=start)), start):
                     yield view, number, batch
                     if number + 1 == stop:
                         break

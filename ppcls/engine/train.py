@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls.data import Batch
+from ppcls.data import Batch, ahead, image_tensor
 from ppcls.distributed import average_gradients, rank, working_on, world_size
 from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
@@ -69,7 +69,7 @@ def train_epoch(run: Run) -> None:
     """Train on the remaining batches of the current epoch."""
     start_epoch(run)
     begin = time.perf_counter()
-    for batch in run.parts.loader.epoch(run.data_epoch, start_batch=run.progress.batch):
+    for batch in ahead(run.parts.loader.epoch(run.data_epoch, start_batch=run.progress.batch)):
         ready = time.perf_counter()
         updated = train_step(run, batch)
         end = time.perf_counter()
@@ -139,7 +139,7 @@ def forward_and_backward(
     position = run.progress
     place, part, all_parts = place_of(run)
     paddle.seed(step_seed(position.seed, place, stream=1 + part))
-    image = paddle.to_tensor(batch.image)
+    image = image_tensor(batch)
     label = paddle.to_tensor(batch.label)
     with paddle.amp.auto_cast(**run.settings.casting), _stored(run, batch):
         outputs = parts.model(image)

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ppcls.data import Batch
+from ppcls.data import Batch, image_tensor
 from ppcls.logger import LOGGER
 
 MOST_BYTES = 1 << 30  # for one network
@@ -40,7 +40,7 @@ class KnownLogits:
         if known is not None and known[batch.index].all():
             logits = paddle.to_tensor(self._logits[name][batch.index])
             return {"logits": logits} if self._in_map[name] else logits
-        output = run(paddle.to_tensor(batch.image))
+        output = run(image_tensor(batch))
         self._keep(name, batch.index, output)
         return output
 

@@ -49,7 +49,7 @@ def started(node):
 
     yield start
     for loader in loaders:
-        processes = getattr(loader._source, "_processes", [])
+        processes = getattr(loader._samples, "_processes", [])
         loader.close()
         assert all(process.returncode is not None for process in processes)
     deadline = time.monotonic() + 5
@@ -84,7 +84,7 @@ def test_a_process_that_is_killed_is_an_error_with_its_sample(started, tmp_path)
     batches = loader.epoch(0)
     next(batches)
     list(batches)  # all is delivered: the process is idle
-    loader._source._processes[0].kill()
+    loader._samples._processes[0].kill()
     with pytest.raises(DataError, match=r"\d+.png \(sample \d+\): the process .* ended \(exit code -9\)"):
         list(loader.epoch(1))
     loader.close()

@@ -12,6 +12,7 @@ from support import KL, distilled, train
 
 from ppcls.arch.distillation import NetworkGroup
 from ppcls.config import load_config
+from ppcls.data import Batch
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer
 from ppcls.engine.hooks import Hook
@@ -166,12 +167,9 @@ def test_evaluation_and_inference_go_through_an_engine_that_is_asked_for(path, t
 # ---------------------------------------------------------------- logits of evaluations
 
 
-class Batch:
-    """What is read of a batch of evaluation."""
-
-    def __init__(self, *index):
-        self.index = np.array(index)
-        self.image = np.array(index, np.float32)[:, None]
+def batch_of(*index):
+    """Return a batch of evaluation whose images are their numbers."""
+    return Batch(np.array(index, np.float32)[:, None], np.zeros((len(index), 1), np.int64), np.array(index))
 
 
 def network(asked, **more):
@@ -186,18 +184,18 @@ def network(asked, **more):
 def test_logits_of_an_image_are_computed_once():
     asked, known = [], KnownLogits(5)
     for _ in range(3):
-        for batch in (Batch(0, 1, 2), Batch(3, 4)):
+        for batch in (batch_of(0, 1, 2), batch_of(3, 4)):
             found = known.ask("Teacher", batch, network(asked))
             assert (found.numpy() == np.stack([batch.index, batch.index * 2], 1)).all()
     assert asked == [3, 2]
-    known.ask("Other", Batch(0, 1), network(asked))
+    known.ask("Other", batch_of(0, 1), network(asked))
     assert asked == [3, 2, 2]
 
 
 def test_map_of_features_comes_back_as_its_logits():
     asked, known = [], KnownLogits(2)
-    whole = known.ask("Teacher", Batch(0, 1), network(asked, feature=paddle.zeros([2, 3])))
-    again = known.ask("Teacher", Batch(0, 1), network(asked, feature=paddle.zeros([2, 3])))
+    whole = known.ask("Teacher", batch_of(0, 1), network(asked, feature=paddle.zeros([2, 3])))
+    again = known.ask("Teacher", batch_of(0, 1), network(asked, feature=paddle.zeros([2, 3])))
     assert list(whole) == ["logits", "feature"]
     assert list(again) == ["logits"]
     assert (again["logits"] == whole["logits"]).all()
@@ -207,7 +205,7 @@ def test_too_many_logits_are_computed_again(monkeypatch):
     monkeypatch.setattr(logits_module, "MOST_BYTES", 8)
     asked, known = [], KnownLogits(2)
     for _ in range(2):
-        known.ask("Teacher", Batch(0, 1), network(asked))
+        known.ask("Teacher", batch_of(0, 1), network(asked))
     assert asked == [2, 2]
 
 

@@ -27,7 +27,7 @@ from ppcls.data.transforms import (
     timm_augment,
 )
 from ppcls.data.transforms.base import BatchTransform, Transform
-from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage
+from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage, split
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
 
@@ -60,12 +60,13 @@ class Compose:
     Attributes:
         ops: the transforms in order.
         channel_first: whether the chain itself ends in [C, H, W].
+        normalize: the normalisation of [H, W, C] at the end of the chain, if there is one.
     """
 
     def __init__(self, ops: Sequence[Apply]) -> None:
         self.ops: list[Transform] = [adopt(op, Transform) for op in ops]
         self.channel_first = any(op.channel_first for op in self.ops)
-        head, self._normalize = _split_off_normalize(self.ops)
+        head, self.normalize = _split_off_normalize(self.ops)
         # Errors of our own transforms need no name, and pass through here for every image.
         self._head: list[Apply] = [op if is_ours(op) else partial(_named_in_errors, op) for op in head]
         self._own_rng = np.random.default_rng(0)
@@ -90,8 +91,33 @@ class Compose:
             rng: source of all random numbers, see :meth:`__call__`.
             out: an array that may be used for the result; the function returns it or another one.
         """
-        result = self._run(image, rng, True, out)
-        return result if result.dtype == np.float16 else result.astype(np.float32, copy=False)
+        return _as_float(self._run(image, rng, True, out))
+
+    def pixels(
+        self, image: Any, rng: np.random.Generator | None = None, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Apply the chain except for the normalisation of 8-bit pixels at its end.
+
+        Args:
+            image: input of the first transform.
+            rng: source of all random numbers, see :meth:`__call__`.
+            out: an array that may be used for the result; the function returns it or another one.
+
+        Returns:
+            uint8 [C, H, W], checked by :attr:`normalize`; or, if the chain does not end in this way, what
+            :meth:`chw` returns.
+        """
+        if self.normalize is None:
+            return self.chw(image, rng, out)
+        image = self._run_head(image, self._own_rng if rng is None else rng)
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+            return split(self.normalize.check(image), out)
+        return _as_float(self.normalize.apply(image, True))
+
+    def _run_head(self, image: Any, rng: np.random.Generator) -> Any:
+        for op in self._head:
+            image = op(image, rng)
+        return image
 
     def _run(
         self,
@@ -101,13 +127,16 @@ class Compose:
         out: np.ndarray | None = None,
     ) -> Any:
         rng = self._own_rng if rng is None else rng
-        for op in self._head:
-            image = op(image, rng)
-        if self._normalize is not None:
-            return self._normalize.apply(image, channel_first, out)
+        image = self._run_head(image, rng)
+        if self.normalize is not None:
+            return self.normalize.apply(image, channel_first, out)
         if channel_first and not self.channel_first:
             return ToCHWImage()(image, rng)
         return image
+
+
+def _as_float(image: Any) -> np.ndarray:
+    return image if image.dtype == np.float16 else image.astype(np.float32, copy=False)
 
 
 def _named_in_errors(op: Transform, image: Any, rng: np.random.Generator) -> Any:

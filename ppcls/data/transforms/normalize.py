@@ -93,6 +93,22 @@ class NormalizeImage(Transform):
         Raises:
             DataError: if the number of channels differs from the number of means.
         """
+        image = self.check(image)
+        if image.dtype == np.uint8:
+            result = self._look_up(image, channel_first, out)
+        else:
+            shape = (-1, 1, 1) if self.channel_first else (1, 1, -1)
+            result = image.astype(np.float32) * self._slope.reshape(shape) + self._offset.reshape(shape)
+            if channel_first and not self.channel_first:
+                result = np.ascontiguousarray(result.transpose(2, 0, 1))
+        return self._finish(result, 0 if channel_first else 2)
+
+    def check(self, image: Any) -> np.ndarray:
+        """Return `image` if it can be normalised.
+
+        Raises:
+            DataError: if the number of channels differs from the number of means.
+        """
         axis = 0 if self.channel_first else 2
         if not isinstance(image, np.ndarray) or image.ndim != 3:
             raise DataError(f"NormalizeImage: expected an image with 3 axes, got {np.shape(image)}")
@@ -113,20 +129,48 @@ class NormalizeImage(Transform):
                 f"NormalizeImage: {self.channels} means for an image with {count} channels "
                 f"(shape {image.shape}, order {'chw' if self.channel_first else 'hwc'})"
             )
-        if image.dtype == np.uint8:
-            result = self._look_up(image, channel_first, out)
-        else:
-            shape = (-1, 1, 1) if self.channel_first else (1, 1, -1)
-            result = image.astype(np.float32) * self._slope.reshape(shape) + self._offset.reshape(shape)
-            if channel_first and not self.channel_first:
-                result = np.ascontiguousarray(result.transpose(2, 0, 1))
-        return self._finish(result, 0 if channel_first else 2)
+        return image
+
+    def count(self, channels: int) -> int:
+        """Return the number of channels of the result, for images with `channels`."""
+        return max(channels, self.channel_num or 0)
+
+    def table(self, channels: int) -> np.ndarray:
+        """Return the results of all levels, [K, 256], for 8-bit images with `channels`."""
+        found = np.zeros((self.count(channels), 256), self.dtype)
+        for place in range(channels):
+            found[place] = self._planes[place % self.channels]
+        return found
+
+    def apply_to_batch(self, levels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Normalise 8-bit images that :meth:`check` has accepted.
+
+        Args:
+            levels: uint8 [N, C, H, W].
+            out: a contiguous array for the result.
+
+        Returns:
+            [N, K, H, W], with K channels, float32 or float16.
+        """
+        count, channels, height, width = levels.shape
+        shape = count, self.count(channels), height, width
+        result = np.empty(shape, self.dtype) if out is None else out
+        result[:, channels:] = 0
+        direct = result.dtype == np.float32
+        for image, target in zip(levels, result, strict=True):
+            for place in range(channels):  # OpenCV has no faster way than plane by plane
+                table = self._planes[place % self.channels]
+                if direct:
+                    cv2.LUT(image[place], table, dst=target[place])
+                else:
+                    target[place] = cv2.LUT(image[place], table)
+        return result
 
     def _look_up(self, image: np.ndarray, channel_first: bool, out: np.ndarray | None) -> np.ndarray:
         if not channel_first:
             table = self._table if self.channels == image.shape[2] else self._table.repeat(image.shape[2], 1)
             return with_channels(cv2.LUT(image, table[None]))
-        planes = image if self.channel_first else _split(image)
+        planes = image if self.channel_first else split(image, _scratch(image))
         shape = planes.shape
         fits = out is not None and out.shape == shape and out.dtype == np.float32 and out.flags.c_contiguous
         result = out if out is not None and fits else np.empty(shape, np.float32)
@@ -142,11 +186,25 @@ class NormalizeImage(Transform):
         return result.astype(self.dtype, copy=False)
 
 
+def split(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return an 8-bit image [H, W, C] as [C, H, W].
+
+    Args:
+        image: uint8 [H, W, C].
+        out: an array for the result; it is used if its shape and type fit.
+    """
+    shape = (image.shape[2], *image.shape[:2])
+    fits = out is not None and out.shape == shape and out.dtype == np.uint8 and out.flags.c_contiguous
+    planes = out if out is not None and fits else np.empty(shape, np.uint8)
+    cv2.split(image, list(planes))
+    return planes
+
+
 _SCRATCH = threading.local()
 
 
-def _split(image: np.ndarray) -> np.ndarray:
-    """Return an 8-bit image [H, W, C] as [C, H, W], in memory that the next call in this thread uses again.
+def _scratch(image: np.ndarray) -> np.ndarray:
+    """Return memory for the planes of an image that the next call in this thread uses again.
 
     New memory for each image would take longer than the splitting.
     """
@@ -154,7 +212,6 @@ def _split(image: np.ndarray) -> np.ndarray:
     planes: np.ndarray | None = getattr(_SCRATCH, "planes", None)
     if planes is None or planes.shape != shape:
         planes = _SCRATCH.planes = np.empty(shape, np.uint8)
-    cv2.split(image, list(planes))
     return planes
 
 

@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from ppcls import distributed
-from ppcls.data import Batch, Loader
+from ppcls.data import Batch, Loader, ahead
 from ppcls.engine.evaluation.measures import Measure, measure_batch, value_name
 from ppcls.engine.meters import Meters, format_metrics
 from ppcls.logger import LOGGER, progress_bar
@@ -64,7 +64,7 @@ def evaluate(
     bar = progress_bar(total, title.lower())
     begin = time.perf_counter()
     with paddle.no_grad():
-        for number, batch in enumerate(loader.epoch(0)):
+        for number, batch in enumerate(ahead(loader.epoch(0))):
             ready = time.perf_counter()
             outputs = forward(batch)
             label = paddle.to_tensor(batch.label)

@@ -11,7 +11,7 @@ from paddle import nn
 
 from ppcls.arch.distillation import AttentionModel
 from ppcls.config import ComponentSpec, Recipe
-from ppcls.data import Batch, Loader
+from ppcls.data import Batch, Loader, image_tensor
 from ppcls.distributed import world_size
 from ppcls.engine import build
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
@@ -158,7 +158,7 @@ def evaluator(
     told = False
 
     def forward(alone: Callable[[paddle.Tensor], Any], batch: Batch) -> Any:
-        image = paddle.to_tensor(batch.image)
+        image = image_tensor(batch)
         if not measures.networks:
             return alone(image)
         outputs = {}

@@ -10,7 +10,7 @@ from typing import Any
 
 import paddle
 
-from ppcls.data import Batch, Dataset, Loader
+from ppcls.data import Batch, Dataset, Loader, image_tensor
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
 from ppcls.engine.evaluation.measures import logits_of
 from ppcls.engine.hooks.base import Hook
@@ -58,7 +58,7 @@ class TeacherCheck(Hook):
         still = [name for name in self.teachers if model.logits_never_change(name)]
 
         def ask(batch: Batch) -> dict[str, Any]:
-            image = paddle.to_tensor(batch.image)
+            image = image_tensor(batch)
             found = {}
             for name in self.teachers:
                 network = partial(model.run, name)

@@ -1,0 +1,121 @@
+"""How the threads of a loader get their samples: first what a sample starts from, then its image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ppcls.data.dataset import REMEDY, Dataset
+from ppcls.data.images import Naming
+from ppcls.data.rng import sample_rng
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """A sample of one epoch.
+
+    Attributes:
+        index: place in the dataset.
+        epoch: number of the epoch.
+        seed: seed of the run.
+        repeat: how often this sample already occurred in the epoch.
+        size: width and height of the image; None: as the transforms have them.
+    """
+
+    index: int
+    epoch: int
+    seed: int
+    repeat: int = 0
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the image of a sample is made from.
+
+    Attributes:
+        draw: the sample.
+        label: its class.
+        content: input of the first transform.
+        rng: source of the random numbers of all transforms.
+    """
+
+    draw: Draw
+    label: int
+    content: Any
+    rng: np.random.Generator | None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the content, as far as this is known."""
+        return len(self.content) if isinstance(self.content, bytes) else getattr(self.content, "nbytes", 0)
+
+
+class Samples(Protocol):
+    """Prepares samples in two steps. Each may be done for several samples at a time, which is faster."""
+
+    def open(self, draw: Draw) -> Opened:
+        """Read a sample.
+
+        Raises:
+            ImageError: naming the file, if it cannot be read.
+            DataError: naming the file, for any other error.
+        """
+
+    def image(self, opened: Opened, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the image of a sample.
+
+        Args:
+            opened: the result of :meth:`open`.
+            out: an array that may be used for the result; it does not change the values.
+
+        Returns:
+            uint8 [C, H, W] before the normalisation at the end of the transforms; or, if they end in another
+            way or are to be finished, float [C, H, W].
+
+        Raises:
+            ImageError: naming the file, if it cannot be decoded.
+            DataError: naming the file, for any other error.
+        """
+
+
+class LocalSamples:
+    """The samples of a dataset, prepared by the calling thread.
+
+    Args:
+        dataset: the dataset.
+        finished: apply all transforms; otherwise normalisation at the end is left to the batch.
+    """
+
+    def __init__(self, dataset: Dataset, finished: bool) -> None:
+        self.dataset = dataset
+        self.finished = finished
+
+    def open(self, draw: Draw) -> Opened:
+        """See :meth:`Samples.open`."""
+        with self._naming(draw):
+            label = self.dataset.label(draw.index)
+            content = self.dataset.read(draw.index)
+            return Opened(draw, label, content, sample_rng(draw.seed, draw.epoch, draw.index, draw.repeat))
+
+    def label(self, draw: Draw) -> int:
+        """Return the class of a sample.
+
+        Raises:
+            DataError: naming the file.
+        """
+        with self._naming(draw):
+            return self.dataset.label(draw.index)
+
+    def image(self, opened: Opened, out: np.ndarray | None = None) -> np.ndarray:
+        """See :meth:`Samples.image`."""
+        with self._naming(opened.draw):
+            chain = self.dataset.chain(opened.draw.size)
+            prepare = chain.chw if self.finished else chain.pixels
+            return prepare(opened.content, opened.rng, out)
+
+    def _naming(self, draw: Draw) -> Naming:
+        remedy = REMEDY if self.dataset.on_error == "raise" else ""
+        return Naming(lambda: f"{self.dataset.path(draw.index)} (sample {draw.index})", remedy)
