@@ -112,6 +112,25 @@ def patient_console() -> Iterator[Console | None]:
             _flush_or_drop(stream)
 
 
+@contextmanager
+def without_native_messages() -> Iterator[None]:
+    """Drop what libraries write to the file descriptor of standard error while the block runs.
+
+    Paddle warns there of features that a network which is only inspected does not use. Python's own output to
+    ``sys.stderr`` has the same descriptor, so the block should write nothing itself.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
 def _open_if_closed(descriptor: int) -> None:
     """Open the null device instead of a closed standard stream (``ppcls ... >&-``)."""
     try:

@@ -56,6 +56,10 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
     with _WorkerLogs(logs, processes) as written:
         command, environment = _command(processes, device, written.folder)
         environment[STARTED] = str(written.started)
+        kept = f"all lines of each: {logs}/workerlog.N"
+        print(
+            f"ppcls: training in {processes} processes; these are the lines of process 0, {kept}", flush=True
+        )
         script = str(Path(__file__).with_name("__main__.py"))
         # In a separate session: Ctrl-C reaches only this process, which passes it on.
         launcher = subprocess.Popen([*command, script, *arguments], env=environment, start_new_session=True)
@@ -165,6 +169,7 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
     start = "from ppcls.launch import run_launcher; run_launcher()"
     command = [sys.executable, "-c", start, str(os.getpid())]
     command += ["--nproc_per_node", str(processes), "--log_dir", str(logs)]
+    command += ["--log_level", "WARNING"]  # otherwise it prints thirty lines about itself
     root = str(Path(__file__).parents[1])
     environment = {name: value for name, value in os.environ.items() if name not in (*PLACE, *LAUNCHER)}
     if threads.CHOSEN is None:

@@ -7,8 +7,10 @@ import importlib
 import json
 import logging
 import math
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ class _Formatter(logging.Formatter):
 
 _FORMAT = _Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
 METRICS = "metrics.jsonl"
+_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
+_SHORT = "short"  # attribute of a record
 SCALAR_FOLDERS = {"use_visualdl": "vdl", "use_tensorboard": "tensorboard"}  # within the folder of a run
 _REMEDY = "Earlier checkpoints are intact. Free some space, then continue with --resume auto"
 
@@ -36,7 +40,8 @@ _REMEDY = "Earlier checkpoints are intact. Free some space, then continue with -
 class _ConsoleHandler(logging.Handler):
     """Write lines to the console without damaging a progress bar on the screen.
 
-    A line that cannot be written is dropped: a run does not depend on it.
+    A line that cannot be written is dropped: a run does not depend on it. On a terminal, a line with values
+    is shortened to its width, see :func:`log_values`; files and pipes get it as it is.
 
     Args:
         to_stderr: write to standard error instead of standard output.
@@ -47,8 +52,12 @@ class _ConsoleHandler(logging.Handler):
         self.to_stderr = to_stderr
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = self.format(record)
         stream = sys.stderr if self.to_stderr else sys.stdout  # of this moment: scripts replace them
+        line = self.format(record)
+        short = vars(record).get(_SHORT)
+        if isinstance(short, ShortLine) and stream is not None and stream.isatty():
+            time = _FORMAT.formatTime(record, "%H:%M:%S")
+            line = f"[{time}] {short.fitting(shutil.get_terminal_size((80, 24)).columns - len(time) - 3)}"
         try:
             tqdm.write(line, file=stream)
             stream.flush()
@@ -57,6 +66,38 @@ class _ConsoleHandler(logging.Handler):
             print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
         except (OSError, ValueError, AttributeError):  # full, without a reader, closed, or missing (None)
             pass
+
+
+@dataclass(frozen=True)
+class ShortLine:
+    """A line for a terminal: a beginning, and as many values as there is room for.
+
+    Attributes:
+        head: the beginning.
+        values: texts, the most important ones first.
+    """
+
+    head: str
+    values: Sequence[str]
+
+    def fitting(self, width: int) -> str:
+        """Return the line in at most `width` letters; its beginning is always whole."""
+        line = self.head
+        for value in self.values:
+            if len(line) + 2 + len(value) <= width:
+                line += f"  {value}"
+        return line
+
+
+def log_values(message: str, *arguments: object, short: ShortLine) -> None:
+    """Log a line of PaddleClas's format, and on a terminal a short one instead.
+
+    Args:
+        message: the line, with the places of the arguments.
+        arguments: as for `logging.Logger.info`.
+        short: what a terminal shows.
+    """
+    LOGGER.info(message, *arguments, extra={_SHORT: short})
 
 
 class _FileHandler(logging.FileHandler):
@@ -165,7 +206,7 @@ def progress_bar(total: int, title: str) -> tqdm[Any]:
     """
     quiet = not any(isinstance(handler, _ConsoleHandler) for handler in LOGGER.handlers)
     disable = quiet or not sys.stderr.isatty()
-    return tqdm(total=total, desc=title, leave=False, dynamic_ncols=True, disable=disable)
+    return tqdm(total=total, desc=title, leave=False, dynamic_ncols=True, disable=disable, bar_format=_BAR)
 
 
 _NOT_FINITE: dict[Any, float] = {str(value): value for value in (math.nan, math.inf, -math.inf)}
@@ -308,7 +349,7 @@ class ScalarWriter:
         """Record `values` at one step.
 
         Args:
-            kind: ``"train"``, ``"eval"`` or ``"teacher"``.
+            kind: ``"train"``, ``"epoch"``, ``"eval"`` or ``"teacher"``.
             step: optimizer steps done since the start of the run.
             epoch: current epoch, from 1.
             values: scalars by name.
@@ -323,7 +364,7 @@ class ScalarWriter:
             raise TrainingError(f"cannot write {self._path}: no space left on device. {_REMEDY}")
         if self._visualdl is not None:
             for name, value in values.items():
-                self._visualdl.add_scalar(tag=f"{kind}_{name}", step=step, value=value)
+                self._visualdl.add_scalar(tag=f"{kind}/{name}", step=step, value=value)
         if self._tensorboard is not None:
             for name, value in values.items():
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, step)

@@ -43,6 +43,7 @@ def tiny_recipe(folder: Path, output: Path) -> dict:
             "output_dir": str(output),
             "save_inference_dir": str(output / "inference"),
             "image_shape": [3, 32, 32],
+            "report": False,
         },
         "Arch": {"name": "resnet8", "class_num": 4},
         "Loss": {"Train": [{"CELoss": {"weight": 1.0}}], "Eval": [{"CELoss": {"weight": 1.0}}]},

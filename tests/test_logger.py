@@ -1,5 +1,6 @@
 """Console, progress bar and scalar files."""
 
+import io
 import json
 import os
 import struct
@@ -9,7 +10,14 @@ import sys
 import pytest
 
 from ppcls.errors import ConfigError
-from ppcls.logger import ScalarWriter, require_scalar_packages
+from ppcls.logger import (
+    ScalarWriter,
+    ShortLine,
+    log_values,
+    open_log,
+    require_scalar_packages,
+    setup_logging,
+)
 
 SCRIPT = """
 from ppcls.logger import LOGGER, progress_bar, setup_logging
@@ -87,7 +95,7 @@ def events(folder):
 
 def test_scalars_go_to_json_visualdl_and_tensorboard(tmp_path):
     pytest.importorskip("tensorboardX")
-    pytest.importorskip("visualdl")
+    LogReader = pytest.importorskip("visualdl").LogReader
     writer = ScalarWriter(tmp_path, use_visualdl=True, use_tensorboard=True)
     writer.write("train", 7, 2, {"loss": 0.25, "lr": float("nan")})
     writer.close()
@@ -98,7 +106,9 @@ def test_scalars_go_to_json_visualdl_and_tensorboard(tmp_path):
     ]
     assert scalars[0] == ("train/loss", 7, 0.25)
     assert [tag for tag, _, _ in scalars] == ["train/loss", "train/lr"]
-    assert list((tmp_path / "vdl").iterdir())
+    (record,) = (tmp_path / "vdl").iterdir()
+    tags = LogReader(file_path=str(record)).get_tags()["scalar"]
+    assert {tag for tag in tags if tag.startswith("train")} == {"train/loss", "train/lr"}
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert row == {"kind": "train", "epoch": 2, "step": 7, "loss": 0.25, "lr": "nan"}
 
@@ -139,3 +149,28 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, setting, modu
             with pytest.raises(ConfigError, match=rf"Global.use_{setting}: {text}; .*'ppcls\[{setting}\]'"):
                 ScalarWriter(tmp_path / "new", **{f"use_{setting}": True})
     assert not (tmp_path / "new").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 300])
+def test_lines_with_values_fit_a_terminal_and_stay_whole_elsewhere(monkeypatch, tmp_path, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    values = [f"value{number} {number / 7:.3f}" for number in range(30)]
+    short = ShortLine("train epoch 1/9 batch 4/25", values)
+    for output in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", output)
+        setup_logging(hold=True)
+        log_values("[Train][Epoch 1/9]%s", ", ".join(values), short=short)
+        open_log(tmp_path / "train.log")
+        (line,) = output.getvalue().splitlines()
+        if output.isatty():
+            assert len(line) <= columns
+            assert "train epoch 1/9 batch 4/25" in line
+            assert len(line) + len("  value29 4.143") > columns or line.endswith(values[-1])
+        else:
+            assert line.endswith(f"[Train][Epoch 1/9]{', '.join(values)}")
+        assert f"[Train][Epoch 1/9]{', '.join(values)}" in (tmp_path / "train.log").read_text()

@@ -92,6 +92,11 @@ class GlobalSpec(Section):
         "In evaluations of a distillation, measure how often student and teacher agree, and their KL; costs "
         "one pass of each frozen network with the student's classes over `DataLoader.Eval` in a run.",
     )
+    report: bool = key(
+        True,
+        "Keep the answers for the validation images in the best evaluation, and write `report.html` at the "
+        "end of the run ([watching.md](watching.md)).",
+    )
     use_visualdl: bool = key(False, "Write scalars for VisualDL (needs the extra `visualdl`).")
     use_tensorboard: bool = key(False, "Write scalars for TensorBoard (needs the extra `tensorboard`).")
     pretrained_model: str | None = key(

@@ -132,6 +132,19 @@ class Meters:
             self.counts[name] = count
 
 
+# Values that a line without room for all of them shows first.
+_FIRST = ("loss", "top1")
+
+
+def short_metrics(values: Mapping[str, float]) -> list[str]:
+    """Return ``name value`` texts for lines with little room, the most important ones first."""
+    order = sorted(values, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    return [
+        f"{name} {values[name]:.4g}" if abs(values[name]) >= 10 else f"{name} {values[name]:.3f}"
+        for name in order
+    ]
+
+
 def format_metrics(values: Mapping[str, float]) -> str:
     """Return ``name: value`` pairs for log lines."""
     return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())

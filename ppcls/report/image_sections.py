@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ WRONG_IMAGES = 24
 _WHOLE = 20  # classes whose matrix is shown completely
 _CONDENSED = 16  # of more classes, the ones with the most mistakes
 _PAIRS = 12
+_PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+")
 _TALL = 15  # rows of a table that scrolls inside its frame
 
 
@@ -230,9 +232,9 @@ def _image_card(
 ) -> str:
     label = int(answers.label[row])
     file = str(image.get("file") or f"#{int(answers.index[row])}")
-    picture = image.get("jpeg")
-    if isinstance(picture, str) and picture.isascii() and '"' not in picture:
-        shown = f'<img src="data:image/jpeg;base64,{picture}" alt="{escaped(titles[label])}">'
+    picture = image.get("picture")
+    if isinstance(picture, str) and _PICTURE.fullmatch(picture):
+        shown = f'<img src="{picture}" alt="{escaped(titles[label])}">'
     else:
         shown = f'<div class="none">{both("no picture stored", "未保存图像")}</div>'
     lines = [f"<div><b>{escaped(titles[label])}</b></div>"]

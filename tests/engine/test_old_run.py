@@ -50,7 +50,7 @@ def test_it_resumes_in_the_middle_of_its_epoch_and_gives_the_same_numbers(folder
     rows = [json.loads(line) for line in (folder / "output/DistillationModel/metrics.jsonl").open()]
     steps = [row["step"] for row in rows if row["kind"] == "train"]
     assert steps == list(range(1, 10))
-    new = [row for row in rows if row["step"] > 5]
+    new = [row for row in rows if row["step"] > 5 and row["kind"] != "epoch"]  # which 0.1.0 did not write
     assert len(new) == len(RECORDED["resumed"])
     for found, recorded in zip(new, RECORDED["resumed"], strict=True):
         same_numbers(found, recorded)

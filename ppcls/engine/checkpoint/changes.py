@@ -14,8 +14,10 @@ from ppcls.data import Fingerprint
 from ppcls.errors import ConfigError, mask_credentials
 from ppcls.logger import LOGGER
 
-# Paths of files, and the seed, which a run keeps in any case.
-QUIET = re.compile(r"Global\.(checkpoints|output_dir|run_name|pretrained_model|save_inference_dir|seed)")
+# Paths of files, the seed, which a run keeps in any case, and what is written beside the run.
+QUIET = re.compile(
+    r"Global\.(checkpoints|output_dir|run_name|pretrained_model|save_inference_dir|seed|report)"
+)
 # Settings about output, kept files, export and loading speed, which do not change the weights.
 HARMLESS = re.compile(
     r"Global\.(print_batch_step|print_mem_info|log_ranks|use_visualdl|use_tensorboard|save_interval|save_steps"

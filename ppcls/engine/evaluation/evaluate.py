@@ -14,8 +14,8 @@ from paddle import nn
 from ppcls import distributed
 from ppcls.data import Batch, Loader, ahead
 from ppcls.engine.evaluation.measures import Measure, measure_batch, value_name
-from ppcls.engine.meters import Meters, format_metrics
-from ppcls.logger import LOGGER, progress_bar
+from ppcls.engine.meters import Meters, format_metrics, short_metrics
+from ppcls.logger import LOGGER, ShortLine, log_values, progress_bar
 from ppcls.metric import WholeSet
 
 
@@ -96,19 +96,23 @@ def evaluate(
 
 
 def _log_batch(place: str, shown: Mapping[str, float], cost: float, reading: float, images: int) -> None:
-    LOGGER.info(
+    where = place.removeprefix("[").removesuffix("]").replace("][", " ").replace("Iter: ", "").lower()
+    speed = images / max(cost, 1e-12)
+    log_values(
         "%s%s, batch_cost: %.5fs, reader_cost: %.5f, ips: %.5f images/sec",
         place,
         format_metrics(shown),
         cost,
         reading,
-        images / max(cost, 1e-12),
+        speed,
+        short=ShortLine(where, [*short_metrics(shown)[:2], f"{speed:.0f} images/s"]),
     )
 
 
 def _log_averages(place: str, averages: Mapping[str, float], means: set[str]) -> None:
     """Print the averages of a network, and warn if those that every batch has (`means`) are not finite."""
-    LOGGER.info("%s[Avg]%s", place, format_metrics(averages))
+    where = place.removeprefix("[").removesuffix("]").replace("][", " ").lower()
+    log_values("%s[Avg]%s", place, format_metrics(averages), short=ShortLine(where, short_metrics(averages)))
     broken = [name for name, value in averages.items() if name in means and not math.isfinite(value)]
     if broken:
         LOGGER.warning(

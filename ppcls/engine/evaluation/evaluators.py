@@ -14,6 +14,7 @@ from ppcls.config import ComponentSpec, Recipe
 from ppcls.data import Batch, Loader, image_tensor
 from ppcls.distributed import world_size
 from ppcls.engine import build
+from ppcls.engine.evaluation.collected import AnswerCollector
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
 from ppcls.engine.evaluation.measures import EMA, Agreement, Measures, classifiers
 from ppcls.engine.hooks.ema import ModelEMA
@@ -140,6 +141,7 @@ def evaluator(
     known: KnownLogits,
     still: Sequence[str],
     programs: bool,
+    collector: AnswerCollector | None = None,
 ) -> Callable[[int], dict[str, float]]:
     """Return a function of the epoch that evaluates the present `model` and its averaged weights.
 
@@ -153,6 +155,7 @@ def evaluator(
         known: logits of frozen networks.
         still: names of the frozen networks of which only logits are needed.
         programs: whether networks that train may be evaluated as programs.
+        collector: keeps the answers of the networks.
     """
     training = [name for name in measures.networks if not model.logits_never_change(name)]
     told = False
@@ -178,13 +181,22 @@ def evaluator(
         ):
             told = told or not loader.is_tried
             return evaluate(
-                partial(forward, alone), loader, measures.groups, epoch=epoch, print_every=print_every
+                partial(forward, alone),
+                loader,
+                measures.groups,
+                epoch=epoch,
+                print_every=print_every,
+                observe=collector,
             )
 
     def evaluate_both(epoch: int) -> dict[str, float]:
+        if collector is not None:
+            collector.begin(averaged=False)
         metrics = evaluate_once(epoch)
         if ema is not None:
             LOGGER.info("[Eval][Epoch %d]averaged weights:", epoch)
+            if collector is not None:
+                collector.begin(averaged=True)
             with ema.applied():
                 metrics |= {f"{name}{EMA}": value for name, value in evaluate_once(epoch).items()}
         return metrics

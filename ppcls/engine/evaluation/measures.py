@@ -44,7 +44,7 @@ def classifiers(outputs: Mapping[str, Any], classes: int) -> list[str]:
     found = []
     for name, output in outputs.items():
         logits = output.get("logits") if isinstance(output, Mapping) else output
-        if logits is not None and list(logits.shape) == [2, classes]:
+        if isinstance(logits, paddle.Tensor) and list(logits.shape) == [2, classes]:
             found.append(name)
     return found
 

@@ -20,7 +20,7 @@ from ppcls.engine.evaluation.measures import is_better, split_averages
 from ppcls.engine.hooks.base import Hook, hook_states
 from ppcls.engine.run import Run
 from ppcls.errors import TrainingError
-from ppcls.logger import LOGGER
+from ppcls.logger import LOGGER, ShortLine, log_values
 from ppcls.metric import Criterion
 
 
@@ -115,7 +115,13 @@ class CheckpointHook(Hook):
             self.save(
                 run, "best_model"
             )  # last, because a run resumed from it does not write the others again
-        LOGGER.info("[Eval][Epoch %d][best metric: %s]", epoch, self.criterion.shown(progress.best_score))
+        best = self.criterion.shown(progress.best_score)
+        log_values(
+            "[Eval][Epoch %d][best metric: %s]",
+            epoch,
+            best,
+            short=ShortLine(f"best so far: {self.criterion.name} {best}, epoch {progress.best_epoch}", []),
+        )
         if progress.best_ema_score is not None:
             better = is_better(progress.best_ema_score, progress.best_score)
             LOGGER.info(

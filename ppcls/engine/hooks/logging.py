@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
 
 from ppcls.data import Batch
+from ppcls.distributed import world_size
 from ppcls.engine.hooks.base import Hook
-from ppcls.engine.meters import format_metrics
+from ppcls.engine.meters import format_metrics, short_metrics
 from ppcls.engine.run import Run
-from ppcls.logger import LOGGER, ScalarWriter, progress_bar
+from ppcls.logger import ScalarWriter, ShortLine, log_values, progress_bar
+
+_BAR_EVERY = 0.5  # seconds
 
 
 def _memory_used() -> str:
@@ -46,6 +50,7 @@ class LogHook(Hook):
         self.writer: ScalarWriter | None = None
         self.memory = memory and paddle.device.get_device().startswith("gpu")
         self._bar: Any = None
+        self._shown = 0.0
 
     def before_train(self, run: Run) -> None:
         """Open the writer."""
@@ -58,14 +63,33 @@ class LogHook(Hook):
         if self._bar is None:
             self._bar = progress_bar(total, f"epoch {run.progress.epoch}/{run.settings.epochs}")
         self._bar.update(run.progress.batch - self._bar.n)
+        self._show_values(run)
         if run.line_due(run.progress.batch):
             self._print(run, batch)
         if run.progress.batch == total:
             self._bar.close()
             self._bar = None
             run.read()
-            averages = format_metrics(run.meters.averages(everywhere=True))
-            LOGGER.info("[Train][Epoch %d/%d][Avg]%s", run.progress.epoch, run.settings.epochs, averages)
+            averages = run.meters.averages(everywhere=True)
+            epoch, epochs = run.progress.epoch, run.settings.epochs
+            log_values(
+                "[Train][Epoch %d/%d][Avg]%s",
+                epoch,
+                epochs,
+                format_metrics(averages),
+                short=ShortLine(f"train epoch {epoch}/{epochs}", short_metrics(averages)),
+            )
+            if self.writer:
+                self.writer.write("epoch", run.progress.step, epoch, averages)
+
+    def _show_values(self, run: Run) -> None:
+        """Show loss and accuracy of the latest batch in the bar; reading them waits for the device."""
+        if self._bar.disable or time.monotonic() < self._shown + _BAR_EVERY:
+            return
+        latest = run.read()
+        if latest is not None:
+            self._bar.set_postfix_str(" ".join(short_metrics(latest)[:2]))
+        self._shown = time.monotonic()
 
     def _print(self, run: Run, batch: Batch) -> None:
         run.read()
@@ -75,21 +99,27 @@ class LogHook(Hook):
         cost = run.timing.batch_cost
         norm = None if run.gradient_norm is None else float(run.gradient_norm)
         left = (run.settings.epochs - run.progress.epoch + 1) * len(run.parts.loader) - run.progress.batch
-        LOGGER.info(
-            "[Train][Epoch %d/%d][Iter: %d/%d]%s, %s, batch_cost: %.5fs, reader_cost: %.5f, "
-            "ips: %.5f samples/s, eta: %s%s%s",
-            run.progress.epoch,
-            run.settings.epochs,
-            run.progress.batch - 1,
-            len(run.parts.loader),
+        speed = len(batch.index) / max(cost, 1e-12)
+        total = speed * world_size()
+        eta = datetime.timedelta(seconds=int(left * cost))
+        epoch = f"{run.progress.epoch}/{run.settings.epochs}"
+        place = f"{run.progress.batch - 1}/{len(run.parts.loader)}"
+        values = [*short_metrics(averages)[:2], f"{total:.0f} images/s", f"eta {eta}", f"lr {rates[0]:.3g}"]
+        log_values(
+            "[Train][Epoch %s][Iter: %s]%s, %s, batch_cost: %.5fs, reader_cost: %.5f, "
+            "ips: %.5f samples/s, eta: %s%s%s%s",
+            epoch,
+            place,
             ", ".join(f"lr({n}): {r:.8f}" for n, r in zip(self.schedule_names, rates, strict=True)),
             format_metrics(averages),
             cost,
             run.timing.reader_cost,
-            len(batch.index) / max(cost, 1e-12),
-            datetime.timedelta(seconds=int(left * cost)),
+            speed,
+            eta,
             _memory_used() if self.memory else "",
             "" if norm is None else f", grad_norm: {norm:.5f}",
+            f", ips_total: {total:.5f} samples/s ({world_size()} processes)" if world_size() > 1 else "",
+            short=ShortLine(f"train epoch {epoch} batch {place}", values),
         )
         if self.writer:
             extra = {f"lr_{i}" if i > 1 else "lr": rate for i, rate in enumerate(rates, 1)}

@@ -16,6 +16,7 @@ from ppcls.engine.amp import cast_networks, casting_in_evaluation, mixed_precisi
 from ppcls.engine.checkpoint import Checkpoint, Checkpointer, Progress
 from ppcls.engine.checkpoint.contents import restore
 from ppcls.engine.checkpoint.resume import compare_by
+from ppcls.engine.evaluation.collected import AnswerCollector, collected_networks
 from ppcls.engine.evaluation.evaluators import (
     evaluator,
     known_once,
@@ -30,6 +31,7 @@ from ppcls.engine.hooks.checkpoint import CheckpointHook
 from ppcls.engine.hooks.early_stopping import EarlyStopping
 from ppcls.engine.hooks.ema import EMAHook, ModelEMA
 from ppcls.engine.hooks.logging import LogHook
+from ppcls.engine.hooks.report import ReportHook
 from ppcls.engine.hooks.teachers import TeacherCheck
 from ppcls.engine.run import Evaluation, Parts, Run, Settings
 from ppcls.engine.start.run_data import RunData
@@ -64,6 +66,7 @@ class Watched:
         others: the same for each other student, by name.
         still: frozen networks of which only logits are needed.
         known: their logits.
+        collector: keeps the answers in evaluations for the report; None without.
     """
 
     teachers: list[str]
@@ -72,6 +75,7 @@ class Watched:
     others: dict[str, Criterion]
     still: list[str]
     known: KnownLogits
+    collector: AnswerCollector | None = None
 
 
 def build_run(
@@ -121,7 +125,13 @@ def build_run(
         schedule=schedule,
         loader=data.loader,
         evaluation=_build_evaluation(
-            config, data, model, watched, ema, eval_casting, programs=_may_use_programs(resumed)
+            config,
+            data,
+            model,
+            watched,
+            ema,
+            eval_casting,
+            programs=_may_use_programs(resumed),
         ),
         scaler=scaler,
         trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
@@ -201,7 +211,14 @@ def _choose_watched(
     images = data.eval_loader.dataset
     measures.check_labels(images)
     still = known_once(model, measures, outputs)
-    return Watched(teachers, measures, criterion, criteria, still, KnownLogits(len(images)))
+    collector = _build_collector(config, measures, outputs)
+    return Watched(teachers, measures, criterion, criteria, still, KnownLogits(len(images)), collector)
+
+
+def _build_collector(config: Recipe, measures: Measures, outputs: Any) -> AnswerCollector | None:
+    classes = config.arch.main.class_count
+    names = collected_networks(measures.networks, outputs, classes) if config.Global.report else None
+    return None if names is None else AnswerCollector(names, classes)
 
 
 def _build_evaluation(
@@ -229,6 +246,7 @@ def _build_evaluation(
             known=watched.known,
             still=watched.still,
             programs=programs,
+            collector=watched.collector,
         ),
         due=partial(_is_due, config.Global),
         plateau_metric=plateau_metric(config.schedules, watched.criterion),
@@ -294,7 +312,8 @@ def _build_hooks(
         save_steps=settings.save_steps,
         keep_last=settings.keep_last,
     )
-    return [*hooks, saver]
+    report = ReportHook(config, data.shape, watched.criterion, watched.collector)
+    return [*hooks, report, saver]
 
 
 def _open_writer(folder: Path, settings: GlobalSpec, start: int) -> ScalarWriter:

@@ -78,7 +78,7 @@ def test_a_distillation_is_measured_against_its_teacher(recipe, write_recipe, tm
     run = engine(write_recipe(recipe))
     run.train()
     rows = metrics(tmp_path)
-    assert [row["kind"] for row in rows] == ["teacher", "train", "train", "train", "eval"]
+    assert [row["kind"] for row in rows] == ["teacher", "train", "train", "train", "epoch", "eval"]
 
     student = ppcls.create_model("resnet8", class_num=4)
     student.set_state_dict(
@@ -189,7 +189,7 @@ def test_teachers_of_other_classes_are_not_compared(recipe, write_recipe, tmp_pa
     }
     recipe["Arch"]["models"][1]["Student"]["return_patterns"] = ["avg_pool"]
     engine(write_recipe(recipe), "Global.epochs=1").train()
-    assert {row["kind"] for row in metrics(tmp_path)} == {"train", "eval"}
+    assert {row["kind"] for row in metrics(tmp_path)} == {"train", "epoch", "eval"}
     assert "agreement_Teacher" not in capsys.readouterr().out
 
 
