@@ -9,6 +9,7 @@ from typing import Any
 
 from ppcls.config.arch import ArchSpec
 from ppcls.config.checks.recipe import check_recipe
+from ppcls.config.image_size import with_image_shape
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.config.mistakes import Findings
@@ -61,7 +62,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
             override(tree, text)
         except ConfigError as error:
             findings.add(replace(error.mistakes[0], path="", place=Place(f"-o {text}")))
-    recipe = check_recipe(with_plugins(resolve(tree), file, findings), mode, findings)
+    recipe = check_recipe(with_plugins(resolve(with_image_shape(tree)), file, findings), mode, findings)
     findings.finish(str(path), Places(file, overrides).find)
     return recipe.mark_checked(mode)
 
@@ -99,6 +100,7 @@ def complete_config(config: Mapping[str, Any], mode: str) -> Recipe:
     findings = Findings()
     if isinstance(config, Recipe) and config.is_checked(mode):
         return Recipe.from_dict(with_plugins(tree, "the configuration", findings)).mark_checked(mode)
-    recipe = check_recipe(with_plugins(resolve(tree), "the configuration", findings), mode, findings)
+    tree = resolve(with_image_shape(tree))
+    recipe = check_recipe(with_plugins(tree, "the configuration", findings), mode, findings)
     findings.finish("the configuration")
     return recipe.mark_checked(mode)

@@ -47,7 +47,7 @@ def render() -> str:
         lines.append(
             f"- `{mode}`: {', '.join(f'`{path}`' for path in paths)}{more if mode == 'train' else ''}"
         )
-    lines += ["", "`export` also needs `Infer.transforms`, or else `DataLoader.Eval.dataset.transform_ops`."]
+    lines += ["", "`infer` and `export` also need `Infer.transforms`, or else those of `DataLoader.Eval`."]
     for name, (field, _) in fields_of(Recipe).items():
         if "section" in field.metadata:
             lines += _section(field.metadata["section"], name)

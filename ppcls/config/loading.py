@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ppcls.config.image_size import sized
 from ppcls.config.nodes import RecipeTree
 from ppcls.config.yaml_text import MAX_DEPTH, NotYaml, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, Mistake, Place, hint, shorten, show
@@ -129,7 +130,7 @@ def find_base(path: Path, base: str) -> Path:
 
 def _merge_into(path: Path, below: RecipeTree, above: RecipeTree) -> RecipeTree:
     try:
-        return merge(below, above)
+        return merge(*sized(below, above))
     except ConfigError as error:
         raise _wrong(path, f"{error}") from None
 
@@ -206,6 +207,10 @@ def override(tree: RecipeTree, text: str) -> None:
         node = _descend(node, step, steps[:position])
     _check_step(node, steps[-1], steps[:-1])
     node[int(steps[-1]) if isinstance(node, list) else steps[-1]] = value
+    if len(steps) > 1 and steps[0] == "Global":
+        layer: RecipeTree = {"Global": {steps[1]: tree["Global"][steps[1]]}}
+        below, above = sized(tree, layer)
+        tree["Global"] = {**below["Global"], **above["Global"]}
 
 
 def override_steps(text: str) -> list[str]:

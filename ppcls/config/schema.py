@@ -107,13 +107,28 @@ class GlobalSpec(Section):
         "Checkpoint to resume, e.g. `output/ResNet18/latest`; `auto`: the newest valid one of the output "
         "folder, the beginning if there is none (`ppcls train --resume auto`).",
     )
+    image_size: int | None = key(
+        None,
+        "Side of square images: height and width of `image_shape`, said with one number. In the recipes of "
+        "the package all chains of transforms follow, so that `-o Global.image_size=160` is enough.",
+        minimum=1,
+    )
     image_shape: list[int] = key(
         [3, 224, 224],
         "Channels, height, width of the images that an exported network takes: what the transforms of "
         "`Infer` (else of evaluation) give. A contradiction is an error in an export; elsewhere it is one if "
-        "this was set and agrees with neither, else a warning.",
+        "this was set and agrees with neither, else a warning. Transforms follow it with "
+        "`${Global.image_shape[1]}`, as those of the package do.",
         minimum=1,
         length=3,
+    )
+    mean: list[float] | None = key(
+        None,
+        "Mean of each channel, for the transforms `NormalizeImage` of all chains, which take it with "
+        "`mean: ${Global.mean}`; a warning names a chain with other numbers. null: each chain has its own.",
+    )
+    std: list[float] | None = key(
+        None, "Standard deviation of each channel, in the same way: `std: ${Global.std}`."
     )
     save_inference_dir: str = key("./inference", "Folder that receives the exported network.")
     export_format: Literal["paddle", "legacy", "both"] = key(
@@ -287,7 +302,7 @@ class InferSpec(Section):
     infer_imgs: str | list[str] | None = key(None, "An image, a folder, a list file, or a list of images.")
     batch_size: int = key(1, "Images predicted at once.", minimum=1)
     transforms: list[Node] | None = node(
-        "transform", "From the image file to the network's input.", many=True
+        "transform", "From the image file to the network's input; null: as in `DataLoader.Eval`.", many=True
     )
     PostProcess: Node | None = node("postprocess", "From probabilities to the printed result.")
 
@@ -366,7 +381,7 @@ class Recipe(Section):
 REQUIRED: dict[str, tuple[str, ...]] = {
     "train": ("Arch", "Loss.Train", "Optimizer", "DataLoader.Train"),
     "eval": ("Arch", "DataLoader.Eval", "Metric.Eval"),
-    "infer": ("Arch", "Infer.infer_imgs", "Infer.transforms", "Infer.PostProcess"),
+    "infer": ("Arch", "Infer.infer_imgs", "Infer.PostProcess"),
     "export": ("Arch",),
 }
 # Training asks for these too while Global.eval_during_train is true.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ppcls.config import Recipe
-from ppcls.config.checks.image_shape import check_exported_shape, exported_chain
-from ppcls.config.checks.transform_chains import transform_chains
+from ppcls.config.checks.image_shape import check_exported_shape
+from ppcls.config.checks.transform_chains import transforms_of_evaluation
 from ppcls.data import build_transforms, list_images, read_image
 from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
@@ -25,10 +25,7 @@ def deployed_transforms(config: Recipe) -> list[dict[str, Any]]:
     problem = check_exported_shape(config)
     if problem is not None:
         raise ConfigError(": ".join(problem))
-    operations = transform_chains(config)[exported_chain(config) or ""]
-    if any("DecodeImage" in node or node.get("name") == "DecodeImage" for node in operations):
-        return operations
-    return [{"DecodeImage": {"to_rgb": True}}, *operations]  # evaluation reads arrays in RGB
+    return config.Infer.transforms or transforms_of_evaluation(config) or []
 
 
 def export_sample(config: Recipe, operations: list[dict[str, Any]]) -> np.ndarray | None:

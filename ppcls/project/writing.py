@@ -182,7 +182,7 @@ def _data(summary: DataSummary, plan: Plan, out: Path) -> str:
         "# What the recipes of this project share. Written by `ppcls init`; change what you like.",
         f"_base_: _base_/{chain}.yaml  # how images are cut, mirrored and normalised",
         "Global:",
-        f"  image_shape: [3, {plan.image_size}, {plan.image_size}]  # channels, height, width",
+        f"  image_size: {plan.image_size}  # pixels of a side; all transforms follow",
         f"  output_dir: {_quoted(out / 'output')}",
         "  keep_last: 1",
         f"Arch: {{class_num: {summary.class_num}}}",

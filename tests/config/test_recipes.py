@@ -135,7 +135,7 @@ def test_defaults_are_filled_in(write_recipe: Callable[..., Path]) -> None:
     assert config.Global.seed is None
     assert config.AMP.use_amp is False
     assert config.EMA is None
-    assert config.Infer.transforms is None
+    assert config.Infer.transforms == config.DataLoader.Eval.dataset["transform_ops"]
     assert config.DataLoader.UnLabelTrain is None
     loader = config.DataLoader.Train.loader
     assert (loader.num_workers, loader.use_shared_memory, loader.use_processes) == (4, True, False)

@@ -65,6 +65,12 @@ def check_exported_shape(recipe: Recipe) -> tuple[str, str] | None:
     return _PLACE, f"{_contradiction(wanted, place, found)}; make them the same"
 
 
+def check_inference_chain(recipe: Recipe, findings: Findings) -> None:
+    """Refuse a recipe for inference with neither transforms of its own nor those of evaluation."""
+    if exported_chain(recipe) is None and not findings.mistakes_below(_INFER):
+        findings.error(_INFER, f"missing; infer needs it, or {_EVAL}: it tells how images are prepared")
+
+
 def _compare(wanted: list[int], shapes: Mapping[str, Shape], findings: Findings) -> None:
     """Compare the shape in a mode that does not use it."""
     known = {place: shapes[place] for place in (_EVAL, _INFER) if place in shapes}

@@ -8,18 +8,21 @@ from typing import Any
 from ppcls.config.checks.axis_order import check_axis_order
 from ppcls.config.checks.batch_transforms import check_batch_transforms
 from ppcls.config.checks.class_name_files import check_class_names
-from ppcls.config.checks.image_shape import check_image_shape
+from ppcls.config.checks.image_shape import check_image_shape, check_inference_chain
 from ppcls.config.checks.losses_and_metrics import check_losses_and_metrics
 from ppcls.config.checks.metrics import check_metrics
 from ppcls.config.checks.multi_scale import check_multi_scale
 from ppcls.config.checks.networks import check_networks
+from ppcls.config.checks.normalisation import check_normalisation
 from ppcls.config.checks.optimizer_scopes import check_optimizer_scopes
 from ppcls.config.checks.own_preprocessing import check_own_preprocessing
 from ppcls.config.checks.paddleclas import other_file
 from ppcls.config.checks.postprocess import check_postprocess
 from ppcls.config.checks.sections import check_section
 from ppcls.config.checks.teacher_store import check_teacher_store
+from ppcls.config.checks.transform_chains import transforms_of_evaluation
 from ppcls.config.checks.unlabelled_images import check_unlabelled
+from ppcls.config.image_size import check_image_size
 from ppcls.config.mistakes import Findings
 from ppcls.config.nodes import Options, RecipeTree
 from ppcls.config.schema import REQUIRED, REQUIRED_WITH_EVAL, Recipe
@@ -49,6 +52,8 @@ def check_recipe(tree: RecipeTree, mode: str, findings: Findings) -> Recipe:
     recipe = Recipe.from_dict(check_section(Recipe, tree, "", findings))
     recipe.Global.log_ranks = _ranks(recipe.Global.log_ranks, findings)
     _check_required(tree, recipe, mode, findings)
+    check_image_size(recipe.Global.image_size, recipe.Global.image_shape, findings)
+    check_normalisation(recipe, findings)
     check_multi_scale(recipe.DataLoader, findings)
     check_axis_order(recipe, findings)
     check_teacher_store(recipe, mode, findings)
@@ -64,6 +69,10 @@ def check_recipe(tree: RecipeTree, mode: str, findings: Findings) -> Recipe:
         check_batch_transforms(recipe, networks, findings)
         if mode == "train":
             check_optimizer_scopes(recipe, findings)
+    if mode == "infer":
+        check_inference_chain(recipe, findings)
+    if not recipe.Infer.transforms:
+        recipe.Infer.transforms = transforms_of_evaluation(recipe)
     return recipe
 
 

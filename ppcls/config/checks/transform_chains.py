@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from ppcls.config.schema import Recipe
+
+EVALUATION = "DataLoader.Eval.dataset.transform_ops"
 
 
 def transform_chains(recipe: Recipe) -> dict[str, list[Any]]:
@@ -17,3 +20,17 @@ def transform_chains(recipe: Recipe) -> dict[str, list[Any]]:
     if recipe.Infer.transforms:
         chains["Infer.transforms"] = recipe.Infer.transforms
     return {place: ops for place, ops in chains.items() if isinstance(ops, list)}
+
+
+def transforms_of_evaluation(recipe: Recipe) -> list[Any] | None:
+    """Return what prepares a single image as evaluation does; None if there is no such chain.
+
+    Evaluation on arrays in RGB, such as those of CIFAR, decodes nothing; an image file has to be decoded.
+    """
+    operations = transform_chains(recipe).get(EVALUATION)
+    if not operations:
+        return None
+    operations = copy.deepcopy(operations)
+    if any(isinstance(node, dict) and "DecodeImage" in (*node, node.get("name")) for node in operations):
+        return operations
+    return [{"DecodeImage": {"to_rgb": True}}, *operations]
