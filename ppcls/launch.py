@@ -56,10 +56,6 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
     with _WorkerLogs(logs, processes) as written:
         command, environment = _command(processes, device, written.folder)
         environment[STARTED] = str(written.started)
-        kept = f"all lines of each: {logs}/workerlog.N"
-        print(
-            f"ppcls: training in {processes} processes; these are the lines of process 0, {kept}", flush=True
-        )
         script = str(Path(__file__).with_name("__main__.py"))
         # In a separate session: Ctrl-C reaches only this process, which passes it on.
         launcher = subprocess.Popen([*command, script, *arguments], env=environment, start_new_session=True)

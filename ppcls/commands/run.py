@@ -98,7 +98,13 @@ def _launch(recipe: str, overrides: Sequence[str], processes: int) -> int:
     arguments = ["train", "-c", recipe]
     for text in overrides:
         arguments += ["-o", text]
-    return launch(arguments, processes, settings["device"], Path(settings["output_dir"]) / "log")
+    logs = Path(settings["output_dir"]) / "log"
+    print(
+        f"ppcls: training in {processes} processes; these are the lines of process 0, all lines of each are in "
+        f"{logs}/workerlog.0 to {processes - 1}",
+        flush=True,
+    )
+    return launch(arguments, processes, settings["device"], logs)
 
 
 def _load(args: argparse.Namespace, mode: str) -> Recipe:
