@@ -100,7 +100,7 @@ def _launch(recipe: str, overrides: Sequence[str], processes: int) -> int:
         arguments += ["-o", text]
     logs = Path(settings["output_dir"]) / "log"
     print(
-        f"ppcls: training in {processes} processes; these are the lines of process 0, all lines of each are in "
+        f"ppcls: training in {processes} processes; these are the lines of process 0, those of all are in "
         f"{logs}/workerlog.0 to {processes - 1}",
         flush=True,
     )
