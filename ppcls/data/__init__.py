@@ -33,7 +33,9 @@ from ppcls.data.sampler import (
     RASampler,
     Sampler,
     Share,
+    ShuffleBufferSampler,
 )
+from ppcls.data.shard_stream import ShardStreamDataset
 from ppcls.data.shards import ShardDataset
 from ppcls.data.threshold import ThreshOutput
 from ppcls.data.transfer import ahead, image_tensor
@@ -70,7 +72,9 @@ __all__ = [
     "MultiScaleSampler",
     "RASampler",
     "ShardDataset",
+    "ShardStreamDataset",
     "Share",
+    "ShuffleBufferSampler",
     "ThreshOutput",
     "Topk",
     "ahead",
@@ -239,6 +243,8 @@ class _Source:
         dataset = build_dataset(
             node.dataset, mode, None if unlabelled else class_num, None if unlabelled else class_names
         )
+        if dataset.is_stream:
+            _check_stream(node, dataset, sampler, mode, where)
         self.mixing = [
             construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
             for place, op in enumerate(dataset.batch_transform_ops)
@@ -315,6 +321,28 @@ def _data_spec(config: DataSpec | Options, where: str) -> DataSpec:
         if option not in known:
             raise ConfigError(f"no option {option!r}.{hint(option, known)}", path=f"{where}.loader")
     return DataSpec(dataset=node["dataset"], sampler=node["sampler"], loader=LoaderSpec(**options))
+
+
+def _check_stream(node: DataSpec, dataset: Dataset, sampler: Sampler, mode: str, where: str) -> None:
+    """Raise ConfigError if something needs samples in another order than that of their stream."""
+    name = type(dataset).__name__
+    if mode != "Train":
+        raise ConfigError(
+            f"{name} is for DataLoader.Train alone; use ShardDataset here, which makes an index",
+            path=f"{where}.dataset",
+        )
+    if not sampler.in_order:
+        raise ConfigError(
+            f"{name} reads samples in the order of the shards, and {type(sampler).__name__} draws them "
+            "in any order; use ShuffleBufferSampler, DistributedBatchSampler with shuffle: False, or "
+            "ShardDataset",
+            path=f"{where}.sampler",
+        )
+    if node.loader.use_processes:
+        raise ConfigError(
+            f"processes cannot share the stream of {name}; set it to False, or use ShardDataset",
+            path=f"{where}.loader.use_processes",
+        )
 
 
 def _check_loader(loader: LoaderSpec, where: str) -> None:

@@ -41,6 +41,7 @@ class Dataset(Component, ABC):
         class_names: names by class if they are a part of the data; otherwise None.
         has_class_names: whether datasets of this class have names as a part of their data.
         multi_scale: whether :meth:`chain` can give images of any requested size.
+        is_stream: whether samples can be read only in the order of an epoch, see :meth:`begin_epoch`.
     """
 
     name: str = "the dataset"
@@ -50,6 +51,7 @@ class Dataset(Component, ABC):
     class_names: list[str] | None = None
     has_class_names: bool = False
     multi_scale: bool = False
+    is_stream: bool = False
 
     def __init__(
         self,
@@ -113,6 +115,19 @@ class Dataset(Component, ABC):
         if not 0 <= index < len(self):  # the iteration protocol ends with this error
             raise IndexError(f"{self.name} has {len(self)} samples, there is no sample {index}")
         return self.read(index), self.label(index)
+
+    def begin_epoch(self, epoch: int, seed: int, wanted: np.ndarray, *, shuffled: bool) -> None:
+        """Prepare for the samples of an epoch; the loader calls it only if `is_stream`.
+
+        Args:
+            epoch: number of the epoch.
+            seed: seed of the run.
+            wanted: the samples that will be requested, in this order, int64 [N].
+            shuffled: whether the sampler shuffles.
+        """
+
+    def end_epoch(self) -> None:
+        """Learn that no more samples of the epoch will be requested."""
 
     def chain(self, size: tuple[int, int] | None) -> Compose:
         """Return the transforms that give images of `size` (width, height); None: as in the recipe.

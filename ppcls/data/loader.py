@@ -132,6 +132,10 @@ class Loader:
         jobs: deque[Job] = deque()
         started = start_batch
         unread = 0
+        if self.dataset.is_stream:
+            wanted = np.concatenate([draws.index for draws in plan[start_batch:]] or [np.empty(0, np.int64)])
+            shuffled = self.sampler.shuffle
+            self.dataset.begin_epoch(epoch, self.share.seed, wanted, shuffled=shuffled)
         try:
             for number in range(start_batch, len(plan)):
                 while started < len(plan) and started <= number + self._ahead:
@@ -153,6 +157,8 @@ class Loader:
         finally:
             for job in jobs:  # the consumer left early, or an error ended the epoch
                 job.cancel()
+            if self.dataset.is_stream:
+                self.dataset.end_epoch()
             self._recycler.clear()
 
     def _plan(self, epoch: int) -> list[Draws]:

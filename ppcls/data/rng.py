@@ -13,7 +13,7 @@ from numpy.random.bit_generator import ISeedSequence
 
 # The key of a counter-based generator (Philox, Salmon et al. 2011) has 128 bits: 64 for the seed and
 # 64 for these fields. Different keys give independent streams, and a generator costs 4 microseconds.
-_KINDS = {"sample": 0, "batch": 1, "order": 2, "size": 3}
+_KINDS = {"sample": 0, "batch": 1, "order": 2, "size": 3, "stream": 4}
 _INDEX_BITS = 40
 _EPOCH_BITS = 20
 
@@ -43,6 +43,11 @@ def order_rng(seed: int, epoch: int) -> np.random.Generator:
 def size_rng(seed: int, epoch: int) -> np.random.Generator:
     """Return the generator of the image sizes of an epoch's batches; it is the same in every process."""
     return _generator("size", seed, epoch, 0)
+
+
+def stream_rng(seed: int, epoch: int) -> np.random.Generator:
+    """Return the generator that orders the shards of an epoch; it is the same in every process."""
+    return _generator("stream", seed, epoch, 0)
 
 
 def _generator(kind: str, seed: int, epoch: int, index: int, repeat: int = 0) -> np.random.Generator:

@@ -70,6 +70,9 @@ class Sampler(Component):
         needs_labels: whether it reads ``share.labels``.
         multi_scale: whether batches have images of several sizes, so that the dataset must be able to give
             them.
+        in_order: whether an epoch goes through the samples in their order, at least nearly, so that they can
+            be read as a stream.
+        shuffle: whether the order is random.
     """
 
     batch_size: int
@@ -77,6 +80,8 @@ class Sampler(Component):
     training_only: bool = False
     needs_labels: bool = False
     multi_scale: bool = False
+    in_order: bool = False
+    shuffle: bool = False
 
     @abstractmethod
     def count(self, share: Share) -> int:
@@ -177,6 +182,7 @@ class DistributedBatchSampler(EpochSampler):
     def __init__(self, batch_size: int, drop_last: bool = False, shuffle: bool = False) -> None:
         super().__init__(batch_size, drop_last)
         self.shuffle = shuffle
+        self.in_order = not shuffle
 
     def order(self, share: Share, epoch: int) -> np.ndarray:
         """Return all samples, int64 [share.length]."""
@@ -184,6 +190,37 @@ class DistributedBatchSampler(EpochSampler):
         if self.shuffle:
             order_rng(share.seed, epoch).shuffle(order)
         return order
+
+
+@SAMPLERS.register()
+class ShuffleBufferSampler(EpochSampler):
+    """Every sample once per epoch, in an order that is random among neighbours, for reading in a stream.
+
+    A sample moves by less than `buffer` places, so a stream needs to hold no more samples than that.
+
+    Args:
+        batch_size: samples of one process in a batch.
+        drop_last: leave out a last batch that is not full.
+        buffer: number of neighbours that are shuffled.
+
+    Raises:
+        ConfigError: for a `buffer` below 1.
+    """
+
+    training_only = True
+    in_order = True
+    shuffle = True
+
+    def __init__(self, batch_size: int, drop_last: bool = False, buffer: int = 2000) -> None:
+        super().__init__(batch_size, drop_last)
+        if buffer < 1:
+            raise ConfigError(f"must be at least 1, got {buffer}", path="ShuffleBufferSampler.buffer")
+        self.buffer = buffer
+
+    def order(self, share: Share, epoch: int) -> np.ndarray:
+        """Return all samples, int64 [share.length]."""
+        late = order_rng(share.seed, epoch).random(share.length) * self.buffer
+        return np.argsort(np.arange(share.length) + late, kind="stable")
 
 
 @SAMPLERS.register(aliases=("RepeatedAugSampler",))

@@ -113,10 +113,7 @@ class ShardDataset(Dataset):
         given = options.get("class_names")
         if given is not None:
             return [shown_name(str(name)) for name in given]
-        folder = Path(str(options.get("path")))
-        if not (_has_index(str(folder)) and (folder / CLASSES).is_file()):
-            return None
-        return read_fitting_names(folder.absolute() / CLASSES, None)
+        return stored_class_names(str(options.get("path")))
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -159,6 +156,14 @@ class ShardDataset(Dataset):
         if self._index.has_checksums and zlib.crc32(content) != checksum:
             raise ImageError("damaged: the bytes do not have the checksum in the index; copy the shard again")
         return content
+
+
+def stored_class_names(path: str) -> list[str] | None:
+    """Return the names of the classes that ``ppcls shard`` stored with its shards; None without names."""
+    folder = Path(path)
+    if not (_has_index(path) and (folder / CLASSES).is_file()):
+        return None
+    return read_fitting_names(folder.absolute() / CLASSES, None)
 
 
 def _has_index(path: str) -> bool:

@@ -14,7 +14,7 @@ import paddle
 from ppcls import distributed
 from ppcls.config import ArchSpec, Recipe
 from ppcls.config.schema import TeacherStoreSpec
-from ppcls.data import JoinedLoader, Loader
+from ppcls.data import JoinedLoader, Loader, datasets_of
 from ppcls.engine.evaluation.measures import Measures
 from ppcls.engine.start.store_contents import compare, describe
 from ppcls.errors import ConfigError, DataError
@@ -72,6 +72,13 @@ def open_store(config: Recipe, loader: Loader | JoinedLoader, *, filling: bool =
             path=f"{_PLACE}.path",
         )
     _check_start(config, stored)
+    for path, dataset in datasets_of(loader).items():
+        if dataset.is_stream:
+            raise ConfigError(
+                f"a store of outputs needs the list of images, which {type(dataset).__name__} does not have; "
+                "use ShardDataset, which makes an index of the same shards",
+                path=path,
+            )
     places = places_of(loader)
     views = _views(spec, store, config.Global.epochs)
     made_of = describe(config, loader, stored)
