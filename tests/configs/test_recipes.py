@@ -49,7 +49,8 @@ def test_is_short(path):
 
 
 def test_no_idle_base():
-    used = {CONFIGS / "_base_/small_images.yaml"}  # `ppcls init` writes recipes with it
+    # `ppcls init` writes recipes with the first, and users of class folders name the second.
+    used = {CONFIGS / f"_base_/{name}.yaml" for name in ("small_images", "own_class_folders")}
     for path in CONFIGS.rglob("*.yaml"):
         for line in re.findall(r"^_base_:(.*(?:\n +- .*)*)", path.read_text(encoding="utf-8"), re.MULTILINE):
             used |= {(path.parent / name).resolve() for name in re.findall(r"[\w./-]+\.yaml", line)}
@@ -98,3 +99,13 @@ def test_ssld_evaluates_on_the_validation_list():
         config = load_config(CONFIGS / "ImageNet/Distillation" / f"{name}.yaml")
         assert config.DataLoader.Train.dataset.cls_label_path.endswith("train_list_all.txt")
         assert config.DataLoader.Eval.dataset.cls_label_path.endswith("val_list.txt")
+
+
+@pytest.mark.parametrize("name", ["baseline", "distill"])
+def test_own_images_recipes_take_class_folders(tmp_path, name):
+    text = (CONFIGS / f"quick_start/own_images_{name}.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "my.yaml"
+    before = "_base_: [../_base_/own_images.yaml"
+    path.write_text(text.replace(before, "_base_: [../_base_/own_class_folders.yaml"), encoding="utf-8")
+    assert before in text
+    assert load_config(path).DataLoader.Eval.dataset["name"] == "FolderDataset"
