@@ -26,6 +26,13 @@ class _Parser(argparse.ArgumentParser):
     A list of paths may have options between its entries: ``ppcls shard DATA --size 1GB OUT``.
     """
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Report a value that is none of the choices with the most similar one."""
+        near = hint(str(value), list(action.choices or ()))
+        if action.choices is not None and value not in action.choices and near:
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}.{near}")
+        super()._check_value(action, value)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Report unknown options here: the main parser would only show the usage of ``ppcls``."""
         known, unknown = super().parse_known_args(args, namespace)

@@ -28,8 +28,10 @@ class Component:
         nested_kind: the kind of the components that it chooses among, if its further options name those; see
             ``ppcls.config.checks.components.KINDS``.
         does_nothing_alone: whether an object that defines no method of its base class has no effect.
+        shared_options: what the options mean that all components of the kind get when they are registered.
     """
 
+    shared_options: ClassVar[Mapping[str, str]] = {}
     nested_kind: ClassVar[str | None] = None
     does_nothing_alone: ClassVar[bool] = False
 

@@ -17,12 +17,26 @@ class Network(nn.Layer, Loadable, Component):
     """Base class of networks; `ppcls.arch.TheseusLayer` is that of networks whose layers can be named.
 
     Attributes:
+        shared_options: see `Component`; those that `ppcls.arch.register_network` adds.
         names: names of the sub-networks, in order; none for a plain network.
         always_frozen: whether it cannot be trained.
         output_keys: what its output is a map of, if that does not depend on options; None for logits.
         names_layers: whether `update_res` chooses what a forward returns beside the logits.
     """
 
+    shared_options = {
+        "class_num": "number of classes.",
+        "pretrained": "True for the official weights of this name, or a path, or an address.",
+        "use_ssld": "take the official weights that were distilled by SSLD.",
+        "use_ssld_stage1_pretrained": "take the official weights after the first stage of SSLD.",
+        "use_imagenet22k_pretrained": "take the official weights for the 21841 classes of ImageNet-22k.",
+        "use_imagenet22kto1k_pretrained": "the same, fine-tuned on 1000 classes.",
+        "return_patterns": "layers whose outputs are returned together with the logits; `ppcls layers` lists "
+        "them.",
+        "return_stages": "the same by stage: true (all), an index or a list of indices.",
+        "stop_after": "the layer that ends the network.",
+        "freeze_befor": "the last layer that does not train.",
+    }
     names: Sequence[str] = ()
     always_frozen: ClassVar[bool] = False
     output_keys: Sequence[str] | None = None

@@ -39,7 +39,7 @@ def _common(
     stop_after: str | None = None,
     freeze_befor: str | None = None,
 ) -> None:
-    """Has the signature with the options of every network, which `register_network` explains."""
+    """Has the signature with the options of every network; `Network.shared_options` says what they mean."""
 
 
 def register_network(
@@ -53,18 +53,7 @@ def register_network(
 
     `build` is a class or function whose typed keyword parameters are the network's own options, including
     `class_num`. It works as a decorator too. The result is registered in `BACKBONES`; recipes are checked
-    with its signature, which has all options. The options of every network are:
-
-    - ``class_num``: number of classes.
-    - ``pretrained``: True for the official weights of this name, a path or a URL.
-    - ``use_ssld``: the official weights distilled by SSLD; ``use_ssld_stage1_pretrained``: those of only its
-      first stage.
-    - ``use_imagenet22k_pretrained``: the official weights for the 21841 classes of ImageNet-22k;
-      ``use_imagenet22kto1k_pretrained``: the same, fine-tuned on 1000 classes.
-    - ``return_patterns``: layers whose outputs are returned together with the logits.
-    - ``return_stages``: the same by stage: True (all), an index or a list of indices.
-    - ``stop_after``: the layer that ends the network.
-    - ``freeze_befor``: the last layer that does not train.
+    with its signature, which has all options. `Network.shared_options` says what those of every network mean.
 
     Args:
         build: class or function that makes the network.

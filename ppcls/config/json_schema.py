@@ -7,16 +7,15 @@ along, so nothing is required; nor what an interpolation stands for, so one may 
 
 from __future__ import annotations
 
-import inspect
 import json
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from ppcls.config.binding import Parameters, parameters_of
-from ppcls.config.checks.components import INPUT_OPTIONS, KINDS, Kind
+from ppcls.config.checks.components import EXTRA_DOCUMENTS, INPUT_OPTIONS, KINDS, Kind
 from ppcls.config.checks.paddleclas import KEYS, OPTIONS, Foreign
+from ppcls.config.docstrings import option_documents, summary
 from ppcls.config.json_types import (
     INTERPOLATED,
     NULL,
@@ -171,7 +170,7 @@ class _Writer:
         """Return a reference to the schema of the options of a component; equal ones are written once."""
         rules = KINDS[kind]
         parameters = parameters_of(factory)
-        documents = option_documents(factory)
+        documents = {**rules.registry.trait(name, "shared_options"), **option_documents(factory)}
         properties: dict[str, Schema] = {"name": {}}
         for option, parameter in parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
@@ -185,10 +184,10 @@ class _Writer:
                 value = type_schema(parameter.annotation)
             text = documents.get(option)
             properties[option] = {"description": text, **value} if text else value
-        properties |= {option: type_schema(wanted) for option, wanted in rules.extra.items()}
+        properties |= _extra_options(rules.extra)
         properties |= _foreign_options(kind, name, parameters)
         if kind == "network":  # wherever it stands; what may stand where is left to `ppcls validate`
-            properties |= {option: type_schema(wanted) for option, wanted in INPUT_OPTIONS.items()}
+            properties |= _extra_options(INPUT_OPTIONS)
             properties |= _RUN_SETTINGS
         chosen = rules.registry.trait(name, "nested_kind")
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and chosen is None
@@ -218,6 +217,13 @@ def _key(ref: str) -> str:
     return ref.removeprefix("#/definitions/").replace("%20", " ")
 
 
+def _extra_options(options: Mapping[str, Any]) -> dict[str, Schema]:
+    return {
+        name: {"description": EXTRA_DOCUMENTS[name], **type_schema(wanted)}
+        for name, wanted in options.items()
+    }
+
+
 def _name_is(names: list[str]) -> Schema:
     return {"properties": {"name": {"enum": names}}}
 
@@ -239,27 +245,3 @@ def _foreign(foreign: Foreign) -> Schema:
     if foreign.notice is not None:
         return {"description": foreign.notice}
     return {"description": foreign.reason, "enum": [None, "None", *foreign.harmless]}
-
-
-# ---------------------------------------------------------------------- docstrings
-
-
-def summary(factory: Callable[..., Any]) -> str:
-    """Return the first paragraph of a component's docstring as one line, empty if it has none."""
-    return _one_line(inspect.cleandoc(factory.__doc__ or "").split("\n\n")[0])
-
-
-def option_documents(factory: Callable[..., Any]) -> dict[str, str]:
-    """Return what a component's docstring says of each option under ``Args:``."""
-    found = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", inspect.cleandoc(factory.__doc__ or ""), re.MULTILINE)
-    entries = re.split(r"^ {4}(?=\S)", found[1] if found else "", flags=re.MULTILINE)
-    documents: dict[str, str] = {}
-    for entry in entries:
-        names, colon, text = entry.partition(": ")
-        if colon:
-            documents |= {name.strip(): _one_line(text) for name in names.split(",")}
-    return documents
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

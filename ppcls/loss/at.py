@@ -42,7 +42,9 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
 
 @LOSSES.register("ATLoss")
 class ATLoss(TensorPairLoss):
-    """:func:`attention_transfer` of one feature map, or the sum over several, usually the last of each stage.
+    """Attention transfer of one feature map, or of several, usually the last of each stage.
+
+    The sum of :func:`attention_transfer` over the maps.
 
     Its weight in the literature is 1000. Use it as ``DistillationPairLoss: {base_loss_name: ATLoss, ...}``
     with an output, or a list of outputs, as `s_key` and as `t_key`.

@@ -38,7 +38,7 @@ def symmetric_kl(
     sum_across_class_dim: bool = False,
     eps: float = 1e-12,
 ) -> Tensor:
-    """``(KL(p || q) + KL(q || p)) / 2``, summed over classes, mean over the batch.
+    """Mutual learning: ``(KL(p || q) + KL(q || p)) / 2``, summed over classes, mean over the batch.
 
     Zhang et al., "Deep mutual learning" (CVPR 2018, arXiv 1706.00384) use the two divergences, one for each
     network; Cui et al. (SSLD, arXiv 2103.05959) use their mean for both networks, as this loss does. Gradient

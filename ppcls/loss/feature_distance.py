@@ -29,7 +29,7 @@ def distance(
     mode: Literal["l1", "l2", "smooth_l1"] = "l2",
     act: Literal["softmax", "sigmoid"] | None = None,
 ) -> Tensor:
-    """Mean over all elements of ``|d|``, ``d^2`` or the Huber function with its corner at 1, for d = a - b.
+    """Distance of two outputs: the mean of ``|d|``, ``d^2`` or the Huber function (corner at 1) of d = a - b.
 
     With ``l2`` on features of the same shape this is the hint loss of Romero et al. (FitNets, arXiv
     1412.6550) without a regressor, and the feature part of UDML. Gradient flows to both sides unless

@@ -102,6 +102,16 @@ class FormulaLoss(PairLoss):
     The second network of a pair is the target: no gradient reaches it. If two networks learn from each
     other, list the pair in both orders. A mutual formula is symmetric and sends gradient to both sides.
 
+    Args:
+        model_name_pairs: pairs of networks: first the one that learns, then the one it learns from.
+        key: which output of both networks is compared; null: the logits. Others come from `return_patterns`.
+        use_target_as_gt: take the teacher's most probable class as the label: for images without labels.
+        name: beginning of the part's name in the log.
+        pair_weights: one factor for each pair; null: 1 each.
+        class_map: if the teacher has other classes: a file with one line `student_class teacher_class` for
+            each class of the student.
+        standardize: bring the logits of both networks to mean 0 and standard deviation 1 first.
+
     Attributes:
         formula: set by the decorator.
         own_options: options of a subclass besides those of its formula: their types and defaults.

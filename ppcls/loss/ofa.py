@@ -76,7 +76,9 @@ class StageHeadsLoss(FormulaLoss):
     checkpoints, but are not part of the student. The log shows one more part for each pair,
     ``<name>_stages_<student>_<teacher>``, the sum over the maps.
 
-    Its option `student_keys` names the maps, from the shallowest to the deepest; null: none.
+    Args:
+        student_keys: outputs of the student that are feature maps, from the shallowest to the deepest; null:
+            none.
     """
 
     own_options = {"student_keys": (list[str] | None, None)}

@@ -73,7 +73,7 @@ def embed(x: Tensor, target_size: int | None) -> Tensor:
 
 @LOSSES.register("DistillationRKDLoss")
 class DistillationRKDLoss(Loss):
-    """:func:`relational` for named outputs.
+    """Relations between the images of a batch, distances and angles, for named outputs (:func:`relational`).
 
     Parts: ``loss_angle_<i>_<student>_<teacher>`` and ``loss_dist_<i>_<student>_<teacher>``.
 

@@ -10,11 +10,11 @@ from ppcls.loss.formula import pair_loss
 
 @pair_loss("DistillationCELoss", name="CELoss")
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
-    """``-sum_c softmax(teacher)_c log softmax(student)_c``, mean over the batch.
+    """Cross entropy with the teacher's probabilities: ``-sum_c softmax(teacher)_c log softmax(student)_c``.
 
-    This is the loss of label refinery (Bagherinezhad et al., arXiv 1805.02641). It exceeds the KL divergence
-    by the teacher's entropy; the gradient is the same. `teacher` contains logits: for labels that are
-    probabilities, use :func:`ppcls.loss.ce.cross_entropy`.
+    The mean over the batch is taken. This is the loss of label refinery (Bagherinezhad et al., arXiv
+    1805.02641). It exceeds the KL divergence by the teacher's entropy; the gradient is the same. `teacher`
+    contains logits: for labels that are probabilities, use :func:`ppcls.loss.ce.cross_entropy`.
 
     Args:
         student: logits, [N, C].

@@ -45,7 +45,10 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @LOSSES.register("WKDFeatureLoss")
 class WKDFeatureLoss(SizedPairLoss):
-    """:func:`gaussian_distance` of the teacher's map and the student's, after a 1x1 convolution, BN and ReLU.
+    """Wasserstein distance of feature maps whose channels are taken as normal distributions (WKD-F).
+
+    The :func:`gaussian_distance` of the teacher's map and the student's, the latter after a 1x1 convolution,
+    BatchNorm and ReLU.
 
     Use it as ``DistillationPairLoss: {base_loss_name: WKDFeatureLoss, ...}``.
 

@@ -51,8 +51,9 @@ def transport(student: Tensor, teacher: Tensor, start: Tensor, cost: Tensor) -> 
 class ClassCostLoss(FormulaLoss):
     """A formula that also gets the distances of the classes, from a classifier or from a file.
 
-    Its option `cost` is ``classifier``, 1 - cosine of the classes' weights in the last linear layer of the
-    teacher, or a ``.npy`` file with the distances of the student's classes, [C, C].
+    Args:
+        cost: ``classifier``, which is 1 - cosine of the classes' weights in the last linear layer of the
+            teacher, or a ``.npy`` file with the distances of the student's classes, [C, C].
     """
 
     own_options = {"cost": (str, "classifier")}

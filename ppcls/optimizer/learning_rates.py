@@ -124,7 +124,11 @@ def require(holds: bool, key: str, value: Any, expected: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _WithRate(Schedule):
-    """A schedule that starts from one learning rate."""
+    """A schedule that starts from one learning rate.
+
+    Attributes:
+        learning_rate: the rate at the end of the warm-up, 0 or more.
+    """
 
     learning_rate: float
 
@@ -149,7 +153,12 @@ class ConstLR(_WithRate):
 @SCHEDULES.register()
 @dataclass(frozen=True, kw_only=True)
 class Linear(_WithRate):
-    """From `learning_rate` to `end_lr`: ``end + (lr - end) * (1 - t / T) ** power``."""
+    """From `learning_rate` to `end_lr`: ``end + (lr - end) * (1 - t / T) ** power``.
+
+    Attributes:
+        end_lr: the rate at the end of the run.
+        power: 1 is a straight line; larger values fall faster at first.
+    """
 
     end_lr: float = 0.0
     power: float = 1.0
@@ -169,7 +178,11 @@ class Linear(_WithRate):
 @SCHEDULES.register()
 @dataclass(frozen=True, kw_only=True)
 class Cosine(_WithRate):
-    """Half a cosine wave from `learning_rate` to `eta_min` (SGDR, arXiv 1608.03983, eq. 5, no restart)."""
+    """Half a cosine wave from `learning_rate` to `eta_min` (SGDR, arXiv 1608.03983, eq. 5, no restart).
+
+    Attributes:
+        eta_min: the rate at the end of the run.
+    """
 
     eta_min: float = 0.0
 
@@ -197,6 +210,7 @@ class Step(_WithRate):
 
     Attributes:
         step_size: number of epochs; 2.4, for example, is rounded to whole steps.
+        gamma: the factor, above 0 and at most 1.
     """
 
     step_size: float
@@ -218,7 +232,12 @@ class Step(_WithRate):
 @SCHEDULES.register()
 @dataclass(frozen=True, kw_only=True)
 class MultiStepDecay(_WithRate):
-    """Multiply by `gamma` at each epoch of `milestones`."""
+    """Multiply by `gamma` at each epoch of `milestones`.
+
+    Attributes:
+        milestones: rising numbers of epochs, counted from the end of the warm-up.
+        gamma: the factor, above 0 and at most 1.
+    """
 
     milestones: list[int]
     gamma: float = 0.1
@@ -239,6 +258,8 @@ class Piecewise(Schedule):
     """`values[i]` until epoch `decay_epochs[i]`, and the last value after that.
 
     Attributes:
+        decay_epochs: rising numbers of epochs, counted from the end of the warm-up.
+        values: the rates, one more than there are `decay_epochs`.
         learning_rate: the rates are all in `values`; PaddleClas recipes repeat the first one here.
     """
 
@@ -280,8 +301,11 @@ class ReduceOnPlateau(_WithRate):
     A metric reported during the warm-up only sets the value to improve on.
 
     Attributes:
+        factor: the factor on the rate, below 1.
         mode: ``max`` for a metric that should grow, such as accuracy, ``min`` for a loss.
-        threshold: the smallest improvement that counts; relative to the best (``rel``) or absolute (``abs``).
+        patience: reports without improvement that are tolerated.
+        threshold: the smallest improvement that counts.
+        threshold_mode: whether the threshold is relative to the best value (``rel``) or absolute (``abs``).
         cooldown: number of reports to ignore after a reduction.
         min_lr: the rate is never reduced below it.
         epsilon: a reduction smaller than this is not made.

@@ -165,7 +165,12 @@ class SGD(OptimizerSettings):
 @OPTIMIZERS.register()
 @dataclass(frozen=True, kw_only=True)
 class Momentum(OptimizerSettings):
-    """Heavy-ball momentum, ``v = momentum * v + g; w -= lr * v``, or Nesterov's form of it."""
+    """Heavy-ball momentum, ``v = momentum * v + g; w -= lr * v``, or Nesterov's form of it.
+
+    Attributes:
+        momentum: share of the last step that is added to the gradient, 0 to below 1.
+        use_nesterov: whether to use Nesterov's form.
+    """
 
     momentum: float = 0.9
     use_nesterov: bool = False
@@ -188,7 +193,13 @@ class Momentum(OptimizerSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class _Adaptive(OptimizerSettings):
-    """The common settings of Adam and AdamW."""
+    """The common settings of Adam and AdamW.
+
+    Attributes:
+        beta1: decay of the mean of the gradients, 0 to below 1.
+        beta2: decay of the mean of their squares, 0 to below 1.
+        epsilon: added to the root of the squares, above 0.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -246,7 +257,14 @@ class AdamW(_Adaptive):
 @OPTIMIZERS.register()
 @dataclass(frozen=True, kw_only=True)
 class RMSProp(OptimizerSettings):
-    """RMSProp (Hinton's lecture 6e) as Paddle defines it, with `epsilon` inside the square root."""
+    """RMSProp (Hinton's lecture 6e) as Paddle defines it, with `epsilon` inside the square root.
+
+    Attributes:
+        rho: decay of the mean of the squared gradients, 0 to below 1.
+        epsilon: added to these squares, above 0.
+        momentum: share of the last step that is added, 0 to below 1.
+        centered: subtract the squared mean of the gradients from the mean of their squares.
+    """
 
     rho: float = 0.95
     epsilon: float = 1e-6

@@ -98,6 +98,18 @@ def network_names(pattern: str = "*") -> list[str]:
     return sorted(name for name in _sizes() if fnmatch.fnmatchcase(name, pattern))
 
 
+def stored_facts() -> dict[str, str]:
+    """Return size, cost and published accuracy of our own networks as one line each, without Paddle."""
+    facts = {}
+    for name, size in _sizes().items():
+        if "parameters" in size:
+            facts[name] = f"{size['parameters'] / 1e6:.2f} M parameters"
+            facts[name] += f", {size['multiply_adds'] / 1e9:.3f} G multiply-adds"
+            top1 = _published()["networks"].get(name, {}).get("top1")
+            facts[name] += f", published top-1 {top1:.2f} %" if top1 is not None else ""
+    return facts
+
+
 def usual_shape(name: str) -> tuple[int, int, int]:
     """Return [C, H, W] of the images that a network's published accuracy was measured with."""
     side = _published()["networks"].get(name, {}).get("input", 224)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import jsonschema
 import pytest
 
-from ppcls.config.json_schema import option_documents, render, summary
+from ppcls.config.docstrings import option_documents, summary
+from ppcls.config.json_schema import render
 from ppcls.config.json_types import type_schema
 from ppcls.config.yaml_text import parse_yaml, read_yaml
 

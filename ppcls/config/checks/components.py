@@ -70,6 +70,22 @@ ANSWER_OPTIONS = {
     "frozen_precision": Literal["float32", "bfloat16"] | None,
 }
 
+# What the options mean that builders read besides those of the component.
+EXTRA_DOCUMENTS = {
+    "weight": "factor on the loss: a number, or a schedule over epochs such as {name: LinearWarmup, value: "
+    "1.0, epochs: 20}.",
+    "prob": "probability with which OpSampler chooses this transform for a batch.",
+    "mean": "of a network in DistillationModel: the mean that it was trained with, see std.",
+    "std": "of a network in DistillationModel: the standard deviation that it was trained with; the images "
+    "of the recipe are converted for it.",
+    "input_size": "of a network in DistillationModel: the image size that it was trained with, a number or "
+    "[height, width].",
+    "frozen_engine": "what computes the network while it is frozen; auto chooses.",
+    "frozen_precision": "precision in which it is computed while it is frozen.",
+}
+
+EXTRA_DEFAULTS = {"weight": 1.0}
+
 KINDS: dict[str, Kind] = {
     "network": Kind(BACKBONES, extra=ANSWER_OPTIONS),
     "sub_network": Kind(BACKBONES, extra={**INPUT_OPTIONS, **ANSWER_OPTIONS}),
