@@ -55,7 +55,7 @@ LISTED: Mapping[str, Listed] = {
 }
 # Pages of losses whose module has another name than the page.
 _METHOD_PAGES = {
-    **{"kldiv": "kd", "wkd_logit": "wkd", "feature_distance": "udml", "soft_ce": "ssld"},
+    **{"kldiv": "kd", "wkd_logit": "wkd", "feature_distance": "udml", "soft_ce": "kd"},
     **dict.fromkeys(("ce", "pair"), "README"),
 }
 
