@@ -31,8 +31,8 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
   the one without plug-ins is [recipe.schema.json](recipe.schema.json). The path is relative to the recipe; an
   address works too. Editors do not see what `_base_` brings along, and check each value by itself: what must
   fit together is left to `ppcls validate -c FILE`.
-- `ppcls explain Global.save_interval` shows one of these settings in the terminal, `ppcls list losses` the names of
-  components of a kind, and `ppcls explain NAME` the options of one.
+- `ppcls explain Global.save_interval` shows one of these settings in the terminal, `ppcls list losses` the
+  names of components of a kind, and `ppcls explain NAME` the options of one.
 - A component is written `Name: {options}` in a list (`null` for no options) and `{name: Name, options}` else.
 - Options of PaddleClas that are not built here are accepted at a value that asks for nothing
   (`last_epoch: -1`), and with a warning if they have no effect (`clip_grad`). Other tasks (several labels for
