@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import secrets
+import select
 import selectors
 import socket
 import time
@@ -22,8 +23,9 @@ _PATIENCE = 60.0  # seconds to wait for the other processes, which have just don
 _RANK_BYTES = 4
 _TOKEN_BYTES = 16
 _GREETING_BYTES = _TOKEN_BYTES + _RANK_BYTES
-# A machine that is lost sends nothing. These options of Linux find that after about 30 s.
-_PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+# A machine that is lost sends nothing. These options of Linux find that after about 30 s: the first three
+# while this process waits, the last one (in milliseconds) when it has just sent something.
+_PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000}
 
 
 class Store(Protocol):
@@ -74,6 +76,30 @@ class Channel:
         if not self._is_hub:
             bits = int.from_bytes(_receive(self._links[0], size), "little")
         return [bool(bits >> place & 1) for place in range(len(facts))]
+
+    def wait_for_hub(self) -> None:
+        """Wait until process 0 calls this, too, without a limit; process 0 does not wait.
+
+        Raises:
+            OSError: if process 0 has ended; in process 0, if another one has.
+        """
+        for link in self._links:
+            if self._is_hub:
+                link.sendall(b"\1")
+            else:
+                _receive(link, 1)
+
+    def is_broken(self) -> bool:
+        """Tell whether a process at the other end of a connection has ended or cannot be reached any more.
+
+        It reads nothing, so another thread may ask it. Outside Linux it always returns false.
+        """
+        if not hasattr(select, "POLLRDHUP"):
+            return False
+        poll = select.poll()
+        for link in self._links:
+            poll.register(link, select.POLLRDHUP)  # and, always, errors
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Close the connections."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import json
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,12 +31,14 @@ from ppcls.rendezvous import meet
 
 # Seconds in which the launcher, which checks every second, finds the process that failed and ends the others.
 GRACE = 10.0
+# Seconds in which a process has to end after another one was lost; then it is ended wherever it is.
+LONGEST_AFTER_LOSS = 25.0
+_LOOK_EVERY = 1.0
 LOST = "lost the connection to another one"  # in the message of a process that is not the cause of a failure
 STARTED = "PPCLS_STARTED"  # names the file that tells `ppcls train --nproc` that the start has succeeded
 LARGE = 1 << 16  # numbers in a gradient that is worth an exchange of its own
 _LOST = (OSError, RuntimeError)  # gloo raises the first, nccl either
 _STORE_LOST = (*_LOST, ValueError)  # errors of Paddle's TCP store when the process that serves it has ended
-_counter = itertools.count()
 _part: tuple[int, int] | None = None
 
 
@@ -81,6 +84,36 @@ def start(note: Any = None, check: Callable[[list[Any]], None] = lambda notes: N
     _exchange(_channel, lost=_STORE_LOST)
 
 
+@contextlib.contextmanager
+def ending_with_others() -> Iterator[None]:
+    """End this process if another one is lost while the block runs and nothing else ends it.
+
+    A process that waits for a lost one in an operation of nccl would wait for half an hour.
+    """
+    if world_size() == 1:
+        yield
+        return
+    done = threading.Event()
+    watch = threading.Thread(target=_end_if_broken, args=(_channel(), done), daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _end_if_broken(channel: Channel, done: threading.Event) -> None:
+    while not done.wait(_LOOK_EVERY):
+        if channel.is_broken():
+            if not done.wait(LONGEST_AFTER_LOSS):
+                text = f"ppcls: process {rank()} of {world_size()} {LOST} and still waits for it"
+                with contextlib.suppress(OSError, ValueError):
+                    print(text, file=sys.stderr, flush=True)
+                    sys.stdout.flush()
+                os._exit(1)
+            return
+
+
 def announce_start() -> None:
     """Tell `ppcls train --nproc`, if it started this process, that logs may go into the run's folder."""
     file = os.environ.get(STARTED)
@@ -102,26 +135,14 @@ def announce_end(code: int) -> None:
 
 def wait_for_main() -> None:
     """Wait for rank 0, however long its work takes (gloo's collectives give up after 30 s)."""
-    _meet([0])
+    if world_size() > 1:
+        _exchange(lambda: _channel().wait_for_hub(), lost=_STORE_LOST)
 
 
 def wait_for_all() -> None:
     """Wait for all processes, however long that takes."""
-    _meet(range(world_size()))
-
-
-def _meet(ranks: Iterable[int]) -> None:
-    """Wait for the processes `ranks`; unlike a collective, the store has no time limit."""
-    if world_size() == 1:
-        return
-    from ppcls._paddle import shared_store  # Paddle is slow to import, and commands read this module first
-
-    store = shared_store()
-    place = next(_counter)
-    if rank() in ranks:
-        _exchange(store.set, f"ppcls/{place}/{rank()}", "1", lost=_STORE_LOST)
-    for other in ranks:
-        _exchange(store.wait, f"ppcls/{place}/{other}", lost=_STORE_LOST)
+    if world_size() > 1:
+        _exchange(lambda: _channel().any_of([False]), lost=_STORE_LOST)
 
 
 def _exchange(call: Callable[..., Any], *args: Any, lost: tuple[type[Exception], ...] = _LOST) -> None:
@@ -258,7 +279,7 @@ def _channel() -> Channel:
     from ppcls._paddle import shared_store
 
     host = split_endpoint(read_job().master, "PADDLE_MASTER")[0]
-    return open_channel(shared_store(), f"ppcls/{next(_counter)}/channel", rank(), world_size(), host)
+    return open_channel(shared_store(), "ppcls/channel", rank(), world_size(), host)
 
 
 def _give_own_memory(parameters: Sequence[Any]) -> None:

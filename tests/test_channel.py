@@ -1,6 +1,7 @@
 """The connection of all processes for facts, with threads as processes."""
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -70,6 +71,50 @@ def test_a_process_that_has_ended_is_noticed(ends):
 
     found = in_processes(3, work)
     assert found == ["ended" if rank == ends else "noticed" for rank in range(3)]
+
+
+def test_the_others_wait_for_process_0_which_does_not_wait():
+    release = threading.Event()
+
+    def work(rank, link):
+        if rank == 0:
+            link.wait_for_hub()
+            link.wait_for_hub()
+            release.set()
+            return link.any_of([False])
+        assert release.wait(10)  # process 0 was not held up
+        link.wait_for_hub()
+        link.wait_for_hub()
+        return link.any_of([rank == 2])
+
+    assert in_processes(3, work) == [[True]] * 3
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="Linux only")
+@pytest.mark.parametrize("ends", [0, 1])
+def test_another_thread_sees_that_a_process_has_ended(ends):
+    """Without taking anything from what is still to be read."""
+    ended = threading.Event()
+
+    def work(rank, link):
+        link.any_of([True])
+        if rank == ends:
+            assert not link.is_broken()
+            link.wait_for_hub() if rank == 0 else None
+            link.close()
+            ended.set()
+            return None
+        assert ended.wait(10)
+        end = time.monotonic() + 10
+        while not link.is_broken():
+            assert time.monotonic() < end
+        if ends == 0:
+            link.wait_for_hub()  # it had been sent before
+        with pytest.raises(ConnectionError):
+            link.any_of([False])
+        return True
+
+    assert in_processes(2, work)[1 - ends]
 
 
 @pytest.mark.parametrize("late", [0, 1])

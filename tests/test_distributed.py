@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import types
 
 import paddle
@@ -152,36 +153,56 @@ def test_rows_of_all_are_gathered_and_ours_get_the_gradient(monkeypatch, place):
     assert distributed.gather_rows(rows) is rows
 
 
-@pytest.fixture
-def store(monkeypatch):
-    """Return the list of calls of Paddle's store, in which a process waits for what another one sets."""
-    calls = []
-    stand_in = types.SimpleNamespace(
-        set=lambda key, value: calls.append(("set", key)), wait=lambda key: calls.append(("wait", key))
-    )
-    monkeypatch.setattr(paddle.base.core, "create_or_get_global_tcp_store", lambda: stand_in)
-    return calls
+class Link:
+    """Stands for the connection of all processes; keeps what is called."""
+
+    def __init__(self, broken=False):
+        self.calls = []
+        self.broken = broken
+
+    def wait_for_hub(self):
+        self.calls.append("main")
+
+    def any_of(self, facts):
+        self.calls.append("all")
+        return facts
+
+    def is_broken(self):
+        return self.broken
+
+
+def test_processes_wait_for_each_other_over_their_connection(monkeypatch, place):
+    """It finds a machine that is lost; a request to Paddle's store would wait for it for ever."""
+    link = Link()
+    monkeypatch.setattr(distributed, "_channel", lambda: link)
+    place(0, 1)
+    distributed.wait_for_main()
+    distributed.wait_for_all()
+    assert link.calls == []
+    place(1, 3)
+    distributed.wait_for_main()
+    distributed.wait_for_all()
+    assert link.calls == ["main", "all"]
 
 
 @pytest.mark.parametrize(
-    ("wait", "rank", "expected"),
-    [
-        (distributed.wait_for_main, 0, [("set", "0"), ("wait", "0")]),
-        (distributed.wait_for_main, 2, [("wait", "0")]),
-        (distributed.wait_for_all, 2, [("set", "2"), ("wait", "0"), ("wait", "1"), ("wait", "2")]),
-    ],
+    ("broken", "stuck", "ends"), [(True, True, True), (True, False, False), (False, True, False)]
 )
-def test_who_waits_for_whom(store, place, wait, rank, expected):
-    place(0, 1)
-    wait()
-    assert store == []
-    place(rank, 3)
-    wait()
-    assert [(what, key.rpartition("/")[2]) for what, key in store] == expected
-    meeting = {key.rpartition("/")[0] for _, key in store}
-    assert len(meeting) == 1
-    wait()
-    assert len({key.rpartition("/")[0] for _, key in store}) == 2  # no meeting is taken for an earlier one
+def test_a_process_that_waits_for_a_lost_one_is_ended(monkeypatch, place, capsys, broken, stuck, ends):
+    codes = []
+    monkeypatch.setattr(distributed, "_channel", lambda: Link(broken))
+    monkeypatch.setattr(distributed, "LONGEST_AFTER_LOSS", 0.1 if stuck else 30)
+    monkeypatch.setattr(distributed, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(distributed.os, "_exit", codes.append)
+    place(1)
+    before = set(threading.enumerate())
+    with distributed.ending_with_others():
+        (watch,) = set(threading.enumerate()) - before
+        watch.join(1)
+    watch.join(5)
+    assert not watch.is_alive()
+    assert codes == ([1] if ends else [])
+    assert (f"process 1 of 2 {distributed.LOST}" in capsys.readouterr().err) == ends
 
 
 def test_values_and_tensors_are_exchanged(monkeypatch, place):

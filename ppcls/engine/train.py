@@ -23,7 +23,7 @@ import numpy as np
 import paddle
 
 from ppcls.data import Batch, ahead, image_tensor
-from ppcls.distributed import average_gradients, rank, working_on, world_size
+from ppcls.distributed import average_gradients, ending_with_others, rank, working_on, world_size
 from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
@@ -42,7 +42,7 @@ def train(run: Run) -> None:
     """Run epochs from the position ``run.progress`` until ``run.settings.epochs`` are done."""
     schedule = run.parts.schedule
     call_hooks(run.hooks, "before_train", run)
-    with signals_wait_for_the_step(run):
+    with signals_wait_for_the_step(run), ending_with_others():
         while run.progress.epoch <= run.settings.epochs:
             epoch = run.progress.epoch
             train_epoch(run)
