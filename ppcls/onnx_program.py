@@ -105,6 +105,11 @@ class OnnxProgram:
         ) as error:
             raise WeightsError(f"{self._file} is not a model that ONNX Runtime can run: {error}") from error
 
+    @property
+    def input_shape(self) -> list[int | None]:
+        """The shape of the images that it takes, [N, C, H, W]; None for a size that is open."""
+        return [size if isinstance(size, int) and size > 0 else None for size in self._input.shape]
+
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(OnnxProgram, self._file, self._threads, self._device), ()
 

@@ -7,6 +7,7 @@ from ppcls.commands import (
     check_data,
     compare,
     convert_weights,
+    distill,
     explain,
     init,
     layers,
@@ -25,6 +26,7 @@ from ppcls.commands.command import Command
 COMMANDS: dict[str, Command] = {
     **run.COMMANDS,
     "init": init.COMMAND,
+    "distill": distill.COMMAND,
     "validate": validate.COMMAND,
     "check-data": check_data.COMMAND,
     "predict": predict.COMMAND,

@@ -20,6 +20,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, metavar="N", help="side of the images that networks see")
     parser.add_argument("--epochs", type=int, metavar="N", help="default: 240, or 30 with ImageNet weights")
     parser.add_argument("--batch-size", type=int, metavar="N", help="default: by image size and number")
+    parser.add_argument("--from-scratch", action="store_true", help="begin without official ImageNet weights")
     parser.add_argument("--out", default="project", metavar="DIR", help="folder to write (default project)")
     parser.add_argument(
         "--val",
@@ -48,6 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         image_size=args.image_size,
         epochs=args.epochs,
         batch_size=args.batch_size,
+        from_scratch=args.from_scratch,
     )
     project = write_project(summary, chosen, args.out, overwrite=args.overwrite)
     for training, role in ((chosen.teacher, "teacher"), (chosen.student, "student")):

@@ -1,9 +1,9 @@
 """From images to a project: look at the data, choose defaults, write the recipes of every step."""
 
 from ppcls.project.methods import METHODS
-from ppcls.project.planning import DEFAULT_METHOD, Plan, Training, plan
+from ppcls.project.planning import DEFAULT_METHOD, Plan, Training, check_choices, plan
 from ppcls.project.summary import DataSummary, inspect_data
-from ppcls.project.writing import Project, check_folder, write_project
+from ppcls.project.writing import Project, check_folder, is_project, read_project, write_project
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -12,8 +12,11 @@ __all__ = [
     "Plan",
     "Project",
     "Training",
+    "check_choices",
     "check_folder",
     "inspect_data",
+    "is_project",
     "plan",
+    "read_project",
     "write_project",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ppcls.config.nodes import Node
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.project.methods import METHODS
 from ppcls.project.summary import DataSummary
@@ -48,7 +49,7 @@ class Plan:
         small: whether the images pass through the chain for small images.
         batch_size: images of a step.
         teacher: how the teacher is trained.
-        teacher_weights: weights of a teacher that is trained already; None if the project trains it.
+        teacher_node: a teacher that is trained already, as in ``Arch.models``; None if the project trains it.
         student: how the student is trained, alone and with the teacher.
         method: name of the distillation method.
         notes: sentences about choices that may disappoint.
@@ -58,7 +59,7 @@ class Plan:
     small: bool
     batch_size: int
     teacher: Training
-    teacher_weights: str | None
+    teacher_node: Node | None
     student: Training
     method: str
     notes: list[str] = field(default_factory=list)
@@ -73,7 +74,8 @@ def plan(
     image_size: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    teacher_weights: str | None = None,
+    teacher_node: Node | None = None,
+    from_scratch: bool = False,
 ) -> Plan:
     """Choose what the user has not chosen.
 
@@ -85,7 +87,39 @@ def plan(
         image_size: side of the images that the networks get.
         epochs: passes over the images of training, for all three recipes.
         batch_size: images of a step; the learning rate changes with it.
-        teacher_weights: weights of a teacher that was trained on these classes; then no recipe trains it.
+        teacher_node: a teacher that was trained on these classes, with its weights, as in ``Arch.models``;
+            then no recipe trains one.
+        from_scratch: begin with random weights, also where there are official ImageNet weights.
+
+    Raises:
+        ConfigError: for an unknown network or method, or numbers out of range.
+    """
+    check_choices(None, student, method, image_size=image_size, epochs=epochs, batch_size=batch_size)
+    side = image_size or usual_size(summary.short_side)
+    small = side <= SMALL
+    batch = batch_size or _usual_batch(len(summary.train), 64 if small else 32)
+    chosen = str(teacher_node["name"]) if teacher_node else _known(teacher or _PAIRS[small][0], "teacher")
+    student = student or _PAIRS[small][1]
+    names = dict.fromkeys([student] if teacher_node else [chosen, student])
+    notes = [text for name in names if (text := _unfit(name, side))]
+    if batch > len(summary.train):
+        notes.append(f"A batch of {batch} is more than the {len(summary.train)} images to train on.")
+    trainings = [
+        _training(name, len(summary.train), batch, epochs, from_scratch) for name in (chosen, student)
+    ]
+    return Plan(side, small, batch, trainings[0], teacher_node, trainings[1], method, notes)
+
+
+def check_choices(
+    teacher: str | None = None,
+    student: str | None = None,
+    method: str = DEFAULT_METHOD,
+    *,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Check what a user has chosen before the data are looked at; see :func:`plan`.
 
     Raises:
         ConfigError: for an unknown network or method, or numbers out of range.
@@ -103,19 +137,12 @@ def plan(
             f"method: unknown method {method!r}; expected one of {known} Other methods need names of layers; "
             "take a recipe of such a method in configs/ as an example"
         )
-    side = image_size or _usual_size(summary.short_side)
-    small = side <= SMALL
-    batch = batch_size or _usual_batch(len(summary.train), 64 if small else 32)
-    teacher = _known(teacher or _PAIRS[small][0], "teacher")
-    student = _known(student or _PAIRS[small][1], "student")
-    notes = [text for name in dict.fromkeys((teacher, student)) if (text := _unfit(name, side))]
-    if batch > len(summary.train):
-        notes.append(f"A batch of {batch} is more than the {len(summary.train)} images to train on.")
-    trainings = [_training(name, len(summary.train), batch, epochs) for name in (teacher, student)]
-    return Plan(side, small, batch, trainings[0], teacher_weights, trainings[1], method, notes)
+    for role, name in (("teacher", teacher), ("student", student)):
+        if name is not None:
+            _known(name, role)
 
 
-def _usual_size(short_side: int) -> int:
+def usual_size(short_side: int) -> int:
     """Return the largest usual size that needs no enlarging by more than a tenth; at least 32."""
     fitting = [size for size in SIZES if size <= 1.1 * short_side]
     return max(fitting, default=SIZES[0])
@@ -158,9 +185,9 @@ def _unfit(name: str, side: int) -> str:
     )
 
 
-def _training(name: str, images: int, batch: int, epochs: int | None) -> Training:
+def _training(name: str, images: int, batch: int, epochs: int | None, from_scratch: bool) -> Training:
     try:
-        pretrained = bool(official_url(name))
+        pretrained = not from_scratch and bool(official_url(name))
     except WeightsError:
         pretrained = False
     if pretrained:

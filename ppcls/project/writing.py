@@ -6,8 +6,10 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ppcls.class_names import format_class_names
+from ppcls.config.nodes import Node
 from ppcls.errors import ConfigError, DataError
 from ppcls.files import FileSet, require_writable
 from ppcls.project.methods import METHODS, loss_lines
@@ -49,6 +51,11 @@ class Project:
     def recipes(self) -> tuple[Path, ...]:
         """The recipes in the order of their use."""
         return tuple(path for path in (self.teacher, self.student, self.distill) if path is not None)
+
+    @property
+    def run(self) -> Path:
+        """The folder of the run of the student with the teacher."""
+        return self.folder / "output/distill"
 
     @property
     def commands(self) -> list[str]:
@@ -103,7 +110,7 @@ def write_project(
     )
     project = Project(
         out,
-        None if plan.teacher_weights is not None else out / TEACHER,
+        None if plan.teacher_node is not None else out / TEACHER,
         out / STUDENT,
         out / DISTILL,
         out / NAMES,
@@ -111,12 +118,13 @@ def write_project(
         out / README,
         replaced,
     )
-    weights = plan.teacher_weights or str(out / "output/teacher/best_model")
+    weights = str(out / "output/teacher/best_model")
+    node = plan.teacher_node or {"name": plan.teacher.network, "pretrained": weights}
     texts = {
         NAMES: format_class_names(summary.class_names),
         DATA: _data(summary, plan, out),
         STUDENT: _alone(plan.student, summary, out, "student"),
-        DISTILL: _distill(plan, summary, out, weights),
+        DISTILL: _distill(plan, summary, out, node),
         README: _readme(summary, plan, project),
     }
     if project.teacher is not None:
@@ -130,6 +138,27 @@ def write_project(
     except OSError as error:
         raise ConfigError(f"out: cannot write to {out}: {error.strerror or error}") from error
     return project
+
+
+def read_project(folder: str | Path) -> Project:
+    """Return the project in a folder.
+
+    Raises:
+        ConfigError: if there is none, or files of it are missing.
+    """
+    out = Path(os.path.abspath(os.path.expanduser(folder)))
+    missing = [name for name in (DATA, STUDENT, DISTILL, NAMES) if not (out / name).is_file()]
+    if missing:
+        raise ConfigError(f"{folder} is not a project of `ppcls init`: it has no {', '.join(missing)}")
+    lists = tuple(out / name for name in (TRAIN_LIST, VAL_LIST) if (out / name).is_file())
+    teacher = out / TEACHER if (out / TEACHER).is_file() else None
+    return Project(out, teacher, out / STUDENT, out / DISTILL, out / NAMES, lists, out / README)
+
+
+def is_project(folder: str | Path) -> bool:
+    """Tell whether a folder has the recipes of a project."""
+    out = Path(folder).expanduser()
+    return (out / DATA).is_file() and (out / DISTILL).is_file()
 
 
 def list_text(part: Part, root: Path) -> str:
@@ -163,6 +192,12 @@ def _quoted(path: str | Path) -> str:
     except UnicodeEncodeError:
         raise DataError(f"{text!r}: the name is not UTF-8; rename the folder") from None
     return json.dumps(text, ensure_ascii=False)
+
+
+def _option(key: str, value: Any) -> str:
+    """Return an option of a network as one line of YAML."""
+    text = value if key == "name" else _quoted(value) if isinstance(value, str) else json.dumps(value)
+    return f"{key}: {text}"
 
 
 def _shell(path: Path) -> str:
@@ -259,7 +294,7 @@ def _metric(beginning: str, summary: DataSummary) -> list[str]:
     return ["Metric:", f"  Train: {entry}", f"  Eval: {entry}"]
 
 
-def _distill(plan: Plan, summary: DataSummary, out: Path, weights: str) -> str:
+def _distill(plan: Plan, summary: DataSummary, out: Path, node: Node) -> str:
     teacher, student = plan.teacher, plan.student
     lines = [
         f"# The student learns from labels and teacher. {METHODS[plan.method][0]}.",
@@ -269,8 +304,7 @@ def _distill(plan: Plan, summary: DataSummary, out: Path, weights: str) -> str:
         "Arch:",
         "  models:",
         "    - Teacher:",
-        f"        name: {teacher.network}",
-        f"        pretrained: {_quoted(weights)}",
+        *(f"        {_option(key, value)}" for key, value in node.items()),
         f"    - Student: {{name: {student.network}, pretrained: {_pretrained(student)}}}",
         "Loss:  # docs/methods/ explains it",
         "  Train:",
@@ -285,6 +319,7 @@ def _distill(plan: Plan, summary: DataSummary, out: Path, weights: str) -> str:
 
 
 def _readme(summary: DataSummary, plan: Plan, project: Project) -> str:
+    run = _shell(project.run)
     names = {
         project.teacher: f"the teacher, {plan.teacher.network}",
         project.student: f"the student alone, {plan.student.network}",
@@ -307,8 +342,8 @@ def _readme(summary: DataSummary, plan: Plan, project: Project) -> str:
         "Then export the student and use it:",
         "",
         "```bash",
-        f"ppcls export {_shell(project.folder / 'output/distill')}",
-        f"ppcls predict --model-dir {_shell(project.folder / 'output/distill/inference')} photo.jpg",
+        f"ppcls export {run}",
+        f"ppcls predict --model-dir {_shell(project.run / 'inference')} photo.jpg",
         "```",
         "",
         "## What init saw",

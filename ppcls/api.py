@@ -1,0 +1,171 @@
+"""The whole way in one call: :func:`distill` and :func:`train`, also available as ``ppcls.distill``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from paddle import nn
+
+from ppcls.config import ComponentSpec, Recipe, complete_config, load_config
+from ppcls.distilling.request import Request, open_project
+from ppcls.distilling.result import DistillationResult, accuracy_of
+from ppcls.distilling.steps import DISTILL, STUDENT, Step, announce, run_step, steps_of
+from ppcls.engine import Engine
+from ppcls.errors import PpclsError, TrainingError
+from ppcls.logger import LOGGER, setup_logging
+from ppcls.project import DEFAULT_METHOD
+from ppcls.report import write_report
+from ppcls.report.runs import RunFolder, read_run
+
+
+def distill(
+    data: str | os.PathLike[str],
+    teacher: str | os.PathLike[str] | nn.Layer | None = None,
+    student: str | None = None,
+    *,
+    method: str = DEFAULT_METHOD,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    baseline: bool = False,
+    export: bool | str | os.PathLike[str] = False,
+    overrides: Sequence[str] = (),
+    teacher_network: str | None = None,
+    val: float = 0.2,
+    seed: int | None = None,
+    image_root: str | os.PathLike[str] | None = None,
+    from_scratch: bool = False,
+) -> DistillationResult:
+    """Train a small network with the help of a large one, from images to the student.
+
+    The call writes the recipes of ``ppcls init`` into `out` and runs them: first the teacher, if it is the
+    name of a network, then the student alone, if a baseline is wanted, then the student with the teacher.
+    Called again after an interruption, it continues where it was; what is finished is not done again.
+
+    Args:
+        data: class folders, a list or shards, as for ``ppcls init``; or a project that it has written.
+        teacher: name of a network, which is then trained first; weights of a network (with
+            `teacher_network`); the folder of a run; an ONNX file; an exported folder; or a layer that maps
+            images [N, 3, `image_size`, `image_size`], normalised for ImageNet, to logits. Default: by image
+            size.
+        student: name of a network. Default: by image size.
+        method: distillation method; :data:`ppcls.project.METHODS` has them all.
+        image_size: side of the images that the networks get. Default: by the size of the images.
+        epochs: passes over the images of training, for every training.
+        batch_size: images of a step.
+        out: folder of recipes and runs, ``distilled`` by default.
+        baseline: also train the student without the teacher, for comparison.
+        export: write the student for deployment; True: into the folder ``inference`` of its run.
+        overrides: changes of settings as for ``-o``. Those of networks, losses and metrics are for the
+            student with the teacher; ``teacher:Key=value`` and ``student:Key=value`` are for another
+            training.
+        teacher_network: registered name of the network that the weights `teacher` belong to.
+        val: share of each class to validate with, if the data have no such part.
+        seed: of this split, and of everything random in the trainings. None: the split is always the same,
+            and each training draws a seed and keeps it.
+        image_root: folder that the paths in a list start from.
+        from_scratch: begin with random weights, also where there are official ImageNet weights.
+
+    Raises:
+        ConfigError: for mistakes in options, or if `out` holds the distillation of another call.
+        DataError: if the data cannot be trained on.
+        WeightsError: if weights cannot be read or do not fit.
+        TrainingError: if a training cannot continue.
+        SystemExit: after Ctrl-C or SIGTERM, with the state saved.
+    """
+    setup_logging()
+    layer = teacher if isinstance(teacher, nn.Layer) else None
+    request = Request(
+        os.fspath(data),
+        None if teacher is None or isinstance(teacher, nn.Layer) else os.fspath(teacher),
+        teacher_network,
+        student,
+        method,
+        image_size,
+        epochs,
+        batch_size,
+        val,
+        seed,
+        None if image_root is None else os.fspath(image_root),
+        from_scratch,
+    )
+    project = open_project(request, out, layer)
+    seeded = [] if seed is None else [f"Global.seed={seed}"]
+    steps = steps_of(project, [*seeded, *overrides], baseline=baseline)
+    for step in steps:
+        step.require_same_settings()
+    announce(steps)
+    runs = {step.name: run_step(step) for step in steps}
+    result = _result(project.folder, steps[-1], runs)
+    setup_logging()  # the logs of the runs are complete
+    if not export:
+        return result
+    target = result.folder / "inference" if export is True else Path(os.fspath(export))
+    return DistillationResult(**{**vars(result), "exported": result.export(target).folder})
+
+
+def _result(project: Path, step: Step, runs: dict[str, RunFolder]) -> DistillationResult:
+    run = runs[DISTILL]
+    accuracy = accuracy_of(run)
+    if accuracy is None:
+        raise TrainingError(
+            f"{run.folder}: the student was not evaluated; set Global.eval_during_train to true"
+        )
+    alone = runs.get(STUDENT)
+    arch = step.config.arch
+    teachers = [network for network in arch.children if network.frozen]
+    losses = [loss.name for loss in ComponentSpec.read_all(step.config.Loss.Train, "Loss.Train")]
+    report = None
+    try:
+        report = write_report(run.folder, None if alone is None else alone.folder)
+    except PpclsError as error:
+        LOGGER.warning("no report: %s", error)
+    return DistillationResult(
+        project=project,
+        folder=run.folder,
+        student=arch.main.name,
+        teacher=", ".join(network.name for network in teachers),
+        method=" + ".join(name.removeprefix("Distillation").removesuffix("Loss") for name in losses),
+        accuracy=accuracy,
+        teacher_accuracy=_teacher_accuracy(run, [network.title for network in teachers]),
+        baseline_accuracy=None if alone is None else accuracy_of(alone),
+        report=report,
+    )
+
+
+def _teacher_accuracy(run: RunFolder, titles: Sequence[str]) -> float | None:
+    for row in run.rows_of("teacher"):
+        for name, value in row.items():
+            if name.startswith("top1") and (not titles or name in ("top1", f"top1_{titles[0]}")):
+                return float(value)
+    return None
+
+
+def train(
+    recipe: str | os.PathLike[str] | Recipe, overrides: Sequence[str] = (), *, resume: str | None = None
+) -> RunFolder:
+    """Train the networks of a recipe; the same as ``ppcls train``.
+
+    Args:
+        recipe: a YAML file, the name of a packaged recipe, or a :class:`~ppcls.config.Recipe`.
+        overrides: changes of settings as for ``-o``, for a file.
+        resume: a checkpoint, or ``auto`` for the newest one of the output folder.
+
+    Returns:
+        the run: ``best_metrics``, ``best_epoch``, ``folder`` and so on.
+    """
+    config: Any = recipe
+    if not isinstance(recipe, Recipe):
+        config = load_config(os.fspath(recipe), overrides, "train")
+    elif overrides:
+        raise PpclsError("overrides are for recipes in files; change the recipe itself")
+    config = complete_config(config, "train")
+    if resume is not None:
+        config.Global.checkpoints = resume
+    engine = Engine(config, "train")
+    engine.train()
+    return read_run(engine.folder)

@@ -1,0 +1,111 @@
+"""The result of a distillation."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppcls.engine import Engine
+from ppcls.engine.export import ExportedFiles
+from ppcls.engine.from_run import load_run
+from ppcls.report.runs import RunFolder
+
+
+def accuracy_of(run: RunFolder) -> float | None:
+    """Return the value that chose the best evaluation, such as top1; None before the first evaluation."""
+    known = run.progress or run.best
+    if known is None or not known.best:
+        return None
+    name = known.best_by.partition(" of ")[0]
+    return known.best.get(name, next(iter(known.best.values())))
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as short as a command in this folder may have it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+@dataclass(frozen=True)
+class DistillationResult:
+    """A distilled student and what it is compared with.
+
+    Attributes:
+        project: folder of the recipes and of all runs.
+        folder: folder of the student's run.
+        student: name of the student's network.
+        teacher: name of the teacher's network.
+        method: losses with which it was taught, as the recipe names them.
+        accuracy: share of the evaluation images that the student gets right, at its best epoch.
+        teacher_accuracy: the same of the teacher; None if it is unknown.
+        baseline_accuracy: the same of the student trained without a teacher; None if it was not trained.
+        report: the page about the run; None if there is none.
+        exported: folder of the exported student; None if it was not exported.
+    """
+
+    project: Path
+    folder: Path
+    student: str
+    teacher: str
+    method: str
+    accuracy: float
+    teacher_accuracy: float | None = None
+    baseline_accuracy: float | None = None
+    report: Path | None = None
+    exported: Path | None = None
+
+    @property
+    def gain(self) -> float | None:
+        """By how much the student is better than without a teacher."""
+        return None if self.baseline_accuracy is None else self.accuracy - self.baseline_accuracy
+
+    def export(
+        self, folder: str | Path | None = None, *, onnx: bool = False, overrides: Sequence[str] = ()
+    ) -> ExportedFiles:
+        """Write the student for deployment, and check the files against the network in memory.
+
+        Args:
+            folder: where to write; None for ``inference`` in the folder of the run.
+            onnx: also write an ONNX file (needs the extra ``onnx``).
+            overrides: further settings, such as ``Global.export_format=paddle``.
+        """
+        recipe = load_run(self.folder, overrides, "export")
+        if folder is not None:
+            recipe.Global.save_inference_dir = str(folder)
+        recipe.Global.export_onnx = onnx or recipe.Global.export_onnx
+        return Engine(recipe, "export").export()
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return network, accuracy and gain over the baseline of each network that is known, as texts."""
+        gain = "" if self.gain is None else f"{100 * self.gain:+.2f}"
+        found = [(f"teacher, {self.teacher}", self.teacher_accuracy, "")]
+        found += [(f"{self.student} alone", self.baseline_accuracy, "")]
+        found += [(f"{self.student} with the teacher ({self.method})", self.accuracy, gain)]
+        return [(name, f"{100 * value:.2f} %", more) for name, value, more in found if value is not None]
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        width = max(len(name) for name, _, _ in rows)
+        lines = [f"{name:{width}}  {value:>8}  {more}".rstrip() for name, value, more in rows]
+        places = {"run": self.folder, "report": self.report, "exported": self.exported}
+        lines += [f"{title}: {shown_path(place)}" for title, place in places.items() if place is not None]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Show the result in a notebook."""
+        cells = "".join(
+            f"<tr><td>{html.escape(name)}</td><td style='text-align:right'>{value}</td>"
+            f"<td style='text-align:right'>{more}</td></tr>"
+            for name, value, more in self.rows()
+        )
+        head = "<tr><th>network</th><th>accuracy</th><th>gain</th></tr>"
+        places = {"run": self.folder, "report": self.report, "exported": self.exported}
+        rest = "".join(
+            f"<div>{title}: <code>{html.escape(str(place))}</code></div>"
+            for title, place in places.items()
+            if place is not None
+        )
+        return f"<table>{head}{cells}</table>{rest}"

@@ -1,0 +1,239 @@
+"""The trainings of a project, one after the other: those that are finished are skipped, others continue."""
+
+from __future__ import annotations
+
+import gc
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppcls.config import Recipe, load_config
+from ppcls.config.loading import override_steps
+from ppcls.config.nodes import Node
+from ppcls.data import Batch, build_dataset
+from ppcls.distilling.estimate import Cost, expected_seconds, in_words, measure
+from ppcls.engine import Engine
+from ppcls.engine.checkpoint.changes import find_changes
+from ppcls.engine.hooks.base import Hook
+from ppcls.engine.run import Run
+from ppcls.errors import ConfigError
+from ppcls.logger import LOGGER
+from ppcls.project import Project
+from ppcls.registry import BACKBONES
+from ppcls.report.runs import RunFolder, is_run, read_run
+
+TEACHER, STUDENT, DISTILL = "teacher", "student", "distill"
+STEPS = (TEACHER, STUDENT, DISTILL)
+# Settings that place the runs of a project, which the steps rely on.
+_PLACES = re.compile(r"Global\.(output_dir|run_name|checkpoints|pretrained_model)")
+# Settings that belong to one recipe; without the name of a step they are for the student with the teacher.
+_OF_DISTILL = re.compile(r"(Arch|Loss|Metric|TeacherStore)(\..*)?|Global\.infer_model_name")
+_NO_MATTER = re.compile(r"Global\.(device|plugins\.\d+)")
+_FIRST_STEPS = 20  # after so many steps of a training, the time that it takes is known
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training.
+
+    Attributes:
+        name: ``teacher``, ``student`` or ``distill``.
+        title: what it is, for people.
+        recipe: its file.
+        config: its recipe with overrides.
+        folder: folder of its run.
+    """
+
+    name: str
+    title: str
+    recipe: Path
+    config: Recipe
+    folder: Path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all its epochs are done."""
+        if not is_run(self.folder):
+            return False
+        run = read_run(self.folder)
+        return run.finished and (run.epochs or 0) >= self.config.Global.epochs
+
+    def require_same_settings(self) -> None:
+        """Raise an error if the training is finished, and was done with other settings than those of now.
+
+        Raises:
+            ConfigError: naming the settings.
+        """
+        if not self.is_finished:
+            return
+        # The run may have been given no seed, and then keeps the one that it drew.
+        changes = [
+            change
+            for change in find_changes(read_run(self.folder).config, self.config.to_dict())
+            if not change.harmless and not _NO_MATTER.fullmatch(change.key)
+        ]
+        if changes:
+            shown = "\n  ".join(map(str, changes[:8]))
+            raise ConfigError(
+                f"{self.folder} is finished, and was trained with other settings:\n  {shown}\nRepeat the "
+                f"call with those, choose another --out, or move {self.folder} away to train it again"
+            )
+
+
+def split_overrides(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Return the overrides of each step.
+
+    ``distill:Key=value`` is for one step alone. Otherwise settings of networks, losses and metrics are for
+    the step with the teacher, and all others for every step.
+
+    Raises:
+        ConfigError: for a setting that places the runs, or a step that does not exist.
+    """
+    found: dict[str, list[str]] = {name: [] for name in STEPS}
+    for text in texts:
+        step, colon, rest = text.partition(":")
+        if not (colon and "=" not in step and step.isidentifier()):
+            step, rest = "", text
+        elif step not in STEPS:
+            raise ConfigError(f"-o {text}: there is no step {step!r}; expected one of {', '.join(STEPS)}")
+        key = ".".join(override_steps(rest))
+        if _PLACES.fullmatch(key):
+            raise ConfigError(f"-o {text}: distill itself decides {key}; --out chooses the folder")
+        for name in [step] if step else [DISTILL] if _OF_DISTILL.fullmatch(key) else STEPS:
+            found[name].append(rest)
+    return found
+
+
+def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> list[Step]:
+    """Return the trainings of a project, with all their recipes checked.
+
+    Args:
+        project: the project.
+        overrides: see :func:`split_overrides`.
+        baseline: also train the student alone.
+
+    Raises:
+        ConfigError: for mistakes in recipes or overrides.
+    """
+    changes = split_overrides(overrides)
+    recipes = {
+        TEACHER: project.teacher,
+        STUDENT: project.student if baseline else None,
+        DISTILL: project.distill,
+    }
+    found = []
+    for name, recipe in recipes.items():
+        if recipe is None:
+            continue
+        config = load_config(recipe, [*changes[name], "Global.checkpoints=auto"], "train")
+        folder = Path(config.Global.output_dir) / (config.Global.run_name or config.arch.name)
+        network = config.arch.main.name
+        titles = {
+            TEACHER: f"the teacher, {network}",
+            STUDENT: f"{network} alone (baseline)",
+            DISTILL: f"{network} with the teacher",
+        }
+        found.append(Step(name, titles[name], recipe, config, folder))
+    return found
+
+
+def announce(steps: Sequence[Step]) -> None:
+    """Log what will be trained and how long it is expected to take, measured on a few random images."""
+    sizes: dict[str, tuple[int, int]] = {}
+    costs: dict[str, Cost] = {}
+    total = 0.0
+    for number, step in enumerate(steps, 1):
+        place = f"{number} of {len(steps)}: {step.title}"
+        epochs = step.config.Global.epochs
+        if step.is_finished:
+            LOGGER.info("%s: finished before (%s)", place, step.folder)
+            continue
+        _measure_networks(step.config, costs)
+        images, held = sizes.setdefault(str(step.config.DataLoader.to_dict()), _images(step.config))
+        done = read_run(step.folder).epochs_done if is_run(step.folder) else 0
+        seconds = expected_seconds(step.config, images, held, costs) * (epochs - done) / epochs
+        total += seconds
+        since = f"after the {done} epochs done before, " if done else ""
+        LOGGER.info(
+            "%s: %s%d epochs of %d images, %s", place, since, epochs - done, images, in_words(seconds)
+        )
+    if total:
+        LOGGER.info(
+            "altogether %s; measured on random images, reading real ones may add to it", in_words(total)
+        )
+
+
+def _measure_networks(config: Recipe, costs: dict[str, Cost]) -> None:
+    side = config.Global.image_shape[-1]
+    batch = _batch_size(config)
+    for network in config.arch.children or (config.arch,):
+        if network.name in costs:
+            continue
+        node: Node = {key: value for key, value in network.options.items() if key not in _ADAPTED}
+        node = {**node, "name": network.name, "class_num": network.class_count}
+        if BACKBONES.trait(network.name, "always_frozen"):
+            node.pop("class_num")
+        size = network.options.get("input_size") or side
+        costs[network.name] = measure(node, size if isinstance(size, int) else size[-1], batch)
+
+
+_ADAPTED = ("mean", "std", "input_size")
+
+
+def _batch_size(config: Recipe) -> int:
+    train = config.DataLoader.Train
+    found = (train.sampler or {}).get("batch_size") if train is not None else None
+    return found if isinstance(found, int) else 32
+
+
+def _images(config: Recipe) -> tuple[int, int]:
+    """Return the numbers of images to train on and to evaluate."""
+    classes = config.arch.main.class_count
+    parts = config.DataLoader.parts
+    counts = [
+        len(build_dataset(parts[name].dataset, name, classes)) if name in parts else 0
+        for name in ("Train", "Eval")
+    ]
+    return counts[0], counts[1]
+
+
+class Pace(Hook):
+    """Logs after the first steps of a training how long the rest will take, reading of images included."""
+
+    does_nothing_alone = False
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._begin: tuple[float, int] | None = None
+        self._told = False
+
+    def after_step(self, run: Run, batch: Batch) -> None:
+        """Measure from the end of the first step on, which also prepares what later ones use."""
+        now = time.perf_counter()
+        step = run.progress.step
+        if self._begin is None:
+            self._begin = (now, step)
+        elif not self._told and step - self._begin[1] >= _FIRST_STEPS:
+            self._told = True
+            epochs = run.settings.epochs - run.progress.epoch + 1
+            left = epochs * len(run.parts.loader) / run.settings.update_freq
+            seconds = (now - self._begin[0]) / (step - self._begin[1]) * left
+            LOGGER.info("%s: %s left by the pace of the first steps", self.title, in_words(seconds))
+
+
+def run_step(step: Step) -> RunFolder:
+    """Train, or continue, or do nothing if all epochs are done; return the run.
+
+    Raises:
+        SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
+    """
+    if step.is_finished:
+        return read_run(step.folder)
+    LOGGER.info("training %s: %s", step.title, step.folder)
+    try:
+        Engine(step.config, "train").train(hooks=[Pace(step.title)])
+    finally:
+        gc.collect()  # the networks of this step are not needed any more
+    return read_run(step.folder)

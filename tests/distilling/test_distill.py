@@ -1,0 +1,262 @@
+"""One call from class folders to a student: the steps, teachers of every kind, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from paddle.nn import functional as F
+from support import PHOTOS
+
+import ppcls
+from ppcls.api import distill
+from ppcls.arch import build_model
+from ppcls.cli import main
+from ppcls.config import load_config
+from ppcls.deploy import Predictor
+from ppcls.distilling import steps
+from ppcls.distilling.estimate import in_words
+from ppcls.distilling.request import digest_of
+from ppcls.distilling.steps import split_overrides
+from ppcls.distilling.teacher import Preprocessing, find_teacher
+from ppcls.engine import Engine
+from ppcls.engine.from_run import load_run
+from ppcls.errors import ConfigError, DataError, PpclsError, WeightsError
+from ppcls.report.runs import find_runs, read_run
+
+TINY = {"student": "resnet8", "epochs": 1, "seed": 1, "overrides": ["Global.device=cpu"]}
+
+
+def write_classes(root: Path, names: list[str], count: int = 5, side: int = 32) -> Path:
+    """Write class folders of crops, a photo for each class."""
+    photos = [cv2.imread(str(path)) for path in sorted(PHOTOS.glob("*.jpg"))]
+    rng = np.random.default_rng(0)
+    for photo, name in zip(photos, names, strict=False):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            y, x = rng.integers(0, photo.shape[0] - side), rng.integers(0, photo.shape[1] - side)
+            cv2.imwrite(str(root / name / f"{number}.png"), photo[y : y + side, x : x + side])
+    return root
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory):
+    """Class folders, and a distillation with everything that can be asked for; made once."""
+    home = tmp_path_factory.mktemp("first")
+    data = write_classes(home / "pets", ["cat", "dog", "golden fish"])
+    result = distill(data, "resnet8", out=home / "out", baseline=True, export=home / "exported", **TINY)
+    return data, result
+
+
+def test_a_call_trains_teacher_baseline_and_student_and_exports_it(first):
+    data, result = first
+    assert [path.name for path in find_runs(result.project)] == ["distill", "student", "teacher"]
+    assert (result.student, result.teacher, result.method) == ("resnet8", "resnet8", "GTCE + DKD")
+    run = read_run(result.folder)
+    assert result.accuracy == run.best_metrics["top1"]
+    assert result.teacher_accuracy == read_run(result.project / "output/teacher").best_metrics["top1"]
+    assert result.gain == pytest.approx(result.accuracy - result.baseline_accuracy)
+    assert result.report == result.folder / "report.html"
+    assert result.report.is_file()
+    found = Predictor(result.exported).predict([str(data / "dog" / "0.png")])
+    assert set(found[0]["label_names"]) == {"cat", "dog", "golden fish"}
+    teacher = load_config(result.project / "distill.yaml").arch.find("Teacher")
+    assert teacher.pretrained == str(result.project / "output/teacher/best_model")
+
+
+def test_the_result_shows_itself(first):
+    _, result = first
+    text = str(result)
+    assert f"{100 * result.accuracy:.2f} %" in text
+    assert "resnet8 alone" in text
+    page = result._repr_html_()
+    assert page.count("<tr>") == 4
+    assert f"{100 * result.accuracy:.2f} %" in page
+
+
+def test_a_finished_call_is_repeated_without_training(first, monkeypatch):
+    data, result = first
+    monkeypatch.setattr(Engine, "train", None)
+    again = distill(data, "resnet8", out=result.project, baseline=True, **TINY)
+    assert (again.accuracy, again.baseline_accuracy) == (result.accuracy, result.baseline_accuracy)
+    assert distill(result.project, overrides=["Global.seed=1"]).accuracy == result.accuracy
+
+
+def test_an_interrupted_call_continues_with_what_is_left(first, tmp_path, monkeypatch):
+    data, _ = first
+    done = []
+
+    def stop(step):
+        if step.name == "distill":
+            raise SystemExit(143)
+        done.append(step.name)
+        return run_step(step)
+
+    run_step = steps.run_step
+    monkeypatch.setattr("ppcls.api.run_step", stop)
+    with pytest.raises(SystemExit):
+        distill(data, "resnet8", out=tmp_path / "out", **TINY)
+    weights = tmp_path / "out/output/teacher/best_model.pdparams"
+    before = weights.stat().st_mtime_ns
+    monkeypatch.setattr("ppcls.api.run_step", run_step)
+    result = distill(data, "resnet8", out=tmp_path / "out", **TINY)
+    assert done == ["teacher"]
+    assert weights.stat().st_mtime_ns == before
+    assert read_run(result.folder).finished
+
+
+@pytest.mark.parametrize("kind", ["run", "weights", "exported", "layer"])
+def test_a_trained_teacher_of_any_kind_gives_the_same_answers(first, tmp_path, kind):
+    data, result = first
+    trained = result.project / "output/teacher"
+    options = {}
+    teacher = trained
+    if kind == "weights":
+        teacher = tmp_path / "teacher.pdparams"
+        teacher.write_bytes((trained / "best_model.pdparams").read_bytes())
+        options["teacher_network"] = "resnet8"
+    if kind == "exported":
+        teacher = tmp_path / "inference"
+        overrides = [f"Global.save_inference_dir={teacher}", "Global.export_format=paddle"]
+        Engine(load_run(trained, overrides, "export"), "export").export()
+    if kind == "layer":
+        teacher = ppcls.create_model("resnet8", class_num=3, pretrained=str(trained / "best_model"))
+        teacher.train()
+    other = distill(data, teacher, out=tmp_path / "out", **options, **TINY)
+    assert not (other.project / "teacher.yaml").exists()
+    assert other.teacher_accuracy == result.teacher_accuracy
+    images = paddle.randn([2, 3, 32, 32])
+    ours, theirs = (
+        build_model(load_config(one.project / "distill.yaml").arch).run("Teacher", images)
+        for one in (result, other)
+    )
+    np.testing.assert_allclose(F.softmax(ours), F.softmax(theirs), atol=1e-5)
+    if kind == "layer":
+        assert teacher.training
+        with pytest.raises(ConfigError, match="teacher: was 'layer"):
+            distill(data, ppcls.create_model("resnet8", class_num=3), out=tmp_path / "out", **TINY)
+
+
+def test_a_layer_has_to_give_logits_of_the_classes(first, tmp_path):
+    data, _ = first
+    with pytest.raises(ConfigError, match=r"gives \[2, 4\] for two images, expected logits \[2, 3\]"):
+        distill(data, ppcls.create_model("resnet8", class_num=4), out=tmp_path / "out", **TINY)
+    with pytest.raises(ConfigError, match=r"the layer cannot run on images \[2, 3, 32, 32\]"):
+        distill(data, paddle.nn.Linear(7, 3), out=tmp_path / "out", **TINY)
+    assert not (tmp_path / "out").exists()
+
+
+def test_digests_tell_layers_apart():
+    one, other = (ppcls.create_model("resnet8", class_num=3) for _ in range(2))
+    assert digest_of(one) == digest_of(one) != digest_of(other)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"teacher": "resnet9"}, "teacher: 'resnet9' is no network.*Did you mean: resnet8"),
+        ({"teacher": "nowhere/best_model"}, "teacher: no weights file nowhere/best_model"),
+        ({"teacher": "nowhere/net.onnx"}, "net.onnx: there is no such file"),
+        ({"teacher": "{data}"}, "neither the folder of a run nor that of an exported network"),
+        ({"teacher": "{out}"}, "is not the folder of a run; it holds .*output/distill"),
+        ({"teacher": "{out}/distill.yaml"}, "distill.yaml is not a weights file"),
+        ({"student": "resnet9"}, "student: unknown network 'resnet9'. Did you mean: resnet8"),
+        ({"method": "dkdd"}, "unknown method 'dkdd'.*Did you mean: dkd"),
+        ({"method": "mgd"}, "Other methods need names of layers"),
+        ({"image_size": 3}, "image_size: expected 8"),
+        ({"epochs": 0}, "epochs: expected 1"),
+        ({"data": "{data}s"}, "no such folder or list"),
+        ({"overrides": ["Global.output_dir=x"]}, "distill itself decides Global.output_dir"),
+        ({"overrides": ["students:Arch.name=x"]}, "there is no step 'students'"),
+        ({"overrides": ["Global.epoch=2"]}, "Did you mean: epochs"),
+        ({"out": "{data}"}, "where it would be taken for a class"),
+        ({"out": "{out}", "method": "kd"}, "of another call:\n.*method: was 'dkd', is 'kd'"),
+        ({"out": "{out}", "overrides": ["Optimizer.lr.learning_rate=1.0"]}, "was trained with other"),
+        ({"data": "{out}", "student": "resnet8"}, "--student: .* is a project"),
+    ],
+)  # fmt: skip
+def test_wrong_inputs_are_named_before_anything_is_trained(first, tmp_path, monkeypatch, changed, words):
+    data, result = first
+    monkeypatch.setattr(Engine, "train", None)
+    places = {"{data}": str(data), "{out}": str(result.project)}
+    for place, path in places.items():
+        changed = {k: v.replace(place, path) if isinstance(v, str) else v for k, v in changed.items()}
+    if changed.get("data") == str(result.project):
+        arguments = changed
+    else:
+        arguments = {"data": data, "teacher": "resnet8", "out": tmp_path / "out", **TINY} | changed
+    with pytest.raises(PpclsError, match=f"(?s){words}"):
+        distill(**arguments)
+
+
+def test_a_teacher_of_other_classes_is_refused(first, tmp_path):
+    data, result = first
+    trained = result.project / "output/teacher"
+    options = {"out": tmp_path / "out", **TINY}
+    four = write_classes(tmp_path / "four", ["a", "b", "c", "d"], 3)
+    with pytest.raises(ConfigError, match="has 3 classes, and the data have 4. Name the network alone"):
+        distill(four, trained, **options)
+    with pytest.raises(WeightsError, match="has to know the classes"):
+        distill(four, trained / "best_model", teacher_network="resnet8", **options)
+    other = write_classes(tmp_path / "other", ["cat", "dog", "horse"], 3)
+    with pytest.raises(ConfigError, match="other classes: class 2 is 'golden fish' there and 'horse'"):
+        distill(other, trained, **options)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError):
+        distill(tmp_path / "empty", trained, **options)
+
+
+def test_a_run_says_how_its_network_wants_images(recipe, write_recipe, tmp_path):
+    assert main(["train", "-c", str(write_recipe(recipe)), "-o", "Global.epochs=1"]) == 0
+    teacher = find_teacher(str(tmp_path / "output/resnet8"))
+    assert teacher.classes == 4
+    assert teacher.preprocessing == Preprocessing(32, (0.5,) * 3, (0.25,) * 3)
+    assert teacher.preprocessing.options(48) == {"input_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    assert Preprocessing(48, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).options(48) == {}
+
+
+def test_settings_reach_the_steps_that_they_are_for():
+    found = split_overrides(["Global.epochs=2", "Loss.Train.0.CELoss.weight=2", "teacher:Arch.name=x"])
+    assert found["teacher"] == ["Global.epochs=2", "Arch.name=x"]
+    assert found["student"] == ["Global.epochs=2"]
+    assert found["distill"] == ["Global.epochs=2", "Loss.Train.0.CELoss.weight=2"]
+    with pytest.raises(ConfigError, match="decides Global.checkpoints"):
+        split_overrides(["teacher:Global.checkpoints=x"])
+
+
+def test_the_command_says_what_it_will_do_and_how_long_it_takes(first, tmp_path, monkeypatch, capsys):
+    data, result = first
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ppcls.api.run_step", lambda step: pytest.fail(step.name))
+    arguments = ["distill", str(data), "--teacher", "resnet8", "--student", "resnet8", "--epochs", "2"]
+    with pytest.raises(pytest.fail.Exception):
+        main([*arguments, "--baseline"])
+    shown = capsys.readouterr().out
+    assert "1 of 3: the teacher, resnet8: 2 epochs of 12 images, about" in shown
+    assert "altogether about" in shown
+    assert json.loads((tmp_path / "distilled/distill.json").read_text())["epochs"] == 2
+    assert main([*arguments[:-1], "3"]) == 2
+    assert "epochs: was 2, is 3" in capsys.readouterr().err
+
+
+def test_durations_are_said_as_people_do():
+    assert [in_words(s) for s in (0.2, 61, 600, 9000)] == [
+        "about 1 s",
+        "about 61 s",
+        "about 10 min",
+        "about 2.5 h",
+    ]
+
+
+def test_train_returns_the_run(recipe, write_recipe, tmp_path):
+    run = ppcls.train(write_recipe(recipe), ["Global.epochs=1", "Global.run_name=one"])
+    assert run.folder == tmp_path / "output/one"
+    assert run.finished
+    assert "top1" in run.best_metrics
+    again = ppcls.train(load_config(run.config_file), resume="auto")
+    assert again.best_metrics == run.best_metrics
+    assert {"distill", "train", "create_model"} <= set(dir(ppcls))
