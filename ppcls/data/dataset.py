@@ -116,6 +116,20 @@ class Dataset(Component, ABC):
             raise IndexError(f"{self.name} has {len(self)} samples, there is no sample {index}")
         return self.read(index), self.label(index)
 
+    def open_sample(self, index: int, epoch: int, seed: int) -> tuple[Any, int]:
+        """Return the input of the first transform, and the label, of a sample in an epoch.
+
+        Args:
+            index: place in the dataset.
+            epoch: number of the epoch.
+            seed: seed of the run.
+
+        Raises:
+            ImageError: if it cannot be read.
+        """
+        label = self.label(index)
+        return self.read(index), label
+
     def begin_epoch(self, epoch: int, seed: int, wanted: np.ndarray, *, shuffled: bool) -> None:
         """Prepare for the samples of an epoch; the loader calls it only if `is_stream`.
 

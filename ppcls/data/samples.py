@@ -96,8 +96,7 @@ class LocalSamples:
     def open(self, draw: Draw) -> Opened:
         """See :meth:`Samples.open`."""
         with self._naming(draw):
-            label = self.dataset.label(draw.index)
-            content = self.dataset.read(draw.index)
+            content, label = self.dataset.open_sample(draw.index, draw.epoch, draw.seed)
             return Opened(draw, label, content, sample_rng(draw.seed, draw.epoch, draw.index, draw.repeat))
 
     def label(self, draw: Draw) -> int:

@@ -20,10 +20,10 @@ import numpy as np
 
 from ppcls.class_names import shown_name
 from ppcls.config.nodes import Options
-from ppcls.data.dataset import REMEDY, Dataset, OnError
+from ppcls.data.dataset import Dataset, OnError
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
-from ppcls.data.images import ImageError, Naming
-from ppcls.data.rng import sample_rng, stream_rng
+from ppcls.data.images import ImageError
+from ppcls.data.rng import stream_rng
 from ppcls.data.shard_index import split_member
 from ppcls.data.shard_scan import find_shards, scan_shard
 from ppcls.data.shards import stored_class_names
@@ -120,8 +120,8 @@ class ShardStreamDataset(Dataset):
         return self.samples
 
     def path(self, index: int) -> str:
-        """Return shard, key and member of a sample that was read recently."""
-        return self._names.get(index, f"{self.name}: position {index} of the stream")
+        """Return shard, key and member of a sample that was read recently; of others, only the path."""
+        return self._names.get(index, self.name)
 
     def label(self, index: int) -> NoReturn:
         """Raise DataError: the classes are known only when the samples are read."""
@@ -155,18 +155,11 @@ class ShardStreamDataset(Dataset):
         """Drop what was read and not requested."""
         self._pass = None
 
-    def sample(
-        self,
-        index: int,
-        epoch: int,
-        seed: int,
-        out: np.ndarray | None = None,
-        repeat: int = 0,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[np.ndarray, int]:
-        """Return the sample at a position of the pass; see :meth:`Dataset.sample`.
+    def open_sample(self, index: int, epoch: int, seed: int) -> tuple[bytes, int]:
+        """Return bytes and class of the sample at a position of the pass; see :meth:`Dataset.open_sample`.
 
         Raises:
+            ImageError: if the image is empty.
             DataError: naming the shard, if it is damaged, or has a label that does not fit.
         """
         shards = self._pass
@@ -176,12 +169,10 @@ class ShardStreamDataset(Dataset):
         self._names[index] = found.where
         if len(self._names) > _NAMED:
             self._names.popitem(last=False)
-        with Naming(lambda: f"{found.where} (sample {index})", REMEDY if self.on_error == "raise" else ""):
-            label = self._class_of(found)
-            if not found.content:
-                raise ImageError("the file is empty")
-            rng = sample_rng(seed, epoch, index, repeat)
-            return self.chain(size).chw(found.content, rng, out), label
+        label = self._class_of(found)
+        if not found.content:
+            raise ImageError("the file is empty")
+        return found.content, label
 
     def _class_of(self, found: _Sample) -> int:
         label = found.label
