@@ -7,6 +7,7 @@ escaped, and no unwritten text is left at the end of Python, where it would chan
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import sys
@@ -47,6 +48,10 @@ class Console(io.TextIOBase):
     def fileno(self) -> int:
         """Return the file descriptor."""
         return self._descriptor
+
+    def use(self, descriptor: int) -> None:
+        """Write to another file descriptor from now on."""
+        self._descriptor = descriptor
 
     def isatty(self) -> bool:
         """Tell whether this is a terminal."""
@@ -129,6 +134,33 @@ def without_native_messages() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(null)
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """While the block runs, standard output gets only what Python prints.
+
+    Libraries in C++ print notes of their own there, among results that a program reads; these notes go to
+    standard error.
+    """
+    console = sys.stdout
+    if not isinstance(console, Console) or console.fileno() != 1:
+        yield
+        return
+    console.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    console.use(own)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # remembered already
+            console.flush()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).fflush(None)  # what the libraries have printed and not yet written
+        os.dup2(own, 1)
+        console.use(1)
+        os.close(own)
 
 
 def _open_if_closed(descriptor: int) -> None:

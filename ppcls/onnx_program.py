@@ -59,6 +59,7 @@ class OnnxProgram:
 
     Attributes:
         outputs: names of its outputs, in order.
+        metadata: texts that the file has by name.
 
     Args:
         file: the ONNX file.
@@ -79,6 +80,7 @@ class OnnxProgram:
         self._session = self._open()
         self._input = self._session.get_inputs()[0]
         self.outputs = [output.name for output in self._session.get_outputs()]
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def _open(self) -> Any:
         try:
@@ -120,13 +122,13 @@ class OnnxProgram:
     def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
         """Run a batch [N, C, H, W]; return the named outputs, float32.
 
+        A file with a fixed batch size is run several times; missing images are copies of the last one.
+
         Raises:
             ConfigError: if the network needs images of another shape.
         """
         fixed, *image = self._input.shape
         step = fixed if isinstance(fixed, int) else len(batch)
-        if len(batch) % step:
-            raise ConfigError(f"{self._file} takes batches of {step} images alone, and here are {len(batch)}")
         if any(isinstance(n, int) and n != m for n, m in zip(image, batch.shape[1:], strict=True)):
             raise ConfigError(
                 f"{self._file} takes images {image}, and here they are {list(batch.shape[1:])}; the "
@@ -136,10 +138,11 @@ class OnnxProgram:
         dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
         session = self._own_session()
         parts = [
-            session.run(list(outputs), {self._input.name: batch[start : start + step].astype(dtype)})
+            session.run(list(outputs), {self._input.name: _filled(batch[start : start + step], step, dtype)})
             for start in range(0, len(batch), step)
         ]
-        return [np.concatenate(values).astype(np.float32) for values in zip(*parts, strict=True)]
+        joined = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return [values[: len(batch)].astype(np.float32) for values in joined]
 
     def _own_session(self) -> Any:
         """Return a session of this process."""
@@ -149,6 +152,14 @@ class OnnxProgram:
                     self._session = self._open()
                     self._process = os.getpid()
         return self._session
+
+
+def _filled(images: np.ndarray, count: int, dtype: type[np.floating[Any]]) -> np.ndarray:
+    """Return `count` images, the last one repeated."""
+    missing = count - len(images)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)] if missing else [images]).astype(
+        dtype
+    )
 
 
 def _providers(device: str, available: Sequence[str]) -> list[Any]:

@@ -22,6 +22,7 @@ PROGRAMS = ("inference.json", "inference.pdmodel")
 PARAMS = "inference.pdiparams"
 DESCRIPTION = "inference.yml"
 ONNX = "inference.onnx"
+ONNX_DESCRIPTION = "inference_yml"  # key in the metadata of an ONNX file: the content of inference.yml
 # Parameters first and programs last, so that an existing program always has its parameters.
 EXPORTED = (PARAMS, f"{PARAMS}.info", DESCRIPTION, ONNX, "inference.pdmodel", "inference.json")
 
@@ -75,7 +76,19 @@ def read_description(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if it cannot be read, or a value of ``Global`` has a wrong type.
     """
-    content = read_yaml(file, MAX_NODES_OF_DATA)
+    return checked_description(read_yaml(file, MAX_NODES_OF_DATA), file)
+
+
+def checked_description(content: Any, file: Path) -> dict[str, Any]:
+    """Return a description with a section ``Global`` that is a map.
+
+    Args:
+        content: content of an ``inference.yml``.
+        file: where it comes from, for messages.
+
+    Raises:
+        ConfigError: if a value of ``Global`` has a wrong type.
+    """
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: expected the sections Global, PreProcess and PostProcess")
     content["Global"] = content.get("Global") or {}
@@ -91,6 +104,7 @@ def read_description(file: Path) -> dict[str, Any]:
 # A text such as 'false' would be treated as true.
 _TYPES: dict[str, tuple[type, str]] = {
     "softmax": (bool, "true or false"),
+    "output": (str, "probabilities, logits or features"),
     "params_size": (int, "a whole number"),
     "params_sha256": (str, "64 hexadecimal digits"),
     "onnx_sha256": (str, "64 hexadecimal digits"),

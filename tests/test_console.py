@@ -245,3 +245,20 @@ def test_training_ends_whole_on_a_full_console(recipe, write_recipe, tmp_path):
     folder = tmp_path / "output/resnet8"
     assert json.loads((folder / "latest.pdstates").read_text())["finished"]
     assert "[Eval][Epoch 1]" in (folder / "train.log").read_text()
+
+
+def test_results_stand_alone_on_standard_output():
+    code = (
+        "import ctypes, os, sys\n"
+        "from ppcls.console import patient_console, results_alone\n"
+        "with patient_console():\n"
+        "    print('before')\n"
+        "    with results_alone():\n"
+        "        ctypes.CDLL(None).puts(b'a note')\n"
+        "        print('result')\n"
+        "        os.write(1, b'another\\n')\n"
+        "    print('after')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "before\nresult\nafter\n"
+    assert sorted(done.stderr.splitlines()) == ["a note", "another"]

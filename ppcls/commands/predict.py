@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ppcls.commands.command import Command, add_plugins
 from ppcls.commands.results import Delivery, add_result_options, given_result_options, result_options
 
+if TYPE_CHECKING:
+    from ppcls.deploy import Predictor
+    from ppcls.deploy.batches import ResultOptions
+
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-dir", required=True, metavar="DIR", help="folder written by `ppcls export`")
+    parser.add_argument(
+        "--model-dir",
+        required=True,
+        metavar="DIR",
+        help="folder written by `ppcls export`, or its inference.onnx alone",
+    )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files, folders or .txt lists")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "gpu"])
@@ -29,11 +39,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print how long batches of 1 and of --batch-size images take in each engine and precision",
     )
     add_result_options(parser)
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="features of a network exported with stop_after, as .npz, .jsonl or lines of JSON",
+    )
     add_plugins(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ppcls.deploy import Predictor
     from ppcls.errors import ConfigError
     from ppcls.logger import setup_logging
     from ppcls.plugins import load_plugins
@@ -43,10 +57,21 @@ def _run(args: argparse.Namespace) -> int:
         load_plugins(args.plugin)
         return _benchmark(args)
     options = result_options(args)
-    delivery = Delivery.of(args, default_form="jsonl")
+    delivery = Delivery.of(args, default_form="jsonl", features=args.features)
     load_plugins(args.plugin)
     if not args.images:
         raise ConfigError("no images: name image files, folders or .txt lists, or give --benchmark")
+    with delivery.alone():
+        predictor = _open(args, options)
+        delivery.deliver(predictor.batches(args.images), predictor.postprocess, args.images)
+    return 0
+
+
+def _open(args: argparse.Namespace, options: ResultOptions) -> Predictor:
+    """Open the exported network, which must give what the command line asks for."""
+    from ppcls.deploy import Predictor
+    from ppcls.errors import ConfigError
+
     predictor = Predictor(
         args.model_dir,
         batch_size=args.batch_size,
@@ -60,8 +85,14 @@ def _run(args: argparse.Namespace) -> int:
         unknown_name=options.unknown_name,
         all_probabilities=options.all_probabilities,
     )
-    delivery.deliver(predictor.batches(args.images), predictor.postprocess, args.images)
-    return 0
+    if predictor.gives_features and not args.features:
+        raise ConfigError(f"{args.model_dir} gives features: use --features")
+    if args.features and not predictor.gives_features:
+        raise ConfigError(
+            f"--features: {args.model_dir} gives classes; export features with -o Arch.stop_after=LAYER "
+            "(`ppcls layers NETWORK` lists them)"
+        )
+    return predictor
 
 
 def _benchmark(args: argparse.Namespace) -> int:
@@ -74,6 +105,7 @@ def _benchmark(args: argparse.Namespace) -> int:
     for option, value, default in (
         ("--engine", args.engine, "auto"),
         ("--precision", args.precision, "float32"),
+        ("--features", args.features, False),
         *given_result_options(args),
     ):
         if value != default:

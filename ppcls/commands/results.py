@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppcls.console import results_alone
 from ppcls.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,27 +79,36 @@ class Delivery:
     sort_as: SortAs
 
     @classmethod
-    def of(cls, args: argparse.Namespace, default_form: str) -> Delivery:
+    def of(cls, args: argparse.Namespace, default_form: str, *, features: bool = False) -> Delivery:
         """Return what the command line asks for, and send log lines to standard error if they would disturb.
 
         Args:
             args: of the command line.
             default_form: how results are printed on a terminal.
+            features: results are features, not classes.
 
         Raises:
             ConfigError: for options that cannot be followed or have no effect.
         """
-        from ppcls.deploy.results import require_result_file
+        from ppcls.deploy.results import FEATURE_FORMATS, FORMATS, require_result_file
         from ppcls.logger import setup_logging
 
         if args.sort_as is not None and args.sort_into is None:
             raise ConfigError("--sort-as: has no effect without --sort-into")
-        output = None if args.output is None else require_result_file(args.output)
+        for name, value, _ in given_result_options(args) if features else []:
+            if name not in ("--output", "--on-error", "--print"):
+                raise ConfigError(f"{name} {value}: is about classes, and --features asks for features")
+        formats = FEATURE_FORMATS if features else FORMATS
+        output = None if args.output is None else require_result_file(args.output, formats)
         form = args.form
         if form is None and output is None:
             form = default_form if sys.stdout.isatty() else "jsonl"
         setup_logging(to_stderr=form != "log")
         return cls(output, form, args.sort_into, args.sort_as or "copy")
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Return a block in which standard output gets results alone, if programs read them."""
+        return nullcontext() if self.form == "log" else results_alone()
 
     def deliver(
         self, batches: Iterable[list[dict[str, Any]]], postprocess: Any, inputs: Sequence[str]

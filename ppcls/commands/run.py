@@ -144,16 +144,17 @@ def _infer(args: argparse.Namespace) -> int:
     config = _load(args, "infer")
     from ppcls.engine import Engine
 
-    engine = Engine(config, "infer")
     images = args.images or config.Infer.infer_imgs
-    postprocess = engine.infer_postprocess(options)
-    batches = engine.infer_batches(
-        args.images,
-        postprocess=postprocess,
-        on_error=args.on_error,
-        all_probabilities=options.all_probabilities,
-    )
-    delivery.deliver(batches, postprocess, [images] if isinstance(images, str) else images or [])
+    with delivery.alone():
+        engine = Engine(config, "infer")
+        postprocess = engine.infer_postprocess(options)
+        batches = engine.infer_batches(
+            args.images,
+            postprocess=postprocess,
+            on_error=args.on_error,
+            all_probabilities=options.all_probabilities,
+        )
+        delivery.deliver(batches, postprocess, [images] if isinstance(images, str) else images or [])
     return 0
 
 

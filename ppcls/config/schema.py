@@ -136,6 +136,11 @@ class GlobalSpec(Section):
         "`paddle`: inference.json + .pdiparams; `legacy`: inference.pdmodel + .pdiparams + .pdiparams.info.",
     )
     export_onnx: bool = key(False, "Export `inference.onnx` too (needs the extra `onnx`).")
+    onnx_batch_size: int | None = key(
+        None,
+        "Images in a batch of `inference.onnx`, for tools that need a fixed number; null leaves it open.",
+        minimum=1,
+    )
     infer_add_softmax: bool = key(
         True,
         "Let an exported network end with softmax. `Arch.infer_add_softmax`, as PaddleClas has it, is the "

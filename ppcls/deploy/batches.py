@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +83,7 @@ def result_batches(
     batch_size: int,
     on_error: OnError = "raise",
     remedy: str = "Remove it",
+    empty: Mapping[str, Any] = MappingProxyType({"class_ids": [], "scores": [], "label_names": []}),
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the results of each batch as soon as it is finished, one dict per image, in order.
 
@@ -91,8 +93,9 @@ def result_batches(
         answer: returns the results for a batch [N, C, H, W] and the names of its images.
         batch_size: number of images in a batch.
         on_error: ``raise`` an error for an image that cannot be read, when the images before it have their
-            results; or ``skip`` it: its result then has empty lists and the reason under ``error``.
+            results; or ``skip`` it: its result then is empty and has the reason under ``error``.
         remedy: what else the user can do about such an image.
+        empty: what the result of a skipped image has beside ``file_name`` and ``error``.
 
     Raises:
         ImageError: naming the image.
@@ -111,15 +114,11 @@ def result_batches(
                 if on_error == "raise":
                     broken = ImageError(f"{error}. {remedy}, {_SKIP}")
                     break
-                failed[place] = _unreadable(name, error)
+                failed[place] = {**empty, "file_name": name, "error": str(error)}
         found = iter(answer(np.stack(arrays), names) if arrays else [])
         yield [failed.get(place) or next(found) for place in range(len(arrays) + len(failed))]
         if broken is not None:
             raise broken
-
-
-def _unreadable(name: str, error: ImageError) -> dict[str, Any]:
-    return {"class_ids": [], "scores": [], "file_name": name, "label_names": [], "error": str(error)}
 
 
 def classified(

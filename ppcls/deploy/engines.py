@@ -50,11 +50,7 @@ def open_network(
     for name, value, known in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
         if value not in known:
             raise ConfigError(f"{name}: {value!r}; expected {', '.join(known[:-1])} or {known[-1]}")
-    if threads > _MOST_THREADS:
-        raise ConfigError(
-            f"threads: {threads}; expected at most {_MOST_THREADS}. More threads than cores (here "
-            f"{available_cores()}) do not make it faster"
-        )
+    check_threads(threads)
     check_params(files.params, described)
     gpu = None if device == "cpu" else gpu_index(device)
     onnx = files.files.place(ONNX)
@@ -63,7 +59,7 @@ def open_network(
         usable = onnx is not None and "onnx_sha256" in described and is_installed()
         engine = "onnxruntime" if free and usable else "paddle_inference"
     if engine == "onnxruntime":
-        return _open_onnx(onnx, files.files.folder, described, precision, _onnx_device(device, gpu), threads)
+        return _open_onnx(onnx, files.files.folder, described, precision, onnx_device(device, gpu), threads)
     if precision == "bfloat16" and gpu is None and mkldnn and not computes_bfloat16():
         LOGGER.warning(
             "precision: this processor (%s) does not compute in bfloat16, which needs AVX-512; the network "
@@ -76,7 +72,16 @@ def open_network(
     )
 
 
-def _onnx_device(device: str, gpu: int | None) -> str:
+def check_threads(threads: int) -> None:
+    """Raise an error for a number of threads with which the engines do not finish."""
+    if threads > _MOST_THREADS:
+        raise ConfigError(
+            f"threads: {threads}; expected at most {_MOST_THREADS}. More threads than cores (here "
+            f"{available_cores()}) do not make it faster"
+        )
+
+
+def onnx_device(device: str, gpu: int | None) -> str:
     """Return the device for ONNX Runtime, which may see a GPU or not: `auto` takes the CPU then."""
     if gpu is None or device == "auto":
         return "cpu"

@@ -13,12 +13,13 @@ import numpy as np
 from ppcls.cpu.processor import available_cores
 from ppcls.data import ImageError, build_postprocess, build_transforms, read_image
 from ppcls.data.images import Naming
+from ppcls.data.postprocess import check_scores
 from ppcls.deploy.batches import OnError, ResultOptions, classified, result_batches
 from ppcls.deploy.description import described_in, described_postprocess, described_transforms
-from ppcls.deploy.engines import Engine, Precision, open_network
+from ppcls.deploy.engines import Engine, Precision
 from ppcls.deploy.images import Image, expand_images
-from ppcls.errors import ConfigError, WeightsError
-from ppcls.runtime import DESCRIPTION, find_program, read_description
+from ppcls.deploy.opening import open_export
+from ppcls.errors import ConfigError
 
 
 class Predictor:
@@ -31,7 +32,7 @@ class Predictor:
 
     Args:
         model_dir: folder with ``inference.json`` (else ``inference.pdmodel``), ``inference.pdiparams`` and
-            ``inference.yml``.
+            ``inference.yml``; or an ``inference.onnx`` alone, if ppcls has written it.
         batch_size: number of images in a batch.
         device: ``cpu``, ``gpu``, ``gpu:1``, or ``auto`` for a GPU if there is one.
         threads: CPU threads; None for one on each core that this process may use.
@@ -79,36 +80,32 @@ class Predictor:
                 raise ConfigError(f"{name}: {count!r}; expected a whole number, at least 1")
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error: {on_error!r}; expected raise or skip")
-        files = find_program(Path(model_dir))
-        if files.description is None:
-            raise ConfigError(_missing(Path(model_dir) / DESCRIPTION))
-        description = read_description(files.description)
         self.batch_size = batch_size
         self.on_error = on_error
-        self._description = files.description
-        self._softmax: bool = description["Global"].get("softmax", True)
-        operations = described_transforms(description, files.description)
-        options = ResultOptions(topk, threshold, unknown_name, all_probabilities)
         self._all_probabilities = all_probabilities
-        postprocess = options.applied_to(
-            described_postprocess(description, files.description, files.files.place)
-        )
-        with described_in(files.description):
-            where = "PreProcess.transform_ops"
-            self._chain = build_transforms(operations, where)
-            self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
-            self.postprocess = build_postprocess(postprocess, "PostProcess")
-        self._run = open_network(
-            files,
-            description["Global"],
+        exported = open_export(
+            Path(model_dir),
             engine=engine,
             precision=precision,
             device=device,
             threads=threads or available_cores(),
             mkldnn=mkldnn,
         )
-        if len(self._run.outputs) != 1:
-            raise WeightsError(f"{files.program} has {len(self._run.outputs)} outputs, a classifier has one")
+        self._run, self._description = exported.run, exported.source
+        described = exported.description
+        self._softmax: bool = described["Global"].get("softmax", True)
+        self.gives_features: bool = described["Global"].get("output") == "features"
+        operations = described_transforms(described, exported.source)
+        options = ResultOptions(topk, threshold, unknown_name, all_probabilities)
+        postprocess = described_postprocess(described, exported.source, exported.place)
+        if self.gives_features and options != ResultOptions():
+            raise ConfigError(f"{model_dir} gives features; topk, threshold and the like are about classes")
+        postprocess = options.applied_to(postprocess)
+        with described_in(exported.source):
+            where = "PreProcess.transform_ops"
+            self._chain = build_transforms(operations, where)
+            self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
+            self.postprocess = build_postprocess(postprocess, "PostProcess")
 
     def predict(self, images: Image | Sequence[Image]) -> list[dict[str, Any]]:
         """Classify images, in batches of `batch_size`.
@@ -119,7 +116,8 @@ class Predictor:
                 recipe says otherwise), or a sequence of these.
 
         Returns:
-            one dict per image, in the same order: class_ids, scores, file_name, label_names.
+            one dict per image, in the same order: class_ids, scores, file_name, label_names. If the network
+            was exported with ``stop_after``: file_name and features, an array [D] or [C, H, W].
 
         Raises:
             DataError: if nothing is found, or, with ``on_error="raise"``, an image cannot be read.
@@ -134,13 +132,11 @@ class Predictor:
 
     def batches(self, images: Image | Sequence[Image]) -> Iterator[list[dict[str, Any]]]:
         """Yield the results of :meth:`predict` batch by batch."""
-        return result_batches(
-            expand_images(images, skip_missing=self.on_error == "skip"),
-            self._read,
-            self._classify,
-            batch_size=self.batch_size,
-            on_error=self.on_error,
-        )
+        found = expand_images(images, skip_missing=self.on_error == "skip")
+        options: dict[str, Any] = {"batch_size": self.batch_size, "on_error": self.on_error}
+        if self.gives_features:
+            return result_batches(found, self._read, self._features, empty={"features": []}, **options)
+        return result_batches(found, self._read, self._classify, **options)
 
     def _classify(self, batch: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
         scores = self._run(batch)
@@ -153,6 +149,13 @@ class Predictor:
                 all_probabilities=self._all_probabilities,
             )
 
+    def _features(self, batch: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+        features = self._run(batch)
+        check_scores(features.reshape(len(features), -1), names)
+        if features.ndim == 4 and features.shape[2:] == (1, 1):
+            features = features.reshape(features.shape[:2])
+        return [{"file_name": name, "features": row} for name, row in zip(names, features, strict=True)]
+
     def _read(self, name: str, image: Image) -> np.ndarray:
         if isinstance(image, bytes):
             with Naming(lambda: name):
@@ -163,11 +166,3 @@ class Predictor:
             raise ImageError(f"{name}: {image.dtype} of shape {list(image.shape)}; expected uint8 [H, W, C]")
         with Naming(lambda: name):
             return self._array_chain.chw(image)
-
-
-def _missing(file: Path) -> str:
-    return (
-        f"{file} is missing: it says how images are prepared and what the classes are called. "
-        "`ppcls export` writes it; for a folder exported elsewhere write one with Global, "
-        "PreProcess.transform_ops (as Infer.transforms in the recipe) and PostProcess"
-    )

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +18,8 @@ from ppcls.errors import ConfigError, nearest
 from ppcls.files import require_writable, write_atomic
 
 Results = Iterable[dict[str, Any]]
+FORMATS = (".json", ".jsonl", ".csv")
+FEATURE_FORMATS = (".npz", ".jsonl")
 
 
 def json_line(result: dict[str, Any], *, ascii_only: bool = False) -> str:
@@ -37,7 +42,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r:.50}")
 
 
-def require_result_file(path: str, formats: Sequence[str] = (".json", ".jsonl", ".csv")) -> Path:
+def require_result_file(path: str, formats: Sequence[str] = FORMATS) -> Path:
     """Return the path of a file for results, after a check that it can be written.
 
     Args:
@@ -73,6 +78,9 @@ def write_results(path: Path, results: Results, *, topk: int = 1) -> None:
         ConfigError: if the format cannot hold the results.
         WeightsError: if the file cannot be written.
     """
+    if path.suffix.lower() == ".npz":
+        write_features(path, results)
+        return
     formats: dict[str, Callable[[], Iterator[str]]] = {
         ".json": lambda: _json(results),
         ".jsonl": lambda: (json_line(result) + "\n" for result in results),
@@ -146,3 +154,40 @@ def _row(cells: Sequence[Any]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
+
+
+def write_features(path: Path, results: Results) -> None:
+    """Write ``features`` [N, ...] float32 and ``file_names`` [N] of readable images to an ``.npz`` file.
+
+    The names of the others are in ``unreadable`` [M], with the reasons in ``errors`` [M]. The features wait
+    in a file without a name, so that memory holds one batch of them.
+
+    Raises:
+        WeightsError: if the file cannot be written.
+    """
+
+    def fill(stream: BinaryIO) -> None:
+        texts: dict[str, list[str]] = {"file_names": [], "unreadable": [], "errors": []}
+        shape: tuple[int, ...] = (0,)
+        with tempfile.TemporaryFile(dir=path.absolute().parent) as rows:
+            for result in results:
+                if "error" in result:
+                    texts["unreadable"].append(result["file_name"])
+                    texts["errors"].append(result["error"])
+                    continue
+                row = np.ascontiguousarray(result["features"], "<f4")
+                rows.write(row.tobytes())
+                texts["file_names"].append(result["file_name"])
+                shape = row.shape
+            rows.seek(0)
+            count = len(texts["file_names"])
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
+            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+                with archive.open("features.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array_header_2_0(entry, header)
+                    shutil.copyfileobj(rows, entry)
+                for name, values in texts.items():
+                    with archive.open(f"{name}.npy", "w") as entry:
+                        np.lib.format.write_array(entry, np.array(values, np.str_), allow_pickle=False)
+
+    write_atomic(path, fill)

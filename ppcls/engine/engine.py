@@ -344,6 +344,7 @@ class Engine:
             tuple(self.globals.image_shape),
             formats=self.globals.export_format,
             onnx=self.globals.export_onnx,
+            onnx_batch_size=self.globals.onnx_batch_size,
             softmax=self.globals.infer_add_softmax,
             sample=export_sample(self.config, transforms),
             inference_yml=self._deployment_description(transforms),

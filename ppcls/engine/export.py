@@ -16,14 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
-from paddle.pir_utils import DygraphOldIrGuard
 
 from ppcls.arch import TheseusLayer
 from ppcls.arch.foreign import OnnxModel
-from ppcls.class_names import find_class_names
+from ppcls.class_names import find_class_names, read_fitting_names
 from ppcls.config import dump_yaml, plain, single
 from ppcls.deploy.description import describe_transforms
+from ppcls.engine.onnx_export import write_onnx
+from ppcls.engine.tracing import Deployed, trace_program
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.onnx_program import onnx_digest
 from ppcls.runtime import DESCRIPTION, ONNX, PARAMS, Program, export_files, fingerprint
@@ -36,7 +36,6 @@ _FILES = {
     "paddle": ("inference.json", PARAMS),
     "legacy": ("inference.pdmodel", PARAMS, f"{PARAMS}.info"),
 }
-_OPSET = 17
 
 
 @dataclass(frozen=True)
@@ -58,25 +57,6 @@ class ExportedFiles:
         return f"exported {', '.join(self.files)} to {self.folder}; largest difference from memory: {checks}"
 
 
-class _Deployed(nn.Layer):
-    """The network as it is deployed: one output, [N, classes]."""
-
-    def __init__(self, net: nn.Layer, softmax: bool) -> None:
-        super().__init__()
-        self.net = net
-        self.softmax = softmax
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        out = self.net(x)
-        if isinstance(out, dict) and "logits" not in out:
-            raise ConfigError(
-                f"export writes one network, and this one returns {', '.join(out)}; "
-                "name one with -o Arch.infer_model_name=..."
-            )
-        logits = out["logits"] if isinstance(out, dict) else out
-        return F.softmax(logits, axis=-1) if self.softmax else logits
-
-
 def export_network(
     net: nn.Layer,
     out_dir: str | os.PathLike[str],
@@ -84,6 +64,7 @@ def export_network(
     *,
     formats: Literal["paddle", "legacy", "both"] = "paddle",
     onnx: bool = False,
+    onnx_batch_size: int | None = None,
     softmax: bool = True,
     sample: np.ndarray | None = None,
     inference_yml: Mapping[str, Any] | None = None,
@@ -101,7 +82,8 @@ def export_network(
         formats: ``paddle`` (Paddle 3: inference.json), ``legacy`` (inference.pdmodel) or ``both``, which
             share one inference.pdiparams.
         onnx: write inference.onnx too, which holds its own parameters. Needs the extra ``onnx``.
-        softmax: end with probabilities instead of logits.
+        onnx_batch_size: number of images in a batch of inference.onnx; None leaves it open.
+        softmax: end with probabilities instead of logits. A network that ``stop_after`` ends gives features.
         sample: images to check with, [N, C, H, W], transformed; random numbers if None.
         inference_yml: the description of the deployed network (Global, PreProcess, PostProcess); the file of
             class names that it mentions is copied into the same folder.
@@ -114,25 +96,39 @@ def export_network(
         raise ConfigError(f"Global.export_format: {formats!r}; expected paddle, legacy or both")
     chosen = list(_FILES) if formats == "both" else [formats]
     target = Path(out_dir)
+    if onnx_batch_size is not None and not onnx:
+        raise ConfigError("Global.onnx_batch_size: has no effect without Global.export_onnx: True")
+    features = isinstance(net, TheseusLayer) and net.ends_early
+    output = "features" if features else "probabilities" if softmax else "logits"
     with _new_files(target) as folder, _eval_mode(net):
-        deployed = _Deployed(net, softmax)
+        deployed = Deployed(net, output)
         deployed.eval()
         if sample is None:
-            sample = _random_sample(net, image_shape)
+            sample = _random_sample(net, image_shape, output)
         expected = _run_in_memory(deployed, sample)
-        _check_classes(expected, (inference_yml or {}).get("Global") or {})
-        simple = _Deployed(_reparameterized(net), softmax)
+        content = _described(inference_yml or {}, image_shape, output, expected.shape[1:])
+        if not features:
+            _check_classes(expected, content["Global"])
+        simple = Deployed(_reparameterized(net), output)
         for name in chosen:
             _write_program(simple, image_shape, name, folder)
         programs = [_FILES[name][0] for name in chosen]
         if onnx:
-            _write_onnx(simple, image_shape, folder)
+            write_onnx(
+                simple, image_shape, folder, batch=onnx_batch_size, description=_with_label_list(content)
+            )
             programs.append(ONNX)
         differences = _check(folder, programs, sample, expected, deployed)
-        _write_description(folder, inference_yml or {}, image_shape, softmax)
+        _write_description(folder, content)
         names = sorted(path.name for path in folder.iterdir())
     report = ExportedFiles(target, tuple(names), differences)
     LOGGER.info("%s", report)
+    if features:
+        LOGGER.info(
+            "stop_after ends this network before its logits: the export gives features, %s for an image "
+            "(`ppcls predict --features`)",
+            list(expected.shape[1:]),
+        )
     return report
 
 
@@ -165,18 +161,19 @@ def _check_classes(output: np.ndarray, described: Mapping[str, Any]) -> None:
     if output.ndim != 2 or classes not in (None, output.shape[1]):
         wanted = "classes" if classes is None else classes
         raise ConfigError(
-            f"export: the network gives {list(output.shape[1:])} numbers for an image, expected [{wanted}]; "
-            "stop_after ends a network before its classifier"
+            f"export: the network gives {list(output.shape[1:])} numbers for an image, expected [{wanted}]"
         )
 
 
-def _random_sample(net: nn.Layer, image_shape: tuple[int, ...]) -> np.ndarray:
+def _random_sample(net: nn.Layer, image_shape: tuple[int, ...], output: str) -> np.ndarray:
     """Return two images of noise, weak enough that probabilities are not all 0 and 1.
 
     Such probabilities would be equal even if the networks differ.
     """
     noise = np.random.default_rng(0).standard_normal((2, *image_shape)).astype(np.float32)
-    probabilities = _Deployed(net, softmax=True)
+    if output == "features":
+        return noise
+    probabilities = Deployed(net, "probabilities")
     for scale in (1.0, 0.1, 0.01):
         sample = noise * np.float32(scale)
         if _run_in_memory(probabilities, sample).max() < 0.99:
@@ -202,10 +199,10 @@ def _run_in_memory(deployed: nn.Layer, sample: np.ndarray) -> np.ndarray:
         return np.asarray(deployed(paddle.to_tensor(sample)).numpy())
 
 
-def _write_program(deployed: _Deployed, image_shape: tuple[int, ...], name: str, folder: Path) -> None:
+def _write_program(deployed: Deployed, image_shape: tuple[int, ...], name: str, folder: Path) -> None:
     """Trace `deployed` and save it in format `name`; refuse two formats that need different parameters."""
     part = folder / name
-    _trace(deployed, image_shape, name, part)
+    trace_program(deployed, image_shape, name, part)
     for file in _FILES[name]:
         made = part / file
         place = folder / file
@@ -217,56 +214,6 @@ def _write_program(deployed: _Deployed, image_shape: tuple[int, ...], name: str,
             )
         os.replace(made, place)
     shutil.rmtree(part)
-
-
-def _trace(deployed: _Deployed, image_shape: tuple[int, ...], name: str, part: Path) -> None:
-    """Write the program of `deployed` and its parameters into the folder `part`."""
-    spec = [paddle.static.InputSpec([None, *image_shape], "float32", name="x")]
-    with DygraphOldIrGuard() if name == "legacy" else contextlib.nullcontext():
-        inner = _Deployed(deployed.net, deployed.softmax)
-        inner.eval()
-        try:
-            static = paddle.jit.to_static(inner, input_spec=spec, full_graph=True)
-            paddle.jit.save(static, str(part / "inference"))
-        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            raise ConfigError(_why_not(name, error)) from error
-
-
-def _write_onnx(deployed: _Deployed, image_shape: tuple[int, ...], folder: Path) -> None:
-    """Convert the program of `deployed` to ``inference.onnx``."""
-    try:
-        import paddle2onnx
-    except ImportError as error:
-        raise ConfigError(
-            f"Global.export_onnx: it needs paddle2onnx ({error}); install it with pip install 'ppcls[onnx]' "
-            "(it has no build for Python 3.13)"
-        ) from None
-    part = folder / "onnx"
-    _trace(deployed, image_shape, "paddle", part)
-    try:
-        # Without an optimize_tool: the default would let polygraphy install packages by itself.
-        paddle2onnx.export(
-            str(part / "inference.json"),
-            str(part / PARAMS),
-            str(folder / ONNX),
-            opset_version=_OPSET,
-            optimize_tool="None",
-        )
-    except (RuntimeError, ValueError, UnboundLocalError) as error:
-        # It prints its own errors, and goes on until it misses its own result: UnboundLocalError.
-        raise ConfigError("Global.export_onnx: paddle2onnx cannot convert this network, see above") from error
-    shutil.rmtree(part)
-
-
-def _why_not(name: str, error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    reason = text[-1].strip() if text else type(error).__name__
-    if name == "legacy" and "must be Value" in str(error):
-        return (
-            "Global.export_format: the network calls a function that Paddle 3 cannot write in the legacy "
-            f"format ({reason}); use an operator or layer in its place, or export_format: paddle"
-        )
-    return f"this network cannot be traced for export ({name}): {reason}"
 
 
 def _check(
@@ -314,27 +261,54 @@ def _runs(folder: Path, programs: list[str]) -> Iterator[tuple[str, Callable[[np
         yield f"{program} with oneDNN", Program(folder / program, mkldnn=True)
 
 
-def _write_description(
-    folder: Path, description: Mapping[str, Any], image_shape: tuple[int, ...], softmax: bool
-) -> None:
-    """Write inference.yml, and next to it the file of class names if the post-processing reads one."""
-    content = plain(description)
+def _described(
+    description: Mapping[str, Any], image_shape: tuple[int, ...], output: str, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return the content of inference.yml, except for what it says about the written files.
+
+    Args:
+        description: Global, PreProcess and PostProcess.
+        image_shape: [C, H, W].
+        output: ``probabilities``, ``logits`` or ``features``.
+        shape: of the output for one image.
+    """
+    content: dict[str, Any] = plain(description)
     if content.get("PreProcess"):
         content |= describe_transforms(content["PreProcess"]["transform_ops"], image_shape[0])
     content["Global"] = {
         **content.get("Global", {}),
         "image_shape": list(image_shape),
-        "softmax": softmax,
-        **fingerprint(folder / PARAMS),
+        "softmax": output == "probabilities",
+        "output": output,
     }
+    if content.get("PostProcess"):
+        name, options = single(content["PostProcess"], "PostProcess")
+        content["PostProcess"] = {name: options}
+    if output == "features":
+        content["Global"] |= {"class_num": None, "feature_shape": list(shape)}
+        content.pop("PostProcess", None)
+    return content
+
+
+def _with_label_list(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a description that needs no file of class names."""
+    for name, options in (content.get("PostProcess") or {}).items():
+        file = options.get("class_id_map_file")
+        if file is not None:
+            rest = {k: v for k, v in options.items() if k not in ("class_id_map_file", "delimiter")}
+            names = read_fitting_names(file, None, options.get("delimiter"))
+            return {**content, "PostProcess": {name: {**rest, "label_list": names}}}
+    return content
+
+
+def _write_description(folder: Path, content: dict[str, Any]) -> None:
+    """Write inference.yml, and next to it the file of class names if the post-processing reads one."""
+    content["Global"] |= fingerprint(folder / PARAMS)
     if (folder / ONNX).exists():
         content["Global"]["onnx_sha256"] = onnx_digest(folder / ONNX)
-    post = content.get("PostProcess")
-    if post:
-        name, options = single(post, "PostProcess")
+    for options in (content.get("PostProcess") or {}).values():
         if options.get("class_id_map_file"):
             source = find_class_names(options["class_id_map_file"])
             options["class_id_map_file"] = source.name
             shutil.copyfile(source, folder / source.name)
-        content["PostProcess"] = {name: options}
     (folder / DESCRIPTION).write_text(dump_yaml(content), encoding="utf-8")

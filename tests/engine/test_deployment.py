@@ -13,7 +13,7 @@ import pytest
 
 import ppcls
 from ppcls.cli import main
-from ppcls.config import load_config, plain
+from ppcls.config import load_config
 from ppcls.deploy import Predictor
 from ppcls.engine import Engine
 from ppcls.engine.deployment import deployed_transforms, export_sample
@@ -139,11 +139,13 @@ def test_another_shape_is_refused_whatever_the_recipe_was_checked_for(
     assert not Path(trained["Global"]["save_inference_dir"]).exists()
 
 
-def test_a_network_that_gives_no_classes_is_refused(
+def test_a_network_that_ends_early_is_exported_for_its_features(
     trained: dict[str, Any], write_recipe: Callable[..., Path]
 ) -> None:
     trained["Infer"]["transforms"] = CHAINS["plain"]
-    config = plain(load_config(write_recipe(trained), mode="export"))
-    config["Arch"]["stop_after"] = "blocks[2]"
-    with pytest.raises(ConfigError, match=r"the network gives \[64, 8, 8\] numbers .*, expected \[4\]"):
-        Engine(config, "export").export()
+    trained["Arch"]["stop_after"] = "avg_pool"
+    report = Engine(load_config(write_recipe(trained), mode="export"), "export").export()
+    (one, *_) = Predictor(report.folder, threads=1).predict(trained["Infer"]["infer_imgs"])
+    assert one["features"].shape == (64,)
+    with pytest.raises(ConfigError, match=r"Arch\.stop_after: ends resnet8 before its logits, and infer"):
+        load_config(write_recipe(trained), mode="infer")

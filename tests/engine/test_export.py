@@ -308,6 +308,7 @@ def test_the_description_and_its_class_names(net: Net, tmp_path: Path) -> None:
         "class_num": 7,
         "image_shape": list(SHAPE),
         "softmax": True,
+        "output": "probabilities",
         "params_size": len(params),
         "params_sha256": hashlib.sha256(params).hexdigest(),
     }

@@ -28,7 +28,8 @@ def check_losses_and_metrics(recipe: Recipe, networks: Networks, mode: str, find
             for use in uses[place]:
                 _check_names(use, networks, findings)
                 _check_keys(use, networks, findings)
-                _check_logits(use, registry, networks, findings)
+                if mode != "export":  # which uses no losses and metrics; such a network gives features
+                    _check_logits(use, registry, networks, findings)
                 _check_topk(
                     use.options.get("topk"), join(use.path, "topk"), looked_at(use, networks), findings
                 )
@@ -101,8 +102,9 @@ def _check_logits(use: Use, registry: Registry, networks: Networks, findings: Fi
 
 def _check_deployed(networks: Networks, mode: str, findings: Findings) -> None:
     main = networks.members.get(networks.main)
-    if mode in ("infer", "export") and main is not None and main.cut_off is not None:
-        findings.error(main.cut_off, f"ends {main.title} before its logits, and {mode} needs those")
+    if mode == "infer" and main is not None and main.cut_off is not None:
+        text = f"ends {main.title} before its logits, and infer needs those"
+        findings.error(main.cut_off, f"{text}; export gives the features, for `ppcls predict --features`")
 
 
 def _check_topk(topk: Any, path: str, looked_at: list[Network], findings: Findings) -> None:

@@ -185,12 +185,12 @@ def test_losses_on_logits_that_are_cut_off(
     mistakes, _ = told(write(shape=[3, 32, 32], stop_after="blocks[2]"), mode, caplog)
     words = "looks at the logits of resnet8, but Arch.stop_after ends it before them"
     assert {text.partition(";")[0] for text in mistakes if words in text} == {
-        f"{place}: {words}" for place in LOOKERS
+        f"{place}: {words}" for place in LOOKERS if mode != "export"
     }
     deployed = [
         text for text in mistakes if text.startswith("Arch.stop_after: ends resnet8 before its logits")
     ]
-    assert len(deployed) == (mode in ("infer", "export"))
+    assert len(deployed) == (mode == "infer")
     assert told(write(shape=[3, 32, 32], stop_after="fc"), mode, caplog) == ([], [])
 
 
