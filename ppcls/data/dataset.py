@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppcls.class_names import shown_name
+from ppcls.class_names import read_fitting_names, shown_name
 from ppcls.config.nodes import Options
 from ppcls.contracts import Component
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.data.folders import SUFFIXES, FolderSearch, list_class_names, match_classes, shown_names
 from ppcls.data.images import Naming, read_file
-from ppcls.data.lists import class_mapping, read_list
+from ppcls.data.lists import class_mapping, label_names, read_list
 from ppcls.data.names import Names
 from ppcls.data.rng import sample_rng
 from ppcls.data.transforms import Compose, build_transforms
@@ -190,6 +190,8 @@ class Dataset(Component, ABC):
 class ImageNetDataset(Dataset):
     """Images named by a list file, with one line ``path<delimiter>label`` per image.
 
+    Labels are the numbers of classes, or the names of classes.
+
     Labelled and unlabelled images (label 0, for losses that use no labels) are mixed by joining two lists.
 
     Args:
@@ -197,14 +199,16 @@ class ImageNetDataset(Dataset):
         cls_label_path: the list file, UTF-8.
         transform_ops: transforms of an image.
         batch_transform_ops: transforms of a batch.
-        delimiter: text between path and label; null means the last blank or tab of a line.
+        delimiter: text between path and label; null means the last tab of a line, otherwise its last blank.
         relabel: a list file whose distinct labels, in ascending order, become classes 0, 1, ...; name the
             training list here for training and evaluation alike.
         on_error: ``raise``, or ``skip``: images that cannot be read are left out, counted and named.
         class_num: labels must lie in 0..class_num-1; by default that of the network.
+        class_names: names by class, or a file with one line ``id name`` per class. By default, labels that
+            are names are sorted, in evaluation as in training; numbers have no names.
 
     Raises:
-        ConfigError: for ``relabel: true``.
+        ConfigError: for ``relabel: true``, and ``relabel`` with labels that are names.
         DataError: with the first mistakes in the list, each with its line.
     """
 
@@ -218,6 +222,7 @@ class ImageNetDataset(Dataset):
         relabel: str | bool = False,
         on_error: OnError = "raise",
         class_num: int | None = None,
+        class_names: list[str] | str | None = None,
     ) -> None:
         super().__init__(cls_label_path, transform_ops, batch_transform_ops, on_error)
         if relabel is True:
@@ -225,11 +230,37 @@ class ImageNetDataset(Dataset):
                 f"relabel: true would number the classes of {cls_label_path} on its own, and those of "
                 "another list differently; name the training list in both: relabel: path/to/train_list.txt"
             )
-        mapping = class_mapping(relabel, delimiter) if relabel else None
         self.image_root = image_root
+        by_name = label_names(cls_label_path, delimiter)
+        if by_name and relabel:
+            raise ConfigError(f"relabel is for numbers, but the labels of {cls_label_path} are names")
+        mapping = class_mapping(relabel, delimiter) if relabel else None
+        names = _names_of_classes(class_names) or by_name
+        if class_num is not None and names is not None and len(names) != class_num:
+            if by_name or isinstance(class_names, str):
+                raise DataError(
+                    f"{cls_label_path}: {len(names)} classes by name, but class_num is {class_num}; change "
+                    "class_num, or name all classes in class_names if some have no images here"
+                )
+            names = None
+        self.class_names = names
         self._list = read_list(
-            cls_label_path, image_root, delimiter=delimiter, class_num=class_num, mapping=mapping
+            cls_label_path,
+            image_root,
+            delimiter=delimiter,
+            class_num=class_num,
+            mapping=mapping,
+            class_names=names if by_name else None,
         )
+
+    @classmethod
+    def find_class_names(cls, options: Options) -> list[str] | None:
+        """Return the names of the classes, if a list or a file has them; see :meth:`Dataset`."""
+        given = _names_of_classes(options.get("class_names"))
+        path = str(options.get("cls_label_path"))
+        if given is not None or not os.path.isfile(path):
+            return given
+        return label_names(path, options.get("delimiter"))
 
     def __len__(self) -> int:
         return len(self._list.names)
@@ -336,6 +367,13 @@ class FolderDataset(Dataset):
     def relative_paths(self) -> Iterator[str]:
         """Return the paths of all images from their folder on."""
         return (os.path.relpath(path, self.name).replace(os.sep, "/") for path, _ in self._samples)
+
+
+def _names_of_classes(given: list[str] | str | None) -> list[str] | None:
+    """Return names by class that are given as a list or in a file."""
+    if isinstance(given, str):
+        return read_fitting_names(given, None)
+    return None if given is None else shown_names([str(name) for name in given], "class_names")
 
 
 def _skipped(search: FolderSearch) -> str:

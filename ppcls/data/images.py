@@ -121,8 +121,8 @@ def _in_list(path: Path, skip_missing: bool) -> list[str]:
         name = line.strip()
         if not name:
             continue
-        readings = [name, *name.rsplit(None, 1)[:1]]
-        candidates = [c for text in readings for c in (text, str(path.parent / text))]
+        readings = [name, *name.rsplit(None, 1)[:1], name.rpartition("\t")[0].strip()]
+        candidates = [c for text in filter(None, readings) for c in (text, str(path.parent / text))]
         hit = next((c for c in candidates if os.path.isfile(c)), None)
         if hit is None and skip_missing:
             found.append(readings[-1] if name.rsplit(None, 1)[-1].isdecimal() else name)

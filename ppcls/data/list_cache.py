@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,12 @@ class Reading:
 
 
 def reading_of(
-    path: Path, root: str, delimiter: str | None, class_num: int | None, mapping: Mapping[int, int] | None
+    path: Path,
+    root: str,
+    delimiter: str | None,
+    class_num: int | None,
+    mapping: Mapping[int, int] | None,
+    class_names: Sequence[str] | None = None,
 ) -> Reading | None:
     """Describe the reading of a list; None if it is short or not there."""
     try:
@@ -68,7 +73,7 @@ def reading_of(
         return None
     if status.st_size < _LEAST_BYTES:
         return None
-    classes = None if mapping is None else sorted(mapping.items())
+    classes = sorted(mapping.items()) if mapping is not None else class_names and list(class_names)
     digest = hashlib.sha256(json.dumps(classes).encode()).hexdigest()
     how = [_VERSION, os.path.abspath(path), os.path.abspath(root), root, delimiter, class_num, digest]
     times = [status.st_mtime_ns, status.st_ctime_ns]

@@ -11,13 +11,16 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from ppcls.class_names import shown_name
+from ppcls.data.folders import SUFFIXES, in_order
 from ppcls.data.list_cache import load_list, reading_of, store_list
 from ppcls.data.names import Names
-from ppcls.errors import DataError
+from ppcls.errors import DataError, hint
 from ppcls.texts import is_windows_path, lines_of, near_path, read_text, sentence
 
 _SHOWN = 10
 _LONGEST = 200
+_BEGINNING = 1 << 16
 # Up to this many names in one folder, checking each is cheaper than listing the folder, which may be huge.
 _ASK_EACH = 64
 _NUMBER = r"[-+]?\d+(?:\.\d*)?"
@@ -73,6 +76,7 @@ def read_list(
     delimiter: str | None = None,
     class_num: int | None = None,
     mapping: Mapping[int, int] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> ImageList:
     """Read and check a list file. A long one that has not changed is not checked again, see list_cache.
 
@@ -85,12 +89,14 @@ def read_list(
             contain blanks.
         class_num: labels must lie in ``0..class_num-1``.
         mapping: new label of each label in the list; others are mistakes.
+        class_names: names by class, for a list whose labels are names; None for numbers.
 
     Raises:
         DataError: with the first mistakes, each with its line, and their counts.
     """
     path = Path(path)
-    reading = reading_of(path, str(root), delimiter, class_num, mapping)
+    reading = reading_of(path, str(root), delimiter, class_num, mapping, class_names)
+    classes = _Classes(class_num, mapping, class_names)
     stored = load_list(reading) if reading is not None else None
     if stored is not None:
         return ImageList(*stored)
@@ -106,11 +112,11 @@ def read_list(
             continue
         name, label = _split(line, delimiter)
         if not name or label not in right:
-            problem = _label_problem(line, name, label, mapping, class_num)
+            problem = classes.problem(line, name, label)
             if problem:
                 report.add(number, *problem)
                 continue
-            right[label] = int(label) if mapping is None else mapping[int(label)]
+            right[label] = classes.number(label)
         names.append(name)
         labels.append(right[label])
         numbers.append(number)
@@ -146,7 +152,51 @@ def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, i
     return {label: place for place, label in enumerate(sorted(set(map(int, found))))}
 
 
+def label_names(path: str | Path, delimiter: str | None = None) -> list[str] | None:
+    """Return the distinct labels of a list whose labels are names, in order of classes; None for numbers.
+
+    It does not check that the files exist. A list in which any label is a number has numbers as labels.
+
+    Raises:
+        DataError: if the list cannot be read.
+    """
+    found: dict[str, str] = {}
+    if not _begins_with_a_name(Path(path), delimiter):
+        return None
+    for raw in lines_of(read_text(Path(path))):
+        line = raw.strip()
+        if line:
+            name, label = _split(line, delimiter)
+            if label in found:
+                continue
+            if not name or not _is_name(label):
+                return None
+            found[label] = shown_name(label)
+    return in_order(set(found.values())) if found else None
+
+
+def _begins_with_a_name(path: Path, delimiter: str | None) -> bool:
+    """Tell whether the label in the first line may be a name, without reading a long list."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING).decode("utf-8-sig", "replace")
+    except OSError:
+        return False  # read_list says what is wrong
+    first = next((line for line in map(str.strip, lines_of(beginning)) if line), "")
+    name, label = _split(first, delimiter)
+    return bool(name) and _is_name(label)
+
+
+def _is_name(label: str) -> bool:
+    """Tell whether a label may be the name of a class; ``0,1,0`` and the end of a path are none."""
+    return any(map(str.isalpha, label)) and os.path.splitext(label)[1].lower() not in SUFFIXES
+
+
 def _split(line: str, delimiter: str | None) -> tuple[str, str]:
+    if delimiter is None and "\t" in line:  # the name of a class may contain blanks
+        name, _, label = line.rpartition("\t")
+        if not (" " in label.strip() and _is_int(label.split()[-1])):
+            return name.strip(), label.strip()
     parts = line.rsplit(None if delimiter in (None, " ") else delimiter, 1)
     return (parts[0].strip(), parts[1].strip()) if len(parts) == 2 else ("", line)
 
@@ -157,23 +207,52 @@ def _is_int(text: str) -> bool:
     return digits.isascii() and digits.isdigit() and len(digits) <= 18
 
 
-def _label_problem(
-    line: str, name: str, label: str, mapping: Mapping[int, int] | None, class_num: int | None
-) -> tuple[str, str] | None:
-    """Return the kind of mistake and its text, or None for a good line."""
-    if not (name and _is_int(label)):
-        return _unreadable(line, name, label)
-    if mapping is not None:
-        if int(label) not in mapping:
-            return "label outside the relabel list", f"label {label} does not occur in the list of relabel"
-        label = str(mapping[int(label)])
-    if int(label) < 0 or (class_num is not None and int(label) >= class_num):
-        before = _MORE_LABELS.search(name)
-        if before is not None:
-            return _several_labels(f"{before[1]} {label}")
-        bound = "at least 0" if class_num is None else f"in 0..{class_num - 1} (class_num {class_num})"
-        return "label out of range", f"the label must be {bound}, got {label}"
-    return None
+class _Classes:
+    """Which labels there may be, and the class of each.
+
+    Args:
+        class_num: number of classes; None for any.
+        mapping: class of each number; None: the number itself.
+        names: names by class; None: labels are numbers.
+    """
+
+    def __init__(
+        self, class_num: int | None, mapping: Mapping[int, int] | None, names: Sequence[str] | None
+    ) -> None:
+        self.class_num = class_num
+        self.mapping = mapping
+        self.numbers = None if names is None else {name: number for number, name in enumerate(names)}
+
+    def number(self, label: str) -> int:
+        """Return the class of a label that is right."""
+        if self.numbers is not None:
+            return self.numbers[shown_name(label)]
+        return int(label) if self.mapping is None else self.mapping[int(label)]
+
+    def problem(self, line: str, name: str, label: str) -> tuple[str, str] | None:
+        """Return the kind of mistake and its text, or None for a good line."""
+        if self.numbers is not None and name:
+            if shown_name(label) in self.numbers:
+                return None
+            near = hint(shown_name(label), self.numbers)
+            return "unknown class", f"{_cut(label)!r} is none of the {len(self.numbers)} classes.{near}"
+        if not (name and _is_int(label)):
+            return _unreadable(line, name, label)
+        if self.mapping is not None:
+            if int(label) not in self.mapping:
+                return (
+                    "label outside the relabel list",
+                    f"label {label} does not occur in the list of relabel",
+                )
+            label = str(self.mapping[int(label)])
+        if int(label) < 0 or (self.class_num is not None and int(label) >= self.class_num):
+            before = _MORE_LABELS.search(name)
+            if before is not None:
+                return _several_labels(f"{before[1]} {label}")
+            most = self.class_num
+            bound = "at least 0" if most is None else f"in 0..{most - 1} (class_num {most})"
+            return "label out of range", f"the label must be {bound}, got {label}"
+        return None
 
 
 def _unreadable(line: str, name: str, label: str) -> tuple[str, str]:
@@ -186,6 +265,8 @@ def _unreadable(line: str, name: str, label: str) -> tuple[str, str]:
         remedy = f"; set delimiter: '{other[1]}' in the dataset" if other else ""
         return "no label", f"expected a path and a label, got {_cut(line)!r}{remedy}"
     text = f"the label must be a whole number, got {_cut(label)!r} in {_cut(line)!r}"
+    if _is_name(label):
+        text += "; the labels of a list are either all numbers or all names, and a list has no header"
     return "label is no whole number", text
 
 

@@ -306,7 +306,9 @@ def _names_of_dataset(dataset: ComponentSpec) -> list[str] | None:
 def _has_names(dataset: ComponentSpec) -> bool:
     """Tell whether class names are a part of such data."""
     found = _dataset_class(dataset)
-    return found is not None and found.has_class_names
+    return found is not None and (
+        found.has_class_names or found.find_class_names(dataset.options) is not None
+    )
 
 
 def with_names(infer: InferSpec, names: list[str] | None) -> dict[str, Any]:

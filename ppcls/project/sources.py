@@ -216,10 +216,12 @@ def _of_lists(train: Path, val: Path | None, image_root: str | Path | None) -> S
     root = Path(os.path.abspath(os.path.expanduser(image_root or train.parent)))
     delimiter = {".csv": ",", ".tsv": "\t"}.get(train.suffix.lower())
     more = {} if delimiter is None else {"delimiter": delimiter}
-    parts = []
+    parts: list[Part] = []
+    names = None
     for file in (train, val):
         if file is not None:
-            dataset = ImageNetDataset(str(root), str(file), delimiter=delimiter)
+            dataset = ImageNetDataset(str(root), str(file), delimiter=delimiter, class_names=names)
+            names = names or dataset.class_names
             options = {
                 "name": "ImageNetDataset",
                 "image_root": str(root),
@@ -227,7 +229,7 @@ def _of_lists(train: Path, val: Path | None, image_root: str | Path | None) -> S
                 **more,
             }
             parts.append(whole(dataset, options))
-    source = Source("a list", root, parts[0], parts[1] if val is not None else None)
+    source = Source("a list", root, parts[0], parts[1] if val is not None else None, names)
     if val is None:
         source.train.options = None
     elif val.stem.lower().startswith("test"):
