@@ -12,6 +12,8 @@ from ppcls.loss.formula import pair_loss
     "DistillationDKDLoss",
     name="loss_dkd",
     positive=["temperature"],
+    scheduled=["temperature"],
+    learnable=["temperature"],
     standardizable=True,
     one_class_reason="it splits the classes into one target and the others",
 )

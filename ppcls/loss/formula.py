@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from paddle import Tensor
+from paddle import Tensor, nn
 
 from ppcls.config.binding import parameters_of
 from ppcls.errors import ConfigError
@@ -34,7 +34,8 @@ from ppcls.loss._tensors import (
 )
 from ppcls.loss.class_map import match_classes, read_class_map
 from ppcls.loss.pair import PairLoss
-from ppcls.loss.weight_schedule import epoch_value
+from ppcls.loss.temperature import check_schedule, is_learnable, learnable_temperature
+from ppcls.loss.weight_schedule import EpochValue, epoch_value
 from ppcls.registry import LOSSES
 
 F = TypeVar("F", bound=Callable[..., Tensor])
@@ -51,6 +52,7 @@ class Formula:
     part: str
     positive: Collection[str]
     scheduled: Collection[str]
+    learnable: Collection[str]
     labels: Literal["class", "probabilities"] | None
     one_class_reason: str
     logits: bool
@@ -66,8 +68,17 @@ class Formula:
             if choices:
                 check_one_of(self.registered, option, given[option], choices)
         check_finite(self.registered, {option: given[option] for option in self.options})
-        positive = {option: given[option] for option in self.positive if given[option] is not None}
-        check_positive(self.registered, **positive)
+        for option in self.positive:
+            value = given[option]
+            where = f"{self.registered}.{option}"
+            if is_learnable(value) and option not in self.learnable:
+                raise ConfigError(
+                    "cannot be learned in this loss, expected a number or a schedule", path=where
+                )
+            if isinstance(value, Mapping) and not is_learnable(value):
+                check_schedule(value, where)
+            elif value is not None and not isinstance(value, Mapping):
+                check_positive(self.registered, **{option: value})
 
     @cached_property
     def signature(self) -> inspect.Signature:
@@ -139,10 +150,14 @@ class FormulaLoss(PairLoss):
         self.standardize = bool(given.get("standardize"))
         self.own = {option: options.pop(option) for option in self.own_options}
         self.options = options
-        self.scheduled = {
-            option: epoch_value(options.pop(option), f"{formula.registered}.{option}")
-            for option in formula.scheduled
-        }
+        self.scheduled: dict[str, EpochValue] = {}
+        self.learned = nn.LayerDict()
+        for option in formula.scheduled:
+            node, where = options.pop(option), f"{formula.registered}.{option}"
+            if option in formula.learnable and is_learnable(node):
+                self.learned[option] = learnable_temperature(node, where)
+            else:
+                self.scheduled[option] = epoch_value(node, where)
         self.set_epoch(1)
 
     @property
@@ -159,6 +174,8 @@ class FormulaLoss(PairLoss):
     def set_epoch(self, epoch: int) -> None:
         """Set the options that follow a schedule to their values at `epoch`, counted from 1."""
         self.current = {option: value(epoch) for option, value in self.scheduled.items()}
+        for layer in self.learned.values():
+            layer.set_epoch(epoch)
 
     def prepare(self, outputs: Mapping[str, Any]) -> None:
         """Check names, keys and shapes against the outputs of one dry forward.
@@ -196,7 +213,8 @@ class FormulaLoss(PairLoss):
 
     def arguments(self, position: int, first: Tensor) -> dict[str, Any]:
         """Return the options of the formula for one pair; `first` is the student's tensor."""
-        return {**self.options, **self.current}
+        learned = {option: layer() for option, layer in self.learned.items()}
+        return {**self.options, **self.current, **learned}
 
     def _target(self, label: Tensor | None, logits: Tensor) -> Tensor:
         if self.formula.labels == "probabilities":
@@ -211,6 +229,7 @@ def pair_loss(
     part: str = "{name}_{student}_{teacher}",
     positive: Collection[str] = (),
     scheduled: Collection[str] = (),
+    learnable: Collection[str] = (),
     soft_labels: bool = False,
     one_class_reason: str = "it needs one class for each image",
     logits: bool = True,
@@ -235,6 +254,9 @@ def pair_loss(
             the pair in the list) and the options.
         positive: options that have to be above 0.
         scheduled: options that may be a schedule over the epochs instead of a number.
+        learnable: temperatures among the scheduled options that may be learned against the student
+            (:class:`ppcls.loss.temperature.LearnableTemperature`). The loss must not grow without end with
+            them.
         soft_labels: the formula gets labels as class probabilities [N, C]; class indices become one-hot.
         one_class_reason: why the formula needs one class for each image, for the error message about soft
             labels.
@@ -264,13 +286,14 @@ def pair_loss(
             part=part,
             positive=positive,
             scheduled=scheduled,
+            learnable=learnable,
             labels=kind if labelled else None,
             one_class_reason=f"{one_class_reason}; use_target_as_gt: True needs no labels",
             logits=logits,
             mutual=mutual,
             standardizable=standardizable,
             key_last=key_last,
-            options=_options(function, base, positive, scheduled),
+            options=_options(function, base, positive, scheduled, learnable),
         )
         _check_part(formula)
         LOSSES.register(registered)(_loss_class(formula, base))
@@ -294,11 +317,12 @@ def _options(
     base: type[FormulaLoss],
     positive: Collection[str],
     scheduled: Collection[str],
+    learnable: Collection[str],
 ) -> dict[str, inspect.Parameter]:
     """Return the options of a formula, its parameters with a default, and those of the base class.
 
     Raises:
-        TypeError: if `positive` or `scheduled` is not a list of names among them.
+        TypeError: if `positive`, `scheduled` or `learnable` is not a list of names among them.
     """
     options = {
         name: _option(name, parameter.annotation, parameter.default)
@@ -306,10 +330,10 @@ def _options(
         if parameter.default is not parameter.empty
     }
     options |= {name: _option(name, *own) for name, own in base.own_options.items()}
-    for names in (positive, scheduled):
+    for names in (positive, scheduled, learnable):
         if isinstance(names, str):
             raise TypeError(f"pair_loss: expected a list of options such as [{names!r}], got {names!r}")
-    unknown = sorted({*positive, *scheduled} - options.keys())
+    unknown = sorted({*positive, *scheduled, *learnable} - options.keys())
     if unknown:
         raise TypeError(f"pair_loss: {function.__name__} has no option {', '.join(unknown)}")
     for name in scheduled:

@@ -9,7 +9,13 @@ from ppcls.loss.formula import pair_loss
 
 
 @pair_loss(
-    "DistillationKLDivLoss", name="loss_kldiv", positive=["temperature"], standardizable=True, key_last=True
+    "DistillationKLDivLoss",
+    name="loss_kldiv",
+    positive=["temperature"],
+    scheduled=["temperature"],
+    learnable=["temperature"],
+    standardizable=True,
+    key_last=True,
 )
 def kl_divergence(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:
     """Hinton et al., "Distilling the knowledge in a neural network" (arXiv 1503.02531), sec. 2.

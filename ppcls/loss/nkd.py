@@ -12,6 +12,7 @@ from ppcls.loss.formula import pair_loss
     "DistillationNKDLoss",
     name="loss_nkd",
     positive=["temperature"],
+    scheduled=["temperature"],
     one_class_reason="it splits the classes into one target and the others",
 )
 def normalized_kd(

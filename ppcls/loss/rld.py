@@ -13,6 +13,8 @@ from ppcls.loss.formula import pair_loss
     "DistillationRLDLoss",
     name="loss_rld",
     positive=["temperature", "alpha_temperature"],
+    scheduled=["temperature", "alpha_temperature"],
+    learnable=["temperature"],
     standardizable=True,
     one_class_reason="it compares the class of the label with the others",
 )

@@ -20,7 +20,7 @@ def spherical(logits: Tensor, multiplier: float) -> Tensor:
     "DistillationSKDLoss",
     name="skd_loss",
     positive=["temperature", "multiplier"],
-    scheduled=["alpha"],
+    scheduled=["temperature", "alpha"],
     soft_labels=True,
 )
 def spherical_kd(

@@ -126,7 +126,7 @@ class ClassCostLoss(FormulaLoss):
     _LOSS,
     name="loss_wkd_l",
     positive=["temperature", "sharpness"],
-    scheduled=["gamma"],
+    scheduled=["temperature", "gamma"],
     one_class_reason="it splits the classes into one target and the others",
     base=ClassCostLoss,
 )

@@ -10,7 +10,13 @@ from ppcls.loss.formula import pair_loss
 _EPS = 1e-7  # keeps the ratio finite if the teacher is certain and right
 
 
-@pair_loss("DistillationWSLLoss", name="wsl_loss", positive=["temperature"], soft_labels=True)
+@pair_loss(
+    "DistillationWSLLoss",
+    name="wsl_loss",
+    positive=["temperature"],
+    scheduled=["temperature"],
+    soft_labels=True,
+)
 def weighted_soft_labels(
     student: Tensor, teacher: Tensor, label: Tensor, *, temperature: float = 2.0
 ) -> Tensor:
