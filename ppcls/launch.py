@@ -17,7 +17,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -59,7 +60,7 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
         script = str(Path(__file__).with_name("__main__.py"))
         # In a separate session: Ctrl-C reaches only this process, which passes it on.
         launcher = subprocess.Popen([*command, script, *arguments], env=environment, start_new_session=True)
-        with _passing_signals_to(launcher) as received:
+        with passing_signals_to(launcher) as received:
             code = written.follow(launcher)
         if received:
             return 128 + received[0]
@@ -152,6 +153,7 @@ def run_launcher() -> None:
     """
     end_with_parent(sys.argv.pop(1))
     announce_launcher()
+    warnings.filterwarnings("ignore", message="No ccache found")  # Paddle's message about itself
     with patient_console():
         from paddle.distributed.launch.main import launch as launch_paddle
 
@@ -166,12 +168,10 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
     command = [sys.executable, "-c", start, str(os.getpid())]
     command += ["--nproc_per_node", str(processes), "--log_dir", str(logs)]
     command += ["--log_level", "WARNING"]  # otherwise it prints thirty lines about itself
-    root = str(Path(__file__).parents[1])
-    environment = {name: value for name, value in os.environ.items() if name not in (*PLACE, *LAUNCHER)}
+    outside = {name: value for name, value in os.environ.items() if name not in (*PLACE, *LAUNCHER)}
+    environment = {"GLOG_minloglevel": "1", **with_this_package(outside)}  # no lines about its connections
     if threads.CHOSEN is None:
         environment[threads.NOT_CHOSEN] = "1"
-    environment["PYTHONSAFEPATH"] = "1"  # do not import from the folder of a script
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     if not paddle.device.is_compiled_with_cuda():
         # The launcher of a CPU build treats this variable as a list of GPUs, and crashes if it is short.
         environment.pop("CUDA_VISIBLE_DEVICES", None)
@@ -184,8 +184,15 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
     return command, environment
 
 
+def with_this_package(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment in which another Python finds this ppcls, and no module beside a script."""
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+    return {**environment, "PYTHONSAFEPATH": "1", "PYTHONPATH": path}
+
+
 @contextmanager
-def _passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+def passing_signals_to(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
     """Pass Ctrl-C and SIGTERM on to `process` while the block runs; yield the list of received signals.
 
     Closing the terminal (SIGHUP) also ends the run in order, unless ``nohup`` is used.

@@ -221,7 +221,7 @@ def test_signals_are_passed_on_in_order(monkeypatch, nohup):
     signal.signal(signal.SIGHUP, hangup)
     sent = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     try:
-        with launch._passing_signals_to(types.SimpleNamespace(send_signal=passed.append)) as received:
+        with launch.passing_signals_to(types.SimpleNamespace(send_signal=passed.append)) as received:
             for signum in sent:
                 os.kill(os.getpid(), signum)
         assert signal.getsignal(signal.SIGHUP) == hangup

@@ -18,6 +18,7 @@ from ppcls.commands import (
     report,
     run,
     shard,
+    sweep,
     teacher,
     validate,
 )
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "convert-weights": convert_weights.COMMAND,
     "report": report.COMMAND,
     "compare": compare.COMMAND,
+    "sweep": sweep.COMMAND,
     "mine": mine.COMMAND,
     "shard": shard.COMMAND,
     "teacher": teacher.COMMAND,

@@ -181,7 +181,7 @@ def compare(folders: Sequence[Path]) -> list[Row]:
 
 def rows_of(records: Sequence[Record]) -> list[Row]:
     """Return a row for each run, those of one recipe together, the best recipe first."""
-    settings = [dict(_flat(_without_names(record.run.config), "")) for record in records]
+    settings = [settings_of(record.run.config) for record in records]
     keys = dict.fromkeys(key for found in settings for key in found)
     differing = [key for key in keys if len({found.get(key, "–") for found in settings}) > 1]
     recipes: dict[tuple[str, ...], int] = {}
@@ -215,8 +215,9 @@ def groups_of(rows: Sequence[Row]) -> list[Group]:
     return [Group(number, [row for row in rows if row.group == number]) for number in numbers]
 
 
-def _without_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: node for name, node in config.items() if name not in _SECTIONS_LEFT_OUT}
+def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings of a recipe on which its results depend besides the seed, by their config paths."""
+    return dict(_flat({name: node for name, node in config.items() if name not in _SECTIONS_LEFT_OUT}, ""))
 
 
 def _flat(node: Any, path: str) -> Iterator[tuple[str, str]]:
