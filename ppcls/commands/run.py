@@ -52,6 +52,15 @@ def _add_eval_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_run_or_recipe(parser)
+    parser.add_argument(
+        "--no-latency",
+        action="store_true",
+        help="do not measure the exported network and the teachers of the recipe afterwards",
+    )
+
+
 def _add_infer_arguments(parser: argparse.ArgumentParser) -> None:
     _add_run_or_recipe(parser)
     parser.add_argument(
@@ -165,7 +174,11 @@ def _export(args: argparse.Namespace) -> int:
     config = _load(args, "export")
     from ppcls.engine import Engine
 
-    Engine(config, "export").export()
+    report = Engine(config, "export").export()
+    if not args.no_latency:
+        from ppcls.engine.export_costs import cost_table, measure_costs
+
+        print(cost_table(measure_costs(config, report)))
     return 0
 
 
@@ -182,6 +195,6 @@ COMMANDS = {
     ),
     "infer": Command("classify images with the network in memory", _add_infer_arguments, _infer),
     "export": Command(
-        "write the network for deployment and check it", _add_run_or_recipe, _export, writes_files=True
+        "write the network for deployment and check it", _add_export_arguments, _export, writes_files=True
     ),
 }
