@@ -18,6 +18,7 @@ from ppcls.commands import (
     report,
     run,
     shard,
+    split,
     sweep,
     teacher,
     validate,
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": sweep.COMMAND,
     "mine": mine.COMMAND,
     "shard": shard.COMMAND,
+    "split": split.COMMAND,
     "teacher": teacher.COMMAND,
 }
 

@@ -150,6 +150,7 @@ def _of_recipe(args: argparse.Namespace) -> Iterator[_Part]:
         known = evaluation_names(config, of_data, None) if part == "Eval" else None
         dataset = build_dataset(node.dataset, part, None if unlabelled else class_num, known)
         names = dataset.class_names if unlabelled or dataset.class_names is not None else recorded
+        names = names or None  # a folder of images without labels has no classes
         yield part, dataset, names, Path(args.paths[0]) / part
 
 

@@ -101,7 +101,8 @@ def build_dataset(
 
     Args:
         config: the node, ``{"name": "ImageNetDataset", ...}``.
-        mode: ``Train`` or ``Eval``; datasets with two parts, such as CIFAR, give the matching one.
+        mode: ``Train``, ``UnLabelTrain`` or ``Eval``; datasets with two parts, such as CIFAR, give the
+            matching one.
         class_num: number of classes of the network; labels must be below it.
         class_names: names of the classes in order, as training or the run has them; None if they are not
             known. Data whose classes have names are ordered by them.
@@ -112,7 +113,9 @@ def build_dataset(
     """
     part = "test" if mode == "Eval" else "train"
     where = f"DataLoader.{mode}.dataset"
-    known = {} if class_names is None else {"class_names": list(class_names)}
+    known: dict[str, Any] = {} if class_names is None else {"class_names": list(class_names)}
+    if mode == "UnLabelTrain":
+        known["labelled"] = False
     node = plain(config)
     if isinstance(node, dict) and node.get("class_names", 0) is None:  # null: to be found
         node = {key: value for key, value in node.items() if key != "class_names"}

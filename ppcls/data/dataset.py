@@ -206,6 +206,7 @@ class ImageNetDataset(Dataset):
         class_num: labels must lie in 0..class_num-1; by default that of the network.
         class_names: names by class, or a file with one line ``id name`` per class. By default, labels that
             are names are sorted, in evaluation as in training; numbers have no names.
+        labelled: False, as in ``UnLabelTrain``, accepts lines that are paths alone.
 
     Raises:
         ConfigError: for ``relabel: true``, and ``relabel`` with labels that are names.
@@ -223,6 +224,7 @@ class ImageNetDataset(Dataset):
         on_error: OnError = "raise",
         class_num: int | None = None,
         class_names: list[str] | str | None = None,
+        labelled: bool = True,
     ) -> None:
         super().__init__(cls_label_path, transform_ops, batch_transform_ops, on_error)
         if relabel is True:
@@ -231,7 +233,7 @@ class ImageNetDataset(Dataset):
                 "another list differently; name the training list in both: relabel: path/to/train_list.txt"
             )
         self.image_root = image_root
-        by_name = label_names(cls_label_path, delimiter)
+        by_name = label_names(cls_label_path, delimiter) if labelled else None
         if by_name and relabel:
             raise ConfigError(f"relabel is for numbers, but the labels of {cls_label_path} are names")
         mapping = class_mapping(relabel, delimiter) if relabel else None
@@ -251,6 +253,7 @@ class ImageNetDataset(Dataset):
             class_num=class_num,
             mapping=mapping,
             class_names=names if by_name else None,
+            labelled=labelled,
         )
 
     @classmethod
@@ -299,6 +302,8 @@ class FolderDataset(Dataset):
             error.
         on_error: ``raise``, or ``skip``: images that cannot be read are left out, counted and named.
         class_num: number of classes there must be; by default that of the network.
+        labelled: False, as in ``UnLabelTrain``, takes images right in `image_root`, too; then there need be
+            no class folders.
 
     Raises:
         DataError: if folders or images are missing, a folder is no class, or there are not `class_num`
@@ -316,13 +321,14 @@ class FolderDataset(Dataset):
         class_names: list[str] | None = None,
         on_error: OnError = "raise",
         class_num: int | None = None,
+        labelled: bool = True,
     ) -> None:
         super().__init__(image_root, transform_ops, batch_transform_ops, on_error)
         if not os.path.isdir(image_root):
             raise DataError(f"image_root {image_root} is no folder{sentence(near_path(image_root))}")
         search = FolderSearch(image_root)
         folders = search.class_folders()
-        if not folders and not class_names:
+        if labelled and not folders and not class_names:
             raise DataError(f"{image_root}: holds no folder for each class of images{_skipped(search)}")
         if class_names is None:
             self.class_names = shown_names(folders, image_root)
@@ -337,12 +343,15 @@ class FolderDataset(Dataset):
             )
         paths_of = search.images([os.path.join(image_root, folder) for folder in by_name.values()])
         images = dict(zip(by_name, paths_of, strict=True))
-        search.report()
         self._samples = [
             (path, number) for number, name in enumerate(self.class_names) for path in images.get(name, ())
         ]
+        if not labelled:
+            self._samples += [(path, 0) for path in search.loose_images()]
+        search.report()
         if not self._samples:
-            raise DataError(f"{image_root}: no class folder holds an image ({' '.join(sorted(SUFFIXES))})")
+            where = "no class folder holds an image" if labelled else "the folder holds no image"
+            raise DataError(f"{image_root}: {where} ({' '.join(sorted(SUFFIXES))})")
 
     @classmethod
     def find_class_names(cls, options: Options) -> list[str] | None:

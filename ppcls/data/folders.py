@@ -60,6 +60,11 @@ class FolderSearch:
                 found.append(os.path.basename(link))
         return in_order(found)
 
+    def loose_images(self) -> list[str]:
+        """Return the images right in the root, in order of their names."""
+        files = FolderSearch(self.root)._entries(self.root)[2]
+        return sorted(file for file in files if os.path.splitext(file)[1].lower() in SUFFIXES)
+
     def images(self, folders: Sequence[str]) -> list[list[str]]:
         """Return the images in each of several folders and all below it, in order of their paths."""
         found: list[list[str]] = [[] for _ in folders]

@@ -65,6 +65,7 @@ def reading_of(
     class_num: int | None,
     mapping: Mapping[int, int] | None,
     class_names: Sequence[str] | None = None,
+    labelled: bool = True,
 ) -> Reading | None:
     """Describe the reading of a list; None if it is short or not there."""
     try:
@@ -77,6 +78,7 @@ def reading_of(
     digest = hashlib.sha256(json.dumps(classes).encode()).hexdigest()
     how = [_VERSION, os.path.abspath(path), os.path.abspath(root), root, delimiter, class_num, digest]
     times = [status.st_mtime_ns, status.st_ctime_ns]
+    how += [] if labelled else ["without labels"]
     info = {"how": how, "size": status.st_size, "inode": status.st_ino, "times": times}
     return Reading(info, root, time.time(), max(times) / 1e9)
 

@@ -77,6 +77,7 @@ def read_list(
     class_num: int | None = None,
     mapping: Mapping[int, int] | None = None,
     class_names: Sequence[str] | None = None,
+    labelled: bool = True,
 ) -> ImageList:
     """Read and check a list file. A long one that has not changed is not checked again, see list_cache.
 
@@ -90,13 +91,15 @@ def read_list(
         class_num: labels must lie in ``0..class_num-1``.
         mapping: new label of each label in the list; others are mistakes.
         class_names: names by class, for a list whose labels are names; None for numbers.
+        labelled: False accepts lines without a label, and any label; whatever is no class becomes 0.
 
     Raises:
         DataError: with the first mistakes, each with its line, and their counts.
     """
     path = Path(path)
-    reading = reading_of(path, str(root), delimiter, class_num, mapping, class_names)
+    reading = reading_of(path, str(root), delimiter, class_num, mapping, class_names, labelled)
     classes = _Classes(class_num, mapping, class_names)
+    split = _split if labelled else _split_unlabelled
     stored = load_list(reading) if reading is not None else None
     if stored is not None:
         return ImageList(*stored)
@@ -110,7 +113,7 @@ def read_list(
         line = raw.strip()
         if not line:
             continue
-        name, label = _split(line, delimiter)
+        name, label = split(line, delimiter)
         if not name or label not in right:
             problem = classes.problem(line, name, label)
             if problem:
@@ -123,6 +126,8 @@ def read_list(
     if not names and not report.counts:
         raise DataError(
             f"{path}: the list is empty; expected one line 'path{delimiter or ' '}label' per image"
+            if labelled
+            else f"{path}: the list is empty; expected one path per line"
         )
     folders = _check_files(names, numbers, str(root), report)
     report.raise_if_any(len(lines) - (not lines[-1]))
@@ -199,6 +204,16 @@ def _split(line: str, delimiter: str | None) -> tuple[str, str]:
             return name.strip(), label.strip()
     parts = line.rsplit(None if delimiter in (None, " ") else delimiter, 1)
     return (parts[0].strip(), parts[1].strip()) if len(parts) == 2 else ("", line)
+
+
+def _split_unlabelled(line: str, delimiter: str | None) -> tuple[str, str]:
+    """Return path and label of a line that may be a path alone; the label is 0 if it is no class."""
+    if os.path.splitext(line)[1].lower() in SUFFIXES:
+        return line, "0"
+    name, label = _split(line, delimiter)
+    if not name:
+        return line, "0"
+    return name, label if label[:1] not in "+-" and _is_int(label) else "0"
 
 
 def _is_int(text: str) -> bool:

@@ -161,6 +161,7 @@ class MultiScaleDataset(ImageNetDataset):
         relabel: str | bool = False,
         on_error: OnError = "raise",
         class_num: int | None = None,
+        class_names: list[str] | str | None = None,
     ) -> None:
         super().__init__(
             image_root,
@@ -171,6 +172,7 @@ class MultiScaleDataset(ImageNetDataset):
             relabel,
             on_error,
             class_num,
+            class_names,
         )
         self._nodes = [single(node, "transform_ops") for node in transform_ops or []]
         if not any(name in SIZED for name, _ in self._nodes):

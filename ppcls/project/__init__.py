@@ -1,5 +1,6 @@
 """From images to a project: look at the data, choose defaults, write the recipes of every step."""
 
+from ppcls.project.lists import WrittenSplit, split_data
 from ppcls.project.methods import METHODS
 from ppcls.project.planning import DEFAULT_METHOD, Plan, Training, check_choices, plan
 from ppcls.project.summary import DataSummary, inspect_data
@@ -12,11 +13,13 @@ __all__ = [
     "Plan",
     "Project",
     "Training",
+    "WrittenSplit",
     "check_choices",
     "check_folder",
     "inspect_data",
     "is_project",
     "plan",
+    "split_data",
     "read_project",
     "write_project",
 ]

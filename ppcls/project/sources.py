@@ -125,7 +125,7 @@ def _of_folders(root: Path) -> Source:
     _require_classes(root, folders)
     dataset = FolderDataset(str(root))
     source = Source("class folders", root, whole(dataset), class_names=dataset.class_names)
-    loose = _images_in(root)
+    loose = len(FolderSearch(root).loose_images())
     if loose:
         source.notes.append(
             f"Not used: {loose} {'image' if loose == 1 else 'images'} right in {root}, in no class folder."
@@ -158,7 +158,7 @@ def _of_parts(root: Path, train: str, val: str | None, folders: list[str]) -> So
 def _require_classes(root: Path, folders: list[str]) -> None:
     """Refuse folders that are not class folders of two classes or more."""
     if not folders:
-        loose = _images_in(root)
+        loose = len(FolderSearch(root).loose_images())
         held = f"holds {loose} images, but" if loose else "holds"
         raise DataError(
             f"{root}: {held} no class folders; expected one folder of images for each class, "
@@ -185,11 +185,6 @@ def _note_empty(source: Source, part: Part, where: str) -> None:
 
 def _has_folders(folder: Path) -> bool:
     return bool(FolderSearch(folder).class_folders())
-
-
-def _images_in(folder: Path) -> int:
-    with os.scandir(folder) as entries:
-        return sum(os.path.splitext(entry.name)[1].lower() in SUFFIXES for entry in entries)
 
 
 # ---------------------------------------------------------------------- lists

@@ -120,10 +120,9 @@ def inspect_data(
         ConfigError: for a share that is none.
         DataError: if the data cannot be trained on; the message says what was expected.
     """
-    if not 0 < val < 1:
-        raise ConfigError(f"val: expected a share between 0 and 1, such as 0.2, got {val:g}")
+    check_share(val)
     source = find_source(path, image_root)
-    train, held = _parts(source, val, seed)
+    train, held = parts_of(source, val, seed)
     labels = [part.labels for part in (train, held)]
     count = max(int(part.max()) for part in labels) + 1
     names = source.class_names or [str(number) for number in range(count)]
@@ -160,8 +159,22 @@ def inspect_data(
     return summary
 
 
-def _parts(source: Source, share: float, seed: int) -> tuple[Part, Part]:
-    """Return both parts; those that the data lack are drawn."""
+def check_share(val: float) -> None:
+    """Refuse a share of validation that is none.
+
+    Raises:
+        ConfigError: if it is not above 0 and below 1.
+    """
+    if not 0 < val < 1:
+        raise ConfigError(f"val: expected a share between 0 and 1, such as 0.2, got {val:g}")
+
+
+def parts_of(source: Source, share: float, seed: int) -> tuple[Part, Part]:
+    """Return both parts of the data; a part for validation that they lack is drawn.
+
+    Raises:
+        DataError: if there is no image to spare for validation.
+    """
     if source.val is not None:
         return source.train, source.val
     dataset = source.train.dataset

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import same_batches
 
-from ppcls.data import DistributedBatchSampler, RASampler, Share, build_train_loader
+from ppcls.data import DistributedBatchSampler, RASampler, Share, build_dataset, build_train_loader
 from ppcls.data.unlabelled import Endless, labelled_rows
 from ppcls.errors import DataError
 
@@ -199,3 +199,21 @@ def test_batch_transforms_never_see_labels_that_are_none(folder, monkeypatch):
         np.testing.assert_array_equal(a.label, b.label)
         np.testing.assert_array_equal(a.image[a.labelled], b.image[b.labelled])
         assert np.delete(b.image, b.labelled, axis=0).min() > 500
+
+
+@pytest.mark.parametrize("name", ["FolderDataset", "ImageNetDataset"])
+def test_flat_folders_and_bare_paths_are_enough(tmp_path, name):
+    folder = tmp_path / "pool"
+    (folder / "deep").mkdir(parents=True)
+    for place, path in enumerate(["a b.PNG", "c.png", "deep/d.png"]):
+        cv2.imwrite(str(folder / path), np.full((8, 8, 3), place, np.uint8))
+    (tmp_path / "list.txt").write_text("a b.PNG\nc.png -1\ndeep/d.png cat\n")
+    options = {"image_root": str(folder)}
+    if name == "ImageNetDataset":
+        options["cls_label_path"] = str(tmp_path / "list.txt")
+    dataset = build_dataset({"name": name, **options}, "UnLabelTrain")
+    assert sorted(dataset.path(index) for index in range(3)) == [
+        str(folder / path) for path in ("a b.PNG", "c.png", "deep/d.png")
+    ]
+    with pytest.raises(DataError):
+        build_dataset({"name": name, **options}, "Train", 2)

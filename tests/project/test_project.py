@@ -204,3 +204,41 @@ def test_a_split_keeps_shares_and_equal_images():
     assert len({*first.val} & {0, 7, 8}) in (0, 3)
     assert stratified_split(labels, 0.2, 3, [[0, 7, 8]]).val.tolist() == first.val.tolist()
     assert stratified_split(labels, 0.2, 4).val.tolist() != first.val.tolist()
+
+
+def test_a_split_as_lists(pets, tmp_path, capsys):
+    out = tmp_path / "lists"
+    assert main(["split", str(pets), "--val", "0.25", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert f"image_root: {pets}, cls_label_path: {out}/train_list.txt" in shown
+    train, val = (lines_of(out / f"{part}_list.txt") for part in ("train", "val"))
+    assert (len(train), len(val)) == (11, 4)
+    assert main(["split", str(pets), "--out", str(out)]) == 2
+    assert "already holds train_list.txt" in capsys.readouterr().err
+    assert main(["split", str(pets), "--val", "0.25", "--seed", "1", "--out", str(out), "--overwrite"]) == 0
+    assert lines_of(out / "val_list.txt") != val
+    # A list of the split can be split again, for a test part.
+    assert (
+        main(["split", str(out / "train_list.txt"), "--image-root", str(pets), "--out", str(tmp_path)]) == 0
+    )
+    assert not (tmp_path / "class_names.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--val", "0"], "between 0 and 1"),
+        (["--image-root", "."], "is for lists"),
+        (["--out", "pets/cat/0.png"], "cannot write"),
+    ],
+)
+def test_wrong_options_of_split(pets, tmp_path, options, message, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["split", "pets", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["pets"]
+
+
+def test_data_with_both_parts_are_not_split(image_folder, tmp_path, capsys):
+    assert main(["split", str(image_folder), "--out", str(tmp_path / "out")]) == 2
+    assert "6 images for validation already" in capsys.readouterr().err
