@@ -166,7 +166,9 @@ def _explained(name: str, listed: Listed) -> Explanation:
     ours = is_ours(factory)
     examples = list(_uses(name, listed.sections))
     recipes = tuple(dict.fromkeys(example.recipe for example in examples))
-    text = [*description(factory), *_paper(factory)] if listed.kind == "network" else description(factory)
+    text = description(factory)
+    if listed.kind == "network":
+        text += [*_paper(factory), *([f"{stored_facts()[name]}."] if name in stored_facts() else [])]
     return Explanation(
         name=name,
         kind=listed.registry.kind,
@@ -185,6 +187,8 @@ def _note(name: str, listed: Listed) -> str:
         return (
             f"In a recipe: DistillationPairLoss: {{base_loss_name: {name}, model_name_pairs: [[...]], ...}}."
         )
+    if listed.kind == "network" and name in stored_facts():
+        return f"`ppcls layers {name}` lists its layers, which return_patterns and stop_after can name."
     return ""
 
 

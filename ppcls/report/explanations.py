@@ -25,12 +25,15 @@ def explain(name: str) -> list[Explanation]:
     """
     if is_setting(name):
         setting, rest = find_setting(name)
-        inside = [step for step in rest.split(".") if step and not step.isdecimal()]
-        if not inside:
+        inside = [step for step in rest.split(".") if not step.isdecimal()]
+        if not rest:
             return [setting]
-        if not is_component(inside[0]):
-            raise ConfigError(f"{setting.name} holds components, but {inside[0]!r} is none. {setting.note}")
-        name = ".".join(inside)
+        components = [index for index, step in enumerate(inside) if is_component(step)]
+        if not components:
+            raise ConfigError(
+                f"there is no component in {rest!r}, which stands in {setting.name}. {setting.note}"
+            )
+        name = ".".join(inside[components[-1] :])
     component, _, option = name.partition(".")
     if option and is_component(component):
         return [_one_option(found, option) for found in find_component(component)]

@@ -76,7 +76,8 @@ def _explained(path: str, field: Any, wanted: Any) -> Explanation:
     elif "kind" in meta:
         title = _title(meta["kind"])
         note = (
-            f"`ppcls list {title}` shows what may stand here, and `ppcls explain NAME` explains one of them."
+            f"`ppcls list {title}` shows what may stand here; `ppcls explain NAME` explains one of them, and "
+            "`ppcls explain NAME.OPTION` one of its options."
         )
     else:
         options = (replace(_option(path.rpartition(".")[2], field, wanted), meaning=""),)
