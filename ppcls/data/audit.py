@@ -22,12 +22,14 @@ from ppcls.config.schema import DataLoaderSpec, DataSpec
 from ppcls.data import Dataset, ImageError, build_loader
 from ppcls.data.headers import declared_size, oddities
 from ppcls.data.pool import HungError, Note, Pool
+from ppcls.data.transforms.decode import DecodeImage
 from ppcls.errors import ConfigError, DataError, PpclsError
 from ppcls.logger import progress_bar
 
 PARTS = ("Train", "UnLabelTrain", "Eval")
 HUGE = 50_000_000  # pixels; decoding takes half a second
 _CHUNK = 32
+_decode = DecodeImage(reduced=64)
 
 
 @dataclass
@@ -69,12 +71,17 @@ class DataAudit:
         parts: one entry per part, in order.
         leaked: images of ``Eval`` that training sees too, byte for byte: (file, file of training).
         class_names: names of the classes; None if they are not known.
+        near: images of ``Eval`` that are nearly the same as one of training: (file, file of training, bits of
+            255 in which their hashes differ). :func:`check_data` does not search for them.
+        datasets: the parts that could be opened.
         wrong_names: why those of ``Infer.PostProcess`` would stop a training; None if they would not.
     """
 
     parts: list[PartAudit]
     leaked: list[tuple[str, str]]
     class_names: list[str] | None = None
+    near: list[tuple[str, str, int]] = field(default_factory=list)
+    datasets: dict[str, Dataset] = field(default_factory=dict, repr=False)
     wrong_names: str | None = None
 
     @property
@@ -111,18 +118,24 @@ class _Scan:
                 self.failed[index] = f"{kind}{cause}" if cause else str(error)
             else:
                 shapes[image.shape] += 1
-                self._describe(index, content, image.shape)
+                self._describe(index, content, image)
         for shape, count in shapes.items():
             self.shapes[shape] += count
 
-    def _describe(self, index: int, content: Any, shape: tuple[int, ...]) -> None:
+    def _describe(self, index: int, content: Any, image: np.ndarray) -> None:
+        found = {}
+        # The view may be a part of one colour; then the whole image decides.
+        if all(np.ptp(channel) == 0 for channel in image) and is_constant(content):
+            found["constant"] = "all pixels have the same colour"
         if isinstance(content, np.ndarray):
+            if found:
+                self.odd[index] = found
             self.digests[index] = blake2b(content.tobytes(), digest_size=16).digest()
             return
         self.digests[index] = blake2b(content, digest_size=16).digest()
-        found = oddities(content, self.dataset.path(index))
+        found |= oddities(content, self.dataset.path(index))
         width, height = declared_size(content) or (0, 0)
-        if 2 * min(width, height) < min(shape[1:]):
+        if 2 * min(width, height) < min(image.shape[1:]):
             found["tiny"] = f"{width} x {height}, less than half of what the network sees"
         if width * height > HUGE:
             found["huge"] = f"{width} x {height}; slow to decode, shrink it beforehand"
@@ -160,7 +173,18 @@ def check_data(data: DataLoaderSpec, class_num: int, eval_names: Sequence[str] |
     if "Eval" in scans:
         path = scans["Eval"].dataset.path
         leaked = [(path(i), seen[d]) for i, d in enumerate(scans["Eval"].digests) if d and d in seen]
-    return DataAudit(reports, leaked)
+    return DataAudit(reports, leaked, datasets={part: scan.dataset for part, scan in scans.items()})
+
+
+def is_constant(content: Any) -> bool:
+    """Tell whether all pixels of an image have the same colour: a lens cap, an empty scan.
+
+    Args:
+        content: the bytes of a file that can be decoded, or an array [H, W, C].
+    """
+    if not isinstance(content, np.ndarray) or content.ndim == 1:
+        content = _decode(content, np.random.default_rng(0))
+    return bool((content == content[:1, :1]).all())
 
 
 def _source(node: DataSpec) -> str:

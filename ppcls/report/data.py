@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +28,9 @@ def render_audit(report: DataAudit) -> str:
             "better than the network"
         )
         lines += _first_lines(f"{one} = {other}" for one, other in report.leaked)
+    if report.near:
+        lines.append(f"images of Eval that are nearly the same as one of training: {len(report.near)}")
+        lines += _first_lines(f"{one} ~ {other}" for one, other, _ in report.near)
     stops = report.stops
     if not stops:
         return "\n".join([*lines, "nothing would stop a training"])
@@ -111,7 +114,8 @@ def write_json(report: DataAudit, path: Path) -> None:
     Raises:
         ConfigError: if it cannot be written.
     """
-    content: Mapping[str, Any] = {**asdict(report), "stops": report.stops}
+    content: dict[str, Any] = {**asdict(replace(report, datasets={})), "stops": report.stops}
+    del content["datasets"]
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
     def write(stream: BinaryIO) -> None:

@@ -132,7 +132,7 @@ def test_tiny_images_and_classes_without_any(check, image_folder, recipe):
     assert code == 0
     assert "3 of 4 classes" in out
     assert "classes without images: 2" in out
-    assert list(found["parts"][0]["odd"]) == ["tiny"]
+    assert list(found["parts"][0]["odd"]) == ["constant", "tiny"]
     assert "15 x 40, less than half of what the network sees" in out
 
 
@@ -235,3 +235,54 @@ def test_a_reason_of_its_own_for_each_file_is_cut_too():
     assert lines[0] == "    aa.png: odd aa"
     assert lines[-1] == "    and 80 files for 80 other reasons"
     assert len(_by_reason({f"{one}.png": f"{one}.png is odd" for one in letters})) == 6
+
+
+def messy(folder):
+    """Put a damaged and a plain image, and one with two labels, among the data."""
+    separate(folder)
+    train = (folder / "train_list.txt").read_text()
+    cv2.imwrite(str(folder / "plain.png"), np.full((32, 32, 3), 7, np.uint8))
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff and nothing else")
+    first = train.splitlines()[0].split()[0]
+    shutil.copy(folder / first, folder / "again.png")
+    lines = ["plain.png 0", "broken.jpg 1", "again.png 3"]
+    (folder / "train_list.txt").write_text(train + "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("suffix", [".html", ".png", ".jpg"])
+def test_a_contact_sheet_shows_what_is_suspicious_and_some_of_each_class(
+    check, image_folder, tmp_path, suffix, recipe
+):
+    messy(image_folder)
+    (image_folder / "names.txt").write_text("0 cat\n1 \u732b\n2 <b>\n3 d\n", encoding="utf-8")
+    recipe["Infer"]["PostProcess"]["class_id_map_file"] = str(image_folder / "names.txt")
+    sheet = tmp_path / f"sheet{suffix}"
+    code, out, found = check("--picture", str(sheet))
+    assert code == 2
+    assert f"contact sheet: {sheet}" in out
+    assert "constant: 1" in out
+    assert "datasets" not in found
+    # The images of Eval differ in one pixel from those of training.
+    assert len(found["near"]) >= 5
+    if suffix == ".html":
+        text = sheet.read_text("utf-8")
+        titles = ["nearly the same in training<", "Train: cannot be read<", "with another label<"]
+        titles += ["Train: constant<", "0 cat: Train 4, Eval 2<", "1 \u732b: Train 4, Eval 1<"]
+        places = list(map(text.index, titles))
+        assert places == sorted(places)
+        assert "2 &lt;b&gt;: Train 3" in text
+        assert text.count("data:image/jpeg;base64,") > 20
+    else:
+        with Image.open(sheet) as picture:
+            assert picture.format == {".png": "PNG", ".jpg": "JPEG"}[suffix]
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("sheet.gif", "ends in .html or .png"), ("none/sheet.html", "is not a folder")]
+)
+def test_a_contact_sheet_that_cannot_be_written_is_refused_before_reading(
+    recipe, write_recipe, tmp_path, name, message, capsys
+):
+    assert main(["check-data", "-c", str(write_recipe(recipe)), "--picture", str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
