@@ -125,7 +125,8 @@ def _in_list(path: Path, skip_missing: bool) -> list[str]:
         candidates = [c for text in filter(None, readings) for c in (text, str(path.parent / text))]
         hit = next((c for c in candidates if os.path.isfile(c)), None)
         if hit is None and skip_missing:
-            found.append(readings[-1] if name.rsplit(None, 1)[-1].isdecimal() else name)
+            labelled = name.rsplit(None, 1)[-1].isdecimal()
+            found.append(readings[2] or (readings[1] if labelled else name))
             continue
         if hit is None:
             turned = [c.replace("\\", "/") for c in candidates if is_windows_path(name)]

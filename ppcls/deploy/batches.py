@@ -15,7 +15,7 @@ from ppcls.config.binding import takes
 from ppcls.data import ImageError
 from ppcls.data.postprocess import check_scores
 from ppcls.deploy.images import Image
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, DataError
 from ppcls.registry import POSTPROCESSES
 
 OnError = Literal["raise", "skip"]
@@ -99,6 +99,7 @@ def result_batches(
 
     Raises:
         ImageError: naming the image.
+        DataError: if the images of a batch have different sizes after the transforms.
     """
     source = iter(images)
     while batch := list(islice(source, batch_size)):
@@ -115,10 +116,21 @@ def result_batches(
                     broken = ImageError(f"{error}. {remedy}, {_SKIP}")
                     break
                 failed[place] = {**empty, "file_name": name, "error": str(error)}
-        found = iter(answer(np.stack(arrays), names) if arrays else [])
+        found = iter(answer(_stacked(arrays, names), names) if arrays else [])
         yield [failed.get(place) or next(found) for place in range(len(arrays) + len(failed))]
         if broken is not None:
             raise broken
+
+
+def _stacked(arrays: list[np.ndarray], names: list[str]) -> np.ndarray:
+    for name, array in zip(names, arrays, strict=True):
+        shape, first = list(array.shape), list(arrays[0].shape)
+        if shape != first:
+            raise DataError(
+                f"{name}: the transforms make it {shape}, and {names[0]} {first}; images of a batch need one "
+                "size, which ResizeImage or CropImage gives them"
+            )
+    return np.stack(arrays)
 
 
 def classified(

@@ -119,6 +119,16 @@ def test_images_before_an_unreadable_one_have_their_results() -> None:
     assert ["error" in result for result in skipped] == [False, False, False, True, False, False]
 
 
+def test_images_of_different_sizes_are_named() -> None:
+    def read(name: str, _: object) -> np.ndarray:
+        return np.zeros([3, 4, int(name)])
+
+    with pytest.raises(
+        DataError, match=r"^5: the transforms make it \[3, 4, 5\], and 4 \[3, 4, 4\]; .*ResizeImage"
+    ):
+        list(result_batches([("4", "4"), ("5", "5")], read, lambda *_: [], batch_size=2))
+
+
 def test_missing_files_of_a_list_can_be_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "list.txt").write_text("a.png 3\nmissing.png 1\n")
