@@ -197,12 +197,19 @@ def _wrong(
     return kind.of(Mistake("", text, place=Place(str(file), line)))
 
 
-def dump_yaml(content: Any) -> str:
+def dump_yaml(content: Any, *, compact: bool = False) -> str:
     """Return plain dicts, lists, texts, numbers, booleans and None as YAML that reads back unchanged.
 
     Keys keep their order. A text such as ``1e3`` or ``no`` is put in quotes, for other readers too.
+
+    Args:
+        content: what to write.
+        compact: write the innermost lists and maps on one line.
     """
-    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    style = None if compact else False
+    text: str = yaml.dump(
+        content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=style
+    )
     return text
 
 

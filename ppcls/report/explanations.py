@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import textwrap
@@ -69,7 +70,9 @@ def render(found: Explanation) -> str:
         parts.append("\n".join([title, *(line for option in found.options for line in _lines(option))]))
     if found.example is not None:
         where = f"Example, {found.example.path} of {found.example.recipe}:"
-        parts.append(f"{where}\n{textwrap.indent(dump_yaml(found.example.node).rstrip(), '  ')}")
+        parts.append(
+            f"{where}\n{textwrap.indent(dump_yaml(found.example.node, compact=True).rstrip(), '  ')}"
+        )
     if found.recipes:
         parts.append(_wrapped(f"Packaged recipes that use it: {_named(found.recipes)}", "", "  "))
     parts += [f"Documentation: {found.page}"] if found.page else []
@@ -90,7 +93,8 @@ def _lines(option: Option) -> Iterator[str]:
 
 
 def _default(option: Option) -> str:
-    return dump_yaml([option.default]).removeprefix("- ").strip().replace("\n", " ")
+    value = option.default
+    return value if isinstance(value, str) and value else json.dumps(value, default=repr, ensure_ascii=False)
 
 
 def _wrapped(text: str, first: str, rest: str | None = None) -> str:

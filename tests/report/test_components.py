@@ -84,7 +84,8 @@ def test_an_example_of_a_recipe_is_what_stands_there():
     assert found.example is not None
     assert found.example.node["base_loss_name"] == "MGDLoss"
     assert found.example.recipe in found.recipes
-    assert "base_loss_name: MGDLoss" in render(found)
+    assert "base_loss_name: MGDLoss\n" in render(found)
+    assert "  - [Student, Teacher]\n" in render(found)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_what_a_plug_in_registers_is_listed_and_explained(tmp_path, capsys):
         '    """The share of images that are taken for class 0.\n\n'
         "    Args:\n        margin: how much more probable it must be.\n"
         '    """\n\n'
-        "    def __init__(self, margin: float = 0.5):\n        self.margin = margin\n\n"
+        "    def __init__(self, margin: float = 0.5, how=max, of=(1, 2)):\n        self.margin = margin\n\n"
         "    def __call__(self, outputs, label):\n        return {'zeros': 0.0}\n",
         "utf-8",
     )
@@ -177,6 +178,8 @@ def test_what_a_plug_in_registers_is_listed_and_explained(tmp_path, capsys):
     assert main(["explain", "ShareOfZeros", "--plugin", str(file)]) == 0
     said = capsys.readouterr().out
     assert "margin: a number (default 0.5)\n      how much more probable it must be." in said
+    assert 'how: any value (default "<built-in function max>")' in said
+    assert "of: any value (default [1, 2])" in said
     assert f"Defined in {file}:4" in said
     assert "Documentation" not in said
 
