@@ -70,6 +70,19 @@ def _jpeg_size(content: memoryview) -> tuple[int, int] | None:
     return None
 
 
+def may_have_exif(content: memoryview) -> bool:
+    """Tell whether there are EXIF data in a JPEG file, or its header is of a kind that is not understood."""
+    place = 2
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xDA:  # here the picture begins
+            return False
+        if marker == 0xE1 and bytes(content[place + 4 : place + 8]) == b"Exif":
+            return True
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return place + 4 <= len(content)
+
+
 def why_not_decoded(content: bytes | memoryview) -> str:
     """Describe the content of a file that cannot be decoded, and what to do about it."""
     head = bytes(content[:4096])

@@ -56,7 +56,7 @@ def read_file(path: str | Path) -> bytes:
         ImageError: if it cannot be read or is empty.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             content = file.read()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error

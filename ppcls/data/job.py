@@ -18,7 +18,7 @@ from ppcls.errors import DataError
 
 # Bytes that a thread reads before it decodes. Python's code runs several times faster when it is still in the
 # processor's cache, which decoding an image empties; so that of several samples runs at a time.
-_READ_AHEAD = 1 << 20
+_READ_AHEAD = 4 << 20
 
 
 class Job:

@@ -59,7 +59,7 @@ class RemoteSamples:
 
     def open(self, draw: Draw) -> Opened:
         """See :meth:`ppcls.data.samples.Samples.open`; the image is read later, by a process."""
-        return Opened(draw, self._samples.label(draw), None, None)
+        return Opened(draw, self._samples.label(draw))
 
     def image(self, opened: Opened, out: np.ndarray | None = None) -> np.ndarray:
         """See :meth:`ppcls.data.samples.Samples.image`, computed by a process that has nothing else to do.

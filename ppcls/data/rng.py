@@ -14,6 +14,7 @@ from numpy.random.bit_generator import ISeedSequence
 # The key of a counter-based generator (Philox, Salmon et al. 2011) has 128 bits: 64 for the seed and
 # 64 for these fields. Different keys give independent streams, and a generator costs 4 microseconds.
 _KINDS = {"sample": 0, "batch": 1, "order": 2, "size": 3, "stream": 4}
+_START = np.zeros(4, np.uint64)
 _INDEX_BITS = 40
 _EPOCH_BITS = 20
 
@@ -56,7 +57,8 @@ def _generator(kind: str, seed: int, epoch: int, index: int, repeat: int = 0) ->
     what = _KINDS[kind] << (_EPOCH_BITS + _INDEX_BITS) | epoch << _INDEX_BITS | index
     # The counter has 256 bits; no generator gets far enough to reach the highest 64 by counting.
     key: Any = _Key([what, seed % (1 << 64)])  # NumPy's types know its own class of this kind alone
-    philox = np.random.Philox(key, counter=repeat << 192)
+    # An array takes less time than a number, and here most are equal.
+    philox = np.random.Philox(key, counter=repeat << 192 if repeat else _START)
     return np.random.Generator(philox)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from ppcls.data.images import Naming
 from ppcls.data.rng import sample_rng
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draw:
     """A sample of one epoch.
 
@@ -31,26 +33,23 @@ class Draw:
     size: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
     """What the image of a sample is made from.
 
     Attributes:
         draw: the sample.
         label: its class.
-        content: input of the first transform.
-        rng: source of the random numbers of all transforms.
+        finish: returns the image; None: a process does this.
+        naming: adds the name of the sample to errors.
+        size: bytes of what was read, as far as this is known.
     """
 
     draw: Draw
     label: int
-    content: Any
-    rng: np.random.Generator | None
-
-    @property
-    def size(self) -> int:
-        """Bytes of the content, as far as this is known."""
-        return len(self.content) if isinstance(self.content, bytes) else getattr(self.content, "nbytes", 0)
+    finish: Callable[[np.ndarray | None], np.ndarray] | None = None
+    naming: Naming | None = None
+    size: int = 0
 
 
 class Samples(Protocol):
@@ -95,9 +94,14 @@ class LocalSamples:
 
     def open(self, draw: Draw) -> Opened:
         """See :meth:`Samples.open`."""
-        with self._naming(draw):
+        naming = self._naming(draw)
+        with naming:
             content, label = self.dataset.open_sample(draw.index, draw.epoch, draw.seed)
-            return Opened(draw, label, content, sample_rng(draw.seed, draw.epoch, draw.index, draw.repeat))
+            generator = partial(sample_rng, draw.seed, draw.epoch, draw.index, draw.repeat)
+            chain = self.dataset.chain(draw.size)
+            finish = partial(chain.finish if self.finished else chain.pixels, chain.begin(content, generator))
+            size = len(content) if isinstance(content, bytes) else getattr(content, "nbytes", 0)
+            return Opened(draw, label, finish, naming, size)
 
     def label(self, draw: Draw) -> int:
         """Return the class of a sample.
@@ -110,10 +114,10 @@ class LocalSamples:
 
     def image(self, opened: Opened, out: np.ndarray | None = None) -> np.ndarray:
         """See :meth:`Samples.image`."""
-        with self._naming(opened.draw):
-            chain = self.dataset.chain(opened.draw.size)
-            prepare = chain.chw if self.finished else chain.pixels
-            return prepare(opened.content, opened.rng, out)
+        if opened.naming is None or opened.finish is None:
+            raise RuntimeError("a sample that a process was to prepare")
+        with opened.naming:
+            return opened.finish(out)
 
     def _naming(self, draw: Draw) -> Naming:
         remedy = REMEDY if self.dataset.on_error == "raise" else ""

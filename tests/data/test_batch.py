@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+from PIL import Image
 
 from ppcls.data import Batch, Loader, Transform, build_loader, image_tensor, transfer
 from ppcls.errors import DataError
@@ -120,6 +121,35 @@ def test_images_are_those_of_the_transforms(folder: Path, name: str) -> None:
             found = batch.image if tensor is None else tensor.numpy()
             assert found.dtype == expected.dtype
             np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["cv2", "pil"])
+@pytest.mark.parametrize(
+    "ops",
+    [
+        HEAD[1:],
+        [{"RandCropImage": {"size": 9, "interpolation": "random"}}, {"RandomRotation": None}, HEAD[2]],
+        [{"ResizeImage": {"resize_short": 24}}, {"CropImage": {"size": [23, 47]}}, HEAD[2]],
+        [{"CropImage": {"size": [18, 38]}}, HEAD[2]],  # too large, had the images not been turned
+    ],
+)
+def test_images_that_are_turned_when_they_are_decoded(tmp_path: Path, backend: str, ops: list[Any]) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(COUNT):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        pixels = rng.integers(0, 256, (20, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.jpg", exif=exif)
+    (tmp_path / "list.txt").write_text("\n".join(f"{n}.jpg 0" for n in range(COUNT)))
+    own = loader(tmp_path, [{"DecodeImage": {"backend": backend}}, *ops, NORMALIZE])
+    for batch in batches_of(own):
+        expected = np.stack([own.dataset.sample(int(index), 1, 3)[0] for index in batch.index])
+        np.testing.assert_array_equal(batch.image, expected)
+
+
+def test_an_image_too_small_for_a_crop_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"0.png \(sample 0\): CropImage: the image is 30x20, smaller than"):
+        batches_of(loader(folder, [HEAD[0], {"CropImage": {"size": [30, 21]}}, NORMALIZE]))
 
 
 def test_transforms_of_batches_get_normalised_images(folder: Path) -> None:

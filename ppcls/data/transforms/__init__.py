@@ -7,6 +7,7 @@ numbers from `rng`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,8 @@ from ppcls.data.transforms import (
     policies,
     timm_augment,
 )
-from ppcls.data.transforms.base import BatchTransform, Transform
+from ppcls.data.transforms.base import BatchTransform, SizedTransform, Step, Transform
+from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage, split
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
@@ -46,6 +48,43 @@ __all__ = [
     "policies",
     "timm_augment",
 ]
+
+
+@dataclass(slots=True)
+class Begun:
+    """An image whose transforms have begun, see :meth:`Compose.begin`.
+
+    Attributes:
+        first: gives the image to go on with.
+        size: width and height for which choices were made; None: there are none.
+        steps: what was chosen.
+        rest: the transforms after these.
+        rng: source of their random numbers.
+        all: all transforms after `first`, in case that the image has another size.
+        generator: returns a source of random numbers for them.
+    """
+
+    first: Callable[[], Any]
+    size: tuple[int, int] | None
+    steps: list[Step]
+    rest: Sequence[Apply]
+    rng: np.random.Generator
+    all: Sequence[Apply]
+    generator: Callable[[], np.random.Generator]
+
+    def head(self) -> Any:
+        """Return the image after all transforms but those that :class:`Compose` does at the end."""
+        image = self.first()
+        rest = self.rest
+        if self.size is not None and self.size != image.shape[1::-1]:  # it was turned when it was decoded
+            self.rng = self.generator()
+            rest = self.all
+        else:
+            for step in self.steps:
+                image = step(image)
+        for op in rest:
+            image = op(image, self.rng)
+        return image
 
 
 Apply = Callable[[Any, np.random.Generator], Any]
@@ -69,6 +108,12 @@ class Compose:
         head, self.normalize = _split_off_normalize(self.ops)
         # Errors of our own transforms need no name, and pass through here for every image.
         self._head: list[Apply] = [op if is_ours(op) else partial(_named_in_errors, op) for op in head]
+        first = ops[0] if ops else None
+        decodes = isinstance(first, DecodeImage) and is_ours(first) and not first.channel_first
+        self._decoder: DecodeImage | None = first if decodes else None  # type: ignore[assignment]
+        # How many transforms after the first can choose before an image is decoded.
+        sized = (isinstance(op, SizedTransform) and is_ours(op) for op in [*self.ops[1 : len(head)], None])
+        self._sized = next(place for place, is_sized in enumerate(sized) if not is_sized)
         self._own_rng = np.random.default_rng(0)
 
     def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
@@ -93,14 +138,44 @@ class Compose:
         """
         return _as_float(self._run(image, rng, True, out))
 
-    def pixels(
-        self, image: Any, rng: np.random.Generator | None = None, out: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Apply the chain except for the normalisation of 8-bit pixels at its end.
+    def begin(self, image: Any, generator: Callable[[], np.random.Generator]) -> Begun:
+        """Do what can be done before an image is decoded: its header is read and random choices are made.
+
+        Python's code takes several times as long when it runs after the decoding of an image, which fills
+        the processor's cache. So this method is called for several images before one of them is decoded.
 
         Args:
             image: input of the first transform.
-            rng: source of all random numbers, see :meth:`__call__`.
+            generator: returns a source of all random numbers, always with the same ones.
+
+        Raises:
+            ImageError: if the header of the image says that it is too large.
+            DataError: if `image` is no input of the first transform.
+        """
+        rng = generator()
+        if self._decoder is None:
+            return Begun(lambda: image, None, [], self._head, rng, self._head, generator)
+        decode, size = self._decoder.begin(image)
+        later = self._head[1:]
+        steps = []
+        count = 0
+        if size is not None:
+            width, height = size
+            try:
+                for op in self.ops[1 : 1 + self._sized]:
+                    step, width, height = op.choose(width, height, rng)  # type: ignore[attr-defined]
+                    count += 1
+                    if step is not None:
+                        steps.append(step)
+            except DataError:  # it is raised again if the image really has this size
+                return Begun(decode, None, [], later, generator(), later, generator)
+        return Begun(decode, size, steps, later[count:], rng, later, generator)
+
+    def pixels(self, begun: Begun, out: np.ndarray | None = None) -> np.ndarray:
+        """Finish what :meth:`begin` began, except for a normalisation of 8-bit pixels at the end.
+
+        Args:
+            begun: the image.
             out: an array that may be used for the result; the function returns it or another one.
 
         Returns:
@@ -108,16 +183,15 @@ class Compose:
             :meth:`chw` returns.
         """
         if self.normalize is None:
-            return self.chw(image, rng, out)
-        image = self._run_head(image, self._own_rng if rng is None else rng)
+            return self.finish(begun, out)
+        image = begun.head()
         if isinstance(image, np.ndarray) and image.dtype == np.uint8:
             return split(self.normalize.check(image), out)
         return _as_float(self.normalize.apply(image, True))
 
-    def _run_head(self, image: Any, rng: np.random.Generator) -> Any:
-        for op in self._head:
-            image = op(image, rng)
-        return image
+    def finish(self, begun: Begun, out: np.ndarray | None = None) -> np.ndarray:
+        """Finish what :meth:`begin` began, and return what :meth:`chw` returns."""
+        return _as_float(self._tail(begun.head(), begun.rng, True, out))
 
     def _run(
         self,
@@ -127,7 +201,11 @@ class Compose:
         out: np.ndarray | None = None,
     ) -> Any:
         rng = self._own_rng if rng is None else rng
-        image = self._run_head(image, rng)
+        for op in self._head:
+            image = op(image, rng)
+        return self._tail(image, rng, channel_first, out)
+
+    def _tail(self, image: Any, rng: np.random.Generator, channel_first: bool, out: np.ndarray | None) -> Any:
         if self.normalize is not None:
             return self.normalize.apply(image, channel_first, out)
         if channel_first and not self.channel_first:

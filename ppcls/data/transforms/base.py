@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ppcls.contracts import Component
+from ppcls.data.transforms.arrays import check_image
+
+Step = Callable[[np.ndarray], np.ndarray]
 
 
 class Transform(Component):
@@ -31,6 +35,40 @@ class Transform(Component):
                 bytes of a file.
             rng: source of all random choices.
         """
+
+
+class SizedTransform(Transform):
+    """A transform whose random choices depend on nothing of an image but its size.
+
+    So they can be made before the image is decoded, see :class:`ppcls.data.transforms.Compose`.
+    """
+
+    @abstractmethod
+    def choose(self, width: int, height: int, rng: np.random.Generator) -> tuple[Step | None, int, int]:
+        """Make the random choices for an image.
+
+        Args:
+            width: of the image.
+            height: of the image.
+            rng: source of all random choices.
+
+        Returns:
+            the function that does to an image [H, W, C] what was chosen, None if that is nothing; width and
+            height of its result.
+
+        Raises:
+            DataError: if the image is too small.
+        """
+
+    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
+        """Return the transformed image [H, W, C].
+
+        Raises:
+            DataError: if it is no image [H, W, C], or too small.
+        """
+        image = check_image(image, type(self).__name__)
+        step, _, _ = self.choose(image.shape[1], image.shape[0], rng)
+        return image if step is None else step(image)
 
 
 class BatchTransform(Component):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import cv2
@@ -13,7 +15,7 @@ from ppcls.data.headers import PIL_ERRORS, declared_size, why_not_decoded
 from ppcls.data.images import ImageError
 from ppcls.data.transforms.arrays import with_channels
 from ppcls.data.transforms.base import Transform
-from ppcls.data.transforms.jpeg import JPEG, decode_fast, simplejpeg
+from ppcls.data.transforms.jpeg import JPEG, can_decode_fast, decode_fast, simplejpeg
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
 
@@ -93,6 +95,21 @@ class DecodeImage(Transform):
             ImageError: if the bytes are not an image, or it is larger than `max_pixels`.
             DataError: if `image` is not the content of a file.
         """
+        decode, _ = self.begin(image)
+        pixels = decode()
+        return pixels.transpose(2, 0, 1) if self.channel_first else pixels
+
+    def begin(self, image: Any) -> tuple[Callable[[], np.ndarray], tuple[int, int] | None]:
+        """Read the header of a file.
+
+        Returns:
+            a function that decodes it to [H, W, C]; width and height of the result if it is not turned, None
+            if they are not known.
+
+        Raises:
+            ImageError: if the image is larger than `max_pixels`.
+            DataError: if `image` is not the content of a file.
+        """
         if not isinstance(image, bytes | bytearray | memoryview) and getattr(image, "ndim", 0) != 1:
             raise DataError(
                 f"DecodeImage: expected the bytes of a file, got {_describe(image)}; it comes first in a "
@@ -106,8 +123,13 @@ class DecodeImage(Transform):
                 f"max_pixels ({self.max_pixels}) of DecodeImage; shrink the image or raise the limit"
             )
         factor = 1 if self.reduced is None else self._factor(buffer, size)
-        pixels = with_channels(self._decode(buffer, size, factor))
-        return pixels.transpose(2, 0, 1) if self.channel_first else pixels
+        if size is not None and factor > 1:
+            size = -(-size[0] // factor), -(-size[1] // factor)
+        if self.backend == "pil":
+            return partial(self._pil, buffer, factor), size
+        if self.backend == "simplejpeg" and can_decode_fast(buffer):
+            return partial(self._decode_fast, buffer, factor, size), size
+        return partial(self._cv2, buffer, self._flags(factor)), size
 
     def _factor(self, buffer: np.ndarray, size: tuple[int, int] | None) -> int:
         """Return by how much the image is to be made smaller while it is decoded: 1, 2, 4 or 8."""
@@ -115,32 +137,29 @@ class DecodeImage(Transform):
             return 1
         return next(factor for factor in (8, 4, 2, 1) if factor == 1 or min(size) >= factor * self.reduced)
 
-    def _decode(self, buffer: np.ndarray, size: tuple[int, int] | None, factor: int) -> np.ndarray:
-        if self.backend == "pil":
-            return self._pil(buffer, factor)
-        if self.backend == "simplejpeg":
-            colours = "GRAY" if self.channels == 1 else "RGB" if self.to_rgb else "BGR"
-            smallest = (-(-size[0] // factor), -(-size[1] // factor)) if size and factor > 1 else None
-            pixels = decode_fast(buffer, colours, smallest)
-            if pixels is not None:
-                return pixels
-        return self._cv2(buffer, factor)
+    def _decode_fast(self, buffer: np.ndarray, factor: int, size: tuple[int, int] | None) -> np.ndarray:
+        colours = "GRAY" if self.channels == 1 else "RGB" if self.to_rgb else "BGR"
+        pixels = decode_fast(buffer, colours, size if factor > 1 else None)
+        return self._cv2(buffer, self._flags(factor)) if pixels is None else pixels
 
-    def _cv2(self, buffer: np.ndarray, factor: int) -> np.ndarray:
+    def _flags(self, factor: int) -> int:
+        """Return the flags of OpenCV for an image that is to be made smaller by `factor`."""
         gray, colour = _REDUCED[factor]
-        rgb = self.to_rgb and self.channels == 3
-        flags = gray if self.channels == 1 else colour
-        if rgb and _RGB_FLAG:  # it takes the place of the bit of IMREAD_COLOR
-            flags = flags & ~cv2.IMREAD_COLOR | _RGB_FLAG
+        if self.channels == 1:
+            return gray
+        # It takes the place of the bit of IMREAD_COLOR.
+        return colour & ~cv2.IMREAD_COLOR | _RGB_FLAG if self.to_rgb and _RGB_FLAG else colour
+
+    def _cv2(self, buffer: np.ndarray, flags: int) -> np.ndarray:
         try:
             pixels = cv2.imdecode(buffer, flags)
         except cv2.error as error:
             raise ImageError(f"cannot be decoded: {why_not_decoded(buffer.data)} ({error.err})") from error
         if pixels is None:
             raise ImageError(f"cannot be decoded: {why_not_decoded(buffer.data)}")
-        if rgb and not _RGB_FLAG:
+        if self.to_rgb and self.channels == 3 and not _RGB_FLAG:
             cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
-        return pixels
+        return pixels if pixels.ndim == 3 else with_channels(pixels)
 
     def _pil(self, buffer: np.ndarray, factor: int) -> np.ndarray:
         try:
@@ -151,7 +170,7 @@ class DecodeImage(Transform):
                 picture = picture.convert("L" if self.channels == 1 else "RGB")
         except PIL_ERRORS as error:
             raise ImageError(f"cannot be decoded: {why_not_decoded(buffer.data)} ({error})") from error
-        pixels = np.asarray(picture)
+        pixels = with_channels(np.asarray(picture))
         return pixels if self.to_rgb or self.channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
 
 

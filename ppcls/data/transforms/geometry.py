@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from ppcls.data.transforms.arrays import check_image, width_height, with_channels
-from ppcls.data.transforms.base import Transform
+from ppcls.data.transforms.arrays import check_area, check_image, width_height, with_channels
+from ppcls.data.transforms.base import SizedTransform, Step, Transform
 from ppcls.data.transforms.padding import Padder, PaddingMode, sides
 from ppcls.data.transforms.resample import Backend, Interpolation, Resampler
 from ppcls.errors import ConfigError, DataError
@@ -17,7 +18,7 @@ from ppcls.registry import TRANSFORMS
 
 
 @TRANSFORMS.register()
-class ResizeImage(Transform):
+class ResizeImage(SizedTransform):
     """Resize to a given size, or to a given length of the shorter side.
 
     Args:
@@ -49,19 +50,20 @@ class ResizeImage(Transform):
         self.resize_short = resize_short
         self.resample = Resampler(interpolation, backend, "ResizeImage")
 
-    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return the image in its new size."""
-        image = check_image(image, "ResizeImage")
+    def choose(self, width: int, height: int, rng: np.random.Generator) -> tuple[Step, int, int]:
+        """Return what gives the image its new size."""
         size = self.size
         if size is None:
-            height, width = image.shape[:2]
             factor = float(self.resize_short or 0) / min(width, height)
             size = round(width * factor), round(height * factor)
-        return self.resample(image, size, rng)
+            if size != (width, height):
+                check_area(*size, "ResizeImage")
+        name = self.resample.choose(rng)
+        return partial(self.resample.resize, size=size, name=name), *size
 
 
 @TRANSFORMS.register()
-class CropImage(Transform):
+class CropImage(SizedTransform):
     """Cut out the centre of the image.
 
     Args:
@@ -71,19 +73,20 @@ class CropImage(Transform):
     def __init__(self, size: int | list[int]) -> None:
         self.width, self.height = width_height(size, "CropImage")
 
-    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return the crop.
+    def choose(self, width: int, height: int, rng: np.random.Generator) -> tuple[Step, int, int]:
+        """Return what cuts out the centre.
 
         Raises:
             DataError: if the image is smaller.
         """
-        image = check_image(image, "CropImage")
-        free_x, free_y = _room(image, self.width, self.height, "CropImage")
-        return image[free_y // 2 :, free_x // 2 :][: self.height, : self.width]
+        free_x, free_y = _room(width, height, self.width, self.height, "CropImage")
+        left = free_x // 2
+        top = free_y // 2
+        return partial(_cut, box=(left, top, self.width, self.height)), self.width, self.height
 
 
 @TRANSFORMS.register()
-class RandCropImage(Transform):
+class RandCropImage(SizedTransform):
     """Cut out a rectangle of random area, shape and place, and resize it.
 
     The shape r (width / height) is drawn first. A rectangle of that shape covers at most the share
@@ -128,23 +131,27 @@ class RandCropImage(Transform):
         """
         low, high = self.ratio
         if self.use_log_aspect:
-            shape = math.exp(rng.uniform(math.log(low), math.log(high)))
+            shape = math.exp(_between(math.log(low), math.log(high), rng))
         else:
-            shape = rng.uniform(low, high)
+            shape = _between(low, high, rng)
         relative = width / height / shape
         largest = min(relative, 1 / relative)
-        area = width * height * rng.uniform(min(self.scale[0], largest), min(self.scale[1], largest))
+        area = width * height * _between(min(self.scale[0], largest), min(self.scale[1], largest), rng)
         w = min(max(int(math.sqrt(area * shape)), 1), width)
         h = min(max(int(math.sqrt(area / shape)), 1), height)
         left = int(rng.integers(width - w, endpoint=True))
         top = int(rng.integers(height - h, endpoint=True))
         return left, top, w, h
 
-    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return a random crop, resized to `size`."""
-        image = check_image(image, "RandCropImage")
-        left, top, width, height = self.box(image.shape[1], image.shape[0], rng)
-        return self.resample(image[top : top + height, left : left + width], self.size, rng)
+    def choose(self, width: int, height: int, rng: np.random.Generator) -> tuple[Step, int, int]:
+        """Return what cuts out a random rectangle and resizes it."""
+        box = self.box(width, height, rng)
+        name = self.resample.choose(rng)
+        return partial(self._crop, box=box, interpolation=name), *self.size
+
+    def _crop(self, image: np.ndarray, box: tuple[int, int, int, int], interpolation: str) -> np.ndarray:
+        left, top, width, height = box
+        return self.resample.resize(image[top : top + height, left : left + width], self.size, interpolation)
 
 
 @TRANSFORMS.register()
@@ -190,7 +197,7 @@ class RandomCropImage(Transform):
             x = max(self.width - image.shape[1], 0)
             y = max(self.height - image.shape[0], 0)
             image = self.pad(image, (x, y, x, y))
-        free_x, free_y = _room(image, self.width, self.height, op)
+        free_x, free_y = _room(image.shape[1], image.shape[0], self.width, self.height, op)
         left = int(rng.integers(free_x, endpoint=True))
         top = int(rng.integers(free_y, endpoint=True))
         return image[top : top + self.height, left : left + self.width]
@@ -210,7 +217,7 @@ class RandCropImageV2(RandomCropImage):
 
 
 @TRANSFORMS.register()
-class RandFlipImage(Transform):
+class RandFlipImage(SizedTransform):
     """Mirror the image with probability 1/2.
 
     Args:
@@ -225,15 +232,27 @@ class RandFlipImage(Transform):
             raise ConfigError(f"RandFlipImage: flip_code must be 1, 0 or -1, got {flip_code!r}")
         self.flip_code = flip_code
 
-    def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
-        """Return the image, mirrored with probability 1/2."""
-        image = check_image(image, "RandFlipImage")
-        return with_channels(cv2.flip(image, self.flip_code)) if rng.integers(2) else image
+    def choose(self, width: int, height: int, rng: np.random.Generator) -> tuple[Step | None, int, int]:
+        """Return what mirrors the image, with probability 1/2."""
+        return self._flip if rng.integers(2) else None, width, height
+
+    def _flip(self, image: np.ndarray) -> np.ndarray:
+        pixels = cv2.flip(image, self.flip_code)
+        return pixels if pixels.ndim == 3 else with_channels(pixels)
 
 
-def _room(image: np.ndarray, width: int, height: int, op: str) -> tuple[int, int]:
+def _between(low: float, high: float, rng: np.random.Generator) -> float:
+    """Return what ``rng.uniform(low, high)`` returns; that takes three times as long."""
+    return low + (high - low) * rng.random()
+
+
+def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    left, top, width, height = box
+    return image[top : top + height, left : left + width]
+
+
+def _room(have_w: int, have_h: int, width: int, height: int, op: str) -> tuple[int, int]:
     """Return how many columns and rows are left outside a crop."""
-    have_h, have_w = image.shape[:2]
     if have_w < width or have_h < height:
         raise DataError(
             f"{op}: the image is {have_w}x{have_h}, smaller than the crop of {width}x{height}; "

@@ -9,12 +9,11 @@ from types import ModuleType
 import numpy as np
 from PIL import Image
 
-from ppcls.data.headers import PIL_ERRORS
+from ppcls.data.headers import PIL_ERRORS, may_have_exif
 from ppcls.logger import LOGGER
 
 _EXIF_ORIENTATION = 0x0112
 JPEG = b"\xff\xd8\xff"  # how such files begin
-_HEADER = 1 << 17  # an EXIF segment has at most 64 KB, and is one of the first
 
 
 @functools.cache
@@ -32,8 +31,13 @@ def simplejpeg() -> ModuleType | None:
     return library
 
 
+def can_decode_fast(buffer: np.ndarray) -> bool:
+    """Tell whether simplejpeg is there, and a file is a JPEG file that need not be turned."""
+    return simplejpeg() is not None and buffer[:3].tobytes() == JPEG and not _is_turned(buffer)
+
+
 def decode_fast(buffer: np.ndarray, colours: str, smallest: tuple[int, int] | None) -> np.ndarray | None:
-    """Decode a JPEG file to uint8 [H, W, C].
+    """Decode a JPEG file for which :func:`can_decode_fast` is true to uint8 [H, W, C].
 
     Args:
         buffer: the content of the file, uint8.
@@ -41,11 +45,10 @@ def decode_fast(buffer: np.ndarray, colours: str, smallest: tuple[int, int] | No
         smallest: width and height that the result must have at least; None for the full size.
 
     Returns:
-        None if another decoder has to do it: the library is not there, the file is no JPEG, is damaged, of a
-        rare kind, or has to be turned.
+        None if another decoder has to do it: the file is damaged or of a rare kind.
     """
     library = simplejpeg()
-    if library is None or buffer[:3].tobytes() != JPEG or _is_turned(buffer):
+    if library is None:
         return None
     width, height = smallest or (0, 0)
     least = {"min_width": width, "min_height": height, "min_factor": 2} if smallest else {}
@@ -59,8 +62,7 @@ def decode_fast(buffer: np.ndarray, colours: str, smallest: tuple[int, int] | No
 
 
 def _is_turned(buffer: np.ndarray) -> bool:
-    head = buffer[:_HEADER].tobytes()
-    if b"Exif\0" not in head:
+    if not may_have_exif(buffer.data):
         return False
     try:
         with Image.open(io.BytesIO(buffer.data)) as file:

@@ -193,11 +193,12 @@ def split(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         image: uint8 [H, W, C].
         out: an array for the result; it is used if its shape and type fit.
     """
-    shape = (image.shape[2], *image.shape[:2])
-    fits = out is not None and out.shape == shape and out.dtype == np.uint8 and out.flags.c_contiguous
-    planes = out if out is not None and fits else np.empty(shape, np.uint8)
-    cv2.split(image, list(planes))
-    return planes
+    height, width, channels = image.shape
+    shape = (channels, height, width)
+    if out is None or out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        out = np.empty(shape, np.uint8)
+    cv2.split(image, list(out))
+    return out
 
 
 _SCRATCH = threading.local()

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ppcls.data.transforms.arrays import check_area, with_channels
+from ppcls.data.transforms.arrays import with_channels
 from ppcls.errors import ConfigError, hint
 
 Backend = Literal["cv2", "pil"]
@@ -63,15 +63,18 @@ class Resampler:
         self.backend = backend
         self.interpolation = interpolation or _DEFAULT[backend]
 
-    def __call__(self, image: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """Return `image` [H, W, C] at `size` = (width, height)."""
-        name = self.interpolation
-        if name == "random":
-            name = _RANDOM[int(rng.integers(len(_RANDOM)))]
+    def choose(self, rng: np.random.Generator) -> str:
+        """Return the interpolation for an image."""
+        if self.interpolation != "random":
+            return self.interpolation
+        return _RANDOM[int(rng.integers(len(_RANDOM)))]
+
+    def resize(self, image: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
+        """Return `image` [H, W, C] at `size` = (width, height), with the interpolation `name`."""
         if size == (image.shape[1], image.shape[0]):
             return image
-        check_area(*size, self.op)
         if self.backend == "cv2":
-            return with_channels(cv2.resize(image, size, interpolation=_CV2[name]))
+            pixels = cv2.resize(image, size, interpolation=_CV2[name])
+            return pixels if pixels.ndim == 3 else with_channels(pixels)
         picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
         return with_channels(np.asarray(picture.resize(size, _PIL[name])))
