@@ -39,6 +39,7 @@ from ppcls.deploy import Predictor  # noqa: E402
 from ppcls.engine import Engine  # noqa: E402
 from ppcls.errors import PpclsError  # noqa: E402
 from ppcls.files import write_atomic  # noqa: E402
+from ppcls.report import write_comparison, write_report  # noqa: E402
 
 DATA = ROOT / "dataset/fashion_mnist"
 TEACHER = ROOT / "dataset/fashion_mnist_teacher.pdparams"
@@ -268,6 +269,13 @@ def show_images(best: str, folder: Path) -> None:
     contact_sheet(truths, predictions, names, folder / "contact_sheet.png")
 
 
+def write_pages(best: str, folder: Path) -> tuple[Path, Path]:
+    """Write the page of the best student, compared with the baseline, and the page that compares all."""
+    runs = [weights(name, folder).parent for name in ("student", "kd", "ssld")]
+    page = write_report(weights(best, folder).parent, baseline=runs[0])
+    return page, write_comparison(runs, folder / "compare.html")
+
+
 # ---------------------------------------------------------------------- the whole
 
 
@@ -294,11 +302,13 @@ def run(folder: Path, seed: int) -> dict[str, float]:
     show_images(best, folder)
     say("7. Results")
     print_table(accuracy)
+    page, comparison = write_pages(best, folder)
     results = {KEYS[name]: round(accuracy[name], 6) for name in TITLES}
     results["seconds"] = round(time.perf_counter() - begin, 1)
     text = json.dumps(results, indent=2) + "\n"
     write_atomic(folder / "results.json", lambda stream: stream.write(text.encode()))
     print(f"\n{folder}/contact_sheet.png  {folder}/results.json  ({results['seconds']:.0f} s)")
+    print(f"{page}  the best student on one page\n{comparison}  all three beside each other")
     return results
 
 

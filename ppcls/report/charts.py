@@ -21,7 +21,7 @@ class Line:
     """One curve.
 
     Attributes:
-        label: its name, HTML.
+        label: its name, HTML; without one, it is not in the legend.
         x: places from 0, in increasing order.
         y: values at these places; those that are not finite are left out.
         color: CSS colour.
@@ -75,7 +75,8 @@ def chart(title: str, lines: Sequence[Line], *, form: str = ".4f") -> str:
         "lines": [_followed(line, points, x_range, form) for line, points in drawn],
     }
     legend = "".join(
-        f'<span><i class="{"dash" if line.dashed else "line"}" style="color:{line.color}"></i>{line.label} '
+        f"<span{'' if line.label else ' class=mute'}>"
+        f'<i class="{"dash" if line.dashed else "line"}" style="color:{line.color}"></i>{line.label} '
         f"<b>{escaped(entry['last'])}</b></span>"
         for (line, _), entry in zip(drawn, data["lines"], strict=True)  # type: ignore[call-overload]
     )

@@ -184,17 +184,19 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
     settings = [settings_of(record.run.config) for record in records]
     keys = dict.fromkeys(key for found in settings for key in found)
     differing = [key for key in keys if len({found.get(key, "–") for found in settings}) > 1]
+    # A setting that only some runs have is said by their networks and losses, unless it differs among these.
+    told = [
+        key
+        for key in differing
+        if key != "Arch.name" and len({found[key] for found in settings if key in found}) > 1
+    ]
     recipes: dict[tuple[str, ...], int] = {}
     names = _names([record.folder for record in records])
     rows = []
     for record, found, name in zip(records, settings, names, strict=True):
         recipe = tuple(found.get(key, "–") for key in differing)
         group = recipes.setdefault(recipe, len(recipes))
-        shown = {
-            _short(key): found[key]
-            for key in differing
-            if key != "Arch.name" and all(key in other for other in settings)
-        }
+        shown = {_short(key): found[key] for key in told if key in found}
         rows.append(Row(record, name, group, shown))
     order = sorted(groups_of(rows), key=_rank, reverse=True)
     places = {group.number: place for place, group in enumerate(order)}

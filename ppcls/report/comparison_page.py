@@ -12,7 +12,8 @@ from ppcls.report.html import Cell, Column, both, escaped, note, number_cell, pa
 from ppcls.report.run_sections import seconds_of
 from ppcls.report.words import amount, duration, percent
 
-_CURVES = 16  # runs whose curves are drawn
+_CURVES = 24  # runs whose curves are drawn
+_NAMED = 6  # runs that all have their names in the legend
 
 
 def write_comparison(folders: Sequence[Path], out: Path) -> Path:
@@ -35,7 +36,7 @@ def render(rows: Sequence[Row]) -> str:
     """Return the page."""
     groups = groups_of(rows)
     sections = [
-        _recipes(groups) if any(len(group.rows) > 1 for group in groups) else "",
+        _recipes(groups),
         _runs(rows),
         _curves(rows),
     ]
@@ -71,6 +72,7 @@ def _recipes(groups: Sequence[Group]) -> str:
         Column(both("recipe", "配置")),
         Column(both("student", "学生")),
         Column(both("teacher", "教师")),
+        Column(both("losses", "损失")),
         Column(both("differs in", "不同之处")),
         Column(both("runs", "次数"), number=True),
         Column(both("mean", "均值"), number=True),
@@ -85,7 +87,8 @@ def _recipes(groups: Sequence[Group]) -> str:
                 Cell(_swatch(group.number), str(group.number + 1)),
                 text_cell(first.network),
                 text_cell(first.teacher),
-                text_cell(first.differs_in or first.losses),
+                text_cell(first.losses),
+                text_cell(first.differs_in),
                 number_cell(len(group.rows), "{:.0f}"),
                 _value(group.mean, is_share=_is_share(first)),
                 Cell(
@@ -105,8 +108,6 @@ def _runs(rows: Sequence[Row]) -> str:
     columns = [
         Column(both("recipe", "配置")),
         Column(both("run", "训练")),
-        Column(both("student", "学生")),
-        Column(both("teacher", "教师")),
         Column(both("score", "得分"), number=True),
         Column(both("teacher's", "教师得分"), number=True),
         Column(both("agreement", "一致率"), number=True),
@@ -114,8 +115,6 @@ def _runs(rows: Sequence[Row]) -> str:
         Column(both("seed", "种子"), number=True),
         Column(both("parameters", "参数量"), number=True),
         Column(both("time", "用时"), number=True),
-        Column(both("losses", "损失")),
-        Column(both("differs in", "不同之处")),
     ]
     lines = []
     for row in rows:
@@ -129,8 +128,6 @@ def _runs(rows: Sequence[Row]) -> str:
             [
                 Cell(_swatch(row.group), str(row.group + 1)),
                 Cell(escaped(row.name) + unfinished, row.name),
-                text_cell(row.network),
-                text_cell(row.teacher),
                 _value(row.score, is_share=_is_share(row)),
                 _value(row.teacher_accuracy),
                 _value(row.agreement),
@@ -138,8 +135,6 @@ def _runs(rows: Sequence[Row]) -> str:
                 number_cell(seed if isinstance(seed, int) else None, "{:.0f}"),
                 Cell(amount(parameters), parameters),
                 Cell(duration(seconds), seconds),
-                text_cell(row.losses),
-                text_cell(row.differs_in),
             ]
         )
     return section(both("Runs", "各次训练"), table(columns, lines, sorts=True), long=True, name="runs")
@@ -162,6 +157,7 @@ def _curves(rows: Sequence[Row]) -> str:
 
 
 def _pictures(rows: Sequence[Row]) -> Iterator[str]:
+    labelled = _labelled(rows)
     for kind, name, title, form in (
         ("eval", "top1", both("top-1 in evaluations", "评估 top-1"), "%"),
         ("eval", "loss", both("loss in evaluations", "评估损失"), ".4f"),
@@ -169,5 +165,18 @@ def _pictures(rows: Sequence[Row]) -> Iterator[str]:
         ("epoch", "loss", both("loss in training", "训练损失"), ".4f"),
         ("train", "lr", both("learning rate", "学习率"), ".3g"),
     ):
-        lines = [Line(escaped(row.name), *row.record.series(kind, name), color=_color(row)) for row in rows]
+        lines = [Line(label, *row.record.series(kind, name), color=_color(row)) for label, row in labelled]
         yield chart(title, lines, form=form)
+
+
+def _labelled(rows: Sequence[Row]) -> list[tuple[str, Row]]:
+    """Return the names of runs in the legends; of many runs, only the first of each recipe has one."""
+    if len(rows) <= _NAMED:
+        return [(escaped(row.name), row) for row in rows]
+    named: set[int] = set()
+    found = []
+    for row in rows:
+        label = "" if row.group in named else f"{row.group + 1} {escaped(row.differs_in or row.network)}"
+        named.add(row.group)
+        found.append((label, row))
+    return found

@@ -60,7 +60,7 @@ def confusion(record: Record) -> str:
     grid = _grid(matrix, [titles[number] for number in shown], condensed=answers.classes > _WHOLE)
     listed = _pairs(pairs, answers, titles)
     content = (
-        f'<div class="two"><div class="scroll">{grid}</div>'
+        f'<div class="two wide"><div class="scroll">{grid}</div>'
         f"<div><h3>{both('Most frequent mistakes', '最常见的错误')}</h3>{listed}</div></div>"
     )
     return section(both("Confusion matrix", "混淆矩阵"), content + note(text), name="confusion")
@@ -128,7 +128,7 @@ def _pairs(pairs: np.ndarray, answers: Answers, titles: Sequence[str]) -> str:
             text_cell(titles[true]),
             text_cell(titles[taken]),
             number_cell(count, "{:.0f}"),
-            Cell(f"{count / support[true]:.1%}", count / support[true]),
+            _share(count / support[true]),
         ]
         for true, taken, count in pairs[:_PAIRS].tolist()
     ]
@@ -176,7 +176,7 @@ def classes(record: Record) -> str:
             ]
         )
     macro = scores.averages()["macro"]
-    averages = ", ".join(f"{name} {value:.1%}" for name, value in macro.items())
+    averages = ", ".join(f"{name} {value * 100:.1f} %" for name, value in macro.items())
     text = both(
         f"A click on a title sorts the table. Averages over the classes: {averages}.",
         f"点击标题可排序。各类别平均：{averages}。",
@@ -247,8 +247,8 @@ def _image_card(
         who = escaped(network.title or network.network)
         name = escaped(titles[taken])
         lines.append(
-            f'<div title="{who}: {name}">{who}: <span class="{kind}">{name}</span> '
-            f"{answer.score[row]:.0%}</div>"
+            f'<div title="{who}: {name}">{who}: {answer.score[row]:.0%} '
+            f'<span class="{kind}">{name}</span></div>'
         )
     lines.append(f'<div class="file" title="{escaped(file)}"><bdi>{escaped(file)}</bdi></div>')
     return f'<div class="image">{shown}{"".join(lines)}</div>'

@@ -53,7 +53,7 @@ def cards(record: Record, baseline: Record | None) -> str:
     if own is not None and before is not None:
         gain = own - before
         kind = "good" if gain > 0 else "bad"
-        text = both("points against the student alone", "个百分点：与单独训练的学生相比")
+        text = both("points against the student alone", "个百分点（与单独训练的学生相比）")
         found.append((f'<span class="{kind}">{points(gain)}</span>', text, ""))
     for teacher in record.teachers[:1]:
         accuracy = record.accuracy(teacher)
@@ -65,7 +65,7 @@ def cards(record: Record, baseline: Record | None) -> str:
             text = both("of images: student and teacher agree", "的图像上学生与教师一致")
             found.append((percent(agreement), text, ""))
         if student is not None and teacher.parameters and student.parameters:
-            text = both("fewer parameters than the teacher", "：教师参数量是学生的倍数")
+            text = both("fewer parameters than the teacher", "教师参数量与学生之比")
             found.append((factor(teacher.parameters, student.parameters), text, ""))
     found.append((duration(seconds_of(record)), both("of training and evaluation", "训练与评估用时"), ""))
     boxes = (
@@ -181,40 +181,34 @@ def accuracies(record: Record, baseline: Record | None) -> str:
     before = _accuracy_of(baseline)
     columns = [
         Column(both("network", "网络")),
-        Column(""),
-        Column(both("top-1", "top-1"), number=True),
-        Column(both("gain, points", "提升（百分点）"), number=True),
+        Column("top-1", number=True),
+        *([Column(both("gain, points", "提升（百分点）"), number=True)] if before is not None else []),
         *(Column(both("agrees with ", "一致率：") + escaped(t.title), number=True) for t in teachers),
         Column(both("epoch", "轮次"), number=True),
     ]
     rows: list[list[Cell]] = []
     for network in record.networks:
+        is_student = network.role == "student"
         own = record.accuracy(network)
-        gain = own - before if own is not None and before is not None and network.role == "student" else None
-        agreements = [
-            record.agreement(teacher) if network.role == "student" else None for teacher in teachers
-        ]
-        epoch = record.run.best_epoch if network.role == "student" else None
-        rows.append(
-            [
-                text_cell(network.shown),
-                Cell(role(record, network)),
-                Cell(percent(own) if own is not None else ""),
-                Cell("" if gain is None else points(gain)),
-                *(Cell("" if value is None else percent(value)) for value in agreements),
-                number_cell(epoch, "{:.0f}"),
-            ]
-        )
+        cells = [_named(network, role(record, network)), Cell("" if own is None else percent(own))]
+        if before is not None:
+            cells.append(Cell(points(own - before) if is_student and own is not None else ""))
+        agreements = [record.agreement(teacher) if is_student else None for teacher in teachers]
+        cells += [Cell("" if value is None else percent(value)) for value in agreements]
+        rows.append([*cells, number_cell(record.run.best_epoch if is_student else None, "{:.0f}")])
     if baseline is not None and baseline.student is not None:
-        place = max(len(rows) - 1, 0)
-        link = f"<code>{escaped(baseline.folder)}</code>"
-        cells = [Cell(f"{escaped(baseline.student.shown)} {link}"), Cell(_ROLES["baseline"])]
-        cells += [Cell(percent(before) if before is not None else ""), Cell("")]
-        cells += [Cell("") for _ in teachers]
-        rows.insert(place, [*cells, number_cell(baseline.run.best_epoch, "{:.0f}")])
+        who = f"{_ROLES['baseline']} <code>{escaped(baseline.folder)}</code>"
+        cells = [_named(baseline.student, who), Cell("" if before is None else percent(before))]
+        cells += [Cell("")] * (len(columns) - 3)
+        rows.insert(len(rows) - 1, [*cells, number_cell(baseline.run.best_epoch, "{:.0f}")])
     content = table(columns, rows, main=len(rows) - 1)
     content += _other_values(record)
     return section(both("Accuracy", "准确率"), content, name="accuracy")
+
+
+def _named(network: NetworkFacts, role_text: str) -> Cell:
+    """Return the cell of a network, with what it is in its run below its name."""
+    return Cell(f'{escaped(network.shown)}<div class="note">{role_text}</div>')
 
 
 def _other_values(record: Record) -> str:
