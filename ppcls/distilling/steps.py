@@ -15,9 +15,11 @@ from ppcls.config.nodes import Node
 from ppcls.data import Batch, build_dataset
 from ppcls.distilling.estimate import Cost, expected_seconds, in_words, measure
 from ppcls.engine import Engine
+from ppcls.engine.build import select_device
 from ppcls.engine.checkpoint.changes import find_changes
 from ppcls.engine.hooks.base import Hook
 from ppcls.engine.run import Run
+from ppcls.engine.speed import use_processor
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.project import Project
@@ -145,6 +147,8 @@ def announce(steps: Sequence[Step]) -> None:
     costs: dict[str, Cost] = {}
     total = 0.0
     for number, step in enumerate(steps, 1):
+        select_device(step.config.Global.device)
+        use_processor(step.config, "train")  # as the training will do
         place = f"{number} of {len(steps)}: {step.title}"
         epochs = step.config.Global.epochs
         if step.is_finished:
@@ -234,6 +238,9 @@ def run_step(step: Step) -> RunFolder:
     LOGGER.info("training %s: %s", step.title, step.folder)
     try:
         Engine(step.config, "train").train(hooks=[Pace(step.title)])
+    except SystemExit:
+        LOGGER.info("%s is not finished; repeat the call to continue", step.title)
+        raise
     finally:
         gc.collect()  # the networks of this step are not needed any more
     return read_run(step.folder)
