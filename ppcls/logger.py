@@ -55,7 +55,9 @@ class _ConsoleHandler(logging.Handler):
         stream = sys.stderr if self.to_stderr else sys.stdout  # of this moment: scripts replace them
         line = self.format(record)
         short = vars(record).get(_SHORT)
-        if isinstance(short, ShortLine) and stream is not None and stream.isatty():
+        if isinstance(short, ShortLine) and stream is not None and (stream.isatty() or in_notebook()):
+            if short.in_bar and in_notebook():
+                return  # cells keep every line
             time = _FORMAT.formatTime(record, "%H:%M:%S")
             line = f"[{time}] {short.fitting(shutil.get_terminal_size((80, 24)).columns - len(time) - 3)}"
         try:
@@ -75,10 +77,12 @@ class ShortLine:
     Attributes:
         head: the beginning.
         values: texts, the most important ones first.
+        in_bar: the progress bar shows the same, so a notebook leaves the line out.
     """
 
     head: str
     values: Sequence[str]
+    in_bar: bool = False
 
     def fitting(self, width: int) -> str:
         """Return the line in at most `width` letters; its beginning is always whole."""
@@ -199,13 +203,19 @@ def only_warnings() -> Iterator[None]:
         LOGGER.setLevel(level)
 
 
+def in_notebook() -> bool:
+    """Tell whether this process computes the cells of a notebook."""
+    return "ipykernel.zmqshell" in sys.modules
+
+
 def progress_bar(total: int, title: str) -> tqdm[Any]:
     """Return a bar over `total` batches.
 
-    It is visible only if standard error is a terminal, and only in processes that log to the console.
+    It is visible only if standard error is a terminal or a notebook, and only in processes that log to the
+    console.
     """
     quiet = not any(isinstance(handler, _ConsoleHandler) for handler in LOGGER.handlers)
-    disable = quiet or not sys.stderr.isatty()
+    disable = quiet or not (sys.stderr.isatty() or in_notebook())
     return tqdm(total=total, desc=title, leave=False, dynamic_ncols=True, disable=disable, bar_format=_BAR)
 
 

@@ -15,6 +15,7 @@ from ppcls.logger import (
     ShortLine,
     log_values,
     open_log,
+    progress_bar,
     require_scalar_packages,
     setup_logging,
 )
@@ -174,3 +175,17 @@ def test_lines_with_values_fit_a_terminal_and_stay_whole_elsewhere(monkeypatch, 
         else:
             assert line.endswith(f"[Train][Epoch 1/9]{', '.join(values)}")
         assert f"[Train][Epoch 1/9]{', '.join(values)}" in (tmp_path / "train.log").read_text()
+
+
+def test_a_notebook_gets_short_lines_and_none_that_its_bar_shows(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", sys)
+    output = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", output)
+    setup_logging()
+    log_values("[Train][Iter: 1/9] loss: 1", short=ShortLine("batch 1/9", ["loss 1"], in_bar=True))
+    log_values("[Train][Avg] loss: 1", short=ShortLine("epoch 1/9", ["loss 1"]))
+    (line,) = output.getvalue().splitlines()
+    assert line.endswith("] epoch 1/9  loss 1")
+    bar = progress_bar(3, "epoch")
+    assert not bar.disable
+    bar.close()

@@ -83,6 +83,14 @@ def open_project(request: Request, out: str | os.PathLike[str] | None, layer: nn
     if is_project(request.data):
         _require_nothing_else(request, out, layer)
         return read_project(request.data)
+    check_choices(
+        None,
+        request.student,
+        request.method,
+        image_size=request.image_size,
+        epochs=request.epochs,
+        batch_size=request.batch_size,
+    )
     folder = Path(_absolute(os.fspath(out or DEFAULT_FOLDER)))
     if layer is not None:
         request = replace(request, teacher=f"layer {digest_of(layer)}")
@@ -143,14 +151,6 @@ def _require_same(request: Request, record: dict[str, object], folder: Path) -> 
 
 def _write(request: Request, folder: Path, layer: nn.Layer | None) -> Project:
     """Look at the data, find the teacher, check both, and write the project."""
-    check_choices(
-        None,
-        request.student,
-        request.method,
-        image_size=request.image_size,
-        epochs=request.epochs,
-        batch_size=request.batch_size,
-    )
     require_writable(folder, "out")
     given = None if layer is not None or request.teacher is None else request.teacher
     teacher = None if given is None else find_teacher(given, request.teacher_network)

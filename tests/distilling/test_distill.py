@@ -20,7 +20,7 @@ from ppcls.config import load_config
 from ppcls.deploy import Predictor
 from ppcls.distilling import steps
 from ppcls.distilling.estimate import in_words
-from ppcls.distilling.request import digest_of
+from ppcls.distilling.request import Request, digest_of, open_project
 from ppcls.distilling.steps import split_overrides
 from ppcls.distilling.teacher import Preprocessing, find_teacher
 from ppcls.engine import Engine
@@ -126,19 +126,21 @@ def test_a_trained_teacher_of_any_kind_gives_the_same_answers(first, tmp_path, k
     if kind == "layer":
         teacher = ppcls.create_model("resnet8", class_num=3, pretrained=str(trained / "best_model"))
         teacher.train()
-    other = distill(data, teacher, out=tmp_path / "out", **options, **TINY)
-    assert not (other.project / "teacher.yaml").exists()
-    assert other.teacher_accuracy == result.teacher_accuracy
+    layer = teacher if kind == "layer" else None
+    request = Request(str(data), None if layer else str(teacher), student="resnet8", **options)
+    project = open_project(request, tmp_path / "out", layer)
+    assert project.teacher is None
     images = paddle.randn([2, 3, 32, 32])
     ours, theirs = (
-        build_model(load_config(one.project / "distill.yaml").arch).run("Teacher", images)
-        for one in (result, other)
+        build_model(load_config(recipe).arch).run("Teacher", images)
+        for recipe in (result.project / "distill.yaml", project.distill)
     )
     np.testing.assert_allclose(F.softmax(ours), F.softmax(theirs), atol=1e-5)
     if kind == "layer":
         assert teacher.training
+        other = ppcls.create_model("resnet8", class_num=3)
         with pytest.raises(ConfigError, match="teacher: was 'layer"):
-            distill(data, ppcls.create_model("resnet8", class_num=3), out=tmp_path / "out", **TINY)
+            open_project(request, tmp_path / "out", other)
 
 
 def test_a_layer_has_to_give_logits_of_the_classes(first, tmp_path):

@@ -105,7 +105,7 @@ def _log_batch(place: str, shown: Mapping[str, float], cost: float, reading: flo
         cost,
         reading,
         speed,
-        short=ShortLine(where, [*short_metrics(shown)[:2], f"{speed:.0f} images/s"]),
+        short=ShortLine(where, [*short_metrics(shown)[:2], f"{speed:.0f} images/s"], in_bar=True),
     )
 
 

@@ -119,7 +119,7 @@ class LogHook(Hook):
             _memory_used() if self.memory else "",
             "" if norm is None else f", grad_norm: {norm:.5f}",
             f", ips_total: {total:.5f} samples/s ({world_size()} processes)" if world_size() > 1 else "",
-            short=ShortLine(f"train epoch {epoch} batch {place}", values),
+            short=ShortLine(f"train epoch {epoch} batch {place}", values, in_bar=True),
         )
         if self.writer:
             extra = {f"lr_{i}" if i > 1 else "lr": rate for i, rate in enumerate(rates, 1)}
