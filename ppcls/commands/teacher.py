@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from ppcls.commands.command import Command, add_recipe
@@ -53,16 +58,40 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _store(args: argparse.Namespace) -> int:
-    if args.nproc is not None:
-        from ppcls.engine.store_processes import fill_in_processes
-
-        fill_in_processes(args.config, args.override, args.nproc, *args.shard)
-        return 0
-    config = _load(args)
+    from ppcls.engine.store_processes import fill_in_processes
     from ppcls.engine.teacher_outputs import fill, log_size
 
-    log_size(fill(config, *args.shard).store)
+    with _ending_in_order():
+        if args.nproc is not None:
+            fill_in_processes(args.config, args.override, args.nproc, *args.shard)
+        else:
+            log_size(fill(_load(args), *args.shard).store)
     return 0
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Store what was computed also after SIGTERM, as after Ctrl-C; Paddle, imported before, would crash.
+
+    Raises:
+        SystemExit: after SIGTERM.
+    """
+    received: list[int] = []
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not received:
+            raise
+        print("ppcls: ended by SIGTERM; what was computed is stored", file=sys.stderr)
+        raise SystemExit(128 + received[0]) from None
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
 
 import numpy as np
 import paddle
@@ -11,6 +13,7 @@ from support import KL, distilled, train
 
 from ppcls.arch import create_model
 from ppcls.cli import main
+from ppcls.engine import teacher_outputs
 from ppcls.teacher.store import Store
 from ppcls.weights import read_params
 
@@ -110,6 +113,25 @@ def test_several_processes_fill_a_store_and_one_is_killed(content, write_recipe,
     first, second = (Store(tmp_path / name) for name in ("store", "alone"))
     for view in (1, 2):
         np.testing.assert_array_equal(first.read(view, 0, 12), second.read(view, 0, 12))
+
+
+def test_a_store_keeps_what_was_computed_before_sigterm(content, write_recipe, tmp_path, capsys, monkeypatch):
+    path = write_recipe(content)
+    own = teacher_outputs.Watcher.advance
+
+    def advance(self, done):
+        own(self, done)
+        if done >= 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(teacher_outputs.Watcher, "advance", advance)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        store(path)
+    assert ended.value.code == 143
+    assert "ended by SIGTERM; what was computed is stored" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert Store(tmp_path / "store").missing(1, 12) == [(10, 2)]
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "x", "1.5", "5000"])
