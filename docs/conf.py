@@ -27,6 +27,10 @@ _PAGES = {
     "(README.md)": "(index.md)",
     "(CHANGELOG.md)": "(changelog.md)",
     "(dataset/README.md)": "(dataset.md)",
+    "(examples/serve/README.md)": "(serve.md)",
+    "(examples/serve/README_zh.md)": "(serve_zh.md)",
+    "(./README.md)": "(serve.md)",  # the two READMEs of that example name each other
+    "(./README_zh.md)": "(serve_zh.md)",
 }
 
 
