@@ -11,14 +11,14 @@ _DKD_BETA = {
     ("wrn_40_2", "wrn_16_2"): 6.0,
 }
 _LABELS = "DistillationGTCELoss: {{weight: {weight}, model_names: [Student]}}"
-_PAIR = "model_name_pairs: [[Student, Teacher]]"
+_PAIR = "\n        model_name_pairs: [[Student, Teacher]]"
 
 Lines = list[str]
 
 
 def _with_labels(weight: float, loss: str, options: str) -> Callable[[str, str, int], Lines]:
     """Return what writes a loss on the labels and one on the teacher."""
-    lines = [_LABELS.format(weight=weight), f"{loss}: {{{options}, {_PAIR}}}"]
+    lines = [_LABELS.format(weight=weight), f"{loss}: {{{options},{_PAIR}}}"]
     return lambda teacher, student, epochs: lines
 
 
@@ -28,12 +28,12 @@ def _dkd(teacher: str, student: str, epochs: int) -> Lines:
     weight = f"{{name: LinearWarmup, value: 1.0, epochs: {warmup}}}"
     return [
         _LABELS.format(weight=1.0),
-        f"DistillationDKDLoss: {{weight: {weight}, temperature: 4, alpha: 1.0, beta: {beta}, {_PAIR}}}",
+        f"DistillationDKDLoss: {{weight: {weight}, temperature: 4, alpha: 1.0, beta: {beta},{_PAIR}}}",
     ]
 
 
 def _skd(teacher: str, student: str, epochs: int) -> Lines:
-    return [f"DistillationSKDLoss: {{weight: 1.0, temperature: 4.0, multiplier: 2.0, alpha: 0.9, {_PAIR}}}"]
+    return [f"DistillationSKDLoss: {{weight: 1.0, temperature: 4.0, multiplier: 2.0, alpha: 0.9,{_PAIR}}}"]
 
 
 # Each with its title, and what writes its losses for (teacher, student, epochs).

@@ -123,12 +123,12 @@ def write_project(
     texts = {
         NAMES: format_class_names(summary.class_names),
         DATA: _data(summary, plan, out),
-        STUDENT: _alone(plan.student, summary, out, "student"),
+        STUDENT: _alone(plan.student, out, "student"),
         DISTILL: _distill(plan, summary, out, node),
         README: _readme(summary, plan, project),
     }
     if project.teacher is not None:
-        texts[TEACHER] = _alone(plan.teacher, summary, out, "teacher")
+        texts[TEACHER] = _alone(plan.teacher, out, "teacher")
     for path, part in zip(lists, [p for p in (summary.train, summary.val) if p.options is None], strict=True):
         texts[path.name] = list_text(part, summary.source.root)
     try:
@@ -212,20 +212,22 @@ def _shell(path: Path) -> str:
 
 
 def _data(summary: DataSummary, plan: Plan, out: Path) -> str:
+    accuracy = _accuracy("TopkAcc: {", summary)
+    rate = plan.student.learning_rate
     chain = "small_images" if plan.small else "images"
     lines = [
         "# What the recipes of this project share. Written by `ppcls init`; change what you like.",
-        f"_base_: _base_/{chain}.yaml  # how images are cut, mirrored and normalised",
+        f"# Images are cut, mirrored and normalised as in _base_/{chain}.yaml of the package.",
+        f"_base_: [_base_/baseline.yaml, _base_/{chain}.yaml]",
         "Global:",
         f"  image_size: {plan.image_size}  # pixels of a side; all transforms follow",
         f"  output_dir: {_quoted(out / 'output')}",
         "  keep_last: 1",
-        f"Arch: {{class_num: {summary.class_num}}}",
+        f"Arch: {{name: {plan.student.network}, class_num: {summary.class_num}}}",
         "Optimizer:",
-        "  name: Momentum",
-        "  momentum: 0.9",
-        "  lr: {name: Cosine}",
-        "  regularizer: {name: L2}",
+        f"  {{name: Momentum, momentum: 0.9, lr: {{name: Cosine, learning_rate: {rate}}},",
+        f"   regularizer: {{name: L2, coeff: {plan.student.weight_decay}}}}}",
+        f"Metric: {{Train: {accuracy}, Eval: {accuracy}}}",
         "DataLoader:",
     ]
     for name, part, file in (("Train", summary.train, TRAIN_LIST), ("Eval", summary.val, VAL_LIST)):
@@ -268,7 +270,7 @@ def _beginning(training: Training) -> str:
     return "official ImageNet weights, downloaded once" if training.pretrained else "random weights"
 
 
-def _alone(training: Training, summary: DataSummary, out: Path, step: str) -> str:
+def _alone(training: Training, out: Path, step: str) -> str:
     recipe = _shell(out / f"{step}.yaml")
     purpose = {
         "teacher": "The teacher: a large network learns from the labels.",
@@ -277,29 +279,28 @@ def _alone(training: Training, summary: DataSummary, out: Path, step: str) -> st
     lines = [
         f"# {purpose}",
         f"# Run: ppcls train -c {recipe}",
-        "_base_: [_base_/baseline.yaml, data.yaml]",
+        "_base_: data.yaml",
         *_global(training, step),
         "Arch:",
         f"  name: {training.network}  # `ppcls models` lists all networks",
         f"  pretrained: {_pretrained(training)}  # begins with {_beginning(training)}",
         *_schedule(training),
-        *_metric("TopkAcc: {", summary),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _metric(beginning: str, summary: DataSummary) -> list[str]:
+def _accuracy(beginning: str, summary: DataSummary) -> str:
     ks = "[1, 5]" if summary.class_num > 5 else "[1]"
-    entry = f"[{beginning}topk: {ks}}}]"
-    return ["Metric:", f"  Train: {entry}", f"  Eval: {entry}"]
+    return f"[{beginning}topk: {ks}}}]"
 
 
 def _distill(plan: Plan, summary: DataSummary, out: Path, node: Node) -> str:
     teacher, student = plan.teacher, plan.student
+    accuracy = _accuracy("DistillationTopkAcc: {model_key: Student, ", summary)
     lines = [
         f"# The student learns from labels and teacher. {METHODS[plan.method][0]}.",
         f"# Run: ppcls train -c {_shell(out / DISTILL)}",
-        "_base_: [_base_/distillation.yaml, data.yaml]",
+        "_base_: [data.yaml, _base_/distillation.yaml]",
         *_global(student, "distill"),
         "Arch:",
         "  models:",
@@ -313,7 +314,9 @@ def _distill(plan: Plan, summary: DataSummary, out: Path, node: Node) -> str:
             for line in loss_lines(plan.method, teacher.network, student.network, student.epochs)
         ),
         *_schedule(student),
-        *_metric("DistillationTopkAcc: {model_key: Student, ", summary),
+        "Metric:",
+        f"  Train: {accuracy}",
+        f"  Eval: {accuracy}",
     ]
     return "\n".join(lines) + "\n"
 
