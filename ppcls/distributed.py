@@ -117,7 +117,7 @@ def _end_if_broken(channel: Channel, done: threading.Event) -> None:
 def announce_start() -> None:
     """Tell `ppcls train --nproc`, if it started this process, that logs may go into the run's folder."""
     file = os.environ.get(STARTED)
-    if file and is_main():
+    if file:
         with contextlib.suppress(OSError):
             Path(file).touch()
 

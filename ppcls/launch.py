@@ -1,8 +1,9 @@
-"""Training in several processes on this machine, started by Paddle's launcher.
+"""Training in several processes, started by Paddle's launcher on this machine or on each of several ones.
 
 In addition to the launcher itself, this module checks the options for this machine, returns one meaningful
 exit code, passes signals on, and prints the error of the failed process last. The launcher shows the lines of
-process 0; the others write ``workerlog.<number>`` in the log folder.
+process 0; the others write ``workerlog.<number>`` in the log folder. If wanted, a job that failed is started
+again.
 
 Until the start of the run has succeeded, no log is written into its folder: a failed start leaves nothing
 there.
@@ -11,12 +12,14 @@ there.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,21 +32,36 @@ from ppcls.distributed import LOST, STARTED
 from ppcls.errors import ConfigError
 from ppcls.files import is_running
 from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent
+from ppcls.machines import Machines
 
 _LINES = 30  # the most lines of a log to show
 _TEMPORARY = "ppcls-log-"  # followed by the number of the process that made the folder
 _COPY_EVERY = 0.5  # seconds
 _MOST_SIGNALS = 64
+_PAUSE = 5.0  # seconds before a restart
+# Exit codes after which a restart would change nothing or is not wanted: success, a mistake of the user, and
+# the signals by which users end a run (SIGHUP, SIGINT, SIGTERM).
+_FINAL = (0, 2, 129, 130, 143)
 
 
-def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) -> int:
+def launch(
+    arguments: Sequence[str],
+    processes: int,
+    device: str,
+    logs: Path,
+    *,
+    machines: Machines | None = None,
+    restarts: int = 0,
+) -> int:
     """Run ``ppcls`` with `arguments` in several processes and wait for all of them.
 
     Args:
         arguments: the arguments after ``ppcls`` on the command line.
-        processes: number of processes.
+        processes: number of processes on this machine.
         device: ``Global.device``.
         logs: folder of the log files.
+        machines: all machines, if there are several.
+        restarts: how often the processes may be started again after a failure.
 
     Returns:
         exit code: 0 if every process succeeded, 128 + signal number after Ctrl-C, SIGTERM or SIGHUP, else
@@ -52,10 +70,31 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
     Raises:
         ConfigError: if there are fewer GPUs than processes.
     """
-    if threads.MISTAKE is not None:
-        print(f"ppcls: {threads.MISTAKE}", file=sys.stderr)
-    with _WorkerLogs(logs, processes) as written:
+    for done in itertools.count(1):
+        code = _launch_once(arguments, processes, device, logs, machines)
+        if done > restarts or code in _FINAL:
+            return code
+        print(
+            f"ppcls: restart {done} of {restarts} in {_PAUSE:g} s, because the processes ended with exit "
+            f"code {code}; the run goes on from its newest checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        time.sleep(_PAUSE)  # a port may still be in use
+    raise AssertionError("never reached")
+
+
+def _launch_once(
+    arguments: Sequence[str], processes: int, device: str, logs: Path, machines: Machines | None
+) -> int:
+    """Run ``ppcls`` in several processes once, see :func:`launch`."""
+    first = 0 if machines is None else machines.rank * processes
+    total = processes * (1 if machines is None else len(machines.addresses))
+    with _WorkerLogs(logs, processes, first) as written:
         command, environment = _command(processes, device, written.folder)
+        if machines is not None:
+            command += machines.options()
+            environment |= machines.variables(environment)
         environment[STARTED] = str(written.started)
         script = str(Path(__file__).with_name("__main__.py"))
         # In a separate session: Ctrl-C reaches only this process, which passes it on.
@@ -67,7 +106,7 @@ def launch(arguments: Sequence[str], processes: int, device: str, logs: Path) ->
         if code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
             place = logs if written.started.exists() else None
             lines = {n: _read(file) for n, file in written.files.items()}
-            print(_explain(lines, place), file=sys.stderr)
+            print(_explain(lines, place, total), file=sys.stderr)
             return _code_of_the_cause(code, _causes(lines), written.codes())
         return code
 
@@ -83,20 +122,21 @@ class _WorkerLogs:
 
     Args:
         logs: folder of the run's logs; earlier logs there are continued.
-        processes: number of processes.
+        processes: number of processes of this machine.
+        first: number of the first of them among those of all machines.
 
     Raises:
         ConfigError: if there is no room for temporary files.
     """
 
-    def __init__(self, logs: Path, processes: int) -> None:
+    def __init__(self, logs: Path, processes: int, first: int = 0) -> None:
         self.logs = logs
         try:
             _remove_logs_of_ended()
             self.folder = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-"))
         except OSError as error:
             raise ConfigError(f"--nproc: no folder for temporary files ({error}); set TMPDIR") from None
-        self.files = {number: self.folder / f"workerlog.{number}" for number in range(processes)}
+        self.files = {first + place: self.folder / f"workerlog.{place}" for place in range(processes)}
         self.started = self.folder / "started"
         self._copied = dict.fromkeys(self.files, 0)
 
@@ -134,7 +174,7 @@ class _WorkerLogs:
                 # A full disk: the run does not depend on its logs.
                 with contextlib.suppress(OSError):
                     self.logs.mkdir(parents=True, exist_ok=True)
-                    with (self.logs / file.name).open("ab") as stream:
+                    with (self.logs / f"workerlog.{number}").open("ab") as stream:
                         stream.write(new)
 
 
@@ -229,24 +269,27 @@ def _read(file: Path) -> list[str]:
     return _read_from(file, 0).decode(errors="replace").splitlines()
 
 
-def _explain(logs: dict[int, list[str]], folder: Path | None) -> str:
+def _explain(logs: dict[int, list[str]], folder: Path | None, total: int | None = None) -> str:
     """Return the errors of the processes that caused the failure; if unknown, the last lines of all.
 
     Args:
         logs: lines by process.
         folder: folder of the logs; None if they are not kept.
+        total: number of processes of all machines; default: there is only this one.
     """
+    total = total or len(logs)
     found = _causes(logs)
     parts = []
     if not found:
         found = {number: lines[-5:] for number, lines in logs.items()}
+        elsewhere = "" if total == len(logs) else " The cause may be in the output of another machine."
         parts.append(
-            "ppcls: no process says why it ended. One was probably killed, mostly because memory ran out; "
-            "the system's log (`dmesg`) shows that. Checkpoints are whole; resume with --resume auto"
+            f"ppcls: no process says why it ended.{elsewhere} One was probably killed, mostly because memory "
+            "ran out; the system's log (`dmesg`) shows that. Checkpoints are whole; resume with --resume auto"
         )
     for number, lines in found.items():
         place = "" if folder is None else f" ({folder / f'workerlog.{number}'})"
-        parts.append(f"ppcls: process {number} of {len(logs)}{place}:")
+        parts.append(f"ppcls: process {number} of {total}{place}:")
         parts += [f"  {line}" for line in lines[-_LINES:]]
     return "\n".join(parts)
 

@@ -14,6 +14,7 @@ from ppcls import launch
 from ppcls.cli import main
 from ppcls.distributed import LOST, STARTED
 from ppcls.errors import ConfigError
+from ppcls.machines import Machines
 
 
 def test_the_process_with_the_cause_is_shown(tmp_path):
@@ -157,12 +158,12 @@ def test_logs_of_commands_that_were_killed_are_removed(tmp_path, monkeypatch):
 def started(monkeypatch):
     """Return a function that starts a script in the place of Paddle's launcher and returns the exit code."""
 
-    def start(script, logs):
+    def start(script, logs, **options):
         def command(processes, device, folder):
             return [sys.executable, "-c", f"folder = {str(folder)!r}\n{script}"], dict(os.environ)
 
         monkeypatch.setattr(launch, "_command", command)
-        return launch.launch(["train"], 2, "cpu", logs)
+        return launch.launch(["train"], 2, "cpu", logs, **options)
 
     return start
 
@@ -189,6 +190,49 @@ def test_a_failed_job_says_why_and_where_its_logs_are(started, tmp_path, capsys,
 def test_a_job_that_ended_in_order_says_nothing(started, tmp_path, capsys, code):
     assert started(f"import sys; sys.exit({code})", tmp_path / "log") == code
     assert capsys.readouterr() == ("", "")
+
+
+# Ends with the next of some exit codes at every start.
+IN_TURN = """
+import pathlib, sys
+file = pathlib.Path({file!r})
+codes = file.read_text().split()
+file.write_text(" ".join(codes[1:]))
+sys.exit(int(codes[0]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("codes", "restarts", "expected", "starts"),
+    [
+        ([1, 247, 0, 0], 5, 0, 3),
+        ([1, 1, 1, 1], 2, 1, 3),
+        ([1, 0], 0, 1, 1),
+        ([2, 0], 5, 2, 1),
+        ([143, 0], 5, 143, 1),
+        ([1, 130, 0], 5, 130, 2),
+        ([0, 0], 5, 0, 1),
+    ],
+)
+def test_what_failed_is_started_again(
+    started, tmp_path, capsys, monkeypatch, codes, restarts, expected, starts
+):
+    """But nothing that a user has to change or has ended."""
+    monkeypatch.setattr(launch, "_PAUSE", 0.0)
+    file = tmp_path / "codes"
+    file.write_text(" ".join(map(str, codes)))
+    assert started(IN_TURN.format(file=str(file)), tmp_path / "log", restarts=restarts) == expected
+    assert len(file.read_text().split()) == len(codes) - starts
+    assert capsys.readouterr().err.count(f" of {restarts} in 0 s, because the processes ended") == starts - 1
+
+
+def test_processes_are_numbered_over_all_machines(started, tmp_path, capsys):
+    machines = Machines(("192.0.2.1", "192.0.2.2"), "192.0.2.2")
+    code = started(FAILING.format(started=True), tmp_path / "log", machines=machines)
+    assert code == 1  # code.1 would be that of a process on the other machine
+    place = f" ({tmp_path}/log/workerlog.3)"
+    assert capsys.readouterr().err == f"ppcls: process 3 of 4{place}:\n  ppcls: cat.png: cannot be read\n"
+    assert (tmp_path / "log/workerlog.3").exists()
 
 
 def test_ctrl_c_does_not_reach_the_launcher_itself(started, tmp_path):

@@ -11,6 +11,7 @@ from ppcls.commands.command import Command, add_recipe
 from ppcls.commands.results import Delivery, add_result_options, result_options
 from ppcls.errors import ConfigError
 from ppcls.job import world_size
+from ppcls.machines import PORT, read_machines
 
 if TYPE_CHECKING:
     from ppcls.config import Recipe
@@ -20,6 +21,24 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument(
         "--nproc", type=int, metavar="N", help="start N processes on this machine, one for each GPU"
+    )
+    parser.add_argument(
+        "--max-restart",
+        "--max_restart",
+        type=int,
+        metavar="N",
+        help="with --nproc and --resume auto: after a failure, start the processes again, at most N times",
+    )
+    parser.add_argument(
+        "--ips",
+        metavar="IP,IP",
+        help="with --nproc: the addresses of all machines; start the same command on each",
+    )
+    parser.add_argument(
+        "--host", metavar="IP", help="with --ips: the address of this machine, if it is not clear"
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="P", help="with --ips: the port where the processes meet (38714)"
     )
     parser.add_argument(
         "--resume",
@@ -77,7 +96,12 @@ def _train(args: argparse.Namespace) -> int:
     if args.resume is not None:
         overrides.append(f"Global.checkpoints={args.resume}")
     if args.nproc is not None:
-        return _launch(args.config, overrides, args.nproc)
+        return _launch(args, overrides)
+    for option in ("max_restart", "ips", "host", "port"):
+        if getattr(args, option) is not None:
+            raise ConfigError(
+                f"--{option.replace('_', '-')} needs --nproc, the number of processes on this machine"
+            )
     from ppcls.config import load_config
     from ppcls.logger import setup_logging
 
@@ -89,8 +113,9 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _launch(recipe: str, overrides: Sequence[str], processes: int) -> int:
+def _launch(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Start ``ppcls train`` in several processes."""
+    processes: int = args.nproc
     if world_size() > 1:
         raise ConfigError(
             f"--nproc starts {processes} processes, but this one is already one of {world_size()} that "
@@ -98,22 +123,31 @@ def _launch(recipe: str, overrides: Sequence[str], processes: int) -> int:
         )
     if processes < 1:
         raise ConfigError(f"--nproc: expected at least 1, got {processes}")
+    machines = None
+    if args.ips is not None:
+        machines = read_machines(args.ips, args.host, PORT if args.port is None else args.port)
+    elif args.host is not None or args.port is not None:
+        raise ConfigError(
+            f"--{'port' if args.host is None else 'host'} needs --ips, the addresses of all machines"
+        )
+    restarts: int = args.max_restart or 0
+    if restarts < 0:
+        raise ConfigError(f"--max-restart: expected 0 or more, got {restarts}")
     from ppcls.config import load_config
     from ppcls.launch import launch
 
-    settings = load_config(recipe, overrides, mode="train")[
-        "Global"
-    ]  # so that a mistake is reported only once
-    arguments = ["train", "-c", recipe]
+    # Read here, too, so that a mistake is reported only once.
+    settings = load_config(args.config, overrides, mode="train").Global
+    if restarts and settings.checkpoints != "auto":
+        given = "" if settings.checkpoints is None else f", got {settings.checkpoints}"
+        raise ConfigError(
+            f"--max-restart needs --resume auto{given}: a restarted run has to go on where it was"
+        )
+    arguments = ["train", "-c", args.config]
     for text in overrides:
         arguments += ["-o", text]
-    logs = Path(settings["output_dir"]) / "log"
-    print(
-        f"ppcls: training in {processes} processes; these are the lines of process 0, those of all are in "
-        f"{logs}/workerlog.0 to {processes - 1}",
-        flush=True,
-    )
-    return launch(arguments, processes, settings["device"], logs)
+    logs = Path(settings.output_dir) / "log"
+    return launch(arguments, processes, settings.device, logs, machines=machines, restarts=restarts)
 
 
 def _load(args: argparse.Namespace, mode: str) -> Recipe:

@@ -228,8 +228,8 @@ class Engine:
                 more=names_file(data.class_names),
             )
             open_log(self.folder / "train.log")
-            distributed.announce_start()
         wait_for_main()
+        distributed.announce_start()
 
     def eval(self, report: str | None = None) -> dict[str, float]:
         """Evaluate the network to deploy, every other student, and other networks that metrics name.
