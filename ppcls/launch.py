@@ -70,6 +70,8 @@ def launch(
     Raises:
         ConfigError: if there are fewer GPUs than processes.
     """
+    if threads.MISTAKE is not None:
+        print(f"ppcls: {threads.MISTAKE}", file=sys.stderr)
     for done in itertools.count(1):
         code = _launch_once(arguments, processes, device, logs, machines)
         if done > restarts or code in _FINAL:

@@ -192,6 +192,14 @@ def test_a_job_that_ended_in_order_says_nothing(started, tmp_path, capsys, code)
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_wrong_number_of_threads_is_reported_before_the_processes_hide_it(
+    started, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(launch.threads, "MISTAKE", "OMP_NUM_THREADS=many: expected a number")
+    assert started("", tmp_path / "log") == 0
+    assert capsys.readouterr().err == "ppcls: OMP_NUM_THREADS=many: expected a number\n"
+
+
 # Ends with the next of some exit codes at every start.
 IN_TURN = """
 import pathlib, sys
