@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from ppcls.registry import DATASETS
 from ppcls.texts import near_path, sentence
 
 OnError = Literal["raise", "skip"]
+OpenSample = Callable[[int, int, int], tuple[Any, int]]  # see Dataset.open_sample
 REMEDY = (
     ". Replace the file, take it out of the data, or set on_error: skip in the dataset; "
     "`ppcls check-data` finds all such files"
@@ -41,7 +42,7 @@ class Dataset(Component, ABC):
         class_names: names by class if they are a part of the data; otherwise None.
         has_class_names: whether datasets of this class have names as a part of their data.
         multi_scale: whether :meth:`chain` can give images of any requested size.
-        is_stream: whether samples can be read only in the order of an epoch, see :meth:`begin_epoch`.
+        is_stream: whether samples can be read only in the order of an epoch, see :meth:`opener`.
     """
 
     name: str = "the dataset"
@@ -130,18 +131,16 @@ class Dataset(Component, ABC):
         label = self.label(index)
         return self.read(index), label
 
-    def begin_epoch(self, epoch: int, seed: int, wanted: np.ndarray, *, shuffled: bool) -> None:
-        """Prepare for the samples of an epoch; the loader calls it only if `is_stream`.
+    def opener(self, epoch: int, seed: int, wanted: np.ndarray, *, shuffled: bool) -> OpenSample:
+        """Return what opens the samples of an epoch; the loader calls it only if `is_stream`.
 
         Args:
             epoch: number of the epoch.
             seed: seed of the run.
-            wanted: the samples that will be requested, in this order, int64 [N].
+            wanted: the samples that will be opened, nearly in this order, int64 [N].
             shuffled: whether the sampler shuffles.
         """
-
-    def end_epoch(self) -> None:
-        """Learn that no more samples of the epoch will be requested."""
+        return self.open_sample
 
     def chain(self, size: tuple[int, int] | None) -> Compose:
         """Return the transforms that give images of `size` (width, height); None: as in the recipe.

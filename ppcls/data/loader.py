@@ -132,14 +132,11 @@ class Loader:
         jobs: deque[Job] = deque()
         started = start_batch
         unread = 0
-        if self.dataset.is_stream:
-            wanted = np.concatenate([draws.index for draws in plan[start_batch:]] or [np.empty(0, np.int64)])
-            shuffled = self.sampler.shuffle
-            self.dataset.begin_epoch(epoch, self.share.seed, wanted, shuffled=shuffled)
+        samples = self._streamed(epoch, plan[start_batch:]) if self.dataset.is_stream else None
         try:
             for number in range(start_batch, len(plan)):
                 while started < len(plan) and started <= number + self._ahead:
-                    jobs.append(self._start(plan[started], epoch))
+                    jobs.append(self._start(plan[started], epoch, samples))
                     started += 1
                 job = jobs.popleft()
                 batch = self._finish(job, epoch, number)
@@ -157,9 +154,13 @@ class Loader:
         finally:
             for job in jobs:  # the consumer left early, or an error ended the epoch
                 job.cancel()
-            if self.dataset.is_stream:
-                self.dataset.end_epoch()
             self._recycler.clear()
+
+    def _streamed(self, epoch: int, plan: list[Draws]) -> LocalSamples:
+        """Return the samples of a stream for an epoch, of which `plan` will be requested."""
+        wanted = np.concatenate([draws.index for draws in plan]) if plan else np.empty(0, np.int64)
+        opener = self.dataset.opener(epoch, self.share.seed, wanted, shuffled=self.sampler.shuffle)
+        return LocalSamples(self.dataset, self._local.finished, opener)
 
     def _plan(self, epoch: int) -> list[Draws]:
         """Return the samples of each batch of this process in an epoch."""
@@ -193,7 +194,7 @@ class Loader:
         """Whether epochs end after their first batch."""
         return self._only_first
 
-    def _start(self, draws: Draws, epoch: int) -> Job:
+    def _start(self, draws: Draws, epoch: int, samples: Samples | None = None) -> Job:
         if self.num_workers and self._pool is None:
             # Images are prepared in parallel here; OpenCV's own threads would only compete for the cores.
             cv2.setNumThreads(1)
@@ -201,7 +202,7 @@ class Loader:
                 self._samples = RemoteSamples(self._local, self.num_workers)
             self._pool = Pool(self.num_workers)
             self._finalizer = weakref.finalize(self, _end, self._pool, self._samples)  # at exit too
-        job = Job(self.dataset, self._samples, draws, epoch, self.share.seed, self._recycler)
+        job = Job(self.dataset, samples or self._samples, draws, epoch, self.share.seed, self._recycler)
         indices = draws.index
         if self._pool is not None:
             for start in range(0, len(indices), _CHUNK):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ppcls.data.dataset import REMEDY, Dataset
+from ppcls.data.dataset import REMEDY, Dataset, OpenSample
 from ppcls.data.images import Naming
 from ppcls.data.rng import sample_rng
 
@@ -86,17 +86,19 @@ class LocalSamples:
     Args:
         dataset: the dataset.
         finished: apply all transforms; otherwise normalisation at the end is left to the batch.
+        open_sample: opens a sample; by default, the dataset does.
     """
 
-    def __init__(self, dataset: Dataset, finished: bool) -> None:
+    def __init__(self, dataset: Dataset, finished: bool, open_sample: OpenSample | None = None) -> None:
         self.dataset = dataset
         self.finished = finished
+        self._open_sample = open_sample or dataset.open_sample
 
     def open(self, draw: Draw) -> Opened:
         """See :meth:`Samples.open`."""
         naming = self._naming(draw)
         with naming:
-            content, label = self.dataset.open_sample(draw.index, draw.epoch, draw.seed)
+            content, label = self._open_sample(draw.index, draw.epoch, draw.seed)
             generator = partial(sample_rng, draw.seed, draw.epoch, draw.index, draw.repeat)
             chain = self.dataset.chain(draw.size)
             finish = partial(chain.finish if self.finished else chain.pixels, chain.begin(content, generator))

@@ -20,7 +20,7 @@ import numpy as np
 
 from ppcls.class_names import shown_name
 from ppcls.config.nodes import Options
-from ppcls.data.dataset import Dataset, OnError
+from ppcls.data.dataset import Dataset, OnError, OpenSample
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.data.images import ImageError
 from ppcls.data.rng import stream_rng
@@ -31,11 +31,12 @@ from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
 from ppcls.registry import DATASETS
 
+_MOST_SAMPLES = 1 << 31
 _NAMED = 10_000  # positions whose shard and key are remembered for messages
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """A sample of a pass.
 
     Attributes:
@@ -90,8 +91,11 @@ class ShardStreamDataset(Dataset):
         class_num: int | None = None,
     ) -> None:
         super().__init__(path, transform_ops, batch_transform_ops, on_error)
-        if samples < 1:
-            raise ConfigError(f"expected at least 1, got {samples}", path="ShardStreamDataset.samples")
+        if not 1 <= samples < _MOST_SAMPLES:
+            raise ConfigError(
+                f"expected a number from 1 to {_MOST_SAMPLES - 1}, got {samples}",
+                path="ShardStreamDataset.samples",
+            )
         self.samples = samples
         self.shards = find_shards(path)
         self._label_key = label_key
@@ -104,7 +108,6 @@ class ShardStreamDataset(Dataset):
         if stored is not None and self.class_names != stored:
             number_of = {name: number for number, name in enumerate(self.class_names or ())}
             self._numbers = [number_of.get(name, -1) for name in stored]
-        self._pass: _Pass | None = None
         self._names: OrderedDict[int, str] = OrderedDict()
         self._told = False
 
@@ -147,25 +150,24 @@ class ShardStreamDataset(Dataset):
         found = fingerprint_of(self.name, names, np.zeros(len(names), np.int64))
         return Fingerprint(self.name, self.samples, found.digest)
 
-    def begin_epoch(self, epoch: int, seed: int, wanted: np.ndarray, *, shuffled: bool) -> None:
-        """Prepare a pass over the shards; see :meth:`Dataset.begin_epoch`."""
-        self._pass = self._new_pass(epoch, seed, wanted, shuffled)
-
-    def end_epoch(self) -> None:
-        """Drop what was read and not requested."""
-        self._pass = None
+    def opener(self, epoch: int, seed: int, wanted: np.ndarray, *, shuffled: bool) -> OpenSample:
+        """Begin a pass over the shards; see :meth:`Dataset.opener`."""
+        order = np.arange(len(self.shards))
+        if shuffled:
+            stream_rng(seed, epoch).shuffle(order)
+        return _Pass(self, [self.shards[number] for number in order], self._label_key, wanted).open_sample
 
     def open_sample(self, index: int, epoch: int, seed: int) -> tuple[bytes, int]:
-        """Return bytes and class of the sample at a position of the pass; see :meth:`Dataset.open_sample`.
+        """Open a sample outside of an epoch: the shards are read from the beginning."""
+        return self.opener(epoch, seed, np.array([index]), shuffled=False)(index, epoch, seed)
+
+    def accept(self, index: int, found: Sample) -> tuple[bytes, int]:
+        """Return bytes and class of a sample that was read.
 
         Raises:
             ImageError: if the image is empty.
-            DataError: naming the shard, if it is damaged, or has a label that does not fit.
+            DataError: if the label does not fit.
         """
-        shards = self._pass
-        if shards is None or shards.epoch != epoch:  # the loader tries out the transforms
-            shards = self._new_pass(epoch, seed, np.array([index]), False)
-        found = shards.take(index)
         self._names[index] = found.where
         if len(self._names) > _NAMED:
             self._names.popitem(last=False)
@@ -174,7 +176,7 @@ class ShardStreamDataset(Dataset):
             raise ImageError("the file is empty")
         return found.content, label
 
-    def _class_of(self, found: _Sample) -> int:
+    def _class_of(self, found: Sample) -> int:
         label = found.label
         if self._numbers is not None and 0 <= label < len(self._numbers):
             label = self._numbers[label]
@@ -185,13 +187,6 @@ class ShardStreamDataset(Dataset):
                 f"the label must be in 0..{self._classes - 1} (class_num {self._classes}), got {label}"
             )
         return label
-
-    def _new_pass(self, epoch: int, seed: int, wanted: np.ndarray, shuffled: bool) -> _Pass:
-        order = np.arange(len(self.shards))
-        if shuffled:
-            stream_rng(seed, epoch).shuffle(order)
-        shards = [self.shards[number] for number in order]
-        return _Pass(self, epoch, shards, self._label_key, wanted)
 
     def report_more(self) -> None:
         """Warn once that the shards hold more images than an epoch has."""
@@ -209,7 +204,6 @@ class _Pass:
 
     Args:
         dataset: gives the number of samples, and the name for messages.
-        epoch: number of the epoch.
         shards: the tar files in the order of the epoch.
         label_key: see :class:`ShardStreamDataset`.
         wanted: the positions that will be requested, each as often as it is here, int64.
@@ -218,15 +212,13 @@ class _Pass:
     def __init__(
         self,
         dataset: ShardStreamDataset,
-        epoch: int,
         shards: Sequence[Path],
         label_key: str,
         wanted: np.ndarray,
     ) -> None:
-        self.epoch = epoch
         self._dataset = dataset
         self._left = Counter(wanted.tolist())  # requests that will come, by position
-        self._held: dict[int, _Sample] = {}
+        self._held: dict[int, Sample] = {}
         self._reading = self._read(shards, label_key)
         self._lock = threading.Lock()
         self._error: DataError | None = None
@@ -236,7 +228,16 @@ class _Pass:
         """Number of images in memory."""
         return len(self._held)
 
-    def take(self, position: int) -> _Sample:
+    def open_sample(self, index: int, epoch: int, seed: int) -> tuple[bytes, int]:
+        """Return bytes and class of the sample at a position; see :meth:`Dataset.open_sample`.
+
+        Raises:
+            ImageError: if the image is empty.
+            DataError: if a shard is damaged, or has a label that does not fit.
+        """
+        return self._dataset.accept(index, self.take(index))
+
+    def take(self, position: int) -> Sample:
         """Return the sample at a position; read up to it, if it was not read yet.
 
         Raises:
@@ -257,7 +258,7 @@ class _Pass:
             self._left[position] -= 1
             return self._held[position] if self._left[position] else self._held.pop(position)
 
-    def _read(self, shards: Sequence[Path], label_key: str) -> Iterator[tuple[int, _Sample]]:
+    def _read(self, shards: Sequence[Path], label_key: str) -> Iterator[tuple[int, Sample]]:
         """Yield the positions that will be requested, and their samples."""
         samples = len(self._dataset)
         following = _follow(shards, label_key, self._left)
@@ -278,7 +279,7 @@ class _Pass:
 
 def _follow(
     shards: Sequence[Path], label_key: str, wanted: Container[int]
-) -> Iterator[tuple[int, _Sample | None]]:
+) -> Iterator[tuple[int, Sample | None]]:
     """Yield all positions of a pass, and the samples of those that are wanted.
 
     Raises:
@@ -295,7 +296,7 @@ def _follow(
                     if position in wanted:
                         file.seek(offset)
                         where = f"{path}: {split_member(name)[0]}, {os.path.basename(name)}"
-                        found = _Sample(file.read(length), label, where)
+                        found = Sample(file.read(length), label, where)
                     yield position, found
                     position += 1
         except OSError as error:

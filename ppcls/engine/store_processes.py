@@ -36,6 +36,7 @@ from ppcls.teacher.stored import Coming
 
 _START = "from ppcls.engine.store_processes import serve_part; serve_part()"
 _GRACE = 60.0  # seconds in which interrupted processes store what they have computed
+_PER_CORE = 4  # more processes for each core are a mistake
 _LINES = 15  # the most lines to show of what a process wrote before it ended
 
 
@@ -147,10 +148,16 @@ def _devices(device: str, processes: int) -> list[list[str]]:
     """Return the overrides by which each process gets a GPU of its own, if GPUs are used.
 
     Raises:
-        ConfigError: if there are fewer GPUs than processes.
+        ConfigError: if there are fewer GPUs than processes, or far too many processes for the cores.
     """
     gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
     if device == "cpu" or not gpus:
+        cores = available_cores()
+        if processes > _PER_CORE * cores:
+            raise ConfigError(
+                f"--nproc: {processes} processes on {cores} cores would only use memory, because each loads "
+                f"the networks; use at most {cores}"
+            )
         return [[] for _ in range(processes)]
     if gpus < processes:
         raise ConfigError(f"--nproc: {processes} processes need a GPU each, and Paddle sees {gpus}")

@@ -14,6 +14,7 @@ from support import KL, distilled, train
 from ppcls.arch import create_model
 from ppcls.cli import main
 from ppcls.engine import teacher_outputs
+from ppcls.teacher import stored
 from ppcls.teacher.store import Store
 from ppcls.weights import read_params
 
@@ -113,6 +114,18 @@ def test_several_processes_fill_a_store_and_one_is_killed(content, write_recipe,
     first, second = (Store(tmp_path / name) for name in ("store", "alone"))
     for view in (1, 2):
         np.testing.assert_array_equal(first.read(view, 0, 12), second.read(view, 0, 12))
+
+
+def test_far_too_many_processes_are_refused(content, write_recipe, tmp_path, capsys):
+    assert store(write_recipe(content), "--nproc", "1000") == 2
+    assert "--nproc: 1000 processes on" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_shard_is_written_after_some_time_at_the_latest(content, write_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "SHARD_SECONDS", 0.0)
+    assert store(write_recipe(content)) == 0
+    assert [shard.runs for shard in Store(tmp_path / "store").shards] == [[(0, 5)], [(5, 5)], [(10, 2)]] * 2
 
 
 def test_a_store_keeps_what_was_computed_before_sigterm(content, write_recipe, tmp_path, capsys, monkeypatch):

@@ -68,6 +68,13 @@ def test_the_batches_of_processes_are_those_of_threads(started):
             assert one.image.dtype == np.float32
 
 
+def test_a_folder_of_the_same_name_is_not_taken_for_the_package(started, tmp_path, monkeypatch):
+    (tmp_path / "ppcls").mkdir()
+    (tmp_path / "ppcls" / "__init__.py").write_text("raise SystemExit('another ppcls')")
+    monkeypatch.chdir(tmp_path)
+    assert len(next(started(num_workers=1).epoch(0)).index) == 4
+
+
 def test_errors_keep_their_type_and_name_the_sample(started, node, tmp_path):
     (tmp_path / "3.png").write_bytes(b"nothing")
     with pytest.raises(ImageError, match=r"3.png \(sample 3\): cannot be decoded: it is text"):

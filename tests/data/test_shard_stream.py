@@ -123,8 +123,8 @@ def test_a_resumed_epoch_goes_on_exactly_and_reads_no_image_again(folder, monkey
     found = loader(folder)
     whole = batches(found, 2)
     read = []
-    own = module._Sample
-    monkeypatch.setattr(module, "_Sample", lambda *given: read.append(given) or own(*given))
+    own = module.Sample
+    monkeypatch.setattr(module, "Sample", lambda *given: read.append(given) or own(*given))
     for start in range(4):
         read.clear()
         assert batches(loader(folder), 2, start) == whole[start:]
@@ -168,6 +168,11 @@ def test_an_epoch_that_is_left_early_can_be_begun_again(folder):
         next(found.epoch(1))
     assert found.first_image().shape == (3, 32, 32)
     assert batches(found, 1) == expected
+    left, other = found.epoch(1), found.epoch(1)
+    next(left)
+    read = [next(other).image.tobytes()]
+    left.close()  # while the other one is read
+    assert [*read, *(batch.image.tobytes() for batch in other)] == [image for image, _ in expected]
     found.close()
 
 
@@ -273,8 +278,9 @@ def test_what_needs_another_order_is_refused(folder, mode, sampler, options, mes
 
 
 def test_options_are_checked(folder):
-    with pytest.raises(ConfigError, match="expected at least 1, got 0"):
-        ShardStreamDataset(str(folder), 0)
+    for samples in (0, -3, 10**12):
+        with pytest.raises(ConfigError, match=f"expected a number from 1 to 2147483647, got {samples}"):
+            ShardStreamDataset(str(folder), samples)
     with pytest.raises(DataError, match="no such folder or shard"):
         ShardStreamDataset(str(folder) + "x", 5)
 
