@@ -114,6 +114,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
         (str(a / "x"), [], "Not a directory"),
         (str(tmp_path / "in" / "sorted"), [str(tmp_path / "in")], "it lies in"),
         (str(tmp_path / "in"), [str(tmp_path / "in")], "it lies in"),
+        (str(tmp_path / "in"), [str(a)], "it holds"),
     ):
         with pytest.raises(ConfigError, match=words):
             require_sort_folder(path, inputs)
