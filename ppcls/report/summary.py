@@ -52,4 +52,4 @@ def _next(record: Record) -> Iterator[str]:
     if (record.folder / "best_model.pdparams").is_file():
         yield "next:"
         yield f"  ppcls export {folder}"
-        yield f"  ppcls infer {folder} -o Infer.infer_imgs=photo.jpg"
+        yield f"  ppcls infer {folder} photo.jpg"
