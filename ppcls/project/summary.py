@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -152,7 +154,11 @@ def inspect_data(
         {**seen.unreadable, **other.unreadable},
         named=source.class_names is not None,
     )
-    summary.equal = _in_both(train, held)
+    if train.dataset is not held.dataset:  # a split keeps equal images together
+        joined = _Joined(train, held)
+        groups = equal_groups(joined, range(len(joined)))
+        summary.equal = _in_both(groups, joined)
+        source.notes += _two_labels(groups, joined.label, joined.path)
     byte_equal = {one for one, _ in summary.equal}
     summary.near = [pair for pair in near_pairs(train, held, seen, other) if pair[0] not in byte_equal]
     summary.notes = [*source.notes, *_notes(summary)]
@@ -186,6 +192,7 @@ def parts_of(source: Source, share: float, seed: int) -> tuple[Part, Part]:
             f"{source.root}: no class has two images or more, so there is nothing to validate with; add "
             "images, or give a folder val beside train"
         )
+    source.notes += _two_labels(equal, dataset.label, dataset.path)
     if split.lacking:
         names = source.class_names or [str(number) for number in range(labels.max() + 1)]
         some = ", ".join(names[number] for number in split.lacking[:_SHOWN])
@@ -196,18 +203,27 @@ def parts_of(source: Source, share: float, seed: int) -> tuple[Part, Part]:
     return Part(dataset, split.train), Part(dataset, split.val)
 
 
-def _in_both(train: Part, val: Part) -> list[tuple[str, str]]:
+def _in_both(groups: Sequence[Sequence[int]], joined: _Joined) -> list[tuple[str, str]]:
     """Return pairs of files (validation, training) with the same bytes."""
-    if train.dataset is val.dataset:
-        return []  # the split keeps them together
-    joined = _Joined(train, val)
     pairs = []
-    for group in equal_groups(joined, range(len(joined))):  # type: ignore[arg-type]
-        ours = [index for index in group if index < len(train)]
-        pairs += [
-            (joined.path(index), joined.path(ours[0])) for index in group if ours and index >= len(train)
-        ]
+    first = len(joined.train)
+    for group in groups:
+        if group[0] < first:
+            pairs += [(joined.path(index), joined.path(group[0])) for index in group if index >= first]
     return pairs
+
+
+def _two_labels(
+    groups: Sequence[Sequence[int]], label: Callable[[int], int], path: Callable[[int], str]
+) -> list[str]:
+    """Return a sentence about equal images with different classes; none if there are none."""
+    wrong = [group for group in groups if len({label(index) for index in group}) > 1]
+    if not wrong:
+        return []
+    one = wrong[0][0]
+    other = next(index for index in wrong[0] if label(index) != label(one))
+    which = "image is" if len(wrong) == 1 else "images are"
+    return [f"{len(wrong)} {which} in several classes, such as {path(one)} = {path(other)}."]
 
 
 class _Joined:
@@ -228,7 +244,11 @@ class _Joined:
         part, place = self._at(index)
         return part.path(place)
 
-    def read(self, index: int) -> object:
+    def label(self, index: int) -> int:
+        part, place = self._at(index)
+        return part.dataset.label(int(part.indices[place]))
+
+    def read(self, index: int) -> Any:
         part, place = self._at(index)
         return part.dataset.read(int(part.indices[place]))
 

@@ -154,6 +154,7 @@ def test_odd_names_damage_and_empty_classes(tmp_path, capsys):
     (data / "größe/tief/er").mkdir(parents=True)
     shutil.move(data / "größe/3.png", data / "größe/tief/er/3.png")
     shutil.copy(data / "größe/1.png", data / "loose.png")
+    shutil.copy(data / "größe/1.png", data / " two  blanks/same.png")
     out = tmp_path / "out"
     assert main(["init", str(data), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
@@ -161,6 +162,7 @@ def test_odd_names_damage_and_empty_classes(tmp_path, capsys):
     assert "1 class has no images: leer" in shown
     assert "9.jpg: cannot be decoded: it is text, no image" in shown
     assert "single image" in shown
+    assert "1 image is in several classes, such as" in shown
     assert lines_of(out / "class_names.txt") == ["0 two blanks", "1 einzeln", "2 größe", "3 leer"]
     assert main(["validate", "-c", str(out / "student.yaml")]) == 0
     assert main(["check-data", "-c", str(out / "student.yaml")]) == 2
