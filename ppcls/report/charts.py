@@ -63,6 +63,8 @@ def chart(title: str, lines: Sequence[Line], *, form: str = ".4f") -> str:
     ]
     x_range = _widened(0.0, max(xs), 0.0)
     low, high = _widened(min(ys), max(ys), 0.04)
+    if form == "%" and max(ys) <= 1:
+        high = min(high, 1.0)
     ticks = _ticks(max(low, 0.0) if min(ys) >= 0 else low, high)
     y_range = (min(ticks[0], min(ys)), max(ticks[-1], max(ys)))
     plot = _Plot(x_range, y_range)

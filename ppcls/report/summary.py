@@ -53,3 +53,6 @@ def _next(record: Record) -> Iterator[str]:
         yield "next:"
         yield f"  ppcls export {folder}"
         yield f"  ppcls infer {folder} photo.jpg"
+    elif (record.folder / "latest.pdparams").is_file():
+        yield "next:"
+        yield f"  ppcls export {folder} --weights latest"

@@ -15,10 +15,10 @@ from ppcls.engine.hooks.base import Hook
 from ppcls.engine.run import Run
 from ppcls.engine.run_facts import write_facts
 from ppcls.errors import PpclsError
-from ppcls.logger import LOGGER
+from ppcls.logger import LOGGER, ShortLine, log_values
 from ppcls.metric import Criterion
 from ppcls.report import write_report
-from ppcls.report.answers import FILES, read_answers, write_answers
+from ppcls.report.answers import FILES, Answers, read_answers, write_answers
 from ppcls.report.record import read_record
 from ppcls.report.summary import render_summary
 
@@ -64,20 +64,25 @@ class ReportHook(Hook):
         if is_main():
             folder = run.settings.folder
             if self.config.Global.report:
+                with logging_failures("report.json was not written"):
+                    write_facts(run, self.config, self.shape, _best_answers(run))
                 with logging_failures("report.html was not written"):
-                    averaged = is_better(
-                        run.progress.best_ema_score or -float("inf"), run.progress.best_score
-                    )
-                    write_facts(run, self.config, self.shape, read_answers(folder / FILES[averaged]))
                     write_report(folder)
             with logging_failures("no summary"):
                 _log_summary(folder)
         wait_for_main()
 
 
+def _best_answers(run: Run) -> Answers | None:
+    """Return the answers of the better one of the weights and their averages."""
+    own, averaged = run.progress.best_score, run.progress.best_ema_score
+    use_averages = averaged is not None and is_better(averaged, own)
+    return read_answers(run.settings.folder / FILES[use_averages])
+
+
 def _log_summary(folder: Path) -> None:
     for line in render_summary(read_record(folder)).splitlines():
-        LOGGER.info("%s", line)
+        log_values("%s", line, short=ShortLine(line, []))
 
 
 class logging_failures:  # noqa: N801 - a context manager, named as a function would be
