@@ -32,6 +32,7 @@ class _Formatter(logging.Formatter):
 _FORMAT = _Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
 METRICS = "metrics.jsonl"
 _BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
+_COUNT = "{desc} {n_fmt} {elapsed} {rate_fmt}"  # of an unknown number
 _SHORT = "short"  # attribute of a record
 SCALAR_FOLDERS = {"use_visualdl": "vdl", "use_tensorboard": "tensorboard"}  # within the folder of a run
 _REMEDY = "Earlier checkpoints are intact. Free some space, then continue with --resume auto"
@@ -208,15 +209,16 @@ def in_notebook() -> bool:
     return "ipykernel.zmqshell" in sys.modules
 
 
-def progress_bar(total: int, title: str) -> tqdm[Any]:
-    """Return a bar over `total` batches.
+def progress_bar(total: int | None, title: str) -> tqdm[Any]:
+    """Return a bar over `total` batches; None if their number is unknown.
 
     It is visible only if standard error is a terminal or a notebook, and only in processes that log to the
     console.
     """
     quiet = not any(isinstance(handler, _ConsoleHandler) for handler in LOGGER.handlers)
     disable = quiet or not (sys.stderr.isatty() or in_notebook())
-    return tqdm(total=total, desc=title, leave=False, dynamic_ncols=True, disable=disable, bar_format=_BAR)
+    form = _COUNT if total is None else _BAR
+    return tqdm(total=total, desc=title, leave=False, dynamic_ncols=True, disable=disable, bar_format=form)
 
 
 _NOT_FINITE: dict[Any, float] = {str(value): value for value in (math.nan, math.inf, -math.inf)}

@@ -152,14 +152,20 @@ class Delivery:
         self, batches: Iterable[list[dict[str, Any]]], sorter: Sorter | None, counts: Counter[str]
     ) -> Iterator[dict[str, Any]]:
         """Yield the results of all batches; sort, print and count them on the way."""
-        for batch in batches:
-            for result in batch:
-                counts["unreadable" if "error" in result else "read"] += 1
-                if sorter is not None:
-                    sorter(result)
-            if self.form is not None:
-                _print(batch, self.form)
-            yield from batch
+        from ppcls.logger import progress_bar
+
+        on_screen = self.form is not None and sys.stdout.isatty()
+        with nullcontext() if on_screen else progress_bar(None, "images") as bar:
+            for batch in batches:
+                for result in batch:
+                    counts["unreadable" if "error" in result else "read"] += 1
+                    if sorter is not None:
+                        sorter(result)
+                if self.form is not None:
+                    _print(batch, self.form)
+                yield from batch
+                if bar is not None:
+                    bar.update(len(batch))
 
 
 def _columns(topk: Topk | None) -> int:

@@ -11,6 +11,7 @@
       Topk: {topk: 5, label_list: [...]}
     ppcls:                       # read only by ppcls: how to decode images, so that predictions are the same
       DecodeImage: {to_rgb: true, backend: cv2}
+      Topk: {threshold: 0.5}     # options of the post-process that those tools do not know
 
 Those tools decode images themselves, do not accept numbers as text, and fail on transforms that they do not
 know. Earlier versions of ppcls wrote the recipe's transforms unchanged, including DecodeImage, and named a
@@ -61,6 +62,21 @@ def describe_transforms(operations: Sequence[Any], channels: int) -> dict[str, A
         written.append({"ToCHWImage": None})  # the last step, although recipes may have it earlier
     ours = {} if decode is None else {_OURS: {_DECODE: decode}}
     return {"PreProcess": {"transform_ops": written}, **ours}
+
+
+def describe_postprocess(postprocess: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the section ``PostProcess``, and what belongs into ``ppcls``.
+
+    Args:
+        postprocess: as in recipes.
+    """
+    name, options = single(postprocess, "PostProcess")
+    ours = {key: options[key] for key in _OUR_OPTIONS.get(name, ()) if options.get(key) is not None}
+    kept = {key: value for key, value in options.items() if key not in _OUR_OPTIONS.get(name, ())}
+    return {name: kept}, {name: ours} if ours else {}
+
+
+_OUR_OPTIONS = {"Topk": ("threshold", "unknown_name")}
 
 
 @contextlib.contextmanager
@@ -147,6 +163,11 @@ def described_postprocess(
     options = section[name] or {}
     if not isinstance(options, Mapping):
         raise ConfigError(f"{file}: PostProcess.{name}: expected a map of options")
+    ours = content.get(_OURS)
+    more = ours.get(name) if isinstance(ours, Mapping) else None
+    if more is not None and not isinstance(more, Mapping):
+        raise ConfigError(f"{file}: {_OURS}.{name}: expected a map of options")
+    options = {**options, **(more or {})}
     labels = options.get("class_id_map_file")
     beside = find(labels) if isinstance(labels, str) else None
     return {"name": name, **options, **({} if beside is None else {"class_id_map_file": str(beside)})}

@@ -20,8 +20,8 @@ from paddle import nn
 from ppcls.arch import TheseusLayer
 from ppcls.arch.foreign import OnnxModel
 from ppcls.class_names import find_class_names, read_fitting_names
-from ppcls.config import dump_yaml, plain, single
-from ppcls.deploy.description import describe_transforms
+from ppcls.config import dump_yaml, plain
+from ppcls.deploy.description import describe_postprocess, describe_transforms
 from ppcls.engine.onnx_export import write_onnx
 from ppcls.engine.tracing import Deployed, trace_program
 from ppcls.errors import ConfigError, TrainingError
@@ -282,8 +282,9 @@ def _described(
         "output": output,
     }
     if content.get("PostProcess"):
-        name, options = single(content["PostProcess"], "PostProcess")
-        content["PostProcess"] = {name: options}
+        content["PostProcess"], ours = describe_postprocess(content["PostProcess"])
+        if ours:
+            content["ppcls"] = {**content.get("ppcls", {}), **ours}
     if output == "features":
         content["Global"] |= {"class_num": None, "feature_shape": list(shape)}
         content.pop("PostProcess", None)

@@ -10,7 +10,13 @@ import pytest
 import yaml
 
 from ppcls.data import build_transforms
-from ppcls.deploy.description import describe_transforms, described_transforms
+from ppcls.deploy.description import (
+    describe_postprocess,
+    describe_transforms,
+    described_postprocess,
+    described_transforms,
+)
+from ppcls.errors import ConfigError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 NORMALIZE = {"scale": "1.0/255.0", "mean": MEAN, "std": STD, "order": ""}
@@ -132,3 +138,16 @@ def test_a_chain_without_decoding_is_for_decoded_images() -> None:
     assert "ppcls" not in content
     chain = build_transforms(described_transforms(content, Path("inference.yml")))
     np.testing.assert_array_equal(chain.chw(PHOTO), build_transforms([DECODE, *operations]).chw(PHOTO))
+
+
+def test_options_that_other_tools_do_not_know_stand_apart() -> None:
+    given = {"name": "Topk", "topk": 3, "label_list": ["a"], "threshold": 0.5, "unknown_name": None}
+    section, ours = describe_postprocess(given)
+    assert section == {"Topk": {"topk": 3, "label_list": ["a"]}}
+    assert ours == {"Topk": {"threshold": 0.5}}
+    content = {"PostProcess": section, "ppcls": ours}
+    read = described_postprocess(content, Path("inference.yml"), lambda name: None)
+    assert read == {"name": "Topk", "topk": 3, "label_list": ["a"], "threshold": 0.5}
+    assert describe_postprocess({"name": "ThreshOutput", "threshold": 0.3})[1] == {}
+    with pytest.raises(ConfigError, match=r"ppcls\.Topk: expected a map of options"):
+        described_postprocess(content | {"ppcls": {"Topk": 3}}, Path("inference.yml"), lambda name: None)
