@@ -24,7 +24,7 @@ from ppcls.data.dataset import Dataset, OnError, OpenSample
 from ppcls.data.fingerprint import Fingerprint, fingerprint_of
 from ppcls.data.images import ImageError
 from ppcls.data.rng import stream_rng
-from ppcls.data.shard_index import split_member
+from ppcls.data.shard_index import BLOCK, split_member
 from ppcls.data.shard_scan import find_shards, scan_shard
 from ppcls.data.shards import stored_class_names
 from ppcls.errors import ConfigError, DataError
@@ -32,6 +32,7 @@ from ppcls.logger import LOGGER
 from ppcls.registry import DATASETS
 
 _MOST_SAMPLES = 1 << 31
+_LEAST_BYTES = 4 * BLOCK  # of a sample: an image and its class, each with a header
 _NAMED = 10_000  # positions whose shard and key are remembered for messages
 
 
@@ -99,6 +100,12 @@ class ShardStreamDataset(Dataset):
         self.samples = samples
         self.shards = find_shards(path)
         self._label_key = label_key
+        size = sum(shard.stat().st_size for shard in self.shards)
+        if samples > size // _LEAST_BYTES:
+            raise DataError(
+                f"{path}: samples is {samples}, but {len(self.shards)} shards of {size} bytes cannot hold "
+                f"more than {size // _LEAST_BYTES} images"
+            )
         stored = stored_class_names(path)
         self.class_names = stored if class_names is None else [shown_name(str(name)) for name in class_names]
         if class_num is not None and self.class_names is not None and len(self.class_names) != class_num:
@@ -271,10 +278,7 @@ class _Pass:
                 yield position, found
             if count == samples:
                 return
-        raise DataError(
-            f"{self._dataset.name}: the shards hold {count} images, but samples is {samples}; set "
-            f"samples: {count}"
-        )
+        raise DataError(f"the shards hold {count} images, but samples is {samples}; set samples: {count}")
 
 
 def _follow(

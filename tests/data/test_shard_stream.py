@@ -281,6 +281,8 @@ def test_options_are_checked(folder):
     for samples in (0, -3, 10**12):
         with pytest.raises(ConfigError, match=f"expected a number from 1 to 2147483647, got {samples}"):
             ShardStreamDataset(str(folder), samples)
+    with pytest.raises(DataError, match="samples is 100000, but 12 shards of .* cannot hold more than"):
+        ShardStreamDataset(str(folder), 100_000)
     with pytest.raises(DataError, match="no such folder or shard"):
         ShardStreamDataset(str(folder) + "x", 5)
 
