@@ -36,9 +36,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from ppcls.logger import setup_logging
-    from ppcls.project import inspect_data, plan, write_project
+    from ppcls.project import check_choices, check_files, inspect_data, plan, write_project
 
     setup_logging()
+    sizes = {"image_size": args.image_size, "epochs": args.epochs, "batch_size": args.batch_size}
+    check_choices(args.teacher, args.student, args.method, **sizes)
+    check_files(args.out, overwrite=args.overwrite)
     summary = inspect_data(args.data, val=args.val, seed=args.seed, image_root=args.image_root)
     print(summary.describe())
     chosen = plan(
@@ -46,10 +49,8 @@ def _run(args: argparse.Namespace) -> int:
         teacher=args.teacher,
         student=args.student,
         method=args.method,
-        image_size=args.image_size,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
         from_scratch=args.from_scratch,
+        **sizes,
     )
     project = write_project(summary, chosen, args.out, overwrite=args.overwrite)
     for training, role in ((chosen.teacher, "teacher"), (chosen.student, "student")):

@@ -4,7 +4,7 @@ from ppcls.project.lists import WrittenSplit, split_data
 from ppcls.project.methods import METHODS
 from ppcls.project.planning import DEFAULT_METHOD, Plan, Training, check_choices, plan
 from ppcls.project.summary import DataSummary, inspect_data
-from ppcls.project.writing import Project, check_folder, is_project, read_project, write_project
+from ppcls.project.writing import Project, check_files, check_folder, is_project, read_project, write_project
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -15,6 +15,7 @@ __all__ = [
     "Training",
     "WrittenSplit",
     "check_choices",
+    "check_files",
     "check_folder",
     "inspect_data",
     "is_project",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ppcls.class_names import format_class_names
 from ppcls.errors import ConfigError
-from ppcls.files import FileSet, require_writable
+from ppcls.files import FileSet
 from ppcls.project.sources import Source, find_source
-from ppcls.project.summary import check_share, parts_of
-from ppcls.project.writing import NAMES, TRAIN_LIST, VAL_LIST, list_text
+from ppcls.project.summary import check_split, parts_of
+from ppcls.project.writing import NAMES, TRAIN_LIST, VAL_LIST, check_files, list_text
 
 _FILES = (TRAIN_LIST, VAL_LIST, NAMES)
 
@@ -59,15 +59,9 @@ def split_data(
             written or holds such files.
         DataError: if the data cannot be read or split.
     """
-    check_share(val)
+    check_split(val, seed)
     out = Path(os.path.abspath(os.path.expanduser(folder)))
-    require_writable(out, "out")
-    there = [name for name in _FILES if os.path.lexists(out / name)]
-    if there and not overwrite:
-        raise ConfigError(
-            f"out: {out} already holds {', '.join(there)}; choose another folder, or replace these files "
-            "with overwrite (--overwrite)"
-        )
+    check_files(out, _FILES, overwrite=overwrite)
     source = find_source(path, image_root)
     if source.val is not None:
         raise ConfigError(

@@ -162,7 +162,7 @@ def _require_classes(root: Path, folders: list[str]) -> None:
         held = f"holds {loose} images, but" if loose else "holds"
         raise DataError(
             f"{root}: {held} no class folders; expected one folder of images for each class, "
-            f"such as {root.name}/cat/1.jpg and {root.name}/dog/1.jpg, or a list with lines 'path label'"
+            "such as DATA/cat/1.jpg and DATA/dog/1.jpg, or a list with lines 'path label'"
         )
     if len(folders) == 1:
         inner = FolderSearch(root / folders[0]).class_folders()

@@ -122,7 +122,7 @@ def inspect_data(
         ConfigError: for a share that is none.
         DataError: if the data cannot be trained on; the message says what was expected.
     """
-    check_share(val)
+    check_split(val, seed)
     source = find_source(path, image_root)
     train, held = parts_of(source, val, seed)
     labels = [part.labels for part in (train, held)]
@@ -165,14 +165,16 @@ def inspect_data(
     return summary
 
 
-def check_share(val: float) -> None:
-    """Refuse a share of validation that is none.
+def check_split(val: float, seed: int) -> None:
+    """Refuse a share of validation that is none, and a negative seed.
 
     Raises:
-        ConfigError: if it is not above 0 and below 1.
+        ConfigError: if the share is not above 0 and below 1, or the seed is below 0.
     """
     if not 0 < val < 1:
         raise ConfigError(f"val: expected a share between 0 and 1, such as 0.2, got {val:g}")
+    if seed < 0:
+        raise ConfigError(f"seed: expected a whole number of 0 or more, got {seed}")
 
 
 def parts_of(source: Source, share: float, seed: int) -> tuple[Part, Part]:

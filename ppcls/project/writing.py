@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,33 @@ def check_folder(summary: DataSummary, folder: str | Path, *, overwrite: bool = 
     Raises:
         ConfigError: if the folder cannot be written, holds files of that name, or lies among the data.
     """
+    there = check_files(folder, _FILES, overwrite=overwrite)
     out = Path(os.path.abspath(os.path.expanduser(folder)))
-    require_writable(out, "out")
     root = summary.source.root
     if summary.source.kind == "class folders" and (out == root or root in out.parents):
         raise ConfigError(f"out: {out} lies in {root}, where it would be taken for a class; choose another")
-    there = tuple(name for name in _FILES if os.path.lexists(out / name))
+    return there
+
+
+def check_files(
+    folder: str | Path, names: Sequence[str] = _FILES, *, overwrite: bool = False
+) -> tuple[str, ...]:
+    """Check that files can be written into a folder; change nothing. The data need not be known for it.
+
+    Args:
+        folder: where they will be.
+        names: of the files; by default those of a project.
+        overwrite: accept files that are there.
+
+    Returns:
+        names of the files that are there.
+
+    Raises:
+        ConfigError: if the folder cannot be written, or holds a file of these names.
+    """
+    out = Path(os.path.abspath(os.path.expanduser(folder)))
+    require_writable(out, "out")
+    there = tuple(name for name in names if os.path.lexists(out / name))
     if there and not overwrite:
         raise ConfigError(
             f"out: {out} already holds {', '.join(there)}; choose another folder, or replace these files "

@@ -186,6 +186,7 @@ def test_a_project_is_only_replaced_on_request(pets, tmp_path, capsys):
     ("options", "message"),
     [
         (["--val", "1.5"], "between 0 and 1"),
+        (["--seed", "-1"], "seed: expected a whole number of 0 or more"),
         (["--method", "dk"], "Did you mean"),
         (["--teacher", "resnet57"], "unknown network 'resnet57'"),
         (["--image-size", "0"], "expected 8 to"),
