@@ -84,13 +84,11 @@ def expected_seconds(config: Recipe, images: int, held: int, costs: dict[str, Co
         config: the recipe.
         images: images to train on.
         held: images to evaluate.
-        costs: the cost of each network, by its registered name; others count nothing.
+        costs: the cost of each network, by its name in the recipe.
     """
     learning = answering = 0.0
     for network in config.arch.children or (config.arch,):
-        cost = costs.get(network.name)
-        if cost is None:
-            continue
+        cost = costs[network.title]
         learning += cost.answering if network.frozen else cost.learning
         answering += cost.answering
     settings = config.Global

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppcls.config import Recipe, load_config
+from ppcls.config.arch import without_weights
 from ppcls.config.loading import override_steps
 from ppcls.config.nodes import Node
 from ppcls.data import Batch, build_dataset
@@ -144,7 +145,7 @@ def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> l
 def announce(steps: Sequence[Step]) -> None:
     """Log what will be trained and how long it is expected to take, measured on a few random images."""
     sizes: dict[str, tuple[int, int]] = {}
-    costs: dict[str, Cost] = {}
+    measured: dict[str, Cost] = {}
     total = 0.0
     for number, step in enumerate(steps, 1):
         select_device(step.config.Global.device)
@@ -154,14 +155,16 @@ def announce(steps: Sequence[Step]) -> None:
         if step.is_finished:
             LOGGER.info("%s: finished before (%s)", place, step.folder)
             continue
-        _measure_networks(step.config, costs)
+        costs = _costs(step.config, measured)
         images, held = sizes.setdefault(str(step.config.DataLoader.to_dict()), _images(step.config))
         done = read_run(step.folder).epochs_done if is_run(step.folder) else 0
-        seconds = expected_seconds(step.config, images, held, costs) * (epochs - done) / epochs
+        seconds = 0.0 if costs is None else expected_seconds(step.config, images, held, costs)
+        seconds *= (epochs - done) / epochs
         total += seconds
         since = f"after the {done} epochs done before, " if done else ""
+        left = f"{epochs - done} epoch{'s' if epochs - done != 1 else ''} of {images} images"
         LOGGER.info(
-            "%s: %s%d epochs of %d images, %s", place, since, epochs - done, images, in_words(seconds)
+            "%s: %s%s, %s", place, since, left, "time unknown" if costs is None else in_words(seconds)
         )
     if total:
         LOGGER.info(
@@ -169,18 +172,29 @@ def announce(steps: Sequence[Step]) -> None:
         )
 
 
-def _measure_networks(config: Recipe, costs: dict[str, Cost]) -> None:
+def _costs(config: Recipe, known: dict[str, Cost]) -> dict[str, Cost] | None:
+    """Return the cost of each network of a recipe by its title; None if one cannot be measured.
+
+    Args:
+        config: the recipe.
+        known: what was measured before, by options; it is extended.
+    """
     side = config.Global.image_shape[-1]
-    batch = _batch_size(config)
+    found = {}
     for network in config.arch.children or (config.arch,):
-        if network.name in costs:
-            continue
         node: Node = {key: value for key, value in network.options.items() if key not in _ADAPTED}
-        node = {**node, "name": network.name, "class_num": network.class_count}
-        if BACKBONES.trait(network.name, "always_frozen"):
-            node.pop("class_num")
+        if not BACKBONES.trait(network.name, "always_frozen"):
+            node["class_num"] = network.class_count
         size = network.options.get("input_size") or side
-        costs[network.name] = measure(node, size if isinstance(size, int) else size[-1], batch)
+        key = f"{without_weights(node)} {size}"
+        if key not in known:
+            try:
+                known[key] = measure(node, size if isinstance(size, int) else size[-1], _batch_size(config))
+            except (ValueError, RuntimeError, TypeError) as error:  # the start of the training explains it
+                LOGGER.debug("%s cannot be measured: %s", network.name, error)
+                return None
+        found[network.title] = known[key]
+    return found
 
 
 _ADAPTED = ("mean", "std", "input_size")

@@ -1,7 +1,7 @@
 """The recipe with which the network of a finished run is evaluated, used or exported.
 
 It is the recipe that the run saved, with the run's own weights and folder. Relative paths in it are those of
-the folder in which the run was trained, if that still exists.
+the folder in which the run was trained, and what was moved together with the run is found again.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppcls.class_names import find_class_names, is_packaged
 from ppcls.config import Recipe, dump_yaml, load_config
 from ppcls.config.loading import override_steps
 from ppcls.engine.build import WORKING_FOLDER
 from ppcls.engine.start.sameness import PATHS
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, DataError
 from ppcls.logger import LOGGER
-from ppcls.report.runs import BEST, RunFolder, read_run
+from ppcls.report.runs import BEST, CLASS_NAMES, RunFolder, read_run
 
 _WEIGHTS_SETTING = "Global.pretrained_model"
+_NAMES_FILE = "Infer.PostProcess.class_id_map_file"
 # The part of a recipe whose files a command reads, by mode.
-_READ = {"eval": "DataLoader.Eval.", "infer": "Infer.", "export": "Infer."}
+_READ = {"eval": "DataLoader.Eval.", "infer": "Infer.", "export": _NAMES_FILE}
 
 
 def load_run(
@@ -78,43 +80,71 @@ def _epoch(run: RunFolder, tag: str) -> str:
 
 
 def _found_paths(run: RunFolder, mode: str, given: set[str]) -> dict[str, str]:
-    """Return the relative paths of a saved recipe as absolute ones, where their files are found.
+    """Return the paths of a saved recipe that have to change so that their files are found.
 
-    Files in the folder in which the run was trained have priority over files of the same names here.
+    A file is looked for where it was when the run was trained, then where it is if the run was moved together
+    with it, then here.
     """
-    recorded = (run.environment or {}).get(WORKING_FOLDER)
-    if not isinstance(recorded, str) or os.path.abspath(recorded) == os.getcwd():
-        return {}
+    home = (run.environment or {}).get(WORKING_FOLDER)
+    home = home if isinstance(home, str) else os.getcwd()
+    old_root, new_root = _moved(run, home)
     found = {}
-    for where, text in _relative_paths(run.config):
-        there = os.path.join(recorded, text)
+    for where, text in _paths(run.config):
+        there = os.path.join(home, os.path.expanduser(text))
+        moved = os.path.join(new_root, os.path.relpath(there, old_root))
         if _exists(there):
-            found[where] = there
+            if os.path.abspath(there) != os.path.abspath(os.path.expanduser(text)):
+                found[where] = there
+        elif there.startswith(old_root + os.sep) and _exists(moved):
+            found[where] = moved
+        elif where == _NAMES_FILE and (_is_packaged(text) or (run.folder / CLASS_NAMES).is_file()):
+            if not _is_packaged(text):
+                found[where] = str(run.folder / CLASS_NAMES)
         elif where.startswith(_READ[mode]) and where not in given and not _exists(text):
-            LOGGER.warning(
-                "%s: %s is neither here nor in %s, where the run was trained; set it with -o %s=...",
-                where,
-                text,
-                recorded,
-                where,
-            )
+            LOGGER.warning("%s: %s does not exist any more; set it with -o %s=...", where, there, where)
     return found
+
+
+def _moved(run: RunFolder, home: str) -> tuple[str, str]:
+    """Return the outermost folder that was moved with a run, as it was and as it is now; equal if it stayed.
+
+    Args:
+        run: the run.
+        home: the working folder of its training.
+    """
+    name = run.settings.get("run_name") or run.config["Arch"].get("name")
+    old = Path(os.path.abspath(os.path.join(home, str(run.settings.get("output_dir", "")), str(name))))
+    new = Path(os.path.abspath(run.folder))
+    if old == new:
+        return str(old), str(new)
+    while old.name == new.name and old != old.parent and new != new.parent:
+        old, new = old.parent, new.parent
+    return str(old), str(new)
+
+
+def _is_packaged(names: str) -> bool:
+    try:
+        return is_packaged(find_class_names(names))
+    except DataError:
+        return False
 
 
 def _exists(path: str) -> bool:
     return any(os.path.exists(f"{path}{suffix}") for suffix in ("", ".pdparams", ".safetensors"))
 
 
-def _relative_paths(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """Yield config path and text of each relative path in a saved recipe."""
+def _paths(node: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Yield config path and text of each path of a file or folder in a saved recipe."""
     entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in entries:
         path = f"{where}.{key}" if where else str(key)
         if not isinstance(value, str):
-            yield from _relative_paths(value, path)
-        elif _is_path(path) and value and "://" not in value and not value.startswith(("~", os.sep)):
+            yield from _paths(value, path)
+        elif _is_path(path) and value and "://" not in value:
             yield path, value
 
 
 def _is_path(where: str) -> bool:
+    if where.startswith("Global."):
+        return False
     return PATHS.fullmatch(where) is not None or where.startswith("Infer.infer_imgs")

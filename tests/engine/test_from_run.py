@@ -114,3 +114,24 @@ def test_a_run_name_is_the_name_of_a_folder(recipe, name):
     recipe["Global"]["run_name"] = name
     with pytest.raises(ConfigError, match=r"Global\.run_name: expected the name of a folder"):
         Engine(recipe, "train")
+
+
+def test_what_was_moved_together_with_a_run_is_found_again(home, tmp_path):
+    run = home / RUN
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    saved["Global"]["output_dir"] = str(home / "keep")
+    names = home / "names.txt"
+    names.write_text("0 a\n1 b\n2 c\n3 d\n")
+    saved["Infer"]["PostProcess"] |= {"class_id_map_file": str(names)}
+    data = saved["DataLoader"]["Eval"]["dataset"]
+    data |= {"image_root": str(home / "images"), "cls_label_path": str(home / "images/val_list.txt")}
+    (run / "config.yaml").write_text(yaml.safe_dump(saved))
+    moved = Path(shutil.move(home, tmp_path / "moved"))
+    recipe = load_run(moved / RUN)
+    assert recipe.DataLoader.Eval.dataset["image_root"] == str(moved / "images")
+    assert recipe.DataLoader.Eval.dataset["cls_label_path"] == str(moved / "images/val_list.txt")
+    assert recipe.Infer.PostProcess["class_id_map_file"] == str(moved / "names.txt")
+    kept = moved / RUN / "class_names.txt"
+    kept.write_text("0 a\n1 b\n2 c\n3 d\n")
+    (moved / "names.txt").unlink()
+    assert load_run(moved / RUN).Infer.PostProcess["class_id_map_file"] == str(kept)
