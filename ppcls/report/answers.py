@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,11 @@ from ppcls.files import write_atomic
 
 FILES = {False: "best_answers.npz", True: "best_answers_ema.npz"}  # by whether the weights are averaged ones
 _FORMAT = 1
+# What numpy and zipfile raise for damaged files.
+_DAMAGE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ def read_answers(path: Path) -> Answers | None:
             found = Answers(
                 int(head["epoch"]), int(head["classes"]), file["index"].astype(np.int64), label, networks
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path} is damaged: {error}") from None
     if not _is_sound(found):
         raise DataError(f"{path} is damaged: its arrays do not fit each other")

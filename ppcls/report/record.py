@@ -246,11 +246,18 @@ def _answers(run: RunFolder, problems: list[str]) -> Answers | None:
     states = run.progress or run.best
     score, averaged = (None, None) if states is None else (states.best_score, states.best_ema_score)
     use_averages = averaged is not None and (score is None or averaged > score)
+    path = run.folder / FILES[use_averages]
     try:
-        return read_answers(run.folder / FILES[use_averages])
+        answers = read_answers(path)
     except DataError as error:
         problems.append(str(error))
         return None
+    if answers is not None and not use_averages and states is not None and answers.epoch != states.best_epoch:
+        problems.append(
+            f"{path} is of epoch {answers.epoch}, the best evaluation of epoch {states.best_epoch}: the run "
+            "was interrupted between both, or resumed from an earlier checkpoint"
+        )
+    return answers
 
 
 def read_log(path: Path) -> LogFacts:

@@ -403,6 +403,9 @@ def command_and_environment(record: Record, config_text: str) -> str:
     words = [str(word) for word in given] if isinstance(given, list) else []
     if words:
         words[0] = words[0].replace("\\", "/").rpartition("/")[2] or words[0]
+    processes = record.facts.get("processes")
+    if words and isinstance(processes, int) and processes > 1 and "--nproc" not in words:
+        words += ["--nproc", str(processes)]  # each process got the command without it
     line = mask_credentials(" ".join(map(shlex.quote, words)))
     rows = [(escaped(name), escaped(value)) for name, value in environment.items() if value is not None]
     content = ""

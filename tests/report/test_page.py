@@ -77,3 +77,22 @@ def test_damaged_files_are_named_on_the_page(tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is not the folder of a run"):
         write_report(tmp_path)
+
+
+def test_answers_of_another_epoch_are_called_out(tmp_path):
+    run = write_run(tmp_path / "run", epochs=3)
+    write_some_answers(run)  # of epoch 4
+    text = text_of(write_report(run).read_text("utf-8"))
+    assert "is of epoch 4, the best evaluation of epoch 3" in text
+
+
+def test_many_classes_are_condensed_and_the_page_stays_small(tmp_path):
+    names = [f"class {number} with a long name" for number in range(1000)]
+    arch = json.loads(json.dumps(PAIR).replace('"class_num": 4', '"class_num": 1000'))
+    run = write_run(tmp_path / "run", arch=arch, names=names)
+    write_some_answers(run, classes=1000, images=5000)
+    path = write_report(run)
+    text = text_of(path.read_text("utf-8"))
+    assert "Of 1000 classes, the 16 with the most mistakes" in text
+    assert all(f"class {number} with" in text for number in (0, 500, 999))
+    assert path.stat().st_size < 1_500_000
