@@ -21,7 +21,7 @@ from ppcls.config import Recipe, load_config, parse_yaml, plain
 from ppcls.config.loading import override_steps
 from ppcls.errors import ConfigError, show
 from ppcls.launch import passing_signals_to, with_this_package
-from ppcls.report.comparison import settings_of
+from ppcls.report.comparison import settings_of, short_names
 from ppcls.report.runs import CONFIG, read_run
 
 _MOST_RUNS = 1000
@@ -163,7 +163,7 @@ def _split(text: str) -> list[str]:
 
 
 def _trials(varied: Mapping[str, list[str]], overrides: Sequence[str], out: Path) -> list[Trial]:
-    names = _short_names(list(varied))
+    names = short_names(list(varied))
     combinations = list(itertools.islice(itertools.product(*varied.values()), _MOST_RUNS + 1))
     if len(combinations) > _MOST_RUNS:
         raise ConfigError(f"more than {_MOST_RUNS} runs; take fewer values")
@@ -181,20 +181,6 @@ def _trials(varied: Mapping[str, list[str]], overrides: Sequence[str], out: Path
                 f"two runs would have the folder {trial.folder}; write their values differently"
             )
     return trials
-
-
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest ends of config paths by which they can be told apart."""
-    found = {}
-    for key in keys:
-        steps = key.split(".")
-        for length in range(1, len(steps) + 1):
-            name = ".".join(steps[-length:])
-            alone = sum(other == name or other.endswith(f".{name}") for other in keys) == 1
-            if alone and not steps[-length].isdecimal():
-                break
-        found[key] = name
-    return found
 
 
 def _folder_name(parts: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,13 +191,14 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
         for key in differing
         if key != "Arch.name" and len({found[key] for found in settings if key in found}) > 1
     ]
+    short = short_names(told)
     recipes: dict[tuple[str, ...], int] = {}
     names = _names([record.folder for record in records])
     rows = []
     for record, found, name in zip(records, settings, names, strict=True):
         recipe = tuple(found.get(key, "–") for key in differing)
         group = recipes.setdefault(recipe, len(recipes))
-        shown = {_short(key): found[key] for key in told if key in found}
+        shown = {short[key]: found[key] for key in told if key in found}
         rows.append(Row(record, name, group, shown))
     order = sorted(groups_of(rows), key=_rank, reverse=True)
     places = {group.number: place for place, group in enumerate(order)}
@@ -232,10 +234,15 @@ def _flat(node: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path, str(node)
 
 
-def _short(key: str) -> str:
-    """Return the last name of a config path, with the one before it if it is only a number."""
-    parts = key.split(".")
-    return parts[-1] if not parts[-1].isdecimal() or len(parts) < 2 else ".".join(parts[-2:])
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the shortest ends of config paths by which they can be told apart; none begins with a number."""
+    ends = [{".".join(key.split(".")[-n:]) for n in range(1, key.count(".") + 2)} for key in keys]
+    counts = Counter(end for own in ends for end in own)
+    found = {}
+    for key, own in zip(keys, ends, strict=True):
+        fitting = [end for end in own if counts[end] == 1 and not end.partition(".")[0].isdecimal()]
+        found[key] = min(fitting, key=len, default=key)
+    return found
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -12,7 +12,7 @@ from run_folders import KD, write_run
 
 from ppcls.errors import ConfigError
 from ppcls.report import write_comparison
-from ppcls.report.comparison import compare, groups_of, render
+from ppcls.report.comparison import compare, groups_of, render, short_names
 
 
 def sharper(weight: float) -> list:
@@ -69,3 +69,15 @@ def test_a_folder_without_runs_is_refused(tmp_path, wrong):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=wrong):
         compare([tmp_path / wrong])
+
+
+def test_settings_have_the_shortest_names_that_tell_them_apart():
+    keys = [
+        "DataLoader.Train.sampler.batch_size",
+        "DataLoader.Eval.sampler.batch_size",
+        "Global.shape.1",
+        "A",
+    ]
+    assert list(short_names(keys).values()) == [
+        *("Train.sampler.batch_size", "Eval.sampler.batch_size", "shape.1", "A")
+    ]
