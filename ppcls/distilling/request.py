@@ -12,7 +12,8 @@ import numpy as np
 from paddle import nn
 
 from ppcls.config.nodes import Node
-from ppcls.distilling.teacher import Teacher, check_weights, find_teacher
+from ppcls.distilling.find_teacher import find_teacher
+from ppcls.distilling.teacher import Teacher, check_weights
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, PpclsError
 from ppcls.files import require_writable, write_atomic

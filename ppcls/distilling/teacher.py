@@ -1,37 +1,21 @@
-"""What a user means by a teacher: a name, weights, a run, or a network of another program."""
+"""What teaches, how it wants its images, and whether it fits the data."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ppcls.arch.foreign import cpu_threads
 from ppcls.config import ArchSpec, single
-from ppcls.config.arch import without_weights
 from ppcls.config.arithmetic import evaluate
 from ppcls.config.nodes import Node
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.engine.build import build_trained_model
-from ppcls.errors import ConfigError, PpclsError, WeightsError, hint
-from ppcls.onnx_program import OnnxProgram
-from ppcls.report.network_tables import network_names
-from ppcls.report.runs import BEST, RunFolder, find_runs, is_run, read_run
-from ppcls.runtime import DESCRIPTION, PROGRAMS, find_program, read_description
-from ppcls.weights import find_file
-from ppcls.weights.parameter_files import SUFFIXES
-from ppcls.weights.torch_file import TORCH_SUFFIXES
+from ppcls.errors import ConfigError, WeightsError, show
 
-_EXPORTED = (DESCRIPTION, *PROGRAMS)
-# Options of a network that ask for features, which no method of a project needs.
-_FEATURES = ("return_patterns", "return_stages", "stop_after", "freeze_befor")
-_WEIGHTS = (*SUFFIXES, *TORCH_SUFFIXES)
-_CHANNELS = 3
-_USUAL_SIDE = 224
+CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -107,93 +91,22 @@ class Teacher:
         )
 
 
-def find_teacher(given: str | os.PathLike[str], network: str | None = None) -> Teacher:
-    """Return the teacher that a text names.
-
-    Args:
-        given: a registered network, a weights file, the folder of a run, an ONNX file, or an exported folder.
-        network: the registered network of a weights file.
+def shape_of(value: Any, shown: str) -> list[int | None]:
+    """Return the shape [channels, height, width] of a teacher's images; sizes are None if it says none.
 
     Raises:
-        ConfigError: if there is none, with the nearest name; or if it does not take colour images.
-        WeightsError: if a file cannot be read.
+        ConfigError: if it is no shape, or not that of colour images.
     """
-    text = os.fspath(given)
-    path = Path(text).expanduser()
-    if network is not None:
-        return _from_weights(_known(network), find_file(text, "teacher"))
-    if text in network_names():
-        return Teacher(text, text)
-    if path.is_dir():
-        return _from_folder(path)
-    if path.suffix == ".onnx":
-        return _from_onnx(path)
-    if path.name in _EXPORTED and path.is_file():
-        return _from_export(path.parent)
-    try:
-        file = find_file(text, "teacher")
-    except WeightsError as error:
-        if os.sep in text or path.suffix:
-            raise
-        raise ConfigError(
-            f"teacher: {text!r} is no network, and there is no such file or folder."
-            f"{hint(text, network_names())} `ppcls models` lists all networks"
-        ) from error
-    if not file.name.endswith(_WEIGHTS):
-        raise ConfigError(f"teacher: {file} is not a weights file ({', '.join(_WEIGHTS)}) or an ONNX file")
-    if is_run(file.parent):
-        return _from_run(read_run(file.parent), file.stem)
-    raise ConfigError(
-        f"teacher: which network are the weights {file} for? Say it with --teacher-network NAME"
-    )
+    if value is None:
+        return [CHANNELS, None, None]
+    if not isinstance(value, list) or len(value) != 3 or not all(isinstance(size, int) for size in value):
+        raise ConfigError(f"teacher: {shown}: image_shape: expected three whole numbers, got {show(value)}")
+    if value[0] != CHANNELS:
+        raise ConfigError(f"teacher: {shown} takes images of {value[0]} channels, expected {CHANNELS}")
+    return list(value)
 
 
-def _known(network: str) -> str:
-    if network not in network_names():
-        raise ConfigError(f"teacher_network: unknown network {network!r}.{hint(network, network_names())}")
-    return network
-
-
-def _from_folder(folder: Path) -> Teacher:
-    if is_run(folder):
-        return _from_run(read_run(folder), BEST)
-    if any((folder / name).is_file() for name in _EXPORTED):
-        return _from_export(folder)
-    inside = find_runs(folder)
-    if inside:
-        shown = ", ".join(map(str, inside[:8]))
-        raise ConfigError(f"teacher: {folder} is not the folder of a run; it holds {shown}")
-    raise ConfigError(f"teacher: {folder} is neither the folder of a run nor that of an exported network")
-
-
-def _from_weights(network: str, file: Path) -> Teacher:
-    return Teacher(f"{network} ({file})", network, {"name": network, "pretrained": str(file.absolute())})
-
-
-def _from_run(run: RunFolder, which: str) -> Teacher:
-    """Return the network that a run deploys, with its weights."""
-    shape = run.settings.get("image_shape") or [_CHANNELS, None, None]
-    if shape[0] != _CHANNELS:
-        raise ConfigError(f"teacher: {run.folder} takes images of {shape[0]} channels, expected {_CHANNELS}")
-    spec = run.arch.main
-    weights = run.weights(which)
-    if f"{weights.name}_student" in run.tags():
-        weights = weights.with_name(f"{weights.name}_student")  # that network alone
-    options = without_weights(spec.node())
-    node = {key: value for key, value in options.items() if key not in _FEATURES}
-    node |= {"class_num": spec.class_count, "pretrained": str(weights.absolute())}
-    names = run.class_names
-    return Teacher(
-        f"{spec.name} of the run {run.folder}",
-        spec.name,
-        node,
-        spec.class_count,
-        None if names is None else tuple(names),
-        Preprocessing(_side(shape), *_normalization(_evaluation_chain(run))),
-    )
-
-
-def _side(shape: Sequence[int | None]) -> int | tuple[int, int] | None:
+def side_of(shape: Sequence[int | None]) -> int | tuple[int, int] | None:
     """Return the size of images [..., height, width]: one number for a square; None if it is open."""
     height, width = shape[-2:]
     if height is None or width is None:
@@ -201,14 +114,7 @@ def _side(shape: Sequence[int | None]) -> int | tuple[int, int] | None:
     return height if height == width else (height, width)
 
 
-def _evaluation_chain(run: RunFolder) -> Any:
-    node: Any = run.config
-    for step in ("DataLoader", "Eval", "dataset", "transform_ops"):
-        node = node.get(step) if isinstance(node, Mapping) else None
-    return node
-
-
-def _normalization(chain: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+def normalization(chain: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Return mean and standard deviation for pixels of 0 to 1; None if a chain does not say them."""
     for entry in chain if isinstance(chain, list) else []:
         name, options = single(entry, "transform_ops")
@@ -217,85 +123,22 @@ def _normalization(chain: Any) -> tuple[tuple[float, ...] | None, tuple[float, .
         scale = options.get("scale")
         factor = float(evaluate(scale) if isinstance(scale, str) else 1 / 255 if scale is None else scale)
         mean, std = (
-            np.resize(np.asarray(usual if options.get(key) is None else options[key], float), _CHANNELS)
+            np.resize(np.asarray(usual if options.get(key) is None else options[key], float), CHANNELS)
             for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD))
         )
         return tuple((mean / (255 * factor)).tolist()), tuple((std / (255 * factor)).tolist())
     return None, None
 
 
-def _from_export(folder: Path) -> Teacher:
-    """Return the network in a folder for Paddle Inference."""
-    files = find_program(folder)
-    node: Node = {"name": "PaddleInferenceModel", "path": str(folder.absolute())}
-    shown = f"the exported network {folder}"
-    if files.description is None:
-        note = f"{folder} has no {DESCRIPTION}: its images are assumed to be normalised as for ImageNet."
-        return Teacher(shown, node["name"], node, notes=(note,))
-    content = read_description(files.description)
-    about = content["Global"]
-    shape = about.get("image_shape") or [_CHANNELS, None, None]
-    if shape[0] != _CHANNELS:
-        raise ConfigError(f"teacher: {shown} takes images of {shape[0]} channels, expected {_CHANNELS}")
-    preprocess = content.get("PreProcess")
-    chain = preprocess.get("transform_ops") if isinstance(preprocess, Mapping) else None
-    return Teacher(
-        shown,
-        node["name"],
-        node,
-        about.get("class_num"),
-        _described_names(content),
-        Preprocessing(_side(shape), *_normalization(chain)),
-    )
-
-
-def _described_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    post = content.get("PostProcess")
-    for options in post.values() if isinstance(post, Mapping) else ():
-        if isinstance(options, Mapping) and isinstance(options.get("label_list"), list):
-            return tuple(map(str, options["label_list"]))
-    return None
-
-
-def _from_onnx(file: Path) -> Teacher:
-    """Return the network in an ONNX file; a trial tells its classes and whether it ends with softmax."""
-    if not file.is_file():
-        raise WeightsError(f"teacher: {file}: there is no such file")
-    if is_our_onnx(file):
-        described = _from_export(file.parent)
-    else:
-        note = f"{file}: its images are assumed to be normalised as for ImageNet."
-        described = Teacher("", "", notes=(note,))
-    program = OnnxProgram(file, cpu_threads())
-    shape = program.input_shape
-    if len(shape) != 4 or shape[1] not in (None, _CHANNELS):
-        raise ConfigError(
-            f"teacher: {file} takes an input of the shape {shape}, expected images [N, {_CHANNELS}, H, W]"
-        )
-    size = _side(shape)
-    wanted = size or described.preprocessing.size or _USUAL_SIDE
-    height, width = (wanted, wanted) if isinstance(wanted, int) else wanted
-    noise = np.random.default_rng(0).standard_normal((2, _CHANNELS, height, width)).astype(np.float32)
-    answer = program(noise)
-    if answer.ndim != 2:
-        raise ConfigError(f"teacher: {file} gives an output of the shape {list(answer.shape)}, not logits")
-    node: Node = {"name": "OnnxModel", "path": str(file.absolute())}
-    if (answer >= 0).all() and np.allclose(answer.sum(axis=1), 1, atol=1e-3):
-        node["probabilities"] = True
-    preprocessing = replace(described.preprocessing, size=size or described.preprocessing.size)
-    shown = f"the ONNX model {file}"
-    return Teacher(shown, "OnnxModel", node, answer.shape[1], described.names, preprocessing, described.notes)
-
-
-def is_our_onnx(file: Path) -> bool:
-    """Tell whether an ONNX file is a part of an export, whose description tells how it wants its images."""
-    if file.name != "inference.onnx" or not (file.parent / DESCRIPTION).is_file():
-        return False
-    try:
-        find_program(file.parent)
-    except PpclsError:
-        return False
-    return True
+def require_rgb(shown: str, chain: Any) -> None:
+    """Raise an error for a chain of transforms with images in BGR: those of a project are in RGB."""
+    for entry in chain if isinstance(chain, list) else []:
+        name, options = single(entry, "transform_ops")
+        if name == "DecodeImage" and options.get("to_rgb") is False:
+            raise ConfigError(
+                f"teacher: {shown} takes images in BGR, and those of a project are in RGB; write a recipe "
+                "with to_rgb: False in all chains"
+            )
 
 
 def check_weights(teacher: Teacher, class_num: int) -> None:

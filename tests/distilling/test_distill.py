@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -20,9 +21,10 @@ from ppcls.config import load_config
 from ppcls.deploy import Predictor
 from ppcls.distilling import steps
 from ppcls.distilling.estimate import in_words
+from ppcls.distilling.find_teacher import find_teacher
 from ppcls.distilling.request import Request, digest_of, open_project
 from ppcls.distilling.steps import split_overrides
-from ppcls.distilling.teacher import Preprocessing, find_teacher
+from ppcls.distilling.teacher import Preprocessing
 from ppcls.engine import Engine
 from ppcls.engine.from_run import load_run
 from ppcls.errors import ConfigError, DataError, PpclsError, WeightsError
@@ -262,3 +264,69 @@ def test_train_returns_the_run(recipe, write_recipe, tmp_path):
     again = ppcls.train(load_config(run.config_file), resume="auto")
     assert again.best_metrics == run.best_metrics
     assert {"distill", "train", "create_model"} <= set(dir(ppcls))
+
+
+@pytest.fixture(scope="module")
+def onnx_teacher(first):
+    """The student of a distillation as ONNX file, alone in its folder."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("paddle2onnx")
+    _, result = first
+    folder = result.project / "onnx"
+    result.export(folder, onnx=True, overrides=["Global.export_format=paddle"])
+    file = folder.with_suffix(".onnx")
+    file.write_bytes((folder / "inference.onnx").read_bytes())
+    return file
+
+
+def changed_onnx(file: Path, target: Path, *, batch: int = 0) -> Path:
+    """Write a copy of an ONNX file without metadata; with `batch` it takes so many images at once alone."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(file))
+    del model.metadata_props[:]
+    if batch:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, str(target))
+    return target
+
+
+def test_an_onnx_teacher_brings_what_its_file_says(onnx_teacher, tmp_path, first):
+    data, _ = first
+    teacher = find_teacher(str(onnx_teacher))
+    assert (teacher.classes, teacher.names) == (3, ("cat", "dog", "golden fish"))
+    assert teacher.preprocessing.size == 32
+    assert teacher.node["probabilities"]
+    assert teacher.notes == ()
+    bare = find_teacher(str(changed_onnx(onnx_teacher, tmp_path / "bare.onnx")))
+    assert (bare.classes, bare.names, bare.preprocessing.mean) == (3, None, None)
+    assert "assumed to be normalised as for ImageNet" in bare.notes[0]
+    four = write_classes(tmp_path / "four", ["a", "b", "c", "d"], 3)
+    with pytest.raises(ConfigError, match="has 3 classes, and the data have 4"):
+        distill(four, onnx_teacher, out=tmp_path / "out", **TINY)
+    batches = changed_onnx(onnx_teacher, tmp_path / "batches.onnx", batch=4)
+    with pytest.raises(ConfigError, match="takes batches of 4 images alone"):
+        find_teacher(str(batches))
+    project = open_project(
+        Request(str(data), str(onnx_teacher), student="resnet8", image_size=48), tmp_path / "out", None
+    )
+    node = load_config(project.distill).arch.find("Teacher").options
+    assert (node["name"], node["input_size"], node["probabilities"]) == ("OnnxModel", 32, True)
+
+
+def test_an_export_that_cannot_teach_is_refused(first, tmp_path):
+    _, result = first
+    text = (result.exported / "inference.yml").read_text(encoding="utf-8")
+    for number, (old, new, words) in enumerate(
+        [
+            ("to_rgb: true", "to_rgb: false", "takes images in BGR"),
+            ("- 3\n  - 32\n  - 32", "- 1\n  - 32\n  - 32", "images of 1 channels, expected 3"),
+            ("- 3\n  - 32\n  - 32", "- big", "image_shape: expected three whole numbers"),
+            ("output: probabilities", "output: features", "gives features, expected logits"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        shutil.copytree(result.exported, folder)
+        assert old in text
+        (folder / "inference.yml").write_text(text.replace(old, new, 1), encoding="utf-8")
+        with pytest.raises(ConfigError, match=words):
+            find_teacher(str(folder))
