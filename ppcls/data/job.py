@@ -47,6 +47,8 @@ class Job:
         self._dataset = dataset
         self._samples = samples
         self._draws = draws
+        self._indices: list[int] = draws.index.tolist()
+        self._repeats: list[int] = draws.repeat.tolist()
         self._epoch = epoch
         self._seed = seed
         self._recycler = recycler
@@ -73,16 +75,16 @@ class Job:
                 start += 1
 
     def _open(self, place: int, note: Note) -> Opened | DataError:
-        index = int(self.indices[place])
+        index = self._indices[place]
         note(index)
         try:
-            repeat = int(self._draws.repeat[place])
+            repeat = self._repeats[place]
             return self._samples.open(Draw(index, self._epoch, self._seed, repeat, self._draws.size))
         except DataError as error:  # it is raised when the sample is due
             return error
 
     def _prepare(self, place: int, opened: Opened | DataError, note: Note) -> None:
-        note(int(self.indices[place]))
+        note(self._indices[place])
         try:
             if isinstance(opened, DataError):
                 raise opened

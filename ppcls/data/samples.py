@@ -11,7 +11,7 @@ import numpy as np
 
 from ppcls.data.dataset import REMEDY, Dataset, OpenSample
 from ppcls.data.images import Naming
-from ppcls.data.rng import sample_rng
+from ppcls.data.rng import SampleNumbers
 
 
 @dataclass(slots=True)
@@ -99,9 +99,9 @@ class LocalSamples:
         naming = self._naming(draw)
         with naming:
             content, label = self._open_sample(draw.index, draw.epoch, draw.seed)
-            generator = partial(sample_rng, draw.seed, draw.epoch, draw.index, draw.repeat)
             chain = self.dataset.chain(draw.size)
-            finish = partial(chain.finish if self.finished else chain.pixels, chain.begin(content, generator))
+            begun = chain.begin(content, SampleNumbers(draw.seed, draw.epoch, draw.index, draw.repeat))
+            finish = partial(chain.finish if self.finished else chain.pixels, begun)
             size = len(content) if isinstance(content, bytes) else getattr(content, "nbytes", 0)
             return Opened(draw, label, finish, naming, size)
 

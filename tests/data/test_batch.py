@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ppcls.data import Batch, Loader, Transform, build_loader, image_tensor, transfer
+from ppcls.data.rng import SampleNumbers, sample_rng
 from ppcls.errors import DataError
 from ppcls.registry import TRANSFORMS
 
@@ -236,3 +237,17 @@ def test_a_consumer_that_leaves_early_ends_the_epoch() -> None:
     batches.close()  # type: ignore[attr-defined]
     assert copies.notes[-1] == "closed"
     assert {"free 0", "free 1"} <= set(copies.notes)
+
+
+def test_borrowed_numbers_are_those_of_the_sample() -> None:
+    def some(rng: np.random.Generator) -> list[float]:
+        return [rng.random(), float(rng.integers(1 << 40)), float(rng.integers(7)), float(rng.integers(7))]
+
+    for what in [(0, 0, 0), (2**63 + 5, 3, 2**39), (7, 2**19, 11), (1, 2, 3, 4)]:
+        numbers = SampleNumbers(*what)
+        expected = some(sample_rng(*what))
+        assert some(numbers.generator()) == expected
+        for _ in range(2):
+            rng = numbers.borrow()
+            assert some(rng) == expected
+            rng.integers(3)  # half of a number that was drawn is left over

@@ -17,6 +17,7 @@ from ppcls.config import plain
 from ppcls.config.binding import construct
 from ppcls.config.checks.axis_order import layout_problem
 from ppcls.contracts import PluginErrors, adopt, is_ours
+from ppcls.data.rng import SampleNumbers
 from ppcls.data.transforms import (
     colour,
     decode,
@@ -61,7 +62,7 @@ class Begun:
         rest: the transforms after these.
         rng: source of their random numbers.
         all: all transforms after `first`, in case that the image has another size.
-        generator: returns a source of random numbers for them.
+        numbers: random numbers for them.
     """
 
     first: Callable[[], Any]
@@ -70,14 +71,14 @@ class Begun:
     rest: Sequence[Apply]
     rng: np.random.Generator
     all: Sequence[Apply]
-    generator: Callable[[], np.random.Generator]
+    numbers: SampleNumbers
 
     def head(self) -> Any:
         """Return the image after all transforms but those that :class:`Compose` does at the end."""
         image = self.first()
         rest = self.rest
         if self.size is not None and self.size != image.shape[1::-1]:  # it was turned when it was decoded
-            self.rng = self.generator()
+            self.rng = self.numbers.generator()
             rest = self.all
         else:
             for step in self.steps:
@@ -111,9 +112,13 @@ class Compose:
         first = ops[0] if ops else None
         decodes = isinstance(first, DecodeImage) and is_ours(first) and not first.channel_first
         self._decoder: DecodeImage | None = first if decodes else None  # type: ignore[assignment]
-        # How many transforms after the first can choose before an image is decoded.
-        sized = (isinstance(op, SizedTransform) and is_ours(op) for op in [*self.ops[1 : len(head)], None])
-        self._sized = next(place for place, is_sized in enumerate(sized) if not is_sized)
+        # Those after the first that can choose before an image is decoded, and the rest.
+        self._sized: list[SizedTransform] = []
+        for op in head[1:]:
+            if not (isinstance(op, SizedTransform) and is_ours(op)):
+                break
+            self._sized.append(op)
+        self._unsized = self._head[1 + len(self._sized) :]
         self._own_rng = np.random.default_rng(0)
 
     def __call__(self, image: Any, rng: np.random.Generator | None = None) -> Any:
@@ -138,7 +143,7 @@ class Compose:
         """
         return _as_float(self._run(image, rng, True, out))
 
-    def begin(self, image: Any, generator: Callable[[], np.random.Generator]) -> Begun:
+    def begin(self, image: Any, numbers: SampleNumbers) -> Begun:
         """Do what can be done before an image is decoded: its header is read and random choices are made.
 
         Python's code takes several times as long when it runs after the decoding of an image, which fills
@@ -146,30 +151,30 @@ class Compose:
 
         Args:
             image: input of the first transform.
-            generator: returns a source of all random numbers, always with the same ones.
+            numbers: all random numbers.
 
         Raises:
             ImageError: if the header of the image says that it is too large.
             DataError: if `image` is no input of the first transform.
         """
-        rng = generator()
         if self._decoder is None:
-            return Begun(lambda: image, None, [], self._head, rng, self._head, generator)
+            return Begun(lambda: image, None, [], self._head, numbers.generator(), self._head, numbers)
         decode, size = self._decoder.begin(image)
         later = self._head[1:]
-        steps = []
-        count = 0
         if size is not None:
             width, height = size
+            rng = numbers.generator() if self._unsized else numbers.borrow()
+            steps = []
             try:
-                for op in self.ops[1 : 1 + self._sized]:
-                    step, width, height = op.choose(width, height, rng)  # type: ignore[attr-defined]
-                    count += 1
+                for op in self._sized:
+                    step, width, height = op.choose(width, height, rng)
                     if step is not None:
                         steps.append(step)
             except DataError:  # it is raised again if the image really has this size
-                return Begun(decode, None, [], later, generator(), later, generator)
-        return Begun(decode, size, steps, later[count:], rng, later, generator)
+                pass
+            else:
+                return Begun(decode, size, steps, self._unsized, rng, later, numbers)
+        return Begun(decode, None, [], later, numbers.generator(), later, numbers)
 
     def pixels(self, begun: Begun, out: np.ndarray | None = None) -> np.ndarray:
         """Finish what :meth:`begin` began, except for a normalisation of 8-bit pixels at the end.
