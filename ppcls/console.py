@@ -156,7 +156,7 @@ def results_alone() -> Iterator[None]:
     finally:
         with suppress(OSError):  # remembered already
             console.flush()
-        with suppress(OSError, AttributeError):
+        with suppress(OSError, AttributeError, TypeError):
             ctypes.CDLL(None).fflush(None)  # what the libraries have printed and not yet written
         os.dup2(own, 1)
         console.use(1)

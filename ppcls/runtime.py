@@ -53,9 +53,12 @@ def find_program(folder: Path) -> Exported:
     """Return the files of an exported folder; the program of Paddle 3 is preferred.
 
     Raises:
+        ConfigError: if it is a file.
         WeightsError: if there is no program, or if its parameters are missing or empty. Paddle itself would
             then run with arbitrary values in memory.
     """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file, expected the folder of an export")
     files = export_files(folder)
     program = next((path for path in map(files.place, PROGRAMS) if path is not None), None)
     if program is None:

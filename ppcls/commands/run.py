@@ -15,6 +15,7 @@ from ppcls.machines import PORT, read_machines
 
 if TYPE_CHECKING:
     from ppcls.config import Recipe
+    from ppcls.engine.export import ExportedFiles
 
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -210,10 +211,22 @@ def _export(args: argparse.Namespace) -> int:
 
     report = Engine(config, "export").export()
     if not args.no_latency:
-        from ppcls.engine.export_costs import cost_table, measure_costs
-
-        print(cost_table(measure_costs(config, report)))
+        _print_costs(config, report)
     return 0
+
+
+def _print_costs(config: Recipe, report: ExportedFiles) -> None:
+    """Print what the networks cost; an export does not depend on it."""
+    from ppcls.engine.export_costs import cost_table, measure_costs
+    from ppcls.errors import PpclsError
+    from ppcls.logger import LOGGER
+
+    try:
+        costs = measure_costs(config, report)
+    except PpclsError as error:
+        LOGGER.warning("size and latency were not measured: %s", error)
+    else:
+        print(cost_table(costs))
 
 
 COMMANDS = {

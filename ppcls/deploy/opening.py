@@ -60,8 +60,6 @@ def open_export(
     """
     if path.suffix.lower() == ".onnx" and not path.is_dir():
         found = _open_onnx(path, engine, precision, device, threads)
-    elif path.is_file():
-        raise ConfigError(f"{path} is a file; give its folder, {path.parent}, or an .onnx file")
     else:
         found = _open_folder(
             path, engine=engine, precision=precision, device=device, threads=threads, mkldnn=mkldnn

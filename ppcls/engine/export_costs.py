@@ -72,7 +72,7 @@ def measure_costs(config: Recipe, exported: ExportedFiles, *, seconds: float = _
     arch, shape = config.arch, tuple(config.Global.image_shape)
     device = config.Global.device
     with tempfile.TemporaryDirectory() as folder, only_warnings():
-        frozen = [child for child in arch.children if child.frozen and child is not arch.main]
+        frozen = [child for child in arch.children if child.head.frozen and child is not arch.main]
         found = [
             _teacher(arch, child, shape, device, Path(folder) / str(place))
             for place, child in enumerate(frozen)
@@ -115,7 +115,7 @@ def _comparisons(costs: Sequence[NetworkCost]) -> list[str]:
 
 
 def _title(spec: ArchSpec) -> str:
-    return f"{spec.title} ({spec.name})" if spec.title else spec.name
+    return f"{spec.title} ({spec.head.name})" if spec.title else spec.head.name
 
 
 def _built(arch: ArchSpec, spec: ArchSpec) -> Any:

@@ -116,7 +116,7 @@ def test_wrong_files(exported: Path, tmp_path: Path) -> None:
             ConfigError,
             "expected",
         ),
-        (lambda: Predictor(whole.with_name("inference.yml")), ConfigError, "is a file; give its folder"),
+        (lambda: Predictor(whole.with_name("inference.yml")), ConfigError, "is a file, expected the folder"),
         (lambda: Predictor(whole, engine="paddle_inference"), ConfigError, "runs in onnxruntime"),
         (lambda: Predictor(whole, precision="bfloat16"), ConfigError, "computes in float32"),
         (lambda: Predictor(whole, threads=5000), ConfigError, "threads: 5000"),
