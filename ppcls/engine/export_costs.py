@@ -27,7 +27,7 @@ from ppcls.runtime import PARAMS, Program, find_program
 _ROUNDS = 30
 _FEWEST = 3
 _SECONDS = 2.0  # for all networks together
-_LARGEST = 150_000_000  # parameters of a network that can be traced and measured in a few seconds
+_LARGEST = 100_000_000  # parameters of a network that can be traced and measured in a few seconds
 
 
 @dataclass(frozen=True)
