@@ -56,7 +56,8 @@ def _run(args: argparse.Namespace) -> int:
     for training, role in ((chosen.teacher, "teacher"), (chosen.student, "student")):
         start = "from ImageNet weights" if training.pretrained else "from random weights"
         rate = f"learning rate {training.learning_rate}"
-        print(f"{role}: {training.network}, {training.epochs} epochs {start}, {rate}")
+        epochs = f"{training.epochs} epoch{'s' * (training.epochs > 1)}"
+        print(f"{role}: {training.network}, {epochs} {start}, {rate}")
     print(f"method: {chosen.method}; images of {chosen.image_size} pixels in batches of {chosen.batch_size}")
     print("\n".join(chosen.notes), end="\n" if chosen.notes else "")
     if project.replaced:
