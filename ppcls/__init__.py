@@ -13,17 +13,18 @@ from ppcls.cpu.blas import fast_blas as _fast_blas
 from ppcls.errors import PADDLE_MISSING
 
 if TYPE_CHECKING:
-    from ppcls.api import distill, train
+    from ppcls.api import compare, distill, train
     from ppcls.arch import create_model, list_models
     from ppcls.engine.hooks import Hook
 
 __version__ = "0.2.0"
-__all__ = ["Hook", "__version__", "create_model", "distill", "list_models", "train"]
+__all__ = ["Hook", "__version__", "compare", "create_model", "distill", "list_models", "train"]
 
 _fast_blas()  # here, because whoever uses Paddle by way of ppcls passes here before its first product
 
 # What needs Paddle, and the package it comes from.
 _LATE = {
+    "compare": "ppcls.api",
     "create_model": "ppcls.arch",
     "distill": "ppcls.api",
     "list_models": "ppcls.arch",

@@ -1,9 +1,11 @@
-"""The whole way in one call: :func:`distill` and :func:`train`, also available as ``ppcls.distill``."""
+"""The whole way in one call: :func:`distill`, :func:`train` and :func:`compare`, as ``ppcls.distill`` too."""
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from ppcls.engine import Engine
 from ppcls.errors import PpclsError, TrainingError
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.project import DEFAULT_METHOD
-from ppcls.report import write_report
+from ppcls.report import comparison, write_comparison, write_report
+from ppcls.report.comparison import Row, render
 from ppcls.report.runs import RunFolder, read_run
 
 
@@ -169,3 +172,42 @@ def train(
     engine = Engine(config, "train")
     engine.train()
     return read_run(engine.folder)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs beside each other; a notebook shows them as a table.
+
+    Attributes:
+        rows: one for each run, those of one recipe together, the best recipe first.
+    """
+
+    rows: Sequence[Row]
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the values of each run by name."""
+        return [row.as_dict() for row in self.rows]
+
+    def write(self, file: str | os.PathLike[str]) -> Path:
+        """Write a page with tables and curves, such as ``compare.html``; return its path."""
+        return write_comparison([row.record.folder for row in self.rows], Path(file))
+
+    def __str__(self) -> str:
+        return render(self.rows)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+def compare(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Comparison:
+    """Compare runs; the same as ``ppcls compare``.
+
+    Args:
+        folders: folders of runs, or folders that contain some, or one such as ``output``.
+
+    Raises:
+        ConfigError: for a folder without any run.
+    """
+    if isinstance(folders, str | os.PathLike):
+        folders = [folders]
+    return Comparison(comparison.compare([Path(folder) for folder in folders]))

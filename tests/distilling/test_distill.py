@@ -80,6 +80,15 @@ def test_the_result_shows_itself(first):
     assert f"{100 * result.accuracy:.2f} %" in page
 
 
+def test_runs_of_a_distillation_are_compared(first, tmp_path):
+    _, result = first
+    found = ppcls.compare(result.project)
+    assert {row["network"] for row in found.as_dicts()} == {"resnet8"}
+    assert len(found.rows) == 3
+    assert str(found) in found._repr_html_().replace("&gt;", ">")
+    assert found.write(tmp_path / "compare.html").read_text().startswith("<!")
+
+
 def test_a_finished_call_is_repeated_without_training(first, monkeypatch):
     data, result = first
     monkeypatch.setattr(Engine, "train", None)
