@@ -64,6 +64,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"replaced: {', '.join(project.replaced)}")
     print(f"\nwritten to {project.folder}; the next commands:")
     print("\n".join(f"  {command}" for command in project.commands))
+    print(f"or all of them: ppcls distill {args.out} --baseline")
     return 0
 
 

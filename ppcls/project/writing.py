@@ -364,6 +364,8 @@ def _readme(summary: DataSummary, plan: Plan, project: Project) -> str:
         *steps,
         "```",
         "",
+        f"All of them, one after the other: `ppcls distill {_shell(project.folder)} --baseline`.",
+        "",
         "Then export the student and use it:",
         "",
         "```bash",
