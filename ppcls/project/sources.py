@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.class_names import read_fitting_names
 from ppcls.data import Dataset, FolderDataset, ImageNetDataset, ShardDataset
 from ppcls.data.folders import SUFFIXES, FolderSearch
 from ppcls.data.shard_index import INDEX
@@ -19,6 +20,8 @@ from ppcls.texts import near_path, sentence
 # Names of the folders and lists of the parts, in lower case, the best one first.
 TRAIN_NAMES = ("train", "training", "train_set")
 VAL_NAMES = ("val", "valid", "validation", "eval", "test", "testing", "val_set", "test_set")
+# Files beside lists that may hold the names of the classes.
+_NAMES = ("class_names.txt", "label_list.txt", "labels.txt", "classes.txt", "names.txt")
 _LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
 _SHOWN = 5
 
@@ -225,11 +228,29 @@ def _of_lists(train: Path, val: Path | None, image_root: str | Path | None) -> S
             }
             parts.append(whole(dataset, options))
     source = Source("a list", root, parts[0], parts[1] if val is not None else None, names)
+    if names is None:
+        _find_names(source, train.parent)
     if val is None:
         source.train.options = None
     elif val.stem.lower().startswith("test"):
         source.notes.append(_instead("list", val.name))
     return source
+
+
+def _find_names(source: Source, folder: Path) -> None:
+    """Use a file of names beside lists whose labels are numbers, if it has one name for each class."""
+    parts = [part for part in (source.train, source.val) if part is not None]
+    count = max(int(part.labels.max()) for part in parts) + 1
+    for file in (folder / name for name in _NAMES):
+        if not file.is_file():
+            continue
+        try:
+            source.class_names = read_fitting_names(file, count)
+        except DataError as error:
+            source.notes.append(f"Not used as names of the {count} classes: {error}.")
+        else:
+            source.notes.append(f"The names of the classes come from {file}.")
+            return
 
 
 # ---------------------------------------------------------------------- shards

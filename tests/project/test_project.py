@@ -92,6 +92,15 @@ def test_lists_of_both_parts(image_folder, tmp_path):
     assert load_config(project.student).arch.main.class_num == 4
 
 
+def test_names_of_numbers_are_found_beside_lists(image_folder):
+    (image_folder / "labels.txt").write_text("0 cat\n1 dog\n")
+    assert "Not used as names of the 4 classes" in inspect_data(image_folder).describe()
+    (image_folder / "classes.txt").write_text("0 a\n1 b\n2 c\n3 d\n")
+    summary = inspect_data(image_folder)
+    assert summary.class_names == ["a", "b", "c", "d"]
+    assert "come from" in summary.describe()
+
+
 def test_a_list_alone_is_split(image_folder, tmp_path):
     summary = inspect_data(image_folder / "train_list.txt", val=0.34)
     assert summary.counts.sum(axis=1).tolist() == [8, 4]
@@ -225,7 +234,7 @@ def test_a_split_as_lists(pets, tmp_path, capsys):
     assert (
         main(["split", str(out / "train_list.txt"), "--image-root", str(pets), "--out", str(tmp_path)]) == 0
     )
-    assert not (tmp_path / "class_names.txt").exists()
+    assert lines_of(tmp_path / "class_names.txt") == lines_of(out / "class_names.txt")
 
 
 @pytest.mark.parametrize(
