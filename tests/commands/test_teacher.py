@@ -55,8 +55,12 @@ def test_training_from_a_filled_store_is_training_with_the_teacher(content, writ
     first, second = (weights(tmp_path / name / "DistillationModel") for name in ("live", "output"))
     for name, value in first.items():
         np.testing.assert_array_equal(second[name], value, err_msg=name)
+    capsys.readouterr()
     assert store(path) == 0
-    assert "nothing is missing" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "2 of 2 views are complete" in text
+    assert "nothing is missing" in text
+    assert "not built" not in text  # that is about training
 
 
 def test_parts_together_are_the_whole(content, write_recipe, tmp_path):
