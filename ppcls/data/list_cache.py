@@ -97,15 +97,15 @@ def load_list(reading: Reading) -> tuple[Names, np.ndarray] | None:
     info: dict[str, Any] = json.loads(head)
     if info["reading"] != reading.info or _times(reading.root, info["folders"]) != info["folders"]:
         return None
-    parts = []
+    parts = []  # views of `whole`, without copies
     begin = len(head) + 1
     for dtype, size in info["parts"]:
-        parts.append(np.frombuffer(body[begin : begin + size], dtype))
+        parts.append((body[begin : begin + size], dtype))
         begin = begin + size
-    content, starts, labels = parts
-    names = Names(content.tobytes(), starts.copy())
+    starts, labels = (np.frombuffer(part, dtype) for part, dtype in parts[1:])
+    names = Names(parts[0][0], starts)
     LOGGER.debug("%s was checked before and has not changed", reading.info["how"][1])
-    return names, labels.copy()
+    return names, labels
 
 
 def store_list(reading: Reading, names: Names, labels: np.ndarray, folders: Iterable[str]) -> None:
@@ -124,9 +124,16 @@ def store_list(reading: Reading, names: Names, labels: np.ndarray, folders: Iter
     parts = [np.frombuffer(names.content, np.uint8), names.starts, labels]
     shapes = [(part.dtype.str, part.nbytes) for part in parts]
     info = json.dumps({"reading": reading.info, "folders": times, "parts": shapes}).encode()
-    body = b"".join([info, b"\n", *(part.tobytes() for part in parts)])
+    arrays = (np.ascontiguousarray(part) for part in parts)
+    pieces: list[bytes | memoryview] = [
+        info + b"\n",
+        *(memoryview(array.view(np.uint8).data) for array in arrays),
+    ]
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for piece in pieces:
+        digest.update(piece)
     try:
-        write_atomic(reading.file, lambda stream: stream.write(_digest(body) + body))
+        write_atomic(reading.file, lambda stream: stream.writelines([digest.digest(), *pieces]))
     except WeightsError as error:
         LOGGER.debug("the list is checked again next time: %s", error)
         return

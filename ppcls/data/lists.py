@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,15 @@ import numpy as np
 from ppcls.class_names import shown_name
 from ppcls.data.folders import SUFFIXES, in_order
 from ppcls.data.list_cache import load_list, reading_of, store_list
-from ppcls.data.names import Names
+from ppcls.data.names import Names, NamesCollected
 from ppcls.errors import DataError, hint
 from ppcls.texts import is_windows_path, lines_of, near_path, read_text, sentence
 
 _SHOWN = 10
 _LONGEST = 200
 _BEGINNING = 1 << 16
+_AT_A_TIME = 10_000  # names
+_SPLIT = 1 << 20  # characters
 # Up to this many names in one folder, checking each is cheaper than listing the folder, which may be huge.
 _ASK_EACH = 64
 _NUMBER = r"[-+]?\d+(?:\.\d*)?"
@@ -103,13 +106,15 @@ def read_list(
     stored = load_list(reading) if reading is not None else None
     if stored is not None:
         return ImageList(*stored)
-    names = []
-    labels = []
-    numbers = []
+    names = NamesCollected()
+    block: list[str] = []
+    labels = array("q")
+    numbers = array("I")
+    files = _Files(str(root), path)
     right: dict[str, int] = {}  # labels as written, of which there are far fewer than lines
     report = _Report(path)
-    lines = lines_of(read_text(path))
-    for number, raw in enumerate(lines, 1):
+    number = 0
+    for number, raw in enumerate(_lines(read_text(path)), 1):
         line = raw.strip()
         if not line:
             continue
@@ -120,22 +125,40 @@ def read_list(
                 report.add(number, *problem)
                 continue
             right[label] = classes.number(label)
-        names.append(name)
+        block.append(name)
+        if len(block) == _AT_A_TIME:
+            names.extend(block)
+            files.extend(block)
+            block.clear()
         labels.append(right[label])
         numbers.append(number)
-    if not names and not report.counts:
+    names.extend(block)
+    files.extend(block)
+    if not len(names) and not report.counts:
         raise DataError(
             f"{path}: the list is empty; expected one line 'path{delimiter or ' '}label' per image"
             if labelled
             else f"{path}: the list is empty; expected one path per line"
         )
-    folders = _check_files(names, numbers, str(root), report)
-    report.raise_if_any(len(lines) - (not lines[-1]))
+    files.check(numbers, report)
+    report.raise_if_any(number - (not raw))
     dtype = np.int32 if max(right.values()) < 2**31 else np.int64
-    found = ImageList(Names.of(names), np.asarray(labels, dtype))
+    found = ImageList(names.names(), np.asarray(labels, dtype))
     if reading is not None:
-        store_list(reading, found.names, found.labels, folders)
+        store_list(reading, found.names, found.labels, files.folders)
     return found
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield what `lines_of` returns, without all lines in memory at once."""
+    start = 0
+    while start + _SPLIT < len(text):
+        stop = text.rfind("\n", start, start + _SPLIT) + 1
+        if not stop:  # a list with the line ends of old Macs, or a file that is no list
+            break
+        yield from lines_of(text[start : stop - 1].removesuffix("\r"))
+        start = stop
+    yield from lines_of(text[start:])
 
 
 def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, int]:
@@ -294,22 +317,60 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _check_files(names: list[str], numbers: list[int], root: str, report: _Report) -> list[str]:
-    """Report the files that are missing; return the folders of the files, relative to the root."""
-    if root and not os.path.isdir(root):
-        raise DataError(f"{report.path}: image_root {root} is no folder{sentence(near_path(root))}")
-    by_folder: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        by_folder.setdefault(_parent(name), []).append(place)
-    for folder, places in by_folder.items():
-        bases = [names[place][len(folder) :] for place in places]
-        present = _present(os.path.join(root, folder), bases)
-        if present.issuperset(bases):
-            continue
-        for place, base in zip(places, bases, strict=True):
-            if base not in present:
-                report.add(numbers[place], *_why_missing(names[place], root))
-    return list(by_folder)
+class _Files:
+    """The files of a list, by folder, in little memory.
+
+    Args:
+        root: folder that relative paths start from.
+        path: the list.
+
+    Raises:
+        DataError: if `root` is no folder.
+    """
+
+    def __init__(self, root: str, path: Path) -> None:
+        if root and not os.path.isdir(root):
+            raise DataError(f"{path}: image_root {root} is no folder{sentence(near_path(root))}")
+        self._root = root
+        self._by_folder: dict[str, tuple[NamesCollected, array[int]]] = {}
+        self._count = 0
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders of the files, relative to the root."""
+        return list(self._by_folder)
+
+    def extend(self, names: Sequence[str]) -> None:
+        """Add the next files."""
+        bases: dict[str, list[str]] = {}
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(names, self._count):
+            folder = _parent(name)
+            bases.setdefault(folder, []).append(name[len(folder) :])
+            places.setdefault(folder, []).append(place)
+        for folder, own in bases.items():
+            if folder not in self._by_folder:
+                self._by_folder[folder] = (NamesCollected(), array("I"))
+            collected, where = self._by_folder[folder]
+            collected.extend(own)
+            where.extend(places[folder])
+        self._count += len(names)
+
+    def check(self, numbers: Sequence[int], report: _Report) -> None:
+        """Report the files that are missing.
+
+        Args:
+            numbers: the line of each file.
+            report: gets the mistakes.
+        """
+        for folder, (collected, places) in self._by_folder.items():
+            bases = list(collected.names())
+            present = _present(os.path.join(self._root, folder), bases)
+            if present.issuperset(bases):
+                continue
+            for place, base in zip(places, bases, strict=True):
+                if base not in present:
+                    report.add(numbers[place], *_why_missing(folder + base, self._root))
 
 
 def _parent(name: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppcls.data import list_images
+from ppcls.data import list_images, lists
 from ppcls.data.lists import class_mapping, read_list
 from ppcls.errors import DataError
+from ppcls.texts import lines_of
 
 
 @pytest.fixture
@@ -260,3 +262,38 @@ def test_a_file_that_is_there_under_a_similar_name_is_named(root, line, message)
 def test_lines_may_end_as_on_old_macs(root):
     found = read_list(write(root, "a.jpg 0\rb c.jpg 1\r"), root)
     assert list(found.names) == ["a.jpg", "b c.jpg"]
+
+
+@given(
+    st.lists(st.sampled_from(["a.jpg 1", "", " ", "图.jpg 0", "\x0b"]), max_size=12),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.integers(1, 9),
+)
+def test_lines_are_the_same_when_a_text_is_split_piece_by_piece(lines, end, at_a_time):
+    text = end.join(lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lists, "_SPLIT", at_a_time)
+        assert list(lists._lines(text)) == lines_of(text)
+
+
+def test_a_long_list_needs_little_more_memory_than_its_text(tmp_path, monkeypatch):
+    """Names, lines and numbers as Python objects took nine times the memory of the text."""
+    monkeypatch.setattr(lists, "_SPLIT", 1 << 13)  # as short, compared with the list, as for a long one
+    monkeypatch.setattr(lists, "_AT_A_TIME", 200)
+    folders = [tmp_path / f"n{number:08d}" for number in range(4)]
+    lines = []
+    for folder in folders:
+        folder.mkdir()
+        for number in range(50):
+            (folder / f"image_{number:08d}.jpg").touch()
+            lines.append(f"{folder.name}/image_{number:08d}.jpg {number % 7}\n")
+    path = tmp_path / "list.txt"
+    path.write_text("".join(lines) * 50)
+    path.with_name("short.txt").write_text(lines[0])
+    read_list(path.with_name("short.txt"), tmp_path)  # what is only made once does not count
+    tracemalloc.start()
+    found = read_list(path, tmp_path)
+    _, highest = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.names) == 10_000
+    assert highest < 5 * path.stat().st_size
