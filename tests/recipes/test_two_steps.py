@@ -79,7 +79,8 @@ def place(tree: dict[str, Any], images: Path, output: Path) -> None:
         "name": "ImageNetDataset",
         "image_root": str(images),
         "cls_label_path": str(images / "train_list.txt"),
-        "transform_ops": train["dataset"]["transform_ops"],
+        # The images of CIFAR have the size of the recipe; these are larger, and are cropped.
+        "transform_ops": [op for op in train["dataset"]["transform_ops"] if "ResizeImage" not in op],
         "batch_transform_ops": mixing,
     }
     schedule = tree["Optimizer"]["lr"]
