@@ -20,7 +20,8 @@ from ppcls.errors import PpclsError, TrainingError
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.project import DEFAULT_METHOD
 from ppcls.report import comparison, write_comparison, write_report
-from ppcls.report.comparison import Row, render
+from ppcls.report.comparison import Row
+from ppcls.report.comparison_text import render
 from ppcls.report.runs import RunFolder, read_run
 
 

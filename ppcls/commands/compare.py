@@ -21,7 +21,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ppcls.report.comparison import compare, render
+    from ppcls.report.comparison import compare
+    from ppcls.report.comparison_text import render
 
     folders = [Path(folder) for folder in args.runs]
     print(render(compare(folders), args.format))

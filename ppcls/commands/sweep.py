@@ -32,7 +32,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.nproc is not None and args.nproc < 1:
         raise ConfigError(f"--nproc: expected at least 1, got {args.nproc}")
     from ppcls.report import write_comparison
-    from ppcls.report.comparison import compare, render
+    from ppcls.report.comparison import compare
+    from ppcls.report.comparison_text import render
     from ppcls.sweeps import is_finished, plan_sweep, run_sweep
 
     out = None if args.out is None else Path(args.out)

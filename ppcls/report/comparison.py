@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import os
 import statistics
@@ -16,12 +13,9 @@ from typing import Any
 
 from ppcls.errors import ConfigError
 from ppcls.report.record import NetworkFacts, Record, read_record
-from ppcls.report.run_sections import loss_texts, seconds_of
+from ppcls.report.run_sections import loss_texts
 from ppcls.report.runs import find_runs
-from ppcls.report.tables import aligned, markdown
-from ppcls.report.words import duration
 
-FORMATS = ("table", "csv", "json", "markdown")
 # Settings of which the result of a run does not depend, or that name its place.
 _LEFT_OUT = frozenset(
     f"Global.{name}"
@@ -127,7 +121,7 @@ class Row:
             "teacher_top1": self.teacher_accuracy,
             "agreement": self.agreement,
             "parameters": None if student is None else student.parameters,
-            "seconds": seconds_of(self.record),
+            "seconds": self.record.seconds,
             "best": {k: v if math.isfinite(v) else None for k, v in self.record.best.items()},
         }
 
@@ -145,9 +139,14 @@ class Group:
     rows: Sequence[Row]
 
     @property
+    def counted(self) -> list[Row]:
+        """The runs that are averaged: the finished ones, as long as there are any."""
+        return [row for row in self.rows if row.record.run.finished] or list(self.rows)
+
+    @property
     def scores(self) -> list[float]:
-        """The scores that are known and finite."""
-        return [row.score for row in self.rows if row.score is not None and math.isfinite(row.score)]
+        """Their scores, as far as they are known and finite."""
+        return [row.score for row in self.counted if row.score is not None and math.isfinite(row.score)]
 
     @property
     def mean(self) -> float | None:
@@ -208,7 +207,7 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
 
 def _rank(group: Group) -> float:
     """Return a number that is larger for a better recipe, also where small values are good."""
-    states = [row.record.run.progress or row.record.run.best for row in group.rows]
+    states = [row.record.run.progress or row.record.run.best for row in group.counted]
     scores = [state.best_score for state in states if state is not None and state.best_score is not None]
     return statistics.fmean(scores) if scores else -math.inf
 
@@ -256,79 +255,3 @@ def _names(folders: Sequence[Path]) -> list[str]:
     if len(set(shorter)) == len(names) and "." not in shorter:
         return shorter
     return [str(name) for name in names]
-
-
-# ---------------------------------------------------------------- as text
-
-
-def render(rows: Sequence[Row], form: str = "table") -> str:
-    """Return a comparison as text.
-
-    Args:
-        rows: result of :func:`compare`.
-        form: one of `FORMATS`.
-    """
-    if form == "json":
-        return json.dumps([row.as_dict() for row in rows], ensure_ascii=False, indent=1)
-    if form == "csv":
-        return _csv(rows)
-    header, lines, right = _table(rows)
-    text = aligned(header, lines, right) if form == "table" else markdown(header, lines, right)
-    groups = [group for group in groups_of(rows) if len(group.rows) > 1]
-    if not groups:
-        return text
-    header = ["recipe", "runs", "score", "differs in"]
-    means = [
-        [str(group.number + 1), str(len(group.rows)), mean_text(group), group.rows[0].differs_in]
-        for group in groups
-    ]
-    title = "mean ± standard deviation over the seeds of a recipe"
-    if form == "table":
-        return f"{text}\n\n{title}\n{aligned(header, means, (0, 1, 2))}"
-    return f"{text}\n\n{title}\n\n{markdown(header, means, (0, 1, 2))}"
-
-
-def mean_text(group: Group) -> str:
-    """Return mean and standard deviation of a recipe."""
-    if group.mean is None:
-        return "-"
-    return f"{group.mean:.4f}" + ("" if group.deviation is None else f" ± {group.deviation:.4f}")
-
-
-def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
-    header = ["run", "recipe", "score", "epoch", "network", "teacher", "agrees", "seed", "time", "differs in"]
-    lines = [
-        [
-            row.name,
-            str(row.group + 1),
-            "-" if row.score is None else f"{row.score:.4f}",
-            _epochs(row),
-            row.network,
-            row.teacher or "-",
-            "-" if row.agreement is None else f"{row.agreement:.4f}",
-            str(row.record.run.settings.get("seed")),
-            duration(seconds_of(row.record)),
-            row.differs_in,
-        ]
-        for row in rows
-    ]
-    return header, lines, (1, 2, 3, 6, 7, 8)
-
-
-def _epochs(row: Row) -> str:
-    run = row.record.run
-    best = "-" if run.best_epoch is None else str(run.best_epoch)
-    return f"{best}/{run.epochs}" if run.finished else f"{best}/{run.epochs_done} of {run.epochs}"
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    table = [row.as_dict() for row in rows]
-    for line, row in zip(table, rows, strict=True):
-        line["differs_in"] = row.differs_in
-        line.update({f"best_{name}": value for name, value in line.pop("best").items()})
-    names = list(dict.fromkeys(name for line in table for name in line))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return stream.getvalue().removesuffix("\n")

@@ -9,7 +9,6 @@ from ppcls.files import write_atomic
 from ppcls.report.charts import COLORS, Line, chart
 from ppcls.report.comparison import Group, Row, compare, groups_of
 from ppcls.report.html import Cell, Column, both, escaped, note, number_cell, page, section, table, text_cell
-from ppcls.report.run_sections import seconds_of
 from ppcls.report.words import amount, duration, percent
 
 _CURVES = 24  # runs whose curves are drawn
@@ -89,7 +88,7 @@ def _recipes(groups: Sequence[Group]) -> str:
                 text_cell(first.teacher),
                 text_cell(first.losses),
                 text_cell(first.differs_in),
-                number_cell(len(group.rows), "{:.0f}"),
+                number_cell(len(group.counted), "{:.0f}"),
                 _value(group.mean, is_share=_is_share(first)),
                 Cell(
                     "" if spread is None else f"{spread * 100:.2f}" if _is_share(first) else f"{spread:.4f}",
@@ -98,8 +97,8 @@ def _recipes(groups: Sequence[Group]) -> str:
             ]
         )
     text = both(
-        "Mean and standard deviation (n − 1) over the seeds of each recipe.",
-        "每个配置在各随机种子上的均值与标准差（n − 1）。",
+        "Mean and standard deviation (n − 1) over the finished runs of each recipe.",
+        "每个配置已完成的各次训练的均值与标准差（n − 1）。",
     )
     return section(both("Recipes", "各配置"), table(columns, rows, sorts=True) + note(text), name="recipes")
 
@@ -121,7 +120,7 @@ def _runs(rows: Sequence[Row]) -> str:
         run = row.record.run
         student = row.record.student
         parameters = None if student is None else student.parameters
-        seconds = seconds_of(row.record)
+        seconds = row.record.seconds
         seed = run.settings.get("seed")
         unfinished = "" if run.finished else f' <span class="bad">{both("not finished", "未完成")}</span>'
         lines.append(

@@ -7,19 +7,12 @@ from pathlib import Path
 from ppcls.errors import mask_credentials
 from ppcls.files import write_atomic
 from ppcls.report.baseline import find_baseline
+from ppcls.report.cost_sections import command_and_environment, sizes, time_and_cost
+from ppcls.report.curve_sections import curves
 from ppcls.report.html import both, escaped, page
 from ppcls.report.image_sections import classes, confusion, wrong_images
 from ppcls.report.record import Record, read_record
-from ppcls.report.run_sections import (
-    accuracies,
-    cards,
-    command_and_environment,
-    curves,
-    sizes,
-    time_and_cost,
-    warnings,
-    what_on_what,
-)
+from ppcls.report.run_sections import accuracies, cards, warnings, what_on_what
 
 REPORT = "report.html"
 

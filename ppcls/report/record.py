@@ -193,6 +193,11 @@ class Record:
         """Return the names of the values in the rows of a kind, in order of first appearance."""
         return list(dict.fromkeys(name for row in self.run.rows_of(kind) for name in values_of(row)))
 
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of the run in all its parts; None if unknown."""
+        return self.log.seconds or self.training_seconds
+
     @cached_property
     def training_seconds(self) -> float | None:
         """Seconds of the training steps alone, from ``batch_cost`` and the number of steps between rows."""

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterator
 
 from ppcls.report.record import Record
-from ppcls.report.run_sections import seconds_of
 from ppcls.report.words import duration, file_size
 
 _FILES = ("best_model.pdparams", "best_model_student.pdparams", "best_model_ema.pdparams", "report.html")
@@ -20,7 +19,7 @@ def render_summary(record: Record) -> str:
 def _head(record: Record) -> str:
     run = record.run
     best = "" if run.best_epoch is None else f"; best epoch {run.best_epoch}, by {record.criterion}"
-    return f"{run.epochs_done} of {run.epochs} epochs in {duration(seconds_of(record))}{best}"
+    return f"{run.epochs_done} of {run.epochs} epochs in {duration(record.seconds)}{best}"
 
 
 def _accuracies(record: Record) -> Iterator[str]:

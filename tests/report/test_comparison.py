@@ -12,7 +12,8 @@ from run_folders import KD, write_run
 
 from ppcls.errors import ConfigError
 from ppcls.report import write_comparison
-from ppcls.report.comparison import compare, groups_of, render, short_names
+from ppcls.report.comparison import compare, groups_of, short_names
+from ppcls.report.comparison_text import render
 
 
 def sharper(weight: float) -> list:
@@ -59,6 +60,7 @@ def test_an_unfinished_run_without_evaluation_is_shown(tmp_path):
     write_run(tmp_path / "one", done=0)
     write_run(tmp_path / "two")
     rows = compare([tmp_path])
+    assert groups_of(rows)[0].scores == [0.8]
     assert [row.score for row in rows] == [None, 0.8]
     assert "0 of 4" in render(rows)
     write_comparison([tmp_path], tmp_path / "c.html")
