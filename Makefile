@@ -36,6 +36,7 @@ bench: setup
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/step_overhead.py
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/loader.py
 
 clean:
 	rm -rf .venv build dist output inference *.egg-info

@@ -30,7 +30,7 @@ import paddle
 
 from ppcls.cpu.memory import keep_freed_memory
 from ppcls.cpu.processor import processor_name
-from ppcls.data import Dataset, Loader, build_loader, list_images
+from ppcls.data import Dataset, Loader, build_loader, image_tensor, list_images
 
 PHOTOS = "foolbox==3.3.4"
 TRANSFORMS = [
@@ -115,7 +115,7 @@ def sides(folder: Path, files: list[Path], count: int, workers: int, batch: int)
 
     def run(loader: Loader) -> None:
         for found in loader.epoch(0):
-            paddle.to_tensor(found.image), paddle.to_tensor(found.label)
+            image_tensor(found), paddle.to_tensor(found.label)
 
     functions: dict[str, Any] = {
         f"cv2.imdecode alone, threads: {workers}": lambda: sum(

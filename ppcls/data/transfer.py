@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ppcls.data.batch import Batch, Pixels
+from ppcls.data.transforms.normalize import NormalizeImage
 
 _HELD = 3  # batches whose memory on the host is kept: the one in use, the next, and one that is surely copied
 
@@ -63,18 +65,27 @@ def normalise_on_device(levels: Any, pixels: Pixels) -> Any:
     """Normalise the levels [N, C, H, W], a tensor on the device."""
     import paddle
 
-    channels = levels.shape[1]
-    # float16 cannot be gathered on every device, and float32 holds its values.
-    table = paddle.to_tensor(pixels.normalize.table(channels).astype(np.float32))  # [K, 256]
-    # The table of channel c begins at 256 c.
-    first = paddle.arange(0, 256 * channels, 256, dtype="int32").reshape([1, channels, 1, 1])
-    places = levels.astype("int32") + first
-    image = paddle.gather(table.flatten(), places.flatten()).reshape(levels.shape)
-    missing = table.shape[0] - channels
+    count, channels, height, width = levels.shape
+    table, first = _tables(pixels.normalize, channels, paddle.device.get_device())
+    image = paddle.gather(table, (levels.astype("int32") + first).flatten()).reshape(levels.shape)
+    missing = pixels.shape[1] - channels
     if missing:
-        count, _, height, width = levels.shape
         image = paddle.concat([image, paddle.zeros([count, missing, height, width], image.dtype)], axis=1)
-    return image.astype(str(pixels.dtype))
+    return image if pixels.dtype == np.float32 else image.astype(str(pixels.dtype))
+
+
+@lru_cache(maxsize=8)
+def _tables(normalize: NormalizeImage, channels: int, device: str) -> tuple[Any, Any]:
+    """Return the results of all levels, float32 [K * 256], and where those of each channel begin, [C, 1, 1].
+
+    They stay on the device: sending them would make the host wait for the work that is queued there.
+    """
+    import paddle
+
+    # float16 cannot be gathered on every device, and float32 holds its values.
+    table = normalize.table(channels).astype(np.float32).reshape(-1)
+    first = 256 * np.arange(channels, dtype=np.int32).reshape(channels, 1, 1)
+    return paddle.to_tensor(table, place=device), paddle.to_tensor(first, place=device)
 
 
 def copied_ahead(batches: Iterator[Batch], copies: Copies) -> Iterator[Batch]:
