@@ -216,6 +216,8 @@ class Sorter:
             try:
                 entry = json.loads(line)
                 placed = Placed(str(entry["folder"]), str(entry["name"]))
+                if not all(map(_is_plain, (placed.folder, placed.name))):
+                    raise ValueError("a name leads out of the folder")
                 self._remember(str(entry["file_name"]), placed)
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
@@ -259,6 +261,10 @@ def _misplaced(root: str | Path, why: str) -> ConfigError:
 def _is_below(path: str | Path, folder: str | Path) -> bool:
     real, top = os.path.realpath(path), os.path.realpath(folder)
     return real == top or real.startswith(top.rstrip(os.sep) + os.sep)
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".", "..") and os.path.basename(name) == name
 
 
 def safe_name(name: str) -> str:

@@ -124,9 +124,11 @@ def test_wrong_folders(tmp_path: Path) -> None:
         sort(tmp_path / "out", [{"best": 1, "file_name": str(a)}])
     with Sorter(tmp_path / "out", "copy", lambda: None).open():
         pytest.raises(ConfigError, sort, tmp_path / "out", []).match("another process")
-    (tmp_path / "out" / RECORD).write_text("{}\n")
-    with pytest.raises(DataError, match=r"sorted\.jsonl:1: not a line"):
-        sort(tmp_path / "out", [])
+    outside = json.dumps({"file_name": str(a), "folder": "../in", "name": "1.png"})
+    for line in ("{}", "[]", "x", outside):
+        (tmp_path / "out" / RECORD).write_text(f"{line}\n")
+        with pytest.raises(DataError, match=r"sorted\.jsonl:1: not a line"):
+            sort(tmp_path / "out", [])
 
 
 def test_a_killed_sorting_continues(tmp_path: Path) -> None:
