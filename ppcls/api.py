@@ -12,6 +12,7 @@ from typing import Any
 from paddle import nn
 
 from ppcls.config import ComponentSpec, Recipe, complete_config, load_config
+from ppcls.distilling.rehearsal import rehearse
 from ppcls.distilling.request import Request, open_project
 from ppcls.distilling.result import DistillationResult, accuracy_of
 from ppcls.distilling.steps import DISTILL, STUDENT, Step, announce, run_step, steps_of
@@ -103,6 +104,7 @@ def distill(
     for step in steps:
         step.require_same_settings()
     announce(steps)
+    rehearse(steps)
     runs = {step.name: run_step(step) for step in steps}
     result = _result(project.folder, steps[-1], runs)
     setup_logging()  # the logs of the runs are complete

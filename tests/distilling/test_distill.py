@@ -80,6 +80,20 @@ def test_the_result_shows_itself(first):
     assert f"{100 * result.accuracy:.2f} %" in page
 
 
+def test_mistakes_of_later_steps_show_before_the_first_training(first, tmp_path, monkeypatch):
+    data, _ = first
+    monkeypatch.setattr(Engine, "train", lambda *arguments: pytest.fail("it trained"))
+    options = {**TINY, "out": tmp_path / "out"}
+    for network in ("0.Teacher", "1.Student"):
+        options["overrides"] = [*TINY["overrides"], f"Arch.models.{network}.pretrained=nowhere"]
+        with pytest.raises(PpclsError, match=r"distill\.yaml: .*no weights file .*nowhere"):
+            distill(data, "resnet8", **options)
+    options["overrides"] = [*TINY["overrides"], "student:Arch.pretrained=nowhere"]
+    with pytest.raises(PpclsError, match=r"student\.yaml: .*no weights file .*nowhere"):
+        distill(data, "resnet8", baseline=True, **options)
+    assert not (tmp_path / "out/output").exists()
+
+
 def test_runs_of_a_distillation_are_compared(first, tmp_path):
     _, result = first
     found = ppcls.compare(result.project)
