@@ -128,7 +128,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model-dir", required=True, help="folder of `ppcls export`, or its inference.onnx")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 to be reached from other machines")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--topk", type=int, default=5)
+    parser.add_argument("--topk", type=int, help="classes in a result (default: as exported)")
     parser.add_argument("--threshold", type=float, help="below it the class is unknown")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, default=16, help="largest batch")
