@@ -15,6 +15,7 @@ import ppcls
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.data import build_loader
+from ppcls.report.answers import FILES, read_answers
 from ppcls.weights import read_params, write_params
 
 WORKER = str(Path(__file__).parent / "watch_worker.py")
@@ -42,7 +43,7 @@ def test_two_processes_watch_alike(recipe, write_recipe, tmp_path, capsys):
     recipe = distilled(recipe, DistillationKLDivLoss=pair, DistillationGTCELoss={"model_names": ["Other"]})
     recipe["Arch"]["models"].append({"Other": {"name": "resnet8"}})
     recipe["Arch"]["freeze_params_list"].append(False)
-    recipe["Global"] |= {"epochs": 9, "print_batch_step": 2}
+    recipe["Global"] |= {"epochs": 9, "print_batch_step": 2, "report": True}
     recipe["EarlyStopping"] = {"patience": 2, "min_delta": 5}
     recipe["DataLoader"]["Eval"]["dataset"]["cls_label_path"] = str(tmp_path / "odd.txt")
     lines = (tmp_path / "images/train_list.txt").read_text().splitlines()
@@ -84,6 +85,14 @@ def test_two_processes_watch_alike(recipe, write_recipe, tmp_path, capsys):
     best = states["students"]["Other"]
     assert best["score"] == max(row["top1_Other"] for row in rows if row["kind"] == "eval")
     assert (folder / "best_model.Other.pdparams").exists()
+
+    kept = read_answers(folder / FILES[False])
+    assert kept.index.tolist() == list(range(11))
+    assert kept.label.tolist() == label.tolist()
+    assert kept.accuracy("Student") == pytest.approx(states["best"]["top1"])
+    assert kept.agreement("Student", "Teacher") == pytest.approx(states["best"]["agreement_Teacher"])
+    assert (folder / "report.html").exists()
+    assert " samples/s (2 processes)" in (folder / "train.log").read_text()
 
     weights = f"Global.pretrained_model={folder / 'latest.pdparams'}"
     assert main(["eval", "-c", str(path), "-o", weights, "--report", str(tmp_path / "one")]) == 0
