@@ -149,3 +149,14 @@ def test_a_network_that_ends_early_is_exported_for_its_features(
     assert one["features"].shape == (64,)
     with pytest.raises(ConfigError, match=r"Arch\.stop_after: ends resnet8 before its logits, and infer"):
         load_config(write_recipe(trained), mode="infer")
+
+
+def test_a_batch_for_a_file_that_is_not_written(
+    trained: dict[str, Any], write_recipe: Callable[..., Path]
+) -> None:
+    trained["Infer"]["transforms"] = CHAINS["plain"]
+    path, batch = write_recipe(trained), "Global.onnx_batch_size=4"
+    with pytest.raises(ConfigError, match=r"Global\.onnx_batch_size: has no effect without"):
+        load_config(path, [batch], mode="export")
+    load_config(path, [batch], mode="train")
+    load_config(path, [batch, "Global.export_onnx=True"], mode="export")

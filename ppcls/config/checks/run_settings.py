@@ -7,7 +7,9 @@ from ppcls.config.schema import GlobalSpec
 
 
 def check_run_settings(settings: GlobalSpec, mode: str, findings: Findings) -> None:
-    """Warn of settings of a training run that have no effect beside others."""
+    """Report settings of a training run or an export that have no effect beside others."""
+    if mode == "export" and settings.onnx_batch_size is not None and not settings.export_onnx:
+        findings.error("Global.onnx_batch_size", "has no effect without Global.export_onnx: True")
     if mode != "train":
         return
     if settings.checkpoints not in (None, "", "auto") and settings.pretrained_model:
