@@ -9,9 +9,10 @@ from pathlib import Path
 from ppcls.class_names import format_class_names
 from ppcls.errors import ConfigError
 from ppcls.files import FileSet
+from ppcls.project.layout import NAMES, TRAIN_LIST, VAL_LIST
 from ppcls.project.sources import Source, find_source
 from ppcls.project.summary import check_split, parts_of
-from ppcls.project.writing import NAMES, TRAIN_LIST, VAL_LIST, check_files, list_text
+from ppcls.project.writing import check_files, list_text
 
 _FILES = (TRAIN_LIST, VAL_LIST, NAMES)
 

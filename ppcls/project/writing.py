@@ -2,66 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ppcls.class_names import format_class_names
-from ppcls.config.nodes import Node
 from ppcls.errors import ConfigError, DataError
 from ppcls.files import FileSet, require_writable
-from ppcls.project.methods import METHODS, loss_lines
-from ppcls.project.planning import Plan, Training
+from ppcls.project.layout import (
+    DATA,
+    DISTILL,
+    FILES,
+    NAMES,
+    README,
+    STUDENT,
+    TEACHER,
+    TRAIN_LIST,
+    VAL_LIST,
+    Project,
+    shell_path,
+)
+from ppcls.project.planning import Plan
+from ppcls.project.recipes import recipe_of_both, recipe_of_one, shared_recipe
 from ppcls.project.sources import Part
 from ppcls.project.summary import DataSummary
-
-DATA, TEACHER, STUDENT, DISTILL = "data.yaml", "teacher.yaml", "student.yaml", "distill.yaml"
-NAMES, README = "class_names.txt", "README.md"
-TRAIN_LIST, VAL_LIST = "train_list.txt", "val_list.txt"
-_FILES = (TRAIN_LIST, VAL_LIST, NAMES, DATA, TEACHER, STUDENT, DISTILL, README)
-
-
-@dataclass(frozen=True)
-class Project:
-    """The files of a project.
-
-    Attributes:
-        folder: its folder.
-        teacher: the recipe that trains the teacher; None if it is trained already.
-        student: the recipe that trains the student on the labels alone.
-        distill: the recipe that trains the student with the teacher.
-        class_names: file with one line ``id name`` per class.
-        lists: lists of images that were written, of training and of validation.
-        readme: what to do next.
-        replaced: names of files that were there before.
-    """
-
-    folder: Path
-    teacher: Path | None
-    student: Path
-    distill: Path
-    class_names: Path
-    lists: tuple[Path, ...]
-    readme: Path
-    replaced: tuple[str, ...] = ()
-
-    @property
-    def recipes(self) -> tuple[Path, ...]:
-        """The recipes in the order of their use."""
-        return tuple(path for path in (self.teacher, self.student, self.distill) if path is not None)
-
-    @property
-    def run(self) -> Path:
-        """The folder of the run of the student with the teacher."""
-        return self.folder / "output/distill"
-
-    @property
-    def commands(self) -> list[str]:
-        """The next commands."""
-        return [f"ppcls train -c {_shell(recipe)}" for recipe in self.recipes]
 
 
 def check_folder(summary: DataSummary, folder: str | Path, *, overwrite: bool = False) -> tuple[str, ...]:
@@ -73,7 +37,7 @@ def check_folder(summary: DataSummary, folder: str | Path, *, overwrite: bool = 
     Raises:
         ConfigError: if the folder cannot be written, holds files of that name, or lies among the data.
     """
-    there = check_files(folder, _FILES, overwrite=overwrite)
+    there = check_files(folder, FILES, overwrite=overwrite)
     out = Path(os.path.abspath(os.path.expanduser(folder)))
     root = summary.source.root
     if summary.source.kind == "class folders" and (out == root or root in out.parents):
@@ -82,7 +46,7 @@ def check_folder(summary: DataSummary, folder: str | Path, *, overwrite: bool = 
 
 
 def check_files(
-    folder: str | Path, names: Sequence[str] = _FILES, *, overwrite: bool = False
+    folder: str | Path, names: Sequence[str] = FILES, *, overwrite: bool = False
 ) -> tuple[str, ...]:
     """Check that files can be written into a folder; change nothing. The data need not be known for it.
 
@@ -144,43 +108,22 @@ def write_project(
     node = plan.teacher_node or {"name": plan.teacher.network, "pretrained": weights}
     texts = {
         NAMES: format_class_names(summary.class_names),
-        DATA: _data(summary, plan, out),
-        STUDENT: _alone(plan.student, out, "student"),
-        DISTILL: _distill(plan, summary, out, node),
+        DATA: shared_recipe(summary, plan, out),
+        STUDENT: recipe_of_one(plan.student, out, "student"),
+        DISTILL: recipe_of_both(plan, summary, out, node),
         README: _readme(summary, plan, project),
     }
     if project.teacher is not None:
-        texts[TEACHER] = _alone(plan.teacher, out, "teacher")
+        texts[TEACHER] = recipe_of_one(plan.teacher, out, "teacher")
     for path, part in zip(lists, [p for p in (summary.train, summary.val) if p.options is None], strict=True):
         texts[path.name] = list_text(part, summary.source.root)
     try:
-        with FileSet(out, "project", _FILES).replacing() as stage:
+        with FileSet(out, "project", FILES).replacing() as stage:
             for name, text in texts.items():
                 (stage / name).write_text(text, encoding="utf-8", errors="strict")
     except OSError as error:
         raise ConfigError(f"out: cannot write to {out}: {error.strerror or error}") from error
     return project
-
-
-def read_project(folder: str | Path) -> Project:
-    """Return the project in a folder.
-
-    Raises:
-        ConfigError: if there is none, or files of it are missing.
-    """
-    out = Path(os.path.abspath(os.path.expanduser(folder)))
-    missing = [name for name in (DATA, STUDENT, DISTILL, NAMES) if not (out / name).is_file()]
-    if missing:
-        raise ConfigError(f"{folder} is not a project of `ppcls init`: it has no {', '.join(missing)}")
-    lists = tuple(out / name for name in (TRAIN_LIST, VAL_LIST) if (out / name).is_file())
-    teacher = out / TEACHER if (out / TEACHER).is_file() else None
-    return Project(out, teacher, out / STUDENT, out / DISTILL, out / NAMES, lists, out / README)
-
-
-def is_project(folder: str | Path) -> bool:
-    """Tell whether a folder has the recipes of a project."""
-    out = Path(folder).expanduser()
-    return (out / DATA).is_file() and (out / DISTILL).is_file()
 
 
 def list_text(part: Part, root: Path) -> str:
@@ -204,147 +147,8 @@ def list_text(part: Part, root: Path) -> str:
     return "".join(lines)
 
 
-def _quoted(path: str | Path) -> str:
-    """Return a path as YAML, in quotes."""
-    text = str(path)
-    if "${" in text:
-        raise DataError(f"{text}: recipes take ${{ as a reference to another value; rename the folder")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{text!r}: the name is not UTF-8; rename the folder") from None
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _option(key: str, value: Any) -> str:
-    """Return an option of a network as one line of YAML."""
-    text = value if key == "name" else _quoted(value) if isinstance(value, str) else json.dumps(value)
-    return f"{key}: {text}"
-
-
-def _shell(path: Path) -> str:
-    """Return a path for a command, as short as possible."""
-    relative = os.path.relpath(path)
-    text = str(path) if relative.startswith("..") else relative
-    return (
-        text
-        if text.replace("/", "").replace("_", "").replace("-", "").replace(".", "").isalnum()
-        else f"'{text}'"
-    )
-
-
-def _data(summary: DataSummary, plan: Plan, out: Path) -> str:
-    accuracy = _accuracy("TopkAcc: {", summary)
-    rate = plan.student.learning_rate
-    chain = "small_images" if plan.small else "images"
-    lines = [
-        "# What the recipes of this project share. Written by `ppcls init`; change what you like.",
-        f"# Images are cut, mirrored and normalised as in _base_/{chain}.yaml of the package.",
-        f"_base_: [_base_/baseline.yaml, _base_/{chain}.yaml]",
-        "Global:",
-        f"  image_size: {plan.image_size}  # pixels of a side; all transforms follow",
-        f"  output_dir: {_quoted(out / 'output')}",
-        "  keep_last: 1",
-        f"Arch: {{name: {plan.student.network}, class_num: {summary.class_num}}}",
-        "Optimizer:",
-        f"  {{name: Momentum, momentum: 0.9, lr: {{name: Cosine, learning_rate: {rate}}},",
-        f"   regularizer: {{name: L2, coeff: {plan.student.weight_decay}}}}}",
-        f"Metric: {{Train: {accuracy}, Eval: {accuracy}}}",
-        "DataLoader:",
-    ]
-    for name, part, file in (("Train", summary.train, TRAIN_LIST), ("Eval", summary.val, VAL_LIST)):
-        options = part.options or {
-            "name": "ImageNetDataset",
-            "image_root": str(summary.source.root),
-            "cls_label_path": str(out / file),
-        }
-        shown = [f"{key}: {value if key == 'name' else _quoted(value)}" for key, value in options.items()]
-        lines += [f"  {name}:", "    dataset:", *(f"      {text}" for text in shown)]
-        batch = plan.batch_size if name == "Train" else max(plan.batch_size, 64)
-        lines += [f"    sampler: {{batch_size: {batch}}}"]
-    first = summary.val.path(0)
-    lines += ["Infer:"]
-    if summary.source.kind != "shards":
-        lines += [f"  infer_imgs: {_quoted(os.path.abspath(first))}"]
-    topk = min(5, summary.class_num)
-    lines += [f"  PostProcess: {{topk: {topk}, class_id_map_file: {_quoted(out / NAMES)}}}"]
-    return "\n".join(lines) + "\n"
-
-
-def _schedule(training: Training) -> list[str]:
-    rate = f"learning_rate: {training.learning_rate}, warmup_epoch: {training.warmup}"
-    return ["Optimizer:", f"  lr: {{{rate}}}", f"  regularizer: {{coeff: {training.weight_decay}}}"]
-
-
-def _global(training: Training, step: str) -> list[str]:
-    return [
-        "Global:",
-        f"  epochs: {training.epochs}",
-        f"  run_name: {step}",
-    ]
-
-
-def _pretrained(training: Training) -> str:
-    return "True" if training.pretrained else "False"
-
-
-def _beginning(training: Training) -> str:
-    return "official ImageNet weights, downloaded once" if training.pretrained else "random weights"
-
-
-def _alone(training: Training, out: Path, step: str) -> str:
-    recipe = _shell(out / f"{step}.yaml")
-    purpose = {
-        "teacher": "The teacher: a large network learns from the labels.",
-        "student": "The student alone: what the small network learns from the labels without a teacher.",
-    }[step]
-    lines = [
-        f"# {purpose}",
-        f"# Run: ppcls train -c {recipe}",
-        "_base_: data.yaml",
-        *_global(training, step),
-        "Arch:",
-        f"  name: {training.network}  # `ppcls models` lists all networks",
-        f"  pretrained: {_pretrained(training)}  # begins with {_beginning(training)}",
-        *_schedule(training),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _accuracy(beginning: str, summary: DataSummary) -> str:
-    ks = "[1, 5]" if summary.class_num > 5 else "[1]"
-    return f"[{beginning}topk: {ks}}}]"
-
-
-def _distill(plan: Plan, summary: DataSummary, out: Path, node: Node) -> str:
-    teacher, student = plan.teacher, plan.student
-    accuracy = _accuracy("DistillationTopkAcc: {model_key: Student, ", summary)
-    lines = [
-        f"# The student learns from labels and teacher. {METHODS[plan.method][0]}.",
-        f"# Run: ppcls train -c {_shell(out / DISTILL)}",
-        "_base_: [data.yaml, _base_/distillation.yaml]",
-        *_global(student, "distill"),
-        "Arch:",
-        "  models:",
-        "    - Teacher:",
-        *(f"        {_option(key, value)}" for key, value in node.items()),
-        f"    - Student: {{name: {student.network}, pretrained: {_pretrained(student)}}}",
-        "Loss:  # docs/methods/ explains it",
-        "  Train:",
-        *(
-            f"    - {line}"
-            for line in loss_lines(plan.method, teacher.network, student.network, student.epochs)
-        ),
-        *_schedule(student),
-        "Metric:",
-        f"  Train: {accuracy}",
-        f"  Eval: {accuracy}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def _readme(summary: DataSummary, plan: Plan, project: Project) -> str:
-    run = _shell(project.run)
+    run = shell_path(project.run)
     names = {
         project.teacher: f"the teacher, {plan.teacher.network}",
         project.student: f"the student alone, {plan.student.network}",
@@ -364,13 +168,13 @@ def _readme(summary: DataSummary, plan: Plan, project: Project) -> str:
         *steps,
         "```",
         "",
-        f"All of them, one after the other: `ppcls distill {_shell(project.folder)} --baseline`.",
+        f"All of them, one after the other: `ppcls distill {shell_path(project.folder)} --baseline`.",
         "",
         "Then export the student and use it:",
         "",
         "```bash",
         f"ppcls export {run}",
-        f"ppcls predict --model-dir {_shell(project.run / 'inference')} photo.jpg",
+        f"ppcls predict --model-dir {shell_path(project.run / 'inference')} photo.jpg",
         "```",
         "",
         "## What init saw",
