@@ -17,7 +17,7 @@ from ppcls.distilling.request import Request, open_project
 from ppcls.distilling.result import DistillationResult, accuracy_of
 from ppcls.distilling.steps import DISTILL, STUDENT, Step, announce, run_step, steps_of
 from ppcls.engine import Engine
-from ppcls.errors import PpclsError, TrainingError
+from ppcls.errors import ConfigError, PpclsError, TrainingError, show
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.project import DEFAULT_METHOD
 from ppcls.report import comparison, write_comparison, write_report
@@ -83,10 +83,11 @@ def distill(
         SystemExit: after Ctrl-C or SIGTERM, with the state saved.
     """
     setup_logging()
+    _require_texts(overrides)
     layer = teacher if isinstance(teacher, nn.Layer) else None
     request = Request(
-        os.fspath(data),
-        None if teacher is None or isinstance(teacher, nn.Layer) else os.fspath(teacher),
+        _path(data, "data"),
+        None if teacher is None or isinstance(teacher, nn.Layer) else _path(teacher, "teacher"),
         teacher_network,
         student,
         method,
@@ -95,10 +96,10 @@ def distill(
         batch_size,
         val,
         seed,
-        None if image_root is None else os.fspath(image_root),
+        None if image_root is None else _path(image_root, "image_root"),
         from_scratch,
     )
-    project = open_project(request, out, layer)
+    project = open_project(request, None if out is None else _path(out, "out"), layer)
     seeded = [] if seed is None else [f"Global.seed={seed}"]
     steps = steps_of(project, [*seeded, *overrides], baseline=baseline)
     for step in steps:
@@ -110,8 +111,21 @@ def distill(
     setup_logging()  # the logs of the runs are complete
     if not export:
         return result
-    target = result.folder / "inference" if export is True else Path(os.fspath(export))
+    target = result.folder / "inference" if export is True else Path(_path(export, "export"))
     return DistillationResult(**{**vars(result), "exported": result.export(target).folder})
+
+
+def _path(given: object, option: str) -> str:
+    """Return a path or name as text; raise an error for something else and for an empty text."""
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise ConfigError(f"{option}: expected a path or a name, got {show(given)}")
+    return str(os.fspath(given))
+
+
+def _require_texts(overrides: object) -> None:
+    """Raise an error for overrides that are no list of texts; a text alone would be read sign by sign."""
+    if not isinstance(overrides, list | tuple) or not all(isinstance(text, str) for text in overrides):
+        raise ConfigError(f"overrides: expected a list such as ['Global.epochs=10'], got {show(overrides)}")
 
 
 def _result(project: Path, step: Step, runs: dict[str, RunFolder]) -> DistillationResult:
@@ -164,6 +178,7 @@ def train(
     Returns:
         the run: ``best_metrics``, ``best_epoch``, ``folder`` and so on.
     """
+    _require_texts(overrides)
     config: Any = recipe
     if not isinstance(recipe, Recipe):
         config = load_config(os.fspath(recipe), overrides, "train")

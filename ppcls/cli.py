@@ -41,6 +41,11 @@ class _Parser(argparse.ArgumentParser):
             entries = list(itertools.takewhile(lambda text: not text.startswith("-"), unknown))
             getattr(known, lists[0]).extend(entries)
             unknown = unknown[len(entries) :]
+        for action in self._actions:
+            value = getattr(known, action.dest, None)
+            if value == "" or (isinstance(value, list) and "" in value):
+                name = "/".join(action.option_strings) or action.metavar or action.dest
+                self.error(f"argument {name}: got an empty text; is a variable of the shell not set?")
         if unknown:
             options = [text for text in self._option_string_actions if text.startswith("--")]
             self.error(f"unrecognized arguments: {' '.join(unknown)}.{hint(unknown[0], options)}".rstrip("."))

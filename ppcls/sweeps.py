@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.config import Recipe, load_config, parse_yaml, plain
-from ppcls.config.loading import override_steps
+from ppcls.config.loading import override_of, override_steps
 from ppcls.errors import ConfigError, show
 from ppcls.launch import passing_signals_to, with_this_package
 from ppcls.report.comparison import settings_of, short_names
@@ -171,7 +171,7 @@ def _trials(varied: Mapping[str, list[str]], overrides: Sequence[str], out: Path
     for values in combinations:
         settings = tuple(f"{key}={value}" for key, value in zip(varied, values, strict=True))
         name = _folder_name([f"{names[key]}={value}" for key, value in zip(varied, values, strict=True)])
-        own = (f"Global.output_dir={out}", f"Global.run_name={name}")
+        own = (override_of("Global.output_dir", str(out)), override_of("Global.run_name", name))
         trials.append(Trial(name, (*overrides, *settings, *own), out / name))
     taken: dict[str, Trial] = {}
     for trial in trials:

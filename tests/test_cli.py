@@ -77,6 +77,26 @@ def test_an_unknown_option_shows_the_usage_of_its_command(arguments, words, caps
 
 
 @pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["init", "data", "--out", ""], "--out"),
+        (["distill", "data", "--teacher", ""], "--teacher"),
+        (["compare", "runs", "--out", ""], "--out"),
+        (["compare", "runs", ""], "RUN"),
+        (["eval", ""], "RUN_FOLDER"),
+        (["infer", "run", "photo.jpg", ""], "IMAGE"),
+        (["train", "-c", "x.yaml", "--resume", ""], "--resume"),
+        (["validate", "-c", "x.yaml", "-c", ""], "-c/--config"),
+    ],
+)
+def test_an_empty_text_is_no_path(arguments, name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert f"argument {name}: got an empty text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["shard", "DATA", "--size", "1GB", "OUT", "--part", "Eval"],

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,14 @@ def test_every_combination_has_a_folder_that_says_its_settings(path, tmp_path):
 def test_mistakes_are_found_before_the_first_run(path, choices, seeds, expected):
     with pytest.raises(ConfigError, match=f"(?is){expected}"):
         plan_sweep(path, choices, seeds)
+
+
+@pytest.mark.parametrize("name", ["2026-01-02", "a: b", "#1", "[x]", "no", "1e3", "null"])
+def test_a_folder_keeps_its_name_also_where_yaml_reads_something_else(path, tmp_path, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (trial,) = plan_sweep(path, [], "1", Path(name)).trials
+    config = load_config(path, trial.overrides, "train")
+    assert (config.Global.output_dir, config.Global.run_name) == (name, "seed=1")
 
 
 def test_finished_runs_are_kept_and_others_trained_in_order(path, trained):

@@ -8,6 +8,7 @@ from pathlib import Path
 from ppcls.commands.command import Command
 
 FORMATS = ("table", "csv", "json", "markdown")
+_PAGES = (".html", ".htm")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +22,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from ppcls.errors import ConfigError
     from ppcls.report.comparison import compare
     from ppcls.report.comparison_text import render
 
+    if args.out is not None and Path(args.out).suffix.lower() not in _PAGES:
+        raise ConfigError(
+            f"--out {args.out}: it is a page, expected a name that ends in .html; --format chooses what is "
+            "printed, such as csv"
+        )
     folders = [Path(folder) for folder in args.runs]
     print(render(compare(folders), args.format))
     if args.out is not None:

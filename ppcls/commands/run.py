@@ -95,7 +95,9 @@ def _add_infer_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     overrides: list[str] = list(args.override)
     if args.resume is not None:
-        overrides.append(f"Global.checkpoints={args.resume}")
+        from ppcls.config.loading import override_of
+
+        overrides.append(override_of("Global.checkpoints", args.resume))
     if args.nproc is not None:
         return _launch(args, overrides)
     for option in ("max_restart", "ips", "host", "port"):

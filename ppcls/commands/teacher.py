@@ -97,9 +97,9 @@ def _ending_in_order() -> Iterator[None]:
 def _check(args: argparse.Namespace) -> int:
     if args.config is None:
         return _verify(args)
-    from ppcls.config.yaml_text import dump_yaml
+    from ppcls.config.loading import override_of
 
-    args.override.append(f"TeacherStore.path={dump_yaml(args.store).strip()}")
+    args.override.append(override_of("TeacherStore.path", args.store))
     config = _load(args)
     from ppcls.engine.teacher_outputs import check
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -218,6 +219,11 @@ def override_steps(text: str) -> list[str]:
     key, equals, _ = text.partition("=")
     steps = key.strip().replace("[", ".").replace("]", "").split(".")
     return steps if equals and all(steps) else []
+
+
+def override_of(key: str, text: str) -> str:
+    """Return an override that sets a text, also one that YAML would read as a date, a list or a comment."""
+    return f"{key}={json.dumps(text, ensure_ascii=False)}"
 
 
 def _value(text: str) -> Any:

@@ -244,8 +244,8 @@ def require_sort_folder(path: str, inputs: Sequence[str]) -> Path:
     around = next((name for name in inputs if os.path.isdir(name) and _is_below(path, name)), None)
     if around is not None:
         raise _misplaced(path, f"it lies in {around}")
-    images = (name for name in inputs if os.path.isfile(name) and not name.lower().endswith(".txt"))
-    inside = next((name for name in images if _is_below(os.path.dirname(name) or ".", path)), None)
+    images = (name for name in inputs if not name.lower().endswith(".txt") and os.path.exists(name))
+    inside = next((name for name in images if _is_below(name, path)), None)
     if inside is not None:
         raise _misplaced(path, f"it holds {inside}")
     return root

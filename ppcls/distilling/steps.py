@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from ppcls.engine.run import Run
 from ppcls.engine.speed import use_processor
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
-from ppcls.project import Project
+from ppcls.project import Project, is_project
 from ppcls.registry import BACKBONES
 from ppcls.report.runs import RunFolder, is_run, read_run
 
@@ -131,6 +132,7 @@ def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> l
         if recipe is None:
             continue
         config = load_config(recipe, [*changes[name], "Global.checkpoints=auto"], "train")
+        _require_own(project, Path(config.Global.output_dir))
         folder = Path(config.Global.output_dir) / (config.Global.run_name or config.arch.name)
         network = config.arch.main.name
         titles = {
@@ -140,6 +142,16 @@ def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> l
         }
         found.append(Step(name, titles[name], recipe, config, folder))
     return found
+
+
+def _require_own(project: Project, output: Path) -> None:
+    """Raise an error if the recipes of a project train in the runs of another one, of which it is a copy."""
+    home = Path(os.path.abspath(output)).parent
+    if is_project(home) and not home.samefile(project.folder):
+        raise ConfigError(
+            f"{project.folder}: its recipes train in {output}, which belongs to the project {home}. If it is "
+            "a copy, change the paths in its files *.yaml"
+        )
 
 
 def announce(steps: Sequence[Step]) -> None:

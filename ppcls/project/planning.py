@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ppcls.config.nodes import Node
-from ppcls.errors import ConfigError, WeightsError, hint
+from ppcls.errors import ConfigError, WeightsError, hint, show
 from ppcls.project.methods import METHODS
 from ppcls.project.summary import DataSummary
 from ppcls.report.network_tables import network_names, usual_shape
@@ -129,7 +129,11 @@ def check_choices(
         ("epochs", epochs, 1, 100_000),
         ("batch_size", batch_size, 2, 100_000),
     ):
-        if value is not None and not least <= value <= most:
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"{option}: expected a whole number, got {show(value)}")
+        if not least <= value <= most:
             raise ConfigError(f"{option}: expected {least} to {most}, got {value}")
     if method not in METHODS:
         known = f"{', '.join(METHODS)}.{hint(method, METHODS)}"

@@ -98,6 +98,8 @@ def find_source(path: str | Path, image_root: str | Path | None = None) -> Sourc
         raise DataError(f"DATA: {path}: no such folder or list{sentence(near_path(data))}")
     data = Path(os.path.abspath(data))
     if (data / INDEX).is_file() or _shard_parts(data):
+        if image_root is not None:
+            raise DataError(f"image_root is for lists, but {data} holds shards, which contain their images")
         return _of_shards(data)
     lists = _find_lists(data)
     if lists is not None:
@@ -133,7 +135,7 @@ def _of_folders(root: Path) -> Source:
         source.notes.append(
             f"Not used: {loose} {'image' if loose == 1 else 'images'} right in {root}, in no class folder."
         )
-    _note_empty(source, source.train, "")
+    _note_empty(source, source.train, dataset.class_names, "")
     return source
 
 
@@ -151,10 +153,10 @@ def _of_parts(root: Path, train: str, val: str | None, folders: list[str]) -> So
         source.val = whole(held, {"name": "FolderDataset", "image_root": str(root / val)})
         if val.lower().startswith("test"):
             source.notes.append(_instead("folder", val))
-        _note_empty(source, source.val, f" in {val}")
+        _note_empty(source, source.val, names, f" in {val}")
     if others:
         source.notes.append(f"Not used: {', '.join(others[:_SHOWN])} (beside {train} and {val or 'no val'}).")
-    _note_empty(source, source.train, f" in {train}")
+    _note_empty(source, source.train, names, f" in {train}")
     return source
 
 
@@ -175,14 +177,17 @@ def _require_classes(root: Path, folders: list[str]) -> None:
         )
 
 
-def _note_empty(source: Source, part: Part, where: str) -> None:
-    counts = np.bincount(part.labels, minlength=len(source.class_names or ()))
-    empty = [name for name, count in zip(source.class_names or (), counts, strict=False) if not count]
+def _note_empty(source: Source, part: Part, names: Sequence[str], where: str) -> None:
+    counts = np.bincount(part.labels, minlength=len(names))
+    empty = [name for name, count in zip(names, counts, strict=True) if not count]
     if empty:
+        remedy = "remove the folders if they are left over"
+        if source.kind == "a list":
+            remedy = "classes count from 0, so check the numbers of the list if this is not intended"
         more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
         source.notes.append(
             f"{len(empty)} {'class has' if len(empty) == 1 else 'classes have'} no images{where}: "
-            f"{', '.join(empty[:_SHOWN])}{more}. They stay classes; remove the folders if they are left over."
+            f"{', '.join(empty[:_SHOWN])}{more}. They stay classes; {remedy}."
         )
 
 
@@ -230,6 +235,8 @@ def _of_lists(train: Path, val: Path | None, image_root: str | Path | None) -> S
     source = Source("a list", root, parts[0], parts[1] if val is not None else None, names)
     if names is None:
         _find_names(source, train.parent)
+    count = max(int(part.labels.max()) for part in parts) + 1
+    _note_empty(source, source.train, source.class_names or [str(number) for number in range(count)], "")
     if val is None:
         source.train.options = None
     elif val.stem.lower().startswith("test"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.errors import ConfigError, DataError
+from ppcls.errors import ConfigError, DataError, show
 from ppcls.project.looking import equal_groups, look_at_both, near_pairs
 from ppcls.project.sources import Part, Source, find_source
 from ppcls.project.split import stratified_split
@@ -171,9 +171,11 @@ def check_split(val: float, seed: int) -> None:
     Raises:
         ConfigError: if the share is not above 0 and below 1, or the seed is below 0.
     """
-    if not 0 < val < 1:
-        raise ConfigError(f"val: expected a share between 0 and 1, such as 0.2, got {val:g}")
-    if seed < 0:
+    is_number = isinstance(val, int | float)
+    if not is_number or not 0 < val < 1:
+        shown = f"{val:g}" if is_number else show(val)
+        raise ConfigError(f"val: expected a share between 0 and 1, such as 0.2, got {shown}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ConfigError(f"seed: expected a whole number of 0 or more, got {seed}")
 
 

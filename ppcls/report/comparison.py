@@ -140,8 +140,12 @@ class Group:
 
     @property
     def counted(self) -> list[Row]:
-        """The runs that are averaged: the finished ones, as long as there are any."""
-        return [row for row in self.rows if row.record.run.finished] or list(self.rows)
+        """The runs that are averaged: the finished ones, as long as there are any.
+
+        A copy of a run, which has its seed and its score, is no further one.
+        """
+        rows = [row for row in self.rows if row.record.run.finished] or self.rows
+        return list({(row.record.run.settings.get("seed"), row.score): row for row in rows}.values())
 
     @property
     def scores(self) -> list[float]:

@@ -27,7 +27,7 @@ def render(rows: Sequence[Row], form: str = "table") -> str:
         return _csv(rows)
     header, lines, right = _table(rows)
     text = aligned(header, lines, right) if form == "table" else markdown(header, lines, right)
-    groups = [group for group in groups_of(rows) if len(group.rows) > 1]
+    groups = [group for group in groups_of(rows) if len(group.counted) > 1]
     if not groups:
         return text
     header = ["recipe", "runs", "score", "differs in"]

@@ -127,7 +127,6 @@ def test_forms_of_printing(commands: dict[str, Run], images: Path, tmp_path: Pat
         (["--unknown-name", "x"], "unknown_name: x: has no effect without a threshold"),
         (["--threshold", "0.5", "--unknown-name", "dog"], "class 1 is called 'dog'"),
         (["--sort-as", "link"], "--sort-as: has no effect without --sort-into"),
-        (["--sort-into", ""], "--sort-into '': expected a folder"),
     ],
 )
 def test_wrong_options(commands: dict[str, Run], images: Path, options: list[str], words: str) -> None:

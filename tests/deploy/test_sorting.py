@@ -131,6 +131,14 @@ def test_wrong_folders(tmp_path: Path) -> None:
             sort(tmp_path / "out", [])
 
 
+def test_a_folder_around_the_images_is_left_as_it_was(tmp_path: Path) -> None:
+    images(tmp_path / "data", "cat/1.png")
+    for name in (tmp_path / "data", tmp_path / "data/cat", tmp_path / "data/cat/1.png"):
+        with pytest.raises(ConfigError, match="whose images are predicted"):
+            require_sort_folder(str(tmp_path / "data"), [str(name)])
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["cat"]
+
+
 def test_a_killed_sorting_continues(tmp_path: Path) -> None:
     paths = images(tmp_path / "in", *(f"{folder}/{number}.png" for folder in "abc" for number in range(40)))
     results = [result(path, int(path.stem) % 2) for path in paths]

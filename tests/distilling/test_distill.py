@@ -111,6 +111,17 @@ def test_a_finished_call_is_repeated_without_training(first, monkeypatch):
     assert distill(result.project, overrides=["Global.seed=1"]).accuracy == result.accuracy
 
 
+def test_a_copy_of_a_project_leaves_the_runs_of_the_original_alone(first, tmp_path, monkeypatch):
+    _, result = first
+    copy = tmp_path / "copy"
+    shutil.copytree(result.project, copy)
+    monkeypatch.setattr(Engine, "train", None)
+    with pytest.raises(
+        ConfigError, match=f"train in .*output, which belongs to the project {result.project}"
+    ):
+        distill(copy, overrides=["Global.epochs=2"])
+
+
 def test_an_interrupted_call_continues_with_what_is_left(first, tmp_path, monkeypatch):
     data, _ = first
     done = []
@@ -196,6 +207,17 @@ def test_digests_tell_layers_apart():
         ({"method": "mgd"}, "Other methods need names of layers"),
         ({"image_size": 3}, "image_size: expected 8"),
         ({"epochs": 0}, "epochs: expected 1"),
+        ({"epochs": "2"}, "epochs: expected a whole number, got '2'"),
+        ({"epochs": 1.5}, "epochs: expected a whole number, got 1.5"),
+        ({"image_size": (32, 32)}, "image_size: expected a whole number"),
+        ({"seed": 1.5}, "seed: expected a whole number of 0 or more"),
+        ({"val": "a"}, "val: expected a share between 0 and 1, such as 0.2, got 'a'"),
+        ({"data": None}, "data: expected a path or a name, got null"),
+        ({"teacher": 3}, "teacher: expected a path or a name, got 3"),
+        ({"teacher": ""}, "teacher: expected a path or a name, got ''"),
+        ({"out": ""}, "out: expected a path or a name, got ''"),
+        ({"overrides": "Global.epochs=2"}, "overrides: expected a list"),
+        ({"overrides": {"Global.epochs": 2}}, "overrides: expected a list"),
         ({"data": "{data}s"}, "no such folder or list"),
         ({"overrides": ["Global.output_dir=x"]}, "distill itself decides Global.output_dir"),
         ({"overrides": ["students:Arch.name=x"]}, "there is no step 'students'"),

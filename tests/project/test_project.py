@@ -12,6 +12,7 @@ from support import PHOTOS
 
 from ppcls.cli import main
 from ppcls.config import load_config
+from ppcls.errors import DataError
 from ppcls.project import inspect_data, plan, write_project
 from ppcls.project.split import stratified_split
 
@@ -107,12 +108,35 @@ def test_a_list_alone_is_split(image_folder, tmp_path):
     assert not summary.equal
 
 
+def test_numbers_of_a_split_keep_their_names(pets, tmp_path):
+    lists = tmp_path / "lists"
+    assert main(["split", str(pets), "--out", str(lists)]) == 0
+    for data in (lists, lists / "train_list.txt"):
+        summary = inspect_data(data, image_root=pets)
+        assert (summary.named, summary.class_names) == (True, ["cat", "dog", "golden fish"])
+    (lists / "class_names.txt").write_text("0 cat\n1 dog\n")
+    summary = inspect_data(lists, image_root=pets)
+    assert (summary.named, summary.class_names) == (False, ["0", "1", "2"])
+    assert "Not used as names of the 3 classes" in "\n".join(summary.notes)
+
+
+def test_classes_of_a_list_without_images_are_named(pets, tmp_path):
+    text = "".join(
+        f"{name}/{number}.png {label}\n" for label, name in ((1, "cat"), (2, "dog")) for number in range(4)
+    )
+    (tmp_path / "from_one.txt").write_text(text)
+    summary = inspect_data(tmp_path / "from_one.txt", image_root=pets)
+    assert "1 class has no images: 0. They stay classes; classes count from 0" in "\n".join(summary.notes)
+
+
 def test_shards_need_both_parts(image_folder, tmp_path, write_recipe, recipe, capsys):
     assert main(["shard", "-c", str(write_recipe(recipe)), str(tmp_path / "shards")]) == 0
     summary = inspect_data(tmp_path / "shards")
     assert (len(summary.train), len(summary.val)) == (12, 6)
     project = write_project(summary, plan(summary), tmp_path / "out")
     assert load_config(project.distill).DataLoader.Train.dataset["name"] == "ShardDataset"
+    with pytest.raises(DataError, match="image_root is for lists, but .*shards holds shards"):
+        inspect_data(tmp_path / "shards", image_root=image_folder)
     shutil.rmtree(tmp_path / "shards/Eval")
     assert main(["init", str(tmp_path / "shards"), "--out", str(tmp_path / "other")]) == 2
     assert "found train; expected the folders Train and Eval" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import statistics
 import pytest
 from run_folders import KD, write_run
 
+from ppcls.cli import main
 from ppcls.errors import ConfigError
 from ppcls.report import write_comparison
 from ppcls.report.comparison import compare, groups_of, short_names
@@ -36,6 +37,26 @@ def test_runs_that_differ_only_in_their_seed_are_one_recipe(runs):
     assert best.mean == pytest.approx(statistics.fmean([0.8, 0.76, 0.9]))
     assert best.deviation == pytest.approx(statistics.stdev([0.8, 0.76, 0.9]))
     assert best.rows[0].differences == {"weight": "2.0"}
+
+
+def test_a_copy_of_a_run_is_no_further_seed(tmp_path):
+    for name in ("one", "copy"):
+        write_run(tmp_path / name, seed=1, top1=0.5)
+    (group,) = groups_of(compare([tmp_path]))
+    assert (len(group.rows), group.mean, group.deviation) == (2, 0.5, None)
+    assert "standard deviation" not in render(group.rows)
+    write_run(tmp_path / "two", seed=2, top1=0.7)
+    (group,) = groups_of(compare([tmp_path]))
+    assert group.mean == pytest.approx(0.6)
+    assert group.deviation == pytest.approx(statistics.stdev([0.5, 0.7]))
+
+
+@pytest.mark.parametrize("name", ["runs.pdf", "runs", "runs.csv"])
+def test_a_page_has_the_name_of_a_page(tmp_path, name, capsys):
+    write_run(tmp_path / "one")
+    assert main(["compare", str(tmp_path), "--out", str(tmp_path / name)]) == 2
+    assert "expected a name that ends in .html" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
 
 
 def test_every_format_has_every_run(runs):

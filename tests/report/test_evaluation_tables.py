@@ -271,8 +271,9 @@ def test_a_report_without_matplotlib_says_what_to_install(
 
 def test_a_report_without_a_path_is_refused(recipe, write_recipe, capsys):
     command = ["eval", "-c", str(write_recipe(recipe)), "-o", "Global.pretrained_model=x"]
-    assert main([*command, "--report", ""]) == 2
-    assert "--report: expected a folder, got an empty path" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--report", ""])
+    assert "argument --report: got an empty text" in capsys.readouterr().err
 
 
 def test_a_report_into_a_file_is_refused_before_any_work(recipe, write_recipe, tmp_path, capsys):
