@@ -10,8 +10,10 @@ from ppcls.config import ArchSpec
 from ppcls.config.arch import without_weights
 from ppcls.errors import ConfigError
 from ppcls.report.record import Record, read_record
+from ppcls.report.runs import CONFIG
 
 _MOST = 300  # folders to look at
+_READ = 12  # runs to read
 
 
 def find_baseline(record: Record) -> Record | None:
@@ -28,8 +30,25 @@ def find_baseline(record: Record) -> Record | None:
         for pattern, home in (("*/config.yaml", folder.parent), ("*/*/config.yaml", folder.parent.parent))
         for file in islice(home.glob(pattern), _MOST)
     )
-    found = [other for place in places if place.resolve() != folder for other in _fitting(place, record)]
+    network = record.arch.main.head.name
+    seed = record.run.settings.get("seed")
+    likely = [(*rank, place) for place in places if (rank := _likeness(place, network, seed)) is not None]
+    chosen = [place for *_, place in sorted(likely, key=lambda entry: entry[:2], reverse=True)]
+    found = [other for place in chosen[:_READ] for other in _fitting(place, record)]
     return max(found, key=lambda other: _closeness(other, record), default=None)
+
+
+def _likeness(place: Path, network: str, seed: Any) -> tuple[bool, float] | None:
+    """Return whether a run has a seed, and its age, from the text of its recipe; None if it cannot fit."""
+    file = place / CONFIG
+    try:
+        text = file.read_text("utf-8", "replace")
+        age = file.stat().st_mtime
+    except OSError:
+        return None
+    if f"  name: {network}\n" not in text or "\n  models:" in text:
+        return None
+    return (f"\n  seed: {seed}\n" in text, age)
 
 
 def _fitting(place: Path, record: Record) -> list[Record]:

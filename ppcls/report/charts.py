@@ -45,13 +45,14 @@ class Line:
         return [found[round(place * last / (_POINTS - 1))] for place in range(_POINTS)]
 
 
-def chart(title: str, lines: Sequence[Line], *, form: str = ".4f") -> str:
+def chart(title: str, lines: Sequence[Line], *, form: str = ".4f", clipped: bool = False) -> str:
     """Return curves in one picture with a legend, whose values follow the pointer; empty without points.
 
     Args:
         title: HTML.
         lines: the curves.
         form: how values are written, such as ``.4f``, or ``%`` for shares in percent.
+        clipped: large values of the beginning may be cut off at the upper edge, so that later ones are seen.
     """
     drawn = [(line, line.points()) for line in lines]
     drawn = [(line, points) for line, points in drawn if points or line.level is not None]
@@ -61,12 +62,14 @@ def chart(title: str, lines: Sequence[Line], *, form: str = ".4f") -> str:
     ys = [y for _, points in drawn for _, y in points] + [
         line.level for line, _ in drawn if line.level is not None and math.isfinite(line.level)
     ]
+    if clipped:
+        ys = _without_beginning(drawn, max(xs), ys)
     x_range = _widened(0.0, max(xs), 0.0)
     low, high = _widened(min(ys), max(ys), 0.04)
     if form == "%" and max(ys) <= 1:
         high = min(high, 1.0)
     ticks = _ticks(max(low, 0.0) if min(ys) >= 0 else low, high)
-    y_range = (min(ticks[0], min(ys)), max(ticks[-1], max(ys)))
+    y_range = (min(ticks[0], *ys), max(ticks[-1], *ys))
     plot = _Plot(x_range, y_range)
     body = "".join([plot.grid(ticks, form), *(plot.curve(line, points) for line, points in drawn)])
     data = {
@@ -89,6 +92,16 @@ def chart(title: str, lines: Sequence[Line], *, form: str = ".4f") -> str:
         f'y2="{HEIGHT - _BOTTOM}" stroke="#9aa5b1" style="display:none"/></svg>'
         f'<script type="application/json">{embedded_json(data)}</script></div>'
     )
+
+
+def _without_beginning(
+    drawn: Sequence[tuple[Line, Sequence[tuple[float, float]]]], last: float, ys: list[float]
+) -> list[float]:
+    """Return the values without those of the first third, if these are more than three times as large."""
+    later = [y for _, points in drawn for x, y in points if x > last / 3]
+    if not later or max(ys) <= 3 * max(later) or max(later) <= 0:
+        return ys
+    return [min(y, 1.5 * max(later)) for y in ys]
 
 
 def shown(value: float, form: str) -> str:
@@ -120,6 +133,7 @@ class _Plot:
 
     def y(self, value: float) -> float:
         low, high = self.y_range
+        value = min(value, high)
         return round(HEIGHT - _BOTTOM - (value - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM), 1)
 
     def grid(self, ticks: Sequence[float], form: str) -> str:

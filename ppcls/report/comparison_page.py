@@ -165,7 +165,7 @@ def _pictures(rows: Sequence[Row]) -> Iterator[str]:
         ("train", "lr", both("learning rate", "学习率"), ".3g"),
     ):
         lines = [Line(label, *row.record.series(kind, name), color=_color(row)) for label, row in labelled]
-        yield chart(title, lines, form=form)
+        yield chart(title, lines, form=form, clipped=name == "loss")
 
 
 def _labelled(rows: Sequence[Row]) -> list[tuple[str, Row]]:

@@ -29,14 +29,14 @@ def _pictures(record: Record, baseline: Record | None) -> Iterator[str]:
         Line(trained, *record.series(training, "loss"), color=OTHER),
         Line(evaluated, *record.series("eval", "loss"), color=STUDENT),
     ]
-    yield chart(both("loss", "损失"), losses)
+    yield chart(both("loss", "损失"), losses, clipped=True)
     parts = [name for name in record.names(training) if "loss" in name.lower() and name != "loss"]
     if len(parts) > 1:
         lines = [
             Line(escaped(name), *record.series(training, name), color=COLORS[place % len(COLORS)])
             for place, name in enumerate(parts)
         ]
-        yield chart(both("parts of the training loss", "训练损失的各项"), lines)
+        yield chart(both("parts of the training loss", "训练损失的各项"), lines, clipped=True)
     for prefix, title, form in (
         ("agreement_", both("agreement with the teacher", "与教师的一致率"), "%"),
         ("kl_", both("KL divergence from the teacher, nats", "与教师的 KL 散度（nat）"), ".4f"),
@@ -50,7 +50,7 @@ def _pictures(record: Record, baseline: Record | None) -> Iterator[str]:
             )
             for place, name in enumerate(names)
         ]
-        yield chart(title, lines, form=form)
+        yield chart(title, lines, form=form, clipped=form != "%")
     rates = [name for name in record.names("train") if name == "lr" or name.startswith("lr_")]
     lines = [
         Line(escaped(name), *record.series("train", name), color=COLORS[place % len(COLORS)])
