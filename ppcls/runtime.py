@@ -110,6 +110,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "output": (str, "probabilities, logits or features"),
     "params_size": (int, "a whole number"),
     "params_sha256": (str, "64 hexadecimal digits"),
+    "onnx_batch_size": (int, "a whole number"),
     "onnx_sha256": (str, "64 hexadecimal digits"),
 }
 

@@ -35,8 +35,8 @@ def open_network(
         files: of the export.
         described: ``Global`` of its description.
         engine: ``paddle_inference``; ``onnxruntime``; or ``auto``: ONNX Runtime on the CPU in float32, if the
-            export has an ``inference.onnx`` that its description knows and ONNX Runtime is installed;
-            otherwise Paddle Inference.
+            export has an ``inference.onnx`` that its description knows, for batches of any size, and ONNX
+            Runtime is installed; otherwise Paddle Inference.
         precision: ``float32``, or ``bfloat16`` (Paddle Inference on the CPU). A processor that does not
             compute in bfloat16 computes in float32, and a warning says so.
         device: ``cpu``, ``gpu``, ``gpu:1`` or ``auto``.
@@ -56,7 +56,9 @@ def open_network(
     onnx = files.files.place(ONNX)
     if engine == "auto":
         free = precision == "float32" and mkldnn and gpu is None
-        usable = onnx is not None and "onnx_sha256" in described and is_installed()
+        fills_batches = described.get("onnx_batch_size", 1) > 1  # with copies, if there are fewer images
+        is_ours = onnx is not None and "onnx_sha256" in described
+        usable = is_ours and not fills_batches and is_installed()
         engine = "onnxruntime" if free and usable else "paddle_inference"
     if engine == "onnxruntime":
         return _open_onnx(onnx, files.files.folder, described, precision, onnx_device(device, gpu), threads)

@@ -114,6 +114,8 @@ def export_network(
             _write_program(simple, image_shape, name, folder)
         programs = [_FILES[name][0] for name in chosen]
         if onnx:
+            if onnx_batch_size is not None:
+                content["Global"]["onnx_batch_size"] = onnx_batch_size
             write_onnx(
                 simple, image_shape, folder, batch=onnx_batch_size, description=_with_label_list(content)
             )

@@ -16,6 +16,8 @@ from paddle import nn
 from ppcls.deploy import Predictor
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, WeightsError
+from ppcls.onnx_program import OnnxProgram
+from ppcls.runtime import Program
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -69,6 +71,12 @@ def test_it_answers_as_the_folder(exported: Path, tmp_path: Path, kind: str) -> 
             assert [one["label_names"] for one in got] == [one["label_names"] for one in want]
             scores = [one["scores"] for one in want]
             np.testing.assert_allclose([one["scores"] for one in got], scores, atol=2e-5)
+
+
+def test_a_fixed_batch_is_not_filled_without_need(exported: Path) -> None:
+    kinds = {name: type(Predictor(exported / name, device="cpu")._run) for name in ("open", "three")}
+    assert kinds == {"open": OnnxProgram, "three": Program}
+    assert type(Predictor(exported / "three", device="cpu", engine="onnxruntime")._run) is OnnxProgram
 
 
 def test_other_programs_find_names_and_numbers(exported: Path) -> None:
