@@ -14,9 +14,11 @@ from ppcls.data import Fingerprint
 from ppcls.errors import ConfigError, mask_credentials
 from ppcls.logger import LOGGER
 
-# Paths of files, the seed, which a run keeps in any case, and what is written beside the run.
+# Paths of files, the seed, which a run keeps in any case, what is written beside the run, and what has an
+# effect only through the transforms, which are compared themselves.
 QUIET = re.compile(
-    r"Global\.(checkpoints|output_dir|run_name|pretrained_model|save_inference_dir|seed|report)"
+    r"Global\.(checkpoints|output_dir|run_name|pretrained_model|save_inference_dir|seed|report"
+    r"|image_size|(mean|std)(\.\d+)?)"
 )
 # Settings about output, kept files, export and loading speed, which do not change the weights.
 HARMLESS = re.compile(

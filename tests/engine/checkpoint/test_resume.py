@@ -245,6 +245,9 @@ def test_changes_are_named_by_their_keys():
 
 def test_a_section_that_the_version_before_did_not_have_is_no_change():
     assert not find_changes(OLD, {**OLD, "Hooks": None})
+    # Size and normalisation have an effect through the transforms alone, which are compared themselves.
+    now = {**OLD["Global"], "mean": [0.5], "std": [0.2], "image_size": 32}
+    assert not find_changes(OLD, {**OLD, "Global": now})
     assert [change.key for change in find_changes(OLD, {**OLD, "Hooks": [{"Mine": None}]})] == ["Hooks"]
 
 
