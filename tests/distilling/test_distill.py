@@ -19,7 +19,6 @@ from ppcls.arch import build_model
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.deploy import Predictor
-from ppcls.distilling import steps
 from ppcls.distilling.estimate import in_words
 from ppcls.distilling.find_teacher import find_teacher
 from ppcls.distilling.request import Request, digest_of, open_project
@@ -30,7 +29,8 @@ from ppcls.engine.from_run import load_run
 from ppcls.errors import ConfigError, DataError, PpclsError, WeightsError
 from ppcls.report.runs import find_runs, read_run
 
-TINY = {"student": "resnet8", "epochs": 1, "seed": 1, "overrides": ["Global.device=cpu"]}
+SETTINGS = ["Global.device=cpu", "Global.export_format=paddle"]
+TINY = {"student": "resnet8", "epochs": 1, "seed": 1, "overrides": SETTINGS}
 
 
 def write_classes(root: Path, names: list[str], count: int = 5, side: int = 32) -> Path:
@@ -80,17 +80,19 @@ def test_the_result_shows_itself(first):
     assert f"{100 * result.accuracy:.2f} %" in page
 
 
-def test_mistakes_of_later_steps_show_before_the_first_training(first, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("setting", "recipe"),
+    [("Arch.models.0.Teacher.pretrained", "distill"), ("student:Arch.pretrained", "student")],
+)
+def test_mistakes_of_later_steps_show_before_the_first_training(
+    first, tmp_path, monkeypatch, setting, recipe
+):
     data, _ = first
-    monkeypatch.setattr(Engine, "train", lambda *arguments: pytest.fail("it trained"))
-    options = {**TINY, "out": tmp_path / "out"}
-    for network in ("0.Teacher", "1.Student"):
-        options["overrides"] = [*TINY["overrides"], f"Arch.models.{network}.pretrained=nowhere"]
-        with pytest.raises(PpclsError, match=r"distill\.yaml: .*no weights file .*nowhere"):
-            distill(data, "resnet8", **options)
-    options["overrides"] = [*TINY["overrides"], "student:Arch.pretrained=nowhere"]
-    with pytest.raises(PpclsError, match=r"student\.yaml: .*no weights file .*nowhere"):
-        distill(data, "resnet8", baseline=True, **options)
+    monkeypatch.setattr(Engine, "train", None)
+    monkeypatch.setattr("ppcls.api.announce", lambda steps: None)
+    options = {**TINY, "overrides": [*SETTINGS, f"{setting}=nowhere"], "out": tmp_path / "out"}
+    with pytest.raises(PpclsError, match=rf"{recipe}\.yaml: .*no weights file .*nowhere"):
+        distill(data, "resnet8", baseline=recipe == "student", **options)
     assert not (tmp_path / "out/output").exists()
 
 
@@ -108,7 +110,7 @@ def test_a_finished_call_is_repeated_without_training(first, monkeypatch):
     monkeypatch.setattr(Engine, "train", None)
     again = distill(data, "resnet8", out=result.project, baseline=True, **TINY)
     assert (again.accuracy, again.baseline_accuracy) == (result.accuracy, result.baseline_accuracy)
-    assert distill(result.project, overrides=["Global.seed=1"]).accuracy == result.accuracy
+    assert distill(result.project, overrides=["Global.seed=1", *SETTINGS]).accuracy == result.accuracy
 
 
 def test_a_copy_of_a_project_leaves_the_runs_of_the_original_alone(first, tmp_path, monkeypatch):
@@ -124,25 +126,22 @@ def test_a_copy_of_a_project_leaves_the_runs_of_the_original_alone(first, tmp_pa
 
 def test_an_interrupted_call_continues_with_what_is_left(first, tmp_path, monkeypatch):
     data, _ = first
-    done = []
+    begun = []
+    train = Engine.train
 
-    def stop(step):
-        if step.name == "distill":
+    def stop_at_the_student(engine, **options):
+        begun.append(engine.folder.name)
+        if engine.folder.name == "distill":
             raise SystemExit(143)
-        done.append(step.name)
-        return run_step(step)
+        return train(engine, **options)
 
-    run_step = steps.run_step
-    monkeypatch.setattr("ppcls.api.run_step", stop)
-    with pytest.raises(SystemExit):
-        distill(data, "resnet8", out=tmp_path / "out", **TINY)
-    weights = tmp_path / "out/output/teacher/best_model.pdparams"
-    before = weights.stat().st_mtime_ns
-    monkeypatch.setattr("ppcls.api.run_step", run_step)
-    result = distill(data, "resnet8", out=tmp_path / "out", **TINY)
-    assert done == ["teacher"]
-    assert weights.stat().st_mtime_ns == before
-    assert read_run(result.folder).finished
+    monkeypatch.setattr(Engine, "train", stop_at_the_student)
+    for part in ("announce", "rehearse"):
+        monkeypatch.setattr(f"ppcls.api.{part}", lambda steps: None)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            distill(data, "resnet8", out=tmp_path / "out", **TINY)
+    assert begun == ["teacher", "distill", "distill"]
 
 
 @pytest.mark.parametrize("kind", ["run", "weights", "exported", "layer"])
@@ -157,7 +156,7 @@ def test_a_trained_teacher_of_any_kind_gives_the_same_answers(first, tmp_path, k
         options["teacher_network"] = "resnet8"
     if kind == "exported":
         teacher = tmp_path / "inference"
-        overrides = [f"Global.save_inference_dir={teacher}", "Global.export_format=paddle"]
+        overrides = [f"Global.save_inference_dir={teacher}"]
         Engine(load_run(trained, overrides, "export"), "export").export()
     if kind == "layer":
         teacher = ppcls.create_model("resnet8", class_num=3, pretrained=str(trained / "best_model"))
@@ -318,7 +317,7 @@ def onnx_teacher(first):
     pytest.importorskip("paddle2onnx")
     _, result = first
     folder = result.project / "onnx"
-    result.export(folder, onnx=True, overrides=["Global.export_format=paddle"])
+    result.export(folder, onnx=True)
     file = folder.with_suffix(".onnx")
     file.write_bytes((folder / "inference.onnx").read_bytes())
     return file

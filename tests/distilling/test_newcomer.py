@@ -50,8 +50,8 @@ def by_commands(teacher: str, student: str, epochs: int) -> list[dict[str, str]]
     init = ["init", "photos", "--teacher", teacher, "--student", student, "--epochs", str(epochs)]
     assert main(init) == 0
     assert main(["check-data", "-c", "project/distill.yaml"]) == 0
-    device = ["-o", "Global.device=cpu", "-o", "Global.seed=1"]
-    assert main(["distill", "project", "--baseline", "--export", "student", *device]) == 0
+    options = [f"-o{text}" for text in ("Global.device=cpu", "Global.seed=1", "Global.export_format=paddle")]
+    assert main(["distill", "project", "--export", "student", *options]) == 0
     assert main(["predict", "--model-dir", "student", "new", "--output", "answers.csv"]) == 0
     with open("answers.csv", encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
