@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ppcls.report.html import embedded_json, escaped
+from ppcls.report.html import both, embedded_json, escaped
 
 WIDTH, HEIGHT = 400, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 8, 24
@@ -71,6 +71,11 @@ def chart(title: str, lines: Sequence[Line], *, form: str = ".4f", clipped: bool
     ticks = _ticks(max(low, 0.0) if min(ys) >= 0 else low, high)
     y_range = (min(ticks[0], *ys), max(ticks[-1], *ys))
     plot = _Plot(x_range, y_range)
+    peak = max(y for _, points in drawn for _, y in points)
+    if peak > y_range[1]:
+        peak_text = shown(peak, form)
+        remark = both(f"cut off, peak {peak_text}", f"已截断，峰值 {peak_text}")
+        title += f' <span class="note">({remark})</span>'
     body = "".join([plot.grid(ticks, form), *(plot.curve(line, points) for line, points in drawn)])
     data = {
         "size": [WIDTH, HEIGHT],
@@ -161,9 +166,11 @@ class _Plot:
             return f'<line x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y}" y2="{y}" {style}/>'
         places = " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
         dots = ""
-        if len(points) <= 25:
+        if len(points) <= 25:  # those that are cut off have none
             dots = "".join(
-                f'<circle cx="{self.x(x)}" cy="{self.y(y)}" r="2.5" fill="{line.color}"/>' for x, y in points
+                f'<circle cx="{self.x(x)}" cy="{self.y(y)}" r="2.5" fill="{line.color}"/>'
+                for x, y in points
+                if y <= self.y_range[1]
             )
         return f'<polyline points="{places}" {style}/>{dots}'
 

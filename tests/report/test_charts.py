@@ -46,3 +46,4 @@ def test_a_spike_at_the_beginning_does_not_flatten_the_rest():
     heights = [float(place.split(",")[1]) for place in re.findall(r'points="([^"]*)"', drawn)[0].split()]
     assert max(heights[1:]) - min(heights[1:]) > 40
     assert '"100.0000"' in drawn  # the pointer still reads the value
+    assert "cut off, peak 100.0000" in drawn
