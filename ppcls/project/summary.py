@@ -92,7 +92,10 @@ class DataSummary:
             f"images ({of_all} looked at): {size}; {colours}",
         ]
         if self.unreadable:
-            lines.append(f"cannot be read: {len(self.unreadable)} of the images looked at")
+            lines.append(
+                f"cannot be read: {len(self.unreadable)} of the images looked at; replace or remove such "
+                "files before training (`ppcls check-data` finds all), or set on_error: skip in the datasets"
+            )
             lines += [f"  {file}: {why}" for file, why in list(self.unreadable.items())[:_SHOWN]]
         if self.equal:
             lines.append(f"in both parts, byte for byte: {len(self.equal)}")
