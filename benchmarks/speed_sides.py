@@ -116,6 +116,8 @@ def build_ppcls(size: int, batch: int, options: Mapping[str, Any], folder: Path)
 class SameBatch:
     """Stands in for a loader: compared are steps, not reading."""
 
+    division = None  # the number of processes does not change
+
     def __init__(self, batch: Any) -> None:
         self.batch = batch
         self.dataset = None
