@@ -66,6 +66,8 @@ PAIR_LOSS = [
 class SameBatches:
     """Stands in for a loader: the measured difference is the step, not the reading."""
 
+    division = None  # the number of processes does not change
+
     def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
         self.dataset = None
