@@ -18,6 +18,7 @@ from ppcls.distilling.result import DistillationResult, accuracy_of
 from ppcls.distilling.steps import DISTILL, STUDENT, Step, announce, run_step, steps_of
 from ppcls.engine import Engine
 from ppcls.errors import ConfigError, PpclsError, TrainingError, show
+from ppcls.files import require_writable
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.project import DEFAULT_METHOD
 from ppcls.report import comparison, write_comparison, write_report
@@ -99,6 +100,9 @@ def distill(
         None if image_root is None else _path(image_root, "image_root"),
         from_scratch,
     )
+    target = None if isinstance(export, bool) else Path(_path(export, "export"))
+    if target is not None:
+        require_writable(target, "export")
     project = open_project(request, None if out is None else _path(out, "out"), layer)
     seeded = [] if seed is None else [f"Global.seed={seed}"]
     steps = steps_of(project, [*seeded, *overrides], baseline=baseline)
@@ -111,8 +115,8 @@ def distill(
     setup_logging()  # the logs of the runs are complete
     if not export:
         return result
-    target = result.folder / "inference" if export is True else Path(_path(export, "export"))
-    return DistillationResult(**{**vars(result), "exported": result.export(target).folder})
+    exported = result.export(target).folder
+    return DistillationResult(**{**vars(result), "exported": exported})
 
 
 def _path(given: object, option: str) -> str:

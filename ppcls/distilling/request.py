@@ -24,6 +24,7 @@ from ppcls.project import (
     Project,
     check_choices,
     check_folder,
+    finish_project,
     inspect_data,
     is_project,
     plan,
@@ -100,7 +101,7 @@ def open_project(request: Request, out: str | os.PathLike[str] | None, layer: nn
     record = _read_record(folder / _RECORD)
     if record is not None:
         _require_same(request, record, folder)
-        if is_project(folder):
+        if finish_project(folder):
             return read_project(folder)
     elif is_project(folder):
         raise ConfigError(
@@ -126,7 +127,7 @@ def _require_nothing_else(request: Request, out: object, layer: nn.Layer | None)
 def _read_record(file: Path) -> dict[str, object] | None:
     try:
         found = json.loads(file.read_bytes().decode())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged ({error}); delete it, or choose another --out") from None

@@ -1,6 +1,6 @@
 """From images to a project: look at the data, choose defaults, write the recipes of every step."""
 
-from ppcls.project.layout import Project, is_project, read_project
+from ppcls.project.layout import Project, finish_project, is_project, read_project
 from ppcls.project.lists import WrittenSplit, split_data
 from ppcls.project.methods import METHODS
 from ppcls.project.planning import DEFAULT_METHOD, Plan, Training, check_choices, plan
@@ -18,6 +18,7 @@ __all__ = [
     "check_choices",
     "check_files",
     "check_folder",
+    "finish_project",
     "inspect_data",
     "is_project",
     "plan",

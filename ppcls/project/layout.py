@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppcls.errors import ConfigError
+from ppcls.files import FileSet
 
 DATA, TEACHER, STUDENT, DISTILL = "data.yaml", "teacher.yaml", "student.yaml", "distill.yaml"
 NAMES, README = "class_names.txt", "README.md"
@@ -67,6 +68,24 @@ def read_project(folder: str | Path) -> Project:
     lists = tuple(out / name for name in (TRAIN_LIST, VAL_LIST) if (out / name).is_file())
     teacher = out / TEACHER if (out / TEACHER).is_file() else None
     return Project(out, teacher, out / STUDENT, out / DISTILL, out / NAMES, lists, out / README)
+
+
+def finish_project(folder: Path) -> bool:
+    """Move files to their places if a process was killed while it wrote a project; tell whether one is there.
+
+    Raises:
+        ConfigError: if only some of its files are there, or they cannot be moved.
+    """
+    if not folder.is_dir():
+        return False
+    try:
+        FileSet(folder, "project", FILES).finish()
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    if any((folder / name).exists() for name in FILES if name != README):
+        read_project(folder)
+        return True
+    return False
 
 
 def is_project(folder: str | Path) -> bool:

@@ -144,6 +144,26 @@ def test_an_interrupted_call_continues_with_what_is_left(first, tmp_path, monkey
     assert begun == ["teacher", "distill", "distill"]
 
 
+def test_a_project_whose_writing_was_killed_is_completed(first, tmp_path, monkeypatch):
+    data, _ = first
+    request = Request(str(data), "resnet8", student="resnet8", epochs=1)
+    out = tmp_path / "out"
+    whole = open_project(request, out, None)
+    hidden = out / ".project.new"
+    hidden.mkdir()
+    names = ["distill.yaml", "README.md"]
+    for name in names:
+        (out / name).rename(hidden / name)
+    listed = [path.name for path in (whole.teacher, whole.student, *whole.lists)]
+    listed += ["data.yaml", "class_names.txt", *names]
+    (hidden / "files.json").write_text(json.dumps(listed))
+    assert open_project(request, out, None) == whole
+    assert whole.distill.is_file()
+    whole.distill.unlink()
+    with pytest.raises(ConfigError, match="it has no distill.yaml"):
+        open_project(request, out, None)
+
+
 @pytest.mark.parametrize("kind", ["run", "weights", "exported", "layer"])
 def test_a_trained_teacher_of_any_kind_gives_the_same_answers(first, tmp_path, kind):
     data, result = first
@@ -221,6 +241,8 @@ def test_digests_tell_layers_apart():
         ({"overrides": ["Global.output_dir=x"]}, "distill itself decides Global.output_dir"),
         ({"overrides": ["students:Arch.name=x"]}, "there is no step 'students'"),
         ({"overrides": ["Global.epoch=2"]}, "Did you mean: epochs"),
+        ({"out": "{data}/cat/0.png"}, "out: cannot write to .*Not a directory"),
+        ({"export": "{data}/cat/0.png"}, "export: cannot write to .*Not a directory"),
         ({"out": "{data}"}, "where it would be taken for a class"),
         ({"out": "{out}", "method": "kd"}, "of another call:\n.*method: was 'dkd', is 'kd'"),
         ({"out": "{out}", "overrides": ["Optimizer.lr.learning_rate=1.0"]}, "was trained with other"),
