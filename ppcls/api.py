@@ -11,7 +11,7 @@ from typing import Any
 
 from paddle import nn
 
-from ppcls.config import ComponentSpec, Recipe, complete_config, load_config
+from ppcls.config import ArchSpec, ComponentSpec, Recipe, complete_config, load_config
 from ppcls.distilling.rehearsal import rehearse
 from ppcls.distilling.request import Request, open_project
 from ppcls.distilling.result import DistillationResult, accuracy_of
@@ -152,13 +152,19 @@ def _result(project: Path, step: Step, runs: dict[str, RunFolder]) -> Distillati
         project=project,
         folder=run.folder,
         student=arch.main.name,
-        teacher=", ".join(network.name for network in teachers),
+        teacher=", ".join(map(_shown, teachers)),
         method=" + ".join(name.removeprefix("Distillation").removesuffix("Loss") for name in losses),
         accuracy=accuracy,
         teacher_accuracy=_teacher_accuracy(run, [network.title for network in teachers]),
         baseline_accuracy=None if alone is None else accuracy_of(alone),
         report=report,
     )
+
+
+def _shown(network: ArchSpec) -> str:
+    """Return what a teacher is called: the name of its network, or of the file that it comes from."""
+    path = network.options.get("path")
+    return Path(path).name if isinstance(path, str) else network.name
 
 
 def _teacher_accuracy(run: RunFolder, titles: Sequence[str]) -> float | None:

@@ -37,7 +37,7 @@ class DistillationResult:
         project: folder of the recipes and of all runs.
         folder: folder of the student's run.
         student: name of the student's network.
-        teacher: name of the teacher's network.
+        teacher: name of the teacher's network, or of the file or folder that it comes from.
         method: losses with which it was taught, as the recipe names them.
         accuracy: share of the evaluation images that the student gets right, at its best epoch.
         teacher_accuracy: the same of the teacher; None if it is unknown.
