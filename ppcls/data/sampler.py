@@ -154,7 +154,8 @@ class EpochSampler(Sampler, ABC):
     def _part(batch: Draws, order: Draws, share: Share) -> Draws:
         fill = np.arange(-len(batch.index) % share.world_size) % len(order.index)
         parts = (
-            np.concatenate([own, everything[fill]]).reshape(share.world_size, -1)[share.rank]
+            # A copy, because a view would keep the samples of all processes in memory.
+            np.concatenate([own, everything[fill]]).reshape(share.world_size, -1)[share.rank].copy()
             for own, everything in ((batch.index, order.index), (batch.repeat, order.repeat))
         )
         return Draws(*parts)
