@@ -33,6 +33,7 @@ IMAGES = {"ImageNet-1k": 1_281_167, "ImageNet-21k": 14_197_122}
 EPOCHS = 300
 IMAGE_BYTES = 110_000  # a file of ImageNet, on average
 SMALL_BYTES = 40_000  # the same with a shorter side of 256 pixels, quality 92
+TAR_BYTES = 1800  # headers of image and label, and the rest of their blocks
 SHARD_BYTES = 10**9
 # Bytes for each image and view of 1000 classes, as benchmarks/store.py prints them.
 STORED = {
@@ -231,7 +232,7 @@ def print_tables() -> None:
     """Print sizes of stores and shards, and what a run reads in a second."""
     print(
         "\n| bytes for each image and view | "
-        + " | ".join(f"{n}, {v} views" for n in IMAGES for v in VIEWS)
+        + " | ".join(f"{n}, {v} view{'s' * (v > 1)}" for n in IMAGES for v in VIEWS)
         + " |"
     )
     print("|---" * (1 + len(IMAGES) * len(VIEWS)) + "|")
@@ -241,10 +242,10 @@ def print_tables() -> None:
     print("\n| data | " + " | ".join(f"{name} ({count:,})" for name, count in IMAGES.items()) + " |")
     print("|---" * (1 + len(IMAGES)) + "|")
     rows: dict[str, Callable[[int], str]] = {
-        "files or shards as they are, 110 KB an image": lambda n: shown(n * (IMAGE_BYTES + 1500)),
-        "shards, shorter side 256, 40 KB": lambda n: shown(n * (SMALL_BYTES + 1500)),
-        "shards of 1 GB (as they are)": lambda n: f"{-(-n * (IMAGE_BYTES + 1500) // SHARD_BYTES):,}",
-        "shards of 1 GB (256)": lambda n: f"{-(-n * (SMALL_BYTES + 1500) // SHARD_BYTES):,}",
+        "files or shards as they are, 110 KB an image": lambda n: shown(n * (IMAGE_BYTES + TAR_BYTES)),
+        "shards, shorter side 256, 40 KB": lambda n: shown(n * (SMALL_BYTES + TAR_BYTES)),
+        "shards of 1 GB (as they are)": lambda n: f"{-(-n * (IMAGE_BYTES + TAR_BYTES) // SHARD_BYTES):,}",
+        "shards of 1 GB (256)": lambda n: f"{-(-n * (SMALL_BYTES + TAR_BYTES) // SHARD_BYTES):,}",
         "index of the shards: 36 bytes and the name": lambda n: shown(n * (36 + 33)),
     }
     for name, text in rows.items():
@@ -260,8 +261,8 @@ def print_tables() -> None:
             speed = gpus * rate
             read = (IMAGE_BYTES, SMALL_BYTES, STORED["topk, k 10"], STORED["all, float16"])
             cells = [f"{shown(size * speed)}/s" for size in read]
-            days = [f"{EPOCHS * count / speed / 86400:.1f} days" for count in IMAGES.values()]
-            print(f"| {gpus} | {rate:,} | " + " | ".join([*cells, *days]) + " |")
+            durations = [f"{EPOCHS * count / speed / 3600:,.0f} h" for count in IMAGES.values()]
+            print(f"| {gpus} | {rate:,} | " + " | ".join([*cells, *durations]) + " |")
 
 
 def main() -> None:

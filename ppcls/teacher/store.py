@@ -8,7 +8,6 @@ without it is ignored.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import io
 import json
@@ -17,7 +16,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 
 from ppcls.errors import DataError
 from ppcls.files import write_atomic
+from ppcls.teacher.view import Piece, View
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -42,7 +42,7 @@ class Shard:
     Attributes:
         path: the file of records.
         view: number of the view, from 1.
-        runs: the positions of the records in order.
+        runs: the positions of the records in order: first position and count of each run, int64 [N, 2].
         size: size of the file in bytes.
         crc32: checksum of the file.
         described: the file that describes the shard.
@@ -50,7 +50,7 @@ class Shard:
 
     path: Path
     view: int
-    runs: Runs
+    runs: np.ndarray = field(compare=False)
     size: int
     crc32: int
     described: Path
@@ -58,8 +58,8 @@ class Shard:
     @property
     def title(self) -> str:
         """Description of the shard for messages."""
-        first = self.runs[0][0]
-        last = self.runs[-1][0] + self.runs[-1][1] - 1
+        first = self.runs[0, 0]
+        last = self.runs[-1].sum() - 1
         return f"shard {self.path.name} (view {self.view}, positions {first} to {last})"
 
 
@@ -82,7 +82,7 @@ class Store:
         self.folder = folder
         self.manifest: dict[str, Any] | None = None
         self.shards: list[Shard] = []
-        self._covered: dict[int, _View] = {}
+        self._covered: dict[int, View] = {}
         self._open: OrderedDict[Path, np.ndarray] = OrderedDict()
         path = folder / MANIFEST
         if not path.is_file():
@@ -107,20 +107,13 @@ class Store:
 
     def missing(self, view: int, rows: int) -> Runs:
         """Return the positions of a view of `rows` positions that are not stored."""
-        found: Runs = []
-        place = 0
-        for piece in self._pieces(view, 0, rows):
-            if piece.position > place:
-                found.append((place, piece.position - place))
-            place = piece.position + piece.count
-        if place < rows:
-            found.append((place, rows - place))
-        return found
+        found = self._covered.get(view)
+        return [(0, rows)] if found is None else found.missing(rows)
 
     def read(self, view: int, position: int, count: int) -> np.ndarray:
         """Return the records of `count` positions of a view from `position` on, all of which are stored."""
         found = [
-            self._records(piece.shard)[piece.row : piece.row + piece.count]
+            self._records(self.shards[piece.shard])[piece.row : piece.row + piece.count]
             for piece in self._pieces(view, position, count)
         ]
         records = found[0] if len(found) == 1 else np.concatenate(found)
@@ -174,11 +167,11 @@ class Store:
         # With the checksum in its name, a file never takes the place of another shard's.
         path = self.folder / f"view-{view:05d}-{runs[0][0]:012d}-{crc32:08x}.npy"
         write_atomic(path, lambda stream: stream.write(content))
-        shard = Shard(path, view, list(runs), len(content), crc32, path.with_suffix(".json"))
+        shard = Shard(path, view, np.array(runs, np.int64), len(content), crc32, path.with_suffix(".json"))
         described = {
             "file": path.name,
             "view": view,
-            "runs": shard.runs,
+            "runs": shard.runs.tolist(),
             "size": shard.size,
             "crc32": f"{crc32:08x}",
         }
@@ -202,13 +195,9 @@ class Store:
 
     def _add(self, shard: Shard) -> None:
         self.shards.append(shard)
-        view = self._covered.setdefault(shard.view, _View())
-        row = 0
-        for position, count in shard.runs:
-            view.add(_Piece(position, count, shard, row))
-            row += count
+        self._covered.setdefault(shard.view, View()).add(len(self.shards) - 1, shard.runs)
 
-    def _pieces(self, view: int, position: int, count: int) -> Iterator[_Piece]:
+    def _pieces(self, view: int, position: int, count: int) -> Iterator[Piece]:
         found = self._covered.get(view)
         return iter(()) if found is None else found.within(position, count)
 
@@ -221,56 +210,6 @@ class Store:
         else:
             self._open.move_to_end(shard.path)
         return records
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Consecutive positions of a view, stored in a shard from `row` on."""
-
-    position: int
-    count: int
-    shard: Shard
-    row: int
-
-    def part(self, first: int, last: int) -> _Piece:
-        """Return the part from position `first` to before `last`."""
-        return _Piece(first, last - first, self.shard, self.row + first - self.position)
-
-
-class _View:
-    """The pieces of a view in the order of their positions. They do not overlap."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._pieces: list[_Piece] = []
-
-    def add(self, piece: _Piece) -> None:
-        """Add the positions that are not stored yet; two machines may have stored the same ones."""
-        end = piece.position + piece.count
-        place = piece.position
-        gaps = []
-        for there in self.within(piece.position, piece.count):
-            if there.position > place:
-                gaps.append(piece.part(place, there.position))
-            place = there.position + there.count
-        if place < end:
-            gaps.append(piece.part(place, end))
-        for gap in gaps:
-            at = bisect.bisect(self._starts, gap.position)
-            self._starts.insert(at, gap.position)
-            self._pieces.insert(at, gap)
-
-    def within(self, position: int, count: int) -> Iterator[_Piece]:
-        """Yield the pieces of some positions in order."""
-        end = position + count
-        at = max(bisect.bisect(self._starts, position) - 1, 0)
-        while at < len(self._starts) and self._starts[at] < end:
-            piece = self._pieces[at]
-            first = max(piece.position, position)
-            last = min(piece.position + piece.count, end)
-            if first < last:
-                yield piece.part(first, last)
-            at += 1
 
 
 def join_runs(runs: Sequence[tuple[int, int]]) -> Runs:
@@ -303,13 +242,13 @@ def _without_versions(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _read_shard(path: Path) -> Shard:
     found = _read_json(path)
     try:
-        runs = [(int(position), int(count)) for position, count in found["runs"]]
+        runs = np.array(found["runs"], np.int64).reshape(len(found["runs"]), 2)
         name = str(found["file"])
         shard = Shard(
             path.parent / name, int(found["view"]), runs, int(found["size"]), int(found["crc32"], 16), path
         )
-        whole = bool(runs) and all(position >= 0 and count > 0 for position, count in runs)
-    except (KeyError, TypeError, ValueError):
+        whole = len(runs) > 0 and bool((runs >= (0, 1)).all())
+    except (KeyError, TypeError, ValueError, OverflowError):
         whole = False
     if not whole or Path(name).name != name:
         raise DataError(f"{path} is damaged: it does not describe a shard; delete it to have it filled again")
@@ -334,7 +273,7 @@ def _problem(shard: Shard, dtype: np.dtype[Any]) -> str:
         records = np.load(shard.path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         return f"{shard.title} is not a file of NumPy: {error}"
-    rows = sum(count for _, count in shard.runs)
+    rows = int(shard.runs[:, 1].sum())
     if records.dtype != dtype or records.shape != (rows,):
         return f"{shard.title} has records of another kind than the manifest says; {remedy}"
     return ""

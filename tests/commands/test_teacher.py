@@ -129,7 +129,11 @@ def test_far_too_many_processes_are_refused(content, write_recipe, tmp_path, cap
 def test_a_shard_is_written_after_some_time_at_the_latest(content, write_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(stored, "SHARD_SECONDS", 0.0)
     assert store(write_recipe(content)) == 0
-    assert [shard.runs for shard in Store(tmp_path / "store").shards] == [[(0, 5)], [(5, 5)], [(10, 2)]] * 2
+    assert [shard.runs.tolist() for shard in Store(tmp_path / "store").shards] == [
+        [[0, 5]],
+        [[5, 5]],
+        [[10, 2]],
+    ] * 2
 
 
 def test_a_store_keeps_what_was_computed_before_sigterm(content, write_recipe, tmp_path, capsys, monkeypatch):
