@@ -15,7 +15,7 @@ from ppcls.config.nodes import Node
 from ppcls.distilling.find_teacher import find_teacher
 from ppcls.distilling.teacher import Teacher, check_weights
 from ppcls.engine.export import export_network
-from ppcls.errors import ConfigError, PpclsError
+from ppcls.errors import ConfigError, DataError, PpclsError
 from ppcls.files import require_writable, write_atomic
 from ppcls.logger import LOGGER
 from ppcls.project import (
@@ -31,9 +31,11 @@ from ppcls.project import (
     read_project,
     write_project,
 )
+from ppcls.project.sources import find_source
 
 DEFAULT_FOLDER = "distilled"
 _RECORD = "distill.json"
+_IMAGES = "images"  # their number, in the record
 _LAYER = "teacher"  # folder of a teacher that was given as a layer
 _FITS = 1.1  # images may be enlarged by so much for a teacher's size
 
@@ -102,6 +104,7 @@ def open_project(request: Request, out: str | os.PathLike[str] | None, layer: nn
     if record is not None:
         _require_same(request, record, folder)
         if finish_project(folder):
+            _warn_of_changed_data(request, record, folder)
             return read_project(folder)
     elif is_project(folder):
         raise ConfigError(
@@ -151,6 +154,22 @@ def _require_same(request: Request, record: dict[str, object], folder: Path) -> 
         )
 
 
+def _warn_of_changed_data(request: Request, record: dict[str, object], folder: Path) -> None:
+    """Log a warning if images were added or removed since the project was written."""
+    before = record.get(_IMAGES)
+    try:
+        source = find_source(request.data, request.image_root)
+    except DataError:
+        return  # what is finished needs no images; a training will say what is missing
+    now = len(source.train) + len(source.val or ())
+    if isinstance(before, int) and now != before:
+        LOGGER.warning(
+            "%s has %d images now, and had %d when %s was written: what is finished is not trained again, "
+            "and lists in that folder stay as they are. Choose another --out to use the images of now",
+            *(request.data, now, before, folder),
+        )
+
+
 def _write(request: Request, folder: Path, layer: nn.Layer | None) -> Project:
     """Look at the data, find the teacher, check both, and write the project."""
     require_writable(folder, "out")
@@ -184,7 +203,8 @@ def _write(request: Request, folder: Path, layer: nn.Layer | None) -> Project:
         chosen = replace(chosen, teacher_node=node, notes=[*chosen.notes, *teacher.notes, *_resized(node)])
     for note in chosen.notes:
         LOGGER.warning("%s", note)
-    text = json.dumps(asdict(request.absolute), indent=1) + "\n"
+    record = {**asdict(request.absolute), _IMAGES: len(summary.train) + len(summary.val)}
+    text = json.dumps(record, indent=1) + "\n"
     if layer is not None:
         _check_layer(layer, chosen.image_size, summary)
     write_atomic(folder / _RECORD, lambda stream: stream.write(text.encode()))

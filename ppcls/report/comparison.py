@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import statistics
@@ -259,3 +260,26 @@ def _names(folders: Sequence[Path]) -> list[str]:
     if len(set(shorter)) == len(names) and "." not in shorter:
         return shorter
     return [str(name) for name in names]
+
+
+# Options of a dataset that do not decide which images it holds.
+_NOT_IMAGES = frozenset(("transform_ops", "batch_transform_ops", "class_num", "class_names", "delimiter"))
+
+
+def evaluations_differ(rows: Sequence[Row]) -> bool:
+    """Tell whether runs were evaluated on different images, as far as their recipes and lists show it."""
+    return len({_evaluated_on(row.record.run.config) for row in rows}) > 1
+
+
+def _evaluated_on(config: Mapping[str, Any]) -> str:
+    """Return what tells the images of an evaluation from others; copies of a list are the same."""
+    node: Any = config
+    for step in ("DataLoader", "Eval", "dataset"):
+        node = node.get(step) if isinstance(node, Mapping) else None
+    if not isinstance(node, Mapping):
+        return ""
+    options = {key: value for key, value in node.items() if key not in _NOT_IMAGES and value is not None}
+    file = Path(str(options.get("cls_label_path", "")))
+    if file.is_file():
+        options["cls_label_path"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return str(sorted(options.items(), key=str))

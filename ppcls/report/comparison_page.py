@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ppcls.files import write_atomic
 from ppcls.report.charts import COLORS, Line, chart
-from ppcls.report.comparison import Group, Row, compare, groups_of
+from ppcls.report.comparison import Group, Row, compare, evaluations_differ, groups_of
+from ppcls.report.comparison_text import OTHER_IMAGES
 from ppcls.report.html import Cell, Column, both, escaped, note, number_cell, page, section, table, text_cell
 from ppcls.report.words import amount, duration, percent
 
@@ -39,6 +40,9 @@ def render(rows: Sequence[Row]) -> str:
         _runs(rows),
         _curves(rows),
     ]
+    if evaluations_differ(rows):
+        warning = both(OTHER_IMAGES, "这些训练使用了不同的评估图像，不能凭得分判断优劣。")
+        sections.insert(0, note(f'<span class="bad">{warning}</span>'))
     heading = both(f"{len(rows)} runs compared", f"{len(rows)} 次训练的比较")
     subtitle = both(
         f"{len(groups)} recipes; runs of one recipe differ only in their seeds",

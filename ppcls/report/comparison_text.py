@@ -7,11 +7,12 @@ import io
 import json
 from collections.abc import Sequence
 
-from ppcls.report.comparison import Group, Row, groups_of
+from ppcls.report.comparison import Group, Row, evaluations_differ, groups_of
 from ppcls.report.tables import aligned, markdown
 from ppcls.report.words import duration
 
 FORMATS = ("table", "csv", "json", "markdown")
+OTHER_IMAGES = "These runs were evaluated on different images: their scores do not tell which one is better."
 
 
 def render(rows: Sequence[Row], form: str = "table") -> str:
@@ -27,6 +28,8 @@ def render(rows: Sequence[Row], form: str = "table") -> str:
         return _csv(rows)
     header, lines, right = _table(rows)
     text = aligned(header, lines, right) if form == "table" else markdown(header, lines, right)
+    if evaluations_differ(rows):
+        text += f"\n\n{OTHER_IMAGES}"
     groups = [group for group in groups_of(rows) if len(group.counted) > 1]
     if not groups:
         return text

@@ -113,6 +113,25 @@ def test_a_finished_call_is_repeated_without_training(first, monkeypatch):
     assert distill(result.project, overrides=["Global.seed=1", *SETTINGS]).accuracy == result.accuracy
 
 
+def test_images_that_came_later_are_counted(first, tmp_path, monkeypatch):
+    data, _ = first
+    later = tmp_path / "pets"
+    shutil.copytree(data, later)
+    request = Request(str(later), "resnet8", student="resnet8", epochs=1)
+    open_project(request, tmp_path / "out", None)
+    warnings = []
+    log = "ppcls.distilling.request.LOGGER.warning"
+    monkeypatch.setattr(log, lambda text, *args: warnings.append(text % args))
+    open_project(request, tmp_path / "out", None)
+    assert not warnings
+    shutil.copy(later / "cat/0.png", later / "cat/more.png")
+    open_project(request, tmp_path / "out", None)
+    assert "has 16 images now, and had 15" in warnings[0]
+    shutil.rmtree(later)
+    open_project(request, tmp_path / "out", None)  # a finished student is still there
+    assert len(warnings) == 1
+
+
 def test_a_copy_of_a_project_leaves_the_runs_of_the_original_alone(first, tmp_path, monkeypatch):
     _, result = first
     copy = tmp_path / "copy"

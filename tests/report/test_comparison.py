@@ -51,6 +51,20 @@ def test_a_copy_of_a_run_is_no_further_seed(tmp_path):
     assert group.deviation == pytest.approx(statistics.stdev([0.5, 0.7]))
 
 
+def test_runs_that_were_evaluated_on_other_images_are_not_ranked_silently(tmp_path):
+    for name, line in (("one", "a.png 0"), ("same", "a.png 0"), ("other", "b.png 0")):
+        folder = write_run(tmp_path / name)
+        (tmp_path / f"{name}.txt").write_text(line)
+        text = (folder / "config.yaml").read_text().replace("eval_list.txt", str(tmp_path / f"{name}.txt"))
+        (folder / "config.yaml").write_text(text)
+    runs = {name: tmp_path / name for name in ("one", "same", "other")}
+    for second, differ in (("same", False), ("other", True)):
+        folders = [runs["one"], runs[second]]
+        assert ("evaluated on different images" in render(compare(folders))) == differ
+        page = write_comparison(folders, tmp_path / "compare.html").read_text("utf-8")
+        assert ("evaluated on different images" in page) == differ
+
+
 @pytest.mark.parametrize("name", ["runs.pdf", "runs", "runs.csv"])
 def test_a_page_has_the_name_of_a_page(tmp_path, name, capsys):
     write_run(tmp_path / "one")
