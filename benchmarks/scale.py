@@ -103,6 +103,7 @@ def read_list(folder: Path, title: str) -> None:
         "name and label of an image", lambda: [(dataset.path(p), dataset.label(p)) for p in places], 100_000
     )
     measured("fingerprint", dataset.fingerprint)
+    measured("searching for images in a folder of runs", lambda: list(dataset.paths_with("ResNet18")))
 
 
 def make_index(folder: Path, images: int) -> None:

@@ -84,6 +84,13 @@ class Dataset(Component, ABC):
         """Return the fingerprint of this list of samples; it does not depend on the folder of the data."""
         return fingerprint_of(self.name, self.relative_paths(), map(self.label, range(len(self))))
 
+    def paths_with(self, text: str) -> Iterator[str]:
+        """Yield the paths of the files that contain `text`; several images may be in one file.
+
+        Datasets of millions of images override it, so that it takes no seconds.
+        """
+        return (path for path in map(self.path, range(len(self))) if text in path)
+
     def relative_paths(self) -> Iterable[str]:
         """Return the names of all samples, which do not depend on the folder of the data."""
         return map(self.path, range(len(self)))
@@ -278,6 +285,15 @@ class ImageNetDataset(Dataset):
     def fingerprint(self) -> Fingerprint:
         """Return the fingerprint of this list; takes a tenth of a second for a million images."""
         return fingerprint_of(self.name, self._list.names, self._list.labels)
+
+    def paths_with(self, text: str) -> Iterator[str]:
+        """Yield the paths that contain `text`, which has no separator of folders."""
+        if text in self.image_root:
+            yield from super().paths_with(text)
+            return
+        for name in self._list.names:
+            if text in name:
+                yield os.path.join(self.image_root, name)
 
     def relative_paths(self) -> Names:
         """Return the paths of all images as the list has them."""

@@ -123,6 +123,10 @@ class ShardDataset(Dataset):
         shard = self._index.shards[self._index.rows["shard"][index]]
         return f"{shard.path}: {self._index.key(index)}, {self._index.name(index)}"
 
+    def paths_with(self, text: str) -> Iterator[str]:
+        """Yield the shards whose paths contain `text`."""
+        return (path for shard in self._index.shards if text in (path := str(shard.path)))
+
     def label(self, index: int) -> int:
         """Return the class of an image."""
         return int(self._labels[index])

@@ -50,6 +50,18 @@ def classes(image_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "classes"
 
 
+def test_files_are_found_by_a_part_of_their_path(listed, folder):
+    """Lists answer it without joining every path; of shards there are few."""
+    everything = [listed.path(index) for index in range(len(listed))]
+    inside = listed.relative_paths()[2][1:4]
+    assert list(listed.paths_with(inside)) == [path for path in everything if inside in path] != []
+    assert list(listed.paths_with(Path(listed.image_root).name)) == everything
+    shards = ShardDataset(str(folder))
+    assert list(shards.paths_with(folder.name)) == sorted(map(str, folder.glob("*.tar")))
+    for dataset in (listed, shards):
+        assert list(dataset.paths_with("nowhere to be found")) == []
+
+
 def test_samples_and_fingerprint_are_those_of_the_files(listed, folder):
     shards = ShardDataset(str(folder))
     assert len(list(folder.glob("*.tar"))) > 2

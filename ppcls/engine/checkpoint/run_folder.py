@@ -68,9 +68,8 @@ def check_images(folder: Path, datasets: Mapping[str, Dataset], resumed: Checkpo
     if not _is_renamed(folder, resumed):
         return
     for where, dataset in datasets.items():
-        for path in map(dataset.path, range(len(dataset))):
-            # The search for the name first keeps this fast for millions of images.
-            if folder.name in path and _place_in(path, folder) is not None:
+        for path in dataset.paths_with(folder.name):
+            if _place_in(path, folder) is not None:
                 raise ConfigError(f"{where}: {path} {_would_be_renamed(folder)}")
 
 
