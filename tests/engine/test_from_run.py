@@ -29,8 +29,9 @@ def test_a_run_is_evaluated_used_and_exported_without_a_recipe(home, capsys, mon
     best = rows(run)[-1]
     found = Engine(load_run(run), "eval").eval()
     assert found == {name: best[name] for name in found}
+    capsys.readouterr()
     assert main(["infer", str(run), "-o", f"Infer.infer_imgs={home}/images/3.png"]) == 0
-    assert "weights best_model of epoch 1" in capsys.readouterr().out
+    assert "weights best_model of epoch 1" in capsys.readouterr().err  # standard output is for the results
     assert main(["export", str(run), "--weights", "latest", "-o", "Global.export_format=paddle"]) == 0
     capsys.readouterr()
     assert len(Predictor(run / "inference").predict([str(home / "images/3.png")])) == 1
