@@ -173,6 +173,11 @@ def _warn_of_changed_data(request: Request, record: dict[str, object], folder: P
 def _write(request: Request, folder: Path, layer: nn.Layer | None) -> Project:
     """Look at the data, find the teacher, check both, and write the project."""
     require_writable(folder, "out")
+    if request.teacher_network is not None and (request.teacher is None or layer is not None):
+        raise ConfigError(
+            f"teacher_network: {request.teacher_network} is for a weights file, and the teacher is none; "
+            "a network that is to be trained is named by teacher alone"
+        )
     given = None if layer is not None or request.teacher is None else request.teacher
     teacher = None if given is None else find_teacher(given, request.teacher_network)
     summary = inspect_data(

@@ -14,6 +14,7 @@ from ppcls.project.looking import equal_groups, look_at_both, near_pairs
 from ppcls.project.sources import Part, Source, find_source
 from ppcls.project.split import stratified_split
 
+DEFAULT_VAL = 0.2
 _SHOWN = 5
 # From this ratio on between the most frequent and the rarest class, a note says so.
 _UNBALANCED = 10.0
@@ -110,7 +111,7 @@ class DataSummary:
 
 
 def inspect_data(
-    path: str | Path, *, val: float = 0.2, seed: int = 0, image_root: str | Path | None = None
+    path: str | Path, *, val: float = DEFAULT_VAL, seed: int = 0, image_root: str | Path | None = None
 ) -> DataSummary:
     """Find out what a folder, list or shards hold, and split them if they have no part for validation.
 
@@ -127,6 +128,8 @@ def inspect_data(
     """
     check_split(val, seed)
     source = find_source(path, image_root)
+    if source.val is not None and val != DEFAULT_VAL:
+        source.notes.append(f"val {val:g} has no effect, because the data have a part for validation.")
     train, held = parts_of(source, val, seed)
     labels = [part.labels for part in (train, held)]
     count = max(int(part.max()) for part in labels) + 1

@@ -252,6 +252,7 @@ def test_digests_tell_layers_apart():
         ({"val": "a"}, "val: expected a share between 0 and 1, such as 0.2, got 'a'"),
         ({"data": None}, "data: expected a path or a name, got null"),
         ({"teacher": 3}, "teacher: expected a path or a name, got 3"),
+        ({"teacher": None, "teacher_network": "resnet8"}, "teacher_network: resnet8 is for a weights file"),
         ({"teacher": ""}, "teacher: expected a path or a name, got ''"),
         ({"out": ""}, "out: expected a path or a name, got ''"),
         ({"overrides": "Global.epochs=2"}, "overrides: expected a list"),

@@ -71,6 +71,8 @@ def test_parts_are_found_by_their_names(tmp_path, held):
     assert (len(summary.train), len(summary.val)) == (7, 2)
     assert summary.class_names == ["1", "2", "10"]
     assert summary.counts.tolist() == [[2, 3, 2], [1, 0, 1]]
+    assert "no effect" not in "\n".join(summary.notes)
+    assert "val 0.5 has no effect" in "\n".join(inspect_data(data, val=0.5).notes)
     project = write_project(summary, plan(summary), tmp_path / "out")
     assert not project.lists
     for recipe in project.recipes:
