@@ -132,6 +132,8 @@ def _in_list(path: Path, skip_missing: bool) -> list[str]:
             turned = [c.replace("\\", "/") for c in candidates if is_windows_path(name)]
             known = next((c for c in turned if os.path.isfile(c)), None)
             remedy = "" if known is None else f"; it is a path of Windows: write {known}, which exists"
+            if not (remedy or is_windows_path(name) or os.path.isabs(name)):
+                remedy = "; paths start from the folder of the list or the folder in which the command runs"
             raise DataError(f"{path}:{number}: no such file: {name}{remedy}")
         found.append(hit)
     if not found:

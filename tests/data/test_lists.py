@@ -235,7 +235,9 @@ def test_no_images_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no such file or folder. Did you mean: a.png"):
         list_images(tmp_path / "b.png")
     (tmp_path / "some.txt").write_text("a.png\nz.png\n")
-    with pytest.raises(DataError, match="some.txt:2: no such file: z.png"):
+    with pytest.raises(
+        DataError, match="some.txt:2: no such file: z.png; paths start from the folder of the list"
+    ):
         list_images(tmp_path / "some.txt")
     with pytest.raises(DataError, match="list is empty"):
         list_images([])
