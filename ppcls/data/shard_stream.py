@@ -133,6 +133,10 @@ class ShardStreamDataset(Dataset):
         """Return shard, key and member of a sample that was read recently; of others, only the path."""
         return self._names.get(index, self.name)
 
+    def paths_with(self, text: str) -> Iterator[str]:
+        """Yield the shards whose paths contain `text`."""
+        return (path for shard in self.shards if text in (path := str(shard)))
+
     def label(self, index: int) -> NoReturn:
         """Raise DataError: the classes are known only when the samples are read."""
         self._refuse()

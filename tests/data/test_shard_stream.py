@@ -22,6 +22,7 @@ from ppcls.data import (
     build_loader,
 )
 from ppcls.data import shard_stream as module
+from ppcls.data.division import divide
 from ppcls.data.shard_writer import ShardOptions, write_shards
 from ppcls.errors import ConfigError, DataError
 
@@ -159,6 +160,25 @@ def test_processes_together_see_what_one_sees(folder):
     for batch in one.epoch(1):
         for index, image in zip(batch.index, batch.image, strict=True):
             np.testing.assert_array_equal(found[index], image)
+
+
+def test_one_process_goes_on_with_the_batches_of_two(folder):
+    """It takes them in turn; its stream has the samples of both."""
+    parts = [loader(folder), loader(folder)]
+    for rank, part in enumerate(parts):
+        part.share = replace(part.share, rank=rank, world_size=2)
+    expected = [batch for both in zip(*(batches(part, 2) for part in parts), strict=True) for batch in both]
+    alone = loader(folder)
+    alone.share = replace(alone.share, world_size=2)
+    alone.division = divide(2, 1, 1, [len(draws.index) for draws in alone.sampler.batches(alone.share, 2)])
+    assert batches(alone, 2) == expected
+    assert batches(alone, 2, 1) == expected[1:]
+
+
+def test_the_files_of_a_stream_are_its_shards(folder):
+    dataset = loader(folder).dataset
+    assert list(dataset.paths_with(folder.name)) == sorted(map(str, folder.glob("*.tar")))
+    assert list(dataset.paths_with("nowhere to be found")) == []
 
 
 def test_an_epoch_that_is_left_early_can_be_begun_again(folder):
