@@ -48,7 +48,11 @@ def _files(record: Record) -> Iterator[str]:
 
 def _next(record: Record) -> Iterator[str]:
     folder = shlex.quote(str(record.folder))
-    if (record.folder / "best_model.pdparams").is_file():
+    best = record.folder / "best_model.pdparams"
+    exported = record.folder / "inference/inference.yml"  # where `ppcls export` writes for a run
+    if best.is_file():
+        if exported.is_file() and exported.stat().st_mtime < best.stat().st_mtime:
+            yield f"{exported.parent} holds earlier weights than the best ones of now: export again"
         yield "next:"
         yield f"  ppcls export {folder}"
         yield f"  ppcls infer {folder} photo.jpg"
