@@ -21,6 +21,7 @@ from ppcls.engine.build import select_device
 from ppcls.engine.checkpoint.changes import find_changes
 from ppcls.engine.hooks.base import Hook
 from ppcls.engine.run import Run
+from ppcls.engine.run_class_names import data_class_names, evaluation_names
 from ppcls.engine.speed import use_processor
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
@@ -222,8 +223,10 @@ def _images(config: Recipe) -> tuple[int, int]:
     """Return the numbers of images to train on and to evaluate."""
     classes = config.arch.main.class_count
     parts = config.DataLoader.parts
+    # Evaluation may lack some of the classes, which have the numbers of training.
+    known = {"Eval": evaluation_names(config, data_class_names(config, None), None)}
     counts = [
-        len(build_dataset(parts[name].dataset, name, classes)) if name in parts else 0
+        len(build_dataset(parts[name].dataset, name, classes, known.get(name))) if name in parts else 0
         for name in ("Train", "Eval")
     ]
     return counts[0], counts[1]

@@ -19,6 +19,7 @@ from ppcls.arch import build_model
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.deploy import Predictor
+from ppcls.distilling import steps
 from ppcls.distilling.estimate import in_words
 from ppcls.distilling.find_teacher import find_teacher
 from ppcls.distilling.request import Request, digest_of, open_project
@@ -111,6 +112,15 @@ def test_a_finished_call_is_repeated_without_training(first, monkeypatch):
     again = distill(data, "resnet8", out=result.project, baseline=True, **TINY)
     assert (again.accuracy, again.baseline_accuracy) == (result.accuracy, result.baseline_accuracy)
     assert distill(result.project, overrides=["Global.seed=1", *SETTINGS]).accuracy == result.accuracy
+
+
+def test_validation_may_lack_a_class_of_training(first, tmp_path):
+    data, _ = first
+    shutil.copytree(data, tmp_path / "pets/train")
+    shutil.copytree(data / "dog", tmp_path / "pets/val/dog")
+    request = Request(str(tmp_path / "pets"), "resnet8", student="resnet8", epochs=1)
+    (*_, step) = steps.steps_of(open_project(request, tmp_path / "out", None), [], baseline=False)
+    assert steps._images(step.config) == (15, 5)
 
 
 def test_images_that_came_later_are_counted(first, tmp_path, monkeypatch):
