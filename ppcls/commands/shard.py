@@ -75,8 +75,6 @@ def _run(args: argparse.Namespace) -> int:
     if len(args.paths) != expected:
         form = "DATA OUT" if args.config is None else "OUT (-c names the data)"
         raise ConfigError(f"shard: expected {form}, got {' '.join(args.paths)}")
-    if "" in args.paths:
-        raise ConfigError(f"shard: an empty path is not a folder, got {args.paths} ('.' is the folder here)")
     from ppcls.data.shard_writer import ShardOptions, write_shards
     from ppcls.logger import setup_logging
 

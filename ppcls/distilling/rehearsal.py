@@ -51,10 +51,14 @@ def _without_weights_to_come(config: Recipe, folders: Collection[Path]) -> Recip
     """Return a copy of a recipe without the weights that trainings in `folders` have yet to write."""
     config = copy.deepcopy(config)
     config.Global.check_teacher = False  # which would evaluate it on all images
-    for entry in (config.Arch or {}).get("models") or []:
-        for node in entry.values():
-            if isinstance(node.get("pretrained"), str) and Path(node["pretrained"]).parent in folders:
-                node["pretrained"] = None
+    arch = config.arch
+    there = [
+        network.title
+        for network in arch.children
+        if not isinstance(network.pretrained, str) or Path(network.pretrained).parent not in folders
+    ]
+    if len(there) < len(arch.children):
+        config.Arch = arch.without_weights(keep=there).node()
     return config
 
 

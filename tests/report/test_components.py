@@ -106,7 +106,6 @@ def test_an_example_of_a_recipe_is_what_stands_there():
         ("Arch.models", "`ppcls list networks` shows what may stand here"),
         ("Optimizer.lr.learning_rate", "`ppcls list optimizers`"),
         ("save_interval", "Did you mean: Global.save_interval"),
-        ("", "no component or setting ''"),
         (".", "no component or setting '.'"),
     ],
 )

@@ -142,7 +142,7 @@ _OTHER_GATE = "MobileNetV3_small_x0_35: its squeeze-and-excitation"
     [("eval", "VGG11", "VGG11: its convolutions have no biases")]
     + [(command, "MobileNetV3_small_x0_35", _OTHER_GATE) for command in COMMANDS]
     + [
-        (command, "resnet8", "no rules that turn PyTorch weights into those of resnet8")
+        (command, "PPLCNet_x0_25", "no rules that turn PyTorch weights into those of PPLCNet_x0_25")
         for command in COMMANDS
     ],
 )

@@ -121,7 +121,7 @@ WRONG_VALUES: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("set", f"{TRAIN}.sampler.batch_size", "64x")], f"{TRAIN}.sampler.batch_size", "whole number"),
     ([("set", f"{TRAIN}.loader.num_workers", -1)], f"{TRAIN}.loader.num_workers", "0 or more"),
     ([("set", f"{STUDENT}.class_num", "1000x")], f"{STUDENT}.class_num", "whole number"),
-    ([("set", f"{KL}.temperature", "hot")], f"{KL}.temperature", "expected a number, got 'hot'"),
+    ([("set", f"{KL}.temperature", "hot")], f"{KL}.temperature", "expected a number or a map, got 'hot'"),
     ([("set", f"{KL}.weight", "much")], f"{KL}.weight", "number"),
     ([("set", f"{KL}.temperature", 0)], f"{KL}.temperature", "above 0"),
     ([("set", f"{KL}.model_name_pairs", [["Student"]])], f"{KL}.model_name_pairs.0", "two names"),

@@ -267,7 +267,9 @@ def test_a_run_goes_on_past_damage_and_through_it(recipe, write_recipe, tmp_path
     assert whole.items() <= {file.name: file.read_bytes() for file in folder.glob("*.pd*")}.items()
     kept = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [(row["kind"], row["step"]) for row in kept]
-    assert steps[-4:] == [("train", 4), ("train", 5), ("train", 6), ("eval", 6)]
+    assert [step for step in steps if step[0] != "epoch"][-4:] == [
+        ("train", 4), ("train", 5), ("train", 6), ("eval", 6),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ STARTS = {
     "no list of evaluation": (
         nothing, "plain", ["DataLoader.Eval.dataset.cls_label_path=x.txt"], 2, "no such list",
     ),
-    "a wrong list": (spoil_list("0.png zero\n"), "plain", [], 2, "train_list.txt:1"),
+    "a wrong list": (spoil_list("0.png 0\n1.png zero\n"), "plain", [], 2, "train_list.txt:2"),
     "few images": (
         spoil_list("0.png 0\n"), "plain", ["DataLoader.Train.sampler.drop_last=True"], 2, "a step takes",
     ),
