@@ -14,6 +14,8 @@ SSLD = "ppcls/configs/ImageNet/Distillation/PPLCNet_x2_5_ssld.yaml"
 SMALL = [
     *("-o", "Global.epochs=1", "-o", "Global.device=cpu", "-o", "DataLoader.Train.sampler.batch_size=2"),
     *("-o", "Arch.models.0.Teacher.pretrained=False", "-o", "Optimizer.lr.warmup_epoch=0"),
+    # Pages and latencies are tested with small networks.
+    *("-o", "Global.report=False"),
 ]
 
 
@@ -61,9 +63,27 @@ def test_train_eval_infer_export(project):
     assert list(results[0]) == ["class_ids", "scores", "file_name", "label_names"]
     image = "dataset/ILSVRC2012/val/ILSVRC2012_val_00000001.JPEG"
     assert image in run(project, "tools/infer.py", "-c", SSLD, *weights, "-o", f"Infer.infer_imgs={image}")
-    run(project, "tools/export_model.py", "-c", SSLD, *weights, "-o", "Arch.infer_model_name=Student")
+    run(
+        project,
+        "tools/export_model.py",
+        "-c",
+        SSLD,
+        *weights,
+        "--no-latency",
+        "-o",
+        "Arch.infer_model_name=Student",
+    )
     files = {p.name for p in (project / "inference").iterdir()}
     assert {"inference.pdmodel", "inference.pdiparams", "inference.pdiparams.info"} <= files
-    run(project, "tools/export_model.py", "-c", SSLD, *weights, "-o", "Global.infer_model_name=Student")
+    run(
+        project,
+        "tools/export_model.py",
+        "-c",
+        SSLD,
+        *weights,
+        "--no-latency",
+        "-o",
+        "Global.infer_model_name=Student",
+    )
     printed = run(project, "tools/predict.py", "--model-dir", "inference", image)
     assert image in printed

@@ -30,7 +30,12 @@ LOSSES = {
     "WSL": {"DistillationWSLLoss": PAIRS},
     "SKD": {"DistillationSKDLoss": PAIRS},
     "MGD": {"DistillationPairLoss": {"base_loss_name": "MGDLoss", **PAIR_LOSS}},
-    "PEFD": {"DistillationPairLoss": {"base_loss_name": "PEFDLoss", **PAIR_LOSS}},
+    # Of a pooled feature: the projectors of a map would be large, and slow to save.
+    "PEFD": {
+        "DistillationPairLoss": {
+            **PAIR_LOSS, "base_loss_name": "PEFDLoss", "s_key": "flatten", "t_key": "flatten"
+        }
+    },
     "RKD": {
         "DistillationRKDLoss": {
             **PAIRS, "student_keepkeys": ["blocks[2]"], "teacher_keepkeys": ["blocks[5]"]
@@ -104,8 +109,8 @@ def with_losses(content, *names):
         {loss: copy.deepcopy(options)} for name in names for loss, options in LOSSES[name].items()
     ]
     if set(names) & set(FEATURES):
-        content["Arch"]["models"][0]["Teacher"]["return_patterns"] = ["blocks[5]"]
-        content["Arch"]["models"][1]["Student"]["return_patterns"] = ["blocks[2]"]
+        content["Arch"]["models"][0]["Teacher"]["return_patterns"] = ["blocks[5]", "flatten"]
+        content["Arch"]["models"][1]["Student"]["return_patterns"] = ["blocks[2]", "flatten"]
     return content
 
 
