@@ -78,7 +78,7 @@ def launch(
             return code
         print(
             f"ppcls: restart {done} of {restarts} in {_PAUSE:g} s, because the processes ended with exit "
-            f"code {code}; the run goes on from its newest checkpoint",
+            f"code {code}; the run continues from its newest checkpoint",
             file=sys.stderr,
             flush=True,
         )

@@ -105,7 +105,7 @@ def test_killed_at_any_operation_leaves_the_old_set_or_the_new_one(
         assert all((folder / name).read_text() == value for name, value in found.items())
     assert OLD in seen
     assert NEW in seen
-    assert seen == sorted(seen, key=[OLD, NEW].index)  # once the new set counts, it goes on counting
+    assert seen == sorted(seen, key=[OLD, NEW].index)  # once the new set counts, it keeps counting
 
 
 def dead_process() -> int:

@@ -67,7 +67,7 @@ def test_gloo_uses_the_network_of_the_addresses():
         ("--nproc 2 --max-restart -1", "--max-restart: expected 0 or more, got -1"),
         (
             "--nproc 2 --max-restart 3",
-            "--max-restart needs --resume auto: a restarted run has to go on where",
+            "--max-restart needs --resume auto: a restarted run has to continue where",
         ),
         ("--nproc 2 --max_restart 3 --resume x", "--max-restart needs --resume auto, got x"),
     ],

@@ -114,7 +114,7 @@ class Batcher:
             return
         try:
             results = self._predict([image for image, _ in wanted])
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the thread must go on
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the thread must continue
             for _, future in wanted:
                 future.set_exception(error)
             return

@@ -48,6 +48,23 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_project(parser: argparse.ArgumentParser) -> None:
+    """Add what decides the recipes of a project, besides its data and networks."""
+    parser.add_argument("--method", default="dkd", metavar="NAME", help="distillation method (default dkd)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="side of the images that networks see")
+    parser.add_argument("--epochs", type=int, metavar="N", help="default: 240, or 30 with ImageNet weights")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="default: by image size and number")
+    parser.add_argument("--from-scratch", action="store_true", help="begin without official ImageNet weights")
+    parser.add_argument(
+        "--val",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share of each class to validate with, if the data have no such part (default 0.2)",
+    )
+    parser.add_argument("--image-root", metavar="DIR", help="folder that the paths in a list start from")
+
+
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Add ``--plugin``, for a command that may run without a recipe."""
     parser.add_argument(

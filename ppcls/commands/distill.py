@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppcls.commands.command import Command, add_overrides
+from ppcls.commands.command import Command, add_overrides, add_project
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +21,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--teacher-network", metavar="NAME", help="network of a weights file")
     parser.add_argument("--student", metavar="NAME", help="network that learns (default: by image size)")
-    parser.add_argument("--method", default="dkd", metavar="NAME", help="distillation method (default dkd)")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side of the images that networks see")
-    parser.add_argument("--epochs", type=int, metavar="N", help="default: 240, or 30 with ImageNet weights")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="default: by image size and number")
+    add_project(parser)
     parser.add_argument("--out", metavar="DIR", help="folder of recipes and runs (default: distilled)")
     parser.add_argument(
         "--baseline", action="store_true", help="also train the student without a teacher, to compare"
@@ -37,16 +34,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write the student for deployment (default: into the folder inference of its run)",
     )
-    parser.add_argument(
-        "--val",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="share of each class to validate with, if the data have no such part (default 0.2)",
-    )
     parser.add_argument("--seed", type=int, metavar="N", help="of this split and of the trainings")
-    parser.add_argument("--image-root", metavar="DIR", help="folder that the paths in a list start from")
-    parser.add_argument("--from-scratch", action="store_true", help="begin without official ImageNet weights")
     add_overrides(parser)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppcls.commands.command import Command
+from ppcls.commands.command import Command, add_project
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,21 +16,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--teacher", metavar="NAME", help="network that teaches; default: by image size")
     parser.add_argument("--student", metavar="NAME", help="network that learns; default: by image size")
-    parser.add_argument("--method", default="dkd", metavar="NAME", help="distillation method (default dkd)")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side of the images that networks see")
-    parser.add_argument("--epochs", type=int, metavar="N", help="default: 240, or 30 with ImageNet weights")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="default: by image size and number")
-    parser.add_argument("--from-scratch", action="store_true", help="begin without official ImageNet weights")
+    add_project(parser)
     parser.add_argument("--out", default="project", metavar="DIR", help="folder to write (default project)")
-    parser.add_argument(
-        "--val",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="share of each class to validate with, if the data have no such part (default 0.2)",
-    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the split (default 0)")
-    parser.add_argument("--image-root", metavar="DIR", help="folder that the paths in a list start from")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier project")
 
 

@@ -144,7 +144,7 @@ def _launch(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if restarts and settings.checkpoints != "auto":
         given = "" if settings.checkpoints is None else f", got {settings.checkpoints}"
         raise ConfigError(
-            f"--max-restart needs --resume auto{given}: a restarted run has to go on where it was"
+            f"--max-restart needs --resume auto{given}: a restarted run has to continue where it was"
         )
     arguments = ["train", "-c", args.config]
     for text in overrides:

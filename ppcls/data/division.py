@@ -1,4 +1,4 @@
-"""The batches of a run that goes on with another number of processes.
+"""The batches of a run that continues with another number of processes.
 
 A run keeps the batches that it was started with, so that every step uses the same images as before. If it now
 has fewer processes, each of them takes the batches of several in turn and accumulates their gradients. If it

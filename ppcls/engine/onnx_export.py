@@ -55,7 +55,7 @@ def write_onnx(
             optimize_tool="None",
         )
     except (RuntimeError, ValueError, UnboundLocalError) as error:
-        # It prints its own errors, and goes on until it misses its own result: UnboundLocalError.
+        # It prints its own errors, and continues until it misses its own result: UnboundLocalError.
         raise ConfigError("Global.export_onnx: paddle2onnx cannot convert this network, see above") from error
     shutil.rmtree(part)
     _add_metadata(folder / ONNX, image_shape, batch, description)

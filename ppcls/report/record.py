@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 from ppcls.config import ArchSpec
 from ppcls.errors import ConfigError, DataError
 from ppcls.report.answers import FILES, Answers, read_answers
-from ppcls.report.runs import RunFolder, read_run
+from ppcls.report.runs import RunFolder, read_map, read_run
 
 FACTS = "report.json"
 LOG = "train.log"
@@ -230,21 +229,8 @@ def read_record(folder: Path) -> Record:
     """
     run = read_run(folder)
     problems = list(run.problems)
-    facts = _facts(run.folder, problems)
+    facts = read_map(run.folder / FACTS, problems)
     return Record(run, facts, _answers(run, problems), read_log(run.folder / LOG), tuple(problems))
-
-
-def _facts(folder: Path, problems: list[str]) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / FACTS).read_bytes().decode())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found
-    problems.append(f"{folder / FACTS} is damaged")
-    return {}
 
 
 def _answers(run: RunFolder, problems: list[str]) -> Answers | None:

@@ -237,7 +237,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunFolder:
         path,
         config,
         rows=tuple(_rows(path, problems)),
-        environment=_environment(path, problems),
+        environment=read_map(path / ENVIRONMENT, problems),
         progress=_progress(path, LATEST, problems),
         best=_progress(path, _BEST_MODEL, problems),
         problems=tuple(problems),
@@ -283,16 +283,20 @@ def _rows(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _environment(folder: Path, problems: list[str]) -> dict[str, Any]:
+def read_map(file: Path, problems: list[str]) -> dict[str, Any]:
+    """Return the map in a JSON file; an empty one, and a line in `problems`, if it is damaged.
+
+    A file that does not exist is an empty map.
+    """
     try:
-        found = json.loads((folder / ENVIRONMENT).read_bytes().decode())
+        found = json.loads(file.read_bytes().decode())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError):
         found = None
     if isinstance(found, dict):
         return found
-    problems.append(f"{folder / ENVIRONMENT} is damaged")
+    problems.append(f"{file} is damaged")
     return {}
 
 

@@ -106,7 +106,7 @@ def test_several_processes_fill_a_store_and_one_is_killed(content, write_recipe,
     assert out.count("2 views of 12 images, 20 B each; 504 B to come\n") == 1
     assert "2 processes compute them" in out
     assert "failed after 0 of 12 images: it was killed (signal 9)" in out
-    assert out.count("12 of 12 images") == 1  # the other one goes on
+    assert out.count("12 of 12 images") == 1  # the other one continues
     assert "What was complete is stored; run the same command again" in err
     assert "Traceback" not in out + err
     assert store(path, "--nproc", "1", "--shard", "1/1") == 0

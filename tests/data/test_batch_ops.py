@@ -167,7 +167,7 @@ def same(one, other):
 
 
 def test_resumed_epochs_mix_the_same_pairs(folder):
-    """Whatever the threads, and from wherever the run goes on."""
+    """Whatever the threads, and from wherever the run continues."""
     ops = [{"OpSampler": SAMPLER}]
     whole = epoch(folder, ops)
     assert all(b.label.dtype == np.float32 and b.label.shape[1] == CLASSES for b in whole)

@@ -100,7 +100,7 @@ def test_a_process_that_is_killed_is_an_error_with_its_sample(started, tmp_path)
 
 @pytest.mark.timeout(60)
 def test_a_process_that_hangs_is_killed(started, tmp_path):
-    loader = started(timeout=8)  # starting processes takes seconds where other work goes on
+    loader = started(timeout=8)  # starting processes takes seconds where other work runs
     list(loader.epoch(0))
     (tmp_path / "9.png").unlink()
     os.mkfifo(tmp_path / "9.png")

@@ -1,4 +1,4 @@
-"""What goes wrong in one of two processes ends both, says why, and leaves a run that can go on exactly."""
+"""What goes wrong in one of two processes ends both, says why, and leaves a run that can continue exactly."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A lost process or machine: the launcher starts the processes again, and the run goes on without a person."""
+"""A lost process or machine: the launcher starts the processes again, and the run continues without a person."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def places():
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_machine_comes_back(recipe_file, tmp_path, machines, places, lost):
-    """Its launcher is killed, with it its processes; the other notices, waits, and both go on."""
+    """Its launcher is killed, with it its processes; the other notices, waits, and both continue."""
     addresses = ",".join(address for address, _ in places)
 
     def start(number):

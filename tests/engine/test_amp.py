@@ -127,7 +127,7 @@ PARAMETRIC = {
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("level", ["O1", "O2"])
 def test_mixed_precision_trains_saves_and_resumes(recipe, write_recipe, tmp_path, level, dtype, loss):
-    """A run of four epochs, and one that ends after two and goes on, agree; so do their loss scales."""
+    """A run of four epochs, and one that ends after two and continues, agree; so do their loss scales."""
     paddle.set_flags({"FLAGS_cudnn_deterministic": True})
     recipe = distilled(recipe, DistillationGTCELoss={"model_names": ["Student"]}, **PARAMETRIC[loss])
     layer = ".add" if loss == "OFDLoss" else ""

@@ -1,4 +1,4 @@
-"""Whole runs of a small network on real pixels: train, evaluate, infer, export, and go on after a stop."""
+"""Whole runs of a small network on real pixels: train, evaluate, infer, export, and continue after a stop."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Images without labels: no loss that needs a label and no accuracy sees them; runs go on exactly."""
+"""Images without labels: no loss that needs a label and no accuracy sees them; runs continue exactly."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Begun:
     """An image whose transforms have begun, see :meth:`Compose.begin`.
 
     Attributes:
-        first: gives the image to go on with.
+        first: gives the image to continue with.
         size: width and height for which choices were made; None: there are none.
         steps: what was chosen.
         rest: the transforms after these.

@@ -41,7 +41,7 @@ def restore(run: Run, resumed: Checkpoint, *, other_batches: bool = False) -> No
             are done.
         resumed: the checkpoint.
         other_batches: the batches are not those of the run so far, so an epoch may have another number of
-            steps; the learning rate goes on at the same place of the epoch.
+            steps; the learning rate continues at the same place of the epoch.
 
     Raises:
         WeightsError: if the checkpoint belongs to another network, loss or optimizer.

@@ -83,7 +83,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def set_course(config: Recipe, resumed: Checkpoint | None, loader: Loader | JoinedLoader) -> Course:
-    """Find out where a run begins; log once how it goes on with other processes or other batches.
+    """Find out where a run begins; log once how it continues with other processes or other batches.
 
     Args:
         config: the recipe.
@@ -168,8 +168,8 @@ def _log_processes(resumed: Checkpoint, text: str) -> None:
     writers = len(resumed.progress.meters)
     if writers and writers != world_size():
         LOGGER.warning(
-            "%s was written by %s, this run has %d%s. The order of the images and the learning rate go on as "
-            "before, but not bit by bit: sums are rounded differently, and BatchNorm sees the batches of now",
+            "%s was written by %s, this run has %d%s. The order of the images and the learning rate continue "
+            "as before, but not bit by bit: sums are rounded differently, and BatchNorm sees other batches",
             resumed.where,
             _counted(writers, "process", "processes"),
             world_size(),

@@ -1,4 +1,4 @@
-"""A run that an earlier version began, when its network had other names, goes on as if it had today's."""
+"""A run that an earlier version began, when its network had other names, continues as if it had today's."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_run_is_read_and_left_alone(recipe, write_recipe
     for _ in range(2):
         assert train(path, f"Global.output_dir={tmp_path}/other", resume=folder / "latest") == 0
     assert half.exists()
-    # the second run was not to go on with what lay in its folder, so that was kept
+    # the second run was not to continue with what lay in its folder, so that was kept
     same_run(other, tmp_path / "other/resnet8.earlier-1")
 
 

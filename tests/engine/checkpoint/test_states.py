@@ -282,7 +282,7 @@ def test_a_damaged_config_does_not_stop_a_resume(recipe, write_recipe, tmp_path,
     (folder / "config.yaml").write_bytes(content)
     assert run(path, "Global.epochs=2") == 0
     after = json.loads((folder / "latest.pdstates").read_text())["step"]
-    assert (before, after) == (3, 6), "a finished run that is given more epochs goes on"
+    assert (before, after) == (3, 6), "a finished run that is given more epochs continues"
     assert run(path, "Global.epochs=2") == 0
     assert json.loads((folder / "latest.pdstates").read_text())["step"] == 6
 
