@@ -251,7 +251,8 @@ def _require_run(folder: Path) -> None:
         close = hint(folder.name, [path.name for path in beside])
         raise ConfigError(f"{folder}: there is no such folder.{close}")
     if not folder.is_dir():
-        recipe = f"; a recipe is given with -c {folder}" if folder.suffix in (".yaml", ".yml") else ""
+        is_recipe = folder.suffix in (".yaml", ".yml")
+        recipe = f"; eval, infer and export take a recipe with -c {folder}" if is_recipe else ""
         raise ConfigError(f"{folder}: expected the folder of a run, got a file{recipe}")
     if is_run(folder):
         return

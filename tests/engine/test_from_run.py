@@ -82,7 +82,7 @@ def test_a_moved_run_keeps_its_files_together(home, tmp_path):
         (["keep/resnet8", "--weights", "epoch_7"], "it has no weights 'epoch_7'"),
         (["keep/resnet8", "--weights", "best", "-o", "Global.pretrained_model=x"], "both name weights"),
         (["keep"], "it holds some: keep/DistillationModel, keep/resnet8"),
-        (["plain.yaml"], "a recipe is given with -c plain.yaml"),
+        (["plain.yaml"], "take a recipe with -c plain.yaml"),
     ],
 )
 def test_wrong_command_lines_are_explained(home, monkeypatch, capsys, arguments, words):

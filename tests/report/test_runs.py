@@ -102,7 +102,7 @@ def test_runs_are_found_below_a_folder(old):
     [
         ("output", "is not the folder of a run, but it holds some: .*DistillationModel"),
         ("output/DistilationModel", "there is no such folder. Did you mean: DistillationModel?"),
-        ("output/DistillationModel/config.yaml", "got a file; a recipe is given with -c"),
+        ("output/DistillationModel/config.yaml", "got a file; eval, infer and export take a recipe with -c"),
         ("empty", "it has no config.yaml"),
         ("exported", "an exported network; use ppcls predict --model-dir"),
         (
