@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -28,6 +27,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+from ppcls.cpu.processor import processor_name
 
 IMAGES = {"ImageNet-1k": 1_281_167, "ImageNet-21k": 14_197_122}
 EPOCHS = 300
@@ -278,7 +279,7 @@ def main() -> None:
         MEASUREMENTS[args.only](args.folder, args.images)
         return
     if not args.tables:
-        print(f"{args.images:,} images; {processor()}, {len(os.sched_getaffinity(0))} cores")
+        print(f"{args.images:,} images; {processor_name()}, {len(os.sched_getaffinity(0))} cores")
         print(
             "\n| | processor time | memory it keeps | largest memory of the process |\n|---|---|---|---|",
             flush=True,
@@ -289,14 +290,6 @@ def main() -> None:
                 environment = {**os.environ, "PPCLS_HOME": folder}
                 subprocess.run([*command, "--images", str(args.images)], check=True, env=environment)
     print_tables()
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Crops of the photos of the tests, 32x32 PNG like those of CIFAR, are written once as class folders and once as
 shards. The sides run interleaved in one process; printed are medians and the median of the ratios of
-neighbouring measurements. `cold` drops the content of the files from the page cache before each measurement
-(posix_fadvise, after a sync), as far as the system follows; the entries of folders stay in memory.
+neighbouring measurements. `cold` drops everything from the page cache before each measurement, also the
+entries of folders (Linux, as root); without these rights, the content of the files alone (posix_fadvise,
+after a sync), as far as the system follows.
 
     python benchmarks/shards.py [--images 50000] [--rounds 5] [--workers 2] [--batch 128] [--folder DIR]
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import statistics
 import tempfile
@@ -24,10 +24,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ppcls.cpu.processor import processor_name
 from ppcls.data import FolderDataset, build_loader
 from ppcls.data.shard_writer import ShardOptions, write_shards
 
 PHOTOS = Path(__file__).parents[1] / "tests" / "data" / "photos"
+DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 TRANSFORMS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
     {"RandCropImage": {"size": 32}},
@@ -76,13 +78,19 @@ def reads(dataset: Any, order: np.ndarray) -> float:
     return len(order) / (time.perf_counter() - begin)
 
 
-def drop(folder: Path) -> None:
-    """Drop the content of all files of a folder from the page cache."""
+def drop(folder: Path) -> str:
+    """Drop the files of a folder from the page cache; return what was dropped."""
+    try:
+        DROP_CACHES.write_text("3")
+        return "the whole page cache, and entries of folders"
+    except OSError:
+        pass
     for path in folder.rglob("*"):
         if path.is_file():
             handle = os.open(path, os.O_RDONLY)
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(handle)
+    return "the content of the files"
 
 
 def compare(
@@ -99,15 +107,6 @@ def compare(
     sides = ", ".join(f"{side} {statistics.median(values):,.0f}/s" for side, values in found.items())
     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     print(f"{title}: {sides}; shards/files {ratio}", flush=True)
-
-
-def cpu_name() -> str:
-    """Return the name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next(
-        (line.partition(":")[2].strip() for line in lines if "model name" in line), platform.machine()
-    )
 
 
 def main() -> None:
@@ -131,7 +130,9 @@ def run(root: Path, args: argparse.Namespace) -> None:
     begin = time.perf_counter()
     done = write_shards(FolderDataset(str(root / "files")), root / "shards", ShardOptions())
     spent = time.perf_counter() - begin
-    print(f"{cpu_name()}, {os.cpu_count()} cores; {args.images} images of 32x32, {args.workers} workers")
+    print(
+        f"{processor_name()}, {os.cpu_count()} cores; {args.images} images of 32x32, {args.workers} workers"
+    )
     print(f"written: {done.shards} shards, {done.size / args.images:.0f} bytes per image, {spent:.1f} s")
     places = {"files": root / "files", "shards": root / "shards"}
     loaders = {
@@ -152,12 +153,13 @@ def run(root: Path, args: argparse.Namespace) -> None:
     compare("reads, cached, one thread", lambda side, number: reads(data[side], order), args.rounds)
     if hasattr(os, "posix_fadvise"):
         os.sync()
+        print(f"cold: dropped is {drop(root)}")
 
         def forget() -> None:
-            for place in places.values():
-                drop(place)
+            drop(root)
 
         compare("epochs, cold", lambda side, number: epoch(loaders[side], number + 1), args.rounds, forget)
+        compare("reads, cold, one thread", lambda side, number: reads(data[side], order), args.rounds, forget)
     for loader in loaders.values():
         loader.close()
 

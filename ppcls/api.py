@@ -71,8 +71,8 @@ def distill(
             training.
         teacher_network: registered name of the network that the weights `teacher` belong to.
         val: share of each class to validate with, if the data have no such part.
-        seed: of this split, and of everything random in the trainings. None: the split is always the same,
-            and each training draws a seed and keeps it.
+        seed: of everything random in the trainings. None: each training draws a seed and keeps it. The split
+            is the same for every seed; ``ppcls split --seed`` makes another one.
         image_root: folder that the paths in a list start from.
         from_scratch: begin with random weights, also where there are official ImageNet weights.
 

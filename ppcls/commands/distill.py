@@ -34,7 +34,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write the student for deployment (default: into the folder inference of its run)",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of this split and of the trainings")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the trainings, not of the split")
     add_overrides(parser)
 
 

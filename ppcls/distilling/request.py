@@ -32,6 +32,7 @@ from ppcls.project import (
     write_project,
 )
 from ppcls.project.sources import find_source
+from ppcls.project.summary import check_split
 
 DEFAULT_FOLDER = "distilled"
 _RECORD = "distill.json"
@@ -180,9 +181,9 @@ def _write(request: Request, folder: Path, layer: nn.Layer | None) -> Project:
         )
     given = None if layer is not None or request.teacher is None else request.teacher
     teacher = None if given is None else find_teacher(given, request.teacher_network)
-    summary = inspect_data(
-        request.data, val=request.val, seed=request.seed or 0, image_root=request.image_root
-    )
+    check_split(request.val, request.seed or 0)
+    # The split stays the same for every seed, so that `compare` may put runs of several seeds together.
+    summary = inspect_data(request.data, val=request.val, image_root=request.image_root)
     LOGGER.info("%s\n%s", request.data, summary.describe())
     check_folder(summary, folder, overwrite=False)
     side = request.image_size or (None if teacher is None else _side_of(teacher, summary))

@@ -123,6 +123,17 @@ def test_validation_may_lack_a_class_of_training(first, tmp_path):
     assert steps._images(step.config) == (15, 5)
 
 
+def test_every_seed_has_the_same_split(first, tmp_path):
+    data, _ = first
+    lists = []
+    for seed in (None, 1, 2):
+        folder = tmp_path / str(seed)
+        open_project(Request(str(data), "resnet8", student="resnet8", epochs=1, seed=seed), folder, None)
+        lists.append({path.name: path.read_text() for path in folder.glob("*list*.txt")})
+    assert lists[0]
+    assert lists[0] == lists[1] == lists[2]
+
+
 def test_images_that_came_later_are_counted(first, tmp_path, monkeypatch):
     data, _ = first
     later = tmp_path / "pets"
