@@ -140,7 +140,7 @@ def read_list(
             if labelled
             else f"{path}: the list is empty; expected one path per line"
         )
-    files.check(numbers, report)
+    files.check(numbers, report, may_have_header=class_names is not None)
     report.raise_if_any(number - (not raw))
     dtype = np.int32 if max(right.values()) < 2**31 else np.int64
     found = ImageList(names.names(), np.asarray(labels, dtype))
@@ -356,12 +356,13 @@ class _Files:
             where.extend(places[folder])
         self._count += len(names)
 
-    def check(self, numbers: Sequence[int], report: _Report) -> None:
+    def check(self, numbers: Sequence[int], report: _Report, *, may_have_header: bool) -> None:
         """Report the files that are missing.
 
         Args:
             numbers: the line of each file.
             report: gets the mistakes.
+            may_have_header: the first line may be one, because labels are names.
         """
         for folder, (collected, places) in self._by_folder.items():
             bases = list(collected.names())
@@ -370,7 +371,14 @@ class _Files:
                 continue
             for place, base in zip(places, bases, strict=True):
                 if base not in present:
-                    report.add(numbers[place], *_why_missing(folder + base, self._root))
+                    kind, text = _why_missing(folder + base, self._root)
+                    if (
+                        may_have_header
+                        and numbers[place] == 1
+                        and os.path.splitext(base)[1].lower() not in SUFFIXES
+                    ):
+                        text += "; if this line is a header, take it away, because a list has none"
+                    report.add(numbers[place], kind, text)
 
 
 def _parent(name: str) -> str:

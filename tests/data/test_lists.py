@@ -85,6 +85,12 @@ def test_missing_files_are_found_either_way(root, count):
         read_list(write(root, "\n".join(lines)), root)
 
 
+def test_a_header_of_a_list_with_names_of_classes_is_named(root):
+    text = "filename,class\na.jpg,cat\n"
+    (found,) = messages(write(root, text), root, delimiter=",", class_names=["cat", "class"])
+    assert found.endswith("if this line is a header, take it away, because a list has none")
+
+
 @pytest.mark.parametrize("text", ["", "\n \n", "\ufeff"])
 def test_empty_list(root, text):
     with pytest.raises(DataError, match="the list is empty"):
