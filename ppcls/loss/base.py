@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from paddle import Tensor, nn
 
 from ppcls.contracts import Component
+from ppcls.loss.measured import Measurement
 
 TOTAL = "loss"  # name of the sum of all losses, in their values and in the log
 
@@ -68,6 +69,18 @@ class Loss(nn.Layer, Component):
 
     def prepare_networks(self, networks: Mapping[str, nn.Layer]) -> None:
         """Read what the loss needs from the sub-networks, given by name; called before `prepare`."""
+
+    @property
+    def reads_networks(self) -> bool:
+        """Whether it takes something of the networks themselves, such as weights of the teacher."""
+        return type(self).prepare_networks is not Loss.prepare_networks
+
+    def measurements(self) -> Sequence[Measurement]:
+        """Return what has to be measured of frozen networks on the training images before the first step.
+
+        Called after `prepare`, in a run that begins; a resumed run has the results in its checkpoint.
+        """
+        return ()
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that begins, counted from 1."""

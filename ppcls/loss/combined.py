@@ -13,6 +13,7 @@ from ppcls.contracts import PluginErrors, adopt
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_scalar
 from ppcls.loss.base import TOTAL, Loss, free_name
+from ppcls.loss.measured import Measurement
 from ppcls.loss.weight_schedule import EpochValue
 
 
@@ -70,7 +71,11 @@ class CombinedLoss(nn.Layer):
     @property
     def reads_networks(self) -> bool:
         """Whether a loss takes something of the networks themselves, such as weights of the teacher."""
-        return any(type(part.layer).prepare_networks is not Loss.prepare_networks for part in self._parts)
+        return any(part.layer.reads_networks for part in self._parts)
+
+    def measurements(self) -> list[Measurement]:
+        """Return what the losses need measured of frozen networks before the first step."""
+        return [wanted for part in self._parts for wanted in part.layer.measurements()]
 
     def set_epoch(self, epoch: int) -> None:
         """Move weight schedules to `epoch`, counted from 1 as in the log lines."""

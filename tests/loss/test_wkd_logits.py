@@ -83,7 +83,7 @@ def test_gamma_follows_a_schedule():
 
 
 def test_a_teacher_without_a_linear_layer():
-    with pytest.raises(ConfigError, match="T has no linear layer.*`cost` a .npy file"):
+    with pytest.raises(ConfigError, match="T has no linear layer.*`cost` to logits, or to a .npy file"):
         built({}, outputs(), nn.Conv2D(3, 3, 1))
 
 
@@ -123,6 +123,58 @@ def test_files_that_cannot_be_read(tmp_path):
     ):
         with pytest.raises((ConfigError, DataError), match=text):
             built({"cost": str(tmp_path / name)}, outputs())
+
+
+def test_the_weights_of_a_teacher_may_be_loaded_after_the_loss_was_prepared():
+    teacher, given = Classifier(3), outputs()
+    loss = built({"gamma": 5.0}, given, teacher)
+    teacher.fc.weight.set_value(paddle.to_tensor(np.eye(4, 3, dtype="float32")))
+    later = built({"gamma": 5.0}, given, teacher)
+    assert float(loss(given, LABEL)["loss"]) == float(later(given, LABEL)["loss"])
+
+
+def measured(loss: Any, *batches: np.ndarray) -> Any:
+    (wanted,) = loss.measurements()
+    for batch in batches:
+        wanted.moments.add(wanted.rows(paddle.to_tensor(batch.astype("float32"))))
+    wanted.finish(wanted.moments)
+    return loss
+
+
+def test_distances_of_logits_are_one_minus_the_squared_correlation():
+    logits = np.random.default_rng(1).standard_normal((40, 3)) @ np.array([[1, 2, 0], [0, 1, 1], [0, 0, 1]])
+    expected = 1 - np.corrcoef(logits.T) ** 2
+    given = outputs()
+    loss = measured(built({"cost": "logits"}, given), logits[:7], logits[7:8], logits[8:])
+    np.testing.assert_allclose(loss.state_dict()["layers.0.distances_0"].numpy(), expected, atol=1e-6)
+    by_hand = wasserstein_logits(
+        given["S"], given["T"], LABEL.flatten(), distances=paddle.to_tensor(expected.astype("float32"))
+    )
+    assert float(loss(given, LABEL)["loss"]) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_distances_of_logits_with_other_classes_of_the_teacher(tmp_path):
+    (tmp_path / "map.txt").write_text("0 4\n1 0\n2 2\n", encoding="utf-8")
+    logits = np.random.default_rng(1).standard_normal((20, 5)).cumsum(1)
+    loss = measured(built({"cost": "logits", "class_map": str(tmp_path / "map.txt")}, outputs(3, 5)), logits)
+    expected = 1 - np.corrcoef(logits[:, [4, 0, 2]].T) ** 2
+    np.testing.assert_allclose(loss.state_dict()["layers.0.distances_0"].numpy(), expected, atol=1e-6)
+
+
+def test_classes_whose_logits_do_not_vary():
+    logits = np.random.default_rng(1).standard_normal((20, 3))
+    logits[:, 1] = 100.0
+    loss = measured(built({"cost": "logits"}, outputs()), logits)
+    found = loss.state_dict()["layers.0.distances_0"].numpy()
+    np.testing.assert_array_equal(found[1], [1, 0, 1])
+    with pytest.raises(ConfigError, match="the same for all images"):
+        measured(built({"cost": "logits"}, outputs()), np.ones((20, 3)))
+
+
+def test_logits_that_have_not_been_measured():
+    given = outputs()
+    with pytest.raises(ConfigError, match="logits of T have not been measured"):
+        built({"cost": "logits"}, given)(given, LABEL)
 
 
 def test_a_recipe_trains_with_the_classifier_of_its_teacher(recipe, write_recipe):

@@ -34,6 +34,7 @@ from ppcls.engine.hooks.logging import LogHook
 from ppcls.engine.hooks.report import ReportHook
 from ppcls.engine.hooks.teachers import TeacherCheck
 from ppcls.engine.run import Evaluation, Parts, Run, Settings
+from ppcls.engine.start.measure import measure_teachers
 from ppcls.engine.start.run_data import RunData
 from ppcls.engine.start.teacher_store import OpenStore
 from ppcls.logger import ScalarWriter
@@ -151,6 +152,8 @@ def build_run(
     if store is not None:
         parts.stored = store.outputs
         store_frozen(model, store.outputs, parts.answers)
+    if resumed is None:
+        measure_teachers(config, data, model, loss, parts.stored, eval_casting)
     compare_by(run.progress, watched.criterion, main or config.arch.name)
     return run
 
