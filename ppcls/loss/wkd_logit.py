@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import paddle
@@ -56,8 +56,8 @@ def distances_of_logits(products: np.ndarray) -> np.ndarray:
     """Return the distances of the classes, [C, C]: 1 - CKA of their logits, with linear kernels.
 
     Kornblith et al., "Similarity of neural network representations revisited" (ICML 2019), as WKD uses it:
-    ``CKA = HSIC(K_i, K_j) / sqrt(HSIC(K_i, K_i) HSIC(K_j, K_j))`` with ``HSIC(K, L) = tr(K H L H) / (b - 1)^2``
-    and H centring. Here the features of class i are the column z_i of the logits of all b images, so
+    ``CKA = HSIC(K_i, K_j) / sqrt(HSIC(K_i, K_i) HSIC(K_j, K_j))``, ``HSIC(K, L) = tr(K H L H) / (b - 1)^2``,
+    H centring. Here the features of class i are the column z_i of the logits of all b images, so
     K_i = z_i z_i^T, ``tr(K_i H K_j H) = (z_i^T H z_j)^2``, and CKA is the squared correlation of two columns.
 
     Args:
@@ -115,8 +115,8 @@ class ClassCostLoss(FormulaLoss):
             linear = [layer for layer in network.sublayers() if isinstance(layer, nn.Linear)]
             if not linear:
                 text = (
-                    f"{teacher} has no linear layer to compare classes by; set `cost` to logits, or to a .npy "
-                    "file, [C, C]"
+                    f"{teacher} has no linear layer to compare classes by; set `cost` to logits, or to a "
+                    ".npy file, [C, C]"
                 )
                 raise ConfigError(text, path=f"{_LOSS}.cost")
             self._classifiers[teacher] = linear[-1].weight
@@ -146,9 +146,10 @@ class ClassCostLoss(FormulaLoss):
     def _measurement(self, position: int, teacher: str) -> Measurement:
         classes = None if self.class_map is None else np.array(self.class_map)
         kept = buffers_of(self)[_buffer(position)]
+        key = cast("str | None", self.keys[1])
 
         def rows(output: Any) -> np.ndarray:
-            logits: np.ndarray = select(output, self.keys[1], _LOSS, teacher).astype("float32").numpy()
+            logits: np.ndarray = select(output, key, _LOSS, teacher).astype("float32").numpy()
             return logits if classes is None else logits[:, classes]
 
         def finish(moments: Moments) -> None:

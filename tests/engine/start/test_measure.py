@@ -1,4 +1,4 @@
-"""Measurements of frozen networks before the first step: exact, equal after a resume, refused where needed."""
+"""Measurements of frozen networks before the first step: exact, equal after a resume, or refused."""
 
 from __future__ import annotations
 
