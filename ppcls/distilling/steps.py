@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ppcls.config import Recipe, load_config
 from ppcls.config.arch import without_weights
-from ppcls.config.loading import override_steps
+from ppcls.config.loading import override_steps, read
 from ppcls.config.nodes import Node
 from ppcls.data import Batch, build_dataset
 from ppcls.distilling.estimate import Cost, expected_seconds, in_words, measure
@@ -132,8 +132,8 @@ def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> l
     for name, recipe in recipes.items():
         if recipe is None:
             continue
+        _require_own(project, recipe)
         config = load_config(recipe, [*changes[name], "Global.checkpoints=auto"], "train")
-        _require_own(project, Path(config.Global.output_dir))
         folder = Path(config.Global.output_dir) / (config.Global.run_name or config.arch.name)
         network = config.arch.main.name
         titles = {
@@ -145,14 +145,26 @@ def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> l
     return found
 
 
-def _require_own(project: Project, output: Path) -> None:
-    """Raise an error if the recipes of a project train in the runs of another one, of which it is a copy."""
+def _require_own(project: Project, recipe: Path) -> None:
+    """Raise an error if a recipe of a project trains in the runs of another one, of which it is a copy.
+
+    Paths in recipes are absolute. So this comes first: lists may be missing for the same reason.
+    """
+    section = read(recipe).get("Global")
+    output = section.get("output_dir") if isinstance(section, dict) else None
+    if not isinstance(output, str):
+        return
     home = Path(os.path.abspath(output)).parent
-    if is_project(home) and not home.samefile(project.folder):
-        raise ConfigError(
-            f"{project.folder}: its recipes train in {output}, which belongs to the project {home}. If it is "
-            "a copy, change the paths in its files *.yaml"
+    if home.exists() and (home.samefile(project.folder) or not is_project(home)):
+        return
+    if home.exists():
+        reason = f"which belongs to the project {home}. If it is a copy, change the paths in its files *.yaml"
+    else:
+        reason = (
+            f"and {home} does not exist. If the project was moved, replace that path by {project.folder} in "
+            "its files *.yaml"
         )
+    raise ConfigError(f"{project.folder}: its recipes train in {output}, {reason}")
 
 
 def announce(steps: Sequence[Step]) -> None:

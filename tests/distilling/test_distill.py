@@ -164,6 +164,16 @@ def test_a_copy_of_a_project_leaves_the_runs_of_the_original_alone(first, tmp_pa
         distill(copy, overrides=["Global.epochs=2"])
 
 
+def test_a_moved_project_is_named(first, tmp_path):
+    _, result = first
+    moved = tmp_path / "moved"
+    shutil.copytree(result.project, moved)
+    for recipe in moved.glob("*.yaml"):
+        recipe.write_text(recipe.read_text().replace(str(result.project), str(tmp_path / "gone")))
+    with pytest.raises(ConfigError, match=f"gone does not exist. If the project was moved, .* {moved} in"):
+        distill(moved)
+
+
 def test_an_interrupted_call_continues_with_what_is_left(first, tmp_path, monkeypatch):
     data, _ = first
     begun = []
