@@ -15,7 +15,7 @@ from typing import Any
 # makes our path from the groups of the pattern; groups of digits are passed as numbers.
 Rule = tuple[str, Callable[..., str]]
 
-_PARTS = {"conv": "_conv", "norm": "_batch_norm"}
+_PARTS = {"conv": "_conv", "norm": "_batch_norm", "bn": "_batch_norm"}
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,35 @@ def _resnext_wsl(names: list[str]) -> list[Rule]:
             lambda s, i, n: f"_conv{s}_{i}._short._conv.{('_conv', '_bn')[n]}",
         ),
         (r"fc", lambda: "_out"),
+    ]
+
+
+def _regnet(names: list[str]) -> list[Rule]:
+    kinds = ("_conv", "_batch_norm")
+    letter = {"a": 0, "b": 1, "c": 2}
+    gate = ("squeeze", "excitation")
+    return [
+        # timm
+        (r"stem\.(conv|bn)", lambda p: f"conv.{_PARTS[p]}"),
+        (r"s(\d)\.b(\d+)\.conv([123])\.(conv|bn)", lambda s, i, n, p: f"s{s}_b{i}.conv{n - 1}.{_PARTS[p]}"),
+        (r"s(\d)\.b(\d+)\.downsample\.(conv|bn)", lambda s, i, p: f"s{s}_b{i}.short.{_PARTS[p]}"),
+        (r"s(\d)\.b(\d+)\.se\.fc([12])", lambda s, i, n: f"s{s}_b{i}.scale.{gate[n - 1]}"),
+        (r"head\.fc", lambda: "out"),
+        # torchvision
+        (r"stem\.([01])", lambda n: f"conv.{kinds[n]}"),
+        (
+            r"trunk_output\.block(\d)\.block\d-(\d+)\.f\.([abc])\.([01])",
+            lambda s, i, part, n: f"s{s}_b{i + 1}.conv{letter[part]}.{kinds[n]}",
+        ),
+        (
+            r"trunk_output\.block(\d)\.block\d-(\d+)\.f\.se\.fc([12])",
+            lambda s, i, n: f"s{s}_b{i + 1}.scale.{gate[n - 1]}",
+        ),
+        (
+            r"trunk_output\.block(\d)\.block\d-(\d+)\.proj\.([01])",
+            lambda s, i, n: f"s{s}_b{i + 1}.short.{kinds[n]}",
+        ),
+        (r"fc", lambda: "out"),
     ]
 
 
@@ -347,6 +376,7 @@ FAMILIES = (
     Family("resnet for CIFAR", r"resnet\d+(x4)?", _cifar_resnet, options_in=_cifar_shortcut),
     Family("wide ResNet for CIFAR", r"wrn_\d+_\d+", _wide_resnet),
     Family("ResNeXt", r"ResNeXt\d+(_vd)?_\d+x\d+d", _resnext),
+    Family("RegNet", r"RegNet[XY]_.*", _regnet),
     Family("ResNeXt101_wsl", r"ResNeXt101_32x\d+d_wsl", _resnext_wsl),
     Family(
         "MobileNetV2",

@@ -17,8 +17,9 @@ import ppcls
 from ppcls.registry import BACKBONES
 
 DATA = Path(__file__).parent / "data"
-with gzip.open(DATA / "arch_keys.json.gz", "rt") as file:
-    KEYS = json.load(file)  # {network: {parameter: shape}} of the official weights, 1000 classes
+KEYS = {}  # {network: {parameter: shape}} of the official weights, 1000 classes
+for path in sorted(DATA.glob("arch_keys*.json.gz")):
+    KEYS |= json.loads(gzip.decompress(path.read_bytes()))
 LOGITS = np.load(DATA / "arch_logits.npz")  # the first 64 logits, weights by `fill`
 
 

@@ -20,6 +20,7 @@ from ppcls.errors import WeightsError
 from ppcls.weights import convert, load_into, read_params, torch_options
 
 ROWS = rows()
+CLOSE = ("RegNet",)  # names of networks whose logits agree to 1e-5 of the largest one
 
 
 def row_of(theirs: str) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def test_logits_are_those_of_pytorch(row: dict[str, Any]) -> None:
     with paddle.no_grad():
         logits = net(paddle.to_tensor(images(row["side"]))).numpy()
     wanted = np.array(row["logits"])
-    np.testing.assert_allclose(logits, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    closest = 1e-5 if row["ours"].startswith(CLOSE) else 1e-4
+    np.testing.assert_allclose(logits, wanted, rtol=0, atol=closest * np.abs(wanted).max())
 
 
 @pytest.fixture(scope="module")

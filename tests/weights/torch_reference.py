@@ -1,12 +1,14 @@
 """Weights that follow from names and shapes alone, so that two frameworks can be given the same ones.
 
 Run as a script, with PyTorch, torchvision and timm installed, it records what their networks answer with such
-weights: ``python tests/weights/torch_reference.py tests/weights/data/torch_reference.json.gz``. The tests
-convert the same weights, from the recorded names and shapes, and compare the answers.
+weights: ``cd tests/weights && python torch_reference.py data/torch_reference_regnet.json.gz 'RegNet*'``. The
+patterns choose among our networks; without them all are recorded. The tests convert the same weights, from
+the recorded names and shapes, and compare the answers.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import json
 import sys
@@ -48,6 +50,8 @@ QUICK = {
         ("torchvision", "swin_t", {}, 224),
     ],
     "ConvNeXt_tiny": [("timm", "convnext_tiny", {}, 64), ("torchvision", "convnext_tiny", {}, 64)],
+    "RegNetY_200MF": [("timm", "regnety_002", {}, 64)],
+    "RegNetY_400MF": [("torchvision", "regnet_y_400mf", {}, 64)],
 }
 # the other members of these families
 OTHERS = {
@@ -104,6 +108,31 @@ OTHERS = {
     ],
     "ConvNeXt_base_224": [("timm", "convnext_base", {}, 64), ("torchvision", "convnext_base", {}, 64)],
     "ConvNeXt_large_224": [("timm", "convnext_large", {}, 64)],
+    "RegNetX_200MF": [("timm", "regnetx_002", {}, 64)],
+    "RegNetX_400MF": [("timm", "regnetx_004", {}, 64)],
+    "RegNetX_400MF_tv": [("torchvision", "regnet_x_400mf", {}, 64)],
+    "RegNetX_600MF": [("timm", "regnetx_006", {}, 64)],
+    "RegNetX_800MF": [("timm", "regnetx_008", {}, 64), ("torchvision", "regnet_x_800mf", {}, 64)],
+    "RegNetX_1600MF": [("timm", "regnetx_016", {}, 64), ("torchvision", "regnet_x_1_6gf", {}, 64)],
+    "RegNetX_3200MF": [("timm", "regnetx_032", {}, 64), ("torchvision", "regnet_x_3_2gf", {}, 64)],
+    "RegNetX_4GF": [("timm", "regnetx_040", {}, 64)],
+    "RegNetX_6400MF": [("timm", "regnetx_064", {}, 64)],
+    "RegNetX_8GF": [("timm", "regnetx_080", {}, 64), ("torchvision", "regnet_x_8gf", {}, 64)],
+    "RegNetX_12GF": [("timm", "regnetx_120", {}, 64)],
+    "RegNetX_16GF": [("timm", "regnetx_160", {}, 64), ("torchvision", "regnet_x_16gf", {}, 64)],
+    "RegNetX_32GF": [("timm", "regnetx_320", {}, 64), ("torchvision", "regnet_x_32gf", {}, 64)],
+    "RegNetY_600MF": [("timm", "regnety_006", {}, 64)],
+    "RegNetY_800MF": [("timm", "regnety_008", {}, 64)],
+    "RegNetY_800MF_tv": [("torchvision", "regnet_y_800mf", {}, 64)],
+    "RegNetY_1600MF": [("timm", "regnety_016", {}, 64), ("torchvision", "regnet_y_1_6gf", {}, 64)],
+    "RegNetY_3200MF": [("timm", "regnety_032", {}, 64), ("torchvision", "regnet_y_3_2gf", {}, 64)],
+    "RegNetY_4GF": [("timm", "regnety_040", {}, 64)],
+    "RegNetY_6400MF": [("timm", "regnety_064", {}, 64)],
+    "RegNetY_8GF": [("timm", "regnety_080", {}, 64)],
+    "RegNetY_8GF_tv": [("torchvision", "regnet_y_8gf", {}, 64)],
+    "RegNetY_12GF": [("timm", "regnety_120", {}, 64)],
+    "RegNetY_16GF": [("timm", "regnety_160", {}, 64), ("torchvision", "regnet_y_16gf", {}, 64)],
+    "RegNetY_32GF": [("timm", "regnety_320", {}, 64), ("torchvision", "regnet_y_32gf", {}, 64)],
 }
 
 
@@ -130,19 +159,21 @@ def images(side: int) -> np.ndarray:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Return what was recorded."""
-    file = Path(__file__).parent / "data" / "torch_reference.json.gz"
-    return json.loads(gzip.decompress(file.read_bytes()))
+    """Return what was recorded, in one file or several."""
+    files = sorted((Path(__file__).parent / "data").glob("torch_reference*.json.gz"))
+    return [row for file in files for row in json.loads(gzip.decompress(file.read_bytes()))]
 
 
-def record() -> list[dict[str, Any]]:
-    """Ask each network of PyTorch."""
+def record(patterns: list[str]) -> list[dict[str, Any]]:
+    """Ask each network of PyTorch whose counterpart here matches a pattern; all of them if there is none."""
     import timm
     import torch
     from torchvision import models
 
     found = []
     for ours, sources in (QUICK | OTHERS).items():
+        if patterns and not any(fnmatch.fnmatchcase(ours, pattern) for pattern in patterns):
+            continue
         for library, name, options, side in sources:
             make = getattr(models, name) if library == "torchvision" else None
             net = (
@@ -165,4 +196,4 @@ def record() -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     with gzip.GzipFile(sys.argv[1], "wb", mtime=0) as stream:
-        stream.write(json.dumps(record()).encode())
+        stream.write(json.dumps(record(sys.argv[2:])).encode())

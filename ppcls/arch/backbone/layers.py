@@ -146,18 +146,22 @@ class LinearSE(nn.Layer):
         channels: channels of the input.
         reduction: what the channels are divided by in between.
         gate: the activation of the gate (default: a sigmoid).
+        hidden: the channels in between, in place of `reduction`.
     """
 
     names = ("squeeze", "excitation")
 
-    def __init__(self, channels: int, reduction: int, gate: nn.Layer | None = None) -> None:
+    def __init__(
+        self, channels: int, reduction: int = 16, gate: nn.Layer | None = None, hidden: int | None = None
+    ) -> None:
         super().__init__()
         squeeze, excitation = self.names
+        hidden = channels // reduction if hidden is None else hidden
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.flatten = nn.Flatten()
-        self.add_sublayer(squeeze, nn.Linear(channels, channels // reduction))
+        self.add_sublayer(squeeze, nn.Linear(channels, hidden))
         self.relu = nn.ReLU()
-        self.add_sublayer(excitation, nn.Linear(channels // reduction, channels))
+        self.add_sublayer(excitation, nn.Linear(hidden, channels))
         self.gate = Sigmoid() if gate is None else gate
 
     def forward(self, x: Tensor) -> Tensor:
