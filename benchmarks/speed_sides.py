@@ -80,7 +80,7 @@ def random_batch(size: int, batch: int) -> tuple[Any, Any]:
 
 
 def build_ppcls(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
-    """Build a run of our engine, log lines and scalars included; return its step."""
+    """Build a run of our engine, log lines and scalars included; return its step within an endless epoch."""
     import cv2
     import numpy as np
 
@@ -88,8 +88,9 @@ def build_ppcls(size: int, batch: int, options: Mapping[str, Any], folder: Path)
     from ppcls.data import Batch
     from ppcls.engine import Engine
     from ppcls.engine.hooks.base import call_hooks
+    from ppcls.engine.start.lookahead import begin_lookahead
     from ppcls.engine.start.trial import try_out
-    from ppcls.engine.train import train_epoch
+    from ppcls.engine.train import batches_of_epoch, start_epoch, train_batch
     from ppcls.logger import only_warnings
 
     picture = np.random.default_rng(0).integers(0, 255, (size, size, 3), dtype=np.uint8)
@@ -100,15 +101,18 @@ def build_ppcls(size: int, batch: int, options: Mapping[str, Any], folder: Path)
     (folder / "recipe.yaml").write_text(json.dumps(recipe(folder, size, batch, options)), encoding="utf-8")
     images, labels = random_batch(size, batch)
     with only_warnings():
-        run = Engine(load_config(str(folder / "recipe.yaml"))).build_run()
+        engine = Engine(load_config(str(folder / "recipe.yaml")))
+        run = engine.build_run()
         try_out(run)
         run.parts.loader.close()
+        begin_lookahead(run, engine.config, None)
     run.parts.loader = SameBatch(Batch(images, labels, np.arange(batch)))
     call_hooks(run.hooks, "before_train", run)
+    start_epoch(run)
+    batches = batches_of_epoch(run)
 
     def step() -> None:
-        run.progress.batch = 0
-        train_epoch(run)
+        train_batch(run, next(batches))
 
     return step
 
@@ -123,11 +127,13 @@ class SameBatch:
         self.dataset = None
 
     def __len__(self) -> int:
-        return 1
+        return 10**6
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Any:
-        """Yield the batch."""
-        yield self.batch
+        """Yield the batch again and again; its images are put on the device each time."""
+        while True:
+            self.batch.tensor = None
+            yield self.batch
 
 
 def learn_by_hand(parameters: list[Any]) -> Callable[[Any, Any, Any], None]:

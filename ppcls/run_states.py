@@ -76,6 +76,8 @@ class Progress(Declared):
         lists: fingerprints of the lists of images by the config paths of their datasets; empty in old
             checkpoints.
         threads: CPU threads that the run computes with; 0 in old checkpoints.
+        teacher_threads: further CPU threads, with which frozen networks run beside the training; 0 if they do
+            not.
         batches: what forms the batches: ``processes``, ``update_freq``, and the batch size of each part of
             the data, such as ``Train``. A run keeps the batches that it was started with when its number of
             processes changes. Empty in old checkpoints.
@@ -102,6 +104,7 @@ class Progress(Declared):
     waited: int = 0
     lists: dict[str, dict[str, Any]] = field(default_factory=dict)
     threads: int = 0
+    teacher_threads: int = 0
     batches: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     schedule: dict[str, Any] = field(default_factory=dict)
@@ -259,6 +262,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "waited": (_is_count, "a whole number from 0"),
     "lists": (lambda value: _is_map(value, _is_list_fingerprint), "name, count and digest of each list"),
     "threads": (_is_count, "a whole number from 0"),
+    "teacher_threads": (_is_count, "a whole number from 0"),
     "batches": (_is_batches, "processes, update_freq and batch sizes, whole numbers from 1"),
     "seed": (_is_count, "a whole number from 0"),
     "schedule": (lambda value: isinstance(value, dict), "a map"),

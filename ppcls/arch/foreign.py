@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import paddle
@@ -20,6 +20,7 @@ from ppcls.cpu.threads import threads_in_use
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.onnx_program import OnnxProgram
 from ppcls.registry import BACKBONES
+from ppcls.runner import Runner
 from ppcls.runtime import (
     DESCRIPTION,
     Program,
@@ -28,19 +29,6 @@ from ppcls.runtime import (
     find_program,
     read_description,
 )
-
-
-class Runner(Protocol):
-    """Runs a file.
-
-    Attributes:
-        outputs: names of its outputs, in order.
-    """
-
-    outputs: list[str]
-
-    def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
-        """Run a batch [N, C, H, W], float32; return the named outputs."""
 
 
 class ForeignModel(Network):

@@ -166,6 +166,11 @@ class GlobalSpec(Section):
         "Compute convolutions of maps of few pixels as one product over the batch, where that is faster on "
         "the CPU (docs/performance.md); false leaves them to Paddle's kernels. Results agree up to rounding.",
     )
+    teacher_ahead: bool = key(
+        True,
+        "On the CPU, run frozen networks beside the training, one batch ahead, if a process has two or more "
+        "cores and engines run them (docs/teachers.md); results are the same.",
+    )
     log_ranks: str | int | list[int] = key([0], "Processes that log: a list, or numbers with commas: `0,1`.")
     print_mem_info: bool = key(False, "Log the memory used on the GPU.")
     train_mode: Literal["classification"] | None = key("classification", "Only `classification`.")

@@ -40,6 +40,20 @@ def threads_in_use() -> int:
     return read_choice({VARIABLE: os.environ.get(VARIABLE, "")}) or 1
 
 
+def threads_for_teachers(threads: int) -> int:
+    """Return how many of the threads of a process frozen networks get that run beside the training.
+
+    A third, because forward and backward pass take about three times as long as a forward pass alone.
+
+    Args:
+        threads: threads of the process, as :func:`suggest_threads` returns them.
+
+    Returns:
+        0 if there is only one.
+    """
+    return max(1, threads // 3) if threads > 1 else 0
+
+
 def suggest_threads(cores: int, processes: int = 1, loader_threads: int = 0) -> int:
     """Return how many threads a process should compute with.
 

@@ -70,8 +70,13 @@ def start_logging(log_ranks: list[int], *, hold: bool = False) -> None:
     setup_logging(quiet=rank() not in log_ranks, hold=hold and is_main(), to_stderr=None)
 
 
-def run_files(config: Recipe) -> dict[str, bytes]:
-    """Return the resolved config and the environment as files for the folder of the run, by name."""
+def run_files(config: Recipe, noted: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+    """Return the resolved config and the environment as files for the folder of the run, by name.
+
+    Args:
+        config: the resolved config.
+        noted: further entries of the environment.
+    """
     text = mask_credentials(dump_yaml(plain(config)))
     environment = {
         "ppcls": __version__,
@@ -83,6 +88,7 @@ def run_files(config: Recipe) -> dict[str, bytes]:
         WORKING_FOLDER: os.getcwd(),
         "command": [mask_credentials(argument) for argument in sys.argv],
         **describe_processor(),
+        **(noted or {}),
     }
     described = json.dumps(environment, indent=1) + "\n"
     return {"config.yaml": text.encode(), "environment.json": described.encode()}

@@ -15,7 +15,6 @@ from ppcls import distributed
 from ppcls.arch import build_model
 from ppcls.arch.answering import Answering
 from ppcls.config import ArchSpec, complete_config
-from ppcls.cpu.threads import threads_in_use
 from ppcls.data import Batch, Loader, build_postprocess, image_tensor
 from ppcls.deploy.batches import OnError, ResultOptions
 from ppcls.deploy.images import expand_images
@@ -60,6 +59,7 @@ from ppcls.engine.speed import (
     with_convolutions_as_set,
 )
 from ppcls.engine.start.build_run import build_run, note_engines
+from ppcls.engine.start.lookahead import begin_lookahead
 from ppcls.engine.start.run_data import RunData, open_data, open_evaluation
 from ppcls.engine.start.sameness import require_same_lists, require_same_weights, start_alike
 from ppcls.engine.start.teacher_store import OpenStore, open_store
@@ -162,8 +162,8 @@ class Engine:
                 if store is not None:
                     store.outputs.check_room()
                 # no other check follows; from here on the folder changes
-                run.progress.threads = threads_in_use()
                 note_engines(run)
+                begin_lookahead(run, self.config, resumed)
                 self._open_folder(run.progress, data, resumed, lock, changed)
                 if store is not None:
                     store.outputs.begin()
@@ -175,6 +175,8 @@ class Engine:
             finally:
                 data.loader.close()
                 remove_answers(run.parts.model)
+                if run.parts.lookahead is not None:
+                    run.parts.lookahead.close()
             return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
 
     def build_run(self, hooks: Sequence[Hook] = ()) -> Run:
@@ -226,6 +228,7 @@ class Engine:
                 changed=changed,
                 keep=partial(is_kept, start=start),
                 more=names_file(data.class_names),
+                noted={"teacher_threads": str(start.teacher_threads)},
             )
             open_log(self.folder / "train.log")
         wait_for_main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from ppcls.engine.meters import Meters
 from ppcls.errors import TrainingError
 from ppcls.optimizer.joint import JointOptimizer
 from ppcls.run_states import Declared
-from ppcls.teacher import Answer, StoredOutputs
+from ppcls.teacher import Answer, Lookahead, StoredOutputs
 
 if TYPE_CHECKING:
     from ppcls.engine.hooks.base import Hook
@@ -62,6 +63,7 @@ class Parts(Declared):
         ema: averaged weights; None without them.
         answers: replacements of frozen networks, by dotted name.
         stored: the store of outputs of frozen networks; None without one.
+        lookahead: runs frozen networks beside the training, one batch ahead; None if they run within it.
     """
 
     model: nn.Layer
@@ -77,6 +79,7 @@ class Parts(Declared):
     ema: ModelEMA | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
     stored: StoredOutputs | None = None
+    lookahead: Lookahead | None = None
 
 
 @dataclass(slots=True)
@@ -105,10 +108,22 @@ class Timing(Declared):
     batch_cost: float = 0.0
     reader_cost: float = 0.0
     _window: list[tuple[float, float]] = field(default_factory=list, repr=False)
+    _begun: float = field(default_factory=time.perf_counter, repr=False)
+    _ready: float = 0.0
 
-    def add(self, whole: float, reading: float) -> None:
-        """Remember one step."""
-        self._window.append((whole, reading))
+    def begin(self) -> None:
+        """Note that the first step begins."""
+        self._begun = time.perf_counter()
+
+    def batch_is_ready(self) -> None:
+        """Note that the data of a step are there."""
+        self._ready = time.perf_counter()
+
+    def end(self) -> None:
+        """Remember a step; the next one begins."""
+        now = time.perf_counter()
+        self._window.append((now - self._begun, self._ready - self._begun))
+        self._begun = now
 
     def summarize(self) -> None:
         """Average the steps since the last call into `batch_cost` and `reader_cost`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import paddle
@@ -17,7 +18,7 @@ from ppcls.cpu import blas, threads
 from ppcls.cpu.memory import keep_freed_memory
 from ppcls.cpu.processor import available_cores, processor_name
 from ppcls.cpu.switches import check_switches
-from ppcls.engine.checkpoint import Checkpoint
+from ppcls.engine.checkpoint import Checkpoint, Progress
 from ppcls.job import local_size, world_size
 from ppcls.logger import LOGGER
 
@@ -36,14 +37,14 @@ def use_processor(config: Recipe, mode: str) -> None:
     keep_freed_memory()
     if blas.VARIABLE in os.environ:
         LOGGER.debug("matrix products use %s=%s", blas.VARIABLE, os.environ[blas.VARIABLE])
-    if not _on_cpu():
+    if not on_cpu():
         return
     if threads.MISTAKE is not None:
         LOGGER.warning("%s", threads.MISTAKE)
     if threads.CHOSEN is None:
-        _compute_with(_suggested(config, mode))
+        compute_with(_suggested(config, mode))
     elif threads.threads_in_use() != threads.CHOSEN:  # a list such as 4,2, for which Paddle takes one thread
-        _compute_with(threads.CHOSEN)
+        compute_with(threads.CHOSEN)
 
 
 def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:
@@ -55,18 +56,18 @@ def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:
         config: the recipe.
         resumed: the checkpoint to resume; None for a new run.
     """
-    if not _on_cpu():
+    if not on_cpu():
         return
-    before = None if resumed is None else _threads_of(resumed)
+    before = None if resumed is None else _threads_of(resumed, ahead=config.Global.teacher_ahead)
     chosen = threads.CHOSEN
     suggested = _suggested(config, "train")
     if before is not None and chosen is None:
-        _compute_with(before)
+        compute_with(before)
         if before != suggested:
             LOGGER.info(
                 "%s, as when this run was started; on this machine %d would be chosen (OMP_NUM_THREADS=%d), "
                 "with results that differ by rounding",
-                _thread_count_text(before),
+                thread_count_text(before),
                 suggested,
                 suggested,
             )
@@ -75,9 +76,9 @@ def announce_threads(config: Recipe, resumed: Checkpoint | None) -> None:
         LOGGER.warning(
             "OMP_NUM_THREADS=%d: this run was started with %s, so it does not continue bit by bit",
             chosen,
-            _thread_count_text(before),
+            thread_count_text(before),
         )
-    LOGGER.info("%s on %d cores", _thread_count_text(threads.threads_in_use()), available_cores())
+    LOGGER.info("%s on %d cores", thread_count_text(threads.threads_in_use()), available_cores())
 
 
 def describe_processor() -> dict[str, Any]:
@@ -120,7 +121,8 @@ def keep_old_convolutions(recorded: MutableMapping[str, Any], settings: GlobalSp
             )
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Tell whether networks run on the CPU."""
     return str(paddle.device.get_device()) == "cpu"
 
 
@@ -130,18 +132,42 @@ def _suggested(config: Recipe, mode: str) -> int:
     return threads.suggest_threads(available_cores(), local_size(), loading)
 
 
-def _compute_with(number: int) -> None:
+def compute_with(number: int) -> None:
+    """Let this process compute with a number of threads from now on."""
     compute_with_threads(number)
     os.environ[threads.VARIABLE] = str(number)  # as Paddle itself does; engines of frozen networks read it
 
 
-def _threads_of(resumed: Checkpoint) -> int | None:
-    """Return the threads of the start of a run; None if it is resumed with other numbers of processes."""
+def keeps_threads(resumed: Checkpoint) -> bool:
+    """Tell whether a resumed run keeps its threads: if it has as many processes as before."""
+    return not resumed.progress.meters or len(resumed.progress.meters) == world_size()
+
+
+@contextmanager
+def all_threads(progress: Progress) -> Iterator[None]:
+    """Compute with the threads of the teachers too while the training pauses."""
+    if not progress.teacher_threads:
+        yield
+        return
+    compute_with(progress.threads + progress.teacher_threads)
+    try:
+        yield
+    finally:
+        compute_with(progress.threads)
+
+
+def _threads_of(resumed: Checkpoint, *, ahead: bool) -> int | None:
+    """Return the threads of the start of a run; None if it is resumed with other numbers of processes.
+
+    Args:
+        resumed: the checkpoint.
+        ahead: frozen networks may run beside the training, with threads of their own.
+    """
     progress = resumed.progress
-    if progress.meters and len(progress.meters) != world_size():
+    if not keeps_threads(resumed):
         return None
     if progress.threads:
-        return progress.threads
+        return progress.threads + (progress.teacher_threads if ahead else 0)
     file = resumed.where.parent / "environment.json"
     try:  # of an older version: Paddle's number, which was 1 unless the user chose another
         environment = json.loads(file.read_text(encoding="utf-8"))
@@ -150,5 +176,6 @@ def _threads_of(resumed: Checkpoint) -> int | None:
         return 1
 
 
-def _thread_count_text(number: int) -> str:
+def thread_count_text(number: int) -> str:
+    """Return a number of threads in words."""
     return "1 CPU thread" if number == 1 else f"{number} CPU threads"

@@ -13,7 +13,6 @@ outputs and labels to named parts, and everything else is a hook.
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
@@ -26,6 +25,7 @@ from ppcls.data import Batch, ahead, image_tensor
 from ppcls.distributed import average_gradients, ending_with_others, rank, working_on, world_size
 from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
+from ppcls.engine.speed import all_threads
 from ppcls.logger import LOGGER
 from ppcls.optimizer import learning_rates
 
@@ -48,7 +48,8 @@ def train(run: Run) -> None:
             train_epoch(run)
             evaluation = run.parts.evaluation
             if evaluation is not None and evaluation.due(epoch):
-                metrics = evaluation.measure(epoch)
+                with all_threads(run.progress):
+                    metrics = evaluation.measure(epoch)
                 call_hooks(run.hooks, "after_eval", run, metrics)
                 if schedule.needs_metric:
                     schedule.step(evaluation.plateau_metric(metrics))
@@ -68,17 +69,26 @@ def train(run: Run) -> None:
 def train_epoch(run: Run) -> None:
     """Train on the remaining batches of the current epoch."""
     start_epoch(run)
-    begin = time.perf_counter()
-    for batch in ahead(run.parts.loader.epoch(run.data_epoch, start_batch=run.progress.batch)):
-        ready = time.perf_counter()
-        updated = train_step(run, batch)
-        end = time.perf_counter()
-        run.timing.add(end - begin, ready - begin)
-        begin = end
-        if updated:
-            call_hooks(run.hooks, "after_step", run, batch)
-            _raise_if_stopped(run)
+    run.timing.begin()
+    for batch in batches_of_epoch(run):
+        train_batch(run, batch)
     run.read()
+
+
+def batches_of_epoch(run: Run) -> Iterator[Batch]:
+    """Yield the remaining batches of the current epoch."""
+    batches = ahead(run.parts.loader.epoch(run.data_epoch, start_batch=run.progress.batch))
+    return batches if run.parts.lookahead is None else run.parts.lookahead.over(batches)
+
+
+def train_batch(run: Run, batch: Batch) -> None:
+    """Train on one batch; call the hooks after an optimizer step."""
+    run.timing.batch_is_ready()
+    updated = train_step(run, batch)
+    run.timing.end()
+    if updated:
+        call_hooks(run.hooks, "after_step", run, batch)
+        _raise_if_stopped(run)
 
 
 def start_epoch(run: Run) -> None:

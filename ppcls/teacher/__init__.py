@@ -20,6 +20,7 @@ from ppcls.arch.theseus import TheseusLayer
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
+from ppcls.teacher.ahead import Lookahead
 from ppcls.teacher.answer import AUTO, EAGER, Answer, Choice
 from ppcls.teacher.logits import KnownLogits
 from ppcls.teacher.stored import StoredAnswer, StoredOutputs
@@ -28,6 +29,7 @@ __all__ = [
     "Answer",
     "Choice",
     "KnownLogits",
+    "Lookahead",
     "StoredOutputs",
     "answer_frozen",
     "frozen_outputs",

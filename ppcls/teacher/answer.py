@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,14 +16,16 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls.arch.answering import Answering, Precision
-from ppcls.arch.foreign import ForeignModel, PaddleInferenceModel, Runner, cpu_threads
+from ppcls.arch.foreign import ForeignModel, PaddleInferenceModel, cpu_threads
 from ppcls.errors import ConfigError, PpclsError
 from ppcls.logger import LOGGER
 from ppcls.onnx_program import OnnxProgram
+from ppcls.runner import Runner
 from ppcls.runtime import ONNX, Program
 from ppcls.teacher.agreement import compare
+from ppcls.teacher.ahead import Lookahead
 from ppcls.teacher.cache import stored_program
-from ppcls.teacher.cost import pays
+from ppcls.teacher.cost import pays, seconds_of_program
 from ppcls.teacher.outputs import Layout, rebuild, width
 from ppcls.teacher.program import PROGRAM, Images, fingerprint, read_layout, write_program
 
@@ -269,6 +273,12 @@ class Answer:
     def _open_program(self, images: Images, again: bool) -> tuple[Engine, bool]:
         if isinstance(self.network, ForeignModel):
             return self._open_foreign(), False
+        with self._program(images, again) as (folder, stored):
+            return Opened(self._opener(folder, cpu_threads())(), read_layout(folder)), stored
+
+    @contextmanager
+    def _program(self, images: Images, again: bool = False) -> Iterator[tuple[Path, bool]]:
+        """Yield the folder of the program for images, and whether an earlier run stored it."""
         onnx = self.engine == "onnxruntime"
         if onnx and self.precision != "float32":
             raise ConfigError("ONNX Runtime computes in float32")
@@ -278,16 +288,42 @@ class Answer:
 
         if images not in self._fingerprints:
             self._fingerprints[images] = fingerprint(self.network, images) + ("-onnx" if onnx else "")
-        key = self._fingerprints[images]
-        with stored_program(key, write, again=again, keep=self._keep) as (folder, stored):
-            layout = read_layout(folder)
-            return Opened(self._run(folder, onnx), layout), stored
+        with stored_program(self._fingerprints[images], write, again=again, keep=self._keep) as found:
+            yield found
 
-    def _run(self, folder: Path, onnx: bool) -> Runner:
-        if onnx:
-            return OnnxProgram(folder / ONNX, cpu_threads())
+    def _opener(self, folder: Path, threads: int) -> Callable[[], Runner]:
+        """Return a function that opens the program in a folder; it can be pickled."""
+        if self.engine == "onnxruntime":
+            return partial(OnnxProgram, folder / ONNX, threads)
         device = paddle.device.get_device()
-        return Program(folder / PROGRAM, device=device, threads=cpu_threads(), precision=self.precision)
+        return partial(Program, folder / PROGRAM, device=device, threads=threads, precision=self.precision)
+
+    # ------------------------------------------------------------------ beside the training
+
+    def seconds_ahead(self) -> float:
+        """Return the estimated time of its program for all images; 0 if no program is used in training."""
+        shape, engine = next(iter(self._by_shape.items()), ((), None))
+        if not isinstance(engine, Opened):
+            return 0.0
+        return self.images * seconds_of_program(self.network, shape)
+
+    def look_ahead(self, lookahead: Lookahead) -> None:
+        """Let a thread run the program of the image size that came first; see :meth:`seconds_ahead`.
+
+        Raises:
+            PpclsError: if the program cannot be opened again.
+            OSError: if it needs a process that cannot be started.
+        """
+        shape, engine = next(iter(self._by_shape.items()), ((), None))
+        if not isinstance(engine, Opened):
+            return
+        with self._program(_fixed(shape)) as (folder, _):
+            engine.runner = lookahead.add(
+                self.title,
+                shape,
+                partial(self._opener, folder),
+                own_process=self.engine == "paddle_inference",  # it holds Python's lock
+            )
 
     def _open_foreign(self) -> Engine:
         if isinstance(self.network, PaddleInferenceModel) and self.engine == "paddle_inference":

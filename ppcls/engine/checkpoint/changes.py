@@ -15,9 +15,9 @@ from ppcls.errors import ConfigError, mask_credentials
 from ppcls.logger import LOGGER
 
 # Paths of files, the seed, which a run keeps in any case, what is written beside the run, and what has an
-# effect only through the transforms, which are compared themselves.
+# effect only through the transforms, which are compared themselves; and where teachers run.
 QUIET = re.compile(
-    r"Global\.(checkpoints|output_dir|run_name|pretrained_model|save_inference_dir|seed|report"
+    r"Global\.(checkpoints|output_dir|run_name|pretrained_model|save_inference_dir|seed|report|teacher_ahead"
     r"|image_size|(mean|std)(\.\d+)?)"
 )
 # Settings about output, kept files, export and loading speed, which do not change the weights.

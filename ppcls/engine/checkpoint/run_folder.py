@@ -93,6 +93,7 @@ def open_run_folder(
     changed: bool,
     keep: Callable[[dict[str, Any]], bool],
     more: Mapping[str, bytes],
+    noted: Mapping[str, Any],
 ) -> None:
     """Create the folder of a run; an earlier run in it that is not resumed in place is renamed.
 
@@ -106,6 +107,7 @@ def open_run_folder(
         changed: the config differs from that of the run to resume, which is then kept under another name.
         keep: tells which rows of ``metrics.jsonl`` to keep if the run is resumed in place.
         more: content of further files by name.
+        noted: further entries of ``environment.json``.
 
     Raises:
         ConfigError: if the folder cannot be written, or another run has started in it meanwhile.
@@ -122,7 +124,7 @@ def open_run_folder(
         if metrics is not None:
             files[METRICS] = metrics
         files |= more
-        files |= run_files(config if earlier is None else following(config, folder, earlier))
+        files |= run_files(config if earlier is None else following(config, folder, earlier), noted)
         _require_no_folders(folder / name for name in files)
         with _staged(folder, files, inside=earlier is None and folder.is_dir()) as staged:
             if earlier is None:

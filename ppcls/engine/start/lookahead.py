@@ -1,0 +1,64 @@
+"""Frozen networks that run beside the training: whether they do, and with how many threads."""
+
+from __future__ import annotations
+
+from ppcls.config import Recipe
+from ppcls.cpu.threads import threads_for_teachers, threads_in_use
+from ppcls.engine.checkpoint import Checkpoint
+from ppcls.engine.run import Run
+from ppcls.engine.speed import compute_with, keeps_threads, on_cpu, thread_count_text
+from ppcls.errors import PpclsError
+from ppcls.logger import LOGGER
+from ppcls.teacher import Lookahead
+
+# seconds: what starting a process costs, times two because the gain is only an estimate
+_WORTH = 10.0
+_GAINED = 0.5  # share of the time of a program that is saved by running it beside the training
+
+
+def begin_lookahead(run: Run, config: Recipe, resumed: Checkpoint | None) -> None:
+    """Let frozen networks run beside the training, if there is a core for them; note the threads of both.
+
+    A resumed run keeps the threads of both, because results depend on them.
+
+    Args:
+        run: a run whose first batch was tried, so that engines are chosen.
+        config: the recipe.
+        resumed: the checkpoint to resume.
+    """
+    total = threads_in_use()
+    progress = run.progress
+    kept = resumed is not None and keeps_threads(resumed)
+    reserved = progress.teacher_threads if kept else threads_for_teachers(total)
+    progress.threads = total
+    progress.teacher_threads = 0
+    if not 0 < reserved < total or not config.Global.teacher_ahead or not on_cpu():
+        return
+    answers = list(run.parts.answers.values())
+    stored = run.parts.stored
+    seconds = [answer.seconds_ahead() for answer in answers]
+    if not any(seconds) or (stored is not None and stored.complete):
+        return
+    if not kept and _GAINED * sum(seconds) < _WORTH:
+        LOGGER.debug("frozen networks do not run beside the training: it would save less than it costs")
+        return
+    lookahead = Lookahead(reserved)
+    try:
+        for answer in answers:
+            answer.look_ahead(lookahead)
+    except BaseException as error:
+        lookahead.close()
+        if not isinstance(error, OSError | PpclsError):
+            raise
+        LOGGER.warning("frozen networks do not run beside the training: %s", error)
+        return
+    run.parts.lookahead = lookahead
+    progress.threads = total - reserved
+    progress.teacher_threads = reserved
+    compute_with(progress.threads)
+    LOGGER.info(
+        "%s runs beside the training, one batch ahead, with %s; the training has %s",
+        ", ".join(name for name, found in zip(run.parts.answers, seconds, strict=True) if found),
+        thread_count_text(reserved),
+        thread_count_text(progress.threads),
+    )
