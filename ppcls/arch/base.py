@@ -64,6 +64,19 @@ class Network(nn.Layer, Loadable, Component):
             raise ConfigError(f"{type(self).__name__} has no layers that could be named")
         return []
 
+    def members(self, name: str) -> list[str]:
+        """Return the networks that an output of this name is made of; several only for an ensemble."""
+        return [name]
+
+    def drop_teachers(self, seed: int, step: int) -> frozenset[str]:
+        """Draw the teachers that a step of training leaves out (DistillationModel); return their names.
+
+        Args:
+            seed: seed of the run.
+            step: number of optimizer steps before this one.
+        """
+        return frozenset()
+
     def prepare(self, image_shape: Sequence[int]) -> None:
         """Create parameters whose shapes depend on the images, [C, H, W]; before weights are loaded."""
 

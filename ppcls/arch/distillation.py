@@ -11,6 +11,7 @@ from paddle import Tensor, nn
 from ppcls._paddle import children_of
 from ppcls.arch.afd_transforms import LinearTransform, Waiting, prepare_transforms
 from ppcls.arch.base import Network
+from ppcls.arch.ensemble import build_ensembles, check_dropping, draw_dropped
 from ppcls.arch.input_adapter import InputAdapter, take_adapter
 from ppcls.arch.network import build_network
 from ppcls.config import ArchSpec, single
@@ -181,6 +182,16 @@ class DistillationModel(NetworkGroup):
         frozen_mode: "eval" (a frozen network is always in eval mode) or "train" (it follows the mode of the
             group, so its BatchNorm uses batch statistics and updates the running ones, as OFD needs it); or
             a map from names to these.
+        ensembles: further outputs, each the weighted mean of the logits of several frozen networks, which
+            losses and metrics name like a network: ``{Teachers: {networks: [A, B], weights: [2, 1]}}``. An
+            ensemble also has ``average: probabilities`` (instead of logits) and ``class_maps``; see
+            `ppcls.arch.ensemble`.
+        teacher_dropping: in each step of training, each frozen network is left out with this probability,
+            but never all of them: ensembles are the mean of the others, and losses that compare with a
+            network that is left out count nothing.
+
+    Attributes:
+        ensembles: the ensembles by name.
 
     Raises:
         ConfigError: if the options contradict each other or describe no network.
@@ -195,6 +206,8 @@ class DistillationModel(NetworkGroup):
         infer_model_name: str | None = None,
         class_num: int | None = None,
         frozen_mode: str | dict[str, str] = "eval",
+        ensembles: dict[str, dict[str, Any]] | None = None,
+        teacher_dropping: float = 0.0,
     ) -> None:
         models, adapters = _take_adapters(models)
         super().__init__(models, pretrained_list, freeze_params_list, frozen_mode, class_num)
@@ -213,13 +226,57 @@ class DistillationModel(NetworkGroup):
             }
         )
         self.infer_model_name = spec.main.title
+        self.ensembles = build_ensembles(ensembles, self.names, self.frozen)
+        self._teachers = [name for name in self.names if name in self.frozen]
+        check_dropping(teacher_dropping, self._teachers)
+        self._dropping = teacher_dropping
+        self._dropped: frozenset[str] = frozenset()
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Run every network on images [N, C, H, W]; outputs of frozen ones have no gradient."""
         outputs = {}
         for name in self.names:  # not a comprehension: to_static loses `self` in one
             outputs[name] = self.run(name, x)
+        for name in self.ensembles:
+            outputs[name] = self.combine(name, outputs)
         return outputs
+
+    def members(self, name: str) -> list[str]:
+        """Return the networks that an output is made of: those of an ensemble, else the network itself."""
+        return self.ensembles[name].networks if name in self.ensembles else [name]
+
+    def combine(self, name: str, outputs: Mapping[str, Any]) -> Any:
+        """Return an output of this name from the outputs of its :meth:`members`."""
+        if name not in self.ensembles:
+            return outputs[name]
+        return self.ensembles[name].combine(outputs, self._dropped if self.training else ())
+
+    def run(self, name: str, x: Any) -> Any:
+        """Run one network, or all those of an ensemble, by name."""
+        if name not in self.ensembles:
+            return super().run(name, x)
+        return self.combine(
+            name, {member: super(DistillationModel, self).run(member, x) for member in self.members(name)}
+        )
+
+    def never_changes(self, name: str) -> bool:
+        """Tell whether an output is always the same for the same image, outside of training."""
+        return all(super(DistillationModel, self).never_changes(member) for member in self.members(name))
+
+    def logits_never_change(self, name: str) -> bool:
+        """Tell whether the logits of a network or an ensemble never change."""
+        return all(
+            super(DistillationModel, self).logits_never_change(member) for member in self.members(name)
+        )
+
+    def drop_teachers(self, seed: int, step: int) -> frozenset[str]:
+        """Draw the teachers that a step of training leaves out, and return their names.
+
+        They depend only on the arguments and the networks, so they are the same in every process.
+        """
+        if self._dropping:
+            self._dropped = draw_dropped(self._teachers, self._dropping, seed, step)
+        return self._dropped
 
     def connect_inputs(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Tell networks with their own ``mean`` and ``std`` how their input images are normalised."""

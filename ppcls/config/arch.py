@@ -6,7 +6,7 @@ All other code asks an :class:`ArchSpec` and never reads the section itself.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,6 +139,20 @@ class ArchSpec:
         """Names of the networks inside it whose classifier trains, in order."""
         return [child.title for child in self.children if not child.head.frozen]
 
+    @property
+    def ensembles(self) -> dict[str, list[str]]:
+        """The networks of each ensemble, by its name; a wrong option is refused where options are checked."""
+        nodes = self.options.get("ensembles")
+        found = {}
+        for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
+            members = node.get("networks") if isinstance(node, Mapping) else None
+            found[str(name)] = [str(member) for member in members] if isinstance(members, list) else []
+        return found
+
+    def members(self, names: Iterable[str]) -> set[str]:
+        """Return the networks of these names, and for the name of an ensemble its networks."""
+        return {member for name in names for member in self.ensembles.get(name, [name])}
+
     # ------------------------------------------------------------------ what is said about it
 
     @property
@@ -158,13 +172,15 @@ class ArchSpec:
     def only(self, names: Collection[str]) -> ArchSpec:
         """Return it with only some of its networks, for use after training.
 
-        The networks after the first one of a chain are left out too, because only training needs them.
+        The networks after the first one of a chain are left out too, because only training needs them. Of an
+        ensemble, all its networks are kept; an ensemble that lacks one of its networks is left out.
 
         Raises:
             ConfigError: if there is no network of one of these names.
         """
         if not self.children:
             return self
+        names = self.members(names)
         for name in names:
             self.find(name)
         kept = [index for index, name in enumerate(self.names) if name in names]
@@ -173,6 +189,12 @@ class ArchSpec:
         node["models"] = [{child.title: child._first_of_chain()} for child in picked]
         if node.get("infer_model_name") not in names:
             node.pop("infer_model_name", None)
+        node.pop("teacher_dropping", None)
+        ensembles = {
+            k: inner for k, inner in (node.pop("ensembles", None) or {}).items() if names >= self.members([k])
+        }
+        if ensembles:
+            node["ensembles"] = ensembles
         if isinstance(node.get("frozen_mode"), Mapping):
             node["frozen_mode"] = {k: mode for k, mode in node["frozen_mode"].items() if k in names}
         return _read(node, self.path, chosen=self.chosen if self.chosen in names else None)

@@ -361,6 +361,7 @@ class Engine:
         paddle.seed(seed)
 
     def _trained_model(self, needed: set[str] | None) -> Any:
+        needed = None if needed is None else self.arch.members(needed)
         if self._model is not None and (needed or set()) <= set(self._model.names):
             self._model.eval()
             return self._model

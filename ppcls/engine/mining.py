@@ -23,6 +23,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppcls.class_maps import read_class_map
 from ppcls.config import ArchSpec, ComponentSpec, Recipe, complete_config
 from ppcls.config.schema import DataLoaderSpec, DataSpec, LossSpec
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
@@ -35,7 +36,6 @@ from ppcls.engine.speed import with_convolutions_as_set
 from ppcls.errors import ConfigError, DataError, hint
 from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER, progress_bar
-from ppcls.loss.class_map import read_class_map
 from ppcls.teacher import running_frozen
 
 

@@ -244,8 +244,11 @@ def check_teachers(config: Recipe, names: list[str] | None) -> None:
     """
     if names is None or _has_class_map(config):
         return
+    mapped = _mapped(config)
     for network in config.arch.children:
         name = network.title
+        if name in mapped:
+            continue
         folder = _folder_of(network.pretrained)
         theirs = recorded_names(folder, config) if network.frozen and folder is not None else None
         if theirs is None or theirs.names is None or theirs.names == names:
@@ -264,6 +267,12 @@ def check_teachers(config: Recipe, names: list[str] | None) -> None:
             ", ".join(theirs.names[:4]),
             ", ".join(names[:4]),
         )
+
+
+def _mapped(config: Recipe) -> set[str]:
+    """Return the networks whose classes an ensemble maps."""
+    nodes = config.arch.options.get("ensembles") or {}
+    return {name for node in nodes.values() for name in node.get("class_maps") or {}}
 
 
 def _has_class_map(config: Recipe) -> bool:

@@ -27,6 +27,7 @@ from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
 from ppcls.engine.speed import all_threads
 from ppcls.logger import LOGGER
+from ppcls.loss.dropping import without_teachers
 from ppcls.optimizer import learning_rates
 
 
@@ -151,11 +152,12 @@ def forward_and_backward(
     paddle.seed(step_seed(position.seed, place, stream=1 + part))
     image = image_tensor(batch)
     label = paddle.to_tensor(batch.label)
+    dropped = parts.model.drop_teachers(position.seed, position.step)
     with paddle.amp.auto_cast(**run.settings.casting), _stored(run, batch):
         outputs = parts.model(image)
     paddle.seed(step_seed(position.seed, place, stream=0))
     known = outputs if batch.labelled is None else rows_of(outputs, paddle.to_tensor(batch.labelled))
-    with working_on(part, all_parts):
+    with working_on(part, all_parts), without_teachers(dropped):
         losses = parts.loss(outputs, label, known)
     parts.scaler.scale(losses["loss"] if group == 1 else losses["loss"] / group).backward()
     return known, label, losses

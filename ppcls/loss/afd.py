@@ -14,6 +14,8 @@ from ppcls.errors import ConfigError
 from ppcls.loss._select import check_pairs, network_output, select
 from ppcls.loss._tensors import to_float
 from ppcls.loss.base import Loss
+from ppcls.loss.dropping import counted
+from ppcls.loss.pair import weighted
 from ppcls.loss.shapes import not_prepared
 from ppcls.registry import LOSSES
 
@@ -205,4 +207,5 @@ class AFDLoss(Loss):
             raise not_prepared("AFDLoss", "s_shapes, t_shapes")
         key, student, query, teacher = self._keys_queries_values(outputs)
         weights = self.attention(key, query)
-        return {self.part: attended_distance(weights, values_per_teacher(student, teacher), teacher)}
+        value = attended_distance(weights, values_per_teacher(student, teacher), teacher)
+        return {self.part: weighted(value, counted(1.0, self.teacher))}

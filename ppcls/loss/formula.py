@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from paddle import Tensor, nn
 
+from ppcls.class_maps import read_class_map
 from ppcls.config.binding import parameters_of
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import (
@@ -32,7 +33,7 @@ from ppcls.loss._tensors import (
     class_index,
     standardized,
 )
-from ppcls.loss.class_map import match_classes, read_class_map
+from ppcls.loss.class_map import match_classes
 from ppcls.loss.pair import PairLoss
 from ppcls.loss.temperature import check_schedule, is_learnable, learnable_temperature
 from ppcls.loss.weight_schedule import EpochValue, epoch_value

@@ -12,6 +12,7 @@ from ppcls.errors import ConfigError
 from ppcls.loss._select import network_output, select
 from ppcls.loss._tensors import to_float
 from ppcls.loss.base import free_name
+from ppcls.loss.dropping import counted
 from ppcls.loss.formula import FormulaLoss, pair_loss
 from ppcls.loss.pair import weighted
 from ppcls.loss.shapes import check_falling, not_prepared
@@ -136,7 +137,7 @@ class StageHeadsLoss(FormulaLoss):
             logits = [head(x) for head, x in zip(heads, maps, strict=True)]
             value = sum(self.compare(i, own, teacher, label) for own in logits)
             name = free_name(f"{self.names['name']}_stages_{pair[0]}_{pair[1]}", parts)
-            parts[name] = weighted(value, self.pair_weights[i])
+            parts[name] = weighted(value, counted(self.pair_weights[i], pair[1]))
         return parts
 
 

@@ -13,7 +13,8 @@ from ppcls.errors import ConfigError, hint
 from ppcls.loss._select import check_pairs, network_output
 from ppcls.loss._tensors import check_positive
 from ppcls.loss.base import Loss
-from ppcls.loss.pair import pair_tensors
+from ppcls.loss.dropping import counted
+from ppcls.loss.pair import pair_tensors, weighted
 from ppcls.loss.shapes import check_sizes, found_size, not_prepared
 from ppcls.registry import LOSSES
 
@@ -216,7 +217,8 @@ class OFDLoss(Loss):
         for i, (s, t) in enumerate(features):
             share = 0.5 ** (len(features) - 1 - i)
             total = total + share * partial_l2(self.connectors[i](s), t, _per_channel(self._margins[i], t, i))
-        return {self.part: total / (features[0][0].shape[0] * self.divisor)}
+        value = total / (features[0][0].shape[0] * self.divisor)
+        return {self.part: weighted(value, counted(1.0, self.pair[1]))}
 
 
 def _margin(value: Any, i: int) -> Tensor:

@@ -14,6 +14,7 @@ from ppcls.errors import ConfigError, hint
 from ppcls.loss._select import check_pairs, network_output, select
 from ppcls.loss._tensors import check_scalar, to_float
 from ppcls.loss.base import Loss, free_name
+from ppcls.loss.dropping import counted
 from ppcls.registry import LOSSES
 
 Key = str | list[str] | None
@@ -77,7 +78,7 @@ class PairLoss(Loss):
             value = self.compare(i, *self.tensors(outputs, pair), label)
             check_scalar(self.compared_by, value)
             name = self.part.format(position=i, student=pair[0], teacher=pair[1], **self.names)
-            parts[free_name(name, parts)] = weighted(value, self.pair_weights[i])
+            parts[free_name(name, parts)] = weighted(value, counted(self.pair_weights[i], pair[1]))
         return parts
 
 

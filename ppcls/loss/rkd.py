@@ -13,6 +13,7 @@ from ppcls.distributed import gather_rows
 from ppcls.errors import ConfigError
 from ppcls.loss._select import check_pairs
 from ppcls.loss.base import Loss, free_name
+from ppcls.loss.dropping import counted
 from ppcls.loss.pair import check_pair_weights, pair_tensors, weighted
 from ppcls.registry import LOSSES
 
@@ -141,5 +142,5 @@ class DistillationRKDLoss(Loss):
                 values = relational(*embeddings)
                 for kind, value, factor in zip(("angle", "dist"), values, self.factors, strict=True):
                     name = free_name(f"loss_{kind}_{i}_{pair[0]}_{pair[1]}", parts)
-                    parts[name] = weighted(value, factor * pair_weight)
+                    parts[name] = weighted(value, counted(factor * pair_weight, pair[1]))
         return parts

@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 
 from ppcls._paddle import buffers_of
 from ppcls.errors import ConfigError, DataError
-from ppcls.loss._select import network_output, select
+from ppcls.loss._select import select
 from ppcls.loss._tensors import EXCLUDED, check_several_classes, norm, split_target
 from ppcls.loss.formula import FormulaLoss, pair_loss
 from ppcls.loss.measured import Measurement, Moments
@@ -111,7 +111,10 @@ class ClassCostLoss(FormulaLoss):
         if not self.reads_networks:
             return
         for _, teacher in self.pairs:
-            network = network_output(networks, teacher, _LOSS)
+            if teacher not in networks:
+                text = f"{teacher} is no single network with a classifier; set `cost` to logits"
+                raise ConfigError(text, path=f"{_LOSS}.cost")
+            network = networks[teacher]
             linear = [layer for layer in network.sublayers() if isinstance(layer, nn.Linear)]
             if not linear:
                 text = (

@@ -104,10 +104,33 @@ def check_networks(arch: Node | None, findings: Findings) -> Networks | None:
     _check_class_counts(arch.get("class_num"), members, findings)
     # The networks were built one by one; the group makes further checks of its options and names.
     adapted = any(INPUT_OPTIONS.keys() & child.options.keys() for child in spec.children)
-    unusual = adapted or "frozen_mode" in arch or not all(name.isidentifier() for name in members)
+    options = any(option in arch for option in ("frozen_mode", "ensembles", "teacher_dropping"))
+    unusual = adapted or options or not all(name.isidentifier() for name in members)
     if unusual and not findings.mistakes_below("Arch"):
         network_without_weights(title, arch, "Arch", findings)
+    if not findings.mistakes_below("Arch"):
+        members |= _ensembles(spec, members, findings)
     return Networks(spec, members, main)
+
+
+def _ensembles(spec: ArchSpec, members: Mapping[str, Network], findings: Findings) -> dict[str, Network]:
+    """Return the ensembles of frozen networks by name, and compare the classes of their networks."""
+    found = {}
+    for name, titles in spec.ensembles.items():
+        path = join(spec.path, "ensembles", name)
+        maps = spec.options["ensembles"][name].get("class_maps") or {}
+        counts = {title: members[title].class_num for title in titles if title not in maps}
+        known = {count for count in counts.values() if count is not None}
+        if len(known) > 1:
+            shown = ", ".join(f"{title} has {count}" for title, count in counts.items())
+            text = (
+                f"the numbers of classes differ ({shown}); give class_maps, for each network with other "
+                "classes a file with a line `student_class teacher_class` per student class"
+            )
+            findings.error(path, text)
+        classes = known.pop() if len(known) == 1 else None
+        found[name] = Network(path, f"ensemble {name}", frozen=True, outputs={"logits"}, class_num=classes)
+    return found
 
 
 def _main_name(spec: ArchSpec, findings: Findings) -> str:

@@ -63,6 +63,10 @@ def _check_kept(recipe: Recipe, spec: TeacherStoreSpec, findings: Findings) -> N
     try:
         frozen = {network.title for network in recipe.arch.walk() if network.frozen and network.title}
         frozen |= {child.title for child in recipe.arch.children if child.head.frozen}
+        frozen |= recipe.arch.ensembles.keys()
+        for name in recipe.arch.ensembles:
+            text = f"needs the logits of all classes of its networks, and {_PLACE}.logits is {spec.logits}"
+            findings.error(f"Arch.ensembles.{name}", text)
     except ConfigError:
         return  # reported where Arch is checked
     for index, node in enumerate(recipe.Loss.Train or []):

@@ -64,10 +64,11 @@ def _check_frozen(uses: list[Use], networks: Networks, findings: Findings) -> No
 def _check_unused(uses: list[Use], networks: Networks, findings: Findings) -> None:
     """Report networks and taps that no training loss looks at."""
     names = {name for use in uses for name in (use.names or {networks.main})}
+    ensembles = networks.arch.ensembles
     for name, network in networks.members.items():
         picked = {key for use in uses for _, key, owners in use.keys if name in owners}
         _warn_unused_taps(network, picked, findings)
-        if name in names:
+        if name in names or any(name in members and other in names for other, members in ensembles.items()):
             continue
         if network.frozen:
             findings.warn(network.path, "runs at every step, but no loss of Loss.Train looks at it")

@@ -14,6 +14,7 @@ from ppcls.config import ComponentSpec, Recipe
 from ppcls.data import Batch, Loader, image_tensor
 from ppcls.distributed import world_size
 from ppcls.engine import build
+from ppcls.engine.evaluation.asking import ask_networks
 from ppcls.engine.evaluation.collected import AnswerCollector
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
 from ppcls.engine.evaluation.measures import EMA, Agreement, Measures, classifiers
@@ -40,6 +41,8 @@ def watched_students(model: nn.Layer, student: str | None, classifying: Sequence
 
 
 def _is_frozen(model: nn.Layer, name: str) -> bool:
+    if name not in model.names:  # an ensemble of frozen networks
+        return True
     network = model.network(name)
     if isinstance(network, AttentionModel) and network.names[0] in network.frozen:
         return True  # the classifier of the chain is frozen; the transforms of its features are not
@@ -161,14 +164,9 @@ def evaluator(
     told = False
 
     def forward(alone: Callable[[paddle.Tensor], Any], batch: Batch) -> Any:
-        image = image_tensor(batch)
         if not measures.networks:
-            return alone(image)
-        outputs = {}
-        for name in measures.networks:
-            network = partial(model.run, name)
-            outputs[name] = known.ask(name, batch, network) if name in still else network(image)
-        return outputs
+            return alone(image_tensor(batch))
+        return ask_networks(model, measures.networks, batch, known, still)
 
     def evaluate_once(epoch: int) -> dict[str, float]:
         nonlocal told

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import paddle
 
-from ppcls.data import Batch, Dataset, Loader, image_tensor
+from ppcls.data import Batch, Dataset, Loader
+from ppcls.engine.evaluation.asking import ask_networks
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
 from ppcls.engine.evaluation.measures import logits_of
 from ppcls.engine.hooks.base import Hook
@@ -58,12 +58,7 @@ class TeacherCheck(Hook):
         still = [name for name in self.teachers if model.logits_never_change(name)]
 
         def ask(batch: Batch) -> dict[str, Any]:
-            image = image_tensor(batch)
-            found = {}
-            for name in self.teachers:
-                network = partial(model.run, name)
-                found[name] = self.known.ask(name, batch, network) if name in still else network(image)
-            return found
+            return ask_networks(model, self.teachers, batch, self.known, still)
 
         with evaluating(model), paddle.amp.auto_cast(**self.casting):
             found = evaluate(

@@ -205,7 +205,9 @@ def _choose_watched(
     evaluates = data.eval_loader is not None
     classifying = classifiers(outputs, config.arch.main.class_count) if evaluates and main else []
     heads = {name.partition(".")[0] for name in left_out}
-    teachers = [name for name in watched_teachers(model, main, classifying) if name not in heads]
+    teachers = [
+        name for name in watched_teachers(model, main, classifying) if heads.isdisjoint(model.members(name))
+    ]
     measures = measures_of_run(config, main, watched_students(model, main, classifying), teachers)
     criteria = measures.criteria(outputs) if evaluates else {}
     criterion = criteria.pop("", LOSS)

@@ -91,7 +91,7 @@ def _measure(
         outputs = _answers(wanted, config, data, model, casting)
     else:
         source = f"the first epoch in {stored.store.folder}"
-        outputs = _stored_answers(wanted, data.loader, stored)
+        outputs = _stored_answers(wanted, data.loader, model, stored)
     for found in outputs:
         for one in wanted:
             rows = one.rows(found[one.network])
@@ -193,7 +193,7 @@ class _Spread(DistributedBatchSampler):
 
 
 def _stored_answers(
-    wanted: Sequence[Measurement], loader: Loader | JoinedLoader, stored: StoredOutputs
+    wanted: Sequence[Measurement], loader: Loader | JoinedLoader, model: Any, stored: StoredOutputs
 ) -> Iterator[dict[str, Any]]:
     """Yield the stored outputs of the networks for this process's share of the first epoch with labels.
 
@@ -214,17 +214,21 @@ def _stored_answers(
             path=f"{_STORE}.logits",
         )
     labelled = len(_labelled(loader).dataset)
-    names = {one.network: _stored_name(one.network, stored) for one in wanted}
+    names = list(dict.fromkeys(one.network for one in wanted))
+    places = {member: _stored_name(member, stored) for name in names for member in model.members(name)}
     first, last = np.linspace(0, rows, distributed.world_size() + 1).astype(int)[
         [distributed.rank(), distributed.rank() + 1]
     ]
     step = 1 if wanted[0].most is None else max(rows // wanted[0].most, 1)
     for start in range(int(first), int(last), _ROWS):
         records = stored.store.read(_FIRST, start, min(_ROWS, int(last) - start))
-        places = np.arange(start, start + len(records))
-        records = records[(records[INDEX] < labelled) & (places % step == 0)]
+        position = np.arange(start, start + len(records))
+        records = records[(records[INDEX] < labelled) & (position % step == 0)]
         if len(records):
-            yield {name: stored.columns.decode(records, there) for name, there in names.items()}
+            found = {member: stored.columns.decode(records, there) for member, there in places.items()}
+            with evaluating(model):  # all teachers of an ensemble
+                combined = {name: model.combine(name, found) for name in names}
+            yield combined
 
 
 def _stored_name(network: str, stored: StoredOutputs) -> str:

@@ -194,7 +194,8 @@ def _verify(outputs: StoredOutputs) -> None:
 
 def _asked_in_evaluations(config: Recipe, networks: tuple[str, ...]) -> set[str]:
     """Return the frozen networks that losses or metrics of evaluations name."""
-    return {name.partition(".")[0] for name in networks} & Measures(config, config.arch.main_name).networks
+    measured = config.arch.members(Measures(config, config.arch.main_name).networks)
+    return {name.partition(".")[0] for name in networks} & measured
 
 
 def _log(outputs: StoredOutputs, asked: bool, epochs: int) -> None:
