@@ -97,6 +97,8 @@ class Formula:
         parameters += [_option("name", str, self.name), _option("pair_weights", list[float] | None)]
         if self.logits:
             parameters.append(_option("class_map", str | None))
+        else:
+            parameters.append(_option("standardize_teacher", bool, False))
         if self.standardizable:
             parameters.append(_option("standardize", bool, False))
         names = [p.name for p in parameters]
@@ -123,6 +125,8 @@ class FormulaLoss(PairLoss):
         class_map: if the teacher has other classes: a file with one line `student_class teacher_class` for
             each class of the student.
         standardize: bring the logits of both networks to mean 0 and standard deviation 1 first.
+        standardize_teacher: for losses of features: bring the teacher's output to mean 0 in each channel and
+            an average variance of 1 first; measured on training images before the first step.
 
     Attributes:
         formula: set by the decorator.
@@ -149,6 +153,7 @@ class FormulaLoss(PairLoss):
         self.class_map = None if class_map is None else read_class_map(class_map)
         self.teacher_as_label = bool(given.get("use_target_as_gt"))
         self.standardize = bool(given.get("standardize"))
+        self.standardize_teacher = bool(given.get("standardize_teacher"))
         self.own = {option: options.pop(option) for option in self.own_options}
         self.options = options
         self.scheduled: dict[str, EpochValue] = {}
@@ -186,6 +191,7 @@ class FormulaLoss(PairLoss):
         """
         for pair in self.pairs:
             self.tensors(outputs, pair)
+        self.prepare_scales(outputs)
 
     def tensors(self, outputs: Mapping[str, Any], pair: tuple[str, str]) -> tuple[Tensor, Tensor]:
         """Return the tensors of both networks, logits in the order of the student's classes.

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+_AT_ONCE = 1 << 22  # numbers that are converted to float64 at a time
+
 
 class Moments:
     """Count, mean and summed products of deviations of vectors, in float64.
@@ -36,13 +38,17 @@ class Moments:
 
     def add(self, rows: np.ndarray) -> None:
         """Add vectors, [N, D]."""
+        step = max(_AT_ONCE // rows.shape[1], 1)
+        for start in range(0, len(rows), step):
+            self.join(self._of(rows[start : start + step].astype(np.float64)))
+
+    def _of(self, rows: np.ndarray) -> Moments:
         part = Moments(products=self.products)
-        rows = rows.astype(np.float64)
         part.count = len(rows)
         part.mean = rows.mean(0)
-        rows -= part.mean
+        rows = rows - part.mean
         part.sums = rows.T @ rows if self.products else (rows * rows).sum(0)
-        self.join(part)
+        return part
 
     def join(self, other: Moments) -> None:
         """Add the vectors of another object."""
@@ -64,7 +70,7 @@ class Measurement:
     """What a loss wants to know about the outputs of a frozen network.
 
     Attributes:
-        what: what is measured, for the log, such as ``distances of 100 classes``.
+        what: what is measured, in the plural, for the log, such as ``distances of 100 classes``.
         loss: registered name of the loss, for messages.
         network: name of the network.
         rows: returns the vectors [N, D] to add of the network's output for a batch.

@@ -15,6 +15,8 @@ from ppcls.loss._select import check_pairs, network_output, select
 from ppcls.loss._tensors import check_scalar, to_float
 from ppcls.loss.base import Loss, free_name
 from ppcls.loss.dropping import counted
+from ppcls.loss.measured import Measurement
+from ppcls.loss.teacher_scale import TeacherScale
 from ppcls.registry import LOSSES
 
 Key = str | list[str] | None
@@ -53,6 +55,7 @@ class PairLoss(Loss):
         self.names = dict(names)
         self.pairs = check_pairs(loss, model_name_pairs)
         self.pair_weights = check_pair_weights(loss, pair_weights, len(self.pairs))
+        self.standardize_teacher = False
 
     @property
     def networks(self) -> frozenset[str]:
@@ -67,6 +70,35 @@ class PairLoss(Loss):
         """Return the scalar loss of the pair at this position."""
         raise NotImplementedError
 
+    def prepare_scales(self, outputs: Mapping[str, Any]) -> None:
+        """Create the buffers for mean and scale of the teachers' outputs, if these are standardised."""
+        if not self.standardize_teacher:
+            return
+        self.scales = nn.LayerList(
+            [
+                nn.LayerList([TeacherScale(x) for x in _listed(self.tensors(outputs, p)[1])])
+                for p in self.pairs
+            ]
+        )
+
+    def measurements(self) -> list[Measurement]:
+        """Return what has to be measured of the teachers' outputs, if these are standardised."""
+        if not self.standardize_teacher:
+            return []
+        keys = _listed(self.keys[1])
+        return [
+            scale.measurement(self.loss, pair[1], key)
+            for pair, scales in zip(self.pairs, self.scales, strict=True)
+            for key, scale in zip(keys, scales, strict=True)
+        ]
+
+    def scaled(self, position: int, second: Any) -> Any:
+        """Return the output of the teacher of a pair, standardised if the loss wants it."""
+        if not self.standardize_teacher:
+            return second
+        found = [scale(x) for x, scale in zip(_listed(second), self.scales[position], strict=True)]
+        return found if isinstance(second, list) else found[0]
+
     def forward(self, outputs: Mapping[str, Any], label: Tensor | None = None) -> dict[str, Tensor]:
         """Return one part for each pair.
 
@@ -75,7 +107,8 @@ class PairLoss(Loss):
         """
         parts: dict[str, Tensor] = {}
         for i, pair in enumerate(self.pairs):
-            value = self.compare(i, *self.tensors(outputs, pair), label)
+            first, second = self.tensors(outputs, pair)
+            value = self.compare(i, first, self.scaled(i, second), label)
             check_scalar(self.compared_by, value)
             name = self.part.format(position=i, student=pair[0], teacher=pair[1], **self.names)
             parts[free_name(name, parts)] = weighted(value, counted(self.pair_weights[i], pair[1]))
@@ -117,6 +150,8 @@ class DistillationPairLoss(PairLoss):
         name: beginning of the part's name; null is the registered name of the loss, or ``loss`` for
             MGDLoss and PEFDLoss, as in PaddleClas.
         pair_weights: a factor for each pair.
+        standardize_teacher: bring the output of each teacher to mean 0 in each channel and an average
+            variance of 1 first; mean and scale are measured on training images before the first step.
         **options: of the chosen loss.
     """
 
@@ -130,6 +165,7 @@ class DistillationPairLoss(PairLoss):
         t_key: str | list[str] | None = None,
         name: str | None = None,
         pair_weights: list[float] | None = None,
+        standardize_teacher: bool = False,
         **options: Any,
     ) -> None:
         _pair_loss_class(base_loss_name)
@@ -143,6 +179,7 @@ class DistillationPairLoss(PairLoss):
             pair_weights,
         )
         self.compared_by = base_loss_name
+        self.standardize_teacher = standardize_teacher
         self.loss_func = nn.LayerList([LOSSES.create(base_loss_name, options) for _ in self.pairs])
 
     @classmethod
@@ -165,6 +202,7 @@ class DistillationPairLoss(PairLoss):
 
     def prepare(self, outputs: Mapping[str, Any]) -> None:
         """Create parameters whose shapes depend on the outputs, or check them, from one dry forward."""
+        self.prepare_scales(outputs)
         for pair, loss_func in zip(self.pairs, self.loss_func, strict=True):
             tensors = self.tensors(outputs, pair)
             with PluginErrors(loss_func, f"loss {self.compared_by}"):
@@ -175,6 +213,10 @@ class DistillationPairLoss(PairLoss):
         loss_func = self.loss_func[position]
         with PluginErrors(loss_func, f"loss {self.compared_by}"):
             return loss_func(first, second)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def pair_tensors(outputs: Mapping[str, Any], pair: tuple[str, str], keys: Keys, loss: str) -> tuple[Any, Any]:

@@ -67,7 +67,8 @@ def measure_teachers(
     """
     wanted = loss.measurements()
     for one in wanted:
-        if not model.logits_never_change(one.network):
+        fixed = model.logits_never_change if one.needs_all_logits else model.never_changes
+        if not fixed(one.network):
             raise ConfigError(
                 f"{one.loss}: the {one.what} are measured before the first step, but the outputs of "
                 f"{one.network} change while the run trains; freeze it (Arch.freeze_params_list, in its "
@@ -92,7 +93,9 @@ def _measure(
     else:
         source = f"the first epoch in {stored.store.folder}"
         outputs = _stored_answers(wanted, data.loader, model, stored)
-    for found in outputs:
+    images = 0
+    for count, found in outputs:
+        images += count
         for one in wanted:
             rows = one.rows(found[one.network])
             if not np.isfinite(rows).all():
@@ -101,24 +104,25 @@ def _measure(
                     f"{one.what} cannot be measured; its weights may be broken"
                 )
             one.moments.add(rows)
+    distributed.wait_for_all()  # one process may be slower than the time limit of a collective
+    images = sum(distributed.gather(images))
+    if not images:
+        raise ConfigError(f"{wanted[0].loss}: there are no images to measure the {wanted[0].what} on")
     for one in wanted:
-        distributed.wait_for_all()  # one process may be slower than the time limit of a collective
         parts = distributed.gather(one.moments)
         whole = parts[0]
         for part in parts[1:]:
             whole.join(part)
-        if not whole.count:
-            raise ConfigError(f"{one.loss}: there are no images to measure the {one.what} on")
         one.finish(whole)
         seconds = time.perf_counter() - begin
         text = "%s: %s from the outputs of %s for %d images (%s), measured in %.1f s"
-        LOGGER.info(text, one.loss, one.what, one.network, whole.count, source, seconds)
+        LOGGER.info(text, one.loss, one.what, one.network, images, source, seconds)
 
 
 def _answers(
     wanted: Sequence[Measurement], config: Recipe, data: RunData, model: nn.Layer, casting: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """Yield the outputs of the networks for this process's share of the training images."""
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number of images of a batch and the outputs of the networks for it, for this process."""
     names = list(dict.fromkeys(one.network for one in wanted))
     loader = _plain_loader(config, data, wanted[0])
     bar = progress_bar(len(loader), "teachers")
@@ -126,7 +130,7 @@ def _answers(
         with evaluating(model), paddle.no_grad(), paddle.amp.auto_cast(**casting):
             for batch in ahead(loader.epoch(0)):
                 image = image_tensor(batch)
-                yield {name: model.run(name, image) for name in names}
+                yield len(batch.index), {name: model.run(name, image) for name in names}
                 bar.update()
     finally:
         bar.close()
@@ -194,8 +198,10 @@ class _Spread(DistributedBatchSampler):
 
 def _stored_answers(
     wanted: Sequence[Measurement], loader: Loader | JoinedLoader, model: Any, stored: StoredOutputs
-) -> Iterator[dict[str, Any]]:
-    """Yield the stored outputs of the networks for this process's share of the first epoch with labels.
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield numbers of images and the stored outputs for them, for this process's share of the first epoch.
+
+    Images without labels are left out.
 
     Raises:
         ConfigError: if the store lacks some, or does not have the logits of all classes.
@@ -228,7 +234,7 @@ def _stored_answers(
             found = {member: stored.columns.decode(records, there) for member, there in places.items()}
             with evaluating(model):  # all teachers of an ensemble
                 combined = {name: model.combine(name, found) for name in names}
-            yield combined
+            yield len(records), combined
 
 
 def _stored_name(network: str, stored: StoredOutputs) -> str:

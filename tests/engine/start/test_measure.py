@@ -44,19 +44,26 @@ def kept(content):
     return np.asarray(read_params(folder_of(content) / "latest.pdopt")["loss.layers.0.distances_0"])
 
 
+def plain_images(content):
+    """Return the training images without augmentation."""
+    data = content["DataLoader"]
+    node = {**data["Train"]["dataset"], "transform_ops": data["Eval"]["dataset"]["transform_ops"]}
+    dataset = build_dataset(node, "Train", 4)
+    return np.stack([dataset.sample(index, 0, 0)[0] for index in range(len(dataset))])
+
+
+def teacher_of(content, **options):
+    """Return the teacher of a recipe with its weights."""
+    node = content["Arch"]["models"][0]["Teacher"]
+    network = create_model(node["name"], class_num=4, pretrained=node["pretrained"], **options)
+    network.eval()
+    return network
+
+
 def logits_of_plain_images(content):
     """Return the teacher's logits for the training images without augmentation, float64."""
-    data = content["DataLoader"]
-    node = {
-        **data["Train"]["dataset"], "transform_ops": data["Eval"]["dataset"]["transform_ops"]
-    }  # fmt: skip
-    dataset = build_dataset(node, "Train", 4)
-    images = np.stack([dataset.sample(index, 0, 0)[0] for index in range(len(dataset))])
-    teacher = content["Arch"]["models"][0]["Teacher"]
-    network = create_model(teacher["name"], class_num=4, pretrained=teacher["pretrained"])
-    network.eval()
     with paddle.no_grad():
-        return network(paddle.to_tensor(images)).numpy().astype(np.float64)
+        return teacher_of(content)(paddle.to_tensor(plain_images(content))).numpy().astype(np.float64)
 
 
 def by_definition(logits):
@@ -112,6 +119,28 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(content, 
     evaluation = content["DataLoader"].pop("Eval")
     refused("DataLoader.Eval.dataset.transform_ops: missing: DistillationWKDLogitLoss measures distances")
     content["DataLoader"]["Eval"] = evaluation
+
+
+def test_features_of_a_teacher_are_standardised_by_their_mean_and_scale(content, write_recipe):
+    pair = {"model_name_pairs": [["Student", "Teacher"]], "standardize_teacher": True}
+    maps = {"base_loss_name": "MGDLoss", "s_key": "blocks[2]", "t_key": "blocks[5]"}
+    content["Loss"]["Train"] = [
+        {"DistillationDistanceLoss": {**pair, "key": "flatten"}}, {"DistillationPairLoss": {**pair, **maps}}
+    ]  # fmt: skip
+    for entry, block in zip(content["Arch"]["models"], ("blocks[5]", "blocks[2]"), strict=True):
+        next(iter(entry.values()))["return_patterns"] = [block, "flatten"]
+    assert train(write_recipe(content)) == 0
+    state = read_params(folder_of(content) / "latest.pdopt")
+    network = teacher_of(content, return_patterns=["blocks[5]", "flatten"])
+    with paddle.no_grad():
+        found = network(paddle.to_tensor(plain_images(content)))
+    for place, features in enumerate([found["flatten"].numpy(), found["blocks[5]"].numpy()]):
+        channels = np.moveaxis(features, 1, -1).reshape(-1, features.shape[1])
+        begin = f"loss.layers.{place}.scales.0.0"
+        np.testing.assert_allclose(state[f"{begin}.mean"], channels.mean(0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(state[f"{begin}.scale"], np.sqrt(channels.var(0).mean()), rtol=1e-4)
+    log = (folder_of(content) / "train.log").read_text()
+    assert "mean and scale of blocks[5] from the outputs of Teacher for 12 images" in log
 
 
 @pytest.mark.parametrize("products", [True, False])
