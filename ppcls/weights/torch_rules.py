@@ -365,6 +365,29 @@ def _convnext(names: list[str]) -> list[Rule]:
     ]
 
 
+def _fasternet(names: list[str]) -> list[Rule]:
+    # timm counts the halving of the map to the stage after it, the authors count it as a stage of its own.
+    step = 2 if any(".downsample." in n for n in names) else 1
+    return [
+        (r"(patch_embed\.(?:proj|norm)|avgpool_pre_head\.1|head)", str),
+        (
+            r"stages\.(\d)\.(blocks\.\d+\.(?:mlp\.[013]|spatial_mixing\.partial_conv3))",
+            lambda s, part: f"stages.{step * s}.{part}",
+        ),
+        (r"stages\.(\d)\.downsample\.(reduction|norm)", lambda s, part: f"stages.{2 * s - 1}.{part}"),
+        (r"(stages\.[135]\.(?:reduction|norm))", str),
+        (r"conv_head", lambda: "avgpool_pre_head.1"),
+        (r"classifier", lambda: "head"),
+    ]
+
+
+def _starnet(names: list[str]) -> list[Rule]:
+    return [  # the names of the authors and of timm are ours
+        (r"(stem\.0\.(?:conv|bn)|norm|head)", str),
+        (r"(stages\.\d\.\d+\.(?:(?:dwconv2?|f[12]|g)\.)?(?:conv|bn))", str),
+    ]
+
+
 _TF = (
     "conv_stem.weight",
     "timm's networks with tf_ in their names are this function; those without have tensors of the same names "
@@ -387,6 +410,8 @@ FAMILIES = (
     Family("DenseNet", r"DenseNet\d+", _densenet),
     Family("EfficientNet", r"EfficientNetB\d", _efficientnet, options={"fixed_padding": False}, twins=_TF),
     Family("EfficientNetLite", r"EfficientNetLite\d", _efficientnet_lite, twins=_TF),
+    Family("FasterNet", r"FasterNet_.*", _fasternet),
+    Family("StarNet", r"StarNet_.*", _starnet),
     Family("ViT and DeiT", r"(ViT|DeiT)_.*", _vit),
     Family("SwinTransformer", r"SwinTransformer_.*", _swin, options={"shift_single_window": False}),
     Family("ConvNeXt", r"ConvNeXt_.*", _convnext),

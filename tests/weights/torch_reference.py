@@ -33,6 +33,8 @@ QUICK = {
     "EfficientNetB0": [("timm", "tf_efficientnet_b0", {}, 64)],
     "EfficientNetLite0": [("timm", "tf_efficientnet_lite0", {}, 64)],
     "EfficientNetLite2": [("timm", "tf_efficientnet_lite2", {}, 72)],
+    "FasterNet_T0": [("timm", "fasternet_t0", {}, 64)],
+    "StarNet_S1": [("timm", "starnet_s1", {}, 64)],
     "DeiT_tiny_patch16_224": [
         ("timm", "deit_tiny_patch16_224", {}, 224),
         # torchvision's transformer in the size of DeiT-tiny
@@ -78,6 +80,14 @@ OTHERS = {
     "EfficientNetB4": [("timm", "tf_efficientnet_b4", {}, 64)],
     "EfficientNetB7": [("timm", "tf_efficientnet_b7", {}, 64)],
     "EfficientNetLite1": [("timm", "tf_efficientnet_lite1", {}, 64)],
+    "FasterNet_T1": [("timm", "fasternet_t1", {}, 64)],
+    "FasterNet_T2": [("timm", "fasternet_t2", {}, 64)],
+    "FasterNet_S": [("timm", "fasternet_s", {}, 64)],
+    "FasterNet_M": [("timm", "fasternet_m", {}, 64)],
+    "FasterNet_L": [("timm", "fasternet_l", {}, 64)],
+    "StarNet_S2": [("timm", "starnet_s2", {}, 64)],
+    "StarNet_S3": [("timm", "starnet_s3", {}, 64)],
+    "StarNet_S4": [("timm", "starnet_s4", {}, 64)],
     "DeiT_small_patch16_224": [("timm", "deit_small_patch16_224", {}, 224)],
     "DeiT_small_distilled_patch16_224": [("timm", "deit_small_distilled_patch16_224", {}, 224)],
     "DeiT_base_patch16_224": [("timm", "deit_base_patch16_224", {}, 224)],
@@ -136,8 +146,19 @@ OTHERS = {
 }
 
 
-def weights_for(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
-    """Return parameters for names and shapes: positive variances, values that keep their size."""
+# The variance of weights times their fan-in, where it is not 1.5. StarNet multiplies two maps with each
+# other: they would grow until its ReLU6 is a step, and a rounding decides on which side of it a value is.
+GAINS = {"StarNet": 0.3}
+
+
+def weights_for(shapes: dict[str, list[int]], ours: str = "") -> dict[str, np.ndarray]:
+    """Return parameters for names and shapes: positive variances, values that keep their size.
+
+    Args:
+        shapes: of PyTorch's tensors by name.
+        ours: our name of the network, for `GAINS`.
+    """
+    gain = GAINS.get(ours.partition("_")[0], 1.5)
     found: dict[str, np.ndarray] = {}
     for name, shape in shapes.items():
         rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -146,7 +167,7 @@ def weights_for(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
         if name.endswith("running_var") or (name.endswith("weight") and len(shape) == 1):
             value = rng.uniform(0.5, 1.5, shape)
         elif len(shape) >= 2 and name.endswith("weight"):
-            value = rng.normal(0, np.sqrt(1.5 / np.prod(shape[1:])), shape)
+            value = rng.normal(0, np.sqrt(gain / np.prod(shape[1:])), shape)
         else:
             value = rng.normal(0, 0.1, shape)
         found[name] = value.astype(np.float32)
@@ -182,7 +203,7 @@ def record(patterns: list[str]) -> list[dict[str, Any]]:
                 else timm.create_model(name, num_classes=CLASSES, **options)
             )
             shapes = {key: list(value.shape) for key, value in net.state_dict().items()}
-            values = {key: torch.from_numpy(value) for key, value in weights_for(shapes).items()}
+            values = {key: torch.from_numpy(value) for key, value in weights_for(shapes, ours).items()}
             net.load_state_dict(values, strict=False)
             with torch.no_grad():
                 logits = net.eval()(torch.from_numpy(images(side))).numpy()

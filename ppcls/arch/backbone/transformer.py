@@ -110,12 +110,15 @@ class Attention(nn.Layer):
 
 
 class MLP(nn.Layer):
-    """Two linear layers with GELU between; in training a share `drop` is dropped behind each of them."""
+    """Two linear layers with an activation between (default: GELU).
 
-    def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
+    In training a share `drop` of the values is dropped behind each of the linear layers.
+    """
+
+    def __init__(self, dim: int, hidden: int, drop: float = 0.0, act: nn.Layer | None = None) -> None:
         super().__init__()
         self.fc1 = linear(dim, hidden)
-        self.act = GELU()
+        self.act = GELU() if act is None else act
         self.drop1 = dropout(drop)
         self.fc2 = linear(hidden, dim)
         self.drop2 = dropout(drop)
