@@ -452,6 +452,8 @@ def _add_class_num(node: Node, class_num: int | None, frozen: bool, path: str) -
     if own is not None and own != class_num and not frozen:
         raise ConfigError(f"class_num is {own}, but {class_num} for the whole model; give one", path=path)
     name = str(node.get("name"))
+    if BACKBONES.trait(name, "always_frozen"):
+        return  # what is in a file has its own classes
     if own is None and name in BACKBONES and takes(BACKBONES[name], "class_num"):
         node["class_num"] = class_num
 

@@ -42,9 +42,15 @@ class ForeignModel(Network):
     names_layers = True
 
     def __init__(
-        self, path: str, logits: str | None, probabilities: bool, return_patterns: list[str] | str | None
+        self,
+        path: str,
+        logits: str | None,
+        probabilities: bool,
+        return_patterns: list[str] | str | None,
+        class_num: int | None,
     ) -> None:
         super().__init__()
+        self.class_num = class_num
         self.path = Path(path).expanduser()
         if not self.path.exists():
             raise WeightsError(f"{type(self).__name__}: path: {self.path} does not exist")
@@ -108,6 +114,9 @@ class ForeignModel(Network):
         # The logarithm gives the logits up to a constant, which neither softmax nor losses on logits depend
         # on.
         logits = found[0].clip(min=np.finfo(np.float32).tiny).log() if self.probabilities else found[0]
+        if self.class_num not in (None, logits.shape[-1]):
+            found_classes = f"{self.path} knows {logits.shape[-1]} classes"
+            raise ConfigError(f"{found_classes}, but class_num is {self.class_num}")
         if not self._patterns:
             return logits
         return {"logits": logits, **dict(zip(self._patterns, found[1:], strict=True))}
@@ -124,6 +133,8 @@ class OnnxModel(ForeignModel):
         probabilities: the output went through a softmax already; its logarithm is taken.
         return_patterns: names of further outputs to return together with the logits.
         threads: CPU threads (default: as many as Paddle uses).
+        class_num: number of classes of the logits; needed if it is the only network of a recipe, as in an
+            evaluation of the teacher.
 
     Raises:
         ConfigError: if ONNX Runtime is not installed, or the file has no output of a given name.
@@ -138,9 +149,10 @@ class OnnxModel(ForeignModel):
         probabilities: bool = False,
         return_patterns: list[str] | str | None = None,
         threads: int | None = None,
+        class_num: int | None = None,
     ) -> None:
         self.threads = threads
-        super().__init__(path, logits, probabilities, return_patterns)
+        super().__init__(path, logits, probabilities, return_patterns, class_num)
 
     def _open(self) -> Runner:
         return OnnxProgram(self.path, self.threads or cpu_threads())
@@ -157,6 +169,8 @@ class PaddleInferenceModel(ForeignModel):
             value in ``inference.yml`` of the folder; False without that file.
         return_patterns: names of further outputs to return together with the logits.
         threads: CPU threads (default: as many as Paddle uses).
+        class_num: number of classes of the logits; needed if it is the only network of a recipe, as in an
+            evaluation of the teacher.
 
     Raises:
         ConfigError: if the program has no output of a given name.
@@ -171,11 +185,12 @@ class PaddleInferenceModel(ForeignModel):
         probabilities: bool | None = None,
         return_patterns: list[str] | str | None = None,
         threads: int | None = None,
+        class_num: int | None = None,
     ) -> None:
         self.threads = threads
         if probabilities is None:
             probabilities = bool(_description(Path(path).expanduser()).get("softmax", False))
-        super().__init__(path, logits, probabilities, return_patterns)
+        super().__init__(path, logits, probabilities, return_patterns, class_num)
 
     def _open(self) -> Runner:
         return self._program("float32")

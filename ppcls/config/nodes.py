@@ -75,11 +75,17 @@ def split(node: Any) -> tuple[str, dict[str, Any]]:
         return name, node
     if len(node) > 1:
         first = next(iter(node))
-        advice = f" Indent the options of {first!r}" if node[first] is None else ""
+        if node[first] is None:
+            advice = f" Indent the options of {first!r}"
+        else:
+            advice = " If these are options, `name: ...` is missing beside them"
         raise ConfigError(f"expected one name, got {len(node)}: {', '.join(map(str, node))}.{advice}")
     ((name, options),) = node.items()
     if not isinstance(name, str):
         raise ConfigError(f"a name must be a string, got {show(name)}")
     if options is not None and not isinstance(options, dict):
-        raise ConfigError(f"the options of {name} must be a map, got {show(options)}")
+        raise ConfigError(
+            f"the options of {name} must be a map, got {show(options)}. If {name} is an option itself, "
+            "`name: ...` is missing beside it"
+        )
     return name, options or {}

@@ -23,9 +23,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls.class_maps import read_class_map
-from ppcls.config import ArchSpec, ComponentSpec, Recipe, complete_config
-from ppcls.config.schema import DataLoaderSpec, DataSpec, LossSpec
+from ppcls.config import ArchSpec, Recipe, complete_config
+from ppcls.config.schema import DataLoaderSpec, DataSpec
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
 from ppcls.data.near_duplicates import HashIndex, perceptual_hash
 from ppcls.data.postprocess import check_scores
@@ -36,6 +35,7 @@ from ppcls.engine.speed import with_convolutions_as_set
 from ppcls.errors import ConfigError, DataError, hint
 from ppcls.files import FileSet, require_writable
 from ppcls.logger import LOGGER, progress_bar
+from ppcls.loss.class_map import class_map_of
 from ppcls.teacher import running_frozen
 
 
@@ -191,7 +191,7 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
     known = data_class_names(recipe, None)
     check_teachers(recipe, names_to_record(recipe, known, engine.class_num))
     teacher = _network(engine, name)
-    class_map = _class_map(recipe.Loss, name)
+    class_map = class_map_of(recipe.Loss, recipe.arch, name)
     held_out = _Hashed(build_dataset(evaluation.dataset, "Eval"))
     index, places = _hash_all(held_out, evaluation)
     report = MiningCounts(len(pool))
@@ -293,15 +293,6 @@ def _network(engine: Engine, name: str) -> nn.Layer:
     model = build.build_trained_model(engine.arch, {name} if name else None, weights, "mining", normalize)
     with_convolutions_as_set(model, engine.globals)
     return model.infer_network(name) if name else model
-
-
-def _class_map(losses: LossSpec, teacher: str) -> list[int] | None:
-    """Return the teacher's class of each student class, if a training loss has a ``class_map`` for it."""
-    for loss in ComponentSpec.read_all(losses.Train, "Loss.Train"):
-        learned_from = [pair[1] for pair in loss.options.get("model_name_pairs") or []]
-        if teacher in learned_from and loss.options.get("class_map"):
-            return read_class_map(loss.options["class_map"])
-    return None
 
 
 def _check_classes(theirs: int, ours: int, class_map: Sequence[int] | None, options: Mining) -> None:

@@ -7,7 +7,30 @@ from collections.abc import Sequence
 import paddle
 from paddle import Tensor
 
+from ppcls.class_maps import read_class_map
+from ppcls.config import ArchSpec, ComponentSpec
+from ppcls.config.schema import LossSpec
 from ppcls.errors import ConfigError
+
+
+def class_map_of(losses: LossSpec, arch: ArchSpec, teacher: str) -> list[int] | None:
+    """Return the class of a teacher for each of the student, if a loss or an ensemble has a map for it."""
+    for loss in ComponentSpec.read_all(losses.Train, "Loss.Train"):
+        learned_from = [pair[1] for pair in loss.options.get("model_name_pairs") or []]
+        if teacher in learned_from and loss.options.get("class_map"):
+            return read_class_map(loss.options["class_map"])
+    for ensemble in (arch.options.get("ensembles") or {}).values():
+        maps = ensemble.get("class_maps") or {}
+        if teacher in maps:
+            return read_class_map(maps[teacher])
+    return None
+
+
+def in_students_order(logits: Tensor, class_map: Sequence[int] | None) -> Tensor:
+    """Return a teacher's logits [N, Ct] in the order of the student's classes, [N, Cs]."""
+    if class_map is None:
+        return logits
+    return paddle.index_select(logits, paddle.to_tensor(list(class_map), dtype="int64"), axis=-1)
 
 
 def match_classes(student: Tensor, teacher: Tensor, class_map: Sequence[int] | None, loss: str) -> Tensor:
@@ -37,4 +60,4 @@ def match_classes(student: Tensor, teacher: Tensor, class_map: Sequence[int] | N
             f"the student has {student_count} classes and the teacher {teacher_count}",
             path=f"{loss}.class_map",
         )
-    return paddle.index_select(teacher, paddle.to_tensor(list(class_map), dtype="int64"), axis=-1)
+    return in_students_order(teacher, class_map)

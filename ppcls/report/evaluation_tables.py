@@ -181,7 +181,8 @@ def _announce(folder: Path, scores: ClassScores, pairs: np.ndarray, titles: Sequ
         int((scores.support > 0).sum()),
     )
     for true, taken, count in pairs[:3].tolist():
-        LOGGER.info("%s is taken for %s %d times", titles[true], titles[taken], count)
+        often = "once" if count == 1 else f"{count} times"
+        LOGGER.info("%s is taken for %s %s", titles[true], titles[taken], often)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

@@ -195,3 +195,22 @@ def test_a_whole_run(recipe: dict, write_recipe: Any, node: dict, tmp_path: Path
     content["Arch"]["freeze_params_list"] = [False, False]
     with pytest.raises(ConfigError, match=r"Arch\.models\.0\.Teacher: \w+ cannot be trained"):
         load_config(write_recipe(content))
+
+
+def test_a_teacher_is_evaluated_alone(
+    recipe: dict, write_recipe: Any, node: dict, tmp_path: Path, images: paddle.Tensor
+) -> None:
+    recipe["Arch"] = {**node, "class_num": 4}
+    path = write_recipe(recipe)
+    found = Engine(load_config(path, mode="eval"), "eval").eval()
+    assert 0 <= found["top1"] <= 1
+    with pytest.raises(ConfigError, match=r"knows 4 classes, but class_num is 5"):
+        Engine(load_config(path, ["Arch.class_num=5"], mode="eval"), "eval").eval()
+
+
+def test_the_classes_of_a_group_are_not_those_of_a_file(node: dict) -> None:
+    student = {"name": "resnet8"}
+    model = {"name": "DistillationModel", "class_num": 7, "freeze_params_list": [True, False]}
+    net = build_model({**model, "models": [{"Teacher": node}, {"Student": student}]})
+    assert net.network("Teacher").class_num is None
+    assert net(paddle.zeros([2, *SHAPE]))["Student"].shape == [2, 7]

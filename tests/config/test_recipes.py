@@ -230,6 +230,12 @@ def test_plugins_are_checked_by_the_names_of_their_options(
     assert "Did you mean: blocks[2]?" in lines[2]
 
 
+@pytest.mark.parametrize("node", [{"transform_ops": []}, {"transform_ops": [], "image_root": "photos"}])
+def test_a_forgotten_name_is_named(node: dict) -> None:
+    with pytest.raises(ConfigError, match=r"DataLoader.Train.dataset.*`name: ...` is missing beside"):
+        single(node, "DataLoader.Train.dataset")
+
+
 def test_single_and_plain() -> None:
     assert single({"CELoss": None}, "Loss.0") == ("CELoss", {})
     assert single(OmegaConf.create({"name": "SGD", "lr": 1}), "Optimizer") == ("SGD", {"lr": 1})

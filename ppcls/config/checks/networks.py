@@ -210,7 +210,8 @@ def _leaf(spec: ArchSpec, findings: Findings) -> Network:
     signature = parameters_of(BACKBONES[title])
     network.reads_all = "keys" in signature and not network.reads
     if "class_num" in signature:
-        count = spec.class_num or signature["class_num"].default
+        fixed = BACKBONES.trait(title, "always_frozen")  # what is in a file has its own classes
+        count = (node.get("class_num") if fixed else spec.class_num) or signature["class_num"].default
         network.class_num = count if isinstance(count, int) else None
         _check_class_num(network, "class_num" in node, findings)
     if "input_image_channel" in signature:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from paddle.nn import functional as F
 from ppcls.data import Batch
 from ppcls.distributed import gather
 from ppcls.engine.evaluation.measures import classifiers, logits_of
+from ppcls.loss.class_map import in_students_order
 from ppcls.report.answers import Answer, Answers
 
 
@@ -24,11 +25,15 @@ class AnswerCollector:
     Args:
         networks: names of the networks; none for a model of one network.
         classes: number of classes.
+        class_maps: the class of a network for each class of the images, of networks with another order.
     """
 
-    def __init__(self, networks: Sequence[str], classes: int) -> None:
+    def __init__(
+        self, networks: Sequence[str], classes: int, class_maps: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
         self.networks = list(networks) or [""]
         self.classes = classes
+        self.class_maps = dict(class_maps or {})
         self._batches: dict[bool, list[tuple[np.ndarray, np.ndarray, list[paddle.Tensor]]]] = {}
         self._averaged = False
 
@@ -47,6 +52,7 @@ class AnswerCollector:
         kept = []
         for name in self.networks:
             logits = logits_of(outputs[name] if name else outputs)
+            logits = in_students_order(logits, self.class_maps.get(name))
             probabilities = F.softmax(logits.detach().astype("float32"), axis=-1)
             kept += [probabilities.argmax(-1), probabilities.max(-1), paddle.gather_nd(probabilities, truth)]
         self._batches[self._averaged].append((np.array(batch.index), label, kept))

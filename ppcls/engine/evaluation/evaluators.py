@@ -91,7 +91,11 @@ def trained_and_measures(
 
 
 def measures_of_run(
-    config: Recipe, main: str | None, students: Sequence[str], teachers: Sequence[str]
+    config: Recipe,
+    main: str | None,
+    students: Sequence[str],
+    teachers: Sequence[str],
+    class_maps: Mapping[str, Sequence[int]],
 ) -> Measures:
     """Return the measures in evaluations of a run, including the agreement of students and teachers.
 
@@ -99,7 +103,8 @@ def measures_of_run(
         config: the recipe.
         main: the network to deploy; None for a model of one network.
         students: the other networks that are measured on their own.
-        teachers: the frozen networks with the classes of the network to deploy.
+        teachers: the frozen networks with as many classes as the network to deploy.
+        class_maps: the class of a teacher for each of the student's, of teachers with another order.
     """
     measures = Measures(config, main, students)
     measures.log_following()
@@ -112,9 +117,9 @@ def measures_of_run(
         )
     if teachers and main is not None and config.Global.eval_agreement:
         measures.networks |= {main, *students, *teachers}
-        measures.add("", Agreement(main, teachers))
+        measures.add("", Agreement(main, teachers, class_maps))
         for name in students:
-            measures.add(name, Agreement(name, teachers))
+            measures.add(name, Agreement(name, teachers, class_maps))
     return measures
 
 

@@ -20,6 +20,7 @@ from ppcls.data import Dataset
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.loss import build_loss
+from ppcls.loss.class_map import in_students_order
 from ppcls.loss.combined import CombinedLoss
 from ppcls.loss.kldiv import kl_divergence
 from ppcls.metric import LOSS, CombinedMetric, Criterion, WholeSet, build_metric, build_metric_for
@@ -94,19 +95,24 @@ class Agreement:
 
     Args:
         student: name of the network to deploy.
-        teachers: names of networks with the same classes.
+        teachers: names of networks with as many classes.
+        class_maps: for teachers that count the classes in another order, the teacher's class of each of the
+            student's.
     """
 
-    def __init__(self, student: str, teachers: Sequence[str]) -> None:
+    def __init__(
+        self, student: str, teachers: Sequence[str], class_maps: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
         self.student = student
         self.teachers = list(teachers)
+        self.class_maps = dict(class_maps or {})
 
     def __call__(self, outputs: Mapping[str, Any], label: paddle.Tensor) -> dict[str, paddle.Tensor]:
         """Return scalar means over the batch."""
         own = logits_of(outputs[self.student])
         values = {}
         for name in self.teachers:
-            theirs = logits_of(outputs[name])
+            theirs = in_students_order(logits_of(outputs[name]), self.class_maps.get(name))
             same = (own.argmax(-1) == theirs.argmax(-1)).astype("float32")
             values[f"agreement_{name}"] = same.mean()
             values[f"kl_{name}"] = kl_divergence(own, theirs, temperature=1.0)

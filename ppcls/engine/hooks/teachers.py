@@ -17,6 +17,7 @@ from ppcls.engine.hooks.base import Hook
 from ppcls.engine.hooks.logging import LogHook
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
+from ppcls.loss.class_map import in_students_order
 from ppcls.metric.topk import topk_accuracy
 from ppcls.teacher import KnownLogits
 
@@ -31,6 +32,7 @@ class TeacherCheck(Hook):
         print_every: number of batches between log lines.
         casting: options of ``paddle.amp.auto_cast`` in evaluations.
         known: keeps logits for later evaluations.
+        class_maps: the class of a teacher for each of the student's, of teachers with another order.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class TeacherCheck(Hook):
         print_every: int,
         casting: Mapping[str, Any],
         known: KnownLogits,
+        class_maps: Mapping[str, Sequence[int]],
     ) -> None:
         self.teachers = list(teachers)
         self.loader = loader
@@ -49,6 +52,7 @@ class TeacherCheck(Hook):
         self.print_every = print_every
         self.casting = dict(casting)
         self.known = known
+        self.class_maps = dict(class_maps)
         self._found: dict[str, float] = {}
 
     def before_start(self, run: Run) -> None:
@@ -87,10 +91,11 @@ class TeacherCheck(Hook):
             self.log.writer.write("teacher", run.progress.step, 0, self._found)
 
     def _accuracies(self, outputs: Mapping[str, Any], label: paddle.Tensor) -> dict[str, paddle.Tensor]:
-        return {
-            f"top1_{name}": topk_accuracy(logits_of(output), label, [1])[0]
-            for name, output in outputs.items()
-        }
+        found = {}
+        for name, output in outputs.items():
+            logits = in_students_order(logits_of(output), self.class_maps.get(name))
+            found[f"top1_{name}"] = topk_accuracy(logits, label, [1])[0]
+        return found
 
 
 def guessing_accuracy(dataset: Dataset) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from ppcls.engine.start.run_data import RunData
 from ppcls.engine.start.teacher_store import OpenStore
 from ppcls.logger import ScalarWriter
 from ppcls.loss import build_loss
+from ppcls.loss.class_map import class_map_of
 from ppcls.loss.combined import CombinedLoss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
@@ -68,6 +69,7 @@ class Watched:
         still: frozen networks of which only logits are needed.
         known: their logits.
         collector: keeps the answers in evaluations for the report; None without.
+        class_maps: the class of a teacher for each of the student's, of teachers with another order.
     """
 
     teachers: list[str]
@@ -77,6 +79,7 @@ class Watched:
     still: list[str]
     known: KnownLogits
     collector: AnswerCollector | None = None
+    class_maps: dict[str, list[int]] = field(default_factory=dict)
 
 
 def build_run(
@@ -208,7 +211,10 @@ def _choose_watched(
     teachers = [
         name for name in watched_teachers(model, main, classifying) if heads.isdisjoint(model.members(name))
     ]
-    measures = measures_of_run(config, main, watched_students(model, main, classifying), teachers)
+    found = {name: class_map_of(config.Loss, config.arch, name) for name in teachers}
+    class_maps = {name: class_map for name, class_map in found.items() if class_map is not None}
+    students = watched_students(model, main, classifying)
+    measures = measures_of_run(config, main, students, teachers, class_maps)
     criteria = measures.criteria(outputs) if evaluates else {}
     criterion = criteria.pop("", LOSS)
     if not evaluates:
@@ -216,14 +222,17 @@ def _choose_watched(
     images = data.eval_loader.dataset
     measures.check_labels(images)
     still = known_once(model, measures, outputs)
-    collector = _build_collector(config, measures, outputs)
-    return Watched(teachers, measures, criterion, criteria, still, KnownLogits(len(images)), collector)
+    collector = _build_collector(config, measures, outputs, class_maps)
+    known = KnownLogits(len(images))
+    return Watched(teachers, measures, criterion, criteria, still, known, collector, class_maps)
 
 
-def _build_collector(config: Recipe, measures: Measures, outputs: Any) -> AnswerCollector | None:
+def _build_collector(
+    config: Recipe, measures: Measures, outputs: Any, class_maps: Mapping[str, Sequence[int]]
+) -> AnswerCollector | None:
     classes = config.arch.main.class_count
     names = collected_networks(measures.networks, outputs, classes) if config.Global.report else None
-    return None if names is None else AnswerCollector(names, classes)
+    return None if names is None else AnswerCollector(names, classes, class_maps)
 
 
 def _build_evaluation(
@@ -303,6 +312,7 @@ def _build_hooks(
             print_every=settings.print_batch_step,
             casting=casting,
             known=watched.known,
+            class_maps=watched.class_maps,
         )
         hooks.append(check)
     stopping = config.EarlyStopping

@@ -67,11 +67,21 @@ def test_agreement_and_kl_for_any_split(sizes):
         assert found[f"agreement_{name}"] == pytest.approx(same, abs=1e-7)
 
 
-def test_a_distillation_is_measured_against_its_teacher(recipe, write_recipe, tmp_path, capsys):
-    """Numbers of the log and of metrics.jsonl equal those of the saved student and the teacher's file."""
+@pytest.mark.parametrize("order", [None, [3, 0, 2, 1]])
+def test_a_distillation_is_measured_against_its_teacher(recipe, write_recipe, tmp_path, capsys, order):
+    """Numbers of the log and of metrics.jsonl equal those of the saved student and the teacher's file.
+
+    So they do with a teacher that counts the classes in another order and a loss with a `class_map`.
+    """
     teacher = ppcls.create_model("resnet14", class_num=4)
-    write_params(tmp_path / "teacher.pdparams", teacher.state_dict())
+    state = teacher.state_dict()
     recipe = distilled(recipe, **KL, DistillationGTCELoss={"model_names": ["Student"]})
+    if order is not None:
+        for key in ("fc.weight", "fc.bias"):
+            state[key] = state[key][..., np.argsort(order)]
+        (tmp_path / "map.txt").write_text("".join(f"{mine} {theirs}\n" for mine, theirs in enumerate(order)))
+        recipe["Loss"]["Train"][0]["DistillationKLDivLoss"] |= {"class_map": str(tmp_path / "map.txt")}
+    write_params(tmp_path / "teacher.pdparams", state)
     recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "teacher.pdparams")
     pytest.importorskip("tensorboardX")
     recipe["Global"] |= {"epochs": 1, "use_tensorboard": True}
