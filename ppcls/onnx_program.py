@@ -19,10 +19,10 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
 
-def is_installed() -> bool:
-    """Tell whether ONNX Runtime can be imported."""
+def is_installed(package: str = "onnxruntime") -> bool:
+    """Tell whether ONNX Runtime, or another package, can be imported."""
     try:
-        return find_spec("onnxruntime") is not None
+        return find_spec(package) is not None
     except ValueError:  # a stand-in without a specification
         return False
 

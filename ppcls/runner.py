@@ -12,7 +12,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -56,11 +56,9 @@ class RunnerProcess:
 
     def __init__(self, open_runner: Callable[[], Runner], title: str, threads: int) -> None:
         self._title = title
-        # The modules of this process, not those of the folder that it was started in.
-        modules = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _START],
-            env=os.environ | modules | {"OMP_NUM_THREADS": str(threads)},
+            env=with_these_modules(os.environ) | {"OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches only the training, which ends this process
@@ -110,6 +108,12 @@ class RunnerProcess:
             if stream is not None:
                 with suppress(OSError):  # data that was not sent yet
                     stream.close()
+
+
+def with_these_modules(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment for a process of Python that finds the modules of this one, and no others."""
+    # Not those of the folder that it is started in.
+    return {**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
 
 
 def serve() -> None:

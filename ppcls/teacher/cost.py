@@ -23,6 +23,9 @@ _SAVED = 0.4  # share of the time that a program saves
 _START = 0.5
 _LAYER = 0.005
 _PARAMETER = 0.1e-6
+# ONNX Runtime: seconds to convert a program for it, and the share of the time that it saves
+_CONVERTING = 4.0
+_CONVERTED_SAVES = 0.08
 _WORTH = 2.0  # the saving must be this many times the cost, because it is only an estimate
 
 
@@ -37,6 +40,17 @@ def pays(network: nn.Layer, image_shape: tuple[int, ...], images: int) -> bool:
     if images < FEWEST:
         return False
     return images * _seconds_saved(network, image_shape) > _WORTH * seconds_to_make(network)
+
+
+def pays_to_convert(network: nn.Layer, image_shape: tuple[int, ...], images: int) -> bool:
+    """Tell whether converting the program for ONNX Runtime saves clearly more time than it costs.
+
+    Args:
+        network: the network in eval mode; it is run once, on one black image.
+        image_shape: [C, H, W].
+        images: number of images that it will get.
+    """
+    return images * _CONVERTED_SAVES * seconds_of_program(network, image_shape) > _WORTH * _CONVERTING
 
 
 def seconds_to_make(network: nn.Layer) -> float:

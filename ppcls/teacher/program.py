@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ from paddle import nn
 
 from ppcls._paddle import post_hooks_of, pre_hooks_of
 from ppcls.errors import ConfigError
+from ppcls.logger import LOGGER
+from ppcls.onnx_program import is_installed
+from ppcls.runner import with_these_modules
 from ppcls.runtime import ONNX, PARAMS, short_reason
 from ppcls.teacher.outputs import Layout, flatten
 
@@ -24,7 +29,11 @@ PROGRAM = "inference.json"
 LAYOUT = "layout.json"
 # Exceptions of Paddle, and of the code that it traces, for something that a program cannot express.
 REFUSALS = (TypeError, ValueError, RuntimeError, NotImplementedError, AttributeError, IndexError, KeyError)
-_OPSET = 17
+# Without an optimize_tool: the default would let polygraphy install packages by itself.
+_CONVERT = """
+import sys, paddle2onnx
+paddle2onnx.export(*sys.argv[1:], opset_version=17, optimize_tool="None")
+"""
 _OWN_CODE = ("ppcls.arch", "ppcls.teacher")
 _DEPTH = 6
 
@@ -94,25 +103,27 @@ def read_layout(folder: Path) -> Layout:
     return json.loads((folder / LAYOUT).read_text("utf-8"))
 
 
+def can_convert() -> bool:
+    """Tell whether networks can be converted for ONNX Runtime, and run there: the extra ``onnx`` is there."""
+    return is_installed("paddle2onnx") and is_installed("onnxruntime")
+
+
 def _write_onnx(folder: Path) -> None:
-    try:
-        import paddle2onnx
-    except ImportError as error:
-        raise ConfigError(
-            f"onnxruntime needs paddle2onnx ({error}); install it with pip install 'ppcls[onnx]'"
-        ) from None
-    try:
-        # Without an optimize_tool: the default would let polygraphy install packages by itself.
-        paddle2onnx.export(
-            str(folder / PROGRAM),
-            str(folder / PARAMS),
-            str(folder / ONNX),
-            opset_version=_OPSET,
-            optimize_tool="None",
-        )
-    except (RuntimeError, ValueError, UnboundLocalError) as error:
-        # paddle2onnx prints its errors and continues until it misses its result: UnboundLocalError.
-        raise ConfigError("paddle2onnx cannot convert it") from error
+    """Convert the program in a folder, in a process of its own: paddle2onnx may crash, and prints a lot."""
+    if not is_installed("paddle2onnx"):
+        raise ConfigError("onnxruntime needs paddle2onnx; install it with pip install 'ppcls[onnx]'")
+    files = [str(folder / name) for name in (PROGRAM, PARAMS, ONNX)]
+    done = subprocess.run(
+        [sys.executable, "-c", _CONVERT, *files],
+        env=with_these_modules(os.environ),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode or not (folder / ONNX).is_file():
+        LOGGER.debug("paddle2onnx: %s\n%s", done.stdout, done.stderr)
+        raise ConfigError(f"paddle2onnx cannot convert it (exit code {done.returncode})")
 
 
 def fingerprint(network: nn.Layer, images: Images) -> str:

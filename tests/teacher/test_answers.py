@@ -16,8 +16,10 @@ from ppcls.arch.answering import Answering
 from ppcls.errors import ConfigError
 from ppcls.teacher import Answer, Choice, answer_frozen
 from ppcls.teacher import agreement as agreement_module
+from ppcls.teacher import answer as answer_module
 from ppcls.teacher import cost as cost_module
 from ppcls.teacher.agreement import FLOAT32, compare
+from ppcls.teacher.program import can_convert
 
 FEW = 10**9  # so many images that a program pays
 
@@ -411,3 +413,51 @@ def test_layout_beside_a_program_is_json(tmp_path):
     (folder,) = programs(tmp_path)
     layout = json.loads((folder / "layout.json").read_text())
     assert layout == {"map": {"logits": 0, "fc": 0, "blocks[0]": 1}}
+
+
+@pytest.mark.parametrize(("images_to_come", "tried"), [(FEW, True), (200_000, False)])
+def test_free_choice_converts_a_program_only_where_it_pays(images_to_come, tried, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "ppcls")
+    monkeypatch.setattr(answer_module, "can_convert", lambda: True)
+    write = answer_module.write_program
+    asked = []
+
+    def refuse_onnx(network, images, folder, *, onnx):
+        asked.append(onnx)
+        if onnx:
+            raise ConfigError("paddle2onnx cannot convert it")
+        write(network, images, folder)
+
+    monkeypatch.setattr(answer_module, "write_program", refuse_onnx)
+    model = pair()
+    (answer,) = answer_frozen(model, (3, 32, 32), images_to_come).values()
+    expected, found = model.Teacher(images()), model(images())["Teacher"]
+    assert asked == ([True, False] if tried else [False])
+    assert ("Teacher does not run through ONNX Runtime: paddle2onnx cannot" in caplog.text) == tried
+    assert answer.choice == Choice("auto/float32", "paddle_inference/float32")
+    assert 0 < max(differences(found, expected).values()) < FLOAT32
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "paddle_inference"])
+def test_a_resumed_run_keeps_the_engine_of_a_free_choice(engine, monkeypatch):
+    monkeypatch.setattr(answer_module, "can_convert", lambda: engine != "onnxruntime")
+    model = pair()
+    earlier = {"Teacher": Choice("auto/float32", f"{engine}/float32")}
+    monkeypatch.setattr(Answer, "_open", lambda self, *a, **k: (self.network, False))
+    (answer,) = answer_frozen(model, (3, 32, 32), FEW, earlier).values()
+    model(images())
+    assert answer.choice == earlier["Teacher"]
+
+
+@pytest.mark.slow
+def test_free_choice_runs_long_trainings_through_onnx_runtime(monkeypatch, caplog):
+    pytest.importorskip("paddle2onnx")
+    pytest.importorskip("onnxruntime")
+    caplog.set_level(logging.INFO, "ppcls")
+    monkeypatch.setattr(answer_module, "can_convert", can_convert)
+    model = pair({"return_stages": True})
+    (answer,) = answer_frozen(model, (3, 32, 32), FEW).values()
+    expected, found = model.Teacher(images()), model(images())["Teacher"]
+    assert answer.choice == Choice("auto/float32", "onnxruntime/float32")
+    assert 0 < max(differences(found, expected).values()) < FLOAT32
+    assert "Teacher runs through ONNX Runtime in float32" in caplog.text
