@@ -125,6 +125,10 @@ def _resnext(names: list[str]) -> list[Rule]:
             r"layer(\d)\.(\d+)\.downsample\.(\d)",
             lambda s, i, n: f"bb_{s - 1}_{i}.short.{('_conv', '_batch_norm')[n - deep]}",
         ),
+        (
+            r"layer(\d)\.(\d+)\.se\.fc([12])",
+            lambda s, i, n: f"bb_{s - 1}_{i}.scale.{('squeeze', 'excitation')[n - 1]}",
+        ),
         (r"fc", lambda: "out"),
     ]
 
@@ -398,7 +402,7 @@ FAMILIES = (
     Family("ResNet", r"ResNet\d+(_vd)?", _resnet, identity=r"blocks\.0\.short\.(conv|bn)"),
     Family("resnet for CIFAR", r"resnet\d+(x4)?", _cifar_resnet, options_in=_cifar_shortcut),
     Family("wide ResNet for CIFAR", r"wrn_\d+_\d+", _wide_resnet),
-    Family("ResNeXt", r"ResNeXt\d+(_vd)?_\d+x\d+d", _resnext),
+    Family("ResNeXt", r"(SE_)?ResNeXt\d+(_vd)?_\d+x\d+d", _resnext),
     Family("RegNet", r"RegNet[XY]_.*", _regnet),
     Family("ResNeXt101_wsl", r"ResNeXt101_32x\d+d_wsl", _resnext_wsl),
     Family(

@@ -20,7 +20,11 @@ from ppcls.errors import WeightsError
 from ppcls.weights import convert, load_into, read_params, torch_options
 
 ROWS = rows()
-CLOSE = ("FasterNet", "RegNet", "StarNet")  # names of networks whose logits agree to 1e-5 of the largest one
+# Names of networks whose logits agree to 1e-5 of the largest one, and of those where it is 1e-3, because the
+# gates of SE_ResNeXt101 let roundings grow: PyTorch's float32 is 1e-4 from its own float64, in which both
+# libraries agree to 1e-9.
+CLOSE = ("FasterNet", "RegNet", "SE_ResNeXt50", "StarNet")
+ROUNDED = ("SE_ResNeXt101",)
 
 
 def row_of(theirs: str) -> dict[str, Any]:
@@ -41,8 +45,8 @@ def test_logits_are_those_of_pytorch(row: dict[str, Any]) -> None:
     with paddle.no_grad():
         logits = net(paddle.to_tensor(images(row["side"]))).numpy()
     wanted = np.array(row["logits"])
-    closest = 1e-5 if row["ours"].startswith(CLOSE) else 1e-4
-    np.testing.assert_allclose(logits, wanted, rtol=0, atol=closest * np.abs(wanted).max())
+    apart = 1e-5 if row["ours"].startswith(CLOSE) else 1e-3 if row["ours"].startswith(ROUNDED) else 1e-4
+    np.testing.assert_allclose(logits, wanted, rtol=0, atol=apart * np.abs(wanted).max())
 
 
 @pytest.fixture(scope="module")

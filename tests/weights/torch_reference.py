@@ -118,6 +118,11 @@ OTHERS = {
     ],
     "ConvNeXt_base_224": [("timm", "convnext_base", {}, 64), ("torchvision", "convnext_base", {}, 64)],
     "ConvNeXt_large_224": [("timm", "convnext_large", {}, 64)],
+    "SE_ResNeXt50_vd_32x4d": [
+        ("timm", "resnext50d_32x4d", {"stem_width": 64, "block_args": {"attn_layer": "se"}}, 64)
+    ],
+    "SE_ResNeXt50_32x4d": [("timm", "seresnext50_32x4d", {}, 64)],
+    "SE_ResNeXt101_32x4d": [("timm", "seresnext101_32x4d", {}, 64)],
     "RegNetX_200MF": [("timm", "regnetx_002", {}, 64)],
     "RegNetX_400MF": [("timm", "regnetx_004", {}, 64)],
     "RegNetX_400MF_tv": [("torchvision", "regnet_x_400mf", {}, 64)],

@@ -70,6 +70,7 @@ class ResNetLayout(TheseusLayer):
         stem: name of the 7x7 convolution.
         class_num: number of classes.
         input_image_channel: channels of the images.
+        stem_width: channels of the stem; the first two convolutions of the variant vd have half of them.
     """
 
     def __init__(
@@ -82,20 +83,22 @@ class ResNetLayout(TheseusLayer):
         stem: str,
         class_num: int,
         input_image_channel: int,
+        stem_width: int = 64,
     ) -> None:
         super().__init__()
         if vd:
-            sizes = [(input_image_channel, 32, 3, 2), (32, 32, 3, 1), (32, 64, 3, 1)]
+            half = stem_width // 2
+            sizes = [(input_image_channel, half, 3, 2), (half, half, 3, 1), (half, stem_width, 3, 1)]
             self._stem = ["conv1_1", "conv1_2", "conv1_3"]
         else:
-            sizes = [(input_image_channel, 64, 7, 2)]
+            sizes = [(input_image_channel, stem_width, 7, 2)]
             self._stem = [stem]
         for name, size in zip(self._stem, sizes, strict=True):
             self.add_sublayer(name, ConvBatchNorm(*size, act=nn.ReLU()))
         self.max_pool = nn.MaxPool2D(3, 2, padding=1)
         self._blocks: list[str] = []
         stages = []
-        wide = 64
+        wide = stem_width
         for stage, (count, out) in enumerate(zip(counts, widths, strict=True)):
             for index in range(count):
                 stride = 2 if stage and not index else 1

@@ -196,7 +196,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
                 *("HarDNet*", "Inception*", "LeViT_*", "MicroNet_*", "MixNet_*", "MobileNeXt_*"),
                 *("MobileNetV4_hybrid_*", "MobileViT*", "NextViT_*", "PPHGNetV2_B5", "PPHGNetV2_B6", "PVT_*"),
                 *("PeleeNet", "ReXNet_*", "RedNet*", "RepVGG_D2se", "ResNeSt*", "SENet154_vd"),
-                *("SE_ResNeXt*", "SqueezeNet*", "SwinTransformerV2_*", "TNT_*", "TinyNet_*"),
+                *("SE_ResNeXt152_64x4d", "SqueezeNet*", "SwinTransformerV2_*", "TNT_*", "TinyNet_*"),
                 *("UniFormer_*", "VAN_*", "WideResNet", "Xception*", "alt_gvt_*", "cae_*", "pcpvt_*"),
             ),
             f"{_NOT_BUILT}; `ppcls models` lists the networks there are",
