@@ -25,6 +25,8 @@ def sizes(record: Record) -> str:
     ]
     rows = []
     for network in record.networks:
+        if network.role == "ensemble":  # its size is that of its networks
+            continue
         cells = [text_cell(network.shown)]
         for value, text, large in (
             (network.parameters, amount(network.parameters), teacher and teacher.parameters),

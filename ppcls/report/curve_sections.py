@@ -75,7 +75,7 @@ def _accuracy(record: Record, baseline: Record | None, training: str) -> str:
         )
     if baseline is not None:
         lines.append(Line(both("student alone", "单独训练"), *baseline.series("eval", "top1"), color=GREY))
-    for teacher in record.teachers:
+    for teacher in record.references:
         accuracy = record.accuracy(teacher)
         if accuracy is not None:
             lines.append(Line(escaped(teacher.title), level=accuracy, color=TEACHER, dashed=True))

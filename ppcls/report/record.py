@@ -29,8 +29,9 @@ class NetworkFacts:
 
     Attributes:
         title: its name in the recipe; ``""`` for a single network.
-        network: its registered name, such as ``resnet8``.
-        role: ``teacher`` (it stands still), ``student`` (the network to deploy) or ``other``.
+        network: its registered name, such as ``resnet8``; of an ensemble, ``mean of A, B``.
+        role: ``teacher`` (it stands still), ``ensemble`` (of teachers), ``student`` (the network to deploy)
+            or ``other``.
         parameters: number of trainable numbers, without BatchNorm statistics.
         multiply_adds: multiply-adds of one image in convolutions and matrix products.
         bytes: size of the file of its weights.
@@ -101,7 +102,7 @@ class Record:
 
     @cached_property
     def networks(self) -> list[NetworkFacts]:
-        """The networks: teachers first, the student last."""
+        """The networks: teachers and their ensembles first, the student last."""
         if self.arch is None:
             return []
         known = {str(entry.get("title")): entry for entry in _maps(self.facts.get("networks"))}
@@ -124,7 +125,9 @@ class Record:
                     weights if isinstance(weights, str) else _source(child),
                 )
             )
-        order = {"teacher": 0, "other": 1, "student": 2}
+        for title, members in self.arch.ensembles.items():
+            found.append(NetworkFacts(title, f"mean of {', '.join(members)}", "ensemble"))
+        order = {"teacher": 0, "ensemble": 1, "other": 2, "student": 3}
         return sorted(found, key=lambda network: order[network.role])
 
     @property
@@ -136,6 +139,11 @@ class Record:
     def teachers(self) -> list[NetworkFacts]:
         """The networks that stand still and have the student's classes, as far as is known."""
         return [network for network in self.networks if network.role == "teacher"]
+
+    @property
+    def references(self) -> list[NetworkFacts]:
+        """The teachers and ensembles that the student can be compared with."""
+        return [network for network in self.networks if network.role in ("teacher", "ensemble")]
 
     @cached_property
     def best(self) -> Mapping[str, float]:
@@ -156,7 +164,7 @@ class Record:
 
     def accuracy(self, network: NetworkFacts) -> float | None:
         """Return the top-1 accuracy of a network in the best evaluation; None if it is not known."""
-        if network.role != "teacher":
+        if network.role not in ("teacher", "ensemble"):
             name = "top1" if network.role == "student" else f"top1_{network.title}"
             averaged = self.best.get(f"{name}_ema")
             own = self.best.get(name)

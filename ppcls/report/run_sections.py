@@ -21,6 +21,7 @@ from ppcls.report.words import duration, factor, percent, points
 
 _ROLES = {
     "teacher": both("teacher", "教师"),
+    "ensemble": both("ensemble of teachers", "多个教师的均值"),
     "student": both("student", "学生"),
     "other": both("another student", "另一个学生"),
     "baseline": both("student alone (baseline)", "单独训练的学生（基线）"),
@@ -167,7 +168,7 @@ def _data_text(record: Record, part: str) -> str:
 
 def accuracies(record: Record, baseline: Record | None) -> str:
     """Return the accuracy of each network, its gain over the baseline, its agreement with teachers."""
-    teachers = record.teachers
+    teachers = record.references
     before = _accuracy_of(baseline)
     columns = [
         Column(both("network", "网络")),

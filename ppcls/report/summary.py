@@ -31,7 +31,7 @@ def _accuracies(record: Record) -> Iterator[str]:
             continue
         line = f"  {name.ljust(width)}  top1 {accuracy:.5f}"
         if network.role == "student":
-            for teacher in record.teachers:
+            for teacher in record.references:
                 agreement = record.agreement(teacher)
                 if agreement is not None:
                     line += f", agrees with {teacher.title} on {agreement:.5f}"

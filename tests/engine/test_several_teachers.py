@@ -104,6 +104,7 @@ def test_evaluation_and_the_network_to_deploy(content, write_recipe):
     folder = Path(content["Global"]["output_dir"]) / "DistillationModel"
     teacher = next(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
     assert {"top1_A", "top1_B", "top1_Teachers"} <= teacher.keys()
+    assert "Teachers (mean of A, B)" in (folder / "train.log").read_text()
     best = [f"Global.pretrained_model={folder}/best_model"]
     again = Engine(load_config(path, best, "eval"), "eval").eval()
     assert again["top1"] == pytest.approx(found["top1"])
