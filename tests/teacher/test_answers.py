@@ -24,7 +24,7 @@ from ppcls.teacher.program import can_convert
 FEW = 10**9  # so many images that a program pays
 
 FAMILIES = {
-    "resnet8": {"return_stages": True, "return_patterns": ["fc"]},
+    "resnet8": {"return_stages": True, "return_patterns": ["fc"], "shortcut": "A"},
     "wrn_16_1": {"return_stages": True},
     "PPLCNet_x0_25": {"return_stages": True},
     "MobileNetV1_x0_25": {"return_stages": True},

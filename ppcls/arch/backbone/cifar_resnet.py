@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import paddle
 from paddle import Tensor, nn
 
 from ppcls.arch.backbone.layers import ConvBN, scaled
@@ -32,11 +33,14 @@ class ZeroPaddedShortcut(nn.Layer):
         super().__init__()
         more = channels - in_channels
         self.stride = stride
-        self.padding = [0, 0, more // 2, more - more // 2, 0, 0, 0, 0]
+        self.before, self.after = more // 2, more - more // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, in_channels, H, W] to [N, channels, H / stride, W / stride]."""
-        return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+        x = x[:, :, :: self.stride, :: self.stride]
+        # Not `pad`, because Paddle Inference with oneDNN crashes when it pads along the channels.
+        zeros = paddle.zeros_like(x[:, :1])
+        return paddle.concat([zeros] * self.before + [x] + [zeros] * self.after, 1)
 
 
 class CifarResNet(TheseusLayer):

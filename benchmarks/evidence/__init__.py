@@ -1,0 +1,1 @@
+"""Comparisons of distillation methods on real images: settings, runs, tables and plots."""

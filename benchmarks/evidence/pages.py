@@ -1,0 +1,226 @@
+"""The pages of results, made from the lines of the runs."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from evidence import plots
+from evidence.methods import METHODS, PUBLISHED_BASELINE
+from evidence.runner import rows_of
+from evidence.settings import CIFAR, DOCS, FASHION, SETTINGS, Setting
+from evidence.statistics import gains, mean, pooled_deviation, spearman, spread
+
+BASE = "baseline"
+PAGE = DOCS / "results_methods.md"
+_GUIDES = {"which_method.md": "", "which_method_zh.md": "_zh"}
+_HEADER = """# Every method on the same real images
+
+Made by `python benchmarks/methods.py table` from the lines of `results_*.jsonl`, one for each run. The
+command above each table trains what is missing in it, and can be stopped and started at any time.
+
+A gain is the difference from the mean of the labels alone (`baseline`), in points of top-1; it is given with
+its 95 % interval. Three runs say little about the deviation of one method, so the deviation between seeds is
+estimated from all methods of a table together.
+
+Hyper-parameters are those of the [recipes for CIFAR-100](../configs/cifar), without a search on these images;
+the only exception is MGD's factor on Fashion-MNIST. Warm-ups and decays are shortened with the run.
+"""
+
+
+def runs_of(setting: Setting) -> dict[str, list[float]]:
+    """Return top-1 in per cent of every run, by method in the order of the tables."""
+    found: dict[str, list[float]] = {}
+    for row in sorted(rows_of(setting.results), key=lambda row: row["seed"]):
+        found.setdefault(row["method"], []).append(row["top1"] * 100)
+    return {name: found[name] for name in METHODS if name in found}
+
+
+def render() -> dict[Path, str]:
+    """Return the text of every page, or of the part that is made here put into the page as it is."""
+    settings = [setting for setting in SETTINGS.values() if BASE in runs_of(setting)]
+    pages = {PAGE: _HEADER + "".join(_section(setting) for setting in settings) + _order()}
+    for name, suffix in _GUIDES.items():
+        pages[DOCS / name] = _with_block(DOCS / name, "methods", _guide(suffix))
+    for page, rows in _measured():
+        pages[page] = _with_rows(page, rows)
+    return pages
+
+
+def write() -> None:
+    """Write all pages and plots."""
+    for path, text in render().items():
+        path.write_text(text, encoding="utf-8")
+        print(path)
+    for setting in SETTINGS.values():
+        runs = runs_of(setting)
+        if BASE in runs:
+            path = _plot(setting)
+            plots.draw_gains(runs, gains(runs, BASE), BASE, setting.title, path)
+            print(path)
+    points = _published()
+    if len(points) > 2:
+        path = DOCS / "images" / "results_published.png"
+        labels = "published gain, CIFAR-100, resnet32x4 → resnet8x4, points", "gain here, CIFAR-10, points"
+        plots.draw_against(points, "Published gains and ours", labels, path)
+
+
+def _plot(setting: Setting) -> Path:
+    return DOCS / "images" / f"results_{setting.key}.png"
+
+
+def _section(setting: Setting) -> str:
+    runs, rows = runs_of(setting), rows_of(setting.results)
+    found = gains(runs, BASE)
+    sigma, freedom = pooled_deviation(runs)
+    lines = [
+        "| method | top-1 %, mean ± std | gain in points | single runs |",
+        "| --- | ---: | ---: | --- |",
+        f"| labels alone (`{BASE}`) | {spread(runs[BASE])} | | {_single(runs[BASE])} |",
+    ]
+    for name in sorted(found, key=lambda name: -found[name].mean):
+        link = f"[{name}](methods/{METHODS[name].page}.md)"
+        lines.append(f"| {link} | {spread(runs[name])} | {found[name]} | {_single(runs[name])} |")
+    missing = [name for name in setting.methods(METHODS) if name not in runs]
+    few = [name for name in runs if len(runs[name]) < 3]
+    notes = []
+    if few:
+        notes.append(textwrap.fill(f"Fewer than three runs so far: {', '.join(few)}.", 118))
+    if missing:
+        notes.append(textwrap.fill(f"Not run yet: {', '.join(missing)}.", 118))
+    deviation = (
+        f"; deviation between seeds {sigma:.2f} points, {freedom} degrees of freedom" if freedom else ""
+    )
+    seconds = [row["cpu_seconds"] for row in rows if "cpu_seconds" in row]
+    options = " --cifar FOLDER --teacher resnet56.pth" if setting.labels else ""
+    cost = f" A run takes {mean(seconds):.0f} s of processor time." if seconds else ""
+    return "\n".join(
+        [
+            f"\n## {setting.title}\n",
+            textwrap.fill(setting.text, 118),
+            f"\n```bash\npython benchmarks/methods.py run --settings {setting.key}{options}\n```\n",
+            f"{sum(map(len, runs.values()))} runs{deviation}.{cost}\n",
+            f"![Gains of all methods](images/{_plot(setting).name})\n",
+            *lines,
+            *(f"\n{note}" for note in notes),
+            "",
+        ]
+    )
+
+
+def _single(values: list[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values)
+
+
+def _published() -> dict[str, tuple[float, float, float]]:
+    """Return for methods with a published figure: its gain, and our gain with half its interval."""
+    runs = runs_of(CIFAR)
+    if BASE not in runs:
+        return {}
+    found = gains(runs, BASE)
+    return {
+        name: (method.published - PUBLISHED_BASELINE, found[name].mean, found[name].half)
+        for name, method in METHODS.items()
+        if method.published is not None and name in found
+    }
+
+
+def _order() -> str:
+    lines = ["\n## Does the published order hold?\n"]
+    for setting in (CIFAR, FASHION):
+        runs = runs_of(setting)
+        if BASE not in runs:
+            continue
+        found = gains(runs, BASE)
+        names = [name for name in METHODS if METHODS[name].published is not None and name in found]
+        if len(names) < 4:
+            continue
+        theirs = [METHODS[name].published - PUBLISHED_BASELINE for name in names]  # type: ignore[operator]
+        rho, p = spearman(theirs, [found[name].mean for name in names])
+        lines.append(
+            f"- {setting.title}: rank correlation (Spearman) {rho:+.2f} over {len(names)} methods, "
+            f"p = {p:.2f} by 20,000 permutations."
+        )
+    both = [runs_of(setting) for setting in (CIFAR, FASHION)]
+    if all(BASE in runs for runs in both):
+        one, two = (gains(runs, BASE) for runs in both)
+        names = [name for name in one if name in two]
+        if len(names) > 3:
+            rho, p = spearman([one[name].mean for name in names], [two[name].mean for name in names])
+            lines.append(
+                f"- Our two data sets with each other: {rho:+.2f} over {len(names)} methods, p = {p:.2f}."
+            )
+    lines.append("\n![Published gains and ours](images/results_published.png)\n")
+    return "\n".join(lines)
+
+
+def _guide(suffix: str) -> str:
+    """Return the table of the pages that help to choose: gains here and published gains."""
+    heading = {
+        "": "| method | gain on CIFAR-10 | gain on Fashion-MNIST | published gain |",
+        "_zh": "| 方法 | CIFAR-10 上的提升 | Fashion-MNIST 上的提升 | 公布的提升 |",
+    }[suffix]
+    here = [gains(runs_of(setting), BASE) if BASE in runs_of(setting) else {} for setting in (CIFAR, FASHION)]
+    order = sorted(
+        (name for name in METHODS if name != BASE),
+        key=lambda name: -mean([found[name].mean for found in here if name in found] or [-99.0]),
+    )
+    lines = [heading, "| --- | ---: | ---: | ---: |"]
+    for name in order:
+        cells = [str(found.get(name, "")) for found in here]
+        link = f"[{name}](methods/{METHODS[name].page}{suffix}.md)"
+        lines.append(f"| {link} | {cells[0]} | {cells[1]} | {_literature(name)} |")
+    return "\n".join(lines)
+
+
+def _literature(name: str) -> str:
+    method = METHODS[name]
+    if method.published is not None:
+        return f"{method.published - PUBLISHED_BASELINE:+.2f} (CIFAR-100)"
+    if method.imagenet:
+        alone, distilled, student = method.imagenet
+        return f"{distilled - alone:+.2f} (ImageNet, {student})"
+    return ""
+
+
+def _measured() -> Iterator[tuple[Path, list[str]]]:
+    """Yield the pages of the methods with their rows under "Measured here"."""
+    for page in sorted({method.page for method in METHODS.values() if method.page}):
+        names = [name for name in METHODS if METHODS[name].page == page]
+        for suffix in ("", "_zh"):
+            rows = []
+            for setting in (CIFAR, FASHION):
+                runs = runs_of(setting)
+                for name in names:
+                    if name in runs and BASE in runs:
+                        title = setting.title if len(names) == 1 else f"{setting.title}: {name}"
+                        change = f"{spread(runs[BASE])} → {spread(runs[name])}"
+                        rows.append(f"| [{title}](../results_methods.md) | {change} | {len(runs[name])} |")
+            if rows:
+                yield DOCS / "methods" / f"{page}{suffix}.md", rows
+
+
+def _with_rows(page: Path, rows: list[str]) -> str:
+    """Put rows into the table under "Measured here", which is made before the pitfalls if it is missing."""
+    chinese = page.stem.endswith("_zh")
+    heading = "## 本项目实测" if chinese else "## Measured here"
+    table = (
+        ["| 设置 | top-1 %:基线 → 蒸馏 | 随机种子数 |"]
+        if chinese
+        else ["| setting | top-1 %: labels alone → distilled | seeds |"]
+    )
+    lines = page.read_text(encoding="utf-8").split("\n")
+    if heading not in lines:
+        place = next(n for n, line in enumerate(lines) if line in ("## Pitfalls", "## 注意事项"))
+        lines[place:place] = [heading, "", *table, "| --- | --- | --- |", ""]
+    start = lines.index(heading) + 4
+    end = next(n for n in range(start, len(lines)) if not lines[n].startswith("|"))
+    return "\n".join([*lines[:start], *rows, *lines[end:]])
+
+
+def _with_block(page: Path, name: str, text: str) -> str:
+    """Replace what stands between the marks of a generated part."""
+    marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+    return marked.sub(lambda _: f"\n{text}\n\n", page.read_text(encoding="utf-8"))

@@ -1,0 +1,215 @@
+"""Train what is missing, and append each finished run to the results of its setting."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from evidence.methods import METHODS, Method
+from evidence.settings import RECIPES, ROOT, Places, Setting
+
+_RUNS_PER_PROCESS = 12  # then a fresh process goes on
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        setting: where it belongs.
+        method: key of :data:`METHODS`.
+        seed: ``Global.seed``.
+        variant: its name in an ablation, and what differs from the method's recipe, as after ``-o``.
+        views: views of the teacher's store; None: as the setting says.
+    """
+
+    setting: Setting
+    method: str
+    seed: int
+    variant: tuple[str, tuple[str, ...]] = ("", ())
+    views: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in the results."""
+        return self.variant[0] or self.method
+
+    @property
+    def store(self) -> str:
+        """Name of the folder with the teacher's outputs; empty without a frozen teacher."""
+        method = METHODS[self.method]
+        if self.method == "baseline" or method.peer:
+            return ""
+        teacher = {"heads": "last", "mgd": "last"}.get(method.taps, method.taps)  # differ in the student only
+        images = "unlabelled" if method.unlabelled else teacher
+        views = f"-{self.views}-views" if self.views else ""
+        return f"{self.setting.key}-{images}{views}-{self.seed}"
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Read a file of results."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def run(jobs: list[Job], places: Places, processes: int) -> None:
+    """Train what is not in the results yet; can be stopped and started at any time.
+
+    Args:
+        jobs: in their order.
+        places: where images and weights are, and where runs write.
+        processes: number of runs at a time.
+    """
+    (places.work / "stores").mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    settings = {job.setting.key: job.setting for job in jobs}
+    known = {
+        (key, row["method"], row["seed"])
+        for key, setting in settings.items()
+        for row in rows_of(setting.results)
+    }
+    todo = [job for job in jobs if (job.setting.key, job.name, job.seed) not in known]
+    print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are in the results", flush=True)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, maxtasksperchild=_RUNS_PER_PROCESS) as pool:
+        found = pool.imap_unordered(partial(_one, places=places), todo)
+        for number, (job, row, problem) in enumerate(found, 1):
+            title = f"{number}/{len(todo)}  {job.setting.key}  {job.name}, seed {job.seed}"
+            print(f"{title}: {row or problem}", flush=True)
+            if row:
+                with job.setting.results.open("a") as stream:
+                    stream.write(json.dumps(row) + "\n")
+
+
+def _one(job: Job, places: Places) -> tuple[Job, dict[str, Any], str]:
+    try:
+        fill(job, places)
+        return job, train(job, places), ""
+    except (RuntimeError, ValueError, OSError, subprocess.SubprocessError, SystemExit):  # the others go on
+        return job, {}, f"failed\n{traceback.format_exc()}"
+
+
+def fill(job: Job, places: Places) -> None:
+    """Store the teacher's outputs that a run needs, unless this is done; one process at a time."""
+    if not job.store:
+        return
+    done = places.work / "stores" / f"{job.store}.done"
+    with FileLock(done.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=places.work) as name:
+        if done.exists():
+            return
+        command = [sys.executable, "-m", "ppcls", "teacher", "store"]
+        command += ["-c", str(write_recipe(job, places, Path(name)))]
+        for option in _options(job, Path(name)):
+            command += ["-o", option]
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        done.touch()
+
+
+def train(job: Job, places: Places) -> dict[str, Any]:
+    """Train one network in this process and return its row of the results."""
+    from ppcls.config import load_config
+    from ppcls.cpu.processor import processor_name
+    from ppcls.engine import Engine
+    from ppcls.logger import setup_logging
+
+    os.chdir(ROOT)
+    setup_logging(quiet=True)
+    begin, used = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory(dir=places.work) as name:
+        folder = Path(name)
+        Engine(load_config(write_recipe(job, places, folder), _options(job, folder))).train()
+        logs = [
+            json.loads(line)
+            for file in folder.rglob("metrics.jsonl")
+            for line in file.read_text().splitlines()
+        ]
+    last = [row for row in logs if row["kind"] == "eval"][-1]
+    return {
+        "method": job.name,
+        "seed": job.seed,
+        "top1": round(last["top1"], 6),
+        "steps": last["step"],
+        "processor": processor_name(),
+        "seconds": round(time.perf_counter() - begin, 1),
+        "cpu_seconds": round(time.process_time() - used, 1),
+    }
+
+
+def _options(job: Job, folder: Path) -> list[str]:
+    options = [f"Global.seed={job.seed}", f"Global.output_dir={folder / 'run'}", "Global.device=cpu"]
+    return [*options, *job.variant[1]]
+
+
+def write_recipe(job: Job, places: Places, folder: Path) -> Path:
+    """Write the recipe of a run into `folder`: the method's, with changes of setting and method on top."""
+    setting, method = job.setting, METHODS[job.method]
+    epochs = setting.epochs_of(method.unlabelled)
+    bases = [str(ROOT / "configs" / name) for name in setting.base]
+    bases.append(str(folder / "networks.yaml"))  # before the method's recipe, which changes entries of it
+    if method.recipe:
+        bases.append(str(RECIPES / f"{method.recipe}.yaml"))
+    losses = method.losses(setting)
+    layers: list[dict[str, Any]] = [
+        {"Global": {"epochs": epochs, "eval_interval": epochs, "print_batch_step": 1000, "report": False}},
+        setting.changes,
+        _shared_outputs(job, method),
+        {"Loss": {"Train": losses}} if losses else {},
+        setting.data(places, method.unlabelled),
+        _store(job, places),
+    ]
+    networks = folder / "networks.yaml"
+    networks.write_text(yaml.safe_dump({"Arch": _arch(job, method, setting.with_weights(places))}))
+    for number, layer in enumerate(filter(None, layers)):
+        path = folder / f"layer{number}.yaml"
+        path.write_text(yaml.safe_dump(layer, sort_keys=False))
+        bases.append(str(path))
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"_base_": bases}))
+    return path
+
+
+def _arch(job: Job, method: Method, networks: dict[str, Any]) -> dict[str, Any]:
+    if method.arch:
+        return method.arch(job.setting, networks)
+    teacher, student = networks["Teacher"], networks["Student"]
+    if job.method == "baseline":  # the student alone
+        return {"freeze_params_list": [False], "models": [{"Student": student}]}
+    frozen = [not method.peer, False]
+    if job.method == "UDML":  # two networks of one kind, and the last feature map of both
+        student = {**student, "return_patterns": job.setting.taps("last")["Student"][:1]}
+        teacher = {**student, "pretrained": False}
+    elif method.peer:
+        teacher = {**job.setting.peer, "pretrained": False}
+    return {"freeze_params_list": frozen, "models": [{"Teacher": teacher}, {"Student": student}]}
+
+
+def _shared_outputs(job: Job, method: Method) -> dict[str, Any]:
+    """Let the teacher return the same for all methods that share a store, and be in eval mode.
+
+    The latter concerns OFD: the outputs of a teacher in train mode cannot be stored.
+    """
+    if not job.store or method.arch:
+        return {}
+    taps = job.setting.taps(method.taps)
+    models = {n: {name: {"return_patterns": taps[name]}} for n, name in enumerate(("Teacher", "Student"))}
+    return {"Arch": {"frozen_mode": "eval", "models": models}}
+
+
+def _store(job: Job, places: Places) -> dict[str, Any]:
+    if not job.store:
+        return {}
+    unlabelled = METHODS[job.method].unlabelled
+    views = job.views or (1 if unlabelled else job.setting.views)
+    return {"TeacherStore": {"path": str(places.work / "stores" / job.store), "views": views}}

@@ -1,0 +1,79 @@
+"""benchmarks/methods.py: the pages of results agree with the committed lines; its statistics are right."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from evidence import pages, statistics
+from evidence.methods import METHODS
+from evidence.runner import Job, rows_of, run, write_recipe
+from evidence.settings import FASHION, SETTINGS, Places
+
+from ppcls.config import load_config
+
+
+def test_pages_are_those_of_the_lines():
+    for path, text in pages.render().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run benchmarks/methods.py table"
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: setting.key)
+def test_every_line_is_a_run_of_its_own(setting):
+    rows = rows_of(setting.results)
+    for one, other in itertools.combinations(rows, 2):
+        names = ("method", "seed", "processor")
+        assert [one.get(name) for name in names] != [other.get(name) for name in names]
+    assert all(0 < row["top1"] < 1 for row in rows)
+
+
+@pytest.mark.parametrize("name", ["baseline", "KD", "DKD", "OverHaul", "AFD", "WKD", "DML", "UDML"])
+def test_recipes_are_valid(name, tmp_path):
+    config = load_config(write_recipe(Job(FASHION, name, 0), Places(tmp_path), tmp_path))
+    stored = config.TeacherStore is not None
+    assert stored == (name != "baseline" and not METHODS[name].peer)
+    if name == "DKD":
+        (loss,) = config.Loss.Train[1].values()
+        assert loss["beta"] == 2
+        assert loss["weight"]["epochs"] == 3  # 20 of 240 epochs, here of 33
+
+
+def test_runs_that_are_there_are_not_repeated(tmp_path, capsys):
+    job = Job(FASHION, "KD", 0)
+    run([job], Places(tmp_path), 1)
+    assert capsys.readouterr().out == "1 of 1 runs are in the results\n"
+
+
+def test_gains_have_the_interval_of_the_pooled_deviation():
+    runs = {"baseline": [80.0, 82.0], "a": [83.0, 85.0], "b": [81.0]}
+    found = statistics.gains(runs, "baseline")
+    assert {name: gain.mean for name, gain in found.items()} == {"a": 3.0, "b": 0.0}
+    # t of two degrees of freedom is 4.303; the expansion is for more, and 3 % too small here
+    assert found["a"].half == pytest.approx(4.303 * 2**0.5, rel=0.04)
+    assert found["b"].half == pytest.approx(found["a"].half * 1.5**0.5)
+    assert str(statistics.gains({"baseline": [80.0], "a": [81.5]}, "baseline")["a"]) == "+1.50"
+
+
+@pytest.mark.parametrize(("freedom", "expected"), [(4, 2.776), (10, 2.228), (30, 2.042), (1000, 1.962)])
+def test_quantiles_of_t(freedom, expected):
+    assert statistics.t_quantile(freedom) == pytest.approx(expected, rel=0.01)
+
+
+def test_rank_correlation():
+    rho, p = statistics.spearman([1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7], draws=2000)
+    assert rho == pytest.approx(1)
+    assert p < 0.01
+    rho, p = statistics.spearman([1, 2, 2, 3], [2, 1, 4, 3], draws=2000)
+    assert rho == pytest.approx(0.3162, abs=1e-4)
+    assert p > 0.3
+
+
+def test_layers_of_a_recipe_are_plain_yaml(tmp_path):
+    path = write_recipe(Job(FASHION, "KD", 0), Places(tmp_path), tmp_path)
+    assert all(Path(base).is_file() for base in yaml.safe_load(path.read_text())["_base_"])
