@@ -36,9 +36,11 @@ class ForeignModel(Network):
 
     Attributes:
         always_frozen: it cannot be trained.
+        threads: CPU threads; None for as many as Paddle uses.
     """
 
     always_frozen = True
+    threads: int | None
     names_layers = True
 
     def __init__(

@@ -43,6 +43,7 @@ def export_sample(config: Recipe, operations: list[dict[str, Any]]) -> np.ndarra
         if not fitting:
             raise DataError(f"images of shape {list(images[0].shape)}, Global.image_shape is {list(wanted)}")
     except DataError as error:
-        LOGGER.info("Infer.infer_imgs: %s; the export is checked on random input", error)
+        reason = error if config.Infer.infer_imgs else "not set"
+        LOGGER.info("Infer.infer_imgs: %s; the export is checked on random input", reason)
         return None
     return np.stack(fitting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from ppcls.arch import build_model
 from ppcls.arch.foreign import ForeignModel
 from ppcls.config import ArchSpec, Recipe
 from ppcls.console import without_native_messages
-from ppcls.cpu.processor import available_cores, processor_name
+from ppcls.cpu.processor import processor_name
 from ppcls.engine.export import ExportedFiles
 from ppcls.engine.tracing import Deployed, trace_program
 from ppcls.errors import PpclsError
@@ -27,6 +26,8 @@ from ppcls.runtime import PARAMS, Program, find_program
 _ROUNDS = 30
 _FEWEST = 3
 _SECONDS = 2.0  # for all networks together
+# Threads wait for each other: with two, a small network took forty times as long while other programs ran.
+_THREADS = 1
 _LARGEST = 100_000_000  # parameters of a network that can be traced and measured in a few seconds
 
 
@@ -39,7 +40,7 @@ class NetworkCost:
         teacher: whether it is a frozen network of the recipe; otherwise it is the exported one.
         parameters: number of them; None if it is a file.
         size: bytes of its parameters in an exported folder.
-        milliseconds: median time for one image; None if it was not measured.
+        milliseconds: shortest time for one image; None if it was not measured.
         reason: why it was not measured.
     """
 
@@ -87,8 +88,7 @@ def measure_costs(config: Recipe, exported: ExportedFiles, *, seconds: float = _
 
 def cost_table(costs: Sequence[NetworkCost]) -> str:
     """Return the table that `ppcls export` prints."""
-    cores = available_cores()
-    where = f"{processor_name() or 'this machine'}, {cores} {'thread' if cores == 1 else 'threads'}"
+    where = f"{processor_name() or 'this machine'}, {_THREADS} thread"
     width = max(len(cost.title) for cost in costs) + 2
     lines = [f"{'network':{width}}{'parameters':>12}{'size':>12}{'one image':>13}   ({where})"]
     for cost in costs:
@@ -137,6 +137,7 @@ def _teacher(arch: ArchSpec, spec: ArchSpec, shape: tuple[int, ...], device: str
     try:
         network = _built(arch, spec)
         if isinstance(network, ForeignModel):
+            network.threads = _THREADS
             file = Path(str(spec.options.get("path", "")))
             size = file.stat().st_size if file.is_file() else None
             return _Candidate(NetworkCost(_title(spec), True, None, size), _in_memory(network))
@@ -164,7 +165,7 @@ def _parameters(network: paddle.nn.Layer) -> int:
 
 def _open(program: Path, params: Path, device: str) -> Program:
     where = device if device.startswith("gpu") else "cpu"
-    return Program(program, params, device=where, threads=available_cores())
+    return Program(program, params, device=where, threads=_THREADS)
 
 
 def _in_memory(network: ForeignModel) -> Callable[[np.ndarray], Any]:
@@ -178,7 +179,10 @@ def _in_memory(network: ForeignModel) -> Callable[[np.ndarray], Any]:
 def _take_turns(
     networks: Mapping[int, Callable[[np.ndarray], Any]], shape: Sequence[int], seconds: float
 ) -> dict[int, float]:
-    """Return the median milliseconds of each network for one image; the first run does not count."""
+    """Return the shortest milliseconds of each network for one image; the first run does not count.
+
+    Not the median: on a machine that other programs use too, that says how often a network had to wait.
+    """
     image = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
     times: dict[int, list[float]] = {key: [] for key in networks}
     end = time.perf_counter() + seconds
@@ -190,4 +194,4 @@ def _take_turns(
             run(image)
             if number:
                 times[key].append((time.perf_counter() - begin) * 1000)
-    return {key: statistics.median(values) for key, values in times.items()}
+    return {key: min(values) for key, values in times.items()}
