@@ -105,6 +105,14 @@ def _only_own_components(request: pytest.FixtureRequest):
 
 
 @pytest.fixture
+def quick_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights of large networks come from stored numbers: for tests that build many of them."""
+    from quick_weights import use_stored_numbers
+
+    use_stored_numbers(monkeypatch)
+
+
+@pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """A folder with 12 crops of real photos, 32 x 32, of 4 classes, and train_list.txt, val_list.txt."""
     folder = tmp_path / "images"

@@ -22,6 +22,8 @@ from ppcls.data import build_transforms
 from ppcls.engine import Engine
 from ppcls.engine.train import train_epoch
 
+pytestmark = pytest.mark.usefixtures("quick_weights")
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 COVERED = {path for name, path in recipes_in_two_steps().items() if not any(part in name for part in LARGE)}
 RECIPES = {

@@ -36,6 +36,8 @@ TOLERANCE = 5e-4
 TOLERANCES = {"cifar/resnet56_resnet20_dml": 5e-3}
 
 
+pytestmark = pytest.mark.usefixtures("quick_weights")
+
 RECIPES = recipes_in_two_steps()
 
 
