@@ -1,6 +1,10 @@
-"""The tutorial's commands, run as it writes them, on an ImageNet-like folder made of a few real photos."""
+"""The tutorial's commands, run as it writes them, on an ImageNet-like folder made of a few real photos.
+
+One of them is a process of its own, as all are for users; the others run in this one, which has Paddle.
+"""
 
 import ast
+import runpy
 import shutil
 import subprocess
 import sys
@@ -8,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from support import PHOTOS
+
+pytestmark = pytest.mark.usefixtures("quick_weights")
 
 ROOT = Path(__file__).parents[2]
 SSLD = "ppcls/configs/ImageNet/Distillation/PPLCNet_x2_5_ssld.yaml"
@@ -42,48 +48,48 @@ def project(tmp_path_factory):
     return folder
 
 
-def run(folder, *command):
+@pytest.fixture
+def run(project, monkeypatch, capsys):
+    """Return a function that runs ``python SCRIPT ARGUMENTS`` in the project and returns what it prints."""
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run_here(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+        printed = capsys.readouterr()
+        assert not ended.value.code, printed.out + printed.err
+        return printed.out
+
+    return run_here
+
+
+def run_alone(folder, *command):
     done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_train_eval_infer_export(project):
-    printed = run(project, "tools/train.py", "-c", SSLD, *SMALL)
+def test_train_eval_infer_export(project, run):
+    printed = run("tools/train.py", "-c", SSLD, *SMALL)
     assert "[Train][Epoch 1/1][Iter: 0/2]" in printed
     assert "DMLLoss_Student_Teacher" in printed
     weights = ["-o", "Global.pretrained_model=output/DistillationModel/best_model"]
     # The teacher's official weights are named in the recipe and cannot be had here: nothing below needs them.
-    printed = run(project, "tools/eval.py", "-c", SSLD, *weights)
+    printed = run("tools/eval.py", "-c", SSLD, *weights)
     assert "[Eval][Epoch 0][Avg]" in printed
-    printed = run(project, "tools/infer.py", "-c", SSLD, *weights)
+    printed = run_alone(project, "tools/infer.py", "-c", SSLD, *weights)
     results = ast.literal_eval(printed[printed.rindex("[{") :].strip())
     assert results[0]["file_name"] == "docs/images/inference_deployment/whl_demo.jpg"
     assert len(results[0]["class_ids"]) == len(results[0]["scores"]) == len(results[0]["label_names"]) == 5
     assert list(results[0]) == ["class_ids", "scores", "file_name", "label_names"]
     image = "dataset/ILSVRC2012/val/ILSVRC2012_val_00000001.JPEG"
-    assert image in run(project, "tools/infer.py", "-c", SSLD, *weights, "-o", f"Infer.infer_imgs={image}")
-    run(
-        project,
-        "tools/export_model.py",
-        "-c",
-        SSLD,
-        *weights,
-        "--no-latency",
-        "-o",
-        "Arch.infer_model_name=Student",
-    )
+    assert image in run("tools/infer.py", "-c", SSLD, *weights, "-o", f"Infer.infer_imgs={image}")
+    exporting = ["tools/export_model.py", "-c", SSLD, *weights, "--no-latency"]
+    run(*exporting, "-o", "Arch.infer_model_name=Student")
     files = {p.name for p in (project / "inference").iterdir()}
     assert {"inference.pdmodel", "inference.pdiparams", "inference.pdiparams.info"} <= files
-    run(
-        project,
-        "tools/export_model.py",
-        "-c",
-        SSLD,
-        *weights,
-        "--no-latency",
-        "-o",
-        "Global.infer_model_name=Student",
-    )
-    printed = run(project, "tools/predict.py", "--model-dir", "inference", image)
-    assert image in printed
+    run(*exporting, "-o", "Global.infer_model_name=Student")
+    assert image in run("tools/predict.py", "--model-dir", "inference", image)
