@@ -7,6 +7,7 @@ import json
 import math
 import re
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ def filled(name, **options):
     return net
 
 
+@cache
 def size(name):
     """The number of values in a network's tensors."""
     shapes = KEYS.get(name)
