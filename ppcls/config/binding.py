@@ -10,6 +10,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any, get_type_hints
 
 from ppcls.config.mistakes import Findings, is_below, join
@@ -90,7 +91,18 @@ def joined_signature(
 
 def _resolve(annotation: str, target: Any) -> Any:
     owner = target.__init__ if inspect.isclass(target) else target
-    scope = getattr(owner, "__globals__", None) or vars(sys.modules[target.__module__])
+    if isinstance(owner, types.FunctionType):
+        return _annotation_of(owner, annotation)
+    return _evaluate(annotation, vars(sys.modules[target.__module__]))
+
+
+@lru_cache(maxsize=4096)
+def _annotation_of(function: types.FunctionType, annotation: str) -> Any:
+    """Evaluate an annotation once: every check of a recipe asks for those of all its components."""
+    return _evaluate(annotation, function.__globals__)
+
+
+def _evaluate(annotation: str, scope: dict[str, Any]) -> Any:
     holder = types.SimpleNamespace(__annotations__={"value": annotation})
     try:
         return get_type_hints(holder, globalns=scope)["value"]
