@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,18 @@ def _console_stays_ours():
         handler.close()
     logger.propagate = True
     logger.setLevel(logging.NOTSET)
+
+
+_all_calls = traceback.extract_stack
+
+
+def _last_calls(f: Any = None, limit: int | None = None) -> traceback.StackSummary:
+    return _all_calls(f or sys._getframe(1), 2 if limit is None else limit)
+
+
+# While Paddle traces a network, it keeps for every operator all calls that led to it, of which pytest makes
+# forty: more than half of the time of an export. Nobody reads them.
+traceback.extract_stack = _last_calls
 
 
 def pytest_collection_finish() -> None:
