@@ -60,12 +60,16 @@ OFF = {"PPCLS_BLAS": "off", "PPCLS_MALLOC": "off"}
 SIDES = {
     ALL: Side(),
     "teacher in bfloat16": Side(options={"Arch.frozen_precision": "bfloat16"}),
+    "teacher through Paddle Inference": Side(options={"Arch.frozen_engine": "paddle_inference"}),
     "teacher eager": Side(options=EAGER),
     "convolutions by Paddle's kernels": Side(options={"Global.fast_small_convs": False}),
     "PPCLS_MALLOC=off": Side(environment={"PPCLS_MALLOC": "off"}),
     "PPCLS_BLAS=off": Side(environment={"PPCLS_BLAS": "off"}),
     "everything off": Side(options={**EAGER, "Global.fast_small_convs": False}, environment=OFF),
     "all cores": Side(environment={"OMP_NUM_THREADS": None}),
+    "all cores, teacher not ahead": Side(
+        options={"Global.teacher_ahead": False}, environment={"OMP_NUM_THREADS": None}
+    ),
     "student alone": Side(kind="build_student"),
     "engine, teacher eager": Side(options={**EAGER, "metrics": False}),
     "bare loop, teacher eager": Side(kind="build_bare"),
@@ -175,6 +179,8 @@ RATIOS = (
     ("teacher in bfloat16", "student alone", "64 px ≤ 1.22"),
     ("engine, teacher eager", "bare loop, teacher eager", "≤ 1.02"),
     ("all cores", ALL, "64 px ≤ 0.80 with two cores"),
+    ("all cores", "all cores, teacher not ahead", ""),
+    (ALL, "teacher through Paddle Inference", "1 without the extra `onnx`"),
     (ALL, "teacher eager", ""),
     (ALL, "convolutions by Paddle's kernels", ""),
     (ALL, "PPCLS_MALLOC=off", ""),
