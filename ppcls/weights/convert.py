@@ -51,6 +51,8 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
         if getattr(net, option) != value:
             raise WeightsError(f"{where}: PyTorch's network is {name} with the option {option}: {value}")
     given = {key: value for key, value in params.items() if not _LEFT_OUT.fullmatch(key)}
+    if family.prepared:
+        given = family.prepared(given)
     if family.twins and family.twins[0] in given:
         logger.warning("%s: %s", where, family.twins[1])
     rules = family.rules(list(given))

@@ -29,6 +29,7 @@ class Family:
         identity: pattern for our layers that PyTorch's network does not have; they become the identity.
         options: options with which our network computes the same function; it has attributes of these names.
         options_in: more of such options, which depend on the names in the file.
+        prepared: makes the tensors that the rules apply to from those of a file; None if they are the same.
         twins: the name of a tensor in files that also fit networks of another function, and how to
             distinguish these.
     """
@@ -40,6 +41,7 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)
     twins: tuple[str, str] | None = None
     options_in: Callable[[Collection[str]], Mapping[str, Any]] | None = None
+    prepared: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
 def _starts(names: list[str], pattern: str) -> list[int]:
@@ -131,6 +133,49 @@ def _resnext(names: list[str]) -> list[Rule]:
         ),
         (r"fc", lambda: "out"),
     ]
+
+
+def _resnest(names: list[str]) -> list[Rule]:
+    kinds = ("_conv", "_batch_norm")
+    attention = {
+        "conv": "conv1._conv",
+        "bn0": "conv1._batch_norm",
+        "fc1": "conv2._conv",
+        "bn1": "conv2._batch_norm",
+        "fc2": "conv3",
+    }
+
+    def block(stage: int, index: int) -> str:
+        return f"layer{stage}.layer{stage}_bottleneck_{index}"
+
+    return [
+        (r"conv1\.([0136])", lambda n: f"stem.conv{n // 3 + 1}.{kinds[n % 3]}"),
+        (r"conv1\.4", lambda: "stem.conv2._batch_norm"),
+        (r"bn1", lambda: "stem.conv3._batch_norm"),
+        (r"layer(\d)\.(\d+)\.(conv|bn)([13])", lambda s, i, p, n: f"{block(s, i)}.conv{n}.{_PARTS[p]}"),
+        (
+            r"layer(\d)\.(\d+)\.conv2\.(conv|bn0|fc1|bn1|fc2)",
+            lambda s, i, p: f"{block(s, i)}.conv2.{attention[p]}",
+        ),
+        (
+            r"layer(\d)\.(\d+)\.downsample\.([12])",
+            lambda s, i, n: f"{block(s, i)}.{('conv4', '_batch_norm')[n - 1]}",
+        ),
+        (r"fc", lambda: "out"),
+    ]
+
+
+def _without_bias_of_fc1(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Move the bias of the attention's first convolution, which ours has not, into the BatchNorm after it.
+
+    BatchNorm subtracts a mean; a bias before it is the same as a mean that is smaller by it.
+    """
+    moved = dict(params)
+    for key in params:
+        mean = key.removesuffix("fc1.bias") + "bn1.running_mean"
+        if key.endswith(".conv2.fc1.bias") and mean in params:
+            moved[mean] = params[mean] - moved.pop(key)
+    return moved
 
 
 def _resnext_wsl(names: list[str]) -> list[Rule]:
@@ -403,6 +448,13 @@ FAMILIES = (
     Family("resnet for CIFAR", r"resnet\d+(x4)?", _cifar_resnet, options_in=_cifar_shortcut),
     Family("wide ResNet for CIFAR", r"wrn_\d+_\d+", _wide_resnet),
     Family("ResNeXt", r"(SE_)?ResNeXt\d+(_vd)?_\d+x\d+d", _resnext),
+    Family(
+        "ResNeSt",
+        r"ResNeSt\d+(_fast_1s1x64d)?",
+        _resnest,
+        options={"count_padding": True},
+        prepared=_without_bias_of_fc1,
+    ),
     Family("RegNet", r"RegNet[XY]_.*", _regnet),
     Family("ResNeXt101_wsl", r"ResNeXt101_32x\d+d_wsl", _resnext_wsl),
     Family(

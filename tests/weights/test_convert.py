@@ -23,7 +23,7 @@ ROWS = rows()
 # Names of networks whose logits agree to 1e-5 of the largest one, and of those where it is 1e-3, because the
 # gates of SE_ResNeXt101 let roundings grow: PyTorch's float32 is 1e-4 from its own float64, in which both
 # libraries agree to 1e-9.
-CLOSE = ("FasterNet", "RegNet", "SE_ResNeXt50", "StarNet")
+CLOSE = ("FasterNet", "RegNet", "ResNeSt", "SE_ResNeXt50", "StarNet")
 ROUNDED = ("SE_ResNeXt101",)
 
 
@@ -160,3 +160,17 @@ def test_an_option_that_makes_another_function_is_named() -> None:
     net = create_model(row["ours"], class_num=CLASSES)
     with pytest.raises(WeightsError, match="with the option shift_single_window: False"):
         convert(weights_for(row["shapes"]), net, row["ours"], "file")
+
+
+def test_a_bias_before_batch_norm_moves_into_its_mean() -> None:
+    from ppcls.weights.torch_rules import _without_bias_of_fc1
+
+    rng = np.random.default_rng(3)
+    x, bias, mean = rng.normal(size=(4, 6)), rng.normal(size=6), rng.normal(size=6)
+    start = "layer1.0.conv2."
+    given = {f"{start}fc1.bias": bias, f"{start}bn1.running_mean": mean, "layer1.0.conv1.bias": bias}
+    moved = _without_bias_of_fc1(given)
+    assert moved.keys() == {f"{start}bn1.running_mean", "layer1.0.conv1.bias"}
+    np.testing.assert_allclose(x - moved[f"{start}bn1.running_mean"], x + bias - mean, rtol=1e-12)
+    alone = {f"{start}fc1.bias": bias}
+    assert _without_bias_of_fc1(alone) == alone  # the conversion says that it has no place

@@ -123,6 +123,18 @@ OTHERS = {
     ],
     "SE_ResNeXt50_32x4d": [("timm", "seresnext50_32x4d", {}, 64)],
     "SE_ResNeXt101_32x4d": [("timm", "seresnext101_32x4d", {}, 64)],
+    "ResNeSt50_fast_1s1x64d": [
+        (
+            "timm",
+            "resnest50d",
+            {"base_width": 64, "block_args": {"radix": 1, "avd": True, "avd_first": True}},
+            64,
+        )
+    ],
+    "ResNeSt50": [("timm", "resnest50d", {}, 64)],
+    "ResNeSt101": [("timm", "resnest101e", {}, 64)],
+    "ResNeSt200": [("timm", "resnest200e", {}, 64)],
+    "ResNeSt269": [("timm", "resnest269e", {}, 64)],
     "RegNetX_200MF": [("timm", "regnetx_002", {}, 64)],
     "RegNetX_400MF": [("timm", "regnetx_004", {}, 64)],
     "RegNetX_400MF_tv": [("torchvision", "regnet_x_400mf", {}, 64)],

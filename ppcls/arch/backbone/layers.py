@@ -61,12 +61,7 @@ class ConvBN(nn.Layer):
         super().__init__()
         first, second = self.names
         self.add_sublayer(first, conv(in_channels, out_channels, kernel, stride, groups, fan_out))
-        norm = nn.BatchNorm2D(
-            out_channels,
-            weight_attr=None if decay_bn else ParamAttr(regularizer=L2Decay(0.0)),
-            bias_attr=None if decay_bn else ParamAttr(regularizer=L2Decay(0.0)),
-        )
-        self.add_sublayer(second, norm)
+        self.add_sublayer(second, norm(out_channels, decay_bn))
         self.act = nn.Identity() if act is None else act
 
     def forward(self, x: Tensor) -> Tensor:
@@ -249,6 +244,17 @@ def conv(
             initializer=KaimingNormal(fan_in=out_channels * kernel**2 if fan_out else None)
         ),
         bias_attr=False,
+    )
+
+
+def norm(channels: int, decay: bool = True) -> nn.BatchNorm2D:
+    """Return a BatchNorm; `decay` says whether the optimizer's L2 regularizer applies to scale and shift."""
+    if decay:
+        return nn.BatchNorm2D(channels)
+    return nn.BatchNorm2D(
+        channels,
+        weight_attr=ParamAttr(regularizer=L2Decay(0.0)),
+        bias_attr=ParamAttr(regularizer=L2Decay(0.0)),
     )
 
 

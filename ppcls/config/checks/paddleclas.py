@@ -195,7 +195,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
                 *("DarkNet53", "EfficientNetB3_watermark", "EfficientNetV2_*", "GoogLeNet"),
                 *("HarDNet*", "Inception*", "LeViT_*", "MicroNet_*", "MixNet_*", "MobileNeXt_*"),
                 *("MobileNetV4_hybrid_*", "MobileViT*", "NextViT_*", "PPHGNetV2_B5", "PPHGNetV2_B6", "PVT_*"),
-                *("PeleeNet", "ReXNet_*", "RedNet*", "RepVGG_D2se", "ResNeSt*", "SENet154_vd"),
+                *("PeleeNet", "ReXNet_*", "RedNet*", "RepVGG_D2se", "SENet154_vd"),
                 *("SE_ResNeXt152_64x4d", "SqueezeNet*", "SwinTransformerV2_*", "TNT_*", "TinyNet_*"),
                 *("UniFormer_*", "VAN_*", "WideResNet", "Xception*", "alt_gvt_*", "cae_*", "pcpvt_*"),
             ),
