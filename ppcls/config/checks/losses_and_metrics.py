@@ -8,6 +8,7 @@ from typing import Any
 from ppcls.config.binding import node_parameters
 from ppcls.config.checks.data import check_data
 from ppcls.config.checks.evaluation import check_evaluation
+from ppcls.config.checks.measured_teachers import check_measured_teachers
 from ppcls.config.checks.networks import Network, Networks
 from ppcls.config.checks.run_settings import check_run_settings
 from ppcls.config.checks.training import check_training
@@ -38,6 +39,7 @@ def check_losses_and_metrics(recipe: Recipe, networks: Networks, mode: str, find
         _check_class_counts(use, networks, findings)
     if recipe.Loss.Train and not any(map(findings.mistakes_below, ("Arch", "Loss.Train"))):
         check_training(recipe.Loss.Train, uses["Loss.Train"], networks, findings)
+    check_measured_teachers(recipe, uses["Loss.Train"], networks, mode, findings)
     _check_gather(uses["Loss.Train"], recipe.DataLoader.Train, findings)
     _check_postprocess(recipe.Infer, networks, findings)
     _check_deployed(networks, mode, findings)
