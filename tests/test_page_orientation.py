@@ -1,0 +1,109 @@
+"""benchmarks/page_orientation.py: its pages and tables; nothing is trained here."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import random
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TEXTS = [
+    ["The", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"] * 9,
+    ["Terms", "and", "so", "on"],
+]
+
+
+def _load(name: str) -> ModuleType:
+    file = Path(__file__).resolve().parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def images() -> ModuleType:
+    return _load("page_images")
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return _load("page_tables")
+
+
+@pytest.fixture(scope="module")
+def fonts() -> list[Path]:
+    matplotlib = pytest.importorskip("matplotlib")
+    return [Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"]
+
+
+def test_parts_share_neither_texts_nor_fonts(images):
+    for one, other in itertools.combinations(images.TEXTS, 2):
+        assert not set(images.TEXTS[one]) & set(images.TEXTS[other])
+        assert not set(images.FONTS[one]) & set(images.FONTS[other])
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("turn", range(4))
+def test_a_photographed_page_lies_as_its_class_says(images, turn, seed):
+    ramp = 5 + 245 * np.linspace(0, 1, 280) ** 2  # dark above, light below
+    upright = Image.fromarray(np.repeat(ramp.astype(np.uint8)[:, None], 200, axis=1))
+    seen = images.photograph(upright.rotate(90 * turn, expand=True), random.Random(seed))
+    assert min(seen.size) == pytest.approx(400, abs=1)
+    back = np.rot90(np.asarray(seen.convert("L"), float), -turn)
+    height, width = back.shape
+    middle = back[:, width // 4 : -width // 4]
+    assert middle[height // 8 : height // 4].mean() < middle[-height // 4 : -height // 8].mean()
+
+
+def test_a_page_depends_on_seed_part_and_number_alone(images, fonts):
+    content, turn = images.page("test", 7, 0, fonts, TEXTS)
+    assert (content, turn) == images.page("test", 7, 0, fonts, TEXTS)
+    assert turn == 3
+    others = [images.page("val", 7, 0, fonts, TEXTS), images.page("test", 7, 1, fonts, TEXTS)]
+    assert all(other != content for other, _ in others)
+
+
+def test_pages_that_are_there_are_not_drawn_again(images, fonts, tmp_path):
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "00001.jpg").write_bytes(b"there")
+    lines = images.write_pages(tmp_path, "val", range(2), 0, fonts, TEXTS)
+    assert lines == ["val/00000.jpg upright", "val/00001.jpg turned_left"]
+    assert (tmp_path / "val" / "00001.jpg").read_bytes() == b"there"
+    assert sorted(file.name for file in (tmp_path / "val").iterdir()) == ["00000.jpg", "00001.jpg"]
+
+
+def test_what_is_missing_is_named_with_the_command_that_brings_it(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "INSTALLED", tmp_path / "no fonts")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="fonts-dejavu-core are missing: apt-get install fonts-dejavu-core"):
+        images.find_fonts(tmp_path / "cache")
+    with pytest.raises(SystemExit, match="GPL-1 is missing"):
+        images.read_texts("train", tmp_path)
+
+
+def test_tables_are_those_of_the_lines(tables, tmp_path, capsys):
+    rows = [
+        {"network": "teacher", "side": 224, "top1": 0.9825, "bytes": 6783084, "wrong": []},
+        {"network": "student", "variant": "labels", "seed": 1, "top1": 0.5, "bytes": 1022651, "wrong": []},
+        {"network": "student", "variant": "labels", "seed": 0, "top1": 0.52, "bytes": 1022651, "wrong": []},
+        {"latency_ms": {"teacher": 9.0, "student": 0.75}},
+    ]
+    page = tmp_path / "page.md"
+    page.write_text("A\n<!-- accuracy -->\nold\n<!-- end -->\nB\n<!-- cost -->\n<!-- end -->\nC\n")
+    tables.write_tables(rows, tmp_path, page)
+    text = page.read_text()
+    assert "old" not in text
+    assert [line for line in text.splitlines() if len(line) == 1] == ["A", "B", "C"]
+    assert "| teacher, PPLCNet_x1_0 | as published | 98.25 | |" in text
+    assert "| student, PPLCNet_x0_25 | 40 labelled pages, no teacher | 51.00 ± 1.41 | 52.00, 50.00 |" in text
+    assert "| student | 1.02 MB | 0.75 ms |" in text
+    tables.write_tables(rows, tmp_path, page)
+    assert page.read_text() == text
