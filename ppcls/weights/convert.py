@@ -26,7 +26,7 @@ logger = logging.getLogger("ppcls.weights")
 
 _LEAVES = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
 # Counters and constants that follow from the network's structure.
-_LEFT_OUT = re.compile(r"(.*\.)?(num_batches_tracked|relative_position_index|attn_mask)")
+_LEFT_OUT = re.compile(r"(.*\.)?(num_batches_tracked|relative_(position_index|coords_table)|attn_mask)")
 
 
 def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: str) -> dict[str, np.ndarray]:
@@ -74,7 +74,7 @@ def convert(params: Mapping[str, np.ndarray], net: nn.Layer, name: str, where: s
     if any(report.values()):
         raise WeightsError(_explain(report, name, where, params))
     found = {
-        place: _laid_out(given[key], layers.get(place.rpartition(".")[0]))
+        place: _laid_out(given[key], layers.get(place.rpartition(".")[0]), own[place].ndim)
         for key, place in places.items()
         if place is not None
     }
@@ -135,7 +135,7 @@ def _place(key: str, rules: list[Rule]) -> str | None:
     return None
 
 
-def _laid_out(value: np.ndarray, layer: nn.Layer | None) -> np.ndarray:
+def _laid_out(value: np.ndarray, layer: nn.Layer | None, axes: int) -> np.ndarray:
     """Convert a tensor to Paddle's layout, where the weight of a Linear is [inputs, outputs]."""
     from paddle import nn
 
@@ -143,7 +143,7 @@ def _laid_out(value: np.ndarray, layer: nn.Layer | None) -> np.ndarray:
         return np.ascontiguousarray(value.reshape(value.shape[:2]).T)
     if isinstance(layer, nn.Conv2D) and value.ndim == 2:
         return value[:, :, None, None]
-    if value.ndim == 3 and value.shape[1:] == (1, 1):  # scales of channels
+    if axes == 1 and value.ndim == 3 and value.shape[1:] == (1, 1):  # scales of channels
         return value.reshape(-1)
     return value
 

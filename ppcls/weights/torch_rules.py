@@ -367,7 +367,7 @@ def _vit(names: list[str]) -> list[Rule]:
 def _swin(names: list[str]) -> list[Rule]:
     # timm counts the merging of patches to the stage after it, Microsoft's files to the one before.
     late = 0 if any(n.startswith("layers.0.downsample.") for n in names) else 1
-    part = r"norm[12]|attn\.(?:qkv|proj|relative_position_bias_table)"
+    part = r"norm[12]|attn\.(?:qkv|proj|relative_position_bias_table|q_bias|v_bias|logit_scale|cpb_mlp\.[02])"
     linear = {0: "fc1", 3: "fc2"}
     return [
         (r"(patch_embed\.(?:proj|norm)|norm|head)", str),
@@ -437,6 +437,62 @@ def _starnet(names: list[str]) -> list[Rule]:
     ]
 
 
+def _mobilevit(names: list[str]) -> list[Rule]:
+    norm = {"conv": "conv", "bn": "norm"}
+    residual = {"1_1x1.conv": "0.conv", "1_1x1.bn": "0.norm", "2_kxk.conv": "1.conv", "2_kxk.bn": "1.norm"}
+    residual |= {"3_1x1.conv": "2", "3_1x1.bn": "3"}
+    outer = {"kxk": "conv1", "proj": "conv3", "fusion": "conv4"}
+    inner = {"norm1": "attn_norm", "norm2": "mlp_norm"}
+
+    def inverted(stage: int, index: int) -> str:
+        return f"mv2_block_{(1, 2, 5, 6, 7)[stage] + index}"
+
+    return [  # timm
+        (r"stem\.(conv|bn)", lambda p: f"conv3x3.{norm[p]}"),
+        (
+            r"stages\.(\d)\.(\d)\.conv(1_1x1|2_kxk|3_1x1)\.(conv|bn)",
+            lambda s, i, c, p: f"{inverted(s, i)}.conv.{residual[f'{c}.{p}']}",
+        ),
+        (
+            r"stages\.(\d)\.1\.conv_(kxk|proj|fusion)\.(conv|bn)",
+            lambda s, c, p: f"mvit_block_{s - 1}.{outer[c]}.{norm[p]}",
+        ),
+        (r"stages\.(\d)\.1\.conv_1x1", lambda s: f"mvit_block_{s - 1}.conv2"),
+        (
+            r"stages\.(\d)\.1\.transformer\.(\d)\.(norm[12]|attn\.qkv|attn\.proj|mlp\.fc[12])",
+            lambda s, i, p: f"mvit_block_{s - 1}.transformer.layers.{i}.{inner.get(p, p)}",
+        ),
+        (r"stages\.(\d)\.1\.norm", lambda s: f"mvit_block_{s - 1}.transformer.norm"),
+        (r"final_conv\.(conv|bn)", lambda p: f"conv1x1.{norm[p]}"),
+        (r"head\.fc", lambda: "linear"),
+    ]
+
+
+def _mobilevit_v2(names: list[str]) -> list[Rule]:
+    norm = {"conv": "conv", "bn": "norm"}
+    residual = {"1_1x1": "exp_1x1", "2_kxk": "conv_3x3", "3_1x1": "red_1x1"}
+    layer = {"norm1": "pre_norm_attn.0", "attn.qkv_proj": "pre_norm_attn.1.qkv_proj"}
+    layer |= {"attn.out_proj": "pre_norm_attn.1.out_proj", "norm2": "pre_norm_ffn.0"}
+    layer |= {"mlp.fc1": "pre_norm_ffn.1", "mlp.fc2": "pre_norm_ffn.4"}
+    depths = (2, 4, 3)
+    return [  # timm
+        (r"stem\.(conv|bn)", lambda p: f"conv_1.{norm[p]}"),
+        (
+            r"stages\.(\d)\.(\d)\.conv(1_1x1|2_kxk|3_1x1)\.(conv|bn)",
+            lambda s, i, c, p: f"layer_{s + 1}.{i}.block.{residual[c]}.{norm[p]}",
+        ),
+        (r"stages\.(\d)\.1\.conv_kxk\.(conv|bn)", lambda s, p: f"layer_{s + 1}.1.local_rep.0.{norm[p]}"),
+        (r"stages\.(\d)\.1\.conv_1x1", lambda s: f"layer_{s + 1}.1.local_rep.1.conv"),
+        (
+            rf"stages\.(\d)\.1\.transformer\.(\d)\.({'|'.join(map(re.escape, layer))})",
+            lambda s, i, p: f"layer_{s + 1}.1.global_rep.{i}.{layer[p]}",
+        ),
+        (r"stages\.([234])\.1\.norm", lambda s: f"layer_{s + 1}.1.global_rep.{depths[s - 2]}"),
+        (r"stages\.(\d)\.1\.conv_proj\.(conv|bn)", lambda s, p: f"layer_{s + 1}.1.conv_proj.{norm[p]}"),
+        (r"head\.fc", lambda: "classifier.fc"),
+    ]
+
+
 _TF = (
     "conv_stem.weight",
     "timm's networks with tf_ in their names are this function; those without have tensors of the same names "
@@ -467,9 +523,12 @@ FAMILIES = (
     Family("EfficientNet", r"EfficientNetB\d", _efficientnet, options={"fixed_padding": False}, twins=_TF),
     Family("EfficientNetLite", r"EfficientNetLite\d", _efficientnet_lite, twins=_TF),
     Family("FasterNet", r"FasterNet_.*", _fasternet),
+    Family("MobileViT", r"MobileViT_.*", _mobilevit),
+    Family("MobileViTV2", r"MobileViTV2_.*", _mobilevit_v2),
     Family("StarNet", r"StarNet_.*", _starnet),
     Family("ViT and DeiT", r"(ViT|DeiT)_.*", _vit),
     Family("SwinTransformer", r"SwinTransformer_.*", _swin, options={"shift_single_window": False}),
+    Family("SwinTransformerV2", r"SwinTransformerV2_.*", _swin),
     Family("ConvNeXt", r"ConvNeXt_.*", _convnext),
 )
 

@@ -82,9 +82,9 @@ def slow_unless(condition, names):
 
 
 def side(name):
-    """The smallest sensible image of a network; a name that ends with a number says its only one."""
+    """The smallest sensible image of a network; a name that ends with a number says its own."""
     fixed = re.search(r"_(\d{3})$", name)
-    if fixed:
+    if fixed and not name.startswith("SwinTransformer"):  # takes any size
         return int(fixed.group(1))
     return 16 if name.startswith(("resnet", "wrn")) else 64
 

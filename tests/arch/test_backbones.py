@@ -234,3 +234,10 @@ def test_importing_the_package_is_cheap():
     assert done.stdout.strip() == ppcls.__version__
     with pytest.raises(AttributeError, match="nothing"):
         _ = ppcls.nothing
+
+
+def test_fasternet_says_how_large_images_must_be():
+    net = ppcls.create_model("FasterNet_T0", class_num=2)
+    with pytest.raises(ConfigError, match="images of 31 x 64 pixels: FasterNet needs at least 32 x 32"):
+        net(paddle.ones([1, 3, 31, 64]))
+    assert net(paddle.ones([2, 3, 32, 33])).shape == [2, 2]

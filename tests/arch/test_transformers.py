@@ -7,8 +7,12 @@ import paddle
 import pytest
 
 import ppcls
-from ppcls.arch.backbone.swin import SwinBlock
+from ppcls.arch.backbone.mobilevit import join_patches, split_patches
+from ppcls.arch.backbone.swin import Drops, SwinBlock
+from ppcls.arch.backbone.swin_v2 import CosineAttention, SwinV2Block, log_distances, unit
 from ppcls.errors import ConfigError
+
+V2 = "SwinTransformerV2_tiny_patch4_window8_256"
 
 
 @pytest.fixture(scope="module", params=["DeiT_tiny_patch16_224", "DeiT_tiny_distilled_patch16_224"])
@@ -63,13 +67,23 @@ def test_an_image_smaller_than_a_patch_is_refused(deit):
         deit(paddle.rand([1, 3, 8, 64]))
 
 
+def swin_block(version, window, shifted):
+    paddle.seed(1)
+    if version == 1:
+        return SwinBlock(8, 2, window, shifted, 0.0, shift_single_window=False)
+    attn = CosineAttention(8, 2, window, window, Drops())
+    attn.logit_scale.set_value(0 * attn.logit_scale)  # so that every token has an influence that can be seen
+    attn.proj.weight.set_value(20 * attn.proj.weight)
+    return SwinV2Block(8, attn, window, shifted, 0.0, Drops())
+
+
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("rows", "columns"), [(8, 12), (10, 9), (5, 7)])
-def test_attention_stays_inside_its_window(shifted, rows, columns):
+def test_attention_stays_inside_its_window(version, shifted, rows, columns):
     """Also on maps that windows do not fill, and where the shift brings tokens to the other end."""
     window = 4
-    paddle.seed(1)
-    block = SwinBlock(8, 2, window, shifted, 0.0, shift_single_window=False)
+    block = swin_block(version, window, shifted)
     block.eval()
     x = np.random.default_rng(0).standard_normal((1, rows * columns, 8)).astype("float32")
     shift = window // 2 if shifted else 0
@@ -87,12 +101,88 @@ def test_attention_stays_inside_its_window(shifted, rows, columns):
         np.testing.assert_array_equal(changed, wanted)
 
 
-def test_swin_takes_any_size():
+@pytest.mark.parametrize("name", ["SwinTransformer_tiny_patch4_window7_224", V2])
+def test_swin_takes_any_size(name):
     paddle.seed(0)
-    net = ppcls.create_model("SwinTransformer_tiny_patch4_window7_224", class_num=3, return_stages=0)
+    net = ppcls.create_model(name, class_num=3, return_stages=0)
     net.eval()
     with paddle.no_grad():
         out = net(paddle.rand([1, 3, 100, 68]))
     assert out["logits"].shape == [1, 3]
     assert np.isfinite(out["logits"].numpy()).all()
     assert out[net.stages_pattern[0]].shape[1:] == [13 * 9, 192]  # 25 x 17 patches, merged two by two
+
+
+def test_attention_by_cosines_is_that_of_the_paper():
+    """Scores are cosines times a scale of at most 100, plus 16 sigmoid(MLP(log distance)); in float64."""
+    paddle.seed(2)
+    rng = np.random.default_rng(2)
+    attn = CosineAttention(6, 2, 2, 3, Drops())
+    attn.eval()
+    for key, value in attn.named_parameters():
+        scale = 3.0 if "logit_scale" in key else 0.5  # exp(3 * 2) is above 100
+        value.set_value(rng.normal(0, scale, value.shape).astype("float32"))
+    attn.logit_scale.set_value(np.array([5.0, 1.0], "float32").reshape(2, 1, 1))
+    p = {key: value.numpy().astype(float) for key, value in attn.named_parameters()}
+    x = rng.normal(size=(3, 4, 6)).astype("float32")
+    q, k, v = np.split(x @ p["qkv.weight"], 3, axis=2)
+    q, v = q + p["q_bias"], v + p["v_bias"]
+    heads = []
+    for head in range(2):
+        part = slice(3 * head, 3 * head + 3)
+        a, b = (y[:, :, part] / np.linalg.norm(y[:, :, part], axis=2, keepdims=True) for y in (q, k))
+        scores = a @ b.transpose(0, 2, 1) * min(np.exp(p["logit_scale"][head, 0, 0]), 100.0)
+        for one in range(4):
+            for two in range(4):
+                steps = np.array([one // 2 - two // 2, one % 2 - two % 2]) * 8 / 2
+                steps = np.sign(steps) * np.log2(1 + np.abs(steps)) / np.log2(8)
+                hidden = np.maximum(steps @ p["cpb_mlp.0.weight"] + p["cpb_mlp.0.bias"], 0)
+                scores[:, one, two] += 16 / (1 + np.exp(-(hidden @ p["cpb_mlp.2.weight"])[head]))
+        weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+        heads.append(weights / weights.sum(axis=2, keepdims=True) @ v[:, :, part])
+    wanted = np.concatenate(heads, axis=2) @ p["proj.weight"] + p["proj.bias"]
+    np.testing.assert_allclose(attn(paddle.to_tensor(x)).numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_distances_of_a_window_trained_before_reach_beyond_one():
+    assert np.abs(log_distances(8, 8)).max() == pytest.approx(np.log2(9) / 3)
+    near, far = log_distances(8, 8), log_distances(16, 8)
+    inner = far.reshape(31, 31, 2)[8:-8, 8:-8].reshape(-1, 2)
+    np.testing.assert_allclose(inner, near, rtol=1e-6)  # equal steps have equal distances
+    assert np.abs(far).max() > np.abs(near).max()
+
+
+def test_padding_has_no_direction_and_a_finite_gradient():
+    x = paddle.zeros([2, 3])
+    x.stop_gradient = False
+    y = unit(x)
+    y.sum().backward()
+    assert (y == 0).all()
+    assert np.isfinite(x.grad.numpy()).all()
+
+
+def test_the_bias_of_places_and_the_scale_of_cosines_are_not_decayed():
+    with paddle.LazyGuard():
+        net = ppcls.create_model(V2, class_num=2)
+    exempt = {key.split("attn.")[-1] for key, p in net.named_parameters() if p.regularizer is not None}
+    assert exempt == {"logit_scale", "cpb_mlp.0.weight", "cpb_mlp.0.bias", "cpb_mlp.2.weight"}
+
+
+def test_patches_are_split_and_joined_without_loss():
+    x = paddle.arange(2 * 3 * 4 * 6, dtype="float32").reshape([2, 3, 4, 6])
+    tokens = split_patches(x)
+    assert tokens.shape == [2 * 4, 6, 3]
+    np.testing.assert_array_equal(tokens[0, :, 0].numpy(), x[0, 0, ::2, ::2].flatten().numpy())
+    np.testing.assert_array_equal(join_patches(tokens, [4, 6]).numpy(), x.numpy())
+
+
+@pytest.mark.parametrize("name", ["MobileViT_XXS", "MobileViTV2_x0_5"])
+def test_networks_with_patches_take_any_size(name):
+    paddle.seed(0)
+    net = ppcls.create_model(name, class_num=3, return_stages=True)
+    net.eval()
+    with paddle.no_grad():
+        out = net(paddle.rand([1, 3, 72, 40]))
+    assert np.isfinite(out["logits"].numpy()).all()
+    last = out[net.stages_pattern[-1]]
+    assert last.shape[2:] == ([3, 2] if name.startswith("MobileViT_") else [4, 2])

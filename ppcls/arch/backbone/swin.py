@@ -4,6 +4,7 @@ arXiv 2103.14030).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,29 +92,53 @@ class SwinBlock(nn.Layer):
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
     def _attend(self, x: Tensor, rows: int, columns: int) -> Tensor:
-        window = self.window
-        dim = x.shape[2]
-        height, width = (-(-size // window) * window for size in (rows, columns))
-        x = x.reshape([-1, rows, columns, dim])
-        if (height, width) != (rows, columns):
-            x = F.pad(x, [0, width - columns, 0, height - rows], data_format="NHWC")
-        single = min(rows, columns) <= window and not self.shift_single_window
-        shift = window // 2 if self.shifted and not single else 0
-        x = rolled(x, shift)
-        x = x.reshape([-1, height // window, window, width // window, window, dim])
-        # Flattened and not reshaped: Paddle Inference's oneDNN passes lose a reshape behind a transpose.
-        x = x.transpose([0, 1, 3, 2, 4, 5]).flatten(0, 2).flatten(1, 2)
-        x = self.attn(x, self._mask(height, width) if shift else None)
-        x = x.reshape([-1, height // window, width // window, window, window, dim])
-        x = x.transpose([0, 1, 3, 2, 4, 5]).flatten(3, 4).flatten(1, 2)
-        x = rolled(x, -shift)
-        return x[:, :rows, :columns].reshape([-1, rows * columns, dim])
+        single = min(rows, columns) <= self.window and not self.shift_single_window
+        return attend_in_windows(self.attn, x, rows, columns, self.window, self.shifted and not single)
 
-    def _mask(self, height: int, width: int) -> Tensor:
-        """Return -100 for pairs of tokens that are neighbours by the roll alone, 0 for the others."""
-        parts = paddle.to_tensor(regions(height, width, self.window))
-        apart = (parts.unsqueeze(2) != parts.unsqueeze(1)).astype("float32")
-        return (apart * -100.0).unsqueeze(1)
+
+def attend_in_windows(
+    attn: nn.Layer, x: Tensor, rows: int, columns: int, window: int, shifted: bool
+) -> Tensor:
+    """Apply attention to each window of a map by itself.
+
+    Args:
+        attn: the attention; it is called with windows [G, window ** 2, dim], those of one image after each
+            other, and with a bias of its scores or None.
+        x: tokens [N, rows columns, dim].
+        rows: height of the map.
+        columns: width of the map.
+        window: side of a window; a map that windows do not fill is padded by zeros below and on the right.
+        shifted: whether windows begin half a window further down and right.
+
+    Returns:
+        tokens in the shape of `x`.
+    """
+    dim = x.shape[2]
+    height, width = (-(-size // window) * window for size in (rows, columns))
+    x = x.reshape([-1, rows, columns, dim])
+    if (height, width) != (rows, columns):
+        x = F.pad(x, [0, width - columns, 0, height - rows], data_format="NHWC")
+    shift = window // 2 if shifted else 0
+    x = rolled(x, shift)
+    x = x.reshape([-1, height // window, window, width // window, window, dim])
+    # Flattened and not reshaped: Paddle Inference's oneDNN passes lose a reshape behind a transpose.
+    x = x.transpose([0, 1, 3, 2, 4, 5]).flatten(0, 2).flatten(1, 2)
+    x = attn(x, neighbours_by_roll(height, width, window) if shift else None)
+    x = x.reshape([-1, height // window, width // window, window, window, dim])
+    x = x.transpose([0, 1, 3, 2, 4, 5]).flatten(3, 4).flatten(1, 2)
+    x = rolled(x, -shift)
+    return x[:, :rows, :columns].reshape([-1, rows * columns, dim])
+
+
+def neighbours_by_roll(height: int, width: int, window: int) -> Tensor:
+    """Return -100 for pairs of tokens that are neighbours by the roll alone, 0 for the others.
+
+    Returns:
+        [windows, 1, window ** 2, window ** 2].
+    """
+    parts = paddle.to_tensor(regions(height, width, window))
+    apart = (parts.unsqueeze(2) != parts.unsqueeze(1)).astype("float32")
+    return (apart * -100.0).unsqueeze(1)
 
 
 class PatchMerging(nn.Layer):
@@ -126,38 +151,31 @@ class PatchMerging(nn.Layer):
 
     def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
         """Map tokens [N, rows columns, dim] to [N, rows / 2 columns / 2, 2 dim], rounded up."""
-        dim = x.shape[2]
-        x = x.reshape([-1, rows, columns, dim])
-        if rows % 2 or columns % 2:
-            x = F.pad(x, [0, columns % 2, 0, rows % 2], data_format="NHWC")
-        parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-        x = paddle.concat(parts, axis=3).reshape([-1, (rows + 1) // 2 * ((columns + 1) // 2), 4 * dim])
-        return self.reduction(self.norm(x))
+        return self.reduction(self.norm(neighbours(x, rows, columns)))
+
+
+def neighbours(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Return 2x2 neighbours of a map as one token: [N, rows columns, dim] as [N, ..., 4 dim].
+
+    A map of an odd height or width is padded by zeros.
+    """
+    dim = x.shape[2]
+    x = x.reshape([-1, rows, columns, dim])
+    if rows % 2 or columns % 2:
+        x = F.pad(x, [0, columns % 2, 0, rows % 2], data_format="NHWC")
+    parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
+    return paddle.concat(parts, axis=3).reshape([-1, (rows + 1) // 2 * ((columns + 1) // 2), 4 * dim])
 
 
 class Stage(nn.Layer):
-    """Blocks, with windows shifted in every other one, and the merging that ends all stages but the last."""
+    """Blocks, and the merging of patches that ends all stages but the last."""
 
-    def __init__(
-        self,
-        dim: int,
-        heads: int,
-        window: int,
-        drop_branches: list[float],
-        merge: bool,
-        shift_single_window: bool,
-        drops: Drops,
-    ) -> None:
+    def __init__(self, blocks: Sequence[nn.Layer], downsample: nn.Layer | None) -> None:
         super().__init__()
-        self.blocks = nn.LayerList(
-            [
-                SwinBlock(dim, heads, window, index % 2 == 1, drop, shift_single_window, drops)
-                for index, drop in enumerate(drop_branches)
-            ]
-        )
-        self.merge = merge
-        if merge:
-            self.downsample = PatchMerging(dim)
+        self.blocks = nn.LayerList(blocks)
+        self.merge = downsample is not None
+        if downsample is not None:
+            self.downsample = downsample
 
     def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
         """Map tokens [N, rows columns, dim] to those of the next stage."""
@@ -185,7 +203,49 @@ class Spec:
     drop: float = 0.2
 
 
-class SwinTransformer(TheseusLayer):
+class WindowTransformer(TheseusLayer):
+    """Patches as tokens, stages of blocks whose attention is inside windows, norm, mean and classifier.
+
+    Args:
+        dim: channels of a token in the first stage; they double from stage to stage.
+        stages: the stages, made while they are read.
+        drop_rate: share of the values dropped behind the patch embedding.
+        class_num: number of classes.
+        input_image_channel: channels of the images.
+    """
+
+    stages_pattern = tuple(f"layers[{stage}]" for stage in range(4))
+
+    def __init__(
+        self, dim: int, stages: Iterable[Stage], drop_rate: float, class_num: int, input_image_channel: int
+    ) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(input_image_channel, dim, _PATCH, norm=True)
+        self.pos_drop = dropout(drop_rate)
+        self.layers = nn.LayerList(list(stages))
+        last = dim * 2 ** (len(self.layers) - 1)
+        self.norm = nn.LayerNorm(last)
+        self.avg_pool = nn.AdaptiveAvgPool1D(1)
+        self.flatten = nn.Flatten()
+        self.head = linear(last, class_num)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images [N, input_image_channel, H, W] to logits [N, class_num].
+
+        Raises:
+            ConfigError: if an image is smaller than a patch.
+        """
+        rows = x.shape[2] // _PATCH
+        columns = x.shape[3] // _PATCH
+        x = self.pos_drop(self.patch_embed(x))
+        for layer in self.layers:
+            x = layer(x, rows, columns)
+            rows = (rows + 1) // 2
+            columns = (columns + 1) // 2
+        return self.head(self.flatten(self.avg_pool(self.norm(x).transpose([0, 2, 1]))))
+
+
+class SwinTransformer(WindowTransformer):
     """Swin Transformer: ``patch_embed``, ``layers[0]`` ... ``layers[3]``, ``norm``, ``head``.
 
     The outputs of the stages, ``layers[i]``, are tokens [N, places, channels] after the merging that ends a
@@ -204,8 +264,6 @@ class SwinTransformer(TheseusLayer):
         input_image_channel: channels of the images.
     """
 
-    stages_pattern = tuple(f"layers[{stage}]" for stage in range(4))
-
     def __init__(
         self,
         *,
@@ -217,38 +275,22 @@ class SwinTransformer(TheseusLayer):
         class_num: int = 1000,
         input_image_channel: int = 3,
     ) -> None:
-        super().__init__()
-        self.shift_single_window = shift_single_window
-        self.patch_embed = PatchEmbed(input_image_channel, spec.dim, _PATCH, norm=True)
-        self.pos_drop = dropout(drop_rate)
         drops = Drops(drop_rate, attn_drop_rate)
-        rates = rising(spec.drop if drop_path_rate is None else drop_path_rate, sum(spec.depths))
-        self.layers = nn.LayerList()
-        dim = spec.dim
-        for stage, (depth, heads) in enumerate(zip(spec.depths, spec.heads, strict=True)):
-            dim = spec.dim * 2**stage
-            mine = rates[:depth]
-            rates = rates[depth:]
-            self.layers.append(Stage(dim, heads, spec.window, mine, bool(rates), shift_single_window, drops))
-        self.norm = nn.LayerNorm(dim)
-        self.avg_pool = nn.AdaptiveAvgPool1D(1)
-        self.flatten = nn.Flatten()
-        self.head = linear(dim, class_num)
+        rate = spec.drop if drop_path_rate is None else drop_path_rate
+        stages = _stages(spec, rate, drops, shift_single_window)
+        super().__init__(spec.dim, stages, drop_rate, class_num, input_image_channel)
+        self.shift_single_window = shift_single_window
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images [N, input_image_channel, H, W] to logits [N, class_num].
 
-        Raises:
-            ConfigError: if an image is smaller than a patch.
-        """
-        rows = x.shape[2] // _PATCH
-        columns = x.shape[3] // _PATCH
-        x = self.pos_drop(self.patch_embed(x))
-        for layer in self.layers:
-            x = layer(x, rows, columns)
-            rows = (rows + 1) // 2
-            columns = (columns + 1) // 2
-        return self.head(self.flatten(self.avg_pool(self.norm(x).transpose([0, 2, 1]))))
+def _stages(spec: Spec, drop_path_rate: float, drops: Drops, shift_single_window: bool) -> Iterator[Stage]:
+    rates = iter(rising(drop_path_rate, sum(spec.depths)))
+    for stage, (depth, heads) in enumerate(zip(spec.depths, spec.heads, strict=True)):
+        dim = spec.dim * 2**stage
+        blocks = [
+            SwinBlock(dim, heads, spec.window, index % 2 == 1, next(rates), shift_single_window, drops)
+            for index in range(depth)
+        ]
+        yield Stage(blocks, PatchMerging(dim) if stage < len(spec.depths) - 1 else None)
 
 
 def relative_places(window: int) -> np.ndarray:

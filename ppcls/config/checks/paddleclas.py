@@ -110,14 +110,14 @@ OPTIONS: Mapping[tuple[str, str, str], Foreign] = {
         harmless=(True,), reason="EfficientNetLite0 to 2 have no squeeze and excitation"
     ),
     ("network", "RepVGG_*", "use_se"): Foreign(harmless=(False,), reason=_NOT_BUILT),
-    ("network", "SwinTransformer_*", "ape"): Foreign(harmless=(False,), reason=_NOT_BUILT),
-    ("network", "SwinTransformer_*", "patch_norm"): Foreign(harmless=(True,), reason=_NOT_BUILT),
-    ("network", "SwinTransformer_*", "use_checkpoint"): Foreign(
+    ("network", "SwinTransformer*_*", "ape"): Foreign(harmless=(False,), reason=_NOT_BUILT),
+    ("network", "SwinTransformer*_*", "patch_norm"): Foreign(harmless=(True,), reason=_NOT_BUILT),
+    ("network", "SwinTransformer*_*", "use_checkpoint"): Foreign(
         harmless=(False,), notice="has no effect: activations are kept, which takes more memory"
     ),
     **{
         ("network", f"{family}_*", option): Foreign(harmless=(good,), reason=_SHAPE)
-        for family, ratio in (("SwinTransformer", 4.0), ("DeiT", 4), ("ViT_base", 4), ("ViT_large", 4))
+        for family, ratio in (("SwinTransformer*", 4.0), ("DeiT", 4), ("ViT_base", 4), ("ViT_large", 4))
         for option, good in (("mlp_ratio", ratio), ("qkv_bias", True))
     },
     **{
@@ -194,9 +194,16 @@ NAMES: Mapping[str, Mapping[str, str]] = {
                 ),
                 *("DarkNet53", "EfficientNetB3_watermark", "EfficientNetV2_*", "GoogLeNet"),
                 *("HarDNet*", "Inception*", "LeViT_*", "MicroNet_*", "MixNet_*", "MobileNeXt_*"),
-                *("MobileNetV4_hybrid_*", "MobileViT*", "NextViT_*", "PPHGNetV2_B5", "PPHGNetV2_B6", "PVT_*"),
+                *(
+                    "MobileNetV4_hybrid_*",
+                    "MobileViTV3_*",
+                    "NextViT_*",
+                    "PPHGNetV2_B5",
+                    "PPHGNetV2_B6",
+                    "PVT_*",
+                ),
                 *("PeleeNet", "ReXNet_*", "RedNet*", "RepVGG_D2se", "SENet154_vd"),
-                *("SE_ResNeXt152_64x4d", "SqueezeNet*", "SwinTransformerV2_*", "TNT_*", "TinyNet_*"),
+                *("SE_ResNeXt152_64x4d", "SqueezeNet*", "TNT_*", "TinyNet_*"),
                 *("UniFormer_*", "VAN_*", "WideResNet", "Xception*", "alt_gvt_*", "cae_*", "pcpvt_*"),
             ),
             f"{_NOT_BUILT}; `ppcls models` lists the networks there are",

@@ -57,7 +57,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("Infer.PostProcess.name", "PersonAttribute", "Infer.PostProcess.name", "multi-label"),
     (
         "Arch.models.0.Teacher.name",
-        "SwinTransformerV2_tiny_patch4_window8_256",
+        "MobileViTV3_XS",
         "Teacher.name",
         "not built here",
     ),
