@@ -62,7 +62,8 @@ _all_calls = traceback.extract_stack
 
 
 def _last_calls(f: Any = None, limit: int | None = None) -> traceback.StackSummary:
-    return _all_calls(f or sys._getframe(1), 2 if limit is None else limit)
+    """Return two calls to whoever names no frame, as Paddle does; what prints a stack names one."""
+    return _all_calls(f, limit) if f is not None else _all_calls(sys._getframe(1), limit or 2)
 
 
 # While Paddle traces a network, it keeps for every operator all calls that led to it, of which pytest makes
