@@ -36,7 +36,6 @@ QUICK = {
     "FasterNet_T0": [("timm", "fasternet_t0", {}, 64)],
     "MobileViT_XXS": [("timm", "mobilevit_xxs", {}, 72)],  # with maps of an odd size
     "MobileViTV2_x0_5": [("timm", "mobilevitv2_050", {}, 72)],
-    "SwinTransformerV2_tiny_patch4_window8_256": [("timm", "swinv2_tiny_window8_256", {}, 256)],
     "StarNet_S1": [("timm", "starnet_s1", {}, 64)],
     "DeiT_tiny_patch16_224": [
         ("timm", "deit_tiny_patch16_224", {}, 224),
@@ -96,6 +95,7 @@ OTHERS = {
     "MobileViTV2_x1_5": [("timm", "mobilevitv2_150", {}, 64)],
     "MobileViTV2_x1_75": [("timm", "mobilevitv2_175", {}, 64)],
     "MobileViTV2_x2_0": [("timm", "mobilevitv2_200", {}, 64)],
+    "SwinTransformerV2_tiny_patch4_window8_256": [("timm", "swinv2_tiny_window8_256", {}, 256)],
     "SwinTransformerV2_tiny_patch4_window16_256": [("timm", "swinv2_tiny_window16_256", {}, 256)],
     "SwinTransformerV2_small_patch4_window8_256": [("timm", "swinv2_small_window8_256", {}, 256)],
     "SwinTransformerV2_base_patch4_window16_256": [("timm", "swinv2_base_window16_256", {}, 256)],
