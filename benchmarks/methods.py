@@ -17,12 +17,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from evidence import pages, timing
 from evidence.methods import METHODS
 from evidence.runner import Job, run
-from evidence.settings import FASHION, ROOT, SETTINGS, Places
+from evidence.settings import FASHION, ROOT, SETTINGS, Places, Variant
 
 
 def main() -> None:
@@ -55,13 +56,13 @@ def main() -> None:
 
 def all_jobs(args: argparse.Namespace) -> list[Job]:
     """Return the runs that were asked for, the first seed of everything first."""
-    settings = [SETTINGS[key] for key in args.settings]
-    return [
-        Job(setting, name, seed)
-        for seed in args.seeds
-        for setting in settings
-        for name in args.methods or setting.methods(METHODS)
-    ]
+    jobs = []
+    for seed in args.seeds:
+        for setting in (SETTINGS[key] for key in args.settings):
+            jobs += [Job(setting, name, seed) for name in args.methods or setting.methods(METHODS)]
+            if not args.methods:
+                jobs += [Job(setting, variant.method, seed, variant) for variant in setting.variants]
+    return jobs
 
 
 def tuning_jobs() -> list[Job]:
@@ -77,12 +78,12 @@ def tuning_jobs() -> list[Job]:
         f"DataLoader.Eval.dataset.image_root={full}",
         f"DataLoader.Eval.dataset.cls_label_path={full / 'tune_list.txt'}",
     )
-    setting = FASHION.renamed("tuning")
+    setting = replace(FASHION, key="tuning")
     factor = "Loss.Train.1.DistillationPairLoss.alpha_mgd"
     return [
-        Job(setting, "baseline", 0, ("baseline", images)),
+        Job(setting, "baseline", 0, Variant("baseline", "baseline", images)),
         *(
-            Job(setting, "MGD", 0, (f"MGD, alpha_mgd {value}", (f"{factor}={value}", *images)))
+            Job(setting, "MGD", 0, Variant(f"MGD, alpha_mgd {value}", "MGD", (f"{factor}={value}", *images)))
             for value in (0.01, 0.112, 0.5, 2.0, 8.0)
         ),
     ]

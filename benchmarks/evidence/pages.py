@@ -15,6 +15,7 @@ from evidence.statistics import gains, mean, pooled_deviation, spearman, spread
 
 BASE = "baseline"
 PAGE = DOCS / "results_methods.md"
+_PUBLISHED = DOCS / "images" / "results_published.png"
 _GUIDES = {"which_method.md": "", "which_method_zh.md": "_zh"}
 _HEADER = """# Every method on the same real images
 
@@ -35,13 +36,18 @@ def runs_of(setting: Setting) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for row in sorted(rows_of(setting.results), key=lambda row: row["seed"]):
         found.setdefault(row["method"], []).append(row["top1"] * 100)
-    return {name: found[name] for name in METHODS if name in found}
+    if setting.variants and found:
+        found[BASE] = runs_of(SETTINGS[setting.stores])[BASE]
+    names = [*METHODS, *(variant.name for variant in setting.variants)]
+    return {name: found[name] for name in names if name in found}
 
 
 def render() -> dict[Path, str]:
     """Return the text of every page, or of the part that is made here put into the page as it is."""
     settings = [setting for setting in SETTINGS.values() if BASE in runs_of(setting)]
-    pages = {PAGE: _HEADER + "".join(_section(setting) for setting in settings) + _order()}
+    later = [setting for setting in SETTINGS.values() if setting not in settings]
+    text = _HEADER + "".join(_section(setting) for setting in settings) + _order() + _not_run(later)
+    pages = {PAGE: text}
     for name, suffix in _GUIDES.items():
         pages[DOCS / name] = _with_block(DOCS / name, "methods", _guide(suffix))
     for page, rows in _measured():
@@ -60,11 +66,10 @@ def write() -> None:
             path = _plot(setting)
             plots.draw_gains(runs, gains(runs, BASE), BASE, setting.title, path)
             print(path)
-    points = _published()
-    if len(points) > 2:
-        path = DOCS / "images" / "results_published.png"
-        labels = "published gain, CIFAR-100, resnet32x4 → resnet8x4, points", "gain here, CIFAR-10, points"
-        plots.draw_against(points, "Published gains and ours", labels, path)
+    panels = {setting.title: _published(setting) for setting in (CIFAR, FASHION)}
+    panels = {title: points for title, points in panels.items() if points}
+    if panels:
+        plots.draw_against(panels, "published gain, CIFAR-100, resnet32x4 → resnet8x4, points", _PUBLISHED)
 
 
 def _plot(setting: Setting) -> Path:
@@ -74,6 +79,7 @@ def _plot(setting: Setting) -> Path:
 def _section(setting: Setting) -> str:
     runs, rows = runs_of(setting), rows_of(setting.results)
     found = gains(runs, BASE)
+    count = len(rows)
     sigma, freedom = pooled_deviation(runs)
     lines = [
         "| method | top-1 %, mean ± std | gain in points | single runs |",
@@ -81,9 +87,10 @@ def _section(setting: Setting) -> str:
         f"| labels alone (`{BASE}`) | {spread(runs[BASE])} | | {_single(runs[BASE])} |",
     ]
     for name in sorted(found, key=lambda name: -found[name].mean):
-        link = f"[{name}](methods/{METHODS[name].page}.md)"
+        link = f"[{name}](methods/{METHODS[name].page}.md)" if name in METHODS else name
         lines.append(f"| {link} | {spread(runs[name])} | {found[name]} | {_single(runs[name])} |")
-    missing = [name for name in setting.methods(METHODS) if name not in runs]
+    names = [*setting.methods(METHODS), *(variant.name for variant in setting.variants)]
+    missing = [name for name in names if name not in runs]
     few = [name for name in runs if len(runs[name]) < 3]
     notes = []
     if few:
@@ -101,7 +108,7 @@ def _section(setting: Setting) -> str:
             f"\n## {setting.title}\n",
             textwrap.fill(setting.text, 118),
             f"\n```bash\npython benchmarks/methods.py run --settings {setting.key}{options}\n```\n",
-            f"{sum(map(len, runs.values()))} runs{deviation}.{cost}\n",
+            f"{count} runs{deviation}.{cost}\n",
             f"![Gains of all methods](images/{_plot(setting).name})\n",
             *lines,
             *(f"\n{note}" for note in notes),
@@ -114,12 +121,10 @@ def _single(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values)
 
 
-def _published() -> dict[str, tuple[float, float, float]]:
+def _published(setting: Setting) -> dict[str, tuple[float, float, float]]:
     """Return for methods with a published figure: its gain, and our gain with half its interval."""
-    runs = runs_of(CIFAR)
-    if BASE not in runs:
-        return {}
-    found = gains(runs, BASE)
+    runs = runs_of(setting)
+    found = gains(runs, BASE) if BASE in runs else {}
     return {
         name: (method.published - PUBLISHED_BASELINE, found[name].mean, found[name].half)
         for name, method in METHODS.items()
@@ -130,19 +135,13 @@ def _published() -> dict[str, tuple[float, float, float]]:
 def _order() -> str:
     lines = ["\n## Does the published order hold?\n"]
     for setting in (CIFAR, FASHION):
-        runs = runs_of(setting)
-        if BASE not in runs:
-            continue
-        found = gains(runs, BASE)
-        names = [name for name in METHODS if METHODS[name].published is not None and name in found]
-        if len(names) < 4:
-            continue
-        theirs = [METHODS[name].published - PUBLISHED_BASELINE for name in names]  # type: ignore[operator]
-        rho, p = spearman(theirs, [found[name].mean for name in names])
-        lines.append(
-            f"- {setting.title}: rank correlation (Spearman) {rho:+.2f} over {len(names)} methods, "
-            f"p = {p:.2f} by 20,000 permutations."
-        )
+        points = _published(setting).values()
+        if len(points) > 3:
+            rho, p = spearman([point[0] for point in points], [point[1] for point in points])
+            lines.append(
+                f"- {setting.title}: rank correlation (Spearman) {rho:+.2f} over {len(points)} methods, "
+                f"p = {p:.2f} by 20,000 permutations."
+            )
     both = [runs_of(setting) for setting in (CIFAR, FASHION)]
     if all(BASE in runs for runs in both):
         one, two = (gains(runs, BASE) for runs in both)
@@ -154,6 +153,14 @@ def _order() -> str:
             )
     lines.append("\n![Published gains and ours](images/results_published.png)\n")
     return "\n".join(lines)
+
+
+def _not_run(settings: list[Setting]) -> str:
+    if not settings:
+        return ""
+    lines = ["\n## Prepared, not run yet\n"]
+    lines += [f"- `--settings {setting.key}`: {setting.title}" for setting in settings]
+    return "\n".join([*lines, ""])
 
 
 def _guide(suffix: str) -> str:

@@ -19,7 +19,7 @@ import yaml
 from filelock import FileLock
 
 from evidence.methods import METHODS, Method
-from evidence.settings import RECIPES, ROOT, Places, Setting
+from evidence.settings import RECIPES, ROOT, Places, Setting, Variant
 
 _RUNS_PER_PROCESS = 12  # then a fresh process goes on
 
@@ -32,20 +32,25 @@ class Job:
         setting: where it belongs.
         method: key of :data:`METHODS`.
         seed: ``Global.seed``.
-        variant: its name in an ablation, and what differs from the method's recipe, as after ``-o``.
-        views: views of the teacher's store; None: as the setting says.
+        variant: what differs from the method's recipe, in an ablation.
     """
 
     setting: Setting
     method: str
     seed: int
-    variant: tuple[str, tuple[str, ...]] = ("", ())
-    views: int | None = None
+    variant: Variant | None = None
 
     @property
     def name(self) -> str:
         """The name in the results."""
-        return self.variant[0] or self.method
+        return self.variant.name if self.variant else self.method
+
+    @property
+    def views(self) -> int:
+        """Views of the teacher's store."""
+        if METHODS[self.method].unlabelled:
+            return 1
+        return (self.variant.views if self.variant else None) or self.setting.views
 
     @property
     def store(self) -> str:
@@ -55,8 +60,8 @@ class Job:
             return ""
         teacher = {"heads": "last", "mgd": "last"}.get(method.taps, method.taps)  # differ in the student only
         images = "unlabelled" if method.unlabelled else teacher
-        views = f"-{self.views}-views" if self.views else ""
-        return f"{self.setting.key}-{images}{views}-{self.seed}"
+        views = "" if self.views == self.setting.views else f"-{self.views}-views"
+        return f"{self.setting.stores or self.setting.key}-{images}{views}-{self.seed}"
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -149,7 +154,7 @@ def train(job: Job, places: Places) -> dict[str, Any]:
 
 def _options(job: Job, folder: Path) -> list[str]:
     options = [f"Global.seed={job.seed}", f"Global.output_dir={folder / 'run'}", "Global.device=cpu"]
-    return [*options, *job.variant[1]]
+    return [*options, *(job.variant.options if job.variant else ())]
 
 
 def write_recipe(job: Job, places: Places, folder: Path) -> Path:
@@ -210,6 +215,4 @@ def _shared_outputs(job: Job, method: Method) -> dict[str, Any]:
 def _store(job: Job, places: Places) -> dict[str, Any]:
     if not job.store:
         return {}
-    unlabelled = METHODS[job.method].unlabelled
-    views = job.views or (1 if unlabelled else job.setting.views)
-    return {"TeacherStore": {"path": str(places.work / "stores" / job.store), "views": views}}
+    return {"TeacherStore": {"path": str(places.work / "stores" / job.store), "views": job.views}}

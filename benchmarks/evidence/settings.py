@@ -32,6 +32,23 @@ class Places:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One run of an ablation: a method with other options.
+
+    Attributes:
+        name: in the results.
+        method: the method.
+        options: overrides of its recipe, as after ``-o``.
+        views: views of the teacher's store; None: those of the setting.
+    """
+
+    name: str
+    method: str
+    options: tuple[str, ...] = ()
+    views: int | None = None
+
+
+@dataclass(frozen=True)
 class Setting:
     """One comparison.
 
@@ -49,6 +66,9 @@ class Setting:
         alpha_mgd: factor of MGD.
         text: the conditions, a paragraph of the page.
         at_weight: weight of AT.
+        chosen: the methods to compare; empty: all.
+        variants: the runs of an ablation; they are compared with the labels alone of the setting `stores`.
+        stores: the setting whose stores of the teacher's outputs are used; empty: its own.
         labels: labelled images for each class of CIFAR-10.
         changes: what else differs from `base`.
     """
@@ -66,16 +86,17 @@ class Setting:
     alpha_mgd: float
     text: str
     at_weight: float = 1000.0
+    chosen: tuple[str, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    stores: str = ""
     labels: int = 0
     batch: int = 32  # half that of the recipes, because there are few images
     changes: dict[str, Any] = field(default_factory=dict)
 
-    def renamed(self, key: str) -> Setting:
-        """Return the same setting with results of its own."""
-        return replace(self, key=key)
-
     def methods(self, all_methods: Mapping[str, Any]) -> list[str]:
         """Return the names of the methods that are compared; images without labels are those of CIFAR-10."""
+        if self.chosen or self.variants:
+            return list(self.chosen)
         return [name for name, method in all_methods.items() if self.labels or not method.unlabelled]
 
     @property
@@ -266,4 +287,76 @@ CIFAR = _cifar(
     stages={"Teacher": _stages(9), "Student": _stages(1)},
     alike={"Teacher": _stages(9)[1:], "Student": _stages(1)[:2]},  # 16 x 16 and 8 x 8 positions
 )
-SETTINGS = {setting.key: setting for setting in (FASHION, CIFAR)}
+_FEW = ("baseline", "KD", "DKD", "NKD", "WKD-F")
+_LOSS = "Loss.Train.1.DistillationKLDivLoss"
+_SAME = "As in the comparison of all methods on CIFAR-10, with"
+
+
+def _kd(temperature: int, weight: float, *, standardize: bool) -> Variant:
+    method, word = ("KD standardised", "standardised, ") if standardize else ("KD", "")
+    options = (f"{_LOSS}.temperature={temperature}", f"{_LOSS}.weight={weight}")
+    return Variant(f"{word}temperature {temperature}, weight {weight:g}", method, options)
+
+
+PPLCNET = replace(
+    CIFAR,
+    key="cifar10_pplcnet",
+    title="CIFAR-10, 1,000 labels, resnet56 → PPLCNet_x0_25",
+    text=f"{_SAME} a student of another kind, PPLCNet_x0_25, which sees 32 x 32 pixels.",
+    networks={"Teacher": _RESNET56, "Student": {"name": "PPLCNet_x0_25"}},
+    stages={"Teacher": _stages(9), "Student": ["blocks3", "blocks4", "blocks5", "blocks6"]},
+    pooled={"Teacher": "flatten", "Student": "flatten"},
+    chosen=("baseline", "KD", "KD standardised", "DKD", "DIST", "NKD", "WTTM", "OFA", "RKD", "WKD-F"),
+    stores="cifar10",
+)
+LABELS = tuple(
+    replace(
+        CIFAR,
+        key=f"cifar10_{name}",
+        title=f"CIFAR-10, {10 * count:,} labels, resnet56 (32 px) → resnet8 (16 px)",
+        text=f"{_SAME} {count:,} labels for each class, and {epochs} epochs.",
+        labels=count,
+        epochs=epochs,
+        views=min(8, epochs),
+        chosen=_FEW,
+    )
+    for name, count, epochs in (("10_labels", 10, 320), ("1000_labels", 1000, 3), ("all_labels", 5000, 2))
+)
+KD = replace(
+    CIFAR,
+    key="cifar10_kd",
+    title="CIFAR-10, KD: temperature, weight and views",
+    text=f"{_SAME} other options of KD and of its store, one change at a time.",
+    variants=(
+        *(
+            _kd(temperature, weight, standardize=standardize)
+            for standardize, weights in ((False, (0.3, 0.9, 3.0)), (True, (1.0, 9.0, 27.0)))
+            for temperature in (1, 2, 4, 8)
+            for weight in weights
+        ),
+        *(Variant(f"KD, {views} views", "KD", (), views) for views in (1, 2, 32)),
+    ),
+    stores="cifar10",
+)
+REASONS = replace(
+    CIFAR,
+    key="cifar10_reasons",
+    title="CIFAR-10, methods that lose with the settings for CIFAR-100",
+    text=f"{_SAME} the settings of these methods for ImageNet, or the original weight of AT.",
+    variants=(
+        Variant(
+            "WKD-L, temperature 2, gamma 30",
+            "WKD-L",
+            tuple(f"Loss.Train.1.DistillationWKDLogitLoss.{o}" for o in ("temperature=2.0", "gamma=30.0")),
+        ),
+        Variant(
+            "RLD, temperature 1, beta 0.5",
+            "RLD",
+            tuple(f"Loss.Train.1.DistillationRLDLoss.{o}" for o in ("temperature=1.0", "beta=0.5")),
+        ),
+        Variant("DIST, tau 1", "DIST", ("Loss.Train.1.DistillationDISTLoss.tau=1.0",)),
+        Variant("AT, weight 1000", "AT", ("Loss.Train.1.DistillationPairLoss.weight=1000.0",)),
+    ),
+    stores="cifar10",
+)
+SETTINGS = {setting.key: setting for setting in (FASHION, CIFAR, PPLCNET, *LABELS, KD, REASONS)}
