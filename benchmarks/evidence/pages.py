@@ -108,7 +108,7 @@ def _section(setting: Setting) -> str:
             f"\n## {setting.title}\n",
             textwrap.fill(setting.text, 118),
             f"\n```bash\npython benchmarks/methods.py run --settings {setting.key}{options}\n```\n",
-            f"{count} runs{deviation}.{cost}\n",
+            f"{count} {'runs' if count > 1 else 'run'}{deviation}.{cost}\n",
             f"![Gains of all methods](images/{_plot(setting).name})\n",
             *lines,
             *(f"\n{note}" for note in notes),

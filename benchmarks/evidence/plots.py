@@ -62,7 +62,10 @@ def draw_against(panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
             axes.errorbar([place[0]], [place[1]], yerr=[half], **_MEAN)
             left = number % 2 and place[0] > right - 1  # names on both sides, where there are many points
             offset, side = ((-6, 3), "right") if left else ((6, 3), "left")
-            axes.annotate(names, place, xytext=offset, textcoords="offset points", ha=side, fontsize=9)
+            box = {"facecolor": "white", "alpha": 0.75, "pad": 0.3, "linewidth": 0}
+            axes.annotate(
+                names, place, xytext=offset, textcoords="offset points", ha=side, fontsize=9, bbox=box
+            )
         axes.set_xlim(-1, right + 1.2)
         axes.axhline(0, color="0.35", linewidth=1)
         axes.axvline(0, color="0.35", linewidth=1)
