@@ -521,6 +521,7 @@ FAMILIES = (
     ),
     Family("DenseNet", r"DenseNet\d+", _densenet),
     Family("EfficientNet", r"EfficientNetB\d", _efficientnet, options={"fixed_padding": False}, twins=_TF),
+    Family("TinyNet", r"TinyNet_[A-E]", _efficientnet),
     Family("EfficientNetLite", r"EfficientNetLite\d", _efficientnet_lite, twins=_TF),
     Family("FasterNet", r"FasterNet_.*", _fasternet),
     Family("MobileViT", r"MobileViT_.*", _mobilevit),

@@ -311,3 +311,11 @@ def test_a_share_to_drop_is_a_probability(name, option, share):
         ppcls.create_model(name, class_num=2, **{option: share})
     with paddle.LazyGuard():
         ppcls.create_model(name, class_num=2, **{option: 0.0})
+
+
+def test_tinynet_takes_the_options_of_its_public_recipes_and_no_others():
+    given = {"batch_norm_momentum": 0.9, "batch_norm_epsilon": "1e-5", "depth_trunc": "round"}
+    lazily("TinyNet_E", override_params={**given, "drop_connect_rate": 0.0})
+    for other in ({"depth_trunc": "ceil"}, {"drop_connect_rate": 0.1}):
+        with pytest.raises(ConfigError, match="only the networks of the official weights are built"):
+            lazily("TinyNet_E", override_params={**given, "drop_connect_rate": 0.0, **other})

@@ -23,7 +23,16 @@ ROWS = rows()
 # Names of networks whose logits agree to 1e-5 of the largest one, and of those where it is 1e-3, because the
 # gates of SE_ResNeXt101 let roundings grow: PyTorch's float32 is 1e-4 from its own float64, in which both
 # libraries agree to 1e-9.
-CLOSE = ("FasterNet", "MobileViT", "RegNet", "ResNeSt", "SE_ResNeXt50", "StarNet", "SwinTransformerV2")
+CLOSE = (
+    "FasterNet",
+    "MobileViT",
+    "RegNet",
+    "ResNeSt",
+    "SE_ResNeXt50",
+    "StarNet",
+    "SwinTransformerV2",
+    "TinyNet",
+)
 ROUNDED = ("SE_ResNeXt101",)
 
 

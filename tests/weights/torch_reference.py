@@ -54,6 +54,7 @@ QUICK = {
         ("torchvision", "swin_t", {}, 224),
     ],
     "ConvNeXt_tiny": [("timm", "convnext_tiny", {}, 64), ("torchvision", "convnext_tiny", {}, 64)],
+    "TinyNet_E": [("timm", "tinynet_e", {}, 64)],
     "RegNetY_200MF": [("timm", "regnety_002", {}, 64)],
     "RegNetY_400MF": [("torchvision", "regnet_y_400mf", {}, 64)],
 }
@@ -152,6 +153,10 @@ OTHERS = {
     "ResNeSt101": [("timm", "resnest101e", {}, 64)],
     "ResNeSt200": [("timm", "resnest200e", {}, 64)],
     "ResNeSt269": [("timm", "resnest269e", {}, 64)],
+    "TinyNet_A": [("timm", "tinynet_a", {}, 64)],
+    "TinyNet_B": [("timm", "tinynet_b", {}, 64)],
+    "TinyNet_C": [("timm", "tinynet_c", {}, 64)],
+    "TinyNet_D": [("timm", "tinynet_d", {}, 64)],
     "RegNetX_200MF": [("timm", "regnetx_002", {}, 64)],
     "RegNetX_400MF": [("timm", "regnetx_004", {}, 64)],
     "RegNetX_400MF_tv": [("torchvision", "regnet_x_400mf", {}, 64)],

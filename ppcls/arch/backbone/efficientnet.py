@@ -5,6 +5,7 @@ arXiv 1905.11946).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from paddle import ParamAttr, Tensor, nn
@@ -109,14 +110,14 @@ def _halved(side: int | None) -> int | None:
     return None if side is None else -(-side // 2)
 
 
-def stage_ends(depth: float) -> list[int]:
+def stage_ends(depth: float, deepen: Callable[[int, float], int] = deepened) -> list[int]:
     """Return the indices of the last block before each halving of the map and of the last of all."""
     ends = []
     count = 0
     for spec in STAGES:
         if spec.stride == 2:
             ends.append(count - 1)
-        count += deepened(spec.repeats, depth)
+        count += deepen(spec.repeats, depth)
     return [*ends, count - 1]
 
 
@@ -133,7 +134,7 @@ class Nested(nn.Layer):
 
 
 class ConvNorm(nn.Layer):
-    """`same_conv`, BatchNorm and an activation."""
+    """`same_conv`, BatchNorm (made by `norm`) and an activation."""
 
     def __init__(
         self,
@@ -144,10 +145,11 @@ class ConvNorm(nn.Layer):
         groups: int = 1,
         act: nn.Layer | None = None,
         side: int | None = None,
+        norm: Callable[[int], nn.Layer] = batch_norm,
     ) -> None:
         super().__init__()
         self._conv = Nested(same_conv(in_channels, out_channels, kernel, stride, groups, side))
-        self._bn = batch_norm(out_channels)
+        self._bn = norm(out_channels)
         self._act = nn.Identity() if act is None else act
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,14 +188,16 @@ class MBConv(nn.Layer):
         channels: int,
         drop: float,
         side: int | None = None,
+        norm: Callable[[int], nn.Layer] = batch_norm,
     ) -> None:
         super().__init__()
         wide = in_channels * spec.expand
-        expand = Nested(ConvNorm(in_channels, wide, 1, act=nn.Swish())) if spec.expand > 1 else nn.Identity()
-        self._ecn = expand
-        self._dcn = Nested(ConvNorm(wide, wide, spec.kernel, stride, wide, nn.Swish(), side))
+        self._ecn: nn.Layer = nn.Identity()
+        if spec.expand > 1:
+            self._ecn = Nested(ConvNorm(in_channels, wide, 1, act=nn.Swish(), norm=norm))
+        self._dcn = Nested(ConvNorm(wide, wide, spec.kernel, stride, wide, nn.Swish(), side, norm))
         self._se = SqueezeExcitation(wide, max(1, in_channels // 4))
-        self._pcn = Nested(ConvNorm(wide, channels, 1))
+        self._pcn = Nested(ConvNorm(wide, channels, 1, norm=norm))
         self.drop_path = drop_path(drop)
         self.same = stride == 1 and in_channels == channels
 
@@ -206,23 +210,35 @@ class MBConv(nn.Layer):
 class Features(nn.Layer):
     """Stem and blocks. The first block of a stage is called ``_blocks.<i>.``, the others ``block.<i>.``.
 
-    See `same_conv` for `side`, here that of the images.
+    See `same_conv` for `side`, here that of the images. `stem` is the width of the stem, if `width` does not
+    scale it; `deepen` returns a stage's number of blocks times a depth.
     """
 
-    def __init__(self, image: int, width: float, depth: float, drop: float, side: int | None) -> None:
+    def __init__(
+        self,
+        image: int,
+        width: float,
+        depth: float,
+        drop: float,
+        side: int | None,
+        *,
+        stem: int | None = None,
+        deepen: Callable[[int, float], int] = deepened,
+        norm: Callable[[int], nn.Layer] = batch_norm,
+    ) -> None:
         super().__init__()
-        self.channels = make_divisible(32 * width)
-        self._conv_stem = Nested(ConvNorm(image, self.channels, 3, 2, act=nn.Swish(), side=side))
+        self.channels = make_divisible(32 * width) if stem is None else stem
+        self._conv_stem = Nested(ConvNorm(image, self.channels, 3, 2, act=nn.Swish(), side=side, norm=norm))
         side = _halved(side)
         self.path: list[str] = []
-        total = sum(deepened(spec.repeats, depth) for spec in STAGES)
+        total = sum(deepen(spec.repeats, depth) for spec in STAGES)
         for spec in STAGES:
             out = make_divisible(spec.channels * width)
-            for index in range(deepened(spec.repeats, depth)):
+            for index in range(deepen(spec.repeats, depth)):
                 self.path.append(f"{'block' if index else '_blocks'}.{len(self.path)}.")
                 rate = drop * (len(self.path) - 1) / total
                 stride = 1 if index else spec.stride
-                block = MBConv(self.channels, spec, stride, out, rate, side)
+                block = MBConv(self.channels, spec, stride, out, rate, side, norm)
                 self.add_sublayer(self.path[-1], block)
                 self.channels = out
                 side = _halved(side) if stride == 2 else side
