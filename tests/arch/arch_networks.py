@@ -8,6 +8,7 @@ import math
 import re
 import zlib
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ KEYS = {}  # {network: {parameter: shape}} of the official weights, 1000 classes
 for path in sorted(DATA.glob("arch_keys*.json.gz")):
     KEYS |= json.loads(gzip.decompress(path.read_bytes()))
 LOGITS = np.load(DATA / "arch_logits.npz")  # the first 64 logits, weights by `fill`
+
+
+# What `ppcls models` prints; building a network only to count takes long, and there are hundreds.
+SIZES = json.loads(resources.files("ppcls.arch").joinpath("sizes.json").read_text("utf-8"))
 
 
 def fill(name, shape):
@@ -57,8 +62,10 @@ def filled(name, **options):
 
 @cache
 def size(name):
-    """The number of values in a network's tensors."""
+    """The number of values in a network's tensors; running statistics may be left out."""
     shapes = KEYS.get(name)
+    if shapes is None and name in SIZES:
+        return SIZES[name]["parameters"]
     if shapes is None:
         with paddle.LazyGuard():
             shapes = {key: value.shape for key, value in ppcls.create_model(name).state_dict().items()}
