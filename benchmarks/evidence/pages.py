@@ -64,12 +64,18 @@ def write() -> None:
         runs = runs_of(setting)
         if BASE in runs:
             path = _plot(setting)
-            plots.draw_gains(runs, gains(runs, BASE), BASE, setting.title, path)
+            plots.draw_gains(runs, gains(runs, BASE, _pool(setting)), BASE, setting.title, path)
             print(path)
     panels = {setting.title: _published(setting) for setting in (CIFAR, FASHION)}
     panels = {title: points for title, points in panels.items() if points}
     if panels:
         plots.draw_against(panels, "published gain, CIFAR-100, resnet32x4 → resnet8x4, points", _PUBLISHED)
+
+
+def _pool(setting: Setting) -> dict[str, list[float]]:
+    """Return the runs that give the deviation between seeds; an ablation shares it with its setting."""
+    runs = runs_of(setting)
+    return {**runs_of(SETTINGS[setting.stores]), **runs} if setting.variants else runs
 
 
 def _plot(setting: Setting) -> Path:
@@ -78,9 +84,9 @@ def _plot(setting: Setting) -> Path:
 
 def _section(setting: Setting) -> str:
     runs, rows = runs_of(setting), rows_of(setting.results)
-    found = gains(runs, BASE)
+    found = gains(runs, BASE, _pool(setting))
     count = len(rows)
-    sigma, freedom = pooled_deviation(runs)
+    sigma, freedom = pooled_deviation(_pool(setting))
     lines = [
         "| method | top-1 %, mean ± std | gain in points | single runs |",
         "| --- | ---: | ---: | --- |",

@@ -41,7 +41,7 @@ def draw_gains(
     axes.set_ylim(-0.7, len(names) + 0.7)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
-    axes.set_xlabel("points of top-1 above labels alone: mean, 95 % interval, single runs; hollow: one run")
+    axes.set_xlabel("points above labels alone: mean, 95 % interval, runs (hollow: one run)")
     axes.set_title(title, fontsize=11)
     _save(figure, path)
 

@@ -52,13 +52,15 @@ def pooled_deviation(runs: Mapping[str, Sequence[float]]) -> tuple[float, int]:
     return math.sqrt(squares / freedom), freedom
 
 
-def gains(runs: Mapping[str, Sequence[float]], base: str) -> dict[str, Gain]:
+def gains(
+    runs: Mapping[str, Sequence[float]], base: str, pool: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, Gain]:
     """Return the gain of every method over `base`, with 95 % intervals.
 
     Three runs say little about the deviation of one method, so the deviation between seeds is estimated from
-    all methods together.
+    all methods together: those of `pool`, or of `runs`.
     """
-    sigma, freedom = pooled_deviation(runs)
+    sigma, freedom = pooled_deviation(pool or runs)
     reference = runs[base]
     return {
         name: Gain(
