@@ -50,6 +50,7 @@ LABELS: dict[str, Any] = {"DistillationGTCELoss": {"weight": 1.0, "model_names":
 # For each variant: list of training, losses, epochs, views in the store of the teacher's outputs.
 VARIANTS: dict[str, dict[str, Any]] = {
     "unlabelled": {"list": "train", "losses": [KL], "epochs": 10, "views": 2, "lr": 0.3},
+    "unlabelled long": {"list": "train", "losses": [KL], "epochs": 40, "views": 2, "lr": 0.3},
     "labels": {"list": "few", "losses": [LABELS], "epochs": 250, "views": 0, "lr": 0.3},
     "labels + teacher": {"list": "few", "losses": [LABELS, KL], "epochs": 250, "views": 10, "lr": 0.1},
 }

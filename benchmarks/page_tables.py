@@ -14,6 +14,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "page_orientation.md"
 _TITLES = {
     "unlabelled": "1,200 pages without labels, the teacher's answers alone",
+    "unlabelled long": "the same, four times as long",
     "labels": "40 labelled pages, no teacher",
     "labels + teacher": "40 labelled pages, labels and the teacher's answers",
 }

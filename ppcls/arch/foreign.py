@@ -52,6 +52,8 @@ class ForeignModel(Network):
         class_num: int | None,
     ) -> None:
         super().__init__()
+        if class_num is not None and class_num < 1:
+            raise ConfigError(f"class_num: expected 1 or more, got {class_num}")
         self.class_num = class_num
         self.path = Path(path).expanduser()
         if not self.path.exists():

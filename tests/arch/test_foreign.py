@@ -206,6 +206,8 @@ def test_a_teacher_is_evaluated_alone(
     assert 0 <= found["top1"] <= 1
     with pytest.raises(ConfigError, match=r"knows 4 classes, but class_num is 5"):
         Engine(load_config(path, ["Arch.class_num=5"], mode="eval"), "eval").eval()
+    with pytest.raises(ConfigError, match=r"Arch.*class_num: expected 1 or more, got -1"):
+        load_config(path, ["Arch.class_num=-1"], mode="eval")
 
 
 def test_the_classes_of_a_group_are_not_those_of_a_file(node: dict) -> None:
