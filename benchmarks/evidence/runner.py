@@ -76,6 +76,9 @@ def run(jobs: list[Job], places: Places, processes: int) -> None:
         jobs: in their order.
         places: where images and weights are, and where runs write.
         processes: number of runs at a time.
+
+    Raises:
+        SystemExit: if a setting needs images or weights that were not given.
     """
     (places.work / "stores").mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -87,6 +90,9 @@ def run(jobs: list[Job], places: Places, processes: int) -> None:
     }
     todo = [job for job in jobs if (job.setting.key, job.name, job.seed) not in known]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are in the results", flush=True)
+    for setting in settings.values():  # what is missing is reported before the first run
+        setting.with_weights(places)
+        setting.data(places, unlabelled=False)
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, maxtasksperchild=_RUNS_PER_PROCESS) as pool:
         found = pool.imap_unordered(partial(_one, places=places), todo)
@@ -99,10 +105,12 @@ def run(jobs: list[Job], places: Places, processes: int) -> None:
 
 
 def _one(job: Job, places: Places) -> tuple[Job, dict[str, Any], str]:
+    from ppcls.errors import PpclsError
+
     try:
         fill(job, places)
         return job, train(job, places), ""
-    except (RuntimeError, ValueError, OSError, subprocess.SubprocessError, SystemExit):  # the others go on
+    except (PpclsError, RuntimeError, ValueError, OSError, subprocess.SubprocessError):  # the others go on
         return job, {}, f"failed\n{traceback.format_exc()}"
 
 

@@ -191,7 +191,7 @@ def cifar_lists(folder: Path, target: Path, labels: int) -> dict[str, Path]:
     target.mkdir(parents=True, exist_ok=True)
     found = {"train": target / f"train_{labels}.txt", "test": target / "test.txt"}
     found["unlabelled"] = target / "unlabelled.txt"
-    classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
+    classes = sorted(path.name for path in (folder / "train").glob("*") if path.is_dir())
     if len(classes) != 10:
         raise SystemExit(f"{folder}/train: expected 10 folders of classes, found {len(classes)}")
     lines: dict[str, list[str]] = {name: [] for name in found}
