@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppcls.errors import WeightsError
-from ppcls.weights.torch_rules import FAMILIES, OTHER_FUNCTIONS, Family, Rule
+from ppcls.weights.torch_residual import Rule
+from ppcls.weights.torch_rules import FAMILIES, OTHER_FUNCTIONS, Family
 
 if TYPE_CHECKING:
     from paddle import nn

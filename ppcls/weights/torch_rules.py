@@ -8,14 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any
 
-# A pattern for the path of a layer (or of a parameter that is neither weight nor bias), and a function that
-# makes our path from the groups of the pattern; groups of digits are passed as numbers.
-Rule = tuple[str, Callable[..., str]]
-
-_PARTS = {"conv": "_conv", "norm": "_batch_norm", "bn": "_batch_norm"}
+from ppcls.weights.torch_residual import (
+    PARTS,
+    Rule,
+    cifar_resnet,
+    cifar_shortcut,
+    regnet,
+    resnest,
+    resnet,
+    resnext,
+    resnext_wsl,
+    stage_starts,
+    wide_resnet,
+    without_bias_of_fc1,
+)
 
 
 @dataclass(frozen=True)
@@ -44,181 +52,6 @@ class Family:
     prepared: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
 
-def _starts(names: list[str], pattern: str) -> list[int]:
-    """Return the number of blocks before each stage; `pattern` has the groups stage and block."""
-    found = {tuple(map(int, match.groups())) for match in (re.match(pattern, n) for n in names) if match}
-    stages = sorted({stage for stage, _ in found})
-    return [0, *accumulate(sum(s == stage for s, _ in found) for stage in stages)]
-
-
-def _resnet(names: list[str]) -> list[Rule]:
-    starts = _starts(names, r"layer(\d)\.(\d+)\.")
-
-    def block(stage: int, index: int) -> str:
-        return f"blocks.{starts[stage - 1] + index}"
-
-    stem: list[Rule] = [
-        (r"conv1", lambda: "stem.0.conv"),
-        (r"bn1", lambda: "stem.0.bn"),
-    ]
-    if "conv1.0.weight" in names:  # three convolutions, as in timm's resnet50d
-        stem = [
-            (r"conv1\.([036])", lambda i: f"stem.{i // 3}.conv"),
-            (r"conv1\.([14])", lambda i: f"stem.{i // 3}.bn"),
-            (r"bn1", lambda: "stem.2.bn"),
-        ]
-    pooled = any(re.fullmatch(r"layer2\.0\.downsample\.2\.weight", n) for n in names)
-    return [
-        *stem,
-        (r"layer(\d)\.(\d+)\.(conv|bn)(\d)", lambda s, i, p, n: f"{block(s, i)}.conv{n - 1}.{p}"),
-        (
-            r"layer(\d)\.(\d+)\.downsample\.(\d)",
-            lambda s, i, n: f"{block(s, i)}.short.{'bn' if n == (2 if pooled else 1) else 'conv'}",
-        ),
-        (r"fc", lambda: "fc"),
-    ]
-
-
-def _cifar_resnet(names: list[str]) -> list[Rule]:
-    # RepDistiller and mdistiller call the classifier fc, networks with short cuts of option A often linear.
-    return [*(rule for rule in _resnet(names) if rule[0] not in _STEM), *_CIFAR]
-
-
-_STEM = ("conv1", "bn1", "fc")
-_CIFAR: list[Rule] = [
-    (r"conv1", lambda: "stem.conv"),
-    (r"bn1", lambda: "stem.bn"),
-    (r"fc|linear", lambda: "fc"),
-]
-
-
-def _cifar_shortcut(names: Collection[str]) -> Mapping[str, Any]:
-    """Tell the two kinds of short cuts apart: option A has no parameters."""
-    return {"shortcut": "B" if any(".downsample." in name for name in names) else "A"}
-
-
-def _wide_resnet(names: list[str]) -> list[Rule]:
-    starts = _starts(names, r"block(\d)\.layer\.(\d+)\.")
-
-    def block(stage: int, index: int) -> str:
-        return f"blocks.{starts[stage - 1] + index}"
-
-    return [
-        (r"conv1", lambda: "stem"),
-        (r"bn1", lambda: "bn"),
-        (r"fc", lambda: "fc"),
-        (r"block(\d)\.layer\.(\d+)\.(conv|bn)([12])", lambda s, i, p, n: f"{block(s, i)}.{p}{n - 1}"),
-        (r"block(\d)\.layer\.(\d+)\.convShortcut", lambda s, i: f"{block(s, i)}.short"),
-    ]
-
-
-def _resnext(names: list[str]) -> list[Rule]:
-    old = {"conv": "_conv", "bn": "_batch_norm"}
-    deep = "conv1.0.weight" in names  # three convolutions and a pooled short cut, as in timm's resnext50d
-    return [
-        (r"(conv|bn)1", lambda p: f"{'conv1_3' if deep else 'conv'}.{old[p]}"),
-        (r"conv1\.([036])", lambda i: f"conv1_{i // 3 + 1}._conv"),
-        (r"conv1\.([14])", lambda i: f"conv1_{i // 3 + 1}._batch_norm"),
-        (
-            r"layer(\d)\.(\d+)\.(conv|bn)(\d)",
-            lambda s, i, p, n: f"bb_{s - 1}_{i}.conv{n - 1}.{old[p]}",
-        ),
-        (
-            r"layer(\d)\.(\d+)\.downsample\.(\d)",
-            lambda s, i, n: f"bb_{s - 1}_{i}.short.{('_conv', '_batch_norm')[n - deep]}",
-        ),
-        (
-            r"layer(\d)\.(\d+)\.se\.fc([12])",
-            lambda s, i, n: f"bb_{s - 1}_{i}.scale.{('squeeze', 'excitation')[n - 1]}",
-        ),
-        (r"fc", lambda: "out"),
-    ]
-
-
-def _resnest(names: list[str]) -> list[Rule]:
-    kinds = ("_conv", "_batch_norm")
-    attention = {
-        "conv": "conv1._conv",
-        "bn0": "conv1._batch_norm",
-        "fc1": "conv2._conv",
-        "bn1": "conv2._batch_norm",
-        "fc2": "conv3",
-    }
-
-    def block(stage: int, index: int) -> str:
-        return f"layer{stage}.layer{stage}_bottleneck_{index}"
-
-    return [
-        (r"conv1\.([0136])", lambda n: f"stem.conv{n // 3 + 1}.{kinds[n % 3]}"),
-        (r"conv1\.4", lambda: "stem.conv2._batch_norm"),
-        (r"bn1", lambda: "stem.conv3._batch_norm"),
-        (r"layer(\d)\.(\d+)\.(conv|bn)([13])", lambda s, i, p, n: f"{block(s, i)}.conv{n}.{_PARTS[p]}"),
-        (
-            r"layer(\d)\.(\d+)\.conv2\.(conv|bn0|fc1|bn1|fc2)",
-            lambda s, i, p: f"{block(s, i)}.conv2.{attention[p]}",
-        ),
-        (
-            r"layer(\d)\.(\d+)\.downsample\.([12])",
-            lambda s, i, n: f"{block(s, i)}.{('conv4', '_batch_norm')[n - 1]}",
-        ),
-        (r"fc", lambda: "out"),
-    ]
-
-
-def _without_bias_of_fc1(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Move the bias of the attention's first convolution, which ours has not, into the BatchNorm after it.
-
-    BatchNorm subtracts a mean; a bias before it is the same as a mean that is smaller by it.
-    """
-    moved = dict(params)
-    for key in params:
-        mean = key.removesuffix("fc1.bias") + "bn1.running_mean"
-        if key.endswith(".conv2.fc1.bias") and mean in params:
-            moved[mean] = params[mean] - moved.pop(key)
-    return moved
-
-
-def _resnext_wsl(names: list[str]) -> list[Rule]:
-    return [
-        (r"(conv|bn)1", lambda p: f"_conv_stem._{p}"),
-        (r"layer(\d)\.(\d+)\.(conv|bn)(\d)", lambda s, i, p, n: f"_conv{s}_{i}._conv{n - 1}._{p}"),
-        (
-            r"layer(\d)\.(\d+)\.downsample\.([01])",
-            lambda s, i, n: f"_conv{s}_{i}._short._conv.{('_conv', '_bn')[n]}",
-        ),
-        (r"fc", lambda: "_out"),
-    ]
-
-
-def _regnet(names: list[str]) -> list[Rule]:
-    kinds = ("_conv", "_batch_norm")
-    letter = {"a": 0, "b": 1, "c": 2}
-    gate = ("squeeze", "excitation")
-    return [
-        # timm
-        (r"stem\.(conv|bn)", lambda p: f"conv.{_PARTS[p]}"),
-        (r"s(\d)\.b(\d+)\.conv([123])\.(conv|bn)", lambda s, i, n, p: f"s{s}_b{i}.conv{n - 1}.{_PARTS[p]}"),
-        (r"s(\d)\.b(\d+)\.downsample\.(conv|bn)", lambda s, i, p: f"s{s}_b{i}.short.{_PARTS[p]}"),
-        (r"s(\d)\.b(\d+)\.se\.fc([12])", lambda s, i, n: f"s{s}_b{i}.scale.{gate[n - 1]}"),
-        (r"head\.fc", lambda: "out"),
-        # torchvision
-        (r"stem\.([01])", lambda n: f"conv.{kinds[n]}"),
-        (
-            r"trunk_output\.block(\d)\.block\d-(\d+)\.f\.([abc])\.([01])",
-            lambda s, i, part, n: f"s{s}_b{i + 1}.conv{letter[part]}.{kinds[n]}",
-        ),
-        (
-            r"trunk_output\.block(\d)\.block\d-(\d+)\.f\.se\.fc([12])",
-            lambda s, i, n: f"s{s}_b{i + 1}.scale.{gate[n - 1]}",
-        ),
-        (
-            r"trunk_output\.block(\d)\.block\d-(\d+)\.proj\.([01])",
-            lambda s, i, n: f"s{s}_b{i + 1}.short.{kinds[n]}",
-        ),
-        (r"fc", lambda: "out"),
-    ]
-
-
 _V2_BLOCKS = [
     f"conv{stage}." + ("_first_block" if index == 1 else f"conv{stage}_{index}")
     for stage, count in enumerate((1, 2, 3, 4, 3, 3, 1), 2)
@@ -227,7 +60,7 @@ _V2_BLOCKS = [
 
 
 def _mobilenet_v2(names: list[str]) -> list[Rule]:
-    starts = _starts(names, r"blocks\.(\d+)\.(\d+)\.")
+    starts = stage_starts(names, r"blocks\.(\d+)\.(\d+)\.")
     kinds = ("_conv", "_batch_norm")
 
     def part(stage: int, index: int, layer: str) -> str:
@@ -265,15 +98,15 @@ def _mobilenet_v2(names: list[str]) -> list[Rule]:
 
 def _densenet(names: list[str]) -> list[Rule]:
     return [
-        (r"features\.(conv|norm)0", lambda p: f"conv1_func.{_PARTS[p]}"),
+        (r"features\.(conv|norm)0", lambda p: f"conv1_func.{PARTS[p]}"),
         (
             # torchvision's first files have a dot before the number
             r"features\.denseblock(\d)\.denselayer(\d+)\.(norm|conv)\.?(\d)",
-            lambda b, i, p, n: f"db_conv_{b + 1}.conv{b + 1}_{i}.bn_ac_func{n}.{_PARTS[p]}",
+            lambda b, i, p, n: f"db_conv_{b + 1}.conv{b + 1}_{i}.bn_ac_func{n}.{PARTS[p]}",
         ),
         (
             r"features\.transition(\d)\.(norm|conv)",
-            lambda i, p: f"tr_conv{i + 1}_blk.conv_ac_func.{_PARTS[p]}",
+            lambda i, p: f"tr_conv{i + 1}_blk.conv_ac_func.{PARTS[p]}",
         ),
         (r"features\.norm5", lambda: "batch_norm"),
         (r"classifier", lambda: "out"),
@@ -281,7 +114,7 @@ def _densenet(names: list[str]) -> list[Rule]:
 
 
 def _efficientnet(names: list[str]) -> list[Rule]:
-    starts = _starts(names, r"blocks\.(\d+)\.(\d+)\.")
+    starts = stage_starts(names, r"blocks\.(\d+)\.(\d+)\.")
     conv = "_conv._conv._conv"
     norm = "_conv._bn"
     # timm names a block's layers by their order, and its first stage has no expansion
@@ -321,7 +154,7 @@ def _efficientnet(names: list[str]) -> list[Rule]:
 
 
 def _efficientnet_lite(names: list[str]) -> list[Rule]:
-    starts = _starts(names, r"blocks\.(\d+)\.(\d+)\.")
+    starts = stage_starts(names, r"blocks\.(\d+)\.(\d+)\.")
     # timm names a block's layers by their order, and its first block has no expansion
     first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
     other = {"conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1"}
@@ -500,19 +333,19 @@ _TF = (
 )
 
 FAMILIES = (
-    Family("ResNet", r"ResNet\d+(_vd)?", _resnet, identity=r"blocks\.0\.short\.(conv|bn)"),
-    Family("resnet for CIFAR", r"resnet\d+(x4)?", _cifar_resnet, options_in=_cifar_shortcut),
-    Family("wide ResNet for CIFAR", r"wrn_\d+_\d+", _wide_resnet),
-    Family("ResNeXt", r"(SE_)?ResNeXt\d+(_vd)?_\d+x\d+d", _resnext),
+    Family("ResNet", r"ResNet\d+(_vd)?", resnet, identity=r"blocks\.0\.short\.(conv|bn)"),
+    Family("resnet for CIFAR", r"resnet\d+(x4)?", cifar_resnet, options_in=cifar_shortcut),
+    Family("wide ResNet for CIFAR", r"wrn_\d+_\d+", wide_resnet),
+    Family("ResNeXt", r"(SE_)?ResNeXt\d+(_vd)?_\d+x\d+d", resnext),
     Family(
         "ResNeSt",
         r"ResNeSt\d+(_fast_1s1x64d)?",
-        _resnest,
+        resnest,
         options={"count_padding": True},
-        prepared=_without_bias_of_fc1,
+        prepared=without_bias_of_fc1,
     ),
-    Family("RegNet", r"RegNet[XY]_.*", _regnet),
-    Family("ResNeXt101_wsl", r"ResNeXt101_32x\d+d_wsl", _resnext_wsl),
+    Family("RegNet", r"RegNet[XY]_.*", regnet),
+    Family("ResNeXt101_wsl", r"ResNeXt101_32x\d+d_wsl", resnext_wsl),
     Family(
         "MobileNetV2",
         r"MobileNetV2(_x2_0)?",

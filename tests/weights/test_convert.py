@@ -18,6 +18,7 @@ from ppcls import create_model
 from ppcls.cli import main
 from ppcls.errors import WeightsError
 from ppcls.weights import convert, load_into, read_params, torch_options
+from ppcls.weights.torch_residual import without_bias_of_fc1
 
 ROWS = rows()
 # Names of networks whose logits agree to 1e-5 of the largest one, and of those where it is 1e-3, because the
@@ -172,14 +173,12 @@ def test_an_option_that_makes_another_function_is_named() -> None:
 
 
 def test_a_bias_before_batch_norm_moves_into_its_mean() -> None:
-    from ppcls.weights.torch_rules import _without_bias_of_fc1
-
     rng = np.random.default_rng(3)
     x, bias, mean = rng.normal(size=(4, 6)), rng.normal(size=6), rng.normal(size=6)
     start = "layer1.0.conv2."
     given = {f"{start}fc1.bias": bias, f"{start}bn1.running_mean": mean, "layer1.0.conv1.bias": bias}
-    moved = _without_bias_of_fc1(given)
+    moved = without_bias_of_fc1(given)
     assert moved.keys() == {f"{start}bn1.running_mean", "layer1.0.conv1.bias"}
     np.testing.assert_allclose(x - moved[f"{start}bn1.running_mean"], x + bias - mean, rtol=1e-12)
     alone = {f"{start}fc1.bias": bias}
-    assert _without_bias_of_fc1(alone) == alone  # the conversion says that it has no place
+    assert without_bias_of_fc1(alone) == alone  # the conversion says that it has no place
