@@ -57,7 +57,7 @@ def write_tables(rows: Sequence[dict[str, Any]], pages: Path, page: Path = PAGE)
     for name, table in (("accuracy", accuracy_table(rows)), ("cost", cost_table(rows))):
         print(table)
         marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
-        text = marked.sub(f"\n{table}\n\n", text)
+        text = marked.sub(f"\n{table}\n\n", text, count=1)  # once: an empty place matches twice
     page.write_text(text, encoding="utf-8")
     if (pages / "test").is_dir():
         samples(pages).save(page.parent / "images" / "page_orientation.jpg", quality=80)
