@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 
 import ppcls
-from ppcls.arch.backbone.mobilevit import join_patches, split_patches
+from ppcls.arch.backbone.mobilevit import join_patches, resized, split_patches
 from ppcls.arch.backbone.swin import Drops, SwinBlock
 from ppcls.arch.backbone.swin_v2 import CosineAttention, SwinV2Block, log_distances, unit
 from ppcls.errors import ConfigError
@@ -174,6 +175,16 @@ def test_patches_are_split_and_joined_without_loss():
     assert tokens.shape == [2 * 4, 6, 3]
     np.testing.assert_array_equal(tokens[0, :, 0].numpy(), x[0, 0, ::2, ::2].flatten().numpy())
     np.testing.assert_array_equal(join_patches(tokens, [4, 6]).numpy(), x.numpy())
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize(
+    ("old", "new"), [([7, 5], [8, 6]), ([8, 6], [7, 5]), ([1, 4], [2, 4]), ([4, 3], [4, 4])]
+)
+def test_maps_are_resized_as_paddle_interpolates(old, new, corners):
+    x = paddle.to_tensor(np.random.default_rng(3).standard_normal((2, 3, *old)).astype("float32"))
+    wanted = F.interpolate(x, size=new, mode="bilinear", align_corners=corners)
+    np.testing.assert_allclose(resized(x, new, corners).numpy(), wanted.numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["MobileViT_XXS", "MobileViTV2_x0_5"])

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ppcls.arch.backbone.layers import ConvBN, conv, drop_path, dropout
@@ -136,9 +136,38 @@ def whole_patches(size: list[int]) -> list[int]:
     return [-(-side // PATCH) * PATCH for side in size]
 
 
-def resized(x: Tensor, size: list[int]) -> Tensor:
-    """Return a map in another size, bilinear and by the centres of its pixels."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+def resized(x: Tensor, size: list[int], corners: bool = False) -> Tensor:
+    """Return a map with one row or column more or less, bilinear.
+
+    By sums, because Paddle Inference cannot run its own interpolation through oneDNN.
+
+    Args:
+        x: [N, C, H, W].
+        size: the height and the width wanted; each differs from that of `x` by at most 1.
+        corners: whether the corners stay where they are; otherwise the borders do.
+    """
+    if size[0] != x.shape[2]:
+        longer = [paddle.concat([x[:, :, :1], x], axis=2), paddle.concat([x, x[:, :, -1:]], axis=2)]
+        one, two = longer if size[0] > x.shape[2] else [x[:, :, :-1], x[:, :, 1:]]
+        share = paddle.to_tensor(shares(x.shape[2], size[0], corners).reshape(-1, 1)).astype(x.dtype)
+        x = one * (1.0 - share) + two * share
+    if size[1] != x.shape[3]:
+        longer = [paddle.concat([x[..., :1], x], axis=3), paddle.concat([x, x[..., -1:]], axis=3)]
+        one, two = longer if size[1] > x.shape[3] else [x[..., :-1], x[..., 1:]]
+        share = paddle.to_tensor(shares(x.shape[3], size[1], corners)).astype(x.dtype)
+        x = one * (1.0 - share) + two * share
+    return x
+
+
+def shares(old: int, new: int, corners: bool) -> np.ndarray:
+    """Return for each of `new` places on a line of `old` values the share of the second of its neighbours.
+
+    Place i lies between the values i - 1 and i if there is one place more than values, else between i and
+    i + 1.
+    """
+    index = np.arange(new)
+    places = index * ((old - 1) / max(new - 1, 1)) if corners else (index + 0.5) * old / new - 0.5
+    return (np.clip(places, 0, old - 1) - (index - (new > old))).astype("float32")
 
 
 def split_patches(x: Tensor) -> Tensor:

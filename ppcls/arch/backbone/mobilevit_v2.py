@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import math
 
-import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, KaimingUniform
 
 from ppcls.arch.backbone.layers import conv, dropout, make_divisible
-from ppcls.arch.backbone.mobilevit import PATCH, whole_patches
+from ppcls.arch.backbone.mobilevit import PATCH, resized, whole_patches
 from ppcls.arch.conv import Conv2D
 from ppcls.arch.network import register_network
 from ppcls.arch.theseus import TheseusLayer
@@ -86,7 +85,8 @@ class SeparableAttention(nn.Layer):
         """Map [N, dim, P, L] to the same shape; the L tokens of each of the P places attend to each other."""
         y = self.qkv_proj(x)
         weights = self.attn_dropout(self.softmax(y[:, :1]))
-        context = (y[:, 1 : 1 + self.dim] * weights).sum(axis=-1, keepdim=True)
+        keys = y[:, 1 : 1 + self.dim].transpose([0, 2, 1, 3])
+        context = (keys @ weights.transpose([0, 2, 3, 1])).transpose([0, 2, 1, 3])
         return self.out_proj(self.relu(y[:, 1 + self.dim :]) * context)
 
 
@@ -133,7 +133,7 @@ class MobileViTV2Block(nn.Layer):
         """
         whole = whole_patches(x.shape[2:])
         if whole != x.shape[2:]:
-            x = F.interpolate(x, size=whole, mode="bilinear", align_corners=True)
+            x = resized(x, whole, corners=True)
         y = self.global_rep(split(self.local_rep(x)))
         return self.conv_proj(join(y, whole))
 

@@ -88,7 +88,7 @@ class CosineAttention(nn.Layer):
         shift = paddle.concat([self.q_bias, paddle.zeros_like(self.q_bias), self.v_bias])
         qkv = (self.qkv(x) + shift).reshape([-1, length, 3, self.heads, dim // self.heads])
         qkv = qkv.transpose([2, 0, 3, 1, 4])
-        scale = self.logit_scale.clip(max=math.log(_LARGEST_SCALE)).exp()
+        scale = math.e ** paddle.clip(self.logit_scale, max=math.log(_LARGEST_SCALE))
         scores = unit(qkv[0]) @ unit(qkv[1]).transpose([0, 1, 3, 2]) * scale
         shape = [-1, added.shape[0] * self.heads, length, length]
         scores = (scores.reshape(shape) + added.reshape(shape)).reshape([-1, self.heads, length, length])
@@ -98,7 +98,9 @@ class CosineAttention(nn.Layer):
 
 def unit(x: Tensor) -> Tensor:
     """Return vectors [..., C] divided by their lengths; 0 stays 0, and its gradient is finite."""
-    return x * (x * x).sum(axis=-1, keepdim=True).clip(min=_SHORTEST).rsqrt()
+    ones = paddle.to_tensor(np.ones((x.shape[-1], 1), "float32")).astype(x.dtype)
+    squares = (x * x) @ ones  # and neither sum() nor rsqrt(), which the older format of exports does not have
+    return x * paddle.clip(squares, min=_SHORTEST) ** -0.5
 
 
 def _undecayed(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
