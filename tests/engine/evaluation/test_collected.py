@@ -4,8 +4,11 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls.config import ArchSpec
+from ppcls.config.schema import LossSpec
 from ppcls.data import Batch
 from ppcls.engine.evaluation.collected import AnswerCollector
+from ppcls.loss.class_map import class_map_of
 
 
 @pytest.mark.parametrize("order", [None, [3, 0, 2, 1], [5, 0, 2, 4]])
@@ -22,3 +25,16 @@ def test_a_teacher_that_counts_the_classes_in_another_order(order):
     assert answer.predicted.tolist() == picked.argmax(1).tolist()
     np.testing.assert_allclose(answer.score, powers.max(1), rtol=1e-5)
     np.testing.assert_allclose(answer.label_score, powers[np.arange(6), label[:, 0]], rtol=1e-5)
+
+
+def test_the_map_of_a_teacher_is_that_of_its_loss_or_its_ensemble(tmp_path):
+    file = tmp_path / "map.txt"
+    file.write_text("0 3\n1 0\n", encoding="utf-8")
+    net = {"name": "resnet8"}
+    node = {"name": "DistillationModel", "models": [{"A": net}, {"B": net}, {"Student": net}]}
+    node["ensembles"] = {"Both": {"networks": ["A", "B"], "class_maps": {"B": str(file)}}}
+    arch = ArchSpec.read(node)
+    assert class_map_of(LossSpec(), arch, "A") is None
+    assert class_map_of(LossSpec(), arch, "B") == [3, 0]
+    pair = {"model_name_pairs": [["Student", "A"]], "class_map": str(file)}
+    assert class_map_of(LossSpec(Train=[{"DistillationKLDivLoss": pair}]), arch, "A") == [3, 0]
