@@ -116,8 +116,11 @@ def attend_in_windows(
     dim = x.shape[2]
     height, width = (-(-size // window) * window for size in (rows, columns))
     x = x.reshape([-1, rows, columns, dim])
-    if (height, width) != (rows, columns):
-        x = F.pad(x, [0, width - columns, 0, height - rows], data_format="NHWC")
+    # By zeros and not by F.pad, which Paddle Inference gets wrong through oneDNN.
+    if height > rows:
+        x = paddle.concat([x, *[paddle.zeros_like(x[:, :1])] * (height - rows)], axis=1)
+    if width > columns:
+        x = paddle.concat([x, *[paddle.zeros_like(x[:, :, :1])] * (width - columns)], axis=2)
     shift = window // 2 if shifted else 0
     x = rolled(x, shift)
     x = x.reshape([-1, height // window, window, width // window, window, dim])
@@ -161,8 +164,10 @@ def neighbours(x: Tensor, rows: int, columns: int) -> Tensor:
     """
     dim = x.shape[2]
     x = x.reshape([-1, rows, columns, dim])
-    if rows % 2 or columns % 2:
-        x = F.pad(x, [0, columns % 2, 0, rows % 2], data_format="NHWC")
+    if rows % 2:
+        x = paddle.concat([x, paddle.zeros_like(x[:, :1])], axis=1)
+    if columns % 2:
+        x = paddle.concat([x, paddle.zeros_like(x[:, :, :1])], axis=2)
     parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
     return paddle.concat(parts, axis=3).reshape([-1, (rows + 1) // 2 * ((columns + 1) // 2), 4 * dim])
 
