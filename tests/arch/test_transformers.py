@@ -9,9 +9,10 @@ import pytest
 
 import ppcls
 from ppcls.arch.backbone.mobilevit import join_patches, resized, split_patches
-from ppcls.arch.backbone.swin import Drops, SwinBlock
+from ppcls.arch.backbone.swin import Drops, SwinBlock, neighbours, padded
 from ppcls.arch.backbone.swin_v2 import CosineAttention, SwinV2Block, log_distances, unit
 from ppcls.errors import ConfigError
+from ppcls.runtime import Program
 
 V2 = "SwinTransformerV2_tiny_patch4_window8_256"
 
@@ -112,6 +113,25 @@ def test_swin_takes_any_size(name):
     assert out["logits"].shape == [1, 3]
     assert np.isfinite(out["logits"].numpy()).all()
     assert out[net.stages_pattern[0]].shape[1:] == [13 * 9, 192]  # 25 x 17 patches, merged two by two
+
+
+class _Merged(paddle.nn.Layer):
+    """A map that is padded to windows, and one whose neighbours are joined."""
+
+    def forward(self, x):
+        tokens = neighbours(x.flatten(1, 2), 5, 7)
+        return padded(x, 8, 8), tokens
+
+
+def test_padded_maps_run_in_paddle_inference(tmp_path):
+    spec = [paddle.static.InputSpec([None, 5, 7, 4], "float32", "x")]
+    paddle.jit.save(paddle.jit.to_static(_Merged(), spec), str(tmp_path / "merged"))
+    (tmp_path / "merged.pdiparams").touch()
+    program = Program(tmp_path / "merged.json")
+    x = np.random.default_rng(0).standard_normal((2, 5, 7, 4)).astype("float32")
+    whole, tokens = program.run(x, program.outputs)
+    np.testing.assert_array_equal(whole, np.pad(x, ((0, 0), (0, 3), (0, 1), (0, 0))))
+    np.testing.assert_array_equal(tokens, neighbours(paddle.to_tensor(x).flatten(1, 2), 5, 7).numpy())
 
 
 def test_attention_by_cosines_is_that_of_the_paper():

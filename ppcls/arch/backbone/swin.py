@@ -116,11 +116,7 @@ def attend_in_windows(
     dim = x.shape[2]
     height, width = (-(-size // window) * window for size in (rows, columns))
     x = x.reshape([-1, rows, columns, dim])
-    # By zeros and not by F.pad, which Paddle Inference gets wrong through oneDNN.
-    if height > rows:
-        x = paddle.concat([x, *[paddle.zeros_like(x[:, :1])] * (height - rows)], axis=1)
-    if width > columns:
-        x = paddle.concat([x, *[paddle.zeros_like(x[:, :, :1])] * (width - columns)], axis=2)
+    x = padded(x, height, width)
     shift = window // 2 if shifted else 0
     x = rolled(x, shift)
     x = x.reshape([-1, height // window, window, width // window, window, dim])
@@ -157,6 +153,18 @@ class PatchMerging(nn.Layer):
         return self.reduction(self.norm(neighbours(x, rows, columns)))
 
 
+def padded(x: Tensor, height: int, width: int) -> Tensor:
+    """Return a map [N, H, W, C] with zeros below and on the right, up to [N, height, width, C].
+
+    Zeros are joined to it: Paddle Inference with oneDNN fails at a `pad` of maps with channels last.
+    """
+    if height > x.shape[1]:
+        x = paddle.concat([x, *[paddle.zeros_like(x[:, :1])] * (height - x.shape[1])], 1)
+    if width > x.shape[2]:
+        x = paddle.concat([x, *[paddle.zeros_like(x[:, :, :1])] * (width - x.shape[2])], 2)
+    return x
+
+
 def neighbours(x: Tensor, rows: int, columns: int) -> Tensor:
     """Return 2x2 neighbours of a map as one token: [N, rows columns, dim] as [N, ..., 4 dim].
 
@@ -164,10 +172,7 @@ def neighbours(x: Tensor, rows: int, columns: int) -> Tensor:
     """
     dim = x.shape[2]
     x = x.reshape([-1, rows, columns, dim])
-    if rows % 2:
-        x = paddle.concat([x, paddle.zeros_like(x[:, :1])], axis=1)
-    if columns % 2:
-        x = paddle.concat([x, paddle.zeros_like(x[:, :, :1])], axis=2)
+    x = padded(x, rows + rows % 2, columns + columns % 2)
     parts = [x[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
     return paddle.concat(parts, axis=3).reshape([-1, (rows + 1) // 2 * ((columns + 1) // 2), 4 * dim])
 
