@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evidence.marks import fill
 from PIL import Image, ImageDraw, ImageFont
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -56,8 +56,7 @@ def write_tables(rows: Sequence[dict[str, Any]], pages: Path, page: Path = PAGE)
     text = page.read_text(encoding="utf-8")
     for name, table in (("accuracy", accuracy_table(rows)), ("cost", cost_table(rows))):
         print(table)
-        marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
-        text = marked.sub(f"\n{table}\n\n", text, count=1)  # once: an empty place matches twice
+        text = fill(text, name, table)
     page.write_text(text, encoding="utf-8")
     if (pages / "test").is_dir():
         samples(pages).save(page.parent / "images" / "page_orientation.jpg", quality=80)

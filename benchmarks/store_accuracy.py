@@ -17,7 +17,6 @@ import argparse
 import concurrent.futures
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from evidence.marks import fill
 from evidence.settings import ROOT
 from evidence.statistics import deviation, mean
 
@@ -130,8 +130,7 @@ def table() -> None:
         lines.append(f"| {temperature} | {name} | {_spread(list(found.values()))} | {change} | {values} |")
     text = "\n".join(lines)
     print(text)
-    marked = re.compile(r"(?<=<!-- store accuracy -->\n).*?(?=<!-- end -->)", re.DOTALL)
-    PAGE.write_text(marked.sub(lambda _: f"\n{text}\n\n", PAGE.read_text("utf-8")), "utf-8")
+    PAGE.write_text(fill(PAGE.read_text("utf-8"), "store accuracy", text), "utf-8")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 from evidence import plots
+from evidence.marks import fill
 from evidence.methods import METHODS, PUBLISHED_BASELINE
 from evidence.runner import rows_of
 from evidence.settings import CIFAR, DOCS, FASHION, SETTINGS, Setting
@@ -49,7 +49,7 @@ def render() -> dict[Path, str]:
     text = _HEADER + "".join(_section(setting) for setting in settings) + _order() + _not_run(later)
     pages = {PAGE: text}
     for name, suffix in _GUIDES.items():
-        pages[DOCS / name] = _with_block(DOCS / name, "methods", _guide(suffix))
+        pages[DOCS / name] = fill((DOCS / name).read_text("utf-8"), "methods", _guide(suffix))
     for page, rows in _measured():
         pages[page] = _with_rows(page, rows)
     return pages
@@ -231,9 +231,3 @@ def _with_rows(page: Path, rows: list[str]) -> str:
     start = lines.index(heading) + 4
     end = next(n for n in range(start, len(lines)) if not lines[n].startswith("|"))
     return "\n".join([*lines[:start], *rows, *lines[end:]])
-
-
-def _with_block(page: Path, name: str, text: str) -> str:
-    """Replace what stands between the marks of a generated part."""
-    marked = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
-    return marked.sub(lambda _: f"\n{text}\n\n", page.read_text(encoding="utf-8"))

@@ -158,6 +158,7 @@ ALLOWED = {
     "step": [0],
     "seed": [0],
     "threads": [0],
+    "teacher_threads": [0],
     "batches": [{}],
     "waited": [0],
     "best": [{}],
