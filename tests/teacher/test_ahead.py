@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -151,7 +152,8 @@ def fail():
 
 @pytest.fixture
 def importable(monkeypatch):
-    monkeypatch.syspath_prepend(os.path.dirname(__file__))
+    """Let another process find what is pickled by the name of this module, which depends on pytest's root."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[__name__.count(".")]))
 
 
 def test_a_process_runs_a_program_and_passes_on_its_errors(importable):
