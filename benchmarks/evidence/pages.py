@@ -26,7 +26,7 @@ A gain is the difference from the mean of the labels alone (`baseline`), in poin
 its 95 % interval. Three runs say little about the deviation of one method, so the deviation between seeds is
 estimated from all methods of a table together.
 
-Hyper-parameters are those of the [recipes for CIFAR-100](../configs/cifar), without a search on these images;
+Hyper-parameters are those of the recipes for CIFAR-100 (`configs/cifar/`), without a search on these images;
 the only exception is MGD's factor on Fashion-MNIST. Warm-ups and decays are shortened with the run.
 """
 
