@@ -232,6 +232,13 @@ class StopAfter(Hook):
             raise StopRequested(15)
 
 
+class StopAfterEpoch(Hook):
+    """End a run after its first epoch as a signal does."""
+
+    def after_epoch(self, run, epoch):
+        raise StopRequested(15)
+
+
 class WithoutProcess:
     """Stands in for the process of a program, which needs seconds to start."""
 
@@ -277,6 +284,23 @@ def test_a_run_computes_within_the_training_where_no_process_can_be_started(
     monkeypatch.setattr(speed, "compute_with_threads", lambda number: None)
     assert recorded(run(path, tmp_path, "output", "Global.epochs=1")) == (2, 0)
     assert "frozen networks do not run beside the training: no memory" in capsys.readouterr().out
+
+
+def test_a_resumed_run_keeps_its_threads_where_the_store_is_complete_by_now(
+    path, two_cores, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ahead_module, "RunnerProcess", WithoutProcess)
+    store = [f"TeacherStore.path={tmp_path}/store", "TeacherStore.views=1", "Global.epochs=2"]
+    whole = run(path, tmp_path, "whole", *store)
+    assert recorded(whole) == (1, 1)
+    (tmp_path / "store").rename(tmp_path / "first")
+    overrides = [f"Global.output_dir={tmp_path}/cut", INFERENCE, *store]
+    with pytest.raises(SystemExit):
+        Engine(load_config(path, overrides), "train").train(hooks=[StopAfterEpoch()])
+    cut = run(path, tmp_path, "cut", *store, "Global.checkpoints=auto")
+    assert recorded(cut) == (1, 0)
+    for name, value in weights(whole).items():
+        np.testing.assert_array_equal(weights(cut)[name], value, err_msg=name)
 
 
 def test_threads_are_divided_by_a_rule():

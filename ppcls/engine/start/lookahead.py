@@ -19,7 +19,8 @@ _GAINED = 0.5  # share of the time of a program that is saved by running it besi
 def begin_lookahead(run: Run, config: Recipe, resumed: Checkpoint | None) -> None:
     """Let frozen networks run beside the training, if there is a core for them; note the threads of both.
 
-    A resumed run keeps the threads of both, because results depend on them.
+    A resumed run keeps its threads, because results depend on them, even if no network is left that could run
+    beside it, for example because a store has become complete.
 
     Args:
         run: a run whose first batch was tried, so that engines are chosen.
@@ -34,6 +35,9 @@ def begin_lookahead(run: Run, config: Recipe, resumed: Checkpoint | None) -> Non
     progress.teacher_threads = 0
     if not 0 < reserved < total or not config.Global.teacher_ahead or not on_cpu():
         return
+    if kept:
+        progress.threads = total - reserved
+        compute_with(progress.threads)
     answers = list(run.parts.answers.values())
     stored = run.parts.stored
     seconds = [answer.seconds_ahead() for answer in answers]
