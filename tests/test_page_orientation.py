@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import itertools
 import random
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -19,23 +18,14 @@ TEXTS = [
 ]
 
 
-def _load(name: str) -> ModuleType:
-    file = Path(__file__).resolve().parents[1] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def images() -> ModuleType:
-    return _load("page_images")
+    return importlib.import_module("page_images")
 
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    return _load("page_tables")
+    return importlib.import_module("page_tables")
 
 
 @pytest.fixture(scope="module")

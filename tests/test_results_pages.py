@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
 from evidence import pages, statistics
 from evidence.methods import METHODS
 from evidence.runner import Job, rows_of, run, write_recipe

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import importlib
 from types import ModuleType
 
 import pytest
 
 
-def _load(name: str) -> ModuleType:
-    file = Path(__file__).resolve().parents[1] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def speed() -> ModuleType:
-    return _load("speed")
+    return importlib.import_module("speed")
 
 
 @pytest.fixture(scope="module")
 def sides() -> ModuleType:
-    return _load("speed_sides")
+    return importlib.import_module("speed_sides")
 
 
 def test_ratios_are_those_of_the_same_turn(speed):
