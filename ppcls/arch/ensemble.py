@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls.class_maps import read_class_map
-from ppcls.errors import ConfigError, hint
+from ppcls.errors import ConfigError, DataError, hint
 
 _AVERAGES = ("logits", "probabilities")
 _OPTIONS = ("networks", "weights", "average", "class_maps")
@@ -33,7 +33,6 @@ class Ensemble:
 
     Raises:
         ConfigError: for values that do not fit; its path starts at the option.
-        DataError: if a class map cannot be read.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Ensemble:
                 raise ConfigError(
                     f"{name!r} is not one of networks.{hint(name, self.networks)}", path="class_maps"
                 )
-        self.class_maps = {name: read_class_map(path) for name, path in maps.items()}
+        self.class_maps = {name: _class_map(name, file) for name, file in maps.items()}
 
     def combine(self, outputs: Mapping[str, Any], dropped: Collection[str] = ()) -> Tensor:
         """Return the mean of the logits, float32 [N, C], without gradient.
@@ -112,6 +111,13 @@ class Ensemble:
                 "classes a file with one line `student_class teacher_class` per student class",
                 path=f"Arch.ensembles.{self.title}",
             )
+
+
+def _class_map(name: str, file: str) -> list[int]:
+    try:
+        return read_class_map(file)
+    except DataError as error:
+        raise ConfigError(str(error), path=f"class_maps.{name}") from error
 
 
 def _checked_weights(weights: Any) -> list[float]:

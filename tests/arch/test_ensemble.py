@@ -10,7 +10,7 @@ import pytest
 
 from ppcls.arch import build_model
 from ppcls.arch.ensemble import Ensemble, build_ensembles, check_dropping, draw_dropped
-from ppcls.errors import ConfigError, DataError
+from ppcls.errors import ConfigError
 
 NAMES = ["A", "B", "Student"]
 RNG = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_teachers_with_other_classes(tmp_path):
         ensemble.combine(given(A=A, B=B))
     with pytest.raises(ConfigError, match="the map of B names class 3, but B has 2 classes"):
         ensemble.combine(given(A=A[:, :2], B=B[:, :2]))
-    with pytest.raises(DataError, match="none.txt"):
+    with pytest.raises(ConfigError, match="none.txt"):
         Ensemble("E", ["A", "B"], class_maps={"B": str(tmp_path / "none.txt")})
 
 
@@ -100,6 +100,7 @@ def model(**options):
         ({"networks": ["A", "B"], "weight": [1, 1]}, "ensembles.E: no option 'weight'.*weights"),
         ({"networks": ["A", "B"], "weights": 0.5}, "weights: got 0.5, expected numbers above 0"),
         ({"networks": ["A", "B"], "class_maps": ["f"]}, "class_maps: .*expected a map from names"),
+        ({"networks": ["A", "B"], "class_maps": {"A": "no.txt"}}, "class_maps.A: no.txt: no such class_map"),
         ({"networks": "AB"}, "networks: got 'AB', expected the names of two"),
         ({"weights": [1, 1]}, "expected a map such as"),
         (["A", "B"], "expected a map such as"),

@@ -137,6 +137,15 @@ def test_validation_names_the_mistake(content, write_recipe, change, text):
         load_config(write_recipe(content), [], "train")
 
 
+def test_a_wrong_ensemble_is_one_mistake(content, write_recipe):
+    """The losses that name it are right."""
+    content["Arch"]["ensembles"]["Teachers"]["weights"] = [1, -1]
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_recipe(content), [], "train")
+    assert "weights: got [1, -1], expected numbers above 0" in str(caught.value)
+    assert "no network" not in str(caught.value)
+
+
 def test_validation_compares_the_classes_of_the_teachers(content, write_recipe):
     content["Arch"]["models"][1]["A"]["class_num"] = 7
     with pytest.raises(ConfigError, match=r"classes differ \(A has 7, B has 4\); give class_maps"):

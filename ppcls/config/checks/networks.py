@@ -108,17 +108,20 @@ def check_networks(arch: Node | None, findings: Findings) -> Networks | None:
     unusual = adapted or options or not all(name.isidentifier() for name in members)
     if unusual and not findings.mistakes_below("Arch"):
         network_without_weights(title, arch, "Arch", findings)
-    if not findings.mistakes_below("Arch"):
-        members |= _ensembles(spec, members, findings)
+    members |= _ensembles(spec, members, findings)
     return Networks(spec, members, main)
 
 
 def _ensembles(spec: ArchSpec, members: Mapping[str, Network], findings: Findings) -> dict[str, Network]:
-    """Return the ensembles of frozen networks by name, and compare the classes of their networks."""
+    """Return the ensembles of frozen networks by name, and compare the classes of their networks.
+
+    Those of an Arch with mistakes are known by name alone, so that using them is no further mistake.
+    """
     found = {}
+    sound = not findings.mistakes_below("Arch")
     for name, titles in spec.ensembles.items():
         path = join(spec.path, "ensembles", name)
-        maps = spec.options["ensembles"][name].get("class_maps") or {}
+        maps = (spec.options["ensembles"][name].get("class_maps") or {}) if sound else titles
         counts = {title: members[title].class_num for title in titles if title not in maps}
         known = {count for count in counts.values() if count is not None}
         if len(known) > 1:
