@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,11 +63,10 @@ class RunnerProcess:
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches only the training, which ends this process
         )
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self.outputs: list[str] = self._ask(open_runner)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def run(self, batch: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
         """Run a batch [N, C, H, W], float32; return the named outputs.

@@ -340,8 +340,11 @@ class Answer:
             return 0.0
         return self.images * seconds_of_program(self.network, shape)
 
-    def look_ahead(self, lookahead: Lookahead) -> None:
-        """Let a thread run the program of the image size that came first; see :meth:`seconds_ahead`.
+    def look_ahead(self, lookahead: Lookahead) -> Callable[[], None]:
+        """Let a thread open the program of the image size that came first; see :meth:`seconds_ahead`.
+
+        Returns:
+            what lets the thread run it from now on.
 
         Raises:
             PpclsError: if the program cannot be opened again.
@@ -349,14 +352,19 @@ class Answer:
         """
         shape, engine = next(iter(self._by_shape.items()), ((), None))
         if not isinstance(engine, Opened):
-            return
+            return lambda: None
         with self._program(_fixed(shape)) as (folder, _):
-            engine.runner = lookahead.add(
+            runner = lookahead.add(
                 self.title,
                 shape,
                 partial(self._opener, folder),
                 own_process=self.engine == "paddle_inference",  # it holds Python's lock
             )
+
+        def use() -> None:
+            engine.runner = runner
+
+        return use
 
     def _open_foreign(self) -> Engine:
         if isinstance(self.network, PaddleInferenceModel) and self.engine == "paddle_inference":

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+import yaml
 from support import KL, distilled, train
 
 from ppcls._paddle import compute_with_threads
@@ -274,15 +275,28 @@ def test_runs_are_equal_with_and_without_and_resumed(
         np.testing.assert_array_equal(weights(within)[name], value, err_msg=name)
 
 
-def test_a_run_computes_within_the_training_where_no_process_can_be_started(
-    path, two_cores, tmp_path, capsys, monkeypatch
+def test_a_run_computes_within_the_training_where_no_second_process_can_be_started(
+    path, two_cores, write_recipe, tmp_path, capsys, monkeypatch
 ):
-    def refuse(*arguments):
-        raise OSError("no memory")
+    content = yaml.safe_load(path.read_text())
+    content["Arch"]["models"].insert(1, {"Second": content["Arch"]["models"][0]["Teacher"]})
+    content["Arch"]["freeze_params_list"] = [True, True, False]
+    pairs = [["Student", "Teacher"], ["Student", "Second"]]
+    content["Loss"]["Train"][0]["DistillationKLDivLoss"]["model_name_pairs"] = pairs
+    path = write_recipe(content)
+    started = []
 
-    monkeypatch.setattr(ahead_module, "RunnerProcess", refuse)
+    def start(*arguments):
+        started.append(arguments)
+        if len(started) == 2:
+            raise OSError("no memory")
+        return WithoutProcess(*arguments)
+
+    monkeypatch.setattr(ahead_module, "RunnerProcess", start)
     monkeypatch.setattr(speed, "compute_with_threads", lambda number: None)
-    assert recorded(run(path, tmp_path, "output", "Global.epochs=1")) == (2, 0)
+    engines = [INFERENCE, INFERENCE.replace("0.Teacher", "1.Second")]
+    assert recorded(run(path, tmp_path, "output", "Global.epochs=1", *engines)) == (2, 0)
+    assert len(started) == 2
     assert "frozen networks do not run beside the training: no memory" in capsys.readouterr().out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from ppcls.config import Recipe
 from ppcls.cpu.threads import threads_for_teachers, threads_in_use
 from ppcls.engine.checkpoint import Checkpoint
@@ -47,15 +49,16 @@ def begin_lookahead(run: Run, config: Recipe, resumed: Checkpoint | None) -> Non
         LOGGER.debug("frozen networks do not run beside the training: it would save less than it costs")
         return
     lookahead = Lookahead(reserved)
-    try:
-        for answer in answers:
-            answer.look_ahead(lookahead)
-    except BaseException as error:
-        lookahead.close()
-        if not isinstance(error, OSError | PpclsError):
-            raise
-        LOGGER.warning("frozen networks do not run beside the training: %s", error)
-        return
+    with ExitStack() as undo:
+        undo.callback(lookahead.close)
+        try:
+            opened = [answer.look_ahead(lookahead) for answer in answers]
+        except (OSError, PpclsError) as error:
+            LOGGER.warning("frozen networks do not run beside the training: %s", error)
+            return
+        undo.pop_all()
+    for use in opened:  # only when all could be opened
+        use()
     run.parts.lookahead = lookahead
     progress.threads = total - reserved
     progress.teacher_threads = reserved
