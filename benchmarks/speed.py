@@ -276,6 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sides["reference"] = Side("build_reference", checkout, python=args.reference_python or sys.executable)
     if args.torch:
         sides["torch"] = Side("build_torch", python=args.torch)
+    for name in args.sides or ():
+        if name not in sides:
+            parser.error(f"--sides: there is no {name!r}; there are {', '.join(map(repr, sides))}")
+    if args.write and args.sides:
+        parser.error("--write: the page has the tables of all sides; leave out --sides")
     processes = {name: Process(side) for name, side in sides.items() if name in (args.sides or sides)}
     found: dict[int, Times] = {}
     try:

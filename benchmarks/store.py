@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--teacher", default="resnet56")
     parser.add_argument("--student", default="resnet20")
     args = parser.parse_args()
+    if args.images < 1 or args.turns < 1:
+        parser.error("--images, --turns: expected 1 or more")
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         print("| stored | bytes | entries/s in order | entries/s anywhere |\n|---|---|---|---|")
