@@ -26,6 +26,12 @@ def class_map_of(losses: LossSpec, arch: ArchSpec, teacher: str) -> list[int] | 
     return None
 
 
+def class_maps_of(losses: LossSpec, arch: ArchSpec) -> dict[str, list[int]]:
+    """Return :func:`class_map_of` of all networks that have one, by name."""
+    found = {name: class_map_of(losses, arch, name) for name in arch.names}
+    return {name: class_map for name, class_map in found.items() if class_map is not None}
+
+
 def in_students_order(logits: Tensor, class_map: Sequence[int] | None) -> Tensor:
     """Return a teacher's logits [N, Ct] in the order of the student's classes, [N, Cs]."""
     if class_map is None:

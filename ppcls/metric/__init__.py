@@ -35,6 +35,7 @@ __all__ = [
     "build_metrics",
 ]
 
+ClassMaps = Mapping[str, Sequence[int]]
 _NETWORK_OPTION = "model_key"  # the option that names the network that a metric measures
 
 
@@ -74,16 +75,23 @@ class CombinedMetric:
         metrics: the metrics in the order of the section.
         main: the network whose values have no network's name added; None for a single network.
         places: config path of each metric, for messages.
+        class_maps: for networks with other classes, or the same in another order: the class of the network
+            for each class of the labels. Metrics get their logits in the order of the labels.
 
     Attributes:
         networks: names of the sub-networks whose outputs are needed; empty for a single network.
     """
 
     def __init__(
-        self, metrics: Sequence[Metric], main: str | None = None, places: Sequence[str] | None = None
+        self,
+        metrics: Sequence[Metric],
+        main: str | None = None,
+        places: Sequence[str] | None = None,
+        class_maps: ClassMaps | None = None,
     ) -> None:
         self.metrics = list(metrics)
         self.main = main
+        self.class_maps = dict(class_maps or {})
         self.places = list(places or [type(metric).__name__ for metric in metrics])
         self.networks: set[str] = {m.network for m in metrics if m.network is not None}
 
@@ -95,6 +103,7 @@ class CombinedMetric:
         Raises:
             ConfigError: if a metric returns anything but numbers by name.
         """
+        outputs = self._in_order_of_labels(outputs)
         values: dict[str, Tensor | WholeSet] = {}
         for number, metric in enumerate(self.metrics):
             for name, value in self._values(number, outputs, label).items():
@@ -118,6 +127,21 @@ class CombinedMetric:
             if self._is_main(metric):
                 return Criterion(next(iter(self._values(number, outputs, label))), metric.higher_is_better)
         return None
+
+    def _in_order_of_labels(self, outputs: Any) -> Any:
+        mapped = self.class_maps.keys() & self.networks
+        if not mapped or not isinstance(outputs, Mapping):
+            return outputs
+        ordered = dict(outputs)
+        for name in mapped & outputs.keys():
+            output = outputs[name]
+            classes = paddle.to_tensor(list(self.class_maps[name]), dtype="int64")
+            if not isinstance(output, Mapping):
+                ordered[name] = paddle.index_select(output, classes, axis=-1)
+            elif "logits" in output:
+                logits = paddle.index_select(output["logits"], classes, axis=-1)
+                ordered[name] = {**output, "logits": logits}
+        return ordered
 
     def _is_main(self, metric: Metric) -> bool:
         return self.main is None or metric.network in (None, self.main)
@@ -157,27 +181,35 @@ def _described(value: Any) -> str:
     return "an empty map" if value == {} else f"a {type(value).__name__}"
 
 
-def build_metric(config: Any, main: str | None = None, where: str = "Metric") -> CombinedMetric:
+def build_metric(
+    config: Any, main: str | None = None, where: str = "Metric", class_maps: ClassMaps | None = None
+) -> CombinedMetric:
     """Build the metrics of ``Metric.Train`` or ``Metric.Eval``.
 
     Args:
         config: ``[{"TopkAcc": {"topk": [1, 5]}}, ...]``; without any entry the result has no values.
         main: the sub-network for metrics that do not name one, if the model has several.
         where: config path of the section, for messages.
+        class_maps: see :class:`CombinedMetric`.
 
     Raises:
         ConfigError: for unknown names and options.
     """
     nodes = _nodes(config, where)
     metrics = [_build(node, f"{where}.{i}", main) for i, node in enumerate(nodes)]
-    return CombinedMetric(metrics, main, _places(nodes, where))
+    return CombinedMetric(metrics, main, _places(nodes, where), class_maps)
 
 
 build_metrics = build_metric  # PaddleClas's name for it
 
 
 def build_metric_for(
-    config: Any, network: str, main: str, others: Sequence[str], where: str = "Metric.Eval"
+    config: Any,
+    network: str,
+    main: str,
+    others: Sequence[str],
+    where: str = "Metric.Eval",
+    class_maps: ClassMaps | None = None,
 ) -> CombinedMetric:
     """Build the metrics that measure one network out of several.
 
@@ -191,6 +223,7 @@ def build_metric_for(
         main: the network to deploy.
         others: the other networks that are measured on their own.
         where: config path of the section, for messages.
+        class_maps: see :class:`CombinedMetric`.
 
     Raises:
         ConfigError: for unknown names and options.
@@ -210,7 +243,7 @@ def build_metric_for(
         elsewhere = [i for i, name in enumerate(named) if name not in (main, *others)]
         chosen += [metrics[i] for i in elsewhere]
         shown += [places[i] for i in elsewhere]
-    return CombinedMetric(chosen, network, shown)
+    return CombinedMetric(chosen, network, shown, class_maps)
 
 
 def _nodes(config: Any, where: str) -> list[Any]:

@@ -72,6 +72,19 @@ def test_two_networks_keep_both_values():
     assert values == {"top1": 1.0, "top1_Teacher": 0.5}
 
 
+@pytest.mark.parametrize("taps", [False, True])
+def test_a_class_map_puts_the_logits_of_a_network_into_the_order_of_the_labels(taps):
+    nodes = [{"DistillationTopkAcc": {"model_key": name, "topk": [1]}} for name in ("Student", "Teacher")]
+    theirs = paddle.concat([LOGITS["Teacher"][:, ::-1], 9 * paddle.ones([2, 1])], axis=1)  # a fourth class
+    outputs = {**LOGITS, "Teacher": {"logits": theirs, "flatten": theirs} if taps else theirs}
+    metric = build_metric(nodes, main="Student", class_maps={"Teacher": [2, 1, 0], "Absent": [0, 1, 2]})
+    assert {name: float(value) for name, value in metric(outputs, LABEL).items()} == {
+        "top1": 1.0,
+        "top1_Teacher": 0.5,
+    }
+    assert (outputs["Teacher"]["logits"] if taps else outputs["Teacher"]) is theirs
+
+
 def test_no_metric_is_allowed():
     assert build_metric(None)(LOGITS["Student"], LABEL) == {}
 

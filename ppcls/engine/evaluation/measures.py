@@ -20,7 +20,7 @@ from ppcls.data import Dataset
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.loss import build_loss
-from ppcls.loss.class_map import in_students_order
+from ppcls.loss.class_map import class_maps_of, in_students_order
 from ppcls.loss.combined import CombinedLoss
 from ppcls.loss.kldiv import kl_divergence
 from ppcls.metric import LOSS, CombinedMetric, Criterion, WholeSet, build_metric, build_metric_for
@@ -149,9 +149,11 @@ class Measures:
         if main is None:
             self._metrics[""] = build_metric(metrics, where="Metric.Eval")
         else:
-            self._metrics[""] = build_metric_for(metrics, main, main, [*students, *absent])
+            maps = class_maps_of(config.Loss, config.arch)
+            others = [*students, *absent]
+            self._metrics[""] = build_metric_for(metrics, main, main, others, class_maps=maps)
             for name in students:
-                self._metrics[name] = build_metric_for(metrics, name, main, [])
+                self._metrics[name] = build_metric_for(metrics, name, main, [], class_maps=maps)
         if losses:
             self._losses[""] = build_loss(losses, main=main)
             for name in students:

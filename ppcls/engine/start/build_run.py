@@ -39,7 +39,7 @@ from ppcls.engine.start.run_data import RunData
 from ppcls.engine.start.teacher_store import OpenStore
 from ppcls.logger import ScalarWriter
 from ppcls.loss import build_loss
-from ppcls.loss.class_map import class_map_of
+from ppcls.loss.class_map import class_maps_of
 from ppcls.loss.combined import CombinedLoss
 from ppcls.metric import LOSS, Criterion, build_metric
 from ppcls.optimizer import build_optimizer
@@ -124,7 +124,9 @@ def build_run(
     parts = Parts(
         model=model,
         loss=loss,
-        metric=build_metric(config.Metric.Train, main, "Metric.Train"),
+        metric=build_metric(
+            config.Metric.Train, main, "Metric.Train", class_maps_of(config.Loss, config.arch)
+        ),
         optimizer=optimizer,
         schedule=schedule,
         loader=data.loader,
@@ -211,8 +213,7 @@ def _choose_watched(
     teachers = [
         name for name in watched_teachers(model, main, classifying) if heads.isdisjoint(model.members(name))
     ]
-    found = {name: class_map_of(config.Loss, config.arch, name) for name in teachers}
-    class_maps = {name: class_map for name, class_map in found.items() if class_map is not None}
+    class_maps = class_maps_of(config.Loss, config.arch)
     students = watched_students(model, main, classifying)
     measures = measures_of_run(config, main, students, teachers, class_maps)
     criteria = measures.criteria(outputs) if evaluates else {}

@@ -85,6 +85,7 @@ def test_a_distillation_is_measured_against_its_teacher(recipe, write_recipe, tm
     recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "teacher.pdparams")
     pytest.importorskip("tensorboardX")
     recipe["Global"] |= {"epochs": 1, "use_tensorboard": True}
+    recipe["Metric"]["Eval"].append({"DistillationTopkAcc": {"model_key": "Teacher", "topk": 1}})
     run = engine(write_recipe(recipe))
     run.train()
     rows = metrics(tmp_path)
@@ -105,6 +106,7 @@ def test_a_distillation_is_measured_against_its_teacher(recipe, write_recipe, tm
     top1 = pytest.approx((t.argmax(-1) == label).mean())
     assert rows[0] == {"kind": "teacher", "epoch": 0, "step": 0, "top1_Teacher": top1}
     kl = (softmax(t) * np.log(softmax(t) / softmax(s))).sum(-1).mean()
+    assert rows[-1]["top1_Teacher"] == top1
     assert rows[-1]["agreement_Teacher"] == pytest.approx((s.argmax(-1) == t.argmax(-1)).mean(), abs=1e-6)
     assert rows[-1]["kl_Teacher"] == pytest.approx(kl, rel=1e-3)
     printed = capsys.readouterr().out
