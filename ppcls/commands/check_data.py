@@ -30,6 +30,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from ppcls.config import load_config
     from ppcls.data.audit import check_data
+    from ppcls.data.mirroring import mirroring_problem
     from ppcls.engine.run_class_names import data_class_names, evaluation_names, names_to_record
     from ppcls.logger import setup_logging
     from ppcls.report.data import render_audit, write_json
@@ -45,6 +46,8 @@ def _run(args: argparse.Namespace) -> int:
         found.class_names = names_to_record(config, names, class_num)
     except DataError as error:
         found.wrong_names = str(error)
+    if "Train" in found.datasets:
+        found.mirrored = mirroring_problem(found.datasets["Train"], found.class_names)
     if picture is not None:
         _find_near(found)
     print(render_audit(found))

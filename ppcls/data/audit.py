@@ -74,6 +74,7 @@ class DataAudit:
         near: images of ``Eval`` that are nearly the same as one of training: (file, file of training, bits of
             255 in which their hashes differ). :func:`check_data` does not search for them.
         datasets: the parts that could be opened.
+        mirrored: what is wrong if images of training are mirrored although classes differ in left and right.
         wrong_names: why those of ``Infer.PostProcess`` would stop a training; None if they would not.
     """
 
@@ -82,6 +83,7 @@ class DataAudit:
     class_names: list[str] | None = None
     near: list[tuple[str, str, int]] = field(default_factory=list)
     datasets: dict[str, Dataset] = field(default_factory=dict, repr=False)
+    mirrored: str | None = None
     wrong_names: str | None = None
 
     @property

@@ -31,6 +31,8 @@ def render_audit(report: DataAudit) -> str:
     if report.near:
         lines.append(f"images of Eval that are nearly the same as one of training: {len(report.near)}")
         lines += _first_lines(f"{one} ~ {other}" for one, other, _ in report.near)
+    if report.mirrored is not None:
+        lines.append(report.mirrored)
     stops = report.stops
     if not stops:
         return "\n".join([*lines, "nothing would stop a training"])

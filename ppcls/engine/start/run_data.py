@@ -9,6 +9,7 @@ from typing import Any
 
 from ppcls.config import Recipe
 from ppcls.data import build_loader, build_train_loader, datasets_of
+from ppcls.data.mirroring import mirroring_problem
 from ppcls.engine import build
 from ppcls.engine.checkpoint import Checkpoint
 from ppcls.engine.checkpoint.changes import report_list_changes
@@ -22,6 +23,7 @@ from ppcls.engine.run_class_names import (
 )
 from ppcls.engine.start.processes import Course, former_processes, set_course
 from ppcls.engine.start.sameness import require_same_lists
+from ppcls.logger import LOGGER
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ def open_data(config: Recipe, folder: Path, resumed: Checkpoint | None) -> RunDa
     known = ClassNames(loader.dataset.class_names, loader.dataset.name)
     names = names_to_record(config, known, class_num)
     check_teachers(config, names)
+    mirrored = mirroring_problem(loader.dataset, names)
+    if mirrored is not None:
+        LOGGER.warning("%s", mirrored)
     shape = build.first_sample_shape(loader)
     eval_loader = None
     if config.Global.eval_during_train:
