@@ -2,14 +2,18 @@
 
     python benchmarks/methods.py run --settings fashion_mnist
     python benchmarks/methods.py run --settings cifar10 --cifar FOLDER --teacher resnet56.pth
+    python benchmarks/methods.py run --settings cifar10_teachers --cifar FOLDER
+        --teacher resnet56.pth --small-teacher resnet20.pth
+    python benchmarks/methods.py run --settings fashion_mnist_all_labels --fashion FOLDER
     python benchmarks/methods.py tune     # the factor of MGD, on training images that no run trains on
     python benchmarks/methods.py time     # step times, all methods in turn in one process
     python benchmarks/methods.py table    # writes the pages and plots of docs from docs/results_*.jsonl
 
 `run` trains what is missing in docs/results_<setting>.jsonl, appends a line for every finished run, and can
-be stopped and started at any time. FOLDER contains train/<class>/* and test/<class>/*; resnet56.pth is a
-CIFAR-10 network with option-A short cuts. Lists, stores and unfinished runs are in --work, which may be
-deleted afterwards.
+be stopped and started at any time. The FOLDER of CIFAR-10 contains train/<class>/* and test/<class>/*;
+resnet56.pth and resnet20.pth are CIFAR-10 networks with option-A short cuts. The FOLDER of Fashion-MNIST is
+written by `python dataset/prepare_fashion_mnist.py SOURCE --full FOLDER` (dataset/README.md). Lists, stores
+and unfinished runs are in --work, which may be deleted afterwards.
 """
 
 from __future__ import annotations
@@ -21,9 +25,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from evidence import pages, timing
+from evidence.comparisons import CIFAR, FASHION, SETTINGS
 from evidence.methods import METHODS
 from evidence.runner import Job, run
-from evidence.settings import FASHION, ROOT, SETTINGS, Places, Variant
+from evidence.settings import ROOT, Places, Setting, Variant
+
+_REPEATED = ("baseline", "KD", "KD standardised", "DKD", "DIST")  # five seeds in these settings:
+_MAIN = (FASHION, CIFAR)
 
 
 def main() -> None:
@@ -34,10 +42,17 @@ def main() -> None:
     parser.add_argument("command", choices=["run", "tune", "time", "table"])
     parser.add_argument("--settings", nargs="+", default=["fashion_mnist"], choices=list(SETTINGS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="default: all of a setting")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        help="default: 0 to 2, and 0 to 4 for labels alone and the first four methods with 1,000 labels",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--cifar", type=Path, help="folder with train/<class>/* and test/<class>/*")
     parser.add_argument("--teacher", type=Path, help="weights of resnet56 for CIFAR-10")
+    parser.add_argument("--small-teacher", type=Path, help="weights of resnet20 for CIFAR-10")
+    parser.add_argument("--fashion", type=Path, help="folder with the further images of Fashion-MNIST")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "output" / "methods", help="folder of lists, stores and runs"
     )
@@ -51,18 +66,25 @@ def main() -> None:
         timing.measure(args.steps)
         return
     jobs = tuning_jobs() if args.command == "tune" else all_jobs(args)
-    run(jobs, Places(args.work.resolve(), args.cifar, args.teacher), args.jobs)
+    places = Places(args.work.resolve(), args.cifar, args.teacher, args.small_teacher, args.fashion)
+    run(jobs, places, args.jobs)
 
 
 def all_jobs(args: argparse.Namespace) -> list[Job]:
     """Return the runs that were asked for, the first seed of everything first."""
     jobs = []
-    for seed in args.seeds:
+    for seed in args.seeds or range(5):
         for setting in (SETTINGS[key] for key in args.settings):
-            jobs += [Job(setting, name, seed) for name in args.methods or setting.methods(METHODS)]
+            found = [Job(setting, name, seed) for name in args.methods or setting.methods(METHODS)]
             if not args.methods:
-                jobs += [Job(setting, variant.method, seed, variant) for variant in setting.variants]
+                trained = (variant for variant in setting.variants if not variant.reused)
+                found += [Job(setting, variant.method, seed, variant) for variant in trained]
+            jobs += [job for job in found if args.seeds or seed < _seeds(setting, job.name)]
     return jobs
+
+
+def _seeds(setting: Setting, name: str) -> int:
+    return 5 if setting in _MAIN and name in _REPEATED else 3
 
 
 def tuning_jobs() -> list[Job]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from evidence import pages, statistics
+from evidence.comparisons import FASHION, SETTINGS, TEACHER
+from evidence.images import cifar_lists
 from evidence.methods import METHODS
 from evidence.runner import Job, rows_of, run, write_recipe
-from evidence.settings import FASHION, SETTINGS, Places
+from evidence.settings import Places
 
 from ppcls.config import load_config
 
@@ -44,6 +47,42 @@ def test_runs_that_are_there_are_not_repeated(tmp_path, capsys):
     job = Job(FASHION, "KD", 0)
     run([job], Places(tmp_path), 1)
     assert capsys.readouterr().out == "1 of 1 runs are in the results\n"
+
+
+def test_lists_are_written_once_for_a_folder(tmp_path):
+    folder, other = tmp_path / "images", tmp_path / "other"
+    for number, place in itertools.product(range(10), (folder, other)):
+        for part, name in (("train", place.name), ("test", "image")):
+            (place / part / str(number)).mkdir(parents=True)
+            (place / part / str(number) / f"{name}.png").touch()
+    lists = cifar_lists(folder, tmp_path / "lists", 1)
+    assert lists["train"].read_text().split("\n")[3] == "train/3/images.png 3"
+    lists["test"].write_text("kept")
+    assert cifar_lists(folder, tmp_path / "lists", 1) == lists
+    assert lists["test"].read_text() == "kept"
+    cifar_lists(other, tmp_path / "lists", 1)
+    assert lists["train"].read_text().split("\n")[3] == "train/3/other.png 3"
+    assert lists["test"].read_text() != "kept"
+
+
+def test_files_that_a_setting_needs_are_asked_for_before_the_first_run(tmp_path):
+    variant = TEACHER.variants[-1]
+    job = Job(TEACHER, variant.method, 99, variant)
+    places = Places(tmp_path, teacher=tmp_path)
+    with pytest.raises(SystemExit, match="cifar10_teachers needs --small-teacher"):
+        run([job], places, 1)
+    with pytest.raises(SystemExit, match="--small-teacher .*: no such file"):
+        run([job], replace(places, small_teacher=tmp_path / "no.pth"), 1)
+
+
+def test_the_mean_of_two_teachers_is_called_teacher(tmp_path):
+    variant = TEACHER.variants[-1]
+    places = Places(tmp_path, *[tmp_path] * 3)
+    for number in range(10):
+        (tmp_path / "train" / str(number)).mkdir(parents=True)
+    config = load_config(write_recipe(Job(TEACHER, "KD", 0, variant), places, tmp_path), ["Global.seed=0"])
+    assert config.Arch.ensembles == {"Teacher": {"networks": ["First", "Second"]}}
+    assert [next(iter(network)) for network in config.Arch.models] == ["First", "Second", "Student"]
 
 
 def test_gains_have_the_interval_of_the_pooled_deviation():

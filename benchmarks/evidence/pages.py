@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evidence import plots
+from evidence.comparisons import CIFAR, FASHION, SETTINGS
 from evidence.marks import fill
 from evidence.methods import METHODS, PUBLISHED_BASELINE
 from evidence.runner import rows_of
-from evidence.settings import CIFAR, DOCS, FASHION, SETTINGS, Setting
+from evidence.settings import DOCS, Setting
 from evidence.statistics import gains, mean, pooled_deviation, spearman, spread
 
 BASE = "baseline"
@@ -37,7 +38,10 @@ def runs_of(setting: Setting) -> dict[str, list[float]]:
     for row in sorted(rows_of(setting.results), key=lambda row: row["seed"]):
         found.setdefault(row["method"], []).append(row["top1"] * 100)
     if setting.variants and found:
-        found[BASE] = runs_of(SETTINGS[setting.stores])[BASE]
+        compared = runs_of(SETTINGS[setting.reference])
+        found[BASE] = compared[BASE]
+        reused = [variant for variant in setting.variants if variant.reused and variant.method in compared]
+        found |= {variant.name: compared[variant.method] for variant in reused}
     names = [*METHODS, *(variant.name for variant in setting.variants)]
     return {name: found[name] for name in names if name in found}
 
@@ -75,7 +79,11 @@ def write() -> None:
 def _pool(setting: Setting) -> dict[str, list[float]]:
     """Return the runs that give the deviation between seeds; an ablation shares it with its setting."""
     runs = runs_of(setting)
-    return {**runs_of(SETTINGS[setting.stores]), **runs} if setting.variants else runs
+    if not setting.variants:
+        return runs
+    reused = {variant.name for variant in setting.variants if variant.reused}
+    own = {name: values for name, values in runs.items() if name not in reused}
+    return {**runs_of(SETTINGS[setting.reference]), **own}
 
 
 def _plot(setting: Setting) -> Path:
@@ -107,13 +115,12 @@ def _section(setting: Setting) -> str:
         f"; deviation between seeds {sigma:.2f} points, {freedom} degrees of freedom" if freedom else ""
     )
     seconds = [row["cpu_seconds"] for row in rows if "cpu_seconds" in row]
-    options = " --cifar FOLDER --teacher resnet56.pth" if setting.labels else ""
     cost = f" A run takes {mean(seconds):.0f} s of processor time." if seconds else ""
     return "\n".join(
         [
             f"\n## {setting.title}\n",
             textwrap.fill(setting.text, 118),
-            f"\n```bash\npython benchmarks/methods.py run --settings {setting.key}{options}\n```\n",
+            f"\n```bash\npython benchmarks/methods.py run --settings {setting.key}{setting.arguments}\n```\n",
             f"{count} {'runs' if count > 1 else 'run'}{deviation}.{cost}\n",
             f"![Gains of all methods](images/{_plot(setting).name})\n",
             *lines,

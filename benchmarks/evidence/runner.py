@@ -46,6 +46,11 @@ class Job:
         return self.variant.name if self.variant else self.method
 
     @property
+    def two_teachers(self) -> bool:
+        """Whether the mean of both teachers teaches."""
+        return self.variant is not None and self.variant.two_teachers
+
+    @property
     def views(self) -> int:
         """Views of the teacher's store."""
         if METHODS[self.method].unlabelled:
@@ -59,7 +64,7 @@ class Job:
         if self.method == "baseline" or method.peer:
             return ""
         teacher = {"heads": "last", "mgd": "last"}.get(method.taps, method.taps)  # differ in the student only
-        images = "unlabelled" if method.unlabelled else teacher
+        images = "unlabelled" if method.unlabelled else "mean" if self.two_teachers else teacher
         views = "" if self.views == self.setting.views else f"-{self.views}-views"
         return f"{self.setting.stores or self.setting.key}-{images}{views}-{self.seed}"
 
@@ -90,9 +95,9 @@ def run(jobs: list[Job], places: Places, processes: int) -> None:
     }
     todo = [job for job in jobs if (job.setting.key, job.name, job.seed) not in known]
     print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are in the results", flush=True)
-    for setting in settings.values():  # what is missing is reported before the first run
-        setting.with_weights(places)
-        setting.data(places, unlabelled=False)
+    for job in todo:  # what is missing is reported before the first run
+        job.setting.with_weights(places, job.two_teachers)
+        job.setting.data(places, unlabelled=False)
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, maxtasksperchild=_RUNS_PER_PROCESS) as pool:
         found = pool.imap_unordered(partial(_one, places=places), todo)
@@ -183,7 +188,7 @@ def write_recipe(job: Job, places: Places, folder: Path) -> Path:
         _store(job, places),
     ]
     networks = folder / "networks.yaml"
-    networks.write_text(yaml.safe_dump({"Arch": _arch(job, method, setting.with_weights(places))}))
+    networks.write_text(yaml.safe_dump({"Arch": _arch(job, method, places)}))
     for number, layer in enumerate(filter(None, layers)):
         path = folder / f"layer{number}.yaml"
         path.write_text(yaml.safe_dump(layer, sort_keys=False))
@@ -193,7 +198,14 @@ def write_recipe(job: Job, places: Places, folder: Path) -> Path:
     return path
 
 
-def _arch(job: Job, method: Method, networks: dict[str, Any]) -> dict[str, Any]:
+def _arch(job: Job, method: Method, places: Places) -> dict[str, Any]:
+    networks = job.setting.with_weights(places, job.two_teachers)
+    if job.two_teachers:
+        return {
+            "freeze_params_list": [True, True, False],
+            "models": [{name: network} for name, network in networks.items()],
+            "ensembles": {"Teacher": {"networks": list(networks)[:-1]}},
+        }
     if method.arch:
         return method.arch(job.setting, networks)
     teacher, student = networks["Teacher"], networks["Student"]
@@ -215,6 +227,8 @@ def _shared_outputs(job: Job, method: Method) -> dict[str, Any]:
     """
     if not job.store or method.arch:
         return {}
+    if job.two_teachers:  # their mean has logits only
+        return {"Arch": {"frozen_mode": "eval"}}
     taps = job.setting.taps(method.taps)
     models = {n: {name: {"return_patterns": taps[name]}} for n, name in enumerate(("Teacher", "Student"))}
     return {"Arch": {"frozen_mode": "eval", "models": models}}

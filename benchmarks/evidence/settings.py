@@ -1,19 +1,18 @@
-"""Where the methods are compared: images, networks, and the recipe that all runs of a setting share."""
+"""Where methods are compared: images, networks, and the recipe that all runs of a setting share."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from evidence.images import UNLABELLED, cifar_lists
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 RECIPES = ROOT / "configs" / "_base_" / "cifar" / "methods"
 CIFAR_EPOCHS = 240  # of the recipes whose schedules are shortened
-_UNLABELLED = 8_000  # images, those with labels among them
-_TEST = 500  # images of each class, half of all
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,28 @@ class Places:
         work: folder of lists, stores and runs.
         cifar: folder with ``train/<class>/*`` and ``test/<class>/*``; None if it was not given.
         teacher: weights of resnet56 with option-A shortcuts on CIFAR-10.
+        small_teacher: weights of resnet20 of the same kind.
+        fashion: what ``dataset/prepare_fashion_mnist.py --full`` wrote.
     """
 
     work: Path
     cifar: Path | None = None
     teacher: Path | None = None
+    small_teacher: Path | None = None
+    fashion: Path | None = None
+
+    def given(self, option: str, setting: str) -> Path:
+        """Return the file or folder of an option of the command.
+
+        Raises:
+            SystemExit: if it was not given, or is not there.
+        """
+        path: Path | None = getattr(self, option)
+        if path is None:
+            raise SystemExit(f"{setting} needs --{option.replace('_', '-')}, see --help")
+        if not path.exists():
+            raise SystemExit(f"--{option.replace('_', '-')} {path}: no such file or folder")
+        return path.resolve()
 
 
 @dataclass(frozen=True)
@@ -40,12 +56,16 @@ class Variant:
         method: the method.
         options: overrides of its recipe, as after ``-o``.
         views: views of the teacher's store; None: those of the setting.
+        reused: whether its runs are those of the method in the setting `Setting.reference`.
+        two_teachers: whether the mean of both teachers teaches.
     """
 
     name: str
     method: str
     options: tuple[str, ...] = ()
     views: int | None = None
+    reused: bool = False
+    two_teachers: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,9 +87,13 @@ class Setting:
         text: the conditions, a paragraph of the page.
         at_weight: weight of AT.
         chosen: the methods to compare; empty: all.
-        variants: the runs of an ablation; they are compared with the labels alone of the setting `stores`.
+        variants: the runs of an ablation.
+        reference: the setting with whose labels alone these are compared.
         stores: the setting whose stores of the teacher's outputs are used; empty: its own.
         labels: labelled images for each class of CIFAR-10.
+        full: whether all further images of Fashion-MNIST are the training images.
+        weights: the option of the command with the teacher's weights; empty: they are among its options.
+        second: the options of a second teacher, whose weights come from ``--teacher``.
         changes: what else differs from `base`.
     """
 
@@ -88,8 +112,12 @@ class Setting:
     at_weight: float = 1000.0
     chosen: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
+    reference: str = ""
     stores: str = ""
     labels: int = 0
+    full: bool = False
+    weights: str = ""
+    second: dict[str, Any] = field(default_factory=dict)
     batch: int = 32  # half that of the recipes, because there are few images
     changes: dict[str, Any] = field(default_factory=dict)
 
@@ -137,20 +165,31 @@ class Setting:
             }[kind]
         return found
 
+    @property
+    def arguments(self) -> str:
+        """What the command needs beside the name of the setting."""
+        found = " --cifar FOLDER" if self.labels else " --fashion FOLDER" if self.full else ""
+        if self.weights == "small_teacher":
+            found += " --small-teacher resnet20.pth"
+        return f"{found} --teacher resnet56.pth" if self.weights == "teacher" or self.second else found
+
     def data(self, places: Places, unlabelled: bool) -> dict[str, Any]:
         """Return the changes of the recipe that name the images, and write their lists.
 
         Raises:
             SystemExit: if the folder of images is missing.
         """
+        if self.full:
+            folder = places.given("fashion", self.key)
+            full = {"image_root": str(folder), "cls_label_path": str(folder / "teacher_list.txt")}
+            return {"DataLoader": {"Train": {"dataset": full}}}
         if not self.labels:
             return {}
-        if places.cifar is None:
-            raise SystemExit(f"{self.key} needs --cifar FOLDER")
-        lists = cifar_lists(places.cifar, places.work / "lists", self.labels)
+        folder = places.given("cifar", self.key)
+        lists = cifar_lists(folder, places.work / "lists", self.labels)
         train = {
             "name": "ImageNetDataset",
-            "image_root": str(places.cifar),
+            "image_root": str(folder),
             "cls_label_path": str(lists["unlabelled" if unlabelled else "train"]),
         }
         test = {**train, "cls_label_path": str(lists["test"])}
@@ -165,198 +204,22 @@ class Setting:
             },
         }
 
-    def with_weights(self, places: Places) -> dict[str, dict[str, Any]]:
-        """Return the options of the networks, the teacher's with its file of weights.
+    def with_weights(self, places: Places, two_teachers: bool = False) -> dict[str, dict[str, Any]]:
+        """Return the options of the networks, the teachers' with their files of weights, the student last.
 
         Raises:
-            SystemExit: if the file was not given.
+            SystemExit: if a file was not given.
         """
-        if "pretrained" in self.networks["Teacher"]:
-            return self.networks
-        if places.teacher is None:
-            raise SystemExit(f"{self.key} needs --teacher FILE")
-        return {**self.networks, "Teacher": {**self.networks["Teacher"], "pretrained": str(places.teacher)}}
+        teacher = dict(self.networks["Teacher"])
+        if self.weights:
+            teacher["pretrained"] = str(places.given(self.weights, self.key))
+        student = {"Student": self.networks["Student"]}
+        if not two_teachers:
+            return {"Teacher": teacher, **student}
+        second = {**self.second, "pretrained": str(places.given("teacher", self.key))}
+        return {"First": teacher, "Second": second, **student}
 
     def epochs_of(self, unlabelled: bool) -> int:
         """Return the number of epochs, so that every method sees the same number of images."""
         labelled = 10 * self.labels
-        return max(1, round(self.epochs * labelled / _UNLABELLED)) if unlabelled else self.epochs
-
-
-def cifar_lists(folder: Path, target: Path, labels: int) -> dict[str, Path]:
-    """Write lists: `labels` images of each class, 8,000 images without labels, half of the test images.
-
-    Which images these are is drawn once, with a fixed seed, for all runs.
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    found = {"train": target / f"train_{labels}.txt", "test": target / "test.txt"}
-    found["unlabelled"] = target / "unlabelled.txt"
-    classes = sorted(path.name for path in (folder / "train").glob("*") if path.is_dir())
-    if len(classes) != 10:
-        raise SystemExit(f"{folder}/train: expected 10 folders of classes, found {len(classes)}")
-    lines: dict[str, list[str]] = {name: [] for name in found}
-    for number, name in enumerate(classes):
-        images = sorted((folder / "train" / name).glob("*.*"))
-        random.Random(number).shuffle(images)
-        for kind, count in (("train", labels), ("unlabelled", _UNLABELLED // 10)):
-            lines[kind] += [f"{path.relative_to(folder)} {number}" for path in images[:count]]
-        test = sorted((folder / "test" / name).glob("*.*"))
-        lines["test"] += [f"{path.relative_to(folder)} {number}" for path in test[:_TEST]]
-    for kind, path in found.items():
-        path.write_text("\n".join(lines[kind]) + "\n", encoding="utf-8")
-    return found
-
-
-def _stages(count: int) -> list[str]:
-    """Return the last blocks of three stages of `count` blocks each."""
-    return [f"blocks[{count * stage - 1}]" for stage in (1, 2, 3)]
-
-
-_RESNET8 = {"name": "resnet8", "width": 0.75, "input_size": 16}
-_RESNET56 = {"name": "resnet56", "shortcut": "A", "frozen_engine": "onnxruntime"}
-_FLATTEN = {"Teacher": "flatten", "Student": "flatten"}
-
-FASHION = Setting(
-    key="fashion_mnist",
-    title="Fashion-MNIST, 1,000 labels, resnet14 → resnet8",
-    base=("quick_start/fashion_mnist_kd.yaml",),
-    epochs=33,
-    views=33,
-    networks={
-        "Teacher": {
-            "name": "resnet14",
-            "input_image_channel": 1,
-            "pretrained": "./dataset/fashion_mnist_teacher.pdparams",
-        },
-        "Student": {"name": "resnet8", "input_image_channel": 1, "width": 0.75},
-    },
-    stages={"Teacher": _stages(2), "Student": _stages(1)},
-    alike={"Teacher": _stages(2), "Student": _stages(1)},
-    pooled=_FLATTEN,
-    peer={"name": "resnet14", "input_image_channel": 1},
-    text=(
-        "1,000 labelled images of Fashion-MNIST, 100 for each class, seen at 20 x 20 pixels; evaluated on "
-        "2,000 images of the official test set. The teacher resnet14 reaches 91.80 %. 825 steps of 40 "
-        "images, the optimizer of `make demo`."
-    ),
-    alpha_mgd=0.5,  # by `tune`; the authors' 7e-5 * C * H * W would be 0.112
-)
-
-
-def _cifar(
-    key: str, title: str, text: str, labels: int, epochs: int, student: dict[str, Any], **more: Any
-) -> Setting:
-    return Setting(
-        key=key,
-        title=title,
-        base=("_base_/small_images.yaml", "_base_/distillation.yaml"),
-        epochs=epochs,
-        networks={"Teacher": _RESNET56, "Student": student},
-        pooled=more.pop("pooled", _FLATTEN),
-        peer=student,
-        text=text,
-        at_weight=250.0,  # 1000 for maps of the teacher's size; the student's are a quarter of it
-        alpha_mgd=0.287,  # 7e-5 * 64 * 8 * 8
-        labels=labels,
-        changes={
-            "Arch": {"class_num": 10},
-            # The recipes' rate, falling smoothly, because a run of unlabelled images has two epochs.
-            "Optimizer": {
-                "name": "Momentum",
-                "momentum": 0.9,
-                "lr": {"name": "Cosine", "learning_rate": 0.05},
-                "regularizer": {"name": "L2", "coeff": 0.0005},
-            },
-        },
-        **more,
-    )
-
-
-CIFAR = _cifar(
-    "cifar10",
-    "CIFAR-10, 1,000 labels, resnet56 (32 px) → resnet8 (16 px)",
-    "1,000 labelled images of CIFAR-10, 100 for each class; evaluated on 5,000 images of the official "
-    "test set. The teacher resnet56 (option-A short cuts, 0.86 M parameters) sees 32 x 32 pixels and "
-    "reaches 83.2 % on these JPEG files. The student resnet8 (width 0.75, 44,000 parameters) sees the "
-    "same images at 16 x 16 pixels. 1,024 steps of 32 images, crops and flips, learning rate 0.05 with "
-    "a cosine. The teacher's outputs are stored for eight views of each image.",
-    100,
-    32,
-    _RESNET8,
-    views=8,
-    stages={"Teacher": _stages(9), "Student": _stages(1)},
-    alike={"Teacher": _stages(9)[1:], "Student": _stages(1)[:2]},  # 16 x 16 and 8 x 8 positions
-)
-_FEW = ("baseline", "KD", "DKD", "NKD", "WKD-F")
-_LOSS = "Loss.Train.1.DistillationKLDivLoss"
-_SAME = "As in the comparison of all methods on CIFAR-10, with"
-
-
-def _kd(temperature: int, weight: float, *, standardize: bool) -> Variant:
-    method, word = ("KD standardised", "standardised, ") if standardize else ("KD", "")
-    options = (f"{_LOSS}.temperature={temperature}", f"{_LOSS}.weight={weight}")
-    return Variant(f"{word}temperature {temperature}, weight {weight:g}", method, options)
-
-
-PPLCNET = replace(
-    CIFAR,
-    key="cifar10_pplcnet",
-    title="CIFAR-10, 1,000 labels, resnet56 → PPLCNet_x0_25",
-    text=f"{_SAME} a student of another kind, PPLCNet_x0_25, which sees 32 x 32 pixels.",
-    networks={"Teacher": _RESNET56, "Student": {"name": "PPLCNet_x0_25"}},
-    stages={"Teacher": _stages(9), "Student": ["blocks3", "blocks4", "blocks5", "blocks6"]},
-    pooled={"Teacher": "flatten", "Student": "flatten"},
-    chosen=("baseline", "KD", "KD standardised", "DKD", "DIST", "NKD", "WTTM", "OFA", "RKD", "WKD-F"),
-    stores="cifar10",
-)
-LABELS = tuple(
-    replace(
-        CIFAR,
-        key=f"cifar10_{name}",
-        title=f"CIFAR-10, {10 * count:,} labels, resnet56 (32 px) → resnet8 (16 px)",
-        text=f"{_SAME} {count:,} labels for each class, and {epochs} epochs.",
-        labels=count,
-        epochs=epochs,
-        views=min(8, epochs),
-        chosen=_FEW,
-    )
-    for name, count, epochs in (("10_labels", 10, 320), ("1000_labels", 1000, 3), ("all_labels", 5000, 2))
-)
-KD = replace(
-    CIFAR,
-    key="cifar10_kd",
-    title="CIFAR-10, KD: temperature, weight and views",
-    text=f"{_SAME} other options of KD and of its store, one change at a time.",
-    variants=(
-        *(
-            _kd(temperature, weight, standardize=standardize)
-            for standardize, weights in ((False, (0.3, 0.9, 3.0)), (True, (1.0, 9.0, 27.0)))
-            for temperature in (1, 2, 4, 8)
-            for weight in weights
-        ),
-        *(Variant(f"KD, {views} views", "KD", (), views) for views in (1, 2, 32)),
-    ),
-    stores="cifar10",
-)
-REASONS = replace(
-    CIFAR,
-    key="cifar10_reasons",
-    title="CIFAR-10, methods that lose with the settings for CIFAR-100",
-    text=f"{_SAME} the settings of these methods for ImageNet, or the original weight of AT.",
-    variants=(
-        Variant(
-            "WKD-L, temperature 2, gamma 30",
-            "WKD-L",
-            tuple(f"Loss.Train.1.DistillationWKDLogitLoss.{o}" for o in ("temperature=2.0", "gamma=30.0")),
-        ),
-        Variant(
-            "RLD, temperature 1, beta 0.5",
-            "RLD",
-            tuple(f"Loss.Train.1.DistillationRLDLoss.{o}" for o in ("temperature=1.0", "beta=0.5")),
-        ),
-        Variant("DIST, tau 1", "DIST", ("Loss.Train.1.DistillationDISTLoss.tau=1.0",)),
-        Variant("AT, weight 1000", "AT", ("Loss.Train.1.DistillationPairLoss.weight=1000.0",)),
-    ),
-    stores="cifar10",
-)
-SETTINGS = {setting.key: setting for setting in (FASHION, CIFAR, PPLCNET, *LABELS, KD, REASONS)}
+        return max(1, round(self.epochs * labelled / UNLABELLED)) if unlabelled else self.epochs

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from evidence.comparisons import FASHION
 from evidence.methods import METHODS
 from evidence.runner import Job, write_recipe
-from evidence.settings import DOCS, FASHION, Places
+from evidence.settings import DOCS, Places
 
 TIMES = DOCS / "results_methods_time.json"
 _WARM_UP = 3  # steps that set things up
