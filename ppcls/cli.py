@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 from ppcls.commands import COMMANDS, Command
@@ -24,7 +25,18 @@ class _Parser(argparse.ArgumentParser):
     """A parser that reports an unknown option with the usage of its command and the most similar option.
 
     A list of paths may have options between its entries: ``ppcls shard DATA --size 1GB OUT``.
+
+    Args:
+        add_arguments: adds the arguments when the first ones are read, so that only those of the requested
+            command are created.
+        **options: those of argparse.
     """
+
+    def __init__(
+        self, *, add_arguments: Callable[[argparse.ArgumentParser], None] | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._add_arguments = add_arguments
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Report a value that is none of the choices with the most similar one."""
@@ -35,6 +47,9 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Report unknown options here: the main parser would only show the usage of ``ppcls``."""
+        if self._add_arguments is not None:
+            self._add_arguments(self)
+            self._add_arguments = None
         known, unknown = super().parse_known_args(args, namespace)
         lists = [action.dest for action in self._get_positional_actions() if action.nargs in ("*", "+")]
         if lists:
@@ -52,12 +67,15 @@ class _Parser(argparse.ArgumentParser):
         return known, unknown
 
 
+@cache
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser = _Parser(prog="ppcls", description="Knowledge distillation on PaddlePaddle.")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        command.add_arguments(parsers.add_parser(name, help=command.help, description=command.help))
+        parsers.add_parser(
+            name, help=command.help, description=command.help, add_arguments=command.add_arguments
+        )
     return parser
 
 

@@ -174,13 +174,16 @@ def recipe(image_folder: Path, tmp_path: Path) -> dict:
     return tiny_recipe(image_folder, tmp_path / "output")
 
 
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
 @pytest.fixture
 def write_recipe(tmp_path: Path):
     """Return a function that writes a recipe to a YAML file and returns its path."""
 
     def write(content: dict, name: str = "recipe.yaml") -> Path:
         path = tmp_path / name
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.dump(content, Dumper=_Dumper, sort_keys=False), encoding="utf-8")
         return path
 
     return write

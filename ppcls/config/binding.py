@@ -33,11 +33,23 @@ def parameters_of(factory: Factory, signature: inspect.Signature | None = None) 
         factory: the class or function.
         signature: use this one instead of the factory's own.
     """
-    if signature is None and inspect.isclass(factory) and _is_of_paddle(factory.__init__):
+    if signature is None and isinstance(factory, type | types.FunctionType):
+        return _parameters_of(factory)
+    return _resolved(factory, signature or inspect.signature(factory))
+
+
+@lru_cache(maxsize=4096)
+def _parameters_of(factory: Factory) -> Parameters:
+    """Return the parameters of what is written in Python, whose signature stays as it is."""
+    if inspect.isclass(factory) and _is_of_paddle(factory.__init__):
         return {}
+    return types.MappingProxyType(_resolved(factory, inspect.signature(factory)))
+
+
+def _resolved(factory: Factory, signature: inspect.Signature) -> dict[str, inspect.Parameter]:
     found = {}
     target = inspect.unwrap(factory)
-    for name, parameter in (signature or inspect.signature(factory)).parameters.items():
+    for name, parameter in signature.parameters.items():
         annotation = parameter.annotation
         if isinstance(annotation, str):
             annotation = _resolve(annotation, target)

@@ -18,6 +18,8 @@ Node: TypeAlias = dict[str, Any]
 # The options of a component, by name. Its own signature says which there are, and of which types.
 Options: TypeAlias = Mapping[str, Any]
 
+_PLAIN_VALUES = frozenset({str, int, float, bool, type(None)})
+
 
 def plain(node: Any) -> Any:
     """Return an OmegaConf node or plain container as a new plain dict or list; other values unchanged.
@@ -25,6 +27,8 @@ def plain(node: Any) -> Any:
     Raises:
         ConfigError: if an interpolation such as ``${Arch.class_num}`` cannot be resolved.
     """
+    if type(node) in _PLAIN_VALUES:  # most are, and the checks below take long
+        return node
     if isinstance(node, DictConfig | ListConfig):
         try:
             node = OmegaConf.to_container(node, resolve=True)

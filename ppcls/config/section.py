@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from functools import cache
+from types import MappingProxyType, NoneType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
@@ -54,7 +56,7 @@ class Section(Tree):
     """
 
     def __setitem__(self, key: str, value: Any) -> None:
-        field = next((field for field in dataclasses.fields(self) if field.name == key), None)  # type: ignore[arg-type]
+        field = _fields_by_name(type(self)).get(key)
         if field is None:
             raise ConfigError(f"{self.title()} has no key {key!r}.{hint(str(key), self)}")
         inner = field.metadata.get("section")
@@ -97,7 +99,7 @@ class Section(Tree):
 
 def _tree(value: Any) -> Any:
     """Return a value whose maps can be read by attribute."""
-    if isinstance(value, Section | Tree):
+    if isinstance(value, (Tree, str, int, float, NoneType)):
         return value
     if isinstance(value, ArchSpec):
         value = value.node()
@@ -147,14 +149,24 @@ class ComponentSpec:
 
 
 # So that a script's `yaml.dump(config)` writes maps instead of our classes.
-for _dumper in (yaml.SafeDumper, yaml.Dumper):
+for _dumper in (
+    yaml.SafeDumper,
+    yaml.Dumper,
+    *([yaml.CSafeDumper, yaml.CDumper] if yaml.__with_libyaml__ else []),
+):
     yaml.add_multi_representer(Tree, yaml.representer.SafeRepresenter.represent_dict, Dumper=_dumper)
 
 
-def fields_of(section: type) -> dict[str, tuple[dataclasses.Field[Any], Any]]:
+@cache
+def _fields_by_name(section: type) -> Mapping[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(section)}
+
+
+@cache
+def fields_of(section: type) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
     """Return each key of a section with its field and its resolved type."""
-    types = get_type_hints(section)
-    return {field.name: (field, types[field.name]) for field in dataclasses.fields(section)}
+    hints = get_type_hints(section)
+    return MappingProxyType({field.name: (field, hints[field.name]) for field in dataclasses.fields(section)})
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

@@ -40,6 +40,13 @@ def test_texts_stay_texts(read: Any) -> None:
     assert read(dump_yaml(dict.fromkeys(texts, 1))) == dict.fromkeys(texts, 1)
 
 
+@pytest.mark.parametrize("text", ["😀 é", "C:\\Users", "\\U0001F600", "\udcff.png", "\x00", "x " * 90])
+def test_texts_look_as_the_emitter_of_pyyaml_writes_them(text: str) -> None:
+    content = {"names": [text, {"key": text}]}
+    expected = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    assert dump_yaml(content) == expected
+
+
 def test_numbers_stay_numbers() -> None:
     content = {"a": [1e-5, 1e22, -0.0, 5e-324, 3, -7, True, None, float("inf")], "b": {}, "c": []}
     assert parse_yaml(dump_yaml(content), "file") == content

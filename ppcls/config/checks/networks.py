@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -222,7 +223,7 @@ def _leaf(spec: ArchSpec, findings: Findings) -> Network:
         network.channels = channels if isinstance(channels, int) else None
     if findings.mistakes_below(path):
         return network  # the options are wrong: building would only repeat the message
-    network.outputs = _look_inside(title, node, network, findings)
+    _look_inside_once(title, node, network, findings)
     return network
 
 
@@ -242,6 +243,32 @@ def _places(path: str, option: str, node: Options) -> dict[str, str]:
         return {value: join(path, option)}
     entries = value if isinstance(value, list) else []
     return {str(entry): join(path, option, index) for index, entry in enumerate(entries)}
+
+
+# Outputs of networks without mistakes, and whether stop_after ends them early. Scripts, sweeps and the steps
+# of a distillation check many recipes with the same networks, and building one takes most of a check.
+_LOOKED_INSIDE: dict[tuple[Any, str], tuple[set[str] | None, bool]] = {}
+# What is defined here depends on nothing but the options: no files, no code of others.
+_PURE = "ppcls.arch.backbone."
+
+
+def _look_inside_once(title: str, node: Options, network: Network, findings: Findings) -> None:
+    """Set what is known of a network only when it was built; build equal ones of ppcls once per process."""
+    factory = BACKBONES[title]
+    try:
+        key = (factory, json.dumps(node))
+    except TypeError:  # a Python object given by a script
+        key = (factory, "")
+    if key in _LOOKED_INSIDE:
+        outputs, cut_off = _LOOKED_INSIDE[key]
+        network.outputs = None if outputs is None else set(outputs)
+        network.cut_off = join(network.path, "stop_after") if cut_off else None
+        return
+    before = len(findings.mistakes)
+    network.outputs = _look_inside(title, node, network, findings)
+    if key[1] and factory.__module__.startswith(_PURE) and len(findings.mistakes) == before:
+        outputs = None if network.outputs is None else set(network.outputs)
+        _LOOKED_INSIDE[key] = (outputs, network.cut_off is not None)
 
 
 def _look_inside(title: str, node: Options, network: Network, findings: Findings) -> set[str] | None:
