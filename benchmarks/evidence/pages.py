@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 from evidence import plots
-from evidence.comparisons import CIFAR, FASHION, SETTINGS
+from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, SETTINGS
 from evidence.marks import fill
 from evidence.methods import METHODS, PUBLISHED_BASELINE
+from evidence.questions import KD, LABELS, QUESTIONS, TEACHERS, VIEWS
 from evidence.runner import rows_of
 from evidence.settings import DOCS, Setting
 from evidence.statistics import gains, mean, pooled_deviation, spearman, spread
+from evidence.tables import BASE, pool_of, runs_of
 
-BASE = "baseline"
 PAGE = DOCS / "results_methods.md"
 _PUBLISHED = DOCS / "images" / "results_published.png"
+_ORDERED = (CIFAR, FASHION, BY_LABELS[-1])  # settings whose order of methods is compared
+_ENOUGH = 6  # methods; with fewer an order says nothing
 _GUIDES = {"which_method.md": "", "which_method_zh.md": "_zh"}
+_ANSWERED = {  # settings that answer a question, which has a plot of its own
+    **{setting.key: () for setting in (*BY_LABELS, FASHION_ALL) if setting != CIFAR},
+    BY_LABELS[0].key: (LABELS,),
+    "cifar10_teachers": (TEACHERS,),
+    "cifar10_kd": (KD, VIEWS),
+}
 _HEADER = """# Every method on the same real images
 
 Made by `python benchmarks/methods.py table` from the lines of `results_*.jsonl`, one for each run. The
@@ -30,20 +40,6 @@ estimated from all methods of a table together.
 Hyper-parameters are those of the recipes for CIFAR-100 (`configs/cifar/`), without a search on these images;
 the only exception is MGD's factor on Fashion-MNIST. Warm-ups and decays are shortened with the run.
 """
-
-
-def runs_of(setting: Setting) -> dict[str, list[float]]:
-    """Return top-1 in per cent of every run, by method in the order of the tables."""
-    found: dict[str, list[float]] = {}
-    for row in sorted(rows_of(setting.results), key=lambda row: row["seed"]):
-        found.setdefault(row["method"], []).append(row["top1"] * 100)
-    if setting.variants and found:
-        compared = runs_of(SETTINGS[setting.reference])
-        found[BASE] = compared[BASE]
-        reused = [variant for variant in setting.variants if variant.reused and variant.method in compared]
-        found |= {variant.name: compared[variant.method] for variant in reused}
-    names = [*METHODS, *(variant.name for variant in setting.variants)]
-    return {name: found[name] for name in names if name in found}
 
 
 def render() -> dict[Path, str]:
@@ -64,11 +60,14 @@ def write() -> None:
     for path, text in render().items():
         path.write_text(text, encoding="utf-8")
         print(path)
+    for question in QUESTIONS:
+        if question.draw():
+            print(DOCS / question.path)
     for setting in SETTINGS.values():
         runs = runs_of(setting)
-        if BASE in runs:
+        if BASE in runs and setting.key not in _ANSWERED:
             path = _plot(setting)
-            plots.draw_gains(runs, gains(runs, BASE, _pool(setting)), BASE, setting.title, path)
+            plots.draw_gains(runs, gains(runs, BASE, pool_of(setting)), BASE, setting.title, path)
             print(path)
     panels = {setting.title: _published(setting) for setting in (CIFAR, FASHION)}
     panels = {title: points for title, points in panels.items() if points}
@@ -76,14 +75,11 @@ def write() -> None:
         plots.draw_against(panels, "published gain, CIFAR-100, resnet32x4 → resnet8x4, points", _PUBLISHED)
 
 
-def _pool(setting: Setting) -> dict[str, list[float]]:
-    """Return the runs that give the deviation between seeds; an ablation shares it with its setting."""
-    runs = runs_of(setting)
-    if not setting.variants:
-        return runs
-    reused = {variant.name for variant in setting.variants if variant.reused}
-    own = {name: values for name, values in runs.items() if name not in reused}
-    return {**runs_of(SETTINGS[setting.reference]), **own}
+def _pictures(setting: Setting) -> list[str]:
+    """Return the pictures of a section; settings of the same question have theirs in the first section."""
+    if setting.key not in _ANSWERED:
+        return [f"![Gains of all methods](images/{_plot(setting).name})"]
+    return [f"![{question.x}]({question.path})" for question in _ANSWERED[setting.key] if question.found()]
 
 
 def _plot(setting: Setting) -> Path:
@@ -92,9 +88,9 @@ def _plot(setting: Setting) -> Path:
 
 def _section(setting: Setting) -> str:
     runs, rows = runs_of(setting), rows_of(setting.results)
-    found = gains(runs, BASE, _pool(setting))
+    found = gains(runs, BASE, pool_of(setting))
     count = len(rows)
-    sigma, freedom = pooled_deviation(_pool(setting))
+    sigma, freedom = pooled_deviation(pool_of(setting))
     lines = [
         "| method | top-1 %, mean ± std | gain in points | single runs |",
         "| --- | ---: | ---: | --- |",
@@ -106,11 +102,15 @@ def _section(setting: Setting) -> str:
     names = [*setting.methods(METHODS), *(variant.name for variant in setting.variants)]
     missing = [name for name in names if name not in runs]
     few = [name for name in runs if len(runs[name]) < 3]
+    reused = [variant.name for variant in setting.variants if variant.reused and variant.name in runs]
     notes = []
+    if reused:
+        text = f"Runs of the section {SETTINGS[setting.reference].title}: {'; '.join(reused)}."
+        notes.append(textwrap.fill(text, 118))
     if few:
-        notes.append(textwrap.fill(f"Fewer than three runs so far: {', '.join(few)}.", 118))
+        notes.append(textwrap.fill(f"Fewer than three runs so far: {'; '.join(few)}.", 118))
     if missing:
-        notes.append(textwrap.fill(f"Not run yet: {', '.join(missing)}.", 118))
+        notes.append(textwrap.fill(f"Not run yet: {'; '.join(missing)}.", 118))
     deviation = (
         f"; deviation between seeds {sigma:.2f} points, {freedom} degrees of freedom" if freedom else ""
     )
@@ -122,7 +122,7 @@ def _section(setting: Setting) -> str:
             textwrap.fill(setting.text, 118),
             f"\n```bash\npython benchmarks/methods.py run --settings {setting.key}{setting.arguments}\n```\n",
             f"{count} {'runs' if count > 1 else 'run'}{deviation}.{cost}\n",
-            f"![Gains of all methods](images/{_plot(setting).name})\n",
+            *(f"{picture}\n" for picture in _pictures(setting)),
             *lines,
             *(f"\n{note}" for note in notes),
             "",
@@ -147,22 +147,24 @@ def _published(setting: Setting) -> dict[str, tuple[float, float, float]]:
 
 def _order() -> str:
     lines = ["\n## Does the published order hold?\n"]
-    for setting in (CIFAR, FASHION):
+    for setting in _ORDERED:
         points = _published(setting).values()
-        if len(points) > 3:
+        if len(points) >= _ENOUGH:
             rho, p = spearman([point[0] for point in points], [point[1] for point in points])
             lines.append(
                 f"- {setting.title}: rank correlation (Spearman) {rho:+.2f} over {len(points)} methods, "
                 f"p = {p:.2f} by 20,000 permutations."
             )
-    both = [runs_of(setting) for setting in (CIFAR, FASHION)]
-    if all(BASE in runs for runs in both):
-        one, two = (gains(runs, BASE) for runs in both)
+    for first, second in itertools.combinations(_ORDERED, 2):
+        runs, others = runs_of(first), runs_of(second)
+        if BASE not in runs or BASE not in others:
+            continue
+        one, two = gains(runs, BASE), gains(others, BASE)
         names = [name for name in one if name in two]
-        if len(names) > 3:
+        if len(names) >= _ENOUGH:
             rho, p = spearman([one[name].mean for name in names], [two[name].mean for name in names])
             lines.append(
-                f"- Our two data sets with each other: {rho:+.2f} over {len(names)} methods, p = {p:.2f}."
+                f"- {first.title}, and {second.title}: {rho:+.2f} over {len(names)} methods, p = {p:.2f}."
             )
     lines.append("\n![Published gains and ours](images/results_published.png)\n")
     return "\n".join(lines)

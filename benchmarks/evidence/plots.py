@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from evidence.questions import Panel, Point, Question
 from evidence.statistics import Gain, mean
 
 _SEED = {"color": "tab:blue", "alpha": 0.45, "s": 22, "linewidths": 0, "zorder": 3}
 _MEAN = {"fmt": "o", "color": "tab:blue", "markersize": 6, "capsize": 3, "linewidth": 1.3, "zorder": 4}
+_OFFSETS = [
+    (side * (7 + abs(y) / 4), y) for y in (4, -6, 16, -18, 28, -30, 42, -44, 60, -62) for side in (1, -1)
+]
 
 
 def _pyplot() -> Any:
@@ -58,14 +64,9 @@ def draw_against(panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
     figure, column = pyplot.subplots(len(panels), 1, figsize=(8, 5.2 * len(panels)), squeeze=False)
     for axes, (title, points) in zip(column[:, 0], panels.items(), strict=True):
         right = max(x for x, _, _ in points.values())
-        for number, (names, place, half) in enumerate(sorted(_together(points), key=lambda item: item[1][1])):
+        joined = _together(points)
+        for _, place, half in joined:
             axes.errorbar([place[0]], [place[1]], yerr=[half], **_MEAN)
-            left = number % 2 and place[0] > right - 1  # names on both sides, where there are many points
-            offset, side = ((-6, 3), "right") if left else ((6, 3), "left")
-            box = {"facecolor": "white", "alpha": 0.75, "pad": 0.3, "linewidth": 0}
-            axes.annotate(
-                names, place, xytext=offset, textcoords="offset points", ha=side, fontsize=9, bbox=box
-            )
         axes.set_xlim(-1, right + 1.2)
         axes.axhline(0, color="0.35", linewidth=1)
         axes.axvline(0, color="0.35", linewidth=1)
@@ -74,7 +75,35 @@ def draw_against(panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
         axes.set_xlabel(x)
         axes.set_ylabel("gain here, points, with 95 % interval")
         axes.set_title(title, fontsize=10)
+        _name(axes, [(names, place) for names, place, _ in joined])
     _save(figure, path)
+
+
+def _name(axes: Any, points: Sequence[tuple[str, tuple[float, float]]]) -> None:
+    """Write names beside their points, each at the first place where it hides neither names nor points."""
+    axes.figure.canvas.draw()
+    taken = [axes.transData.transform(place) for _, place in points]
+    boxes: list[Any] = []
+    for name, place in sorted(points, key=lambda point: point[1]):
+        for x, y in _OFFSETS:
+            text = axes.annotate(
+                name,
+                place,
+                xytext=(x, y),
+                textcoords="offset points",
+                ha="left" if x > 0 else "right",
+                va="center",
+                fontsize=9,
+                bbox={"facecolor": "white", "alpha": 0.75, "pad": 0.3, "linewidth": 0},
+                arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6} if abs(y) > 12 else None,
+            )
+            box = text.get_window_extent().expanded(1.02, 1.1)
+            if not any(box.overlaps(other) for other in boxes) and not any(box.contains(*p) for p in taken):
+                break
+            text.remove()
+        else:
+            continue  # nowhere is room; the table has the point
+        boxes.append(box)
 
 
 def _together(
@@ -90,6 +119,75 @@ def _together(
         else:
             joined.append((name, (x, y), half))
     return joined
+
+
+def draw_lines(panels: Sequence[Panel], question: Question, path: Path) -> None:
+    """Draw points with intervals and single runs over a number, a line for each series.
+
+    Args:
+        panels: their content, side by side; panels of top-1 share the y axis and have labels alone as a band.
+        question: has the label, the scale and the ticks of the x axis.
+        path: file to write.
+    """
+    pyplot = _pyplot()
+    scale = question.scale
+    size = (5.0 * len(panels) + (3.0 if len(panels) == 1 else 0.6), 4.6)
+    shared = panels[0].alone is not None
+    figure, row = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, sharey=shared)
+    for axes, panel in zip(row[0], panels, strict=True):
+        _zero_or_band(axes, panel)
+        places = sorted({point.x for points in panel.lines.values() for point in points})
+        axes.set_xscale(scale)
+        width = (math.log(places[-1] / places[0]) if scale == "log" else places[-1] - places[0]) or 1.0
+        drawn = [(label, points) for label, points in panel.lines.items() if points]
+        for number, (label, points) in enumerate(drawn):
+            shift = (
+                (number - (len(drawn) - 1) / 2) * 0.018 * width
+            )  # so that intervals do not hide each other
+            _line(
+                axes,
+                points,
+                label,
+                f"C{number}",
+                (lambda v, s=shift: v * math.exp(s) if scale == "log" else v + s),
+            )
+        axes.set_xticks(places, [question.ticks.get(place, f"{place:,g}") for place in places])
+        axes.minorticks_off()
+        axes.margins(x=0.08)
+        axes.grid(axis="y", color="0.92")
+        axes.set_axisbelow(True)
+        axes.set_xlabel(question.x)
+        axes.set_title(panel.title, fontsize=11)
+        axes.legend(fontsize=9, framealpha=0.8)
+    row[0][0].set_ylabel(
+        "top-1 %: mean, 95 % interval, runs"
+        if shared
+        else "points above labels alone: mean, 95 % interval, runs"
+    )
+    _save(figure, path)
+
+
+def _zero_or_band(axes: Any, panel: Panel) -> None:
+    """Draw labels alone: a band of its interval, or the line of no gain."""
+    if panel.alone is None:
+        axes.axhline(0, color="0.35", linewidth=1)
+        return
+    middle, half = panel.alone.mean, 0.0 if math.isnan(panel.alone.half) else panel.alone.half
+    axes.axhspan(middle - half, middle + half, color="0.85", zorder=0)
+    axes.axhline(middle, color="0.35", linewidth=1, label="labels alone")
+
+
+def _line(
+    axes: Any, points: Sequence[Point], label: str, color: str, moved: Callable[[float], float]
+) -> None:
+    """Draw one series. Points of a single run are hollow."""
+    places = [moved(point.x) for point in points]
+    axes.plot(places, [point.mean for point in points], color=color, linewidth=1.2, label=label, zorder=2)
+    for place, point in zip(places, points, strict=True):
+        face = "white" if len(point.runs) == 1 else color
+        half = 0.0 if math.isnan(point.half) else point.half
+        axes.scatter([place] * len(point.runs), point.runs, **{**_SEED, "color": color})
+        axes.errorbar([place], [point.mean], yerr=[half], markerfacecolor=face, **{**_MEAN, "color": color})
 
 
 def _save(figure: Any, path: Path) -> None:
