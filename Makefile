@@ -9,7 +9,7 @@ setup: .venv/.complete
 .venv/.complete: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable ".[cpu,visualdl,tensorboard,report,onnx,dev]"
+	$(BIN)/pip install --quiet --editable ".[cpu,fast,visualdl,tensorboard,report,onnx,dev]"
 	touch $@
 
 demo: setup

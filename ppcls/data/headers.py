@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -67,6 +68,73 @@ def _jpeg_size(content: memoryview) -> tuple[int, int] | None:
             return width, height
         else:
             place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class JpegFrame:
+    """The frame of a JPEG file that is decoded from the top down: baseline, in one scan.
+
+    Attributes:
+        width: of the image.
+        height: of the image.
+        place: where the two bytes of the height are in the file.
+        sampling: horizontal and vertical sampling factor of each component; the first is the brightness.
+        exif: whether there are EXIF data, which may say that the image is turned.
+    """
+
+    width: int
+    height: int
+    place: int
+    sampling: tuple[tuple[int, int], ...]
+    exif: bool
+
+    def rows_for(self, bottom: int) -> int:
+        """Return how many rows have to be decoded for the rows above `bottom`: whole blocks.
+
+        The colours of a row are interpolated from those of the rows beside it.
+        """
+        block = 8 * self.sampling[0][1]
+        return min(self.height, -(-(bottom + 2 * self.sampling[0][1]) // block) * block)
+
+
+def jpeg_frame(content: bytes | memoryview) -> JpegFrame | None:
+    """Return the frame of a JPEG file; None if it is of another kind, damaged, or does not end as it should.
+
+    Other kinds are: progressive or lossless files, several scans, other colours than gray and YCbCr.
+    """
+    if content[:2] != b"\xff\xd8" or content[-2:] != b"\xff\xd9":
+        return None
+    place, end = 2, len(content) - 9
+    frame: tuple[int, int, int] | None = None
+    sampling: tuple[tuple[int, int], ...] = ()
+    exif = False
+    while place < end and content[place] == 0xFF:
+        marker = content[place + 1]
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        length = content[place + 2] << 8 | content[place + 3]
+        if marker == 0xC0 and frame is None:
+            width, height = (
+                content[place + 7] << 8 | content[place + 8],
+                content[place + 5] << 8 | content[place + 6],
+            )
+            count = content[place + 9]
+            if content[place + 4] != 8 or count not in (1, 3) or place + 10 + 3 * count > len(content):
+                return None
+            factors = content[place + 11 : place + 10 + 3 * count : 3]
+            sampling = tuple((factor >> 4, factor & 15) for factor in factors)
+            frame = width, height, place + 5
+        elif marker == 0xDA:
+            if frame is None or content[place + 4] != len(sampling) or 0 in frame:
+                return None
+            return JpegFrame(*frame, sampling, exif)
+        elif 0xC1 <= marker <= 0xCF and marker != 0xC4 or marker == 0xEE:  # another kind; colours of Adobe
+            return None
+        elif marker == 0xE1 and content[place + 4 : place + 8] == b"Exif":
+            exif = True
+        place += 2 + length
     return None
 
 

@@ -92,7 +92,7 @@ def library(monkeypatch):
 
     def decode_jpeg(buffer, **options):
         fake.calls.append(options)
-        pixels = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(buffer, np.uint8), cv2.IMREAD_COLOR)
         if pixels is None:
             raise ValueError("damaged")
         pixels = pixels[:, :, ::-1] if options["colorspace"] == "RGB" else pixels
@@ -100,9 +100,16 @@ def library(monkeypatch):
 
     fake.decode_jpeg = decode_jpeg
     monkeypatch.setitem(sys.modules, "simplejpeg", fake)
-    jpeg.simplejpeg.cache_clear()
+    forget_library()
+    assert not jpeg.decoders_agree()
+    fake.calls.clear()
     yield fake
+    forget_library()
+
+
+def forget_library():
     jpeg.simplejpeg.cache_clear()
+    jpeg.decoders_agree.cache_clear()
 
 
 def test_simplejpeg_decodes_jpeg_files(library):
@@ -129,13 +136,13 @@ def test_damaged_files_have_the_same_message_with_simplejpeg(library):
 
 def test_without_simplejpeg_opencv_decodes_and_one_message_says_so(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    jpeg.simplejpeg.cache_clear()
+    forget_library()
     monkeypatch.setattr(jpeg.LOGGER, "propagate", True)
     with caplog.at_level(logging.WARNING, jpeg.LOGGER.name):
         chains = [chain(backend="simplejpeg") for _ in range(3)]
-    jpeg.simplejpeg.cache_clear()
     assert caplog.text.count("pip install 'ppcls[fast]'") == 1
     np.testing.assert_array_equal(chains[0](encoded("JPEG")), chain()(encoded("JPEG")))
+    forget_library()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -30,6 +30,7 @@ from ppcls.data.transforms import (
 )
 from ppcls.data.transforms.base import BatchTransform, SizedTransform, Step, Transform
 from ppcls.data.transforms.decode import DecodeImage
+from ppcls.data.transforms.geometry import Cut
 from ppcls.data.transforms.normalize import NormalizeImage, ToCHWImage, split
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
@@ -159,7 +160,8 @@ class Compose:
         """
         if self._decoder is None:
             return Begun(lambda: image, None, [], self._head, numbers.generator(), self._head, numbers)
-        decode, size = self._decoder.begin(image)
+        file = self._decoder.begin(image)
+        decode, size = file.decode, file.size
         later = self._head[1:]
         if size is not None:
             width, height = size
@@ -173,6 +175,8 @@ class Compose:
             except DataError:  # it is raised again if the image really has this size
                 pass
             else:
+                if steps and isinstance(steps[0], Cut):
+                    decode, size = self._decoder.upper_part(file, steps[0].bottom)
                 return Begun(decode, size, steps, self._unsized, rng, later, numbers)
         return Begun(decode, None, [], later, numbers.generator(), later, numbers)
 

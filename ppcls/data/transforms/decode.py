@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -11,14 +12,24 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from ppcls.data.headers import PIL_ERRORS, declared_size, why_not_decoded
+from ppcls.data.headers import PIL_ERRORS, JpegFrame, declared_size, jpeg_frame, why_not_decoded
 from ppcls.data.images import ImageError
 from ppcls.data.transforms.arrays import with_channels
 from ppcls.data.transforms.base import Transform
-from ppcls.data.transforms.jpeg import JPEG, can_decode_fast, decode_fast, simplejpeg
+from ppcls.data.transforms.jpeg import (
+    JPEG,
+    can_decode_fast,
+    decode_fast,
+    decode_rows,
+    decoders_agree,
+    is_turned,
+    is_usual,
+    simplejpeg,
+)
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
 
+_WORTH_READING_EXIF = 500_000  # pixels
 MAX_PIXELS = 178_956_970  # 512 MiB in three channels; Pillow's limit too
 # OpenCV's flags by the factor by which the image is made smaller: gray, and what makes it blue, green, red.
 _REDUCED = {
@@ -29,6 +40,23 @@ _REDUCED = {
 }
 # OpenCV 4.11 decodes to red, green, blue by itself; before, the channels are exchanged afterwards.
 _RGB_FLAG: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
+
+
+@dataclass(slots=True)
+class File:
+    """A file whose header was read.
+
+    Attributes:
+        buffer: its content, uint8.
+        decode: decodes it to [H, W, C].
+        size: width and height of the result if the image is not turned; None if they are not known.
+        frame: what its header says, if a part of the rows can be decoded.
+    """
+
+    buffer: np.ndarray
+    decode: Callable[[], np.ndarray]
+    size: tuple[int, int] | None
+    frame: JpegFrame | None = None
 
 
 @TRANSFORMS.register()
@@ -87,6 +115,8 @@ class DecodeImage(Transform):
         self.reduced = reduced
         if backend == "simplejpeg":
             simplejpeg()  # says now if it is missing
+        # Whether only the rows that a crop needs may be decoded.
+        self._rows = decoders_agree() and backend != "pil"
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
         """Return uint8 [H, W, C], or [C, H, W] with `channel_first`.
@@ -95,16 +125,11 @@ class DecodeImage(Transform):
             ImageError: if the bytes are not an image, or it is larger than `max_pixels`.
             DataError: if `image` is not the content of a file.
         """
-        decode, _ = self.begin(image)
-        pixels = decode()
+        pixels = self.begin(image).decode()
         return pixels.transpose(2, 0, 1) if self.channel_first else pixels
 
-    def begin(self, image: Any) -> tuple[Callable[[], np.ndarray], tuple[int, int] | None]:
+    def begin(self, image: Any) -> File:
         """Read the header of a file.
-
-        Returns:
-            a function that decodes it to [H, W, C]; width and height of the result if it is not turned, None
-            if they are not known.
 
         Raises:
             ImageError: if the image is larger than `max_pixels`.
@@ -116,7 +141,8 @@ class DecodeImage(Transform):
                 "chain, and decoded images need none"
             )
         buffer = np.frombuffer(image, np.uint8)
-        size = declared_size(buffer.data)
+        frame = jpeg_frame(image if isinstance(image, bytes) else buffer.data) if self._rows else None
+        size = declared_size(buffer.data) if frame is None else (frame.width, frame.height)
         if size is not None and size[0] * size[1] > self.max_pixels:
             raise ImageError(
                 f"refused before decoding: its header declares {size[0]} x {size[1]} pixels, more than "
@@ -125,11 +151,27 @@ class DecodeImage(Transform):
         factor = 1 if self.reduced is None else self._factor(buffer, size)
         if size is not None and factor > 1:
             size = -(-size[0] // factor), -(-size[1] // factor)
+            frame = None
         if self.backend == "pil":
-            return partial(self._pil, buffer, factor), size
-        if self.backend == "simplejpeg" and can_decode_fast(buffer):
-            return partial(self._decode_fast, buffer, factor, size), size
-        return partial(self._cv2, buffer, self._flags(factor)), size
+            return File(buffer, partial(self._pil, buffer, factor), size)
+        if self.backend == "simplejpeg" and can_decode_fast(buffer, frame):
+            return File(buffer, partial(self._decode_fast, buffer, factor, size), size, frame)
+        if frame is not None and not (is_usual(frame) and _is_upright(buffer, frame)):
+            frame = None
+        return File(buffer, partial(self._cv2, buffer, self._flags(factor)), size, frame)
+
+    def upper_part(self, file: File, bottom: int) -> tuple[Callable[[], np.ndarray], tuple[int, int] | None]:
+        """Return what decodes a file at least down to `bottom`, and the size of its result.
+
+        Rows further below are not decoded if that saves time; the pixels are the same.
+        """
+        frame = file.frame
+        if frame is None:
+            return file.decode, file.size
+        rows = frame.rows_for(bottom)
+        if 16 * rows > 15 * frame.height:
+            return file.decode, file.size
+        return partial(self._decode_rows, file, frame, rows), (frame.width, rows)
 
     def _factor(self, buffer: np.ndarray, size: tuple[int, int] | None) -> int:
         """Return by how much the image is to be made smaller while it is decoded: 1, 2, 4 or 8."""
@@ -137,9 +179,16 @@ class DecodeImage(Transform):
             return 1
         return next(factor for factor in (8, 4, 2, 1) if factor == 1 or min(size) >= factor * self.reduced)
 
+    def _decode_rows(self, file: File, frame: JpegFrame, rows: int) -> np.ndarray:
+        fast = self.backend == "simplejpeg"
+        pixels = decode_rows(file.buffer, frame, rows, self._colours(), fast=fast)
+        return file.decode() if pixels is None else pixels
+
+    def _colours(self) -> str:
+        return "GRAY" if self.channels == 1 else "RGB" if self.to_rgb else "BGR"
+
     def _decode_fast(self, buffer: np.ndarray, factor: int, size: tuple[int, int] | None) -> np.ndarray:
-        colours = "GRAY" if self.channels == 1 else "RGB" if self.to_rgb else "BGR"
-        pixels = decode_fast(buffer, colours, size if factor > 1 else None)
+        pixels = decode_fast(buffer, self._colours(), size if factor > 1 else None)
         return self._cv2(buffer, self._flags(factor)) if pixels is None else pixels
 
     def _flags(self, factor: int) -> int:
@@ -172,6 +221,13 @@ class DecodeImage(Transform):
             raise ImageError(f"cannot be decoded: {why_not_decoded(buffer.data)} ({error})") from error
         pixels = with_channels(np.asarray(picture))
         return pixels if self.to_rgb or self.channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+
+
+def _is_upright(buffer: np.ndarray, frame: JpegFrame) -> bool:
+    """Tell whether EXIF data turn an image; to read them takes longer than is saved for a small one."""
+    if not frame.exif:
+        return True
+    return frame.width * frame.height >= _WORTH_READING_EXIF and not is_turned(buffer)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

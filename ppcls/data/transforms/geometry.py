@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -15,6 +16,30 @@ from ppcls.data.transforms.padding import Padder, PaddingMode, sides
 from ppcls.data.transforms.resample import Backend, Interpolation, Resampler
 from ppcls.errors import ConfigError, DataError
 from ppcls.registry import TRANSFORMS
+
+
+@dataclass(slots=True)
+class Cut:
+    """A step that cuts out a rectangle, and uses nothing else of the image.
+
+    Attributes:
+        box: left, top, width, height in pixels.
+        after: what is done to the rectangle; None for nothing.
+    """
+
+    box: tuple[int, int, int, int]
+    after: Step | None = None
+
+    @property
+    def bottom(self) -> int:
+        """The number of rows that the image must have."""
+        return self.box[1] + self.box[3]
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return the rectangle [H, W, C] after all steps."""
+        left, top, width, height = self.box
+        part = image[top : top + height, left : left + width]
+        return part if self.after is None else self.after(part)
 
 
 @TRANSFORMS.register()
@@ -82,7 +107,7 @@ class CropImage(SizedTransform):
         free_x, free_y = _room(width, height, self.width, self.height, "CropImage")
         left = free_x // 2
         top = free_y // 2
-        return partial(_cut, box=(left, top, self.width, self.height)), self.width, self.height
+        return Cut((left, top, self.width, self.height)), self.width, self.height
 
 
 @TRANSFORMS.register()
@@ -147,11 +172,7 @@ class RandCropImage(SizedTransform):
         """Return what cuts out a random rectangle and resizes it."""
         box = self.box(width, height, rng)
         name = self.resample.choose(rng)
-        return partial(self._crop, box=box, interpolation=name), *self.size
-
-    def _crop(self, image: np.ndarray, box: tuple[int, int, int, int], interpolation: str) -> np.ndarray:
-        left, top, width, height = box
-        return self.resample.resize(image[top : top + height, left : left + width], self.size, interpolation)
+        return Cut(box, partial(self.resample.resize, size=self.size, name=name)), *self.size
 
 
 @TRANSFORMS.register()
@@ -244,11 +265,6 @@ class RandFlipImage(SizedTransform):
 def _between(low: float, high: float, rng: np.random.Generator) -> float:
     """Return what ``rng.uniform(low, high)`` returns; that takes three times as long."""
     return low + (high - low) * rng.random()
-
-
-def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    left, top, width, height = box
-    return image[top : top + height, left : left + width]
 
 
 def _room(have_w: int, have_h: int, width: int, height: int, op: str) -> tuple[int, int]:
