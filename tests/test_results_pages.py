@@ -10,6 +10,7 @@ import pytest
 import yaml
 from evidence import pages, statistics
 from evidence.comparisons import FASHION, SETTINGS, TEACHER
+from evidence.guide import guide
 from evidence.images import cifar_lists
 from evidence.methods import METHODS
 from evidence.runner import Job, rows_of, run, write_recipe
@@ -83,6 +84,15 @@ def test_the_mean_of_two_teachers_is_called_teacher(tmp_path):
     config = load_config(write_recipe(Job(TEACHER, "KD", 0, variant), places, tmp_path), ["Global.seed=0"])
     assert config.Arch.ensembles == {"Teacher": {"networks": ["First", "Second"]}}
     assert [next(iter(network)) for network in config.Arch.models] == ["First", "Second", "Student"]
+
+
+def test_the_guide_names_settings_as_they_are_trained():
+    rows = [line.split(" | ") for line in guide("").splitlines()[2:]]
+    assert {row[0].split("]")[0].strip("| [") for row in rows} == {*METHODS} - {"baseline"}
+    found = {row[0].split("]")[0].strip("| ["): row[2] for row in rows}
+    assert found["KD"] == "`weight` 0.9, `temperature` 4"
+    assert found["ReviewKD"] == "`weight` 5"  # changed by the pair's recipe
+    assert found["WKD-L"] == "`weight` 1, `temperature` 8, `gamma` 600"  # a schedule
 
 
 def test_gains_have_the_interval_of_the_pooled_deviation():

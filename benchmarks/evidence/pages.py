@@ -9,6 +9,7 @@ from pathlib import Path
 
 from evidence import plots
 from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, SETTINGS
+from evidence.guide import guide
 from evidence.marks import fill
 from evidence.methods import METHODS, PUBLISHED_BASELINE
 from evidence.questions import KD, LABELS, QUESTIONS, TEACHERS, VIEWS
@@ -49,7 +50,7 @@ def render() -> dict[Path, str]:
     text = _HEADER + "".join(_section(setting) for setting in settings) + _order() + _not_run(later)
     pages = {PAGE: text}
     for name, suffix in _GUIDES.items():
-        pages[DOCS / name] = fill((DOCS / name).read_text("utf-8"), "methods", _guide(suffix))
+        pages[DOCS / name] = fill((DOCS / name).read_text("utf-8"), "methods", guide(suffix))
     for page, rows in _measured():
         pages[page] = _with_rows(page, rows)
     return pages
@@ -176,35 +177,6 @@ def _not_run(settings: list[Setting]) -> str:
     lines = ["\n## Prepared, not run yet\n"]
     lines += [f"- `--settings {setting.key}`: {setting.title}" for setting in settings]
     return "\n".join([*lines, ""])
-
-
-def _guide(suffix: str) -> str:
-    """Return the table of the pages that help to choose: gains here and published gains."""
-    heading = {
-        "": "| method | gain on CIFAR-10 | gain on Fashion-MNIST | published gain |",
-        "_zh": "| 方法 | CIFAR-10 上的提升 | Fashion-MNIST 上的提升 | 公布的提升 |",
-    }[suffix]
-    here = [gains(runs_of(setting), BASE) if BASE in runs_of(setting) else {} for setting in (CIFAR, FASHION)]
-    order = sorted(
-        (name for name in METHODS if name != BASE),
-        key=lambda name: -mean([found[name].mean for found in here if name in found] or [-99.0]),
-    )
-    lines = [heading, "| --- | ---: | ---: | ---: |"]
-    for name in order:
-        cells = [str(found.get(name, "")) for found in here]
-        link = f"[{name}](methods/{METHODS[name].page}{suffix}.md)"
-        lines.append(f"| {link} | {cells[0]} | {cells[1]} | {_literature(name)} |")
-    return "\n".join(lines)
-
-
-def _literature(name: str) -> str:
-    method = METHODS[name]
-    if method.published is not None:
-        return f"{method.published - PUBLISHED_BASELINE:+.2f} (CIFAR-100)"
-    if method.imagenet:
-        alone, distilled, student = method.imagenet
-        return f"{distilled - alone:+.2f} (ImageNet, {student})"
-    return ""
 
 
 def _measured() -> Iterator[tuple[Path, list[str]]]:
