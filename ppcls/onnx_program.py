@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.errors import ConfigError, WeightsError
+from ppcls.onnx_graph import node_outputs, with_outputs
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -65,16 +66,18 @@ class OnnxProgram:
         file: the ONNX file.
         threads: CPU threads for one batch.
         device: ``cpu``; ``gpu`` or ``gpu:N``; ``any`` for the best that ONNX Runtime offers.
+        inner: names of tensors inside the graph that become outputs, after those of the file.
 
     Raises:
         ConfigError: if ONNX Runtime is not installed, or cannot use the device.
         WeightsError: if it cannot read the file.
     """
 
-    def __init__(self, file: Path, threads: int, device: str = "any") -> None:
+    def __init__(self, file: Path, threads: int, device: str = "any", inner: Sequence[str] = ()) -> None:
         self._file = file.absolute()
         self._threads = threads
         self._device = device
+        self._inner = tuple(inner)
         self._opening = threading.Lock()
         self._process = os.getpid()
         self._session = self._open()
@@ -95,8 +98,15 @@ class OnnxProgram:
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3  # its warnings are about graphs, which users cannot change
         providers = _providers(self._device, onnxruntime.get_available_providers())
+        model: str | bytes = str(self._file)
+        if self._inner:
+            model = with_outputs(self._file.read_bytes(), self._inner)
+            # Where the weights lie in files beside it, which a path says by itself.
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(self._file.parent)
+            )
         try:
-            return onnxruntime.InferenceSession(str(self._file), options, providers=providers)
+            return onnxruntime.InferenceSession(model, options, providers=providers)
         except (
             errors.Fail,
             errors.InvalidArgument,
@@ -112,8 +122,29 @@ class OnnxProgram:
         """The shape of the images that it takes, [N, C, H, W]; None for a size that is open."""
         return [size if isinstance(size, int) and size > 0 else None for size in self._input.shape]
 
+    @property
+    def layers(self) -> dict[str, str]:
+        """The tensors inside the graph that are not outputs of the file, in order, each with its operator.
+
+        Raises:
+            WeightsError: if the file is damaged.
+        """
+        try:
+            inside = node_outputs(self._file.read_bytes())
+        except ValueError as error:
+            raise WeightsError(f"{self._file} is not an ONNX model: {error}") from error
+        declared = self.outputs[: len(self.outputs) - len(self._inner)]
+        return {name: kind for name, kind in inside.items() if name not in declared}
+
+    def layer_shapes(self) -> dict[str, list[int | str | None]]:
+        """Return the shape for one image of each of `layers` that has one value for each image."""
+        whole = OnnxProgram(self._file, self._threads, self._device, list(self.layers))
+        batch = whole._input.shape[0]
+        outputs = whole._session.get_outputs()[-len(self.layers) :]
+        return {o.name: o.shape[1:] for o in outputs if len(o.shape) > 1 and o.shape[0] == batch}
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(OnnxProgram, self._file, self._threads, self._device), ()
+        return partial(OnnxProgram, self._file, self._threads, self._device, self._inner), ()
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Run a batch [N, C, H, W]; return the first output, a classifier's [N, classes]."""
@@ -125,7 +156,8 @@ class OnnxProgram:
         A file with a fixed batch size is run several times; missing images are copies of the last one.
 
         Raises:
-            ConfigError: if the network needs images of another shape.
+            ConfigError: if the network needs images of another shape, or an output is not one value for each
+                image.
         """
         fixed, *image = self._input.shape
         step = fixed if isinstance(fixed, int) else len(batch)
@@ -141,6 +173,10 @@ class OnnxProgram:
             session.run(list(outputs), {self._input.name: _filled(batch[start : start + step], step, dtype)})
             for start in range(0, len(batch), step)
         ]
+        for name, value in zip(outputs, parts[0], strict=True):
+            if value.ndim == 0 or len(value) != step:
+                found = f"the tensor {name!r} of {self._file} has the shape {list(value.shape)}"
+                raise ConfigError(f"{found} for {step} images, which is not one value for each image")
         joined = (np.concatenate(values) for values in zip(*parts, strict=True))
         return [values[: len(batch)].astype(np.float32) for values in joined]
 

@@ -4,6 +4,7 @@ Paddle's kernel multiplies the weights with one image of the batch after the oth
 such a product is thin, and reading the weights takes longer than multiplying with them: 9 MB for 512 to 512
 channels and a kernel of 3x3. One product over the whole batch reads them once. It gives the same values up to
 rounding (about 1e-7 of them) and is up to nine times as fast; docs/performance.md has measurements.
+Depthwise convolutions have a way of their own, see :mod:`ppcls.arch.depthwise`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ppcls._paddle import in_sot_simulation_mode
+from ppcls.arch import depthwise
 
 Pair = int | Sequence[int]
 
@@ -28,6 +30,7 @@ _RULE = (
     (16, 0, 2**19, False),
     (49, 0, 2**20, False),
 )
+_MOST_DEPTHWISE = 128  # output pixels of a depthwise convolution that may be small enough
 _MOST_VALUES = 2**24  # of the unfolded batch, 64 MB: a larger one is left to the kernel, which needs no copy
 
 
@@ -76,10 +79,14 @@ class Conv2D(nn.Conv2D):
         self._kernel = kernel or (1, 1)
         self._steps = steps or (1, 1)
         self._border = border or (0, 0)
-        plain = {"dilation": 1, "groups": 1, "padding_mode": "zeros", "data_format": "NCHW"}
+        groups = options.get("groups", 1)
+        self._is_depthwise = groups == in_channels == out_channels > 1
+        plain = {"dilation": 1, "padding_mode": "zeros", "data_format": "NCHW"}
         known = kernel is not None and steps is not None and border is not None
-        self.fast_small_maps = known and all(
-            options.get(name, value) == value for name, value in plain.items()
+        self.fast_small_maps = (
+            known
+            and (groups == 1 or self._is_depthwise)
+            and all(options.get(name, value) == value for name, value in plain.items())
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +94,10 @@ class Conv2D(nn.Conv2D):
         if self.fast_small_maps and paddle.in_dynamic_mode() and not in_sot_simulation_mode():
             size = self._small_output(x)
             if size is not None:
-                y = self._multiply(x, *size)
+                if self._is_depthwise:
+                    y = depthwise.multiply(x, self.weight, size, self._steps, self._border)
+                else:
+                    y = self._multiply(x, *size)
                 return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
         return super().forward(x)
 
@@ -102,10 +112,15 @@ class Conv2D(nn.Conv2D):
         height = (shape[2] + 2 * self._border[0] - self._kernel[0]) // self._steps[0] + 1
         width = (shape[3] + 2 * self._border[1] - self._kernel[1]) // self._steps[1] + 1
         pixels = height * width if height > 0 and width > 0 else 0
-        if pixels > _RULE[-1][0]:
+        if pixels > (_MOST_DEPTHWISE if self._is_depthwise else _RULE[-1][0]):
             return None
         weight = self.weight
         filters, channels, *_ = weight.shape
+        if self._is_depthwise:
+            taps = self._kernel[0] * self._kernel[1]
+            small = pixels > 0 and depthwise.products_pay(shape[0], shape[2] * shape[3], pixels, taps)
+            fits = shape[1] == filters and x.dtype == weight.dtype == paddle.float32
+            return (height, width) if small and fits and x.place.is_cpu_place() else None
         if shape[1] != channels:
             return None
         values = channels * self._kernel[0] * self._kernel[1]  # that one output value depends on

@@ -75,8 +75,8 @@ class ForeignModel(Network):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of all outputs of the file, in order."""
-        return list(self._runner.outputs)
+        """Names of all outputs of the file, in order, without tensors inside its graph."""
+        return [name for name in self._runner.outputs if name not in self.inner_names]
 
     def update_res(self, return_patterns: str | Sequence[str]) -> list[str]:
         """Set which outputs of the file a forward pass returns in addition to the logits; return them.
@@ -91,10 +91,22 @@ class ForeignModel(Network):
         return list(self._patterns)
 
     def _check(self, name: str) -> None:
-        known = self._runner.outputs
+        known = [*self._runner.outputs, *self.inner_names]
         if name not in known:
             advice = hint(name, known) or f" It has {', '.join(known[:12])}."
             raise ConfigError(f"{self.path} has no output {name!r}.{advice}")
+
+    @cached_property
+    def inner_names(self) -> list[str]:
+        """Names of tensors inside the graph, in order, which an ONNX file can return as well."""
+        return list(self._runner.layers) if isinstance(self._runner, OnnxProgram) else []
+
+    def inner_layers(self) -> list[tuple[str, str, str]]:
+        """Return name, operator and shape for one image of the tensors of `inner_names` that have one."""
+        if not isinstance(self._runner, OnnxProgram):
+            return []
+        kinds = self._runner.layers
+        return [(name, kinds[name], str(shape)) for name, shape in self._runner.layer_shapes().items()]
 
     def forward(self, x: Tensor) -> Any:
         """Run images [N, C, H, W].
@@ -133,15 +145,16 @@ class OnnxModel(ForeignModel):
     Args:
         path: the file. Its first input is images [N, C, H, W]; with a fixed batch size it is run several
             times.
-        logits: name of the output that is the logits (default: the first).
+        logits: name of the output that is the logits (default: the first), or of a tensor inside the graph.
         probabilities: the output went through a softmax already; its logarithm is taken.
-        return_patterns: names of further outputs to return together with the logits.
+        return_patterns: names of further outputs, or of tensors inside the graph, to return together with the
+            logits; `ppcls layers` lists them.
         threads: CPU threads (default: as many as Paddle uses).
         class_num: number of classes of the logits; needed if it is the only network of a recipe, as in an
             evaluation of the teacher.
 
     Raises:
-        ConfigError: if ONNX Runtime is not installed, or the file has no output of a given name.
+        ConfigError: if ONNX Runtime is not installed, or the file has no tensor of a given name.
         WeightsError: if the file is missing or is not an ONNX model.
     """
 
@@ -160,6 +173,19 @@ class OnnxModel(ForeignModel):
 
     def _open(self) -> Runner:
         return OnnxProgram(self.path, self.threads or cpu_threads())
+
+    def update_res(self, return_patterns: str | Sequence[str]) -> list[str]:
+        """Set which outputs of the file, or tensors inside its graph, a forward pass returns; return them.
+
+        Raises:
+            ConfigError: if the file has no such tensor.
+        """
+        found = super().update_res(return_patterns)
+        wanted = [name for name in (self._logits, *found) if name is not None]
+        inside = [name for name in dict.fromkeys(wanted) if name not in self._runner.outputs]
+        if inside:
+            self._runner = OnnxProgram(self.path, self.threads or cpu_threads(), inner=inside)
+        return found
 
 
 @BACKBONES.register()

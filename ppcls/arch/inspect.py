@@ -74,7 +74,8 @@ class Inspection:
 def inspect_network(node: Node, image_shape: Sequence[int], where: str = "Arch") -> Inspection:
     """Build the network of a node without memory for parameters, and trace it.
 
-    A network in a file (OnnxModel) is run instead; its layers are the outputs of the file.
+    A network in a file (OnnxModel) is run instead; its layers are the outputs of the file and, of an ONNX
+    file, the tensors inside its graph.
 
     Args:
         node: as for `build_network`; weights are not loaded.
@@ -124,6 +125,7 @@ def _run_file(network: ForeignModel, name: str, image_shape: Sequence[int]) -> I
     network.update_res(network.outputs)
     given = network(paddle.zeros([_BATCH, *image_shape]))
     layers = [LayerOutput(key, "output", _describe(given[key]), 1, None) for key in network.outputs]
+    layers += [LayerOutput(*inner, 1, None) for inner in network.inner_layers()]
     return Inspection(name, tuple(image_shape), tuple(layers), None, None)
 
 

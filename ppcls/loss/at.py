@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls.errors import ConfigError
 from ppcls.loss._tensors import norm
 from ppcls.loss.base import TensorPairLoss
+from ppcls.loss.shapes import on_smaller_grid
 from ppcls.registry import LOSSES
 
 
@@ -35,8 +35,7 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         A scalar, zero where both are strong at the same places.
     """
-    size = [min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True)]
-    pooled = [x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (student, teacher)]
+    pooled = on_smaller_grid(student, teacher)
     return (attention_map(pooled[0]) - attention_map(pooled[1])).square().mean()
 
 

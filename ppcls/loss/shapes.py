@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import ClassVar
 
+import paddle.nn.functional as F
 from paddle import Tensor
 
 from ppcls.errors import ConfigError
@@ -65,6 +66,12 @@ VECTOR_MODES = ("flatten", "gap")
 def as_vectors(x: Tensor, mode: str) -> Tensor:
     """Return features [N, ...] as vectors [N, D]: flattened, or the mean over H and W of maps for ``gap``."""
     return x.mean([2, 3]) if mode == "gap" and x.ndim == 4 else x.flatten(1)
+
+
+def on_smaller_grid(first: Tensor, second: Tensor) -> list[Tensor]:
+    """Return two maps [N, C, H, W], the larger one averaged to the height and width of the smaller."""
+    size = [min(a, b) for a, b in zip(first.shape[2:], second.shape[2:], strict=True)]
+    return [x if list(x.shape[2:]) == size else F.adaptive_avg_pool2d(x, size) for x in (first, second)]
 
 
 class SizedPairLoss(TensorPairLoss):

@@ -6,8 +6,9 @@ from typing import Literal
 
 from paddle import Tensor, nn
 
+from ppcls.errors import ConfigError
 from ppcls.loss._tensors import check_one_of
-from ppcls.loss.shapes import VECTOR_MODES, SizedPairLoss, as_vectors
+from ppcls.loss.shapes import VECTOR_MODES, SizedPairLoss, as_vectors, on_smaller_grid
 from ppcls.registry import LOSSES
 
 _TINY = 1e-24  # smallest argument of the logarithm, reached where student and teacher agree
@@ -39,7 +40,8 @@ class SRDLoss(SizedPairLoss):
         student_channel: features of the student, after `mode`; null: found by a dry forward.
         teacher_channel: features of the teacher, after `mode`; null: found by a dry forward.
         mode: how feature maps [N, C, H, W] become vectors: ``gap``: the mean over H, W; ``flatten``, for
-            pooled features.
+            pooled features; ``positions``: each position is a sample, so that the student learns what lies
+            where. The larger of two maps is averaged to the size of the smaller.
     """
 
     size_options = ("student_channel", "teacher_channel")
@@ -48,10 +50,10 @@ class SRDLoss(SizedPairLoss):
         self,
         student_channel: int | None = None,
         teacher_channel: int | None = None,
-        mode: Literal["gap", "flatten"] = "gap",
+        mode: Literal["gap", "flatten", "positions"] = "gap",
     ) -> None:
         super().__init__(student_channel, teacher_channel)
-        check_one_of("SRDLoss", "mode", mode, VECTOR_MODES)
+        check_one_of("SRDLoss", "mode", mode, (*VECTOR_MODES, "positions"))
         self.mode = mode
         self.create_if_known()
 
@@ -63,12 +65,25 @@ class SRDLoss(SizedPairLoss):
         )
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the vectors [N, D] of features of any shape [N, ...]."""
-        return as_vectors(x, self.mode)
+        """Return the vectors [N, D] of features of any shape [N, ...]; with ``positions`` [N * H * W, D].
+
+        Raises:
+            ConfigError: if ``positions`` gets something else than maps.
+        """
+        if self.mode != "positions":
+            return as_vectors(x, self.mode)
+        if x.ndim != 4:
+            raise ConfigError(
+                f"SRDLoss.mode: positions needs feature maps [N, C, H, W], got {list(x.shape)}; vectors need "
+                "mode: flatten"
+            )
+        return x.transpose([0, 2, 3, 1]).flatten(0, 2)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the scalar loss of features [N, ...]."""
         self.require_layers()
+        if self.mode == "positions" and student.ndim == teacher.ndim == 4:
+            student, teacher = on_smaller_grid(student, teacher)
         projected = self.projector(self.features(student))
         target = self.features(teacher)
         return log_power_distance(self.norms[0](projected), self.norms[1](target))

@@ -84,6 +84,39 @@ def test_output_and_gradients_are_those_of_paddle(shape, bias, monkeypatch):
     _assert_close(found, expected)
 
 
+DEPTHWISE = {
+    "8x8": (4, 5, 5, 5, 1, 2, 8, 8),
+    "stride": (8, 3, 3, 3, 2, 1, 9, 8),
+    "not square": (8, 4, 4, (3, 5), (1, 2), (1, 0), 4, 9),
+    "one pixel": (1, 4, 4, 3, 1, 1, 1, 1),
+    "same": (4, 4, 4, 3, 1, "SAME", 2, 3),
+}
+
+
+@pytest.mark.parametrize("gradients", [True, False], ids=["gradients", "no gradients"])
+@pytest.mark.parametrize("shape", DEPTHWISE.values(), ids=DEPTHWISE)
+def test_depthwise_convolutions_of_small_maps_are_those_of_paddle(shape, gradients, monkeypatch):
+    ours, theirs, x = _layers(shape, groups=shape[1], bias_attr=None if gradients else False)
+    with paddle.set_grad_enabled(gradients):
+        expected = _run(theirs, x) if gradients else [theirs(x).numpy()]
+        calls = _counting(monkeypatch)
+        found = _run(ours, x) if gradients else [ours(x).numpy()]
+    assert not calls, "this shape should not reach the kernel"
+    _assert_close(found, expected)
+
+
+def test_other_groups_and_larger_maps_reach_the_kernel(monkeypatch):
+    calls = _counting(monkeypatch)
+    layer = Conv2D(4, 4, 3, padding=1, groups=4)
+    layer(paddle.randn([8, 4, 16, 16]))
+    Conv2D(4, 8, 3, padding=1, groups=4)(paddle.randn([8, 4, 4, 4]))
+    Conv2D(4, 4, 3, padding=1, groups=2)(paddle.randn([8, 4, 4, 4]))
+    Conv2D(4, 4, 3, padding=2, groups=4, dilation=2)(paddle.randn([8, 4, 4, 4]))
+    use_kernels_alone(layer)
+    layer(paddle.randn([8, 4, 4, 4]))
+    assert len(calls) == 5
+
+
 @pytest.mark.parametrize("shape", [SHAPES["2x2"], SHAPES["one pixel in, one tap"]], ids=["2x2", "1x1"])
 def test_without_gradients_the_output_is_the_same(shape, monkeypatch):
     ours, theirs, x = _layers(shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, WeightsError
+from ppcls.onnx_graph import node_outputs
+from ppcls.onnx_program import OnnxProgram
 from ppcls.runtime import fingerprint
 
 SHAPE = (3, 32, 32)
@@ -98,6 +101,40 @@ def test_unknown_outputs_are_named(node: dict) -> None:
         build_model({**node, "return_patterns": ["blocks"]})
     with pytest.raises(ConfigError, match="has no output 'scores'"):
         build_model({**node, "logits": "scores"})
+
+
+def test_tensors_inside_an_onnx_graph(
+    onnx_file: Path, teacher: nn.Layer, images: paddle.Tensor, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(str(onnx_file))
+    feature = model.graph.output[1].name
+    del model.graph.output[1]
+    file = tmp_path / "one_output.onnx"
+    onnx.save(model, str(file))
+    # The names are those that the package for ONNX finds.
+    found = node_outputs(file.read_bytes())
+    assert found == {name: node.op_type for node in model.graph.node for name in node.output if name}
+    node = {"name": "OnnxModel", "path": str(file)}
+    net = build_model({**node, "return_patterns": [feature]})
+    net.eval()
+    wanted = teacher(images)
+    outputs = net(images)
+    assert list(outputs) == ["logits", feature]
+    close(outputs["logits"], wanted["logits"])
+    close(outputs[feature], wanted["blocks[2]"])
+    assert net.outputs == [model.graph.output[0].name]
+    assert feature in [name for name, _, _ in net.inner_layers()]
+    swapped = build_model({**node, "logits": feature})
+    swapped.eval()
+    close(swapped(images), wanted["blocks[2]"])
+    program = pickle.loads(pickle.dumps(OnnxProgram(file, 1, "cpu", [feature])))
+    np.testing.assert_allclose(program.run(images.numpy(), [feature])[0], outputs[feature], rtol=1e-5)
+    with pytest.raises(ConfigError, match="has no output 'blocks'"):
+        build_model({**node, "return_patterns": ["blocks"]})
+    content = file.read_bytes()
+    with pytest.raises(ValueError, match="longer than the message"):
+        node_outputs(content[: len(content) // 2])
 
 
 def test_probabilities_become_logits_up_to_a_constant(

@@ -146,6 +146,17 @@ def test_srd_against_the_paper(seed, n, mine, theirs):
     assert flat(paddle.to_tensor(s, dtype="float32"), paddle.to_tensor(t, dtype="float32")).ndim == 0
 
 
+def test_srd_of_positions_is_srd_of_each_place_in_the_map():
+    rng = np.random.default_rng(0)
+    s, t = rng.standard_normal((2, 3, 2, 2)), rng.standard_normal((2, 5, 4, 4))
+    loss = SRDLoss(3, 5, mode="positions")
+    weight, bias = (p.numpy().astype("float64") for p in loss.projector.parameters())
+    halved = t.reshape(2, 5, 2, 2, 2, 2).mean((3, 5))
+    rows = [np.moveaxis(x, 1, -1).reshape(8, -1) for x in (s, halved)]
+    value = loss(paddle.to_tensor(s, dtype="float32"), paddle.to_tensor(t, dtype="float32"))
+    assert float(value) == pytest.approx(ref.srd(*rows, weight, bias), rel=1e-4)
+
+
 def test_srd_stays_finite_where_student_and_teacher_agree():
     loss = SRDLoss(3, 3)
     loss.projector.weight.set_value(np.eye(3, dtype="float32"))
@@ -230,7 +241,8 @@ def test_reviewkd_against_the_paper(seed, n, channels, max_width):
         ("WKDFeatureLoss", {"ratio": 0.0}, "ratio: got 0.0"),
         ("WKDFeatureLoss", {"s_key": "vector", "t_key": "map"}, r"shapes \[2, 3\] and \[2, 5, 4, 4\]"),
         ("ATLoss", {"s_key": "vector", "t_key": "map"}, r"shapes \[2, 3\] and \[2, 5, 4, 4\]"),
-        ("SRDLoss", {"mode": "max"}, "'gap' or 'flatten'"),
+        ("SRDLoss", {"mode": "max"}, "'gap' or 'flatten' or 'positions'"),
+        ("SRDLoss", {"mode": "positions", "s_key": "vector", "t_key": "map"}, r"positions needs.*\[2, 3\]"),
     ],
 )
 def test_keys_and_options_that_do_not_fit_a_loss_of_maps(base, keys, text):
