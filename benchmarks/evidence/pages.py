@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from evidence import plots
-from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, SETTINGS
+from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, REASONS, SETTINGS
 from evidence.guide import guide
 from evidence.marks import fill
 from evidence.methods import METHODS, PUBLISHED_BASELINE
@@ -51,6 +51,10 @@ def render() -> dict[Path, str]:
     pages = {PAGE: text}
     for name, suffix in _GUIDES.items():
         pages[DOCS / name] = fill((DOCS / name).read_text("utf-8"), "methods", guide(suffix))
+    results = DOCS / "results.md"
+    pages[results] = results.read_text("utf-8")
+    for name, text in {**{q.key: q.answer() for q in QUESTIONS}, "reasons": _reasons()}.items():
+        pages[results] = fill(pages[results], name, text)
     for page, rows in _measured():
         pages[page] = _with_rows(page, rows)
     return pages
@@ -80,7 +84,7 @@ def _pictures(setting: Setting) -> list[str]:
     """Return the pictures of a section; settings of the same question have theirs in the first section."""
     if setting.key not in _ANSWERED:
         return [f"![Gains of all methods](images/{_plot(setting).name})"]
-    return [f"![{question.x}]({question.path})" for question in _ANSWERED[setting.key] if question.found()]
+    return [question.picture for question in _ANSWERED[setting.key] if question.found()]
 
 
 def _plot(setting: Setting) -> Path:
@@ -168,6 +172,23 @@ def _order() -> str:
                 f"- {first.title}, and {second.title}: {rho:+.2f} over {len(names)} methods, p = {p:.2f}."
             )
     lines.append("\n![Published gains and ours](images/results_published.png)\n")
+    return "\n".join(lines)
+
+
+def _reasons() -> str:
+    """Return methods with the settings for CIFAR-100 and with others."""
+    runs, others = runs_of(CIFAR), runs_of(REASONS)
+    lines = [
+        "| method | with the settings for CIFAR-100 | other settings | with these |",
+        "| --- | ---: | --- | ---: |",
+        f"| labels alone | {spread(runs[BASE])} | | |",
+    ]
+    for variant in REASONS.variants:
+        method, name = variant.method, variant.name.removeprefix(f"{variant.method}, ")
+        link = f"[{method}](methods/{METHODS[method].page}.md)"
+        usual = spread(runs[method]) if method in runs else ""
+        other = spread(others[variant.name]) if variant.name in others else ""
+        lines.append(f"| {link} | {usual} | {name} | {other} |")
     return "\n".join(lines)
 
 

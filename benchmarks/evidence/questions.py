@@ -63,6 +63,11 @@ class Question:
     ticks: Mapping[float, str] = field(default_factory=dict)
 
     @property
+    def picture(self) -> str:
+        """The picture in Markdown."""
+        return f"![Results: {self.x}]({self.path})"
+
+    @property
     def path(self) -> str:
         """The picture, seen from the docs."""
         return f"images/results_{self.key}.png"
@@ -70,6 +75,24 @@ class Question:
     def found(self) -> list[Panel]:
         """Return the panels for which there are runs."""
         return [panel for panel in self.panels() if any(panel.lines.values())]
+
+    def answer(self) -> str:
+        """Return the picture and a table for each panel, for a page of the docs."""
+        found = self.found()
+        return "\n\n".join([self.picture, *map(self._table, found)]) if found else "Not run yet."
+
+    def _table(self, panel: Panel) -> str:
+        places = sorted({point.x for points in panel.lines.values() for point in points})
+        names = [self.ticks.get(place, f"{place:,g}").replace("\n", ", ") for place in places]
+        lines = [f"| {panel.title}: {self.x} | {' | '.join(names)} |", f"| --- |{' ---: |' * len(places)}"]
+        form = "{:+.2f} ± {:.2f}" if panel.alone is None else "{:.2f} ± {:.2f}"
+        for label, points in panel.lines.items():
+            cells = {point.x: form.format(point.mean, point.half).replace(" ± nan", "") for point in points}
+            lines.append(f"| {label} | {' | '.join(cells.get(place, '') for place in places)} |")
+        if panel.alone is not None:
+            alone = form.format(panel.alone.mean, panel.alone.half)
+            lines.append(f"| labels alone | {' | '.join([alone] * len(places))} |")
+        return "\n".join(lines)
 
     def draw(self) -> bool:
         """Draw what there is; tell whether there is anything."""
