@@ -206,7 +206,7 @@ def _measured() -> Iterator[tuple[Path, list[str]]]:
         names = [name for name in METHODS if METHODS[name].page == page]
         for suffix in ("", "_zh"):
             rows = []
-            for setting in (CIFAR, FASHION):
+            for setting in (setting for setting in SETTINGS.values() if not setting.variants):
                 runs = runs_of(setting)
                 for name in names:
                     if name in runs and BASE in runs:
