@@ -20,6 +20,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -322,9 +323,24 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="write the tables and pictures alone")
     args = parser.parse_args()
     if not args.tables:
-        args.work.mkdir(parents=True, exist_ok=True)
+        for option, folder in (("--work", args.work), ("--cache", args.cache)):
+            make_folder(option, folder)
         run_all(args.work.absolute(), args.cache, args.variants, args.seeds)
     write_tables(done(), args.work / "pages")
+
+
+def make_folder(option: str, folder: Path) -> None:
+    """Make the folder of an option.
+
+    Raises:
+        SystemExit: if that is impossible, or if nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SystemExit(f"{option} {folder}: no folder to write to: {error.strerror}") from None
 
 
 def run_all(work: Path, cache: Path, variants: Sequence[str], seeds: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import random
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -77,6 +78,21 @@ def test_what_is_missing_is_named_with_the_command_that_brings_it(images, tmp_pa
         images.find_fonts(tmp_path / "cache")
     with pytest.raises(SystemExit, match="GPL-1 is missing"):
         images.read_texts("train", tmp_path)
+
+
+@pytest.mark.parametrize("option", ["--work", "--cache"])
+def test_a_folder_that_cannot_be_made_is_named(option, tmp_path, monkeypatch):
+    script = importlib.import_module("page_orientation")
+    folders = {"--work": tmp_path / "work", "--cache": tmp_path / "cache"}
+    (tmp_path / "file").touch()
+    folders[option] = tmp_path / "file" / "below"
+    monkeypatch.setattr(
+        sys, "argv", ["page_orientation.py", *(str(part) for pair in folders.items() for part in pair)]
+    )
+    with pytest.raises(SystemExit, match=f"^{option} .*file/below: no folder to write to: Not a directory"):
+        script.main()
+    with pytest.raises(SystemExit, match="file: no folder to write to: File exists"):
+        script.make_folder(option, tmp_path / "file")
 
 
 def test_tables_are_those_of_the_lines(tables, tmp_path, capsys):
