@@ -22,6 +22,9 @@ import ppcls
 from ppcls.errors import ConfigError
 from ppcls.optimizer import build_optimizer
 
+# For tests in which initial values play no part.
+any_weights = pytest.mark.usefixtures("quick_weights")
+
 PUBLISHED = json.loads((DATA / "published_networks.json").read_text("utf-8"))
 LOGITS = {
     name: logits
@@ -170,6 +173,7 @@ def test_affine_blocks_keep_their_own_factor_below_that_of_their_stage():
     assert learning_rate(net.lab.bias) == 0.01
 
 
+@any_weights
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet18_vd"])
 def test_strides_of_resnet(name):
     x = paddle.ones([1, 3, 80, 160])
@@ -256,6 +260,7 @@ def test_first_blocks_of_vgg_can_be_left_untrained():
         lazily("VGG11", stop_grad_layers=6)
 
 
+@any_weights
 @pytest.mark.parametrize("size", [30, 31, 33, 64])
 def test_padding_of_efficientnet_goes_by_the_published_size_or_by_the_image(size):
     def stem(fixed):
@@ -274,6 +279,7 @@ def test_padding_of_efficientnet_goes_by_the_published_size_or_by_the_image(size
         assert np.abs(by_image - fixed).max() > 1e-3
 
 
+@any_weights
 @pytest.mark.parametrize("name", slow_unless(lambda n: n in QUICK_LOGITS, LOGITS))
 def test_logits_are_those_of_the_published_definition(name):
     """The first logits of two images of 224 pixels, also where a network was published for another size.

@@ -11,10 +11,13 @@ import paddle
 import pytest
 from arch_networks import KEYS, LOGITS, SMALLEST, filled, images, side, size, slow_unless
 from paddle.nn.functional import cross_entropy
+from quick_weights import use_stored_numbers
 
 import ppcls
 from ppcls.arch.theseus import dotted
 from ppcls.engine.export import export_network
+
+pytestmark = pytest.mark.usefixtures("quick_weights")
 
 CLASSES = 5
 
@@ -42,7 +45,9 @@ def network(request):
     """Name and network, in eval mode with its stages tapped; whoever changes it takes a copy."""
     needs_memory(request.param)
     paddle.seed(0)
-    net = ppcls.create_model(request.param, class_num=CLASSES, return_stages=True)
+    with pytest.MonkeyPatch.context() as patch:
+        use_stored_numbers(patch)
+        net = ppcls.create_model(request.param, class_num=CLASSES, return_stages=True)
     net.eval()
     return request.param, net
 

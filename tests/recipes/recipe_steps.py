@@ -66,4 +66,8 @@ def make_small(tree: dict[str, Any], images: Path, output: Path) -> None:
         for op in dataset["transform_ops"] if name == "Train" else ():
             if "RandCropImage" in op:
                 op["RandCropImage"]["size"] = SIDE
+            if "CropImage" in op:
+                op["CropImage"]["size"] = SIDE
+            if "resize_short" in (op.get("ResizeImage") or {}):
+                op["ResizeImage"]["resize_short"] = SIDE
     drop_keys(tree, ("pretrained", "use_ssld", "s_shapes", "t_shapes"))

@@ -20,6 +20,8 @@ from ppcls.errors import WeightsError
 from ppcls.weights import convert, load_into, read_params, torch_options
 from ppcls.weights.torch_residual import without_bias_of_fc1
 
+pytestmark = pytest.mark.usefixtures("quick_weights")
+
 ROWS = rows()
 # Names of networks whose logits agree to 1e-5 of the largest one, and of those where it is 1e-3, because the
 # gates of SE_ResNeXt101 let roundings grow: PyTorch's float32 is 1e-4 from its own float64, in which both

@@ -21,18 +21,16 @@ import numpy as np
 CLASSES = 8
 
 # our name: (library, constructor, options, side of the images)
-# what is quick enough for every run of the tests
+# what is quick enough for every run of the tests: the smallest network of each kind of block and stem
 QUICK = {
     "ResNet18": [("torchvision", "resnet18", {}, 64)],
     "ResNet50": [("torchvision", "resnet50", {}, 64), ("timm", "resnet50", {}, 64)],
-    "ResNet34_vd": [("timm", "resnet34d", {}, 64)],
-    "ResNet50_vd": [("timm", "resnet50d", {}, 64)],
+    "ResNet18_vd": [("timm", "resnet18d", {}, 64)],
     "ResNeXt50_32x4d": [("torchvision", "resnext50_32x4d", {}, 64)],
     "MobileNetV2": [("torchvision", "mobilenet_v2", {}, 64), ("timm", "mobilenetv2_100", {}, 64)],
     "DenseNet121": [("torchvision", "densenet121", {}, 64)],
     "EfficientNetB0": [("timm", "tf_efficientnet_b0", {}, 64)],
     "EfficientNetLite0": [("timm", "tf_efficientnet_lite0", {}, 64)],
-    "EfficientNetLite2": [("timm", "tf_efficientnet_lite2", {}, 72)],
     "FasterNet_T0": [("timm", "fasternet_t0", {}, 64)],
     "MobileViT_XXS": [("timm", "mobilevit_xxs", {}, 72)],  # with maps of an odd size
     "MobileViTV2_x0_5": [("timm", "mobilevitv2_050", {}, 72)],
@@ -63,7 +61,8 @@ OTHERS = {
     "ResNet34": [("torchvision", "resnet34", {}, 64)],
     "ResNet101": [("torchvision", "resnet101", {}, 64)],
     "ResNet152": [("torchvision", "resnet152", {}, 64)],
-    "ResNet18_vd": [("timm", "resnet18d", {}, 64)],
+    "ResNet34_vd": [("timm", "resnet34d", {}, 64)],
+    "ResNet50_vd": [("timm", "resnet50d", {}, 64)],
     "ResNet101_vd": [("timm", "resnet101d", {}, 64)],
     "ResNet152_vd": [("timm", "resnet152d", {}, 64)],
     "ResNeXt50_vd_32x4d": [("timm", "resnext50d_32x4d", {}, 64)],
@@ -83,6 +82,7 @@ OTHERS = {
     "EfficientNetB4": [("timm", "tf_efficientnet_b4", {}, 64)],
     "EfficientNetB7": [("timm", "tf_efficientnet_b7", {}, 64)],
     "EfficientNetLite1": [("timm", "tf_efficientnet_lite1", {}, 64)],
+    "EfficientNetLite2": [("timm", "tf_efficientnet_lite2", {}, 72)],
     "FasterNet_T1": [("timm", "fasternet_t1", {}, 64)],
     "FasterNet_T2": [("timm", "fasternet_t2", {}, 64)],
     "FasterNet_S": [("timm", "fasternet_s", {}, 64)],
