@@ -225,7 +225,7 @@ def _reasons() -> str:
         method, name = variant.method, variant.name.removeprefix(f"{variant.method}, ")
         link = f"[{method}](methods/{METHODS[method].page}.md)"
         usual = spread(runs[method]) if method in runs else ""
-        other = spread(others[variant.name]) if variant.name in others else ""
+        other = spread(others[variant.name]) if variant.name in others else "not run yet"
         lines.append(f"| {link} | {usual} | {name} | {other} |")
     return "\n".join(lines)
 

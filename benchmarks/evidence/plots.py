@@ -13,9 +13,13 @@ from evidence.statistics import Gain, mean
 
 _SEED = {"color": "tab:blue", "alpha": 0.45, "s": 22, "linewidths": 0, "zorder": 3}
 _MEAN = {"fmt": "o", "color": "tab:blue", "markersize": 6, "capsize": 3, "linewidth": 1.3, "zorder": 4}
+_WHITE = {"facecolor": "white", "alpha": 0.75, "pad": 0.3, "linewidth": 0}
 _OFFSETS = [
-    (side * (7 + abs(y) / 4), y) for y in (4, -6, 16, -18, 28, -30, 42, -44, 60, -62) for side in (1, -1)
+    (side * (7 + abs(y) / 4), y)
+    for y in (4, -6, *range(16, 160, 12), *range(-18, -160, -12))
+    for side in (1, -1)
 ]
+_OFFSETS.sort(key=lambda place: abs(place[1]))
 
 
 def _pyplot() -> Any:
@@ -64,9 +68,8 @@ def draw_against(panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
     figure, column = pyplot.subplots(len(panels), 1, figsize=(8, 5.2 * len(panels)), squeeze=False)
     for axes, (title, points) in zip(column[:, 0], panels.items(), strict=True):
         right = max(x for x, _, _ in points.values())
-        joined = _together(points)
-        for _, place, half in joined:
-            axes.errorbar([place[0]], [place[1]], yerr=[half], **_MEAN)
+        for place, gain, half in points.values():
+            axes.errorbar([place], [gain], yerr=[half], **_MEAN)
         axes.set_xlim(-1, right + 1.2)
         axes.axhline(0, color="0.35", linewidth=1)
         axes.axvline(0, color="0.35", linewidth=1)
@@ -75,7 +78,7 @@ def draw_against(panels: Mapping[str, Mapping[str, tuple[float, float, float]]],
         axes.set_xlabel(x)
         axes.set_ylabel("gain here, points, with 95 % interval")
         axes.set_title(title, fontsize=10)
-        _name(axes, [(names, place) for names, place, _ in joined])
+        _name(axes, [(name, (place, gain)) for name, (place, gain, _) in points.items()])
     _save(figure, path)
 
 
@@ -86,16 +89,9 @@ def _name(axes: Any, points: Sequence[tuple[str, tuple[float, float]]]) -> None:
     boxes: list[Any] = []
     for name, place in sorted(points, key=lambda point: point[1]):
         for x, y in _OFFSETS:
+            moved = {"xytext": (x, y), "textcoords": "offset points", "va": "center"}
             text = axes.annotate(
-                name,
-                place,
-                xytext=(x, y),
-                textcoords="offset points",
-                ha="left" if x > 0 else "right",
-                va="center",
-                fontsize=9,
-                bbox={"facecolor": "white", "alpha": 0.75, "pad": 0.3, "linewidth": 0},
-                arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6} if abs(y) > 12 else None,
+                name, place, ha="left" if x > 0 else "right", fontsize=9, bbox=_WHITE, **moved
             )
             box = text.get_window_extent().expanded(1.02, 1.1)
             if not any(box.overlaps(other) for other in boxes) and not any(box.contains(*p) for p in taken):
@@ -104,21 +100,10 @@ def _name(axes: Any, points: Sequence[tuple[str, tuple[float, float]]]) -> None:
         else:
             continue  # nowhere is room; the table has the point
         boxes.append(box)
-
-
-def _together(
-    points: Mapping[str, tuple[float, float, float]],
-) -> list[tuple[str, tuple[float, float], float]]:
-    """Join the names of points that lie on each other."""
-    joined: list[tuple[str, tuple[float, float], float]] = []
-    for name, (x, y, half) in points.items():
-        for number, (names, place, width) in enumerate(joined):
-            if abs(place[0] - x) < 0.05 and abs(place[1] - y) < 0.3:
-                joined[number] = (f"{names}, {name}", place, width)
-                break
-        else:
-            joined.append((name, (x, y), half))
-    return joined
+        if abs(y) > 12:
+            axes.annotate(
+                "", place, arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6}, **moved
+            )
 
 
 def draw_lines(panels: Sequence[Panel], question: Question, path: Path) -> None:
