@@ -44,9 +44,12 @@ def record(file):
     return inner
 
 
-def run(paths):
+def register():
     register_network(Plain, "Plain")
     HOOKS.register("Stop")(Stop)
+
+
+def run(paths):
     for path in map(Path, paths):
         job = json.loads(path.read_text())
         before = record(Path(f"{job['records']}.{rank()}"))
@@ -61,4 +64,5 @@ def run(paths):
 
 
 if __name__ == "__main__":
+    register()
     sys.exit(run(sys.argv[1:]))

@@ -2,17 +2,16 @@
 
 import json
 from collections import defaultdict
-from pathlib import Path
 
+import elastic_worker
 import numpy as np
 import pytest
-from launching import launch
+from launching import together
 from support import distilled, tiny_recipe
 
 from ppcls.weights import read_params
 
 pytestmark = pytest.mark.dist
-WORKER = str(Path(__file__).with_name("elastic_worker.py"))
 PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
 LOSSES = {
     "DistillationGTCELoss": {"model_names": ["Student"]},
@@ -24,9 +23,11 @@ LOSSES = {
 class Jobs:
     """Writes the jobs of elastic_worker.py and reads what they recorded."""
 
-    def __init__(self, images, folder):
+    def __init__(self, images, folder, capsys):
         self.images = images
         self.folder = folder
+        self.capsys = capsys
+        elastic_worker.register()
 
     def job(self, name, run, batch_size, *, stop=None, checkpoint=None, update_freq=1):
         """Describe a job that trains in the folder of `run`; return its file."""
@@ -44,8 +45,17 @@ class Jobs:
         path.write_text(json.dumps({"arguments": arguments, "records": str(self.folder / name)}))
         return path
 
-    def run(self, processes, *jobs):
-        done = launch(self.folder, jobs, processes, worker=WORKER)
+    def run_here(self, *jobs):
+        """Run jobs in this process; return what they print."""
+        self.capsys.readouterr()
+        code = elastic_worker.run(jobs)
+        printed = "".join(self.capsys.readouterr())
+        assert code == 0, printed
+        return printed
+
+    def run_in_two(self, *jobs):
+        """Run jobs in two processes; return what they print."""
+        done = together(self.folder, [elastic_worker.__file__, *map(str, jobs)])
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -63,9 +73,7 @@ class Jobs:
         return self.folder / run / "DistillationModel" / tag
 
     def same_end(self, run, other):
-        mine, theirs = (
-            read_params(self.checkpoint(name).with_suffix(".pdparams")) for name in (run, other)
-        )
+        mine, theirs = (read_params(self.checkpoint(name).with_suffix(".pdparams")) for name in (run, other))
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():
             room = 1e-6 + 1e-4 * np.abs(value).max()
@@ -73,21 +81,20 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(image_folder, tmp_path):
-    return Jobs(image_folder, tmp_path)
+def jobs(image_folder, tmp_path, capsys):
+    return Jobs(image_folder, tmp_path, capsys)
 
 
 def test_a_run_goes_on_with_more_and_with_fewer_processes(jobs):
     """8 and 4 images in the two steps of an epoch: stopped in the second epoch, and at the end of it."""
-    jobs.run(1, jobs.job("whole", "whole", 8), jobs.job("cut", "growing", 8, stop=3))
-    printed = jobs.run(
-        2,
+    jobs.run_here(jobs.job("whole", "whole", 8), jobs.job("cut", "growing", 8, stop=3))
+    printed = jobs.run_in_two(
         jobs.job("grown", "growing", 8, checkpoint="auto"),
         jobs.job("later", "later", 8, checkpoint=jobs.checkpoint("whole", "epoch_2")),
         jobs.job("cut_2", "shrinking", 4, stop=2),  # the other process learns of it at the next step
     )
     assert "written by 1 process, this run has 2: every step keeps its images: 1 batch of 4 images" in printed
-    printed = jobs.run(1, jobs.job("shrunk", "shrinking", 4, checkpoint="auto"))
+    printed = jobs.run_here(jobs.job("shrunk", "shrinking", 4, checkpoint="auto"))
     assert "written by 2 processes, this run has 1: every step keeps its images: 2 batches of 4" in printed
     whole = jobs.steps("whole")
     assert len(whole) == 8

@@ -1,21 +1,15 @@
 """Which parameters have a gradient may change at any step, and differ between processes."""
 
-import os
-import subprocess
-import sys
-
 import changing_gradients as work
 import numpy as np
 import pytest
+from launching import together
 
 pytestmark = pytest.mark.dist
 
 
 def test_changing_gradients_neither_hang_nor_drift(tmp_path):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE", "CUDA"))}
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
-    command += ["--log_dir", str(tmp_path / "log"), work.__file__, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    done = together(tmp_path, [work.__file__, str(tmp_path)])
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
     for name in first:

@@ -1,4 +1,4 @@
-"""Plug-ins that a recipe names are there in every process that a training starts."""
+"""Plug-ins that a recipe names are there in every process that a training starts, and each keeps its log."""
 
 import subprocess
 import sys
@@ -39,3 +39,7 @@ def test_every_process_loads_them(recipe, write_recipe, tmp_path):
     assert "OwnLoss: " in done.stdout
     assert (tmp_path / "rank0").exists()
     assert (tmp_path / "rank1").exists()
+    logs = tmp_path / "output/log"
+    assert sorted(path.name for path in logs.iterdir()) == ["workerlog.0", "workerlog.1"]
+    assert "[Train][Epoch 1/1][Avg]" in (logs / "workerlog.0").read_text()
+    assert "[Train][Epoch 1/1][Avg]" in done.stdout

@@ -1,13 +1,11 @@
 """Between log lines the host reads no tensor, so that it never waits for the device."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from counted_reads import count_reads
+from launching import together
 from support import distilled, tiny_recipe
 
 EVERY = 7  # batches between log lines
@@ -50,15 +48,7 @@ def test_one_process_reads_only_for_log_lines(image_folder, tmp_path):
 def test_two_processes_read_only_for_log_lines(image_folder, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(many_steps(image_folder, tmp_path / "output", 2)))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE", "CUDA"))}
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
-    command += [
-        "--log_dir",
-        str(tmp_path / "log"),
-        str(Path(__file__).with_name("counted_reads.py")),
-        str(path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    done = together(tmp_path, [str(Path(__file__).with_name("counted_reads.py")), str(path)])
     assert done.returncode == 0, done.stdout + done.stderr
     for rank in (0, 1):
         check(yaml.safe_load(path.with_suffix(f".{rank}.yaml").read_text()))

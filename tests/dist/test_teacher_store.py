@@ -6,7 +6,7 @@ import json
 import numpy as np
 import paddle
 import pytest
-from launching import launch
+from launching import WORKER, together
 from support import KL, distilled, tiny_recipe
 
 from ppcls.arch import create_model
@@ -34,10 +34,11 @@ def test_two_processes_fill_and_read_a_store(image_folder, tmp_path):
             recipe["TeacherStore"]["fill"] = "never"
         paths.append(tmp_path / f"{name}.json")
         paths[-1].write_text(json.dumps(recipe))
-    done = launch(tmp_path, paths, 2)
+    done = together(tmp_path, [WORKER, *paths])
     assert done.returncode == 0, done.stdout + done.stderr
     found = [
-        read_params(tmp_path / name / "DistillationModel/latest.pdparams") for name in ("live", "filled", "read")
+        read_params(tmp_path / name / "DistillationModel/latest.pdparams")
+        for name in ("live", "filled", "read")
     ]
     for name, value in found[0].items():
         for other in found[1:]:

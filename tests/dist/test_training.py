@@ -1,16 +1,13 @@
 """Two processes on the CPU against one: the same weights, the same metrics, and no hanging."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import launch
+from launching import WORKER, launch, together, train_here
 from support import distilled, tiny_recipe
 
 from ppcls.weights import read_params
@@ -90,8 +87,6 @@ def recipes(images, output, batch_size, names=("plain", *LOSSES), **settings):
     return paths
 
 
-
-
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -109,15 +104,15 @@ def evaluations(folder, name):
     return [row for row in rows if row["kind"] == "eval"]
 
 
-def test_two_processes_equal_one(image_folder, tmp_path):
+def test_two_processes_equal_one(image_folder, tmp_path, monkeypatch):
     """20 steps of 8 samples (then 4): by one process at once or in parts, by two at once or in parts."""
     one = recipes(image_folder, tmp_path / "one", 8)
     parts = recipes(image_folder, tmp_path / "parts", 4, ACCUMULATED, update_freq=2)
     two = recipes(image_folder, tmp_path / "two", 4)
     two_parts = recipes(image_folder, tmp_path / "two_parts", 2, ACCUMULATED, update_freq=2)
-    for folder, paths, processes in (("one", [one, parts], 1), ("two", [two, two_parts], 2)):
-        done = launch(tmp_path / folder, [p for group in paths for p in group.values()], processes)
-        assert done.returncode == 0, done.stdout + done.stderr
+    train_here([*one.values(), *parts.values()], monkeypatch)
+    done = together(tmp_path / "two", [WORKER, *two.values(), *two_parts.values()])
+    assert done.returncode == 0, done.stdout + done.stderr
     for name in one:
         expected = final(tmp_path / "one", name)
         moved = [key for key, value in expected.items() if np.ptp(value) > 0]
@@ -147,20 +142,20 @@ def test_two_processes_equal_one(image_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_launchers_are_two_machines(image_folder, tmp_path):
+def test_two_launchers_are_two_machines(image_folder, tmp_path, monkeypatch):
     """What docs/distributed.md writes for several machines, with one process each, on this one."""
     one = recipes(image_folder, tmp_path / "one", 8, ("kd",))
     two = recipes(image_folder, tmp_path / "two", 4, ("kd",))
     nodes = ["--master", f"127.0.0.1:{free_port()}", "--nnodes", "2"]
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(2) as pool:
         runs = [
             pool.submit(launch, tmp_path / f"node{n}", two.values(), 1, *nodes, "--rank", str(n))
             for n in (0, 1)
         ]
-        runs.append(pool.submit(launch, tmp_path, one.values(), 1))
         for run in runs:
             done = run.result()
             assert done.returncode == 0, done.stdout + done.stderr
+    train_here(one.values(), monkeypatch)
     expected, found = final(tmp_path / "one", "kd"), final(tmp_path / "two", "kd")
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-6 + 1e-4 * np.abs(value).max())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launching import WORKER, together, train_here
 from support import distilled, tiny_recipe
-from launching import launch
 
 from ppcls.weights import read_params
 
@@ -42,11 +42,12 @@ def write(images: Path, output: Path, labelled: int, unlabelled: int) -> Path:
     return path
 
 
-def test_two_processes_equal_one(image_folder, tmp_path):
+def test_two_processes_equal_one(image_folder, tmp_path, monkeypatch):
+    train_here([write(image_folder, tmp_path / "one", 8, 12)], monkeypatch)
+    done = together(tmp_path / "two", [WORKER, write(image_folder, tmp_path / "two", 4, 6)])
+    assert done.returncode == 0, done.stdout + done.stderr
     rows = {}
-    for name, processes, sizes in (("one", 1, (8, 12)), ("two", 2, (4, 6))):
-        done = launch(tmp_path / name, [write(image_folder, tmp_path / name, *sizes)], processes)
-        assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("one", "two"):
         text = next((tmp_path / name).rglob("metrics.jsonl")).read_text()
         rows[name] = [json.loads(line) for line in text.splitlines()]
     one, two = (read_params(next((tmp_path / name).rglob("latest.pdparams"))) for name in ("one", "two"))

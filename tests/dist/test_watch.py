@@ -1,14 +1,12 @@
 """What two processes say about a run is what one says: agreement, early stopping, reports."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from launching import together
 from support import distilled
 
 import ppcls
@@ -53,11 +51,7 @@ def test_two_processes_watch_alike(recipe, write_recipe, tmp_path, capsys):
     recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "teacher.pdparams")
     path, folder = write_recipe(recipe), tmp_path / "output/DistillationModel"
 
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PADDLE", "CUDA"))}
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
-    command += ["--log_dir", str(tmp_path / "log"), WORKER, str(path)]
-    command += [str(folder / "latest.pdparams"), str(tmp_path / "two")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    done = together(tmp_path, [WORKER, str(path), str(folder / "latest.pdparams"), str(tmp_path / "two")])
     assert done.returncode == 0, done.stdout + done.stderr
 
     states = json.loads((folder / "latest.pdstates").read_text())
