@@ -21,6 +21,7 @@ def train_here(paths, monkeypatch):
     """Train several recipes in turn in this process, with what worker.py adds."""
     register_network(worker.Plain, "Plain")
     monkeypatch.setattr(paddle.nn.BatchNorm1D, "forward", worker.batch_norm)
+    monkeypatch.setenv("PPCLS_HOME", str(Path(paths[0]).parent / "home"))
     for path in paths:
         assert main(["train", "-c", str(path)]) == 0
 
