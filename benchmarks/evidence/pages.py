@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence import plots
-from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, REASONS, SETTINGS
+from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, PPLCNET, REASONS, SETTINGS
 from evidence.guide import guide
 from evidence.marks import fill
 from evidence.methods import METHODS, PUBLISHED_BASELINE
@@ -61,6 +61,7 @@ def render() -> dict[Path, str]:
     pages[results] = results.read_text("utf-8")
     for name, text in {
         **{q.key: q.answer() for q in QUESTIONS},
+        "kinds": _kinds(),
         "order": _order(),
         "reasons": _reasons(),
     }.items():
@@ -211,6 +212,19 @@ def _correlation(first: Mapping[str, float], second: Mapping[str, float]) -> str
         return ""
     rho, p = spearman([first[name] for name in names], [second[name] for name in names])
     return f"{rho:+.2f} over {len(names)} methods, p = {p:.2f}"
+
+
+def _kinds() -> str:
+    """Return the picture of networks of different kinds, and a table."""
+    runs = runs_of(PPLCNET)
+    if BASE not in runs:
+        return "Not run yet."
+    found = gains(runs, BASE)
+    lines = [_pictures(PPLCNET)[0], "", "| method | top-1 % | gain |", "| --- | ---: | ---: |"]
+    lines.append(f"| labels alone | {spread(runs[BASE])} | |")
+    for name in sorted(found, key=lambda name: -found[name].mean):
+        lines.append(f"| {name} | {spread(runs[name])} | {found[name]} |")
+    return "\n".join(lines)
 
 
 def _reasons() -> str:
