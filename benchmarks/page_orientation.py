@@ -38,22 +38,46 @@ PAGES = {
     "test": (400, "test"),
     "val": (160, "val"),
     "few": (40, "train"),
-    "train": (1200, "train"),
+    "train": (4000, "train"),
 }
 # The teacher counts quarter turns to the right.
 CLASSES = [TURNS[0], TURNS[3], TURNS[2], TURNS[1]]
-# Both networks see pages whose shorter side has 256 pixels: the teacher nearly all, the student the middle.
-SHORT, SIDE, STUDENT_SIDE = 256, 224, 128
+# Both networks see pages with so many pixels on the shorter side: the teacher nearly all, the student the
+# middle.
+SHORT, SIDE = 256, 224
+STUDENT_SHORT, STUDENT_SIDE = 288, 128
 _MISTAKES = 24  # that are kept of each network
-KL: dict[str, Any] = {"DistillationKLDivLoss": {"weight": 1.0, "model_name_pairs": [["Student", "Teacher"]]}}
-KL["DistillationKLDivLoss"]["temperature"] = 1.0
+_PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
+KL: dict[str, Any] = {"DistillationKLDivLoss": {"weight": 1.0, **_PAIR, "temperature": 1.0}}
 LABELS: dict[str, Any] = {"DistillationGTCELoss": {"weight": 1.0, "model_names": ["Student"]}}
-# For each variant: list of training, losses, epochs, views in the store of the teacher's outputs.
+# Layers of the student, and tensors of the teacher's graph at the same depth, as `ppcls layers` lists them.
+FEATURES = {
+    "blocks5[0].dw_conv": "p2o.pd_op.hardswish.11.0",
+    "blocks5": "p2o.pd_op.hardswish.22.0",
+    "blocks6": "p2o.pd_op.hardswish.26.0",
+    "flatten": "p2o.pd_op.flatten.0.0",
+}
+SRD: list[dict[str, Any]] = [
+    {
+        "DistillationPairLoss": {
+            "weight": 1.0,
+            "base_loss_name": "SRDLoss",
+            **_PAIR,
+            "s_key": mine,
+            "t_key": theirs,
+            "mode": "flatten" if mine == "flatten" else "positions",
+            "name": f"loss_srd_{mine}",
+        }
+    }
+    for mine, theirs in FEATURES.items()
+]
+# For each variant: list of training, losses, epochs, views in the store of the teacher's outputs. 4,000 pages
+# are seen differently in each epoch, which views of a store would not be.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "unlabelled": {"list": "train", "losses": [KL], "epochs": 10, "views": 2, "lr": 0.3},
-    "unlabelled long": {"list": "train", "losses": [KL], "epochs": 40, "views": 2, "lr": 0.3},
-    "labels": {"list": "few", "losses": [LABELS], "epochs": 250, "views": 0, "lr": 0.3},
-    "labels + teacher": {"list": "few", "losses": [LABELS, KL], "epochs": 250, "views": 10, "lr": 0.1},
+    "unlabelled": {"list": "train", "losses": [KL, *SRD], "epochs": 20, "views": 0},
+    "labels + teacher": {"list": "few", "losses": [LABELS, KL, *SRD], "epochs": 500, "views": 60},
+    "labels": {"list": "few", "losses": [LABELS], "epochs": 500, "views": 0},
+    "answers alone": {"list": "train", "losses": [KL], "epochs": 20, "views": 0},
 }
 
 
@@ -103,10 +127,11 @@ def write_recipes(work: Path, teacher: Path) -> None:
     # No flips: a mirrored page that lies on its left side looks like one on its right side.
     operations = [
         {"DecodeImage": {"to_rgb": True, "channel_first": False}},
-        {"RandCropImage": {"size": "${Global.image_shape[1]}", "scale": [0.08, 0.35]}},
+        {"RandCropImage": {"size": "${Global.image_shape[1]}", "scale": [0.08, 0.2], "ratio": [0.85, 1.18]}},
         {"NormalizeImage": normalize},
     ]
-    middle = [{"ResizeImage": {"resize_short": SHORT}}, {"CropImage": {"size": "${Global.image_shape[1]}"}}]
+    crop = {"CropImage": {"size": "${Global.image_shape[1]}"}}
+    middle = [{"ResizeImage": {"resize_short": STUDENT_SHORT}}, crop]
     loader = {"num_workers": 1}
     train = {**data, "cls_label_path": str(pages / "few.txt"), "class_names": CLASSES}
     recipe: dict[str, Any] = {
@@ -143,7 +168,19 @@ def write_recipes(work: Path, teacher: Path) -> None:
         "Global": {"image_size": SIDE},
         "Arch": {**file, "class_num": len(CLASSES)},
         "Metric": {"Train": [], "Eval": [{"TopkAcc": {"topk": [1]}}]},
-        "DataLoader": {"Eval": {"dataset": {"cls_label_path": str(pages / "test.txt")}}},
+        "DataLoader": {
+            "Eval": {
+                "dataset": {
+                    "cls_label_path": str(pages / "test.txt"),
+                    "transform_ops": [
+                        operations[0],
+                        {"ResizeImage": {"resize_short": SHORT}},
+                        crop,
+                        operations[2],
+                    ],
+                }
+            }
+        },
     }
     _write(work / "teacher.yaml", alone)
     for name, variant in VARIANTS.items():
@@ -151,13 +188,18 @@ def write_recipes(work: Path, teacher: Path) -> None:
 
 
 def _distillation(work: Path, teacher: dict[str, Any], variant: dict[str, Any]) -> dict[str, Any]:
-    student = {"name": "PPLCNet_x0_25"}
-    models = [{"Teacher": {**teacher, "input_size": SIDE}}, {"Student": student}]
+    student: dict[str, Any] = {"name": "PPLCNet_x0_25"}
     taught = KL in variant["losses"]
+    teacher = {**teacher, "input_size": SIDE}
+    if SRD[0] in variant["losses"]:
+        student["return_patterns"] = list(FEATURES)
+        teacher["return_patterns"] = list(FEATURES.values())
+    models = [{"Teacher": teacher}, {"Student": student}]
     right = {"DistillationTopkAcc": {"model_key": "Student", "topk": [1]}}
+    epochs = variant["epochs"]
     recipe: dict[str, Any] = {
         "_base_": ["base.yaml", "_base_/distillation.yaml"],
-        "Global": {"epochs": variant["epochs"], "eval_interval": max(1, variant["epochs"] // 4)},
+        "Global": {"epochs": epochs, "eval_interval": max(1, epochs // 8)},
         "Arch": {
             "class_num": len(CLASSES),
             "freeze_params_list": [True, False] if taught else [False],
@@ -166,10 +208,9 @@ def _distillation(work: Path, teacher: dict[str, Any], variant: dict[str, Any]) 
         "Loss": {"Train": variant["losses"]},
         "Metric": {"Train": [right], "Eval": [right]},
         "Optimizer": {
-            "name": "Momentum",
-            "momentum": 0.9,
-            "lr": {"name": "Cosine", "learning_rate": variant["lr"], "warmup_epoch": variant["epochs"] / 20},
-            "regularizer": {"name": "L2", "coeff": 0.00003},
+            "name": "AdamW",
+            "weight_decay": 0.02,
+            "lr": {"name": "Cosine", "learning_rate": 0.002, "warmup_epoch": epochs / 20},
         },
         "DataLoader": {
             "Train": {"dataset": {"cls_label_path": str(work / "pages" / f"{variant['list']}.txt")}}

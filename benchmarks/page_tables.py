@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "page_orientation.md"
 _TITLES = {
-    "unlabelled": "1,200 pages without labels, the teacher's answers alone",
-    "unlabelled long": "the same, four times as long",
+    "unlabelled": "4,000 pages without labels, the teacher's answers and features",
+    "answers alone": "the same pages, the teacher's answers alone",
+    "labels + teacher": "40 labelled pages, labels and the teacher's answers and features",
     "labels": "40 labelled pages, no teacher",
-    "labels + teacher": "40 labelled pages, labels and the teacher's answers",
 }
 _CELL = (150, 190)
 
