@@ -74,8 +74,8 @@ class SRDLoss(SizedPairLoss):
             return as_vectors(x, self.mode)
         if x.ndim != 4:
             raise ConfigError(
-                f"SRDLoss.mode: positions needs feature maps [N, C, H, W], got {list(x.shape)}; vectors need "
-                "mode: flatten"
+                f"positions needs feature maps [N, C, H, W], got {list(x.shape)}; vectors need mode: flatten",
+                path="SRDLoss.mode",
             )
         return x.transpose([0, 2, 3, 1]).flatten(0, 2)
 

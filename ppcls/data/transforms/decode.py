@@ -169,7 +169,7 @@ class DecodeImage(Transform):
         if frame is None:
             return file.decode, file.size
         rows = frame.rows_for(bottom)
-        if 16 * rows > 15 * frame.height:
+        if rows == frame.height:
             return file.decode, file.size
         return partial(self._decode_rows, file, frame, rows), (frame.width, rows)
 
