@@ -1,8 +1,7 @@
 """Every recipe of the project is built with its own networks, options and data chain, and trains one step.
 
 What `test_two_steps` runs anyway is left out. Images are made up, two to a batch and smaller than those of
-the recipe; pretrained weights are left out. Slow tests are the recipes that differ from a quick one by the
-depth of their network alone, and those whose losses and gradients another test computes.
+the recipe; pretrained weights are left out.
 """
 
 from __future__ import annotations
@@ -32,11 +31,6 @@ RECIPES = {
     for path in sorted(CONFIGS.rglob("*.yaml"))
     if "_base_" not in path.parts and path not in COVERED
 }
-# ResNet50 and ResNet50_vd with more blocks, and the pair of `test_frozen_engine`.
-SLOW = ("/ResNet101", "/ResNet152", "/ResNet200", "wrn_40_2_wrn_16_2_")
-# Smaller networks of the same families, for the run that is not slow.
-SMALLER = {"Res2Net200_vd_26w_4s": "Res2Net50_vd_26w_4s", "PPHGNet_base": "PPHGNet_tiny"}
-PAIR_OF_GIANTS = "ImageNet/Distillation/res2net200_vd_distill_pphgnet_base.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +49,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if any(part in n for part in SLOW) else ()) for n in RECIPES],
-)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_one_step(name: str, images: Path, tmp_path: Path) -> None:
     tree = read(RECIPES[name])
-    if name == PAIR_OF_GIANTS:  # `test_two_steps` trains them as they are, in its slow run
-        for entry in tree["Arch"]["models"]:
-            for node in entry.values():
-                node["name"] = SMALLER[node["name"]]
     make_small(tree, images, tmp_path)
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(tree), encoding="utf-8")
