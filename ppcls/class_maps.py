@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ppcls.errors import DataError
+from ppcls.errors import ConfigError, DataError
 from ppcls.texts import read_text
+
+if TYPE_CHECKING:
+    from paddle import Tensor
 
 
 def read_class_map(path: str) -> list[int]:
@@ -36,3 +41,19 @@ def read_class_map(path: str) -> list[int]:
     if missing is not None or not found:
         raise DataError(f"{path}: there is no line for student class {missing or 0}")
     return [found[c] for c in range(len(found))]
+
+
+def in_students_order(logits: Tensor, class_map: Sequence[int] | None) -> Tensor:
+    """Return a teacher's logits [N, Ct] in the order of the student's classes, [N, Cs].
+
+    Raises:
+        ConfigError: if the map names a class that the teacher does not have.
+    """
+    if class_map is None:
+        return logits
+    if max(class_map) >= logits.shape[-1]:
+        text = f"maps to the teacher's class {max(class_map)}, but it has {logits.shape[-1]} classes, from 0"
+        raise ConfigError(text, path="class_map")
+    import paddle
+
+    return paddle.index_select(logits, paddle.to_tensor(list(class_map), dtype="int64"), axis=-1)

@@ -138,9 +138,10 @@ class OnnxProgram:
 
     def layer_shapes(self) -> dict[str, list[int | str | None]]:
         """Return the shape for one image of each of `layers` that has one value for each image."""
-        whole = OnnxProgram(self._file, self._threads, self._device, list(self.layers))
+        layers = self.layers
+        whole = OnnxProgram(self._file, self._threads, self._device, list(layers))
         batch = whole._input.shape[0]
-        outputs = whole._session.get_outputs()[-len(self.layers) :]
+        outputs = [output for output in whole._session.get_outputs() if output.name in layers]
         return {o.name: o.shape[1:] for o in outputs if len(o.shape) > 1 and o.shape[0] == batch}
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -42,8 +42,10 @@ class Places:
         path: Path | None = getattr(self, option)
         if path is None:
             raise SystemExit(f"{setting} needs --{option.replace('_', '-')}, see --help")
-        if not path.exists():
-            raise SystemExit(f"--{option.replace('_', '-')} {path}: no such file or folder")
+        is_weights = option.endswith("teacher")
+        if not (path.is_file() if is_weights else path.is_dir()):
+            kind = "file" if is_weights else "folder"
+            raise SystemExit(f"--{option.replace('_', '-')} {path}: no such {kind}")
         return path.resolve()
 
 
@@ -181,6 +183,8 @@ class Setting:
         """
         if self.full:
             folder = places.given("fashion", self.key)
+            if not (folder / "teacher_list.txt").is_file():
+                raise SystemExit(f"--fashion {folder}: no teacher_list.txt; see dataset/README.md")
             full = {"image_root": str(folder), "cls_label_path": str(folder / "teacher_list.txt")}
             return {"DataLoader": {"Train": {"dataset": full}}}
         if not self.labels:

@@ -59,7 +59,7 @@ def multiply(x: Tensor, weight: Tensor, size: Pair, steps: Pair, border: Pair) -
     return product.transpose([1, 0, 2]).reshape([batch, channels, *size])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # of at most 1.6 MB for a kernel of 5x5
 def _places(kernel: Pair, size: Pair, output: Pair, steps: Pair, border: Pair) -> Tensor:
     """Return where each tap meets which pixel: ones and zeros, [taps, input pixels * output pixels]."""
     down, across = (_along(*axis) for axis in zip(kernel, size, output, steps, border, strict=True))

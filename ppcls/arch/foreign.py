@@ -181,9 +181,9 @@ class OnnxModel(ForeignModel):
             ConfigError: if the file has no such tensor.
         """
         found = super().update_res(return_patterns)
-        wanted = [name for name in (self._logits, *found) if name is not None]
-        inside = [name for name in dict.fromkeys(wanted) if name not in self._runner.outputs]
-        if inside:
+        wanted = dict.fromkeys(name for name in (self._logits, *found) if name is not None)
+        if any(name not in self._runner.outputs for name in wanted):
+            inside = [name for name in wanted if name in self.inner_names]  # those of an earlier call too
             self._runner = OnnxProgram(self.path, self.threads or cpu_threads(), inner=inside)
         return found
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import paddle
 from paddle import Tensor
 
-from ppcls.class_maps import read_class_map
+from ppcls.class_maps import in_students_order, read_class_map
 from ppcls.config import ArchSpec, ComponentSpec
 from ppcls.config.schema import LossSpec
 from ppcls.errors import ConfigError
@@ -30,13 +29,6 @@ def class_maps_of(losses: LossSpec, arch: ArchSpec) -> dict[str, list[int]]:
     """Return :func:`class_map_of` of all networks that have one, by name."""
     found = {name: class_map_of(losses, arch, name) for name in arch.names}
     return {name: class_map for name, class_map in found.items() if class_map is not None}
-
-
-def in_students_order(logits: Tensor, class_map: Sequence[int] | None) -> Tensor:
-    """Return a teacher's logits [N, Ct] in the order of the student's classes, [N, Cs]."""
-    if class_map is None:
-        return logits
-    return paddle.index_select(logits, paddle.to_tensor(list(class_map), dtype="int64"), axis=-1)
 
 
 def match_classes(student: Tensor, teacher: Tensor, class_map: Sequence[int] | None, loss: str) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from ppcls.class_maps import in_students_order
 from ppcls.config import plain, single
 from ppcls.config.binding import construct
 from ppcls.contracts import PluginErrors
@@ -135,11 +136,10 @@ class CombinedMetric:
         ordered = dict(outputs)
         for name in mapped & outputs.keys():
             output = outputs[name]
-            classes = paddle.to_tensor(list(self.class_maps[name]), dtype="int64")
             if not isinstance(output, Mapping):
-                ordered[name] = paddle.index_select(output, classes, axis=-1)
+                ordered[name] = in_students_order(output, self.class_maps[name])
             elif "logits" in output:
-                logits = paddle.index_select(output["logits"], classes, axis=-1)
+                logits = in_students_order(output["logits"], self.class_maps[name])
                 ordered[name] = {**output, "logits": logits}
         return ordered
 

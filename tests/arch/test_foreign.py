@@ -125,6 +125,10 @@ def test_tensors_inside_an_onnx_graph(
     close(outputs[feature], wanted["blocks[2]"])
     assert net.outputs == [model.graph.output[0].name]
     assert feature in [name for name, _, _ in net.inner_layers()]
+    # Another tensor does not drop the first one.
+    other = next(name for name, kind, _ in net.inner_layers() if kind == "Conv")
+    net.update_res([feature, other])
+    assert list(net(images)) == ["logits", feature, other]
     swapped = build_model({**node, "logits": feature})
     swapped.eval()
     close(swapped(images), wanted["blocks[2]"])

@@ -34,7 +34,7 @@ def launch(folder, paths, processes, *options):
 
 
 def together(folder, script, processes=2):
-    """Run a script in several processes that are told of each other as Paddle's launcher tells them.
+    """Run a script in several processes, with the environment variables that Paddle's launcher would set.
 
     The launcher, a third process with Paddle, would take as much time as one of them. Tests of starts,
     failures and interruptions have it.

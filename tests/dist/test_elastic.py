@@ -1,4 +1,4 @@
-"""A run that continues with more or fewer processes: the same images in every step, the same learning rate."""
+"""A run that continues with more or fewer processes: the same images in every step, the same rate."""
 
 import json
 from collections import defaultdict

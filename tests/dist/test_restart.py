@@ -1,4 +1,4 @@
-"""A lost process or machine: the launcher starts the processes again, and the run continues without a person."""
+"""A lost process or machine: the launcher starts the processes again, and the run continues by itself."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Two processes killed with -9 continue with ``--resume auto``, exactly; a second run beside them is refused."""
+"""Two processes killed with -9 continue with ``--resume auto``, exactly; a second run is refused."""
 
 import json
 import os

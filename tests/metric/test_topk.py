@@ -83,6 +83,9 @@ def test_a_class_map_puts_the_logits_of_a_network_into_the_order_of_the_labels(t
         "top1_Teacher": 0.5,
     }
     assert (outputs["Teacher"]["logits"] if taps else outputs["Teacher"]) is theirs
+    metric = build_metric(nodes, main="Student", class_maps={"Teacher": [9, 1, 0]})
+    with pytest.raises(ConfigError, match="teacher's class 9, but it has 4 classes"):
+        metric(outputs, LABEL)
 
 
 def test_no_metric_is_allowed():

@@ -9,10 +9,10 @@ import numpy as np
 import paddle
 from paddle.nn import functional as F
 
+from ppcls.class_maps import in_students_order
 from ppcls.data import Batch
 from ppcls.distributed import gather
 from ppcls.engine.evaluation.measures import classifiers, logits_of
-from ppcls.loss.class_map import in_students_order
 from ppcls.report.answers import Answer, Answers
 
 

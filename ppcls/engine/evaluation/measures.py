@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import paddle
 
+from ppcls.class_maps import in_students_order
 from ppcls.config import Recipe
 from ppcls.data import Dataset
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.loss import build_loss
-from ppcls.loss.class_map import class_maps_of, in_students_order
+from ppcls.loss.class_map import class_maps_of
 from ppcls.loss.combined import CombinedLoss
 from ppcls.loss.kldiv import kl_divergence
 from ppcls.metric import LOSS, CombinedMetric, Criterion, WholeSet, build_metric, build_metric_for

@@ -9,6 +9,7 @@ from typing import Any
 
 import paddle
 
+from ppcls.class_maps import in_students_order
 from ppcls.data import Batch, Dataset, Loader
 from ppcls.engine.evaluation.asking import ask_networks
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
@@ -17,7 +18,6 @@ from ppcls.engine.hooks.base import Hook
 from ppcls.engine.hooks.logging import LogHook
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
-from ppcls.loss.class_map import in_students_order
 from ppcls.metric.topk import topk_accuracy
 from ppcls.teacher import KnownLogits
 
