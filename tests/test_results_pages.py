@@ -78,7 +78,9 @@ def test_files_that_a_setting_needs_are_asked_for_before_the_first_run(tmp_path)
 
 def test_the_mean_of_two_teachers_is_called_teacher(tmp_path):
     variant = TEACHER.variants[-1]
-    places = Places(tmp_path, *[tmp_path] * 3)
+    weights = tmp_path / "weights.pth"
+    weights.touch()
+    places = Places(tmp_path, tmp_path, weights, weights)
     for number in range(10):
         (tmp_path / "train" / str(number)).mkdir(parents=True)
     config = load_config(write_recipe(Job(TEACHER, "KD", 0, variant), places, tmp_path), ["Global.seed=0"])
@@ -122,3 +124,22 @@ def test_rank_correlation():
 def test_layers_of_a_recipe_are_plain_yaml(tmp_path):
     path = write_recipe(Job(FASHION, "KD", 0), Places(tmp_path), tmp_path)
     assert all(Path(base).is_file() for base in yaml.safe_load(path.read_text())["_base_"])
+
+
+@pytest.mark.parametrize(
+    ("option", "there", "message"),
+    [
+        ("teacher", "folder", "no such file"),
+        ("small_teacher", "nothing", "no such file"),
+        ("cifar", "file", "no such folder"),
+        ("fashion", "nothing", "no such folder"),
+    ],
+)
+def test_what_a_setting_needs_is_checked_before_the_first_run(tmp_path, option, there, message):
+    path = tmp_path / "given"
+    if there == "folder":
+        path.mkdir()
+    elif there == "file":
+        path.touch()
+    with pytest.raises(SystemExit, match=f"--{option.replace('_', '-')} .*: {message}"):
+        Places(tmp_path, **{option: path}).given(option, "cifar10")
