@@ -42,10 +42,13 @@ PAGES = {
 }
 # The teacher counts quarter turns to the right.
 CLASSES = [TURNS[0], TURNS[3], TURNS[2], TURNS[1]]
-# Both networks see pages with so many pixels on the shorter side: the teacher nearly all, the student the
-# middle.
+# The teacher sees the middle 224 pixels of pages whose shorter side is shrunk to 256. The student learns from
+# crops of 128 pixels, the letters of which are as large as with a shorter side of about 288. A network that
+# averages over all places can be given larger images afterwards; `val` decides which of SIZES is shipped.
 SHORT, SIDE = 256, 224
-STUDENT_SHORT, STUDENT_SIDE = 288, 128
+STUDENT_SHORT, CROP = 288, 128
+SIZES = (128, 160, 192, 224)
+SHIPPED = 224
 _MISTAKES = 24  # that are kept of each network
 _PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
 KL: dict[str, Any] = {"DistillationKLDivLoss": {"weight": 1.0, **_PAIR, "temperature": 1.0}}
@@ -127,7 +130,7 @@ def write_recipes(work: Path, teacher: Path) -> None:
     # No flips: a mirrored page that lies on its left side looks like one on its right side.
     operations = [
         {"DecodeImage": {"to_rgb": True, "channel_first": False}},
-        {"RandCropImage": {"size": "${Global.image_shape[1]}", "scale": [0.08, 0.2], "ratio": [0.85, 1.18]}},
+        {"RandCropImage": {"size": CROP, "scale": [0.08, 0.2], "ratio": [0.85, 1.18]}},
         {"NormalizeImage": normalize},
     ]
     crop = {"CropImage": {"size": "${Global.image_shape[1]}"}}
@@ -138,7 +141,7 @@ def write_recipes(work: Path, teacher: Path) -> None:
         "_base_": "_base_/images.yaml",
         "Global": {
             "device": "cpu",
-            "image_size": STUDENT_SIDE,
+            "image_size": SHIPPED,
             "output_dir": str(work / "runs"),
             "keep_last": 0,
             "export_onnx": True,
@@ -246,15 +249,17 @@ def keep(row: dict[str, Any]) -> None:
 
 def measure_teacher(work: Path, file: Path) -> None:
     """Evaluate the teacher on the test pages, as it is and with images that the student sees."""
-    for side in (SIDE, STUDENT_SIDE):
-        recipe = work / "teacher.yaml" if side == SIDE else _small_teacher(work, side)
-        ppcls("eval", "-c", str(recipe), "--report", str(work / f"teacher_{side}"))
-        wrong = _csv(work / f"teacher_{side}" / "misclassified.csv")
+    recipes = {"as published": work / "teacher.yaml"}
+    recipes |= {f"the student's view, {side}": _teacher_of(work, side) for side in SIZES}
+    for view, recipe in recipes.items():
+        report = work / f"report_{recipe.stem}"
+        ppcls("eval", "-c", str(recipe), "--report", str(report))
+        wrong = _csv(report / "misclassified.csv")
         count = PAGES["test"][0]
         keep(
             {
                 "network": "teacher",
-                "side": side,
+                "view": view,
                 "top1": 1 - len(wrong) / count,
                 "images": count,
                 "bytes": file.stat().st_size,
@@ -263,13 +268,14 @@ def measure_teacher(work: Path, file: Path) -> None:
         )
 
 
-def _small_teacher(work: Path, side: int) -> Path:
-    """Return a recipe in which the teacher sees the part of a page that the student sees, enlarged."""
+def _teacher_of(work: Path, side: int) -> Path:
+    """Return a recipe in which the teacher sees what a student of `side` pixels sees, enlarged."""
     recipe = yaml.safe_load((work / f"{_file('unlabelled')}.yaml").read_text(encoding="utf-8"))
     right = [{"DistillationTopkAcc": {"model_key": "Teacher", "topk": [1]}}]
     recipe["Arch"] |= {"infer_model_name": "Teacher"}
     recipe["Metric"] = {"Train": [], "Eval": right}
     recipe["Loss"]["Eval"] = []
+    recipe["Global"]["image_size"] = side
     recipe["DataLoader"]["Eval"] = {"dataset": {"cls_label_path": str(work / "pages" / "test.txt")}}
     file = work / f"teacher_{side}.yaml"
     _write(file, recipe)
@@ -300,29 +306,46 @@ def train(work: Path, name: str, seed: int) -> None:
     ppcls("train", *options, "--resume", "auto", log=work / f"{run}.log")
     seconds = time.perf_counter() - begin
     folder = work / "runs" / run
-    ppcls("export", str(folder), log=work / f"{run}_export.log")
-    exported = folder / "inference"
-    output = work / f"{run}.jsonl"
-    ppcls("predict", "--model-dir", str(exported), str(work / "pages" / "test"), "--output", str(output))
-    answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    wrong = []
-    for answer in answers:
-        number = int(Path(answer["file_name"]).stem)
-        if answer["label_names"][0] != TURNS[number % 4]:
-            wrong.append([number, TURNS[number % 4], answer["label_names"][0], round(answer["scores"][0], 3)])
+    right: dict[str, dict[int, float]] = {"test": {}, "val": {}}
+    wrong: dict[str, list[list[Any]]] = {}
+    for side in SIZES:
+        exported = _exported(work, run, side)
+        changed = {"pretrained_model": folder / "best_model", "image_size": side, "save_inference_dir": exported}
+        options = [part for key, value in changed.items() for part in ("-o", f"Global.{key}={value}")]
+        ppcls("export", "-c", str(recipe), *options, "--no-latency", log=work / f"{run}_export.log")
+        for part, values in right.items():
+            wrong[part] = _wrong(work, exported, part)
+            values[side] = 1 - len(wrong[part]) / PAGES[part][0]
     keep(
         {
             "network": "student",
             "variant": name,
             "seed": seed,
-            "top1": 1 - len(wrong) / len(answers),
-            "images": len(answers),
+            **right,
             "steps": _steps(folder),
             "seconds": round(seconds),
-            "bytes": (exported / "inference.onnx").stat().st_size,
-            "wrong": wrong,
+            "bytes": (_exported(work, run, SHIPPED) / "inference.onnx").stat().st_size,
+            "wrong": wrong["test"],  # of the last size, which is SHIPPED
         }
     )
+
+
+def _exported(work: Path, run: str, side: int) -> Path:
+    return work / "exports" / f"{run}_{side}"
+
+
+def _wrong(work: Path, exported: Path, part: str) -> list[list[Any]]:
+    """Return the mistakes of an exported student on the pages of a part."""
+    output = exported / f"{part}.jsonl"
+    ppcls("predict", "--model-dir", str(exported), str(work / "pages" / part), "--output", str(output))
+    answers = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert len(answers) == PAGES[part][0], f"{output}: {len(answers)} answers"
+    wrong = []
+    for answer in answers:
+        number = int(Path(answer["file_name"]).stem)
+        if answer["label_names"][0] != TURNS[number % 4]:
+            wrong.append([number, TURNS[number % 4], answer["label_names"][0], round(answer["scores"][0], 3)])
+    return wrong
 
 
 def _steps(folder: Path) -> int:
@@ -330,25 +353,28 @@ def _steps(folder: Path) -> int:
     return max(json.loads(row)["step"] for row in rows)
 
 
-def measure_latency(work: Path, teacher: Path) -> None:
-    """Time both ONNX files in turn, one image and one thread, without reading images."""
+def measure_latency(work: Path, teacher: Path, seed: int) -> None:
+    """Time the ONNX files in turn, one image and one thread, without reading images."""
     import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    student = work / "runs" / f"{_file('unlabelled')}_0" / "inference" / "inference.onnx"
+    files = {"teacher": (teacher, SIDE)}
+    for side in SIZES:
+        exported = _exported(work, f"{_file('unlabelled')}_{seed}", side)
+        files[f"student, {side}"] = (exported / "inference.onnx", side)
+    noise = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE)).astype(np.float32)
     sessions = {
         name: onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        for name, file in (("teacher", teacher), ("student", student))
+        for name, (file, _) in files.items()
     }
-    noise = np.random.default_rng(0).standard_normal((1, 3, SIDE, SIDE)).astype(np.float32)
-    images = {"teacher": noise, "student": noise[:, :, :STUDENT_SIDE, :STUDENT_SIDE]}
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for number in range(120):
         for name, session in sessions.items():
+            side = files[name][1]
             begin = time.process_time()
-            session.run(None, {session.get_inputs()[0].name: images[name]})
+            session.run(None, {session.get_inputs()[0].name: noise[:, :, :side, :side]})
             if number >= 20:
                 times[name].append((time.process_time() - begin) * 1000)
     keep({"latency_ms": {name: round(statistics.median(values), 2) for name, values in times.items()}})
@@ -397,7 +423,7 @@ def run_all(work: Path, cache: Path, variants: Sequence[str], seeds: Sequence[in
             if not any(row.get("variant") == name and row["seed"] == seed for row in done()):
                 train(work, name, seed)
     if not any("latency_ms" in row for row in done()):
-        measure_latency(work, teacher)
+        measure_latency(work, teacher, seeds[0])
 
 
 if __name__ == "__main__":
