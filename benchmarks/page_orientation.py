@@ -310,7 +310,11 @@ def train(work: Path, name: str, seed: int) -> None:
     wrong: dict[str, list[list[Any]]] = {}
     for side in SIZES:
         exported = _exported(work, run, side)
-        changed = {"pretrained_model": folder / "best_model", "image_size": side, "save_inference_dir": exported}
+        changed = {
+            "pretrained_model": folder / "best_model",
+            "image_size": side,
+            "save_inference_dir": exported,
+        }
         options = [part for key, value in changed.items() for part in ("-o", f"Global.{key}={value}")]
         ppcls("export", "-c", str(recipe), *options, "--no-latency", log=work / f"{run}_export.log")
         for part, values in right.items():

@@ -92,16 +92,28 @@ CIFAR = _cifar(
 )
 FEW_METHODS = ("baseline", "KD", "DKD", "WKD-F")
 _ALL_LABELS = ("baseline", "KD", "WKD-F")  # three times as many steps
+_OTHER_KIND = (*FEW_METHODS, "OFA", "NKD", "SRD", "KD standardised", "WTTM", "PEFD", "AFD", "RKD")
 _SAME = "As in the comparison of all methods on CIFAR-10, with"
+_PPLCNET = {"name": "PPLCNet_x0_25", "input_size": 64}
 PPLCNET = replace(
     CIFAR,
     key="cifar10_pplcnet",
     title="CIFAR-10, 1,000 labels, resnet56 → PPLCNet_x0_25",
-    text=f"{_SAME} a student of another kind, PPLCNet_x0_25, which sees 32 x 32 pixels.",
-    networks={"Teacher": _RESNET56, "Student": {"name": "PPLCNet_x0_25"}},
-    stages={"Teacher": _stages(9), "Student": ["blocks3", "blocks4", "blocks5", "blocks6"]},
-    pooled={"Teacher": "flatten", "Student": "flatten"},
-    chosen=("baseline", "KD", "DKD", "NKD", "OFA", "WKD-F"),
+    text=(
+        f"{_SAME} a student of another kind, PPLCNet_x0_25 (256,000 parameters, depthwise convolutions, "
+        "squeeze and excitation). It was made for 224 x 224 pixels and halves its input five times, so it "
+        "sees the images of 32 x 32 pixels enlarged to 64 x 64."
+    ),
+    networks={"Teacher": _RESNET56, "Student": _PPLCNET},
+    peer=_PPLCNET,
+    stages={"Teacher": _stages(9), "Student": ["blocks3", "blocks4", "blocks5"]},
+    alike={"Teacher": _stages(9)[1:], "Student": ["blocks3", "blocks4"]},  # 16 x 16 and 8 x 8 positions
+    before_relu={
+        "blocks3": "blocks3[1].pw_conv.bn",
+        "blocks4": "blocks4[1].pw_conv.bn",
+        "blocks5": "blocks5[5].pw_conv.bn",
+    },
+    chosen=_OTHER_KIND,
     stores="cifar10",
 )
 LABELS = tuple(
