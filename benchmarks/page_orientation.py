@@ -250,7 +250,7 @@ def keep(row: dict[str, Any]) -> None:
 def measure_teacher(work: Path, file: Path) -> None:
     """Evaluate the teacher on the test pages, as it is and with images that the student sees."""
     recipes = {"as published": work / "teacher.yaml"}
-    recipes |= {f"the student's view, {side}": _teacher_of(work, side) for side in SIZES}
+    recipes |= {str(side): _teacher_of(work, side) for side in SIZES}
     for view, recipe in recipes.items():
         report = work / f"report_{recipe.stem}"
         ppcls("eval", "-c", str(recipe), "--report", str(report))

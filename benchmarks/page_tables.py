@@ -19,24 +19,54 @@ _TITLES = {
     "labels": "40 labelled pages, no teacher",
 }
 _CELL = (150, 190)
+_PUBLISHED = "as published"
+
+
+SHIPPED = "224"  # pixels of the students that are shipped; keys of JSON are strings
 
 
 def accuracy_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the table of accuracies on the test pages."""
     lines = ["| network | learned from | top-1 % | seeds |", "| --- | --- | ---: | --- |"]
     for row in rows:
-        if row.get("network") == "teacher":
-            seen = "as published" if row["side"] == 224 else "as published, seeing what the student sees"
-            lines.append(f"| teacher, PPLCNet_x1_0 | {seen} | {row['top1'] * 100:.2f} | |")
+        if row.get("network") == "teacher" and row["view"] in (_PUBLISHED, SHIPPED):
+            seen = "" if row["view"] == _PUBLISHED else ", seeing what the student sees"
+            lines.append(f"| teacher, PPLCNet_x1_0 | as published{seen} | {row['top1'] * 100:.2f} | |")
     for variant, title in _TITLES.items():
-        found = {row["seed"]: row["top1"] * 100 for row in rows if row.get("variant") == variant}
+        found = _seeds(rows, variant, "test", SHIPPED)
         if found:
-            values = [found[seed] for seed in sorted(found)]
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            each = ", ".join(f"{value:.2f}" for value in values)
-            mean = f"{statistics.mean(values):.2f}{spread}"
-            lines.append(f"| student, PPLCNet_x0_25 | {title} | {mean} | {each} |")
+            each = ", ".join(f"{value:.2f}" for value in found)
+            lines.append(f"| student, PPLCNet_x0_25 | {title} | {_mean(found)} | {each} |")
     return "\n".join(lines)
+
+
+def size_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the table of the unlabelled student and the teacher by the size of images; empty without it."""
+    latency = next((row["latency_ms"] for row in rows if "latency_ms" in row), {})
+    teacher = {row["view"]: row["top1"] * 100 for row in rows if row.get("network") == "teacher"}
+    lines = [
+        "| pixels | student: validation % | student: test % | teacher, same view: test % | latency |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    student = next((row for row in rows if row.get("variant") == "unlabelled"), None)
+    for side in student["test"] if student else ():
+        cells = [_mean(_seeds(rows, "unlabelled", part, side)) for part in ("val", "test")]
+        cells.append(f"{teacher[side]:.2f}" if side in teacher else "")
+        time = latency.get(f"student, {side}")
+        cells.append("" if time is None else f"{time:.2f} ms")
+        lines.append(f"| {side} | {' | '.join(cells)} |")
+    return "\n".join(lines) if student else ""
+
+
+def _seeds(rows: Sequence[dict[str, Any]], variant: str, part: str, side: str) -> list[float]:
+    """Return the top-1 of each seed in per cent, in the order of the seeds."""
+    found = {row["seed"]: row[part][side] * 100 for row in rows if row.get("variant") == variant}
+    return [found[seed] for seed in sorted(found)]
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -46,15 +76,16 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> str:
     if latency is None or len(sizes) < 2:
         return ""
     lines = ["| network | ONNX file | latency, one image |", "| --- | ---: | ---: |"]
-    for name in ("teacher", "student"):
-        lines.append(f"| {name} | {sizes[name] / 1e6:.2f} MB | {latency[name]:.2f} ms |")
+    for name, key in (("teacher", "teacher"), ("student", f"student, {SHIPPED}")):
+        lines.append(f"| {name} | {sizes[name] / 1e6:.2f} MB | {latency[key]:.2f} ms |")
     return "\n".join(lines)
 
 
 def write_tables(rows: Sequence[dict[str, Any]], pages: Path, page: Path = PAGE) -> None:
     """Print the tables, write them into the page, and draw its pictures if the pages are there."""
     text = page.read_text(encoding="utf-8")
-    for name, table in (("accuracy", accuracy_table(rows)), ("cost", cost_table(rows))):
+    tables = {"accuracy": accuracy_table(rows), "sizes": size_table(rows), "cost": cost_table(rows)}
+    for name, table in tables.items():
         print(table)
         text = fill(text, name, table)
     page.write_text(text, encoding="utf-8")
@@ -72,7 +103,7 @@ def samples(pages: Path) -> Image.Image:
 
 def mistakes(rows: Sequence[dict[str, Any]], pages: Path, count: int = 8) -> Image.Image:
     """Return a picture of test pages that the teacher gets wrong, and of the student's surest mistakes."""
-    teachers = [row for row in rows if row.get("side") == 224]
+    teachers = [row for row in rows if row.get("view") == _PUBLISHED]
     students = [row for row in rows if row.get("variant") == "unlabelled"]
     cells: list[tuple[Path | None, str]] = []
     for row in (*teachers[:1], *students[:1]):

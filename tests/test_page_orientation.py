@@ -96,19 +96,34 @@ def test_a_folder_that_cannot_be_made_is_named(option, tmp_path, monkeypatch):
 
 
 def test_tables_are_those_of_the_lines(tables, tmp_path, capsys):
+    def student(variant: str, seed: int, test: float) -> dict[str, object]:
+        right = {"test": {"128": 0.25, "224": test}, "val": {"128": 0.5, "224": 0.75}}
+        return {
+            "network": "student",
+            "variant": variant,
+            "seed": seed,
+            **right,
+            "bytes": 1022651,
+            "wrong": [],
+        }
+
     rows = [
-        {"network": "teacher", "side": 224, "top1": 0.9825, "bytes": 6783084, "wrong": []},
-        {"network": "student", "variant": "labels", "seed": 1, "top1": 0.5, "bytes": 1022651, "wrong": []},
-        {"network": "student", "variant": "labels", "seed": 0, "top1": 0.52, "bytes": 1022651, "wrong": []},
-        {"latency_ms": {"teacher": 9.0, "student": 0.75}},
+        {"network": "teacher", "view": "as published", "top1": 0.9825, "bytes": 6783084, "wrong": []},
+        {"network": "teacher", "view": "128", "top1": 0.96, "bytes": 6783084, "wrong": []},
+        student("labels", 1, 0.5),
+        student("labels", 0, 0.52),
+        student("unlabelled", 0, 0.9),
+        {"latency_ms": {"teacher": 9.0, "student, 128": 0.5, "student, 224": 0.75}},
     ]
     page = tmp_path / "page.md"
-    page.write_text("A\n<!-- accuracy -->\n<!-- end -->\nB\n<!-- cost -->\n<!-- end -->\nC\n")
+    marks = [f"<!-- {name} -->\n<!-- end -->" for name in ("accuracy", "sizes", "cost")]
+    page.write_text("\n".join(["A", marks[0], "B", marks[1], "C", marks[2], "D", ""]))
     tables.write_tables(rows, tmp_path, page)
     text = page.read_text()
-    assert [line for line in text.splitlines() if len(line) == 1] == ["A", "B", "C"]
+    assert [line for line in text.splitlines() if len(line) == 1] == ["A", "B", "C", "D"]
     assert "| teacher, PPLCNet_x1_0 | as published | 98.25 | |" in text
     assert "| student, PPLCNet_x0_25 | 40 labelled pages, no teacher | 51.00 ± 1.41 | 52.00, 50.00 |" in text
+    assert "| 128 | 50.00 | 25.00 | 96.00 | 0.50 ms |\n| 224 | 75.00 | 90.00 |  | 0.75 ms |" in text
     assert "| student | 1.02 MB | 0.75 ms |" in text
     tables.write_tables(rows, tmp_path, page)
     assert page.read_text() == text
