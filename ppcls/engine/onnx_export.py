@@ -74,8 +74,25 @@ def _add_metadata(
         "output_name": model.graph.output[0].name,
     }
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    _drop_unused_constants(model.graph)
     onnx.helper.set_model_props(model, {**texts, ONNX_DESCRIPTION: dump_yaml(description)})
     onnx.save(model, str(file))
+
+
+def _drop_unused_constants(graph: Any) -> None:
+    """Remove constants that no operator reads; ONNX Runtime warns of each whenever the file is opened."""
+    read = {value.name for value in graph.output}
+    waiting = list(graph.node)
+    while waiting:  # also the operators inside branches and loops
+        node = waiting.pop()
+        read.update(node.input)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                read.update(value.name for value in inner.output)
+                waiting.extend(inner.node)
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        if node.output[0] not in read:
+            graph.node.remove(node)
 
 
 def _described(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from paddle import nn
 
 import ppcls
 from ppcls.config import parse_yaml
-from ppcls.engine import export
+from ppcls.engine import export, onnx_export
 from ppcls.engine.build import run_files
 from ppcls.engine.export import export_network
 from ppcls.errors import ConfigError, DataError, TrainingError
@@ -343,7 +343,9 @@ def test_names_that_look_like_numbers_stay_names(net: Net, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("formats", ["paddle", "legacy"])
-def test_onnx_repeats_the_network(net: Net, batch: np.ndarray, tmp_path: Path, formats: str) -> None:
+def test_onnx_repeats_the_network(
+    net: Net, batch: np.ndarray, tmp_path: Path, formats: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("paddle2onnx", reason="needs the extra onnx")
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     report = export_network(net, tmp_path / "out", SHAPE, formats=formats, onnx=True, sample=batch)
@@ -352,13 +354,42 @@ def test_onnx_repeats_the_network(net: Net, batch: np.ndarray, tmp_path: Path, f
     assert max(report.differences.values()) < 1e-6
     alone = tmp_path / "alone.onnx"  # it needs no file beside it
     (tmp_path / "out" / "inference.onnx").rename(alone)
+    capfd.readouterr()
     session = onnxruntime.InferenceSession(str(alone), providers=["CPUExecutionProvider"])
+    assert "Removing initializer" not in capfd.readouterr().err  # its warning of unused constants
     (got,) = session.run(None, {"x": batch})
     np.testing.assert_allclose(got, softmax(logits_of(net, batch)), atol=1e-6)
     export_network(net, tmp_path / "out", SHAPE, onnx=True)
     assert (tmp_path / "out" / "inference.onnx").is_file()
     export_network(net, tmp_path / "out", SHAPE)
     assert not (tmp_path / "out" / "inference.onnx").exists()
+
+
+def test_constants_that_no_operator_reads_are_dropped() -> None:
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    from onnx import TensorProto, helper
+
+    def constant(name: str) -> Any:
+        return helper.make_node("Constant", [], [name], value_float=1.0)
+
+    def value(name: str, kind: int = TensorProto.FLOAT) -> Any:
+        return helper.make_tensor_value_info(name, kind, [])
+
+    branches = {
+        "then_branch": helper.make_graph(
+            [helper.make_node("Add", ["x", "inside"], ["a"])], "then", [], [value("a")]
+        ),
+        "else_branch": helper.make_graph([], "else", [], [value("returned")]),
+    }
+    nodes = [
+        *(constant(name) for name in ("inside", "returned", "output", "unused")),
+        helper.make_node("If", ["condition"], ["y"], **branches),
+    ]
+    inputs = [value("x"), value("condition", TensorProto.BOOL)]
+    graph = helper.make_graph(nodes, "whole", inputs, [value("y"), value("output")])
+    onnx_export._drop_unused_constants(graph)
+    kept = [node.output[0] for node in graph.node]
+    assert kept == ["inside", "returned", "output", "y"]
 
 
 def test_an_onnx_file_that_differs_is_an_error(
