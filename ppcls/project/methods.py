@@ -55,6 +55,14 @@ METHODS: dict[str, tuple[str, Callable[[str, str, int], Lines]]] = {
         "NKD: the teacher's answers about the other classes, normalised",
         _with_labels(1.0, "DistillationNKDLoss", "weight: 1.0, temperature: 1.0, gamma: 1.5"),
     ),
+    "wttm": (
+        "WTTM: the teacher's softened probabilities without softening the student, weighted for each image",
+        _with_labels(1.0, "DistillationWTTMLoss", "weight: 4.0, power: 0.2"),
+    ),
+    "rld": (
+        "RLD: how certain the teacher is, and its answers about classes less probable than the label",
+        _with_labels(1.0, "DistillationRLDLoss", "weight: 1.0, alpha: 1.0, beta: 0.5, temperature: 1.0"),
+    ),
     "wsl": (
         "WSL: softened probabilities, weighted for each image",
         _with_labels(1.0, "DistillationWSLLoss", "weight: 2.25, temperature: 4"),

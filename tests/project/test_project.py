@@ -13,7 +13,7 @@ from support import PHOTOS
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.errors import DataError
-from ppcls.project import inspect_data, plan, write_project
+from ppcls.project import METHODS, inspect_data, plan, write_project
 from ppcls.project.split import stratified_split
 
 
@@ -60,6 +60,15 @@ def test_four_commands_lead_from_class_folders_to_a_student(pets, tmp_path, caps
         assert main(["train", "-c", str(out / f"{name}.yaml"), *device]) == 0
     run = out / "output/distill"
     assert lines_of(run / "class_names.txt") == ["0 cat", "1 dog", "2 golden fish"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_a_valid_recipe(method, pets, tmp_path):
+    summary = inspect_data(pets)
+    decided = plan(summary, teacher="resnet8", student="resnet8", method=method)
+    recipe = load_config(write_project(summary, decided, tmp_path / "out").folder / "distill.yaml")
+    losses = [name for entry in recipe.Loss.Train for name in entry]
+    assert any(name not in ("DistillationGTCELoss", "DistillationPairLoss") for name in losses)
 
 
 @pytest.mark.parametrize("held", ["val", "Validation", "test"])
