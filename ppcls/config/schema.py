@@ -285,6 +285,11 @@ class DataSpec(Section):
     sampler: Node | None = node("sampler", "Order, batch size and split over processes.")
     loader: LoaderSpec = section(LoaderSpec, "How batches are made.")
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels: not with ``labelled: False`` in the dataset."""
+        return not (isinstance(self.dataset, dict) and self.dataset.get("labelled") is False)
+
 
 @dataclass(eq=False, repr=False)
 class DataLoaderSpec(Section):

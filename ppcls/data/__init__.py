@@ -242,7 +242,7 @@ class _Source:
                 path=f"{where}.sampler",
             )
         _check_loader(node.loader, f"{where}.loader")
-        unlabelled = mode == "UnLabelTrain"
+        unlabelled = mode == "UnLabelTrain" or not node.labelled
         dataset = build_dataset(
             node.dataset, mode, None if unlabelled else class_num, None if unlabelled else class_names
         )
@@ -252,6 +252,11 @@ class _Source:
             construct(BATCH_OPS, op, f"{where}.dataset.batch_transform_ops.{place}", class_num=class_num)
             for place, op in enumerate(dataset.batch_transform_ops)
         ]
+        if sampler.needs_labels and not node.labelled:
+            text = f"{type(sampler).__name__} chooses images by their labels, which these do not have"
+            raise ConfigError(text, path=f"{where}.sampler")
+        if unlabelled:
+            self.mixing = [WithoutLabels(op) for op in self.mixing]
         labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
         self._share = Share(len(dataset), seed, rank(), world_size(), training, labels)
         sampler.check(self._share)
@@ -276,7 +281,6 @@ class _Source:
             steps: batches per epoch of ``UnLabelTrain``.
         """
         sampler = self.sampler
-        mixing = self.mixing
         if steps is not None:
             if not isinstance(sampler, EpochSampler):
                 raise ConfigError(
@@ -285,7 +289,6 @@ class _Source:
                     path=f"{self.where}.sampler",
                 )
             sampler = Endless(sampler, steps)
-            mixing = [WithoutLabels(op) for op in mixing]
         return Loader(
             self.dataset,
             sampler,
@@ -293,7 +296,7 @@ class _Source:
             num_workers=self.options.num_workers,
             timeout=self.options.timeout,
             use_processes=self.options.use_processes,
-            batch_ops=mixing,
+            batch_ops=self.mixing,
             division=division,
         )
 

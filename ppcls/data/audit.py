@@ -199,9 +199,10 @@ def _check_part(
     report: PartAudit, node: DataSpec, class_num: int, names: Sequence[str] | None
 ) -> _Scan | None:
     """Fill in the findings of one part; return its images by content, None if its list is wrong."""
-    unlabelled = report.part == "UnLabelTrain"
+    joined = report.part == "UnLabelTrain"
+    unlabelled = joined or not node.labelled
     try:
-        loader = build_loader(node, report.part, 0, class_num, 1 if unlabelled else None, names)
+        loader = build_loader(node, report.part, 0, class_num, 1 if joined else None, names)
     except (ConfigError, DataError) as error:
         report.stops.append(str(error))
         return None

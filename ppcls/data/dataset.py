@@ -212,7 +212,7 @@ class ImageNetDataset(Dataset):
         class_num: labels must lie in 0..class_num-1; by default that of the network.
         class_names: names by class, or a file with one line ``id name`` per class. By default, labels that
             are names are sorted, in evaluation as in training; numbers have no names.
-        labelled: False, as in ``UnLabelTrain``, accepts lines that are paths alone.
+        labelled: False, as in ``UnLabelTrain``, accepts lines that are paths alone; labels are not read.
 
     Raises:
         ConfigError: for ``relabel: true``, and ``relabel`` with labels that are names.

@@ -301,7 +301,9 @@ def _unreadable(line: str, name: str, label: str) -> tuple[str, str]:
     if not name:
         other = _OTHER_DELIMITER.search(line)
         remedy = f"; set delimiter: '{other[1]}' in the dataset" if other else ""
-        remedy = remedy or "; images without labels belong in DataLoader.UnLabelTrain, or get the label 0"
+        remedy = (
+            remedy or "; images without labels belong in DataLoader.UnLabelTrain, or have labelled: False"
+        )
         return "no label", f"expected a path and a label, got {_cut(line)!r}{remedy}"
     text = f"the label must be a whole number, got {_cut(label)!r} in {_cut(line)!r}"
     if _is_name(label):

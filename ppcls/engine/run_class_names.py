@@ -109,7 +109,7 @@ def data_class_names(config: Recipe, folder: Path | None) -> ClassNames:
     kept = None if folder is None else recorded_names(folder, config)
     if kept is not None:
         return kept
-    node = _dataset(config, "Train")
+    part, node = _named_part(config)
     if node is None:
         return ClassNames(None, "the recipe has no DataLoader.Train.dataset")
     names = _names_of_dataset(node)
@@ -122,8 +122,16 @@ def data_class_names(config: Recipe, folder: Path | None) -> ClassNames:
                 ", ".join(names[:3]),
                 ", ".join(text_order(names)[:3]),
             )
-        return ClassNames(names, f"DataLoader.Train.dataset ({_place(node)})")
-    return ClassNames(None, f"DataLoader.Train.dataset ({_place(node)}) has none, or is not here")
+        return ClassNames(names, f"DataLoader.{part}.dataset ({_place(node)})")
+    return ClassNames(None, f"DataLoader.{part}.dataset ({_place(node)}) has none, or is not here")
+
+
+def _named_part(config: Recipe) -> tuple[str, ComponentSpec | None]:
+    """Return the data whose class names count: of training, or of evaluation if training has no labels."""
+    train = _dataset(config, "Train")
+    if train is None or train.options.get("labelled") is not False or train.options.get("class_names"):
+        return "Train", train
+    return "Eval", _dataset(config, "Eval")
 
 
 def evaluation_names(config: Recipe, known: ClassNames, folder: Path | None) -> list[str] | None:

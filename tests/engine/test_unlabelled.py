@@ -15,6 +15,7 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.hooks import Hook
 from ppcls.engine.train import rows_of
+from ppcls.errors import ConfigError
 from ppcls.loss import build_loss
 from ppcls.metric import build_metric
 from ppcls.weights import read_params
@@ -202,3 +203,48 @@ def test_mixing_of_unlabelled_images_goes_with_losses_of_hard_labels(joined, wri
         {"MixupOperator": {"alpha": 0.2}}
     ]
     load_config(write_recipe(joined))
+
+
+@pytest.fixture
+def without_labels(recipe, image_folder):
+    """A recipe whose training images have no labels: its list has paths alone."""
+    lines = (image_folder / "train_list.txt").read_text().splitlines()
+    (image_folder / "paths.txt").write_text("".join(f"{line.split()[0]}\n" for line in lines))
+    recipe = distilled(recipe, DistillationKLDivLoss=PAIR)
+    recipe["Metric"]["Train"] = []
+    data = recipe["DataLoader"]
+    names = [f"class {number}" for number in range(recipe["Arch"]["class_num"])]
+    data["Train"]["dataset"] |= {"cls_label_path": str(image_folder / "paths.txt"), "labelled": False}
+    data["Eval"]["dataset"] |= {"class_names": names}
+    return recipe
+
+
+def test_training_needs_no_label_at_all(without_labels, write_recipe, tmp_path, image_folder):
+    path = write_recipe(without_labels)
+    mixup = 'DataLoader.Train.dataset.batch_transform_ops=[{"MixupOperator": {"alpha": 0.2}}]'
+    for name in ("paths", "labels"):
+        train(path, Watch(), f"Global.output_dir={tmp_path}/{name}", "Global.epochs=1", mixup)
+        lines = (image_folder / "paths.txt").read_text().splitlines()
+        (image_folder / "paths.txt").write_text("".join(f"{line} 99\n" for line in lines))
+    runs = [tmp_path / name / "DistillationModel" for name in ("paths", "labels")]
+    assert (runs[0] / "class_names.txt").read_text().startswith("0 class 0\n1 class 1\n")
+    one, other = (read_params(run / "latest.pdparams") for run in runs)
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_what_needs_labels_is_refused_where_there_are_none(without_labels, write_recipe):
+    data = without_labels["DataLoader"]
+    data["Train"]["sampler"] = {"name": "ClassAwareSampler", "batch_size": 4}
+    with pytest.raises(ConfigError, match="ClassAwareSampler chooses images by their labels"):
+        train(write_recipe(without_labels), Watch())
+    without_labels["Loss"]["Train"].append({"DistillationGTCELoss": {"model_names": ["Student"]}})
+    without_labels["Metric"]["Train"] = without_labels["Metric"]["Eval"]
+    data["Eval"]["dataset"]["labelled"] = False
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_recipe(without_labels))
+    text = str(caught.value)
+    assert "Loss.Train.1: DistillationGTCELoss needs labels, but" in text
+    assert "Metric.Train: DistillationTopkAcc needs labels, but" in text
+    assert "DataLoader.Eval.dataset.labelled: False, but an evaluation compares" in text
+    assert "DistillationKLDivLoss" not in text

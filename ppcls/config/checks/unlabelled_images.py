@@ -1,4 +1,4 @@
-"""Check that ``DataLoader.UnLabelTrain`` has an effect."""
+"""Check that nothing asks for the labels of images that have none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _PATH = "DataLoader.UnLabelTrain"
 
 
 def check_unlabelled(recipe: Recipe, findings: Findings) -> None:
-    """Check that a training loss works without labels, and that every option has an effect."""
+    """Check that losses and metrics find the labels that they need, and that every option has an effect."""
+    _check_without_labels(recipe, findings)
     part = recipe.DataLoader.UnLabelTrain
     losses = recipe.Loss.Train
     if part is None:
@@ -26,6 +27,32 @@ def check_unlabelled(recipe: Recipe, findings: Findings) -> None:
     if not any(_label_free(*next(iter(node.items()))) for node in losses):
         names = ", ".join(name for node in losses for name in node)
         findings.error(_PATH, f"has no effect: all losses of Loss.Train need labels ({names})")
+
+
+def _check_without_labels(recipe: Recipe, findings: Findings) -> None:
+    """Check the datasets of ``Train`` and ``Eval`` with ``labelled: False``."""
+    train, evaluation = recipe.DataLoader.Train, recipe.DataLoader.Eval
+    if evaluation is not None and not evaluation.labelled:
+        findings.error(
+            "DataLoader.Eval.dataset.labelled", "False, but an evaluation compares with labels; leave it out"
+        )
+    if train is None or train.labelled:
+        return
+    for place, node in enumerate(recipe.Loss.Train or ()):
+        ((name, options),) = node.items()
+        if not findings.mistakes_below(f"Loss.Train.{place}") and not _label_free(name, options):
+            findings.error(
+                f"Loss.Train.{place}",
+                f"{name} needs labels, but DataLoader.Train.dataset.labelled is False; leave it out, or give "
+                "the images without labels as DataLoader.UnLabelTrain beside others",
+            )
+    if recipe.Metric.Train:
+        names = ", ".join(name for node in recipe.Metric.Train for name in node)
+        findings.error(
+            "Metric.Train",
+            f"{names} needs labels, but DataLoader.Train.dataset.labelled is False; write "
+            "Metric: {Train: []}",
+        )
 
 
 def _label_free(name: str, options: Options | None) -> bool:

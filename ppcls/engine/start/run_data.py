@@ -17,6 +17,7 @@ from ppcls.engine.checkpoint.run_folder import check_images
 from ppcls.engine.run_class_names import (
     ClassNames,
     check_teachers,
+    data_class_names,
     evaluation_names,
     names_to_record,
     recorded_names,
@@ -65,7 +66,11 @@ def open_data(config: Recipe, folder: Path, resumed: Checkpoint | None) -> RunDa
         former=former_processes(config, resumed),
         update_freq=config.Global.update_freq,
     )
-    known = ClassNames(loader.dataset.class_names, loader.dataset.name)
+    train = config.DataLoader.Train
+    if train is None or train.labelled:
+        known = ClassNames(loader.dataset.class_names, loader.dataset.name)
+    else:
+        known = data_class_names(config, None)
     names = names_to_record(config, known, class_num)
     check_teachers(config, names)
     mirrored = mirroring_problem(loader.dataset, names)
