@@ -112,8 +112,8 @@ def make_pages(work: Path, cache: Path) -> None:
     fonts = find_fonts(cache / "fonts")
     for part, (count, source) in PAGES.items():
         lines = write_pages(work / "pages", part, range(count), 0, fonts[source], read_texts(source))
-        if part == "train":  # what is not known cannot be used by mistake: label 0 for all
-            lines = [f"{line.split()[0]} 0" for line in lines]
+        if part == "train":  # what is not known cannot be used by mistake
+            lines = [line.split()[0] for line in lines]
         (work / "pages" / f"{part}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
@@ -200,6 +200,8 @@ def _distillation(work: Path, teacher: dict[str, Any], variant: dict[str, Any]) 
     models = [{"Teacher": teacher}, {"Student": student}]
     right = {"DistillationTopkAcc": {"model_key": "Student", "topk": [1]}}
     epochs = variant["epochs"]
+    part = variant["list"]
+    images = {"cls_label_path": str(work / "pages" / f"{part}.txt"), "labelled": part != "train"}
     recipe: dict[str, Any] = {
         "_base_": ["base.yaml", "_base_/distillation.yaml"],
         "Global": {"epochs": epochs, "eval_interval": max(1, epochs // 8)},
@@ -209,15 +211,13 @@ def _distillation(work: Path, teacher: dict[str, Any], variant: dict[str, Any]) 
             "models": models if taught else models[1:],
         },
         "Loss": {"Train": variant["losses"]},
-        "Metric": {"Train": [right], "Eval": [right]},
+        "Metric": {"Train": [right] if images["labelled"] else [], "Eval": [right]},
         "Optimizer": {
             "name": "AdamW",
             "weight_decay": 0.02,
             "lr": {"name": "Cosine", "learning_rate": 0.002, "warmup_epoch": epochs / 20},
         },
-        "DataLoader": {
-            "Train": {"dataset": {"cls_label_path": str(work / "pages" / f"{variant['list']}.txt")}}
-        },
+        "DataLoader": {"Train": {"dataset": images}},
     }
     return recipe
 
