@@ -16,6 +16,13 @@ def _stages(count: int) -> list[str]:
 _RESNET8 = {"name": "resnet8", "width": 0.75, "input_size": 16}
 _RESNET56 = {"name": "resnet56", "shortcut": "A", "frozen_engine": "onnxruntime"}
 _RESNET20 = {**_RESNET56, "name": "resnet20"}
+_COSINE = {"name": "Cosine", "learning_rate": 0.05}
+_MOMENTUM = {
+    "name": "Momentum",
+    "momentum": 0.9,
+    "lr": _COSINE,
+    "regularizer": {"name": "L2", "coeff": 0.0005},
+}
 _FLATTEN = {"Teacher": "flatten", "Student": "flatten"}
 
 FASHION = Setting(
@@ -64,12 +71,7 @@ def _cifar(
         changes={
             "Arch": {"class_num": 10},
             # The recipes' rate, falling smoothly, because a run of unlabelled images has two epochs.
-            "Optimizer": {
-                "name": "Momentum",
-                "momentum": 0.9,
-                "lr": {"name": "Cosine", "learning_rate": 0.05},
-                "regularizer": {"name": "L2", "coeff": 0.0005},
-            },
+            "Optimizer": _MOMENTUM,
         },
         **more,
     )
@@ -94,27 +96,24 @@ FEW_METHODS = ("baseline", "KD", "DKD", "WKD-F")
 _ALL_LABELS = ("baseline", "KD", "WKD-F")  # three times as many steps
 _OTHER_KIND = (*FEW_METHODS, "OFA", "NKD", "SRD", "KD standardised", "WTTM", "PEFD", "AFD", "RKD")
 _SAME = "As in the comparison of all methods on CIFAR-10, with"
-_PPLCNET = {"name": "PPLCNet_x0_25", "input_size": 64}
-PPLCNET = replace(
+_SHUFFLENET = {"name": "ShuffleNetV2_x0_25", "input_size": 64}
+OTHER_KIND = replace(
     CIFAR,
-    key="cifar10_pplcnet",
-    title="CIFAR-10, 1,000 labels, resnet56 → PPLCNet_x0_25",
+    key="cifar10_shufflenet",
+    title="CIFAR-10, 1,000 labels, resnet56 → ShuffleNetV2_x0_25",
     text=(
-        f"{_SAME} a student of another kind, PPLCNet_x0_25 (256,000 parameters, depthwise convolutions, "
-        "squeeze and excitation). It was made for 224 x 224 pixels and halves its input five times, so it "
-        "sees the images of 32 x 32 pixels enlarged to 64 x 64."
+        f"{_SAME} a student of another kind, ShuffleNetV2_x0_25 (100,000 parameters, depthwise convolutions, "
+        "channels that are split and shuffled). It was made for 224 x 224 pixels and halves its input five "
+        "times, so it sees the images of 32 x 32 pixels enlarged to 64 x 64. The learning rate rises during "
+        "the first epoch."
     ),
-    networks={"Teacher": _RESNET56, "Student": _PPLCNET},
-    peer=_PPLCNET,
-    stages={"Teacher": _stages(9), "Student": ["blocks3", "blocks4", "blocks5"]},
-    alike={"Teacher": _stages(9)[1:], "Student": ["blocks3", "blocks4"]},  # 16 x 16 and 8 x 8 positions
-    before_relu={
-        "blocks3": "blocks3[1].pw_conv.bn",
-        "blocks4": "blocks4[1].pw_conv.bn",
-        "blocks5": "blocks5[5].pw_conv.bn",
-    },
+    networks={"Teacher": _RESNET56, "Student": _SHUFFLENET},
+    peer=_SHUFFLENET,
+    stages={"Teacher": _stages(9), "Student": ["2_4", "3_8", "4_4"]},
+    alike={"Teacher": _stages(9)[1:], "Student": ["_max_pool", "2_4"]},  # 16 x 16 and 8 x 8 positions
     chosen=_OTHER_KIND,
     stores="cifar10",
+    changes={**CIFAR.changes, "Optimizer": {**_MOMENTUM, "lr": {**_COSINE, "warmup_epoch": 1}}},
 )
 LABELS = tuple(
     replace(
@@ -248,5 +247,6 @@ REASONS = replace(
     stores="cifar10",
 )
 SETTINGS = {
-    setting.key: setting for setting in (FASHION, CIFAR, PPLCNET, *LABELS, FASHION_ALL, TEACHER, KD, REASONS)
+    setting.key: setting
+    for setting in (FASHION, CIFAR, OTHER_KIND, *LABELS, FASHION_ALL, TEACHER, KD, REASONS)
 }

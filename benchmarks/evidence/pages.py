@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence import plots
-from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, PPLCNET, REASONS, SETTINGS
+from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, OTHER_KIND, REASONS, SETTINGS
 from evidence.guide import guide
 from evidence.marks import fill
 from evidence.methods import METHODS, PUBLISHED_BASELINE
@@ -216,11 +216,11 @@ def _correlation(first: Mapping[str, float], second: Mapping[str, float]) -> str
 
 def _kinds() -> str:
     """Return the picture of networks of different kinds, and a table."""
-    runs = runs_of(PPLCNET)
+    runs = runs_of(OTHER_KIND)
     if BASE not in runs:
         return "Not run yet."
     found = gains(runs, BASE)
-    lines = [_pictures(PPLCNET)[0], "", "| method | top-1 % | gain |", "| --- | ---: | ---: |"]
+    lines = [_pictures(OTHER_KIND)[0], "", "| method | top-1 % | gain |", "| --- | ---: | ---: |"]
     lines.append(f"| labels alone | {spread(runs[BASE])} | |")
     for name in sorted(found, key=lambda name: -found[name].mean):
         lines.append(f"| {name} | {spread(runs[name])} | {found[name]} |")

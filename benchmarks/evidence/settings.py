@@ -83,7 +83,6 @@ class Setting:
         networks: the options of Teacher and Student.
         stages: for each network the last blocks of its stages, such as ``blocks[8]``.
         alike: of these, the pairs whose maps are equally large, for methods that compare them place by place.
-        before_relu: for last blocks other than residual ones, the map before the last activation.
         pooled: for each network the output before the classifier.
         peer: the second network of methods without a trained teacher.
         alpha_mgd: factor of MGD.
@@ -112,7 +111,6 @@ class Setting:
     peer: dict[str, Any]
     alpha_mgd: float
     text: str
-    before_relu: dict[str, str] = field(default_factory=dict)
     at_weight: float = 1000.0
     chosen: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
@@ -155,7 +153,7 @@ class Setting:
         """
         found = {}
         for name, stages in self.stages.items():
-            adds, pooled = [self._before_relu(stage) for stage in stages], [self.pooled[name]]
+            adds, pooled = [f"{stage}.add" for stage in stages], [self.pooled[name]]
             last = [stages[-1], *pooled] if stages else pooled
             found[name] = {
                 "last": last,
@@ -163,14 +161,11 @@ class Setting:
                 "mgd": self.alike[name][-1:] if name == "Student" else last,
                 "stages": stages,
                 "afd": stages,
-                "adds": [self._before_relu(stage) for stage in self.alike[name]],
+                "adds": [f"{stage}.add" for stage in self.alike[name]],
                 "review": [*adds, *pooled],
                 "maps": [*stages, *adds, *pooled],
             }[kind]
         return found
-
-    def _before_relu(self, stage: str) -> str:
-        return self.before_relu.get(stage, f"{stage}.add")
 
     @property
     def arguments(self) -> str:
