@@ -111,6 +111,7 @@ OTHER_KIND = replace(
     peer=_SHUFFLENET,
     stages={"Teacher": _stages(9), "Student": ["2_4", "3_8", "4_4"]},
     alike={"Teacher": _stages(9)[1:], "Student": ["_max_pool", "2_4"]},  # 16 x 16 and 8 x 8 positions
+    pooled={"Teacher": "flatten", "Student": "_flatten"},
     chosen=_OTHER_KIND,
     stores="cifar10",
     changes={**CIFAR.changes, "Optimizer": {**_MOMENTUM, "lr": {**_COSINE, "warmup_epoch": 1}}},

@@ -99,6 +99,20 @@ def _keys(kind: str, **options: Any) -> Callable[[Setting], Changes]:
     return losses
 
 
+def _pooled(place: int) -> Callable[[Setting], Changes]:
+    """Return a function that names the outputs before the classifiers in a DistillationPairLoss."""
+    return lambda setting: {
+        place: {
+            "DistillationPairLoss": {"s_key": setting.pooled["Student"], "t_key": setting.pooled["Teacher"]}
+        }
+    }
+
+
+def _rkd(setting: Setting) -> Changes:
+    keys = {f"{name.lower()}_keepkeys": [setting.pooled[name]] for name in ("Student", "Teacher")}
+    return {1: {"DistillationRKDLoss": keys}}
+
+
 def _at(setting: Setting) -> Changes:
     """The mean over the positions of a map makes the loss larger for small maps; the weight undoes this."""
     (loss,) = _keys("stages")(setting)[1].values()
@@ -145,9 +159,9 @@ METHODS: dict[str, Method] = {
     "WTTM": Method("wttm", page="ttm", published=76.06, imagenet=(69.76, 72.19, _R18)),
     "WKD-F": Method("wkd_f", page="wkd", published=76.77),
     "OFA": Method("ofa", taps="heads", page="ofa"),
-    "RKD": Method("rkd", page="rkd", published=71.90),
+    "RKD": Method("rkd", losses=_rkd, page="rkd", published=71.90),
     "AT": Method("at", taps="maps", losses=_at, page="at", published=73.44),
-    "SRD": Method("srd", page="srd", imagenet=(69.76, 71.87, _R18)),
+    "SRD": Method("srd", losses=_pooled(2), page="srd", imagenet=(69.76, 71.87, _R18)),
     "RLD": Method("rld", losses=lambda setting: _warmup("DistillationRLDLoss", setting), page="rld"),
     "WKD-L": Method("wkd_l", losses=_wkd, page="wkd", published=76.53),
     "ReviewKD": Method(
@@ -159,7 +173,7 @@ METHODS: dict[str, Method] = {
     ),
     "WSL": Method("wsl", page="wsl", published=76.05),
     "SKD": Method("skd", page="skd", imagenet=(69.75, 73.0, _R18)),
-    "PEFD": Method("pefd", page="pefd", imagenet=(70.8, 72.23, _R18)),
+    "PEFD": Method("pefd", losses=_pooled(1), page="pefd", imagenet=(70.8, 72.23, _R18)),
     "TTM": Method("ttm", page="ttm", published=76.17),
     "Hard": Method("hard", page="hard", imagenet=(72.2, 74.5, "DeiT_tiny")),
     "MGD": Method(
