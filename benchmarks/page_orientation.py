@@ -260,7 +260,7 @@ def measure_teacher(work: Path, file: Path) -> None:
             {
                 "network": "teacher",
                 "view": view,
-                "top1": 1 - len(wrong) / count,
+                "top1": round(1 - len(wrong) / count, 6),
                 "images": count,
                 "bytes": file.stat().st_size,
                 "wrong": [_mistake(row) for row in wrong],
@@ -319,7 +319,7 @@ def train(work: Path, name: str, seed: int) -> None:
         ppcls("export", "-c", str(recipe), *options, "--no-latency", log=work / f"{run}_export.log")
         for part, values in right.items():
             wrong[part] = _wrong(work, exported, part)
-            values[side] = 1 - len(wrong[part]) / PAGES[part][0]
+            values[side] = round(1 - len(wrong[part]) / PAGES[part][0], 6)
     keep(
         {
             "network": "student",

@@ -94,7 +94,7 @@ CIFAR = _cifar(
 )
 FEW_METHODS = ("baseline", "KD", "DKD", "WKD-F")
 _ALL_LABELS = ("baseline", "KD", "WKD-F")  # three times as many steps
-_OTHER_KIND = (*FEW_METHODS, "OFA", "NKD", "SRD", "KD standardised", "WTTM", "PEFD", "AFD", "RKD")
+_OTHER_KIND = (*FEW_METHODS, "KD standardised", "OFA", "NKD", "SRD", "PEFD", "WTTM")
 _SAME = "As in the comparison of all methods on CIFAR-10, with"
 _SHUFFLENET = {"name": "ShuffleNetV2_x0_25", "input_size": 64}
 OTHER_KIND = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from evidence.runner import rows_of
 from evidence.settings import DOCS, Setting
 from evidence.statistics import gains, mean, pooled_deviation, spearman, spread
 from evidence.tables import BASE, pool_of, runs_of
+from evidence.timing import TIMES
 
 PAGE = DOCS / "results_methods.md"
 _PUBLISHED = DOCS / "images" / "results_published.png"
@@ -62,6 +64,7 @@ def render() -> dict[Path, str]:
     for name, text in {
         **{q.key: q.answer() for q in QUESTIONS},
         "kinds": _kinds(),
+        "cost": _cost(),
         "order": _order(),
         "reasons": _reasons(),
     }.items():
@@ -212,6 +215,17 @@ def _correlation(first: Mapping[str, float], second: Mapping[str, float]) -> str
         return ""
     rho, p = spearman([first[name] for name in names], [second[name] for name in names])
     return f"{rho:+.2f} over {len(names)} methods, p = {p:.2f}"
+
+
+def _cost() -> str:
+    """Return a table of the times of a step, which `timing` measured."""
+    measured = json.loads(TIMES.read_text("utf-8"))
+    times = measured["step_ms"]
+    lines = ["| method | milliseconds | compared with labels alone |", "| --- | ---: | ---: |"]
+    for name in sorted(times, key=lambda name: float(times[name])):
+        title = "labels alone" if name == BASE else f"[{name}](methods/{METHODS[name].page}.md)"
+        lines.append(f"| {title} | {times[name]:.1f} | {times[name] / times[BASE]:.2f} |")
+    return "\n".join([f"Processor: {measured['processor']}, one thread.", "", *lines])
 
 
 def _kinds() -> str:
