@@ -214,7 +214,7 @@ def _correlation(first: Mapping[str, float], second: Mapping[str, float]) -> str
     if len(names) < _ENOUGH:
         return ""
     rho, p = spearman([first[name] for name in names], [second[name] for name in names])
-    return f"{rho:+.2f} over {len(names)} methods, p = {p:.2f}"
+    return f"{rho:+.2f} over {len(names)} methods, p {f'= {p:.2f}' if p >= 0.01 else '< 0.01'}"
 
 
 def _cost() -> str:
