@@ -219,6 +219,8 @@ def _correlation(first: Mapping[str, float], second: Mapping[str, float]) -> str
 
 def _cost() -> str:
     """Return a table of the times of a step, which `timing` measured."""
+    if not TIMES.exists():
+        return "Not measured yet."
     measured = json.loads(TIMES.read_text("utf-8"))
     times = measured["step_ms"]
     lines = ["| method | milliseconds | compared with labels alone |", "| --- | ---: | ---: |"]

@@ -145,6 +145,12 @@ def _of_recipe(args: argparse.Namespace) -> Iterator[_Part]:
         if node is None:
             raise ConfigError(f"--part: the recipe has no DataLoader.{part}")
         unlabelled = part == "UnLabelTrain"
+        if not (unlabelled or node.labelled):
+            raise ConfigError(
+                "False, but shards keep a label of each image and have no such option; shard these images as "
+                "DataLoader.UnLabelTrain, or name the other parts with --part",
+                path=f"DataLoader.{part}.dataset.labelled",
+            )
         known = evaluation_names(config, of_data, None) if part == "Eval" else None
         dataset = build_dataset(node.dataset, part, None if unlabelled else class_num, known)
         names = dataset.class_names if unlabelled or dataset.class_names is not None else recorded

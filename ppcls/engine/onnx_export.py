@@ -58,12 +58,13 @@ def write_onnx(
         # It prints its own errors, and continues until it misses its own result: UnboundLocalError.
         raise ConfigError("Global.export_onnx: paddle2onnx cannot convert this network, see above") from error
     shutil.rmtree(part)
-    _add_metadata(folder / ONNX, image_shape, batch, description)
+    _finish(folder / ONNX, image_shape, batch, description)
 
 
-def _add_metadata(
+def _finish(
     file: Path, image_shape: tuple[int, ...], batch: int | None, description: Mapping[str, Any]
 ) -> None:
+    """Add the metadata, and take out what is not used."""
     import onnx  # paddle2onnx needs it, too
 
     model = onnx.load(str(file))

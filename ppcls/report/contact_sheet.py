@@ -183,10 +183,11 @@ def _title(label: int, names: list[str] | None) -> str:
 
 def _classes(found: DataAudit) -> list[Block]:
     """Return some images of each class: of all classes, or of the rarest of many."""
+    labelled = [part.part for part in found.parts if part.class_images]
     by_class = {
         part: _indices(found.datasets[part], found.parts)
         for part in ("Train", "Eval")
-        if part in found.datasets
+        if part in found.datasets and part in labelled
     }
     counts = {part: [len(indices) for indices in lists] for part, lists in by_class.items()}
     count = max((len(lists) for lists in by_class.values()), default=0)

@@ -12,12 +12,14 @@ from support import distilled
 
 from ppcls.cli import main
 from ppcls.config import load_config
+from ppcls.data.audit import check_data
 from ppcls.engine import Engine
 from ppcls.engine.hooks import Hook
 from ppcls.engine.train import rows_of
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, DataError
 from ppcls.loss import build_loss
 from ppcls.metric import build_metric
+from ppcls.report.contact_sheet import contact_sheet
 from ppcls.weights import read_params
 
 PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
@@ -248,3 +250,41 @@ def test_what_needs_labels_is_refused_where_there_are_none(without_labels, write
     assert "Metric.Train: DistillationTopkAcc needs labels, but" in text
     assert "DataLoader.Eval.dataset.labelled: False, but an evaluation compares" in text
     assert "DistillationKLDivLoss" not in text
+
+
+@pytest.mark.parametrize(
+    ("section", "entries"),
+    [
+        ("Loss", [{"A": {}, "B": {}}]),
+        ("Loss", ["CELoss"]),
+        ("Loss", 5),
+        ("Metric", [5]),
+        ("Metric", "TopkAcc"),
+    ],
+)
+def test_a_list_with_mistakes_is_reported_once(without_labels, write_recipe, section, entries):
+    without_labels[section]["Train"] = entries
+    with pytest.raises(ConfigError, match=rf"1 mistake in .*\n  {section}\.Train.*: expected"):
+        load_config(write_recipe(without_labels))
+
+
+def test_shards_and_pictures_give_no_class_to_images_without_labels(
+    without_labels, write_recipe, tmp_path, capsys
+):
+    path = write_recipe(without_labels)
+    assert main(["shard", "-c", str(path), str(tmp_path / "shards")]) == 2
+    assert "DataLoader.Train.dataset.labelled: False, but shards keep a label" in capsys.readouterr().err
+    assert not (tmp_path / "shards").exists()
+    found = check_data(load_config(path).DataLoader, without_labels["Arch"]["class_num"])
+    titles = [block.title for block in contact_sheet(found)]
+    assert any(": Eval " in title for title in titles)
+    assert not any("Train " in title for title in titles)
+
+
+def test_a_resumed_run_keeps_its_class_names(without_labels, write_recipe, tmp_path):
+    output = f"Global.output_dir={tmp_path}"
+    train(write_recipe(without_labels), Watch(), output, "Global.epochs=1")
+    without_labels["DataLoader"]["Eval"]["dataset"]["class_names"].reverse()
+    resumed = f"Global.checkpoints={tmp_path}/DistillationModel/latest"
+    with pytest.raises(DataError, match="class 0 is class .*, but class 0 in training"):
+        train(write_recipe(without_labels), Watch(), output, "Global.epochs=2", resumed)

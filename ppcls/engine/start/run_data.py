@@ -70,7 +70,7 @@ def open_data(config: Recipe, folder: Path, resumed: Checkpoint | None) -> RunDa
     if train is None or train.labelled:
         known = ClassNames(loader.dataset.class_names, loader.dataset.name)
     else:
-        known = data_class_names(config, None)
+        known = kept or data_class_names(config, None)
     names = names_to_record(config, known, class_num)
     check_teachers(config, names)
     mirrored = mirroring_problem(loader.dataset, names)
