@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # Threads change the last digits, and tests run side by side. Paddle reads this when it is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test cuts the power, and waiting for the disk takes a tenth of a run. Tests that are about it count
+# the calls or let them fail.
+os.fsync = lambda handle: None
+
 # Every run tries the same inputs: a red run means that a change broke something, not that luck found it.
 # New inputs are looked for by tests/fuzz, whose seed can be chosen.
 settings.register_profile("same every time", derandomize=True, database=None, deadline=None)
@@ -151,7 +155,7 @@ def quick_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
-    """A folder with 12 crops of real photos, 32 x 32, of 4 classes, and train_list.txt, val_list.txt."""
+    """A folder with 12 crops of real photos, 16 x 16, of 4 classes, and train_list.txt, val_list.txt."""
     folder = tmp_path / "images"
     folder.mkdir()
     lines = []
@@ -161,7 +165,7 @@ def image_folder(tmp_path: Path) -> Path:
         for number in range(3):
             y, x = rng.integers(0, pixels.shape[0] - 48), rng.integers(0, pixels.shape[1] - 48)
             name = f"{photo.stem}_{number}.png"
-            cv2.imwrite(str(folder / name), cv2.resize(pixels[y : y + 48, x : x + 48], (32, 32)))
+            cv2.imwrite(str(folder / name), cv2.resize(pixels[y : y + 48, x : x + 48], (16, 16)))
             lines.append(f"{name} {label}\n")
     (folder / "train_list.txt").write_text("".join(lines))
     (folder / "val_list.txt").write_text("".join(lines[::2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def tiny_recipe(folder: Path, output: Path) -> dict:
             "seed": 3,
             "output_dir": str(output),
             "save_inference_dir": str(output / "inference"),
-            "image_shape": [3, 32, 32],
+            "image_shape": [3, 16, 16],
             "report": False,
         },
         "Arch": {"name": "resnet8", "class_num": 4},
@@ -93,7 +94,7 @@ def distilled(recipe: dict, **loss: dict) -> dict:
         "infer_model_name": "Student",
         "models": [{"Teacher": {"name": "resnet14"}}, {"Student": {"name": arch["name"]}}],
     }
-    recipe["Loss"]["Train"] = [{name: options} for name, options in loss.items()]
+    recipe["Loss"]["Train"] = [{name: copy.deepcopy(options)} for name, options in loss.items()]
     student = {"DistillationTopkAcc": {"model_key": "Student", "topk": [1, 2]}}
     recipe["Metric"] = {"Train": [student], "Eval": [student]}
     return recipe

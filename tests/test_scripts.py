@@ -184,7 +184,7 @@ def test_a_dataloader_gives_images_and_labels(recipe: dict, write_recipe: Callab
         loader = build_dataloader(config["DataLoader"], "Eval", paddle.CPUPlace(), False)
         batches = list(loader)
         assert len(batches) == len(loader) == 2
-        assert [list(image.shape) for image, _ in batches] == [[5, 3, 32, 32], [1, 3, 32, 32]]
+        assert [list(image.shape) for image, _ in batches] == [[5, 3, 16, 16], [1, 3, 16, 16]]
         assert all(isinstance(value, paddle.Tensor) for batch in batches for value in batch)
         labels = np.concatenate([batch[1].numpy() for batch in batches]).ravel()
         assert labels.tolist() == [loader.dataset.label(place) for place in range(6)]

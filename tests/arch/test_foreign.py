@@ -24,7 +24,7 @@ from ppcls.onnx_graph import node_outputs
 from ppcls.onnx_program import OnnxProgram
 from ppcls.runtime import fingerprint
 
-SHAPE = (3, 32, 32)
+SHAPE = (3, 16, 16)
 
 
 class _Both(nn.Layer):
@@ -205,7 +205,7 @@ def test_a_fixed_batch_and_a_fixed_size(onnx_file: Path, images: paddle.Tensor, 
     onnx = pytest.importorskip("onnx")
     model = onnx.load(str(onnx_file))
     dims = model.graph.input[0].type.tensor_type.shape.dim
-    assert [dims[0].dim_value, dims[2].dim_value] == [0, 32]
+    assert [dims[0].dim_value, dims[2].dim_value] == [0, 16]
     dims[0].dim_value = 1
     onnx.save(model, str(tmp_path / "one.onnx"))
     whole = build_model({"name": "OnnxModel", "path": str(onnx_file)})
@@ -213,7 +213,7 @@ def test_a_fixed_batch_and_a_fixed_size(onnx_file: Path, images: paddle.Tensor, 
     whole.eval()
     single.eval()
     close(single(images), whole(images))
-    with pytest.raises(ConfigError, match=r"takes images \[3, 32, 32\].*input_size"):
+    with pytest.raises(ConfigError, match=r"takes images \[3, 16, 16\].*input_size"):
         whole(paddle.zeros([2, 3, 40, 40]))
 
 
@@ -221,7 +221,7 @@ def test_a_whole_run(recipe: dict, write_recipe: Any, node: dict, tmp_path: Path
     from support import distilled
 
     content = distilled(recipe, DistillationKLDivLoss={"model_name_pairs": [["Student", "Teacher"]]})
-    content["Arch"]["models"][0] = {"Teacher": {**node, "input_size": 32}}
+    content["Arch"]["models"][0] = {"Teacher": {**node, "input_size": 16}}
     both = {"DistillationTopkAcc": {"model_key": "Teacher", "topk": [1]}}
     content["Metric"]["Eval"].append(both)
     path = write_recipe(content)

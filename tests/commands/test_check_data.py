@@ -146,7 +146,7 @@ def test_all_mistakes_of_all_parts_at_once(check, image_folder):
     assert len(found["stops"]) == 2
     assert "train_list.txt:13: no such file" in out
     assert "train_list.txt:14: the label must be in 0..3 (class_num 4), got 9" in out
-    assert "Eval: the transforms give images of 2 shapes ([3, 32, 32]: 5, [3, 20, 30]: 1)" in out
+    assert "Eval: the transforms give images of 2 shapes ([3, 16, 16]: 5, [3, 20, 30]: 1)" in out
 
 
 def test_too_few_samples_for_a_batch(check, recipe):

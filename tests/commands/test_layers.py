@@ -66,25 +66,25 @@ def test_a_pair_of_a_recipe(recipe, write_recipe, capsys):
     code, out, _ = run(capsys, "-c", path, "--stages")
     assert code == 0
     teacher, student, matches = out.split("\n\n")
-    assert teacher.startswith("Teacher: resnet8x4 (frozen), images [3, 32, 32], ")
-    assert student.startswith("Student: resnet14, images [3, 32, 32], ")
+    assert teacher.startswith("Teacher: resnet8x4 (frozen), images [3, 16, 16], ")
+    assert student.startswith("Student: resnet14, images [3, 16, 16], ")
     assert matches.splitlines() == [
         "Student and Teacher, stages of the same shape:",
         "  none",
         "Student and Teacher, stages of the same height and width, other channels:",
-        "  [16, 32, 32] and [64, 32, 32]",
+        "  [16, 16, 16] and [64, 16, 16]",
         "    Student  blocks[1]",
         "    Teacher  blocks[0]",
-        "  [32, 16, 16] and [128, 16, 16]",
+        "  [32, 8, 8] and [128, 8, 8]",
         "    Student  blocks[3]",
         "    Teacher  blocks[1]",
-        "  [64, 8, 8] and [256, 8, 8]",
+        "  [64, 4, 4] and [256, 4, 4]",
         "    Student  blocks[5]",
         "    Teacher  blocks[2]",
     ]
     code, out, _ = run(capsys, "-c", path, "-o", "Arch.models.0.Teacher.name=resnet8")
     matches = out.split("\n\n")[2]
-    same = matches[matches.index("  [64, 8, 8]") : matches.index("  [64, 1, 1]")]
+    same = matches[matches.index("  [64, 4, 4]") : matches.index("  [64, 1, 1]")]
     assert re.search(r"Student .*\bblocks\[4\].*\bblocks\[5\].*Teacher .*\bblocks\[2\]", same, re.DOTALL)
     assert "  [4]\n    Student  fc\n    Teacher  fc\n" in matches
 
@@ -97,25 +97,25 @@ def test_own_input_sizes_chains_and_mutual_learning(recipe, write_recipe, capsys
             {"Transform": {"name": "LinearTransformStudent"}},  # lacks the shapes that one looks up here
         ],
     }
-    content = pair(recipe, {"name": "resnet8", "input_size": 16}, chain, freeze_params_list=[False, False])
+    content = pair(recipe, {"name": "resnet8", "input_size": 8}, chain, freeze_params_list=[False, False])
     code, out, _ = run(capsys, "-c", str(write_recipe(content)))
     assert code == 0
     teacher, student, matches = out.split("\n\n")
-    assert teacher.startswith("Teacher: resnet8, images [3, 16, 16]")
+    assert teacher.startswith("Teacher: resnet8, images [3, 8, 8]")
     assert re.search(r"^fc +Linear +\[4\]$", teacher, re.MULTILINE)
-    assert student.startswith("Student: resnet8, images [3, 32, 32]")
+    assert student.startswith("Student: resnet8, images [3, 16, 16]")
     assert re.search(r"^fc +Linear +\[9\]$", student, re.MULTILINE)
     assert matches.startswith("Teacher and Student, layers of the same shape:")
 
 
 def test_a_teacher_in_a_file_shows_its_outputs(recipe, write_recipe, tmp_path, capsys):
-    export_network(ppcls.create_model("resnet8", class_num=4), tmp_path / "teacher", (3, 32, 32))
+    export_network(ppcls.create_model("resnet8", class_num=4), tmp_path / "teacher", (3, 16, 16))
     teacher = {"name": "PaddleInferenceModel", "path": str(tmp_path / "teacher")}
     code, out, _ = run(capsys, "-c", str(write_recipe(pair(recipe, teacher, {"name": "resnet8"}))))
     assert code == 0
     shown, _, matches = out.split("\n\n")
     head, _, *rows = shown.splitlines()
-    assert head == "Teacher: PaddleInferenceModel (frozen), images [3, 32, 32]"
+    assert head == "Teacher: PaddleInferenceModel (frozen), images [3, 16, 16]"
     (row,) = rows
     assert row.split()[1:] == ["output", "[4]"]
     assert "Student  fc" in matches

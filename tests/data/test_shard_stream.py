@@ -186,7 +186,7 @@ def test_an_epoch_that_is_left_early_can_be_begun_again(folder):
     expected = batches(loader(folder), 1)
     for _ in range(3):
         next(found.epoch(1))
-    assert found.first_image().shape == (3, 32, 32)
+    assert found.first_image().shape == (3, 16, 16)
     assert batches(found, 1) == expected
     left, other = found.epoch(1), found.epoch(1)
     next(left)

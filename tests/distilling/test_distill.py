@@ -335,8 +335,8 @@ def test_a_run_says_how_its_network_wants_images(recipe, write_recipe, tmp_path)
     assert main(["train", "-c", str(write_recipe(recipe)), "-o", "Global.epochs=1"]) == 0
     teacher = find_teacher(str(tmp_path / "output/resnet8"))
     assert teacher.classes == 4
-    assert teacher.preprocessing == Preprocessing(32, (0.5,) * 3, (0.25,) * 3)
-    assert teacher.preprocessing.options(48) == {"input_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
+    assert teacher.preprocessing == Preprocessing(16, (0.5,) * 3, (0.25,) * 3)
+    assert teacher.preprocessing.options(48) == {"input_size": 16, "mean": [0.5] * 3, "std": [0.25] * 3}
     assert Preprocessing(48, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).options(48) == {}
 
 

@@ -23,16 +23,16 @@ from ppcls.weights import write_params
 DECODE: dict[str, Any] = {"DecodeImage": {"to_rgb": True, "channel_first": False}}
 NORMALIZE = {"scale": "1.0/255.0", "mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.3], "order": ""}
 CHAINS: dict[str, list[Any]] = {
-    "plain": [DECODE, {"ResizeImage": {"size": 32}}, {"NormalizeImage": NORMALIZE}, {"ToCHWImage": None}],
+    "plain": [DECODE, {"ResizeImage": {"size": 16}}, {"NormalizeImage": NORMALIZE}, {"ToCHWImage": None}],
     "blue first, pil, short side": [
         {"DecodeImage": {"to_rgb": False, "backend": "pil"}},
-        {"ResizeImage": {"resize_short": 36, "backend": "pil", "interpolation": "lanczos"}},
-        {"CropImage": {"size": 32}},
+        {"ResizeImage": {"resize_short": 18, "backend": "pil", "interpolation": "lanczos"}},
+        {"CropImage": {"size": 16}},
         {"NormalizeImage": NORMALIZE},
     ],
     "channels first": [
         DECODE,
-        {"ResizeImage": {"size": [32, 32], "interpolation": "area"}},
+        {"ResizeImage": {"size": [16, 16], "interpolation": "area"}},
         {"ToCHWImage": None},
         {"NormalizeImage": {**NORMALIZE, "order": "chw"}},
     ],
@@ -100,7 +100,7 @@ def test_what_infer_does_not_say_comes_from_evaluation(
         np.testing.assert_allclose(one["scores"][:3], other["scores"], atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (40, 33)])
+@pytest.mark.parametrize("size", [(16, 16), (40, 33)])
 def test_an_export_is_checked_on_images_of_its_shape_alone(
     trained: dict[str, Any], write_recipe: Callable[..., Path], size: tuple[int, int]
 ) -> None:
@@ -112,7 +112,7 @@ def test_an_export_is_checked_on_images_of_its_shape_alone(
     del trained["Infer"]["transforms"]
     config = load_config(write_recipe(trained), mode="export")
     sample = export_sample(config, deployed_transforms(config))
-    assert (None if sample is None else sample.shape) == ((2, 3, 32, 32) if size == (32, 32) else None)
+    assert (None if sample is None else sample.shape) == ((2, 3, 16, 16) if size == (16, 16) else None)
     report = Engine(config, "export").export()
     assert len(Predictor(report.folder).predict(folder)) == 5
 

@@ -117,11 +117,11 @@ def test_afd_goes_on_exactly(recipe, write_recipe, tmp_path):
 
 def test_shapes_that_the_network_contradicts_stop_before_training(recipe, write_recipe, tmp_path, capsys):
     recipe = afd(recipe)
-    recipe["Arch"]["models"][1]["Student"]["models"][1]["Transform"]["s_shapes"] = [[32, 16, 16], [64, 7, 7]]
+    recipe["Arch"]["models"][1]["Student"]["models"][1]["Transform"]["s_shapes"] = [[32, 8, 8], [64, 3, 3]]
     assert main(["train", "-c", str(write_recipe(recipe))]) == 2
     text = capsys.readouterr().err
-    assert "Arch.models.1.Student.models.1.Transform: s_shapes: [64, 7, 7] is given for 'blocks[2]'" in text
-    assert "[64, 8, 8]" in text
+    assert "Arch.models.1.Student.models.1.Transform: s_shapes: [64, 3, 3] is given for 'blocks[2]'" in text
+    assert "[64, 4, 4]" in text
     assert not list((tmp_path / "output").rglob("*.pdparams"))
 
 

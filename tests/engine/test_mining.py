@@ -117,7 +117,7 @@ def task(recipe, image_folder, teacher, write_recipe, tmp_path):
     for number in range(30):
         pixels = photo(["coffee", "chelsea", "rocket"][number % 3])
         y, x = rng.integers(0, min(pixels.shape[:2]) - 64, 2)
-        write(pool / f"{number:02}.png", cv2.resize(pixels[y : y + 64, x : x + 64], (32, 32)))
+        write(pool / f"{number:02}.png", cv2.resize(pixels[y : y + 64, x : x + 64], (16, 16)))
     twins = [line.split()[0] for line in (image_folder / "val_list.txt").read_text().splitlines()[:2]]
     for number, twin in enumerate(twins):
         (pool / f"copy_{number}.jpg").write_bytes(jpeg(cv2.imread(str(image_folder / twin)), 80))

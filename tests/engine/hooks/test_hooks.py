@@ -40,7 +40,7 @@ class Diary(ppcls.Hook):
         self.note("before_train", run)
 
     def after_step(self, run, batch):
-        assert batch.image.shape[1:] == (3, 32, 32)
+        assert batch.image.shape[1:] == (3, 16, 16)
         self.note("after_step", run)
 
     def after_eval(self, run, metrics):
