@@ -317,8 +317,8 @@ class FolderDataset(Dataset):
             error.
         on_error: ``raise``, or ``skip``: images that cannot be read are left out, counted and named.
         class_num: number of classes there must be; by default that of the network.
-        labelled: False, as in ``UnLabelTrain``, takes images right in `image_root`, too; then there need be
-            no class folders.
+        labelled: False, as in ``UnLabelTrain``, takes all images of `image_root`, in folders and beside them;
+            `class_names` then says nothing about the folders.
 
     Raises:
         DataError: if folders or images are missing, a folder is no class, or there are not `class_num`
@@ -345,11 +345,12 @@ class FolderDataset(Dataset):
         folders = search.class_folders()
         if labelled and not folders and not class_names:
             raise DataError(f"{image_root}: holds no folder for each class of images{_skipped(search)}")
+        folders_shown = shown_names(folders, image_root)
         if class_names is None:
-            self.class_names = shown_names(folders, image_root)
+            self.class_names = folders_shown
         else:
             self.class_names = shown_names([str(name) for name in class_names], "class_names")
-        by_name = match_classes(folders, self.class_names, image_root)
+        by_name = match_classes(folders, self.class_names if labelled else folders_shown, image_root)
         if class_num is not None and len(self.class_names) != class_num:
             raise DataError(
                 f"{image_root}: {len(self.class_names)} classes, but class_num is {class_num}; change "
@@ -359,7 +360,9 @@ class FolderDataset(Dataset):
         paths_of = search.images([os.path.join(image_root, folder) for folder in by_name.values()])
         images = dict(zip(by_name, paths_of, strict=True))
         self._samples = [
-            (path, number) for number, name in enumerate(self.class_names) for path in images.get(name, ())
+            (path, number)
+            for number, name in enumerate(self.class_names if labelled else folders_shown)
+            for path in images.get(name, ())
         ]
         if not labelled:
             self._samples += [(path, 0) for path in search.loose_images()]

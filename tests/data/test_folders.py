@@ -203,6 +203,19 @@ def test_names_given_in_order(tmp_path, touch, caplog):
         FolderDataset(str(tmp_path), class_names=["a", "b", "a"])
 
 
+def test_folders_of_images_without_labels_need_not_be_classes(tmp_path, touch):
+    touch("2019/1.jpg", "2020/deep/2.jpg", "3.jpg")
+    options = {"labelled": False, "class_names": ["a", "b"]}
+    dataset = FolderDataset(str(tmp_path), **options)
+    assert [name for name, _ in labelled(dataset)] == ["2019/1.jpg", "2020/deep/2.jpg", "3.jpg"]
+    assert [name for name, _ in labelled(FolderDataset(str(tmp_path), labelled=False))] == [
+        name for name, _ in labelled(dataset)
+    ]
+    assert dataset.class_names == ["a", "b"]
+    with pytest.raises(DataError, match="folders that are none of the 2 classes: '2019', '2020'"):
+        FolderDataset(str(tmp_path), class_names=["a", "b"])
+
+
 def test_names_that_text_files_cannot_hold(tmp_path, touch):
     folders = [b"a  b", b" c", b"d\ne", b"\xb9\xb7"]  # the last is GBK
     for folder in folders:
