@@ -5,6 +5,8 @@
     python benchmarks/methods.py run --settings cifar10_teachers --cifar FOLDER
         --teacher resnet56.pth --small-teacher resnet20.pth
     python benchmarks/methods.py run --settings fashion_mnist_all_labels --fashion FOLDER
+    python benchmarks/methods.py run --settings all --cifar FOLDER --teacher resnet56.pth
+        --small-teacher resnet20.pth --fashion FOLDER
     python benchmarks/methods.py tune     # the factor of MGD, on training images that no run trains on
     python benchmarks/methods.py time     # step times, all methods in turn in one process
     python benchmarks/methods.py table    # writes the pages and plots of docs from docs/results_*.jsonl
@@ -32,6 +34,7 @@ from evidence.settings import ROOT, Places, Setting, Variant
 
 _REPEATED = ("baseline", "KD", "KD standardised", "DKD", "DIST")  # five seeds in these settings:
 _MAIN = (FASHION, CIFAR)
+_ALL = "all"
 
 
 def main() -> None:
@@ -40,7 +43,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", choices=["run", "tune", "time", "table"])
-    parser.add_argument("--settings", nargs="+", default=["fashion_mnist"], choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=["fashion_mnist"], choices=[*SETTINGS, _ALL])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="default: all of a setting")
     parser.add_argument(
         "--seeds",
@@ -71,10 +74,20 @@ def main() -> None:
 
 
 def all_jobs(args: argparse.Namespace) -> list[Job]:
-    """Return the runs that were asked for, the first seed of everything first."""
+    """Return the runs that were asked for, the first seed of everything first.
+
+    Raises:
+        SystemExit: if a comparison does not have a method.
+    """
     jobs = []
+    settings = [SETTINGS[key] for key in (SETTINGS if _ALL in args.settings else args.settings)]
+    for setting in settings:
+        unknown = set(args.methods or ()) - set(setting.methods(METHODS))
+        if unknown:
+            names = ", ".join(setting.methods(METHODS)) or "variants of them"
+            raise SystemExit(f"{setting.key} does not compare {', '.join(sorted(unknown))}, but {names}")
     for seed in args.seeds or range(5):
-        for setting in (SETTINGS[key] for key in args.settings):
+        for setting in settings:
             found = [Job(setting, name, seed) for name in args.methods or setting.methods(METHODS)]
             if not args.methods:
                 trained = (variant for variant in setting.variants if not variant.reused)

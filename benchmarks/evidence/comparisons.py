@@ -98,7 +98,25 @@ _ONE_STORE = (  # of the methods that read no stages, whose outputs for all imag
     *("KD standardised", "DKD", "DIST", "NKD", "WTTM", "RKD", "SRD", "RLD", "WKD-L", "WSL", "SKD", "PEFD"),
     *("TTM", "WKD"),
 )
-_OTHER_KIND = (*FEW_METHODS, "KD standardised", "OFA", "NKD", "SRD", "PEFD", "WTTM")
+_OTHER_KIND = (  # all but those that compare the maps of every stage place by place
+    *FEW_METHODS,
+    *(
+        "KD standardised",
+        "OFA",
+        "NKD",
+        "SRD",
+        "PEFD",
+        "WTTM",
+        "DIST",
+        "RKD",
+        "RLD",
+        "WKD-L",
+        "WSL",
+        "SKD",
+        "TTM",
+    ),
+    *("Hard", "MGD", "AFD", "WKD", "SSLD", "SSLD, unlabelled", "KD, unlabelled", "DML", "UDML"),
+)
 _SAME = "As in the comparison of all methods on CIFAR-10, with"
 _SHUFFLENET = {"name": "ShuffleNetV2_x0_25", "input_size": 64}
 OTHER_KIND = replace(
@@ -147,11 +165,18 @@ FASHION_ALL = replace(
     ),
     epochs=2,
     views=2,
-    chosen=_ALL_LABELS,
+    chosen=(*_ALL_LABELS, *_ONE_STORE),
     full=True,
     changes={"Optimizer": {"lr": {"warmup_epoch": 0}}},
 )
 BY_LABELS = (LABELS[0], CIFAR, *LABELS[1:])
+TOGETHER = (  # the comparisons of methods, with titles for a column
+    (FASHION, "Fashion-MNIST, 1,000 labels"),
+    (FASHION_ALL, "Fashion-MNIST, 47,000 labels"),
+    (CIFAR, "CIFAR-10, 1,000 labels"),
+    (LABELS[-1], "CIFAR-10, 50,000 labels"),
+    (OTHER_KIND, "CIFAR-10, 1,000 labels, ShuffleNetV2"),
+)
 KD_TEMPERATURES = (1, 4, 8)
 KD_WEIGHTS = {False: (0.3, 0.9, 3.0), True: (1.0, 9.0, 27.0)}  # by `standardize`
 _KD_LOSS = "Loss.Train.1.DistillationKLDivLoss"

@@ -10,20 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from evidence import plots
-from evidence.comparisons import BY_LABELS, CIFAR, FASHION, FASHION_ALL, OTHER_KIND, REASONS, SETTINGS
+from evidence.comparisons import (
+    BY_LABELS,
+    CIFAR,
+    FASHION,
+    FASHION_ALL,
+    OTHER_KIND,
+    REASONS,
+    SETTINGS,
+    TOGETHER,
+)
 from evidence.guide import guide
 from evidence.marks import fill
 from evidence.methods import METHODS, PUBLISHED_BASELINE
 from evidence.questions import KD, LABELS, QUESTIONS, TEACHERS, VIEWS
 from evidence.runner import rows_of
 from evidence.settings import DOCS, Setting
-from evidence.statistics import gains, mean, pooled_deviation, spearman, spread
+from evidence.statistics import Gain, gains, mean, pooled_deviation, spearman, spread
 from evidence.tables import BASE, pool_of, runs_of
 from evidence.timing import TIMES
 
 PAGE = DOCS / "results_methods.md"
 _PUBLISHED = DOCS / "images" / "results_published.png"
-_ORDERED = (CIFAR, FASHION, BY_LABELS[-1])  # settings whose order of methods is compared
+_TOGETHER = DOCS / "images" / "results_together.png"
+_SEVERAL = 3  # comparisons that a method needs to be in the table of all
+_ORDERED = (CIFAR, FASHION, *(setting for setting, _ in TOGETHER if setting not in (CIFAR, FASHION)))
 _ENOUGH = 6  # methods; with fewer an order says nothing
 _ORDER_PICTURE = "![Published gains and ours](images/results_published.png)"
 _GUIDES = {"which_method.md": "", "which_method_zh.md": "_zh"}
@@ -46,7 +57,7 @@ Hyper-parameters are those of the recipes for CIFAR-100 (`configs/cifar/`), with
 the only exception is MGD's factor on Fashion-MNIST. Warm-ups and decays are shortened with the run.
 
 Seconds are the processor time of a run, with the teacher's outputs already stored. Other programs used the
-machine at the same time, so differences of a fifth say nothing.
+machine at the same time, so differences of a fifth say nothing. {total}
 """
 
 
@@ -54,7 +65,7 @@ def render() -> dict[Path, str]:
     """Return the text of every page, or of the part that is made here put into the page as it is."""
     settings = [setting for setting in SETTINGS.values() if BASE in runs_of(setting)]
     later = [setting for setting in SETTINGS.values() if setting not in settings]
-    text = _HEADER + "".join(_section(setting) for setting in settings)
+    text = _HEADER.format(total=_total(settings)) + "".join(_section(setting) for setting in settings)
     text += f"\n## Does the published order hold?\n\n{_ORDER_PICTURE}\n\n{_order()}\n{_not_run(later)}"
     pages = {PAGE: text}
     for name, suffix in _GUIDES.items():
@@ -63,6 +74,7 @@ def render() -> dict[Path, str]:
     pages[results] = results.read_text("utf-8")
     for name, text in {
         **{q.key: q.answer() for q in QUESTIONS},
+        "together": _together(),
         "kinds": _kinds(),
         "cost": _cost(),
         "order": _order(),
@@ -88,10 +100,24 @@ def write() -> None:
             path = _plot(setting)
             plots.draw_gains(runs, gains(runs, BASE, pool_of(setting)), BASE, setting.title, path)
             print(path)
+    columns = {title: (runs_of(setting), gains(runs_of(setting), BASE)) for setting, title in _compared()}
+    if columns:
+        plots.draw_together(columns, _relied_on(), BASE, _TOGETHER)
+        print(_TOGETHER)
     panels = {setting.title: _published(setting) for setting in (CIFAR, FASHION)}
     panels = {title: points for title, points in panels.items() if points}
     if panels:
         plots.draw_against(panels, "published gain, CIFAR-100, resnet32x4 → resnet8x4, points", _PUBLISHED)
+
+
+def _total(settings: list[Setting]) -> str:
+    """Say how long all runs took; a run whose time is not known counts as the mean of its setting."""
+    count, seconds = 0, 0.0
+    for rows in (rows_of(setting.results) for setting in settings):
+        known = [row["cpu_seconds"] for row in rows if "cpu_seconds" in row]
+        count += len(rows)
+        seconds += mean(known or [0.0]) * len(rows)
+    return f"All {count} runs\nof this page together took about {seconds / 3600:.0f} hours of processor time."
 
 
 def _pictures(setting: Setting) -> list[str]:
@@ -228,6 +254,41 @@ def _cost() -> str:
         title = "labels alone" if name == BASE else f"[{name}](methods/{METHODS[name].page}.md)"
         lines.append(f"| {title} | {times[name]:.1f} | {times[name] / times[BASE]:.2f} |")
     return "\n".join([f"Processor: {measured['processor']}, one thread.", "", *lines])
+
+
+def _compared() -> list[tuple[Setting, str]]:
+    """Return the comparisons with runs, and their short titles."""
+    return [(setting, title) for setting, title in TOGETHER if BASE in runs_of(setting)]
+
+
+def _relied_on() -> list[str]:
+    """Return the methods of several comparisons, the one with the best of all smallest gains first."""
+    found: dict[str, list[float]] = {}
+    for setting, _ in _compared():
+        for name, value in _gains(setting).items():
+            found.setdefault(name, []).append(value)
+    names = [name for name, values in found.items() if len(values) >= _SEVERAL]
+    return sorted(names, key=lambda name: -min(found[name]))
+
+
+def _together() -> str:
+    """Return the picture and the table of all methods in all comparisons; clear gains are bold."""
+    columns = [gains(runs_of(setting), BASE) for setting, _ in _compared()]
+    if not columns:
+        return "Not run yet."
+    titles = " | ".join(title for _, title in _compared())
+    lines = [f"![Gains of all methods in all comparisons](images/{_TOGETHER.name})", ""]
+    lines += [f"| method | {titles} | smallest |", f"| --- |{' ---: |' * (len(columns) + 1)}"]
+    for name in _relied_on():
+        cells = [_bold(found[name]) if name in found else "" for found in columns]
+        smallest = min(found[name].mean for found in columns if name in found)
+        link = f"[{name}](methods/{METHODS[name].page}.md)"
+        lines.append(f"| {' | '.join([link, *cells, f'{smallest:+.2f}'])} |")
+    return "\n".join(lines)
+
+
+def _bold(gain: Gain) -> str:
+    return f"**{gain}**" if gain.mean > gain.half else str(gain)
 
 
 def _kinds() -> str:

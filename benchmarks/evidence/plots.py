@@ -56,6 +56,57 @@ def draw_gains(
     _save(figure, path)
 
 
+def draw_together(
+    columns: Mapping[str, tuple[Mapping[str, Sequence[float]], Mapping[str, Gain]]],
+    names: Sequence[str],
+    base: str,
+    path: Path,
+) -> None:
+    """Draw the gains of methods in several comparisons: a row for each method, a colour for each comparison.
+
+    The axis is linear between -5 and 5 points and logarithmic outside, so that a loss of 40 points is on it.
+
+    Args:
+        columns: runs and gains by the title of the comparison.
+        names: the methods, the uppermost first.
+        base: what the gains are above.
+        path: file to write.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(9, 1.8 + 0.5 * len(names)))
+    step = 0.8 / len(columns)
+    for number, (title, (runs, found)) in enumerate(columns.items()):
+        reference, label = mean(runs[base]), title
+        for row, name in enumerate(names):
+            if name not in found:
+                continue
+            place = row + (number - (len(columns) - 1) / 2) * step
+            color = f"C{number}"
+            values = [value - reference for value in runs[name]]
+            axes.scatter(values, [place] * len(values), **{**_SEED, "color": color, "s": 12})
+            half = 0.0 if math.isnan(found[name].half) else found[name].half
+            face = "white" if len(values) == 1 else color
+            style = {**_MEAN, "color": color, "markersize": 4, "capsize": 2, "linewidth": 1.0}
+            axes.errorbar(
+                [found[name].mean], [place], xerr=[half], markerfacecolor=face, label=label, **style
+            )
+            label = "_nolegend_"
+    ticks = (-40, -20, -10, -5, -2.5, 0, 2.5, 5, 10)
+    axes.set_xscale("symlog", linthresh=5)
+    axes.set_xticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
+    axes.minorticks_off()
+    axes.axvline(0, color="0.35", linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    for row in range(1, len(names)):
+        axes.axhline(row - 0.5, color="0.9", linewidth=0.8)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("points above labels alone: mean, 95 % interval, runs (hollow: one run)")
+    axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    _save(figure, path)
+
+
 def draw_against(panels: Mapping[str, Mapping[str, tuple[float, float, float]]], x: str, path: Path) -> None:
     """Draw our gains against other ones, a panel for each setting.
 
