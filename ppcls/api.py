@@ -19,6 +19,7 @@ from ppcls.distilling.steps import DISTILL, STUDENT, Step, announce, run_step, s
 from ppcls.engine import Engine
 from ppcls.errors import ConfigError, PpclsError, TrainingError, show
 from ppcls.files import require_writable
+from ppcls.launch import require_processes
 from ppcls.logger import LOGGER, setup_logging
 from ppcls.project import DEFAULT_METHOD
 from ppcls.report import comparison, write_comparison, write_report
@@ -45,6 +46,7 @@ def distill(
     seed: int | None = None,
     image_root: str | os.PathLike[str] | None = None,
     from_scratch: bool = False,
+    processes: int | None = None,
 ) -> DistillationResult:
     """Train a small network with the help of a large one, from images to the student.
 
@@ -75,6 +77,8 @@ def distill(
             is the same for every seed; ``ppcls split --seed`` makes another one.
         image_root: folder that the paths in a list start from.
         from_scratch: begin with random weights, also where there are official ImageNet weights.
+        processes: train in so many processes on this machine, one for each GPU. They share the images of a
+            step, so that its size and the learning rate stay those of one process.
 
     Raises:
         ConfigError: for mistakes in options, or if `out` holds the distillation of another call.
@@ -100,12 +104,14 @@ def distill(
         None if image_root is None else _path(image_root, "image_root"),
         from_scratch,
     )
+    if processes is not None:
+        require_processes(processes)
     target = None if isinstance(export, bool) else Path(_path(export, "export"))
     if target is not None:
         require_writable(target, "export")
     project = open_project(request, None if out is None else _path(out, "out"), layer)
     seeded = [] if seed is None else [f"Global.seed={seed}"]
-    steps = steps_of(project, [*seeded, *overrides], baseline=baseline)
+    steps = steps_of(project, [*seeded, *overrides], baseline=baseline, processes=processes)
     for step in steps:
         step.require_same_settings()
     announce(steps)

@@ -29,9 +29,9 @@ from types import FrameType
 from ppcls.console import patient_console
 from ppcls.cpu import threads
 from ppcls.distributed import LOST, STARTED
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, show
 from ppcls.files import is_running
-from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent
+from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent, world_size
 from ppcls.machines import Machines
 
 _LINES = 30  # the most lines of a log to show
@@ -84,6 +84,21 @@ def launch(
         )
         time.sleep(_PAUSE)  # a port may still be in use
     raise AssertionError("never reached")
+
+
+def require_processes(processes: int) -> None:
+    """Raise an error unless a number of processes can be started here.
+
+    Raises:
+        ConfigError: if it is no such number, or this process is itself one of several.
+    """
+    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
+        raise ConfigError(f"--nproc: expected at least 1, got {show(processes)}")
+    if world_size() > 1:
+        raise ConfigError(
+            f"--nproc starts {processes} processes, but this one is already one of {world_size()} that "
+            "a launcher started; use one of both"
+        )
 
 
 def _launch_once(

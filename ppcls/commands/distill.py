@@ -35,6 +35,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the student for deployment (default: into the folder inference of its run)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the trainings, not of the split")
+    parser.add_argument(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="train in N processes on this machine, one for each GPU; they share the images of a step",
+    )
     add_overrides(parser)
 
 
@@ -59,6 +65,7 @@ def _run(args: argparse.Namespace) -> int:
         seed=args.seed,
         image_root=args.image_root,
         from_scratch=args.from_scratch,
+        processes=args.nproc,
     )
     print(f"\n{result}")
     if result.exported is not None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ppcls.commands.command import Command, add_recipe
 from ppcls.commands.results import Delivery, add_result_options, result_options
 from ppcls.errors import ConfigError
-from ppcls.job import world_size
 from ppcls.machines import PORT, read_machines
 
 if TYPE_CHECKING:
@@ -118,14 +117,10 @@ def _train(args: argparse.Namespace) -> int:
 
 def _launch(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Start ``ppcls train`` in several processes."""
+    from ppcls.launch import launch, require_processes
+
     processes: int = args.nproc
-    if world_size() > 1:
-        raise ConfigError(
-            f"--nproc starts {processes} processes, but this one is already one of {world_size()} that "
-            "a launcher started; use one of both"
-        )
-    if processes < 1:
-        raise ConfigError(f"--nproc: expected at least 1, got {processes}")
+    require_processes(processes)
     machines = None
     if args.ips is not None:
         machines = read_machines(args.ips, args.host, PORT if args.port is None else args.port)
@@ -137,7 +132,6 @@ def _launch(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if restarts < 0:
         raise ConfigError(f"--max-restart: expected 0 or more, got {restarts}")
     from ppcls.config import load_config
-    from ppcls.launch import launch
 
     # Read here, too, so that a mistake is reported only once.
     settings = load_config(args.config, overrides, mode="train").Global

@@ -23,7 +23,8 @@ from ppcls.engine.hooks.base import Hook
 from ppcls.engine.run import Run
 from ppcls.engine.run_class_names import data_class_names, evaluation_names
 from ppcls.engine.speed import use_processor
-from ppcls.errors import ConfigError
+from ppcls.errors import ConfigError, TrainingError
+from ppcls.launch import launch
 from ppcls.logger import LOGGER
 from ppcls.project import Project, is_project
 from ppcls.registry import BACKBONES
@@ -36,6 +37,7 @@ _PLACES = re.compile(r"Global\.(output_dir|run_name|checkpoints|pretrained_model
 # Settings that belong to one recipe; without the name of a step they are for the student with the teacher.
 _OF_DISTILL = re.compile(r"(Arch|Loss|Metric|TeacherStore)(\..*)?|Global\.infer_model_name")
 _NO_MATTER = re.compile(r"Global\.(device|plugins\.\d+)")
+_STOPPED = (129, 130, 143)  # exit codes of a training that the user ended
 _FIRST_STEPS = 20  # after so many steps of a training, the time that it takes is known
 
 
@@ -49,6 +51,8 @@ class Step:
         recipe: its file.
         config: its recipe with overrides.
         folder: folder of its run.
+        overrides: those of `config`, as after ``-o``.
+        processes: how many train it; None: this one.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Step:
     recipe: Path
     config: Recipe
     folder: Path
+    overrides: tuple[str, ...]
+    processes: int | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -111,16 +117,19 @@ def split_overrides(texts: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
-def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> list[Step]:
+def steps_of(
+    project: Project, overrides: Sequence[str], *, baseline: bool, processes: int | None = None
+) -> list[Step]:
     """Return the trainings of a project, with all their recipes checked.
 
     Args:
         project: the project.
         overrides: see :func:`split_overrides`.
         baseline: also train the student alone.
+        processes: how many train together; they share the batches of the recipes. None: this one alone.
 
     Raises:
-        ConfigError: for mistakes in recipes or overrides.
+        ConfigError: for mistakes in recipes or overrides, and for batches that cannot be shared.
     """
     changes = split_overrides(overrides)
     recipes = {
@@ -133,7 +142,11 @@ def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> l
         if recipe is None:
             continue
         _require_own(project, recipe)
-        config = load_config(recipe, [*changes[name], "Global.checkpoints=auto"], "train")
+        own = [*changes[name], "Global.checkpoints=auto"]
+        config = load_config(recipe, own, "train")
+        if processes is not None:
+            own.append(_share_batches(config, processes))
+            config = load_config(recipe, own, "train")
         folder = Path(config.Global.output_dir) / (config.Global.run_name or config.arch.name)
         network = config.arch.main.name
         titles = {
@@ -141,8 +154,24 @@ def steps_of(project: Project, overrides: Sequence[str], *, baseline: bool) -> l
             STUDENT: f"{network} alone (baseline)",
             DISTILL: f"{network} with the teacher",
         }
-        found.append(Step(name, titles[name], recipe, config, folder))
+        found.append(Step(name, titles[name], recipe, config, folder, tuple(own), processes))
     return found
+
+
+def _share_batches(config: Recipe, processes: int) -> str:
+    """Return the override that gives each process its share of a batch, so that a step keeps its images.
+
+    Raises:
+        ConfigError: if the batch cannot be divided.
+    """
+    batch = _batch_size(config)
+    share, rest = divmod(batch, processes)
+    if rest:
+        raise ConfigError(
+            f"--nproc {processes}: the {batch} images of a step cannot be shared equally; choose a "
+            f"--batch-size that is a multiple of {processes}"
+        )
+    return f"DataLoader.Train.sampler.batch_size={share}"
 
 
 def _require_own(project: Project, recipe: Path) -> None:
@@ -192,8 +221,11 @@ def announce(steps: Sequence[Step]) -> None:
             "%s: %s%s, %s", place, since, left, "time unknown" if costs is None else in_words(seconds)
         )
     if total:
+        together = steps[0].processes
         LOGGER.info(
-            "altogether %s; measured on random images, reading real ones may add to it", in_words(total)
+            "altogether %s%s; measured on random images, reading real ones may add to it",
+            in_words(total),
+            "" if together in (None, 1) else f" in one process (here {together} share the work)",
         )
 
 
@@ -273,15 +305,35 @@ def run_step(step: Step) -> RunFolder:
 
     Raises:
         SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
+        TrainingError: if one of several processes failed.
     """
     if step.is_finished:
         return read_run(step.folder)
     LOGGER.info("training %s: %s", step.title, step.folder)
     try:
-        Engine(step.config, "train").train(hooks=[Pace(step.title)])
+        if step.processes is None:
+            Engine(step.config, "train").train(hooks=[Pace(step.title)])
+        else:
+            _train_together(step, step.processes)
     except SystemExit:
         LOGGER.info("%s is not finished; repeat the call to continue", step.title)
         raise
     finally:
         gc.collect()  # the networks of this step are not needed any more
     return read_run(step.folder)
+
+
+def _train_together(step: Step, processes: int) -> None:
+    """Train a step in several processes, as ``ppcls train --nproc`` does."""
+    settings = step.config.Global
+    arguments = ["train", "-c", str(step.recipe)]
+    for text in step.overrides:
+        arguments += ["-o", text]
+    code = launch(arguments, processes, settings.device, Path(settings.output_dir) / "log")
+    if code in _STOPPED:
+        raise SystemExit(code)
+    if code:
+        raise TrainingError(
+            f"{step.title}: a process ended with exit code {code}, see above; when its cause is gone, repeat "
+            "the call to continue"
+        )
