@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 from evidence import pages, statistics
-from evidence.comparisons import FASHION, SETTINGS, TEACHER
+from evidence.comparisons import FASHION, OTHER_KIND, SETTINGS, TEACHER
 from evidence.guide import guide
 from evidence.images import cifar_lists
 from evidence.methods import METHODS
 from evidence.runner import Job, rows_of, run, write_recipe
 from evidence.settings import Places
+from methods import all_jobs
 
 from ppcls.config import load_config
 
@@ -64,6 +66,16 @@ def test_lists_are_written_once_for_a_folder(tmp_path):
     cifar_lists(other, tmp_path / "lists", 1)
     assert lists["train"].read_text().split("\n")[3] == "train/3/other.png 3"
     assert lists["test"].read_text() != "kept"
+
+
+def test_methods_that_a_comparison_does_not_have_are_refused():
+    asked = argparse.Namespace(settings=["cifar10_shufflenet"], methods=["KD", "AT"], seeds=[0])
+    with pytest.raises(SystemExit, match="cifar10_shufflenet does not compare AT, but baseline, KD, DKD"):
+        all_jobs(asked)
+    asked.methods = ["KD"]
+    assert [(job.setting, job.name) for job in all_jobs(asked)] == [(OTHER_KIND, "KD")]
+    everything = all_jobs(argparse.Namespace(settings=["all"], methods=None, seeds=None))
+    assert {job.setting.key for job in everything} == set(SETTINGS)
 
 
 def test_files_that_a_setting_needs_are_asked_for_before_the_first_run(tmp_path):

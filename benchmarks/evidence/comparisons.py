@@ -276,7 +276,27 @@ REASONS = replace(
     reference="cifar10",
     stores="cifar10",
 )
+WARMED = ("baseline", "KD", "TTM", "WKD-L", "WKD", "RLD", "DIST", "RKD")
+
+
+def warmed(method: str) -> str:
+    """Return the name of the runs of a method with a warm-up."""
+    return f"{'labels alone' if method == 'baseline' else method}, warm-up"
+
+
+WARMUP = replace(
+    CIFAR,
+    key="cifar10_warmup",
+    title="CIFAR-10, with a warm-up of the learning rate",
+    text=(
+        f"{_SAME} a learning rate that rises during the first 64 of the 1,024 steps, as it does during 50 "
+        "steps on Fashion-MNIST with 1,000 labels."
+    ),
+    variants=tuple(Variant(warmed(method), method, ("Optimizer.lr.warmup_epoch=2",)) for method in WARMED),
+    reference="cifar10",
+    stores="cifar10",
+)
 SETTINGS = {
     setting.key: setting
-    for setting in (FASHION, CIFAR, OTHER_KIND, *LABELS, FASHION_ALL, TEACHER, KD, REASONS)
+    for setting in (FASHION, CIFAR, OTHER_KIND, *LABELS, FASHION_ALL, TEACHER, KD, REASONS, WARMUP)
 }

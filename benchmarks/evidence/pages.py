@@ -19,6 +19,9 @@ from evidence.comparisons import (
     REASONS,
     SETTINGS,
     TOGETHER,
+    WARMED,
+    WARMUP,
+    warmed,
 )
 from evidence.guide import guide
 from evidence.marks import fill
@@ -79,6 +82,7 @@ def render() -> dict[Path, str]:
         "cost": _cost(),
         "order": _order(),
         "reasons": _reasons(),
+        "warmup": _warmup(),
     }.items():
         pages[results] = fill(pages[results], name, text)
     for page, rows in _measured():
@@ -318,6 +322,18 @@ def _reasons() -> str:
         usual = spread(runs[method]) if method in runs else ""
         other = spread(others[variant.name]) if variant.name in others else "not run yet"
         lines.append(f"| {link} | {usual} | {name} | {other} |")
+    return "\n".join(lines)
+
+
+def _warmup() -> str:
+    """Return methods without and with a warm-up of the learning rate."""
+    runs, others = runs_of(CIFAR), runs_of(WARMUP)
+    lines = ["| method | as above | with a warm-up |", "| --- | ---: | ---: |"]
+    for method in WARMED:
+        other = others.get(warmed(method))
+        name = "labels alone" if method == BASE else f"[{method}](methods/{METHODS[method].page}.md)"
+        cells = [spread(runs[method]) if method in runs else "", spread(other) if other else "not run yet"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -91,7 +91,7 @@ def draw_together(
                 [found[name].mean], [place], xerr=[half], markerfacecolor=face, label=label, **style
             )
             label = "_nolegend_"
-    ticks = (-40, -20, -10, -5, -2.5, 0, 2.5, 5, 10)
+    ticks = (-80, -40, -20, -10, -5, -2.5, 0, 2.5, 5, 10)
     axes.set_xscale("symlog", linthresh=5)
     axes.set_xticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks])
     axes.minorticks_off()
