@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.channel import Channel, open_channel
+from ppcls.cpu.processor import available_cores
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.job import BACKEND, end_with_launcher, limited_patience, patience, read_job, split_endpoint
 from ppcls.job import rank as rank  # others ask for it here
@@ -34,6 +35,7 @@ GRACE = 10.0
 # Seconds in which a process has to end after another one was lost; then it is ended wherever it is.
 LONGEST_AFTER_LOSS = 25.0
 _LOOK_EVERY = 1.0
+_PER_CORE = 4  # more processes for each core are a mistake
 LOST = "lost the connection to another one"  # in the message of a process that is not the cause of a failure
 STARTED = "PPCLS_STARTED"  # names the file that tells `ppcls train --nproc` that the start has succeeded
 LARGE = 1 << 16  # numbers in a gradient that is worth an exchange of its own
@@ -112,6 +114,32 @@ def _end_if_broken(channel: Channel, done: threading.Event) -> None:
                     sys.stdout.flush()
                 os._exit(1)
             return
+
+
+def gpus_for(processes: int, device: str) -> int:
+    """Return the number of GPUs that processes on this machine use, one each; 0 on the CPU.
+
+    Args:
+        processes: number of processes.
+        device: ``Global.device``.
+
+    Raises:
+        ConfigError: if there are fewer GPUs than processes, or far too many processes for the cores.
+    """
+    import paddle
+
+    gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+    if device == "cpu" or not gpus:
+        cores = available_cores()
+        if processes > _PER_CORE * cores:
+            raise ConfigError(
+                f"--nproc: {processes} processes on {cores} cores would only use memory, because each loads "
+                f"the networks; use at most {cores}"
+            )
+        return 0
+    if gpus < processes:
+        raise ConfigError(f"--nproc: {processes} processes need a GPU each, and Paddle sees {gpus}")
+    return processes
 
 
 def announce_start() -> None:

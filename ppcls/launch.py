@@ -28,7 +28,7 @@ from types import FrameType
 
 from ppcls.console import patient_console
 from ppcls.cpu import threads
-from ppcls.distributed import LOST, STARTED
+from ppcls.distributed import LOST, STARTED, gpus_for
 from ppcls.errors import ConfigError, show
 from ppcls.files import is_running
 from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent, world_size
@@ -68,7 +68,7 @@ def launch(
         that of the process that failed first.
 
     Raises:
-        ConfigError: if there are fewer GPUs than processes.
+        ConfigError: see :func:`ppcls.distributed.gpus_for`.
     """
     if threads.MISTAKE is not None:
         print(f"ppcls: {threads.MISTAKE}", file=sys.stderr)
@@ -221,6 +221,7 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
     """Return the launcher's command line and the environment to run it in."""
     import paddle
 
+    gpus = gpus_for(processes, device)
     start = "from ppcls.launch import run_launcher; run_launcher()"
     command = [sys.executable, "-c", start, str(os.getpid())]
     command += ["--nproc_per_node", str(processes), "--log_dir", str(logs)]
@@ -233,11 +234,8 @@ def _command(processes: int, device: str, logs: Path) -> tuple[list[str], dict[s
         # The launcher of a CPU build treats this variable as a list of GPUs, and crashes if it is short.
         environment.pop("CUDA_VISIBLE_DEVICES", None)
         return command, environment
-    gpus = paddle.device.cuda.device_count()
-    if device != "cpu" and gpus:
-        if gpus < processes:
-            raise ConfigError(f"--nproc: {processes} processes need a GPU each, and Paddle sees {gpus}")
-        command += ["--gpus", ",".join(map(str, range(processes)))]
+    if gpus:
+        command += ["--gpus", ",".join(map(str, range(gpus)))]
     return command, environment
 
 

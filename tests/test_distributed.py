@@ -286,3 +286,21 @@ def test_a_start_that_cannot_connect_is_named(meeting, monkeypatch):
     monkeypatch.setattr(paddle.distributed, "init_parallel_env", lambda: meeting.append("connect"))
     distributed.start()
     assert meeting[-1] == "connect"
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "processes", "found"),
+    [("cpu", 4, 8, 0), ("gpu", 4, 3, 3), ("gpu", 4, 5, "need a GPU each"), ("gpu", 0, 8, 0)],
+)
+def test_every_process_has_a_gpu_or_some_of_the_cores(monkeypatch, device, gpus, processes, found):
+    monkeypatch.setattr(distributed, "available_cores", lambda: 2)
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: gpus)
+    if isinstance(found, str):
+        with pytest.raises(ConfigError, match=found):
+            distributed.gpus_for(processes, device)
+        return
+    assert distributed.gpus_for(processes, device) == found
+    if found == 0:
+        with pytest.raises(ConfigError, match="9 processes on 2 cores would only use memory"):
+            distributed.gpus_for(9, device)

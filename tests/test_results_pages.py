@@ -70,7 +70,9 @@ def test_lists_are_written_once_for_a_folder(tmp_path):
 
 def test_methods_that_a_comparison_does_not_have_are_refused():
     asked = argparse.Namespace(settings=["cifar10_shufflenet"], methods=["KD", "AT"], seeds=[0])
-    with pytest.raises(SystemExit, match="cifar10_shufflenet does not compare AT, but baseline, KD, DKD"):
+    with pytest.raises(
+        SystemExit, match="cifar10_shufflenet does not compare AT, but baseline, KD, KD standardised"
+    ):
         all_jobs(asked)
     asked.methods = ["KD"]
     assert [(job.setting, job.name) for job in all_jobs(asked)] == [(OTHER_KIND, "KD")]

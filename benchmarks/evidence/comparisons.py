@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from evidence.methods import METHODS
 from evidence.settings import Setting, Variant
 
 
@@ -98,25 +99,8 @@ _ONE_STORE = (  # of the methods that read no stages, whose outputs for all imag
     *("KD standardised", "DKD", "DIST", "NKD", "WTTM", "RKD", "SRD", "RLD", "WKD-L", "WSL", "SKD", "PEFD"),
     *("TTM", "WKD"),
 )
-_OTHER_KIND = (  # all but those that compare the maps of every stage place by place
-    *FEW_METHODS,
-    *(
-        "KD standardised",
-        "OFA",
-        "NKD",
-        "SRD",
-        "PEFD",
-        "WTTM",
-        "DIST",
-        "RKD",
-        "RLD",
-        "WKD-L",
-        "WSL",
-        "SKD",
-        "TTM",
-    ),
-    *("Hard", "MGD", "AFD", "WKD", "SSLD", "SSLD, unlabelled", "KD, unlabelled", "DML", "UDML"),
-)
+# All but those that compare the maps of every stage place by place.
+_OTHER_KIND = tuple(name for name in METHODS if name not in ("AT", "ReviewKD", "OverHaul"))
 _SAME = "As in the comparison of all methods on CIFAR-10, with"
 _SHUFFLENET = {"name": "ShuffleNetV2_x0_25", "input_size": 64}
 OTHER_KIND = replace(

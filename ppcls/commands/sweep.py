@@ -7,7 +7,6 @@ import functools
 from pathlib import Path
 
 from ppcls.commands.command import Command, add_recipe
-from ppcls.errors import ConfigError
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +28,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.nproc is not None and args.nproc < 1:
-        raise ConfigError(f"--nproc: expected at least 1, got {args.nproc}")
+    from ppcls.launch import require_processes
+
+    if args.nproc is not None:
+        require_processes(args.nproc)
     from ppcls.report import write_comparison
     from ppcls.report.comparison import compare
     from ppcls.report.comparison_text import render

@@ -345,12 +345,11 @@ class FolderDataset(Dataset):
         folders = search.class_folders()
         if labelled and not folders and not class_names:
             raise DataError(f"{image_root}: holds no folder for each class of images{_skipped(search)}")
-        folders_shown = shown_names(folders, image_root)
-        if class_names is None:
-            self.class_names = folders_shown
-        else:
+        self.class_names = found = shown_names(folders, image_root)
+        if class_names is not None:
             self.class_names = shown_names([str(name) for name in class_names], "class_names")
-        by_name = match_classes(folders, self.class_names if labelled else folders_shown, image_root)
+        classes = self.class_names if labelled else found
+        by_name = match_classes(folders, classes, image_root)
         if class_num is not None and len(self.class_names) != class_num:
             raise DataError(
                 f"{image_root}: {len(self.class_names)} classes, but class_num is {class_num}; change "
@@ -360,9 +359,7 @@ class FolderDataset(Dataset):
         paths_of = search.images([os.path.join(image_root, folder) for folder in by_name.values()])
         images = dict(zip(by_name, paths_of, strict=True))
         self._samples = [
-            (path, number)
-            for number, name in enumerate(self.class_names if labelled else folders_shown)
-            for path in images.get(name, ())
+            (path, number) for number, name in enumerate(classes) for path in images.get(name, ())
         ]
         if not labelled:
             self._samples += [(path, 0) for path in search.loose_images()]

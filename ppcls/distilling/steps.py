@@ -16,6 +16,7 @@ from ppcls.config.loading import override_steps, read
 from ppcls.config.nodes import Node
 from ppcls.data import Batch, build_dataset
 from ppcls.distilling.estimate import Cost, expected_seconds, in_words, measure
+from ppcls.distributed import gpus_for
 from ppcls.engine import Engine
 from ppcls.engine.build import select_device
 from ppcls.engine.checkpoint.changes import find_changes
@@ -23,6 +24,7 @@ from ppcls.engine.hooks.base import Hook
 from ppcls.engine.run import Run
 from ppcls.engine.run_class_names import data_class_names, evaluation_names
 from ppcls.engine.speed import use_processor
+from ppcls.engine.start.processes import PROCESSES, SIZES
 from ppcls.errors import ConfigError, TrainingError
 from ppcls.launch import launch
 from ppcls.logger import LOGGER
@@ -126,7 +128,8 @@ def steps_of(
         project: the project.
         overrides: see :func:`split_overrides`.
         baseline: also train the student alone.
-        processes: how many train together; they share the batches of the recipes. None: this one alone.
+        processes: how many train together; they share the batches of the recipes. A training that began
+            with another number keeps its batches, which the processes of now share exactly. None: this one.
 
     Raises:
         ConfigError: for mistakes in recipes or overrides, and for batches that cannot be shared.
@@ -144,10 +147,13 @@ def steps_of(
         _require_own(project, recipe)
         own = [*changes[name], "Global.checkpoints=auto"]
         config = load_config(recipe, own, "train")
-        if processes is not None:
-            own.append(_share_batches(config, processes))
-            config = load_config(recipe, own, "train")
         folder = Path(config.Global.output_dir) / (config.Global.run_name or config.arch.name)
+        if processes is not None:
+            gpus_for(processes, config.Global.device)
+        shares = _shares(config, _processes_of(folder) or processes or 1)
+        if shares:
+            own += shares
+            config = load_config(recipe, own, "train")
         network = config.arch.main.name
         titles = {
             TEACHER: f"the teacher, {network}",
@@ -158,20 +164,32 @@ def steps_of(
     return found
 
 
-def _share_batches(config: Recipe, processes: int) -> str:
-    """Return the override that gives each process its share of a batch, so that a step keeps its images.
+def _processes_of(folder: Path) -> int | None:
+    """Return the number of processes that a training began with; None if it did not begin."""
+    progress = read_run(folder).progress if is_run(folder) else None
+    return None if progress is None else (progress.batches or {}).get(PROCESSES, 1)
+
+
+def _shares(config: Recipe, processes: int) -> list[str]:
+    """Return the overrides that give each process its share of a batch, so that a step keeps its images.
 
     Raises:
-        ConfigError: if the batch cannot be divided.
+        ConfigError: if a batch cannot be divided.
     """
-    batch = _batch_size(config)
-    share, rest = divmod(batch, processes)
-    if rest:
-        raise ConfigError(
-            f"--nproc {processes}: the {batch} images of a step cannot be shared equally; choose a "
-            f"--batch-size that is a multiple of {processes}"
-        )
-    return f"DataLoader.Train.sampler.batch_size={share}"
+    found = []
+    for part, node in config.DataLoader.parts.items():
+        sampler = node.sampler or {}
+        option = next((option for option in SIZES if option in sampler), None)
+        if processes == 1 or part == "Eval" or option is None:
+            continue
+        key, batch = f"DataLoader.{part}.sampler.{option}", sampler[option]
+        if not isinstance(batch, int) or batch % processes:
+            raise ConfigError(
+                f"{key}: {batch} images cannot be shared equally by {processes} processes (--nproc); choose "
+                f"a --batch-size that is a multiple of {processes}"
+            )
+        found.append(f"{key}={batch // processes}")
+    return found
 
 
 def _require_own(project: Project, recipe: Path) -> None:

@@ -22,13 +22,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-import paddle
-
 from ppcls.config import Recipe, load_config
 from ppcls.cpu import threads
 from ppcls.cpu.processor import available_cores
+from ppcls.distributed import gpus_for
 from ppcls.engine.teacher_outputs import Pace, Watcher, fill, log_size, require_section
-from ppcls.errors import ConfigError, PpclsError, TrainingError
+from ppcls.errors import PpclsError, TrainingError
 from ppcls.job import LAUNCHER, NUMBERS, PLACE, end_with_parent
 from ppcls.logger import LOGGER
 from ppcls.teacher.store import Store
@@ -36,7 +35,6 @@ from ppcls.teacher.stored import Coming
 
 _START = "from ppcls.engine.store_processes import serve_part; serve_part()"
 _GRACE = 60.0  # seconds in which interrupted processes store what they have computed
-_PER_CORE = 4  # more processes for each core are a mistake
 _LINES = 15  # the most lines to show of what a process wrote before it ended
 
 
@@ -148,19 +146,10 @@ def _devices(device: str, processes: int) -> list[list[str]]:
     """Return the overrides by which each process gets a GPU of its own, if GPUs are used.
 
     Raises:
-        ConfigError: if there are fewer GPUs than processes, or far too many processes for the cores.
+        ConfigError: see :func:`~ppcls.distributed.gpus_for`.
     """
-    gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
-    if device == "cpu" or not gpus:
-        cores = available_cores()
-        if processes > _PER_CORE * cores:
-            raise ConfigError(
-                f"--nproc: {processes} processes on {cores} cores would only use memory, because each loads "
-                f"the networks; use at most {cores}"
-            )
+    if not gpus_for(processes, device):
         return [[] for _ in range(processes)]
-    if gpus < processes:
-        raise ConfigError(f"--nproc: {processes} processes need a GPU each, and Paddle sees {gpus}")
     return [[f"Global.device=gpu:{number}"] for number in range(processes)]
 
 

@@ -18,7 +18,7 @@ from ppcls.logger import LOGGER
 PROCESSES = "processes"
 UPDATE_FREQ = "update_freq"
 _TRAIN = "Train"
-_SIZES = ("batch_size", "first_bs")  # options of samplers: images of one process in a batch
+SIZES = ("batch_size", "first_bs")  # options of samplers: images of one process in a batch
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, int]:
     for part, node in parts.items() if isinstance(parts, dict) else ():
         sampler = node.get("sampler") if isinstance(node, dict) and part != "Eval" else None
         sizes = (
-            [sampler[option] for option in _SIZES if option in sampler] if isinstance(sampler, dict) else []
+            [sampler[option] for option in SIZES if option in sampler] if isinstance(sampler, dict) else []
         )
         if sizes and isinstance(sizes[0], int):
             found[part] = sizes[0]
