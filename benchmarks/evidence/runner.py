@@ -98,8 +98,10 @@ def run(jobs: list[Job], places: Places, processes: int) -> None:
     for job in todo:  # what is missing is reported before the first run
         job.setting.with_weights(places, job.two_teachers)
         job.setting.data(places, unlabelled=False)
+    from ppcls.job import end_with_parent
+
     context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, maxtasksperchild=_RUNS_PER_PROCESS) as pool:
+    with context.Pool(processes, end_with_parent, maxtasksperchild=_RUNS_PER_PROCESS) as pool:
         found = pool.imap_unordered(partial(_one, places=places), todo)
         for number, (job, row, problem) in enumerate(found, 1):
             title = f"{number}/{len(todo)}  {job.setting.key}  {job.name}, seed {job.seed}"

@@ -120,7 +120,9 @@ def test_several_processes_fill_a_store_and_one_is_killed(content, write_recipe,
     assert main(["teacher", "check", str(tmp_path / "store")]) == 0
     first, second = (Store(tmp_path / name) for name in ("store", "alone"))
     for view in (1, 2):
-        np.testing.assert_array_equal(first.read(view, 0, 12), second.read(view, 0, 12))
+        ones, others = first.read(view, 0, 12), second.read(view, 0, 12)
+        for name in ones.dtype.names:  # of other processes: on AMD, their products may differ by rounding
+            np.testing.assert_allclose(ones[name], others[name], rtol=1e-5, atol=1e-5)
 
 
 def test_far_too_many_processes_are_refused(content, write_recipe, tmp_path, capsys):

@@ -1,4 +1,7 @@
-"""Every recipe of the project is valid, says how to run it, and nothing in configs/_base_ lies idle."""
+"""Every recipe of the project says how to run it, and nothing in configs/_base_ lies idle.
+
+That each is valid and trains is tested in tests/recipes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.config import Recipe, load_config, parse_yaml, read_yaml
+from ppcls.config import load_config, read_yaml
 from ppcls.config.loading import read
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -16,18 +19,6 @@ RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base_" not in pat
 IDS = [str(path.relative_to(CONFIGS)) for path in RECIPES]
 BASES = {path for path in CONFIGS.rglob("*.yaml") if "_base_" in path.parts}
 PAIRS, METHODS = CONFIGS / "_base_/cifar/pairs", CONFIGS / "_base_/cifar/methods"
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=IDS)
-def test_validates(path):
-    config = load_config(path)
-    assert config.Arch.name
-    label_map = config.Infer.PostProcess and config.Infer.PostProcess.get("class_id_map_file")
-    if label_map and label_map.startswith("ppcls/"):
-        assert (CONFIGS.parent / label_map).is_file()
-    # Written as YAML and read back it is the same, whole and by its networks.
-    assert Recipe.from_dict(parse_yaml(config.to_yaml(), str(path))) == config
-    assert config.arch.node() == config["Arch"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=IDS)

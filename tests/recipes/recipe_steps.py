@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ppcls.config import Recipe, load_config, parse_yaml
 from ppcls.engine.hooks import Hook
 
 ROOT = Path(__file__).parents[2]
@@ -12,6 +13,17 @@ TUTORIAL = ROOT / "tests/config/tutorial"
 # Recipes whose two steps take long: they are slow tests.
 LARGE = ("PPLCNet_x2_5_dml", "PPLCNet_x2_5_udml", "tutorial/dml", "tutorial/udml", "res2net200_vd_distill")
 SIDE = 64  # of the images of make_small, in pixels
+
+
+def check_as_it_is(path: Path) -> None:
+    """A recipe is valid as it is shipped, and the same when it is written as YAML and read back."""
+    config = load_config(path)
+    assert config.Arch.name
+    label_map = config.Infer.PostProcess and config.Infer.PostProcess.get("class_id_map_file")
+    if label_map and label_map.startswith("ppcls/"):
+        assert (ROOT / label_map).is_file()
+    assert Recipe.from_dict(parse_yaml(config.to_yaml(), str(path))) == config
+    assert config.arch.node() == config["Arch"]
 
 
 def drop_keys(node: Any, keys: tuple[str, ...]) -> None:

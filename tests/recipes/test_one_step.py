@@ -1,4 +1,4 @@
-"""Every recipe of the project is built with its own networks, options and data chain, and trains one step.
+"""Every recipe of the project is valid, is built with its own networks and data chain, and trains one step.
 
 What `test_two_steps` runs anyway is left out. Images are made up, two to a batch and smaller than those of
 the recipe; pretrained weights are left out.
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from recipe_steps import LARGE, Recorder, make_small, recipes_in_two_steps
+from recipe_steps import LARGE, Recorder, check_as_it_is, make_small, recipes_in_two_steps
 
 from ppcls.config import load_config
 from ppcls.config.loading import read
@@ -51,6 +51,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_one_step(name: str, images: Path, tmp_path: Path) -> None:
+    check_as_it_is(RECIPES[name])
     tree = read(RECIPES[name])
     make_small(tree, images, tmp_path)
     file = tmp_path / "recipe.yaml"

@@ -111,7 +111,7 @@ def test_values_take_the_types_of_the_network() -> None:
     want = arrays(donor)["conv.weight"].astype(np.float16).astype(np.float32)
     assert net.conv.weight.dtype == paddle.float32
     np.testing.assert_array_equal(net.conv.weight.numpy(), want)
-    half = Tiny().bfloat16()
+    half = Tiny().to(dtype="bfloat16")  # `bfloat16()` keeps float32 where the processor lacks it
     load_into(half, arrays(donor), "x")
     assert half.conv.weight.dtype == paddle.bfloat16
     np.testing.assert_allclose(

@@ -255,8 +255,9 @@ _PURE = "ppcls.arch.backbone."
 def _look_inside_once(title: str, node: Options, network: Network, findings: Findings) -> None:
     """Set what is known of a network only when it was built; build equal ones of ppcls once per process."""
     factory = BACKBONES[title]
+    seen = {k: v for k, v in without_weights(node).items() if k not in ANSWER_OPTIONS}
     try:
-        key = (factory, json.dumps(node))
+        key = (factory, json.dumps(seen))
     except TypeError:  # a Python object given by a script
         key = (factory, "")
     if key in _LOOKED_INSIDE:
