@@ -75,13 +75,6 @@ def _last_calls(f: Any = None, limit: int | None = None) -> traceback.StackSumma
 traceback.extract_stack = _last_calls
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: a tenth of the time a test waits, for processes it started or until a limit."""
-    from ppcls.cpu.processor import available_cores
-
-    return available_cores() + 1
-
-
 def pytest_collection_finish() -> None:
     """Leave what the imported modules consist of out of every later collection of garbage: it stays."""
     gc.collect()
