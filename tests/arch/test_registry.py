@@ -42,7 +42,7 @@ def test_logits_agree_with_the_recorded_ones(name):
     scope="module", params=slow_unless(lambda n: n in SMALLEST and size(n) < 40e6, ppcls.list_models())
 )
 def network(request):
-    """Name and network, in eval mode with its stages tapped; whoever changes it takes a copy."""
+    """Name and network, in eval mode, its stages tapped; whoever changes it takes a copy or comes last."""
     needs_memory(request.param)
     paddle.seed(0)
     with pytest.MonkeyPatch.context() as patch:
@@ -105,29 +105,6 @@ def test_stages_are_features_of_the_same_forward(network):
     assert len(twin.state_dict()) < len(net.state_dict())
 
 
-def test_training_reaches_every_parameter(network):
-    name, net = network
-    net = copy.deepcopy(net)
-    net.train()
-    for layer in net.sublayers():
-        if isinstance(layer, paddle.nn.Dropout):  # it may drop a branch for both images
-            layer.eval()
-    free = {key: p for key, p in net.named_parameters() if not p.stop_gradient}
-    count = 4 if side(name) <= 64 else 2
-    out = net(images(name, count=count))
-    label = paddle.arange(count)
-    loss = sum(cross_entropy(y, label) for y in heads(out["logits"]))
-    assert np.isfinite(float(loss))
-    loss.backward()
-    silent = [key for key, p in free.items() if p.grad is None or not p.grad.abs().max() > 0]
-    assert len(silent) <= 0.02 * len(free), silent  # a ReLU may be silent on a few images
-    assert [key for key in silent if free[key].grad is None] == []
-    key, last = list(free.items())[-1]
-    before = last.numpy().copy()
-    paddle.optimizer.SGD(0.1, parameters=list(free.values())).step()
-    assert not (last.numpy() == before).all(), key
-
-
 def test_freeze_befor_a_stage(network):
     name, net = network
     net = copy.deepcopy(net)
@@ -146,6 +123,28 @@ def test_freeze_befor_a_stage(network):
         assert all(p.stop_gradient for p in layers[path].parameters())
     trained = {path for path in order if any(not p.stop_gradient for p in layers[path].parameters())}
     assert trained == {path for path in order if layers[path].parameters()} - early
+
+
+def test_training_reaches_every_parameter(network):
+    name, net = network  # not a copy, which takes longer than training: this is the last test of a network
+    net.train()
+    for layer in net.sublayers():
+        if isinstance(layer, paddle.nn.Dropout):  # it may drop a branch for both images
+            layer.eval()
+    free = {key: p for key, p in net.named_parameters() if not p.stop_gradient}
+    count = 4 if side(name) <= 64 else 2
+    out = net(images(name, count=count))
+    label = paddle.arange(count)
+    loss = sum(cross_entropy(y, label) for y in heads(out["logits"]))
+    assert np.isfinite(float(loss))
+    loss.backward()
+    silent = [key for key, p in free.items() if p.grad is None or not p.grad.abs().max() > 0]
+    assert len(silent) <= 0.02 * len(free), silent  # a ReLU may be silent on a few images
+    assert [key for key in silent if free[key].grad is None] == []
+    key, last = list(free.items())[-1]
+    before = last.numpy().copy()
+    paddle.optimizer.SGD(0.1, parameters=list(free.values())).step()
+    assert not (last.numpy() == before).all(), key
 
 
 def tame(net, x):
