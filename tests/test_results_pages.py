@@ -121,6 +121,16 @@ def test_gains_have_the_interval_of_the_pooled_deviation():
     assert str(statistics.gains({"baseline": [80.0], "a": [81.5]}, "baseline")["a"]) == "+1.50"
 
 
+def test_a_method_of_which_a_run_fails_does_not_widen_the_intervals_of_others():
+    steady = {str(number): [80.0 + number, 81.0 + number, 82.0 + number] for number in range(6)}
+    alone = statistics.gains(steady, "0")
+    found = statistics.gains({**steady, "fails": [80.0, 82.0, 52.0]}, "0")
+    assert {name: gain for name, gain in found.items() if name != "fails"} == alone
+    own = statistics.deviation([80.0, 82.0, 52.0])
+    assert found["fails"].half == pytest.approx(4.303 * ((own**2 + 1) / 3) ** 0.5, rel=0.04)
+    assert statistics.unsteady(steady) == set()
+
+
 @pytest.mark.parametrize(("freedom", "expected"), [(4, 2.776), (10, 2.228), (30, 2.042), (1000, 1.962)])
 def test_quantiles_of_t(freedom, expected):
     assert statistics.t_quantile(freedom) == pytest.approx(expected, rel=0.01)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 _NORMAL = 1.959964  # 97.5 % quantile of the normal distribution
+_UNSTEADY = 20.0
+_ENOUGH = 10  # degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,33 @@ def spread(values: Sequence[float]) -> str:
     return text if len(values) == 1 else f"{text} ± {deviation(values):.2f}"
 
 
+def unsteady(runs: Mapping[str, Sequence[float]]) -> set[str]:
+    """Return the methods of which single runs fail: their seeds differ too much to share a deviation.
+
+    Their variance is more than :data:`_UNSTEADY` times that of all others together, which luck does not
+    explain (p < 0.0001 of an F test with two and ten or more degrees of freedom).
+    """
+    found: set[str] = set()
+    while True:
+        steady = {name: values for name, values in runs.items() if name not in found}
+        ratios = {}
+        for name, values in steady.items():
+            sigma, freedom = _pooled({other: more for other, more in steady.items() if other != name})
+            if len(values) > 1 and freedom >= _ENOUGH and sigma > 0:
+                ratios[name] = (deviation(values) / sigma) ** 2
+        most = max(ratios, key=lambda name: ratios[name], default="")
+        if ratios.get(most, 0.0) <= _UNSTEADY:
+            return found
+        found.add(most)
+
+
 def pooled_deviation(runs: Mapping[str, Sequence[float]]) -> tuple[float, int]:
-    """Return the standard deviation between seeds, the same for all methods, and its degrees of freedom."""
+    """Return the standard deviation between seeds, the same for all steady methods, and its freedom."""
+    left_out = unsteady(runs)
+    return _pooled({name: values for name, values in runs.items() if name not in left_out})
+
+
+def _pooled(runs: Mapping[str, Sequence[float]]) -> tuple[float, int]:
     freedom = sum(len(values) - 1 for values in runs.values())
     if not freedom:
         return math.nan, 0
@@ -58,18 +85,23 @@ def gains(
     """Return the gain of every method over `base`, with 95 % intervals.
 
     Three runs say little about the deviation of one method, so the deviation between seeds is estimated from
-    all methods together: those of `pool`, or of `runs`.
+    all methods together: those of `pool`, or of `runs`. An unsteady method has its own.
     """
-    sigma, freedom = pooled_deviation(pool or runs)
+    pool = pool or runs
+    sigma, freedom = pooled_deviation(pool)
+    left_out = unsteady(pool)
     reference = runs[base]
-    return {
-        name: Gain(
-            mean(values) - mean(reference),
-            t_quantile(freedom) * sigma * math.sqrt(1 / len(values) + 1 / len(reference)),
-        )
-        for name, values in runs.items()
-        if name != base
-    }
+    found = {}
+    for name, values in runs.items():
+        if name == base:
+            continue
+        if name in left_out and len(values) > 1:
+            own, free = deviation(values), len(values) - 1
+        else:
+            own, free = sigma, freedom
+        error = math.sqrt(own**2 / len(values) + sigma**2 / len(reference))
+        found[name] = Gain(mean(values) - mean(reference), t_quantile(free) * error)
+    return found
 
 
 def t_quantile(freedom: int) -> float:
