@@ -139,7 +139,7 @@ def _plot(setting: Setting) -> Path:
 
 def _section(setting: Setting) -> str:
     runs, rows = runs_of(setting), rows_of(setting.results)
-    found = gains(runs, BASE)
+    found = gains(runs, BASE, pool_of(setting))
     count = len(rows)
     sigma, freedom = pooled_deviation(pool_of(setting))
     seconds = _seconds(rows)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 _NORMAL = 1.959964  # 97.5 % quantile of the normal distribution
-_UNSTEADY = 20.0
-_ENOUGH = 10  # degrees of freedom
+_UNSTEADY = 20.0  # largest variance of one method in relation to that of all others
+_ENOUGH = 10  # degrees of freedom of the others, for that relation to say something
 
 
 @dataclass(frozen=True)

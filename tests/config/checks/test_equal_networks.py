@@ -37,6 +37,9 @@ def test_equal_networks_are_built_once_and_known_as_well(write_recipe: Write, bu
     first = load_config(path)
     assert load_config(path) == first
     assert built == ["resnet14", "resnet8"]
+    weights = ["Arch.models.0.Teacher.pretrained=other.pdparams", "Arch.models.0.Teacher.frozen_engine=eager"]
+    load_config(path, weights)  # neither is looked at
+    assert built == ["resnet14", "resnet8"]
     load_config(path, ["Arch.models.0.Teacher.width=0.5"])
     assert built == ["resnet14", "resnet8", "resnet14"]
 
