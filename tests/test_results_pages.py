@@ -16,6 +16,7 @@ from evidence.images import cifar_lists
 from evidence.methods import METHODS
 from evidence.runner import Job, rows_of, run, write_recipe
 from evidence.settings import Places
+from evidence.tables import BASE, pool_of, runs_of
 from methods import all_jobs
 
 from ppcls.config import load_config
@@ -24,6 +25,16 @@ from ppcls.config import load_config
 def test_pages_are_those_of_the_lines():
     for path, text in pages.render().items():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run benchmarks/methods.py table"
+
+
+@pytest.mark.parametrize(
+    "setting", [s for s in SETTINGS.values() if s.variants], ids=lambda setting: setting.key
+)
+def test_an_ablation_shares_the_deviation_of_the_comparison_it_belongs_to(setting):
+    found = statistics.gains(runs_of(setting), BASE, pool_of(setting))
+    text = pages._section(setting)
+    assert found
+    assert all(f" | {gain} | " in text for gain in found.values())
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: setting.key)
