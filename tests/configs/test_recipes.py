@@ -1,6 +1,6 @@
-"""Every recipe of the project says how to run it, and nothing in configs/_base_ lies idle.
+"""Every recipe names the command that runs it, and every file in configs/_base_ is used by a recipe.
 
-That each is valid and trains is tested in tests/recipes.
+Other tests, in tests/recipes, show that each recipe is valid and trains.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_is_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 70, "move shared parts to configs/_base_"
 
 
-def test_no_idle_base():
+def test_every_base_is_used():
     # `ppcls init` writes recipes with the first, and users of class folders name the second.
     used = {CONFIGS / f"_base_/{name}.yaml" for name in ("small_images", "own_class_folders")}
     for path in CONFIGS.rglob("*.yaml"):
