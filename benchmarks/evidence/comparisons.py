@@ -94,11 +94,7 @@ CIFAR = _cifar(
     alike={"Teacher": _stages(9)[1:], "Student": _stages(1)[:2]},  # 16 x 16 and 8 x 8 positions
 )
 FEW_METHODS = ("baseline", "KD", "DKD", "WKD-F")
-_ALL_LABELS = tuple(  # Those that read the last outputs of a teacher: of all stages they would take 11 GB.
-    name
-    for name, method in METHODS.items()
-    if method.taps == "last" and not method.peer and not method.unlabelled
-)
+_ALL_LABELS = tuple(name for name, method in METHODS.items() if not method.unlabelled)
 # All but those that compare the maps of every stage place by place.
 _OTHER_KIND = tuple(name for name in METHODS if name not in ("AT", "ReviewKD", "OverHaul"))
 _SAME = "As in the comparison of all methods on CIFAR-10, with"
