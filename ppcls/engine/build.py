@@ -14,7 +14,7 @@ import paddle
 from paddle import nn
 
 from ppcls import __version__
-from ppcls.arch import build_model
+from ppcls.arch import build_empty, build_model
 from ppcls.arch.conv import use_kernels_alone
 from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.config import ArchSpec, ComponentSpec, Recipe, dump_yaml, plain
@@ -178,7 +178,10 @@ def build_trained_model(
                 f"{path} leaves out the frozen network {', '.join(sorted(absent))}, which {mode} needs, "
                 "and the recipe does not say where its weights come from; set its `pretrained`"
             )
-        model = build_model(arch.without_weights(keep=absent), only=only, normalize=normalize)
+        if absent:
+            model = build_model(arch.without_weights(keep=absent), only=only, normalize=normalize)
+        else:
+            model = build_empty(arch, only=only, normalize=normalize)
         params = in_our_names(params, path, model, arch.name)
         load_into(model, params, where=str(path), allow_missing_head=False, network=main)
     model.eval()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls.arch import build_model
+from ppcls.arch import build_empty
 from ppcls.arch.foreign import ForeignModel
 from ppcls.config import ArchSpec, Recipe
 from ppcls.console import without_native_messages
@@ -121,8 +121,8 @@ def _title(spec: ArchSpec) -> str:
 def _built(arch: ArchSpec, spec: ArchSpec) -> Any:
     """Return one of the networks of `arch` without its weights, or the only one."""
     if spec is arch:
-        return build_model(arch.without_weights())
-    return build_model(arch.only({spec.title}).without_weights()).network(spec.title)
+        return build_empty(arch)
+    return build_empty(arch.only({spec.title})).network(spec.title)
 
 
 def _student(arch: ArchSpec, exported: ExportedFiles, device: str) -> _Candidate:
