@@ -19,7 +19,7 @@ _HEADINGS = {
 }
 _ANY = ("any pair, one true class for each image", "任何一对网络,每张图像一个真实类别")
 _POOLED = ("features before the classifier; other classes are no obstacle", "分类器之前的特征;类别可以不同")
-_NO_LABELS = ("many images without labels", "有很多无标签图像")
+_NO_LABELS = ("many images without labels", "有很多无标注图像")
 _WHEN = {  # English, Chinese
     "KD": ("any pair, soft labels too", "任何一对网络,也可用软标签"),
     "KD standardised": ("logits of very different scale", "两者 logits 的尺度相差很大"),

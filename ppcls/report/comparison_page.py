@@ -46,7 +46,7 @@ def render(rows: Sequence[Row]) -> str:
     heading = both(f"{len(rows)} runs compared", f"{len(rows)} 次训练的比较")
     subtitle = both(
         f"{len(groups)} recipes; runs of one recipe differ only in their seeds",
-        f"{len(groups)} 个配置；同一配置的训练只有随机种子不同",
+        f"{len(groups)} 个配方；同一配方的训练只有随机种子不同",
     )
     footer = both("Made by ppcls.", "由 ppcls 生成。")
     return page(f"{len(rows)} runs", heading, subtitle, filter(None, sections), footer)
@@ -72,7 +72,7 @@ def _is_share(row: Row) -> bool:
 
 def _recipes(groups: Sequence[Group]) -> str:
     columns = [
-        Column(both("recipe", "配置")),
+        Column(both("recipe", "配方")),
         Column(both("student", "学生")),
         Column(both("teacher", "教师")),
         Column(both("losses", "损失")),
@@ -102,14 +102,14 @@ def _recipes(groups: Sequence[Group]) -> str:
         )
     text = both(
         "Mean and standard deviation (n − 1) over the finished runs of each recipe.",
-        "每个配置已完成的各次训练的均值与标准差（n − 1）。",
+        "每个配方已完成的各次训练的均值与标准差（n − 1）。",
     )
-    return section(both("Recipes", "各配置"), table(columns, rows, sorts=True) + note(text), name="recipes")
+    return section(both("Recipes", "各配方"), table(columns, rows, sorts=True) + note(text), name="recipes")
 
 
 def _runs(rows: Sequence[Row]) -> str:
     columns = [
-        Column(both("recipe", "配置")),
+        Column(both("recipe", "配方")),
         Column(both("run", "训练")),
         Column(both("score", "得分"), number=True),
         Column(both("teacher's", "教师得分"), number=True),
@@ -148,7 +148,7 @@ def _curves(rows: Sequence[Row]) -> str:
     pictures = [picture for picture in _pictures(shown) if picture]
     if not pictures:
         return ""
-    text = note(both("Against epochs; one colour for each recipe.", "横轴为轮数；每个配置一种颜色。"))
+    text = note(both("Against epochs; one colour for each recipe.", "横轴为轮数；每个配方一种颜色。"))
     if len(rows) > len(shown):
         text += note(
             both(

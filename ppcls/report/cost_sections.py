@@ -126,7 +126,7 @@ def command_and_environment(record: Record, config_text: str) -> str:
         )
     content += facts_table(rows)
     content += (
-        f"<details><summary>{both('the whole recipe', '完整配置')}</summary>"
+        f"<details><summary>{both('the whole recipe', '完整配方')}</summary>"
         f"<pre>{escaped(config_text)}</pre></details>"
     )
     return section(both("Command and environment", "命令与环境"), content, long=True, name="environment")
