@@ -33,11 +33,27 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
   fit together is left to `ppcls validate -c FILE`.
 - `ppcls explain Global.save_interval` shows one of these settings in the terminal, `ppcls list losses` the
   names of components of a kind, and `ppcls explain NAME` the options of one.
-- A component is written `Name: {options}` in a list (`null` for no options) and `{name: Name, options}` else.
-- Options of PaddleClas that are not built here are accepted at a value that asks for nothing
-  (`last_epoch: -1`), and with a warning if they have no effect (`clip_grad`). Other tasks (several labels for
+- In a list, write a component as `- Name: {option: value}` (`- Name: null` without options). Elsewhere write
+  `{name: Name, option: value}`.
+- Options of PaddleClas that ppcls does not have are accepted if their value changes nothing
+  (`last_epoch: -1`). An option that has no effect gives a warning (`clip_grad`: use `clip_norm` or
+  `clip_value`). Other tasks (several labels for
   one image, retrieval) are refused with the reason. `ppcls/config/checks/paddleclas.py` lists them.
 """
+
+
+# Where the components of a kind are described; networks have two pages.
+_PAGES = {
+    "network": "[networks](networks.md), [options](network_options.md); `ppcls explain DistillationModel`",
+    "loss": "[losses](methods/README.md)",
+    "optimizer": "[optimizers](optimizers.md), [schedules](schedules.md)",
+    "dataset": "[datasets](datasets.md)",
+    "sampler": "[samplers](samplers.md)",
+    "transform": "[transforms](transforms.md)",
+    "metric": "[metrics](metrics.md)",
+    "hook": "[hooks](hooks.md)",
+    "postprocess": "[postprocessing](postprocess.md)",
+}
 
 
 def render() -> str:
@@ -78,8 +94,8 @@ def _section(section: type, path: str) -> list[str]:
 
 
 def _component(meta: Any) -> str:
-    kind = str(meta["kind"]).replace("_", " ")
-    return f"list of {kind} components" if meta["many"] else f"{kind} component"
+    kind = str(meta["kind"])
+    return f"{f'list of {kind} components' if meta['many'] else f'{kind} component'}: {_PAGES[kind]}"
 
 
 def _bounds(meta: Any) -> str:

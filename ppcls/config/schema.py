@@ -116,9 +116,9 @@ class GlobalSpec(Section):
     image_shape: list[int] = key(
         [3, 224, 224],
         "Channels, height, width of the images that an exported network takes: what the transforms of "
-        "`Infer` (else of evaluation) give. A contradiction is an error in an export; elsewhere it is one if "
-        "this was set and agrees with neither, else a warning. Transforms follow it with "
-        "`${Global.image_shape[1]}`, as those of the package do.",
+        "`Infer` (else of evaluation) give. If it differs from them, an export ends with an error. Other "
+        "commands warn; they end with an error if you set it yourself and it fits neither. Transforms follow "
+        "it with `${Global.image_shape[1]}`, as those of the package do.",
         minimum=1,
         length=3,
     )
@@ -203,7 +203,7 @@ class AMPSpec(Section):
 
 @dataclass(eq=False, repr=False)
 class EMASpec(Section):
-    """Exponential moving average of the weights."""
+    """Exponential moving average of the weights; on as soon as the section is there."""
 
     decay: float = key(0.9999, "Share of the old average kept at each step.", minimum=0, maximum=1)
 
@@ -271,8 +271,8 @@ class LoaderSpec(Section):
     )
     timeout: float = key(
         600,
-        "Seconds in which no thread finishes a sample until the run ends with the names of those under way; "
-        "0 waits for ever. Not watched with `num_workers: 0`.",
+        "If no thread finishes a sample within this many seconds, the run ends and names the samples that "
+        "were being read; 0 waits for ever. Not watched with `num_workers: 0`.",
         minimum=0,
     )
 

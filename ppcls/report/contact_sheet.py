@@ -133,7 +133,7 @@ def _shown(block: Block, every: Sequence[Any], tiles: Iterable[Tile]) -> list[Bl
 
 
 def _in_both(found: DataAudit, finder: _Finder) -> list[Block]:
-    remark = "The evaluation is better than the network, because it has seen these images."
+    remark = "The score of an evaluation will be too good, because the network has seen these images."
     equal = Block("In Eval and in training, byte for byte", "验证集与训练集重复(逐字节)", remark=remark)
     near = Block("In Eval and nearly the same in training", "验证集与训练集近似重复", remark=remark)
     pairs = found.leaked[:_MOST]

@@ -24,8 +24,8 @@ def render_audit(report: DataAudit) -> str:
     lines = [line for part in report.parts for line in _render_part(part, report.class_names)]
     if report.leaked:
         lines.append(
-            f"images of Eval that training has too, byte for byte: {len(report.leaked)}; the evaluation is "
-            "better than the network"
+            f"images of Eval that training has too, byte for byte: {len(report.leaked)}; the score of an "
+            "evaluation will be too good"
         )
         lines += _first_lines(f"{one} = {other}" for one, other in report.leaked)
     if report.near:

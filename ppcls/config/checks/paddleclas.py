@@ -172,7 +172,7 @@ KEYS: Mapping[str, Foreign] = {
 
 # Top-level keys that give away a file of another kind.
 OTHER_FILES: Mapping[str, str] = {
-    "search_dict": "a search over hyper-parameters is not supported; this file is no recipe",
+    "search_dict": "files of searches over hyper-parameters are not supported; see `ppcls sweep`",
     "ARCHITECTURE": "recipes in the format that PaddleClas had before version 2.0 are not supported",
 }
 
