@@ -276,6 +276,11 @@ def check_outputs(arch: ArchSpec, outputs: Any) -> None:
         )
 
 
+def networks_of(model: nn.Layer) -> dict[str, nn.Layer]:
+    """Return the networks of a group by name; a single network has none."""
+    return {name: model.network(name) for name in model.names}
+
+
 def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...], arch: ArchSpec) -> Any:
     """Find shapes that the recipe leaves out in feature transforms and losses, and check given ones.
 
@@ -292,7 +297,7 @@ def find_shapes(model: nn.Layer, loss: nn.Layer, shape: tuple[int, ...], arch: A
         the outputs of the network for two images.
     """
     model.prepare(shape)
-    networks = {name: model.network(name) for name in model.names}
+    networks = networks_of(model)
     outputs = dry_forward(model, shape)
     check_outputs(arch, outputs)
     with paddle.no_grad():

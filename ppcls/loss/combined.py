@@ -95,10 +95,15 @@ class CombinedLoss(nn.Layer):
         Raises:
             ConfigError: if a given shape differs from the network's, or a key or sub-network is missing.
         """
+        if networks is not None:
+            self.read_networks(networks)
         for part in self._parts:
-            if networks is not None:
-                part.layer.prepare_networks(networks)
             part.layer.prepare(self._outputs_for(part.layer, outputs))
+
+    def read_networks(self, networks: Mapping[str, nn.Layer]) -> None:
+        """Let losses read what they need of the networks' weights; again after other weights were loaded."""
+        for part in self._parts:
+            part.layer.prepare_networks(networks)
 
     def forward(
         self,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls import distributed
-from ppcls.config import Recipe
+from ppcls.config import ArchSpec, Recipe
 from ppcls.config.schema import GlobalSpec
 from ppcls.engine import build
 from ppcls.engine.amp import cast_networks, casting_in_evaluation, mixed_precision
@@ -37,7 +37,8 @@ from ppcls.engine.run import Evaluation, Parts, Run, Settings
 from ppcls.engine.start.measure import measure_teachers
 from ppcls.engine.start.run_data import RunData
 from ppcls.engine.start.teacher_store import OpenStore
-from ppcls.logger import ScalarWriter
+from ppcls.errors import WeightsError
+from ppcls.logger import LOGGER, ScalarWriter
 from ppcls.loss import build_loss
 from ppcls.loss.class_map import class_maps_of
 from ppcls.loss.combined import CombinedLoss
@@ -52,6 +53,7 @@ from ppcls.teacher import (
     names_of_frozen,
     store_frozen,
 )
+from ppcls.weights import find_file
 
 # Stands among the engines of a run for those of networks that train, in evaluations.
 EVALUATIONS = ""
@@ -176,10 +178,35 @@ def _prepare_networks(
     loss = build_loss(config.Loss.Train or [], main=main)
     outputs = build.find_shapes(model, loss, data.shape, config.arch)
     distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
-    if weights and not resuming:
+    if weights and (not resuming or _frozen_need(weights, config.arch)):
+        # A resumed run needs it for frozen networks, which are in no checkpoint; the rest is restored.
         build.load_start(model, loss, weights, config.arch.name, main)
+        loss.read_networks(build.networks_of(model))
     build.synchronise([model, loss], config.Global.use_sync_bn)
     return loss, outputs
+
+
+def _frozen_need(weights: str, arch: ArchSpec) -> bool:
+    """Tell whether a resumed run has to read ``Global.pretrained_model`` for its frozen networks.
+
+    Raises:
+        WeightsError: if the file is gone, and a frozen network may have had its weights from it alone.
+    """
+    frozen = [child for child in arch.children if child.head.frozen]
+    try:
+        find_file(weights, "Global.pretrained_model")
+    except WeightsError:
+        unknown = [child.title for child in frozen if not child.has_own_weights]
+        if unknown:
+            raise
+        if frozen:
+            LOGGER.warning(
+                "Global.pretrained_model: %s is no longer there; frozen networks keep the weights of their "
+                "`pretrained`",
+                weights,
+            )
+        return False
+    return bool(frozen)
 
 
 def _let_frozen_answer(

@@ -1,6 +1,7 @@
 """Going on: the newest valid checkpoint, a changed config, one run in a folder, a disk that is full."""
 
 import contextlib
+import copy
 import errno
 import json
 import logging
@@ -11,16 +12,22 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import yaml
+from support import distilled
 
+from ppcls.arch import create_model
 from ppcls.cli import main
+from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer, lock
 from ppcls.engine.checkpoint.changes import find_changes, report_changes
 from ppcls.engine.checkpoint.lock import RunLock, lock_path
 from ppcls.engine.checkpoint.resume import is_kept
-from ppcls.errors import ConfigError, TrainingError
+from ppcls.engine.hooks import Hook
+from ppcls.errors import ConfigError, TrainingError, WeightsError
 from ppcls.logger import METRICS, ScalarWriter
+from ppcls.loss.ofd import negative_mean
 from ppcls.run_states import Progress
 from ppcls.weights import read_params
 
@@ -498,3 +505,79 @@ def test_metrics_on_a_full_disk_end_the_run_with_the_reason(tmp_path):
     with pytest.raises(TrainingError, match=r"metrics\.jsonl: No space left on device.*--resume auto"):
         writer.write("train", 1, 1, {"loss": 1.0})
     writer.close()
+
+
+# ------------------------------------------------------- frozen networks from Global.pretrained_model
+
+
+class LooksAtTheTeacher(Hook):
+    """Notes the teacher's weights and the margins that OFD read of them; may ask the run to stop."""
+
+    def __init__(self, stop_after=0):
+        self.stop_after = stop_after
+
+    def before_train(self, run):
+        teacher = run.parts.model.network("Teacher")
+        self.seen = {name: value.numpy() for name, value in teacher.state_dict().items()}
+        (self.margins,) = (
+            part.layer._margins for part in run.parts.loss._parts if hasattr(part.layer, "_margins")
+        )
+
+    def after_epoch(self, run, epoch):
+        if epoch == self.stop_after:
+            run.stop_signal = signal.SIGTERM
+
+
+@pytest.fixture
+def from_one_file(recipe, tmp_path):
+    """A distillation whose teacher has its weights from Global.pretrained_model alone, and these weights."""
+    maps = ["blocks[0].conv1"]
+    ofd = {"model_name_pair": ["Student", "Teacher"], "student_keys": maps, "teacher_keys": maps}
+    ofd["teacher_bns"] = ["blocks[0].conv1.bn"]
+    recipe = distilled(recipe, OFDLoss=ofd, DistillationGTCELoss={"model_names": ["Student"]})
+    for model in recipe["Arch"]["models"]:
+        next(iter(model.values()))["return_patterns"] = maps
+    rng = np.random.default_rng(1)
+    teacher, student = (create_model(name, class_num=4) for name in ("resnet14", "resnet8"))
+    weights = {
+        name: rng.uniform(0.5, 1.5, value.shape).astype("float32")
+        for name, value in teacher.state_dict().items()
+    }
+    both = {f"Teacher.{name}": value for name, value in weights.items()}
+    both |= {f"Student.{name}": value.numpy() for name, value in student.state_dict().items()}
+    paddle.save(
+        {name: paddle.to_tensor(value) for name, value in both.items()}, str(tmp_path / "both.pdparams")
+    )
+    recipe["Global"]["pretrained_model"] = str(tmp_path / "both")
+    return recipe, weights
+
+
+def test_a_resumed_run_gives_frozen_networks_their_weights_again(from_one_file):
+    recipe, weights = from_one_file
+    first, second = LooksAtTheTeacher(stop_after=1), LooksAtTheTeacher()
+    with pytest.raises(SystemExit):
+        Engine(copy.deepcopy(recipe), "train").train([first])
+    recipe["Global"]["checkpoints"] = "auto"
+    Engine(recipe, "train").train([second])
+    expected = negative_mean(*(weights[f"blocks.0.conv1.bn.{name}"].tolist() for name in ("weight", "bias")))
+    for look in (first, second):
+        for name, value in weights.items():
+            np.testing.assert_array_equal(look.seen[name], value, err_msg=name)
+        np.testing.assert_allclose(look.margins[0].numpy(), expected, rtol=1e-6)
+
+
+def test_a_resumed_run_whose_teacher_cannot_be_found_again_is_refused(from_one_file, tmp_path, capsys):
+    recipe, _ = from_one_file
+    with pytest.raises(SystemExit):
+        Engine(copy.deepcopy(recipe), "train").train([LooksAtTheTeacher(stop_after=1)])
+    (tmp_path / "both.pdparams").rename(tmp_path / "elsewhere.pdparams")
+    recipe["Global"]["checkpoints"] = "auto"
+    with pytest.raises(WeightsError, match=r"Global.pretrained_model: .*both"):
+        Engine(copy.deepcopy(recipe), "train").train()
+    own = create_model("resnet14", class_num=4)
+    paddle.save(own.state_dict(), str(tmp_path / "own.pdparams"))
+    recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "own")
+    look = LooksAtTheTeacher()
+    Engine(recipe, "train").train([look])
+    assert "both is no longer there; frozen networks keep the weights of their `pretrained`" in capsys.readouterr().out
+    np.testing.assert_array_equal(look.seen["fc.weight"], own.fc.weight.numpy())
