@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import paddle
@@ -26,20 +26,27 @@ if TYPE_CHECKING:
     from ppcls.engine.hooks.ema import ModelEMA
 
 
+class Measurer(Protocol):
+    """A function that evaluates."""
+
+    def __call__(self, epoch: int, between: Callable[[int], None] | None = None, /) -> dict[str, float]:
+        """Return averages by name; call `between` before each batch, equally often in every process."""
+
+
 @dataclass(slots=True)
 class Evaluation(Declared):
     """How a run evaluates.
 
     Attributes:
         loader: the images to evaluate.
-        measure: evaluates at an epoch; returns averages by name.
+        measure: evaluates at an epoch.
         due: tells whether an evaluation follows an epoch.
         plateau_metric: returns the value for ReduceOnPlateau from the averages.
         programs: whether networks that train may be evaluated as programs.
     """
 
     loader: Loader
-    measure: Callable[[int], dict[str, float]]
+    measure: Measurer
     due: Callable[[int], bool]
     plateau_metric: Callable[[Mapping[str, float]], float]
     programs: bool = False

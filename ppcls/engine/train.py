@@ -7,7 +7,7 @@ outputs and labels to named parts, and everything else is a hook.
             every update_freq batches:  exchange of gradients, optimizer step      -> after_step
         if an evaluation is due:  evaluate                             -> after_eval
                                                                        -> after_epoch
-    after_train, or after_stop if Ctrl-C or SIGTERM came
+    after_train, or after_stop if Ctrl-C or SIGTERM came between two steps or two batches of an evaluation
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import paddle
 
 from ppcls.data import Batch, ahead, image_tensor
-from ppcls.distributed import average_gradients, ending_with_others, rank, working_on, world_size
+from ppcls.distributed import any_of, average_gradients, ending_with_others, rank, working_on, world_size
 from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
 from ppcls.engine.speed import all_threads
@@ -32,7 +33,7 @@ from ppcls.optimizer import learning_rates
 
 
 class StopRequested(BaseException):
-    """Ctrl-C or SIGTERM was received; raised after the current step is complete."""
+    """Ctrl-C or SIGTERM was received; raised after a step, or between two batches of an evaluation."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -50,7 +51,7 @@ def train(run: Run) -> None:
             evaluation = run.parts.evaluation
             if evaluation is not None and evaluation.due(epoch):
                 with all_threads(run.progress):
-                    metrics = evaluation.measure(epoch)
+                    metrics = evaluation.measure(epoch, partial(_stop_in_evaluation, run))
                 call_hooks(run.hooks, "after_eval", run, metrics)
                 if schedule.needs_metric:
                     schedule.step(evaluation.plateau_metric(metrics))
@@ -60,9 +61,9 @@ def train(run: Run) -> None:
             run.progress.batch = 0
             run.meters.reset()
             call_hooks(run.hooks, "after_epoch", run, epoch)
+            if run.ending or run.progress.epoch > run.settings.epochs:
+                break  # even if it was asked to stop by now: nothing but the summary is missing
             _raise_if_stopped(run)
-            if run.ending:
-                break
     run.progress.finished = True
     call_hooks(run.hooks, "after_train", run)
 
@@ -220,6 +221,16 @@ def _raise_if_stopped(run: Run) -> None:
     """Stop at the step at which all processes stop; a single process stops at once after a signal."""
     if run.stopping or (run.stop_signal is not None and world_size() == 1):
         raise StopRequested(run.stop_signal or signal.SIGTERM)
+
+
+def _stop_in_evaluation(run: Run, number: int) -> None:
+    """Stop before a batch of an evaluation; the resumed run begins with that evaluation.
+
+    Several processes agree on it at every tenth batch.
+    """
+    if world_size() == 1 or number % 10 == 0:
+        run.stopping = any_of([run.stop_signal is not None])[0]
+        _raise_if_stopped(run)
 
 
 class Rows(Mapping[str, Any]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import paddle
@@ -41,6 +41,7 @@ def evaluate(
     print_every: int,
     title: str = "Eval",
     observe: Callable[[Any, Batch], None] | None = None,
+    between: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Average the measures over all samples of `loader`; log one line of averages per student.
 
@@ -53,6 +54,8 @@ def evaluate(
         print_every: number of batches between log lines.
         title: beginning of log lines.
         observe: is also called with the outputs of each batch.
+        between: is called with the number of each batch before it; equally often in every process. What it
+            raises ends the evaluation.
 
     Returns:
         averages by name, in the order of `groups`.
@@ -61,10 +64,12 @@ def evaluate(
     total = len(loader)
     # The values that every batch has, unlike a rate of the whole set.
     means: dict[str, set[str]] = {network: set() for network in groups}
-    bar = progress_bar(total, title.lower())
+    shared = 0 if between is None else min(distributed.gather(total))  # batches that every process has
     begin = time.perf_counter()
-    with paddle.no_grad():
+    with paddle.no_grad(), closing(progress_bar(total, title.lower())) as bar:
         for number, batch in enumerate(ahead(loader.epoch(0))):
+            if between is not None and number < shared:
+                between(number)
             ready = time.perf_counter()
             outputs = forward(batch)
             label = paddle.to_tensor(batch.label)
@@ -82,7 +87,6 @@ def evaluate(
                 _log_batch(place, shown, cost, ready - begin, len(batch.index))
             bar.update()
             begin = time.perf_counter()
-    bar.close()
     for meter in meters.values():
         meter.flush()
     distributed.wait_for_all()  # one process may be slower than the time limit of a collective

@@ -19,6 +19,7 @@ from ppcls.engine.evaluation.collected import AnswerCollector
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
 from ppcls.engine.evaluation.measures import EMA, Agreement, Measures, classifiers
 from ppcls.engine.hooks.ema import ModelEMA
+from ppcls.engine.run import Measurer
 from ppcls.logger import LOGGER
 from ppcls.metric import LOSS, Criterion
 from ppcls.teacher import KnownLogits, running_trained
@@ -150,8 +151,10 @@ def evaluator(
     still: Sequence[str],
     programs: bool,
     collector: AnswerCollector | None = None,
-) -> Callable[[int], dict[str, float]]:
+) -> Measurer:
     """Return a function of the epoch that evaluates the present `model` and its averaged weights.
+
+    Its second argument is `between` of :func:`ppcls.engine.evaluation.evaluate.evaluate`.
 
     Args:
         model: the networks.
@@ -173,7 +176,7 @@ def evaluator(
             return alone(image_tensor(batch))
         return ask_networks(model, measures.networks, batch, known, still)
 
-    def evaluate_once(epoch: int) -> dict[str, float]:
+    def evaluate_once(epoch: int, between: Callable[[int], None] | None) -> dict[str, float]:
         nonlocal told
         # For the first batch alone, or where they are not wanted, none is worth its while.
         images = 0 if loader.is_tried or not programs else len(loader.dataset) // world_size()
@@ -190,18 +193,20 @@ def evaluator(
                 epoch=epoch,
                 print_every=print_every,
                 observe=collector,
+                between=between,
             )
 
-    def evaluate_both(epoch: int) -> dict[str, float]:
+    def evaluate_both(epoch: int, between: Callable[[int], None] | None = None, /) -> dict[str, float]:
         if collector is not None:
             collector.begin(averaged=False)
-        metrics = evaluate_once(epoch)
+        metrics = evaluate_once(epoch, between)
         if ema is not None:
             LOGGER.info("[Eval][Epoch %d]averaged weights:", epoch)
             if collector is not None:
                 collector.begin(averaged=True)
             with ema.applied():
-                metrics |= {f"{name}{EMA}": value for name, value in evaluate_once(epoch).items()}
+                found = evaluate_once(epoch, between)
+            metrics |= {f"{name}{EMA}": value for name, value in found.items()}
         return metrics
 
     return evaluate_both

@@ -24,6 +24,8 @@ from ppcls.engine.checkpoint import Checkpointer, lock
 from ppcls.engine.checkpoint.changes import find_changes, report_changes
 from ppcls.engine.checkpoint.lock import RunLock, lock_path
 from ppcls.engine.checkpoint.resume import is_kept
+from ppcls.engine.evaluation import evaluate
+from ppcls.engine.evaluation.measures import measure_batch
 from ppcls.engine.hooks import Hook
 from ppcls.errors import ConfigError, TrainingError, WeightsError
 from ppcls.logger import METRICS, ScalarWriter
@@ -507,6 +509,47 @@ def test_metrics_on_a_full_disk_end_the_run_with_the_reason(tmp_path):
     writer.close()
 
 
+# ------------------------------------------------------------------ a request to stop in an evaluation
+
+
+def test_a_run_stops_within_an_evaluation_and_goes_on_with_it(
+    recipe, write_recipe, tmp_path, monkeypatch, capsys
+):
+    recipe["EMA"] = {"decay": 0.5}
+    path = write_recipe(recipe)
+    assert train(path) == 0
+    folder = tmp_path / "output/resnet8"
+    whole = folder.rename(tmp_path / "whole")
+    measured = []
+
+    def stops_at_the_first_of_epoch_2(*arguments):
+        measured.append(1)
+        if len(measured) == asked_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure_batch(*arguments)
+
+    monkeypatch.setattr(evaluate, "measure_batch", stops_at_the_first_of_epoch_2)
+    asked_at = 2 + 4 + 1  # a trial of each, two batches of each in epoch 1
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        train(path)
+    assert len(measured) == asked_at  # the second batch was not waited for
+    assert train(path) == 0
+    assert "latest: epoch 2 of 2, 3 batches of it done" in capsys.readouterr().out
+    same_run(folder, whole)
+
+
+def test_a_request_to_stop_in_the_last_evaluation_changes_nothing(recipe, tmp_path, capsys):
+    class Asks(Hook):
+        def after_eval(self, run, metrics):
+            if run.progress.epoch == run.settings.epochs:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    recipe["Global"]["report"] = True
+    assert Engine(recipe, "train").train([Asks()])["epoch"] in (1, 2)
+    assert (tmp_path / "output/resnet8/report.html").exists()
+    assert "2 of 2 epochs" in capsys.readouterr().out
+
+
 # ------------------------------------------------------- frozen networks from Global.pretrained_model
 
 
@@ -579,5 +622,8 @@ def test_a_resumed_run_whose_teacher_cannot_be_found_again_is_refused(from_one_f
     recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "own")
     look = LooksAtTheTeacher()
     Engine(recipe, "train").train([look])
-    assert "both is no longer there; frozen networks keep the weights of their `pretrained`" in capsys.readouterr().out
+    assert (
+        "both is no longer there; frozen networks keep the weights of their `pretrained`"
+        in capsys.readouterr().out
+    )
     np.testing.assert_array_equal(look.seen["fc.weight"], own.fc.weight.numpy())
