@@ -119,6 +119,21 @@ def test_an_interrupted_run_of_two_processes_goes_on_exactly(job, tmp_path, faul
     same_end(tmp_path / "whole", tmp_path / "output")
 
 
+def test_processes_stop_together_within_an_evaluation(job, image_folder, tmp_path):
+    lists = image_folder / "val_list.txt"
+    lists.write_text((image_folder / "train_list.txt").read_text() * 2)  # 12 batches for each process
+    options = ("-o", "DataLoader.Eval.sampler.batch_size=1", "-o", "Loss.Eval.0={Fault: {}}")
+    options += ("-o", "Global.epochs=1", "-o", "Global.eval_interval=1")
+    done = job("term-eval:1:6", *options)
+    assert done.returncode == 143, done.stdout + done.stderr
+    latest = tmp_path / "output/resnet8/latest"
+    states = json.loads(latest.with_suffix(".pdstates").read_text())
+    assert (states["epoch"], states["batch"], states["finished"]) == (1, 2, False)
+    done = job("none:*:0", *options, "-o", f"Global.checkpoints={latest}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(latest.with_suffix(".pdstates").read_text())["finished"]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("late", [0, 1])

@@ -64,7 +64,10 @@ def evaluate(
     total = len(loader)
     # The values that every batch has, unlike a rate of the whole set.
     means: dict[str, set[str]] = {network: set() for network in groups}
-    shared = 0 if between is None else min(distributed.gather(total))  # batches that every process has
+    shared = 0  # batches that every process has
+    if between is not None:
+        distributed.wait_for_all()
+        shared = min(distributed.gather(total))
     begin = time.perf_counter()
     with paddle.no_grad(), closing(progress_bar(total, title.lower())) as bar:
         for number, batch in enumerate(ahead(loader.epoch(0))):

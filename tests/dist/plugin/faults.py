@@ -1,8 +1,9 @@
 """A loss that adds nothing, until the step at which something has to go wrong.
 
 The environment variable PPCLS_TEST_FAULT says what, in which process (``*``: in all) and in which step of
-this process, counted from 1: ``kill:1:5``. ``slow:1:0`` is a process that is late in every evaluation, and a
-first checkpoint that takes long.
+this process, counted from 1: ``kill:1:5``. ``term-eval:1:6`` asks the run to stop in
+the sixth batch that is evaluated, which is after the trials. ``slow:1:0`` is a process that is late in every
+evaluation, and a first checkpoint that takes long.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Fault(nn.Layer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.step = 0
+        self.step = self.evaluated = 0
 
     def forward(self, logits: Tensor, label: Tensor | None = None) -> Tensor:
         """Return 0 with a gradient, or do what PPCLS_TEST_FAULT says."""
@@ -67,6 +68,10 @@ class Fault(nn.Layer):
         value = (logits * 0).sum()
         if kind == "slow" and str(rank()) == WHO and not self.training:
             time.sleep(LONG)
+        self.evaluated += not self.training
+        if kind == "term-eval" and self.evaluated == int(STEP) and str(rank()) == WHO:
+            Path(os.environ["PPCLS_TEST_FAULT_TIME"]).write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGTERM)
         if not self.training or self.step != int(STEP) or WHO not in ("*", str(rank())):
             return value
         Path(os.environ["PPCLS_TEST_FAULT_TIME"]).write_text(str(time.time()))
