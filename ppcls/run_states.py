@@ -68,6 +68,8 @@ class Progress(Declared):
         best_score: the number by which evaluations are compared; larger is better.
         best_epoch: epoch of `best`.
         best_ema_score: like `best_score`, of the averaged weights.
+        best_ema: metrics of the evaluation in which these were best; empty in old checkpoints.
+        best_ema_epoch: epoch of `best_ema`.
         best_by: what `best_score` measures, such as ``top1 of Student``; empty in old checkpoints.
         students: the best evaluation of each other student, by name.
         judged_epoch: last epoch whose evaluation early stopping has judged.
@@ -97,6 +99,8 @@ class Progress(Declared):
     best_score: float | None = None
     best_epoch: int | None = None
     best_ema_score: float | None = None
+    best_ema: dict[str, float] = field(default_factory=dict)
+    best_ema_epoch: int | None = None
     best_by: str = ""
     students: dict[str, StudentBest] = field(default_factory=dict)
     judged_epoch: int | None = None
@@ -112,6 +116,36 @@ class Progress(Declared):
     engines: dict[str, dict[str, str]] = field(default_factory=dict)
     hooks: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished: bool = False
+
+    @property
+    def averages_are_better(self) -> bool:
+        """Whether the averaged weights were better than the weights themselves, each at its best."""
+        if self.best_ema_score is None:
+            return False
+        return self.best_score is None or self.best_ema_score > self.best_score
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """Metrics of the better of the weights and their averages at their best, under the plain names."""
+        if not (self.averages_are_better and self.best_ema):
+            return self.best
+        own, averaged = split_averages(self.best_ema)
+        return {**own, **averaged}
+
+    @property
+    def chosen_epoch(self) -> int | None:
+        """The epoch of `chosen`."""
+        return self.best_ema_epoch if self.averages_are_better and self.best_ema else self.best_epoch
+
+
+EMA = "_ema"  # the end of the names of metrics of averaged weights
+
+
+def split_averages(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the metrics of the weights, and those of averaged weights under the same names."""
+    own = {name: value for name, value in metrics.items() if not name.endswith(EMA)}
+    averaged = {name[: -len(EMA)]: value for name, value in metrics.items() if name.endswith(EMA)}
+    return own, averaged
 
 
 def encode_states(progress: Progress, files: Mapping[str, Mapping[str, int]]) -> bytes:
@@ -255,6 +289,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "best_score": (_or_null(_is_number), "a number or null"),
     "best_epoch": (_or_null(_is_position), "a whole number from 1 or null"),
     "best_ema_score": (_or_null(_is_number), "a number or null"),
+    "best_ema": (lambda value: _is_map(value, _is_number), "numbers by name"),
+    "best_ema_epoch": (_or_null(_is_position), "a whole number from 1 or null"),
     "best_by": (lambda value: isinstance(value, str), "text"),
     "students": (lambda value: _is_map(value, _is_best), "score, epoch and ema_score by name"),
     "judged_epoch": (_or_null(_is_position), "a whole number from 1 or null"),

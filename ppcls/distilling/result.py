@@ -17,10 +17,10 @@ from ppcls.report.runs import RunFolder
 def accuracy_of(run: RunFolder) -> float | None:
     """Return the value that chose the best evaluation, such as top1; None before the first evaluation."""
     known = run.progress or run.best
-    if known is None or not known.best:
+    if known is None or not known.chosen:
         return None
     name = known.best_by.partition(" of ")[0]
-    return known.best.get(name, next(iter(known.best.values())))
+    return known.chosen.get(name, next(iter(known.chosen.values())))
 
 
 def shown_path(path: Path) -> str:

@@ -135,7 +135,8 @@ class Engine:
             hooks: additional hooks; they are called after those of the recipe and before those of ppcls.
 
         Returns:
-            metrics of the best evaluation and its ``epoch``; the training averages if nothing was evaluated.
+            metrics of the best evaluation and its ``epoch`` (0 without evaluations); those of averaged
+            weights (`EMA`), if they are better.
 
         Raises:
             SystemExit: after Ctrl-C or SIGTERM, with ``latest`` saved; code 130 or 143.
@@ -146,7 +147,7 @@ class Engine:
             resumed = find_checkpoint(self.globals.checkpoints, self.folder)
             if resumed is not None and is_finished(resumed, self.globals.epochs):
                 LOGGER.info("%s: already finished, nothing to do", resumed.where)
-                return {**resumed.progress.best, "epoch": float(resumed.progress.best_epoch or 0)}
+                return _result(resumed.progress)
             check_run_folder(self.folder, self.config, resumed)
             changed = resumed is not None and self._continue_from(resumed)
             announce_threads(self.config, resumed)
@@ -177,7 +178,7 @@ class Engine:
                 remove_answers(run.parts.model)
                 if run.parts.lookahead is not None:
                     run.parts.lookahead.close()
-            return {**run.progress.best, "epoch": float(run.progress.best_epoch or 0)}
+            return _result(run.progress)
 
     def build_run(self, hooks: Sequence[Hook] = ()) -> Run:
         """Build a run without starting it, for scripts with their own loop.
@@ -408,3 +409,7 @@ class Engine:
             "PreProcess": {"transform_ops": transforms},
             "PostProcess": with_names(self.config.Infer, self._class_names().names),
         }
+
+
+def _result(progress: Progress) -> dict[str, float]:
+    return {**progress.chosen, "epoch": float(progress.chosen_epoch or 0)}

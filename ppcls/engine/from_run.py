@@ -74,6 +74,8 @@ def _override(where: str, value: Any) -> str:
 def _epoch(run: RunFolder, tag: str) -> str:
     if tag == "best_model" and run.best is not None:
         return f" of epoch {run.best.best_epoch}"
+    if tag == "best_model_ema" and run.progress is not None and run.progress.best_ema_epoch is not None:
+        return f" of epoch {run.progress.best_ema_epoch}"
     if tag == "latest" and run.progress is not None:
         return f" after {run.progress.epoch - 1} epochs, {run.progress.step} steps"
     return ""

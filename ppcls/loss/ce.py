@@ -15,6 +15,8 @@ from ppcls.loss._tensors import check_one_of, class_distribution, to_float
 from ppcls.loss.base import Loss
 from ppcls.registry import LOSSES
 
+_TINY = 1e-30  # the smallest sum of weights that is divided by, above the smallest float32
+
 
 def cross_entropy(
     logits: Tensor,
@@ -29,7 +31,8 @@ def cross_entropy(
 
     ``sum_nc w_c q_nc (-log p_nc) / sum_nc w_c q_nc`` with ``q = (1 - epsilon) * label + epsilon / C`` and
     ``p = softmax(logits)``; without class weights this is the mean over the batch. A soft label counts as a
-    mixture of hard labels, so class weights have the same effect on both kinds.
+    mixture of hard labels, so class weights have the same effect on both kinds. A batch of which all classes
+    have weight 0 gives 0.
 
     Args:
         logits: [N, C].
@@ -49,7 +52,9 @@ def cross_entropy(
     total = -(q * F.log_softmax(logits, -1)).sum()
     if reduction == "sum":
         return total
-    return total / (logits.shape[0] if class_weights is None else q.sum())
+    if class_weights is None:
+        return total / logits.shape[0]
+    return total / q.sum().clip(min=_TINY)  # 0 for a batch that has only classes of weight 0
 
 
 def check_ce_options(loss: str, epsilon: float | None, class_weights: Sequence[float] | None) -> None:

@@ -213,7 +213,8 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
 def _rank(group: Group) -> float:
     """Return a number that is larger for a better recipe, also where small values are good."""
     states = [row.record.run.progress or row.record.run.best for row in group.counted]
-    scores = [state.best_score for state in states if state is not None and state.best_score is not None]
+    pairs = [(state.best_score, state.best_ema_score) for state in states if state is not None]
+    scores = [max(known) for known in ([s for s in pair if s is not None] for pair in pairs) if known]
     return statistics.fmean(scores) if scores else -math.inf
 
 

@@ -242,18 +242,18 @@ def read_record(folder: Path) -> Record:
 
 
 def _answers(run: RunFolder, problems: list[str]) -> Answers | None:
-    states = run.progress or run.best
-    score, averaged = (None, None) if states is None else (states.best_score, states.best_ema_score)
-    use_averages = averaged is not None and (score is None or averaged > score)
-    path = run.folder / FILES[use_averages]
+    path = run.folder / FILES[run.averages_are_better]
     try:
         answers = read_answers(path)
     except DataError as error:
         problems.append(str(error))
         return None
-    if answers is not None and not use_averages and states is not None and answers.epoch != states.best_epoch:
+    states = run.progress or run.best
+    # Old checkpoints do not tell the epoch of the best averages.
+    is_known = states is not None and (bool(states.best_ema) or not states.averages_are_better)
+    if answers is not None and is_known and answers.epoch != run.best_epoch:
         problems.append(
-            f"{path} is of epoch {answers.epoch}, the best evaluation of epoch {states.best_epoch}: the run "
+            f"{path} is of epoch {answers.epoch}, the best evaluation of epoch {run.best_epoch}: the run "
             "was interrupted between both, or resumed from an earlier checkpoint"
         )
     return answers

@@ -208,10 +208,11 @@ def _other_values(record: Record) -> str:
     values = ", ".join(f"{escaped(name)} {value:.4f}" for name, value in record.best.items())
     epoch = record.run.best_epoch
     by = escaped(record.criterion)
+    of, of_zh = (" of the averaged weights", "平均权重的") if record.run.averages_are_better else ("", "")
     return note(
         both(
-            f"Best evaluation, chosen by {by}, after epoch {epoch}: {values}",
-            f"最佳评估（依据 {by}，第 {epoch} 轮）：{values}",
+            f"Best evaluation{of}, chosen by {by}, after epoch {epoch}: {values}",
+            f"{of_zh}最佳评估（依据 {by}，第 {epoch} 轮）：{values}",
         )
     )
 

@@ -98,15 +98,21 @@ class RunFolder:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the best evaluation."""
+        """The epoch of the best evaluation, of the weights or of their averages, whichever are better."""
         known = self.progress or self.best
-        return None if known is None else known.best_epoch
+        return None if known is None else known.chosen_epoch
 
     @property
     def best_metrics(self) -> Mapping[str, float]:
-        """The averages of the best evaluation, by name; empty before the first one."""
+        """The metrics of the best evaluation by name, see `Progress.chosen`; empty before the first one."""
         known = self.progress or self.best
-        return {} if known is None else known.best
+        return {} if known is None else known.chosen
+
+    @property
+    def averages_are_better(self) -> bool:
+        """Whether the averaged weights are better than the weights themselves."""
+        known = self.progress or self.best
+        return known is not None and known.averages_are_better
 
     def rows_of(self, kind: str) -> list[dict[str, Any]]:
         """Return the rows of a kind: ``train``, ``eval`` or ``teacher``."""
@@ -162,7 +168,7 @@ class RunFolder:
             raise WeightsError(
                 f"{self.folder}: it has no weights {name!r}; {_listed(tags)}.{hint(name, [BEST, *tags])}"
             )
-        names = [f"{_BEST_MODEL}_ema", _BEST_MODEL] if self._averaged_is_better() else [_BEST_MODEL]
+        names = [f"{_BEST_MODEL}_ema", _BEST_MODEL] if self.averages_are_better else [_BEST_MODEL]
         if network is not None and network != self.arch.main_name:
             names = [f"{name}.{network}" for name in names] + names
         else:
@@ -171,12 +177,6 @@ class RunFolder:
             if name in tags:
                 return self.folder / name
         raise WeightsError(self._no_best(tags))
-
-    def _averaged_is_better(self) -> bool:
-        known = self.progress or self.best
-        if known is None or known.best_ema_score is None:
-            return False
-        return known.best_score is None or known.best_ema_score > known.best_score
 
     def _no_best(self, tags: list[str]) -> str:
         text = f"{self.folder}: it has no {_BEST_MODEL}"

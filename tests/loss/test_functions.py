@@ -496,3 +496,11 @@ def test_attention(seed, n, n_s, sizes, dim):
         return attended_distance(weights, [tensor(v) for v in student], [tensor(v) for v in teacher])
 
     agree(ours, lambda x: ref.afd(x, query, p_s, p_t, student, teacher), key)
+
+
+def test_a_batch_of_classes_without_weight_gives_nothing():
+    logits = paddle.to_tensor([[1.0, 2.0, 3.0]], stop_gradient=False)
+    loss = cross_entropy(logits, paddle.to_tensor([0]), class_weights=paddle.to_tensor([0.0, 1.0, 2.0]))
+    loss.backward()
+    assert float(loss) == 0
+    assert not logits.grad.numpy().any()

@@ -16,6 +16,7 @@ from ppcls.config.checks.uses import Use, default_key, looked_at, members_of, us
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.schema import DataSpec, InferSpec, Recipe
 from ppcls.errors import nearest
+from ppcls.job import world_size
 from ppcls.registry import LOSSES, METRICS, Registry
 
 
@@ -53,12 +54,14 @@ def _check_gather(losses: list[Use], data: DataSpec | None, findings: Findings) 
     dataset = None if data is None else data.dataset
     if not (isinstance(dataset, Mapping) and dataset.get("on_error") == "skip"):
         return
+    report = findings.error if world_size() > 1 else findings.warn
     for use in losses:
         if use.options.get("gather") is True:
-            findings.warn(
+            report(
                 join(use.path, "gather"),
                 "true, but DataLoader.Train.dataset.on_error: skip may make the batches of several processes "
-                "differ in size, which ends such a run; `ppcls check-data` finds the images to take out",
+                "differ in size, so several processes are refused; `ppcls check-data` finds the images to "
+                "take out",
             )
 
 

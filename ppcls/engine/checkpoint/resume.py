@@ -107,9 +107,10 @@ def compare_by(progress: Progress, criterion: Criterion, network: str) -> None:
             progress.best_by or "another value",
             best_by,
         )
-        progress.best = {}
+        progress.best = progress.best_ema = {}
         progress.students = {}
-        progress.best_score = progress.best_ema_score = progress.best_epoch = None
+        progress.best_score = progress.best_ema_score = None
+        progress.best_epoch = progress.best_ema_epoch = None
         progress.judged_epoch = None
         progress.judged_score = None
         progress.waited = 0

@@ -17,11 +17,12 @@ from ppcls.engine import build
 from ppcls.engine.evaluation.asking import ask_networks
 from ppcls.engine.evaluation.collected import AnswerCollector
 from ppcls.engine.evaluation.evaluate import evaluate, evaluating
-from ppcls.engine.evaluation.measures import EMA, Agreement, Measures, classifiers
+from ppcls.engine.evaluation.measures import Agreement, Measures, classifiers
 from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.engine.run import Measurer
 from ppcls.logger import LOGGER
 from ppcls.metric import LOSS, Criterion
+from ppcls.run_states import EMA
 from ppcls.teacher import KnownLogits, running_trained
 
 

@@ -25,10 +25,9 @@ from ppcls.loss.class_map import class_maps_of
 from ppcls.loss.combined import CombinedLoss
 from ppcls.loss.kldiv import kl_divergence
 from ppcls.metric import LOSS, CombinedMetric, Criterion, WholeSet, build_metric, build_metric_for
+from ppcls.run_states import EMA
 
 Measure = Callable[[Any, paddle.Tensor], Mapping[str, paddle.Tensor | WholeSet]]
-
-EMA = "_ema"  # end of the names of values of averaged weights
 
 
 def logits_of(output: Any) -> paddle.Tensor:
@@ -266,10 +265,3 @@ class Measures:
 def is_better(score: float, best: float | None) -> bool:
     """Tell whether a score is the best so far; minus infinity (a value that is not finite) never is."""
     return score > (-math.inf if best is None else best)
-
-
-def split_averages(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the metrics of the weights, and those of averaged weights under the same names."""
-    own = {name: value for name, value in metrics.items() if not name.endswith(EMA)}
-    averaged = {name[: -len(EMA)]: value for name, value in metrics.items() if name.endswith(EMA)}
-    return own, averaged

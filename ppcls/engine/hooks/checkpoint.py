@@ -16,12 +16,13 @@ from ppcls.engine.amp import in_float32
 from ppcls.engine.build import trainable_state
 from ppcls.engine.checkpoint import Checkpointer, StudentBest
 from ppcls.engine.checkpoint.contents import tensors_of
-from ppcls.engine.evaluation.measures import is_better, split_averages
+from ppcls.engine.evaluation.measures import is_better
 from ppcls.engine.hooks.base import Hook, hook_states
 from ppcls.engine.run import Run
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER, ShortLine, log_values
 from ppcls.metric import Criterion
+from ppcls.run_states import split_averages
 
 
 class CheckpointHook(Hook):
@@ -103,7 +104,9 @@ class CheckpointHook(Hook):
         if run.parts.ema is not None:
             ema_score = self.criterion.score(averaged)
             if is_better(ema_score, progress.best_ema_score):
+                progress.best_ema = dict(metrics)
                 progress.best_ema_score = ema_score
+                progress.best_ema_epoch = epoch
                 self._write(run, "best_model_ema", averaged=True)
                 self._write_deployed(run, "best_model_ema", averaged=True)
         score = self.criterion.score(own)

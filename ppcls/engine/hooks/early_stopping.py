@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from ppcls.engine.evaluation.measures import split_averages
 from ppcls.engine.hooks.base import Hook
 from ppcls.engine.run import Run
 from ppcls.logger import LOGGER
 from ppcls.metric import Criterion
+from ppcls.run_states import split_averages
 
 
 class EarlyStopping(Hook):

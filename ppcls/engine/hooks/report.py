@@ -10,7 +10,7 @@ from pathlib import Path
 from ppcls.config import Recipe
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine.evaluation.collected import AnswerCollector
-from ppcls.engine.evaluation.measures import is_better, split_averages
+from ppcls.engine.evaluation.measures import is_better
 from ppcls.engine.hooks.base import Hook
 from ppcls.engine.run import Run
 from ppcls.engine.run_facts import write_facts
@@ -21,6 +21,7 @@ from ppcls.report import write_report
 from ppcls.report.answers import FILES, Answers, read_answers, write_answers
 from ppcls.report.record import read_record
 from ppcls.report.summary import render_summary
+from ppcls.run_states import split_averages
 
 
 class ReportHook(Hook):
@@ -75,9 +76,7 @@ class ReportHook(Hook):
 
 def _best_answers(run: Run) -> Answers | None:
     """Return the answers of the better one of the weights and their averages."""
-    own, averaged = run.progress.best_score, run.progress.best_ema_score
-    use_averages = averaged is not None and is_better(averaged, own)
-    return read_answers(run.settings.folder / FILES[use_averages])
+    return read_answers(run.settings.folder / FILES[run.progress.averages_are_better])
 
 
 def _log_summary(folder: Path) -> None:

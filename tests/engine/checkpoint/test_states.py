@@ -165,6 +165,8 @@ ALLOWED = {
     "best_score": [None, 0, -1, 0.5],
     "best_epoch": [None],
     "best_ema_score": [None, 0, -1, 0.5],
+    "best_ema": [{}, {"top1_ema": 0.5}],
+    "best_ema_epoch": [None, 3],
     "best_by": ["x", "x" * 10_000],
     "students": [{}],
     "lists": [{}],

@@ -8,10 +8,15 @@ import pytest
 from support import distilled
 
 from ppcls.config import load_config
+from ppcls.distilling.result import accuracy_of
 from ppcls.engine import Engine
+from ppcls.engine.from_run import load_run
 from ppcls.engine.hooks import Hook
 from ppcls.engine.hooks.ema import ModelEMA
 from ppcls.errors import WeightsError
+from ppcls.report.comparison import compare
+from ppcls.report.record import read_record
+from ppcls.report.runs import read_run
 from ppcls.weights import read_params
 
 
@@ -147,3 +152,44 @@ def test_static_graphs_train_alike(recipe, write_recipe, tmp_path, kind):
         results[static] = read_params(output / recipe["Arch"]["name"] / "latest.pdparams")
     for name, value in results[False].items():
         np.testing.assert_allclose(results[True][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+class Measures(Hook):
+    """Replaces what evaluations found, by epoch: accuracy of the weights and of their averages."""
+
+    def __init__(self, *found):
+        self.found = found
+
+    def after_eval(self, run, metrics):
+        metrics["top1"], metrics["top1_ema"] = self.found[run.progress.epoch - 1]
+
+
+@pytest.mark.parametrize(
+    ("found", "best", "epoch", "file"),
+    [
+        ([(0.7, 0.6), (0.65, 0.8)], 0.8, 2, "best_model_ema"),
+        ([(0.7, 0.6), (0.65, 0.7)], 0.7, 1, "best_model"),
+        ([(0.6, 0.9), (0.7, 0.8)], 0.9, 1, "best_model_ema"),
+    ],
+)
+def test_a_run_is_known_by_the_better_of_weights_and_averages(
+    recipe, tmp_path, capsys, found, best, epoch, file
+):
+    recipe["EMA"] = {"decay": 0.9}
+    recipe["Global"]["report"] = True
+    result = Engine(recipe, "train").train([Measures(*found)])
+    assert (result["top1"], result["epoch"]) == (best, epoch)
+    folder = tmp_path / "output/resnet8"
+    run = read_run(folder)
+    assert run.weights().name == file
+    assert (run.best_epoch, run.best_metrics["top1"], accuracy_of(run)) == (epoch, best, best)
+    (row,) = compare([folder])
+    assert (row.score, row.record.run.best_epoch) == (best, epoch)
+    printed = capsys.readouterr().out
+    assert f"best epoch {epoch}, by top1" in printed
+    assert f"top1 {best:.5f}" in printed
+    assert read_record(folder).problems == ()
+    page = (folder / "report.html").read_text("utf-8")
+    assert ("Best evaluation of the averaged weights" in page) == file.endswith("_ema")
+    load_run(folder, [], "eval")
+    assert f"weights {file} of epoch {epoch}" in capsys.readouterr().out
