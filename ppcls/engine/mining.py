@@ -26,6 +26,8 @@ from paddle import nn
 from ppcls.config import ArchSpec, Recipe, complete_config
 from ppcls.config.schema import DataLoaderSpec, DataSpec
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
+from ppcls.data.dataset import ImageNetDataset
+from ppcls.data.lists import class_mapping, label_names
 from ppcls.data.near_duplicates import HashIndex, perceptual_hash
 from ppcls.data.postprocess import check_scores
 from ppcls.engine import build
@@ -181,7 +183,7 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
     if evaluation is None or evaluation.dataset is None:
         raise ConfigError("DataLoader.Eval: missing; mine needs it")
     pool = _Pool(options.pool, evaluation.dataset.get("transform_ops"))
-    root, delimiter = _list_form(recipe.DataLoader, options)
+    root, delimiter, listed = _list_form(recipe.DataLoader, options)
     names = _below(root, pool)
     require_writable(Path(options.output).resolve().parent, "--output")
     if not options.output or Path(options.output).is_dir():
@@ -213,7 +215,8 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
     kept = _select(found, options.top_k, report)
     if not kept:
         raise DataError(f"{options.pool}: no image is left, nothing was written\n{report.render()}")
-    column = found.label if options.label == "teacher" else [0] * len(found.label)
+    classes = found.label if options.label == "teacher" else [0] * len(found.label)
+    column = classes if listed is None else [listed[number] for number in classes]
     shown = class_names(recipe, engine.class_num, known).names
     summary = {"options": asdict(options), **asdict(report), "class_names": shown}
     _write(
@@ -244,14 +247,26 @@ def _check(options: Mining) -> None:
         raise ConfigError(f"--distance: expected at least 0, got {options.distance}")
 
 
-def _list_form(data: DataLoaderSpec, options: Mining) -> tuple[str, str]:
-    """Return root and delimiter of the training list, whose form the new list has."""
+def _list_form(data: DataLoaderSpec, options: Mining) -> tuple[str, str, Sequence[int | str] | None]:
+    """Return root and delimiter of the training list, whose form the new list has, and its labels by class.
+
+    These are None if they are the numbers of the classes.
+    """
     part = data.Train or data.Eval
     dataset = part.dataset if part is not None and part.dataset is not None else {}
     root = options.image_root or dataset.get("image_root")
     if not root:
         raise ConfigError("--image-root: the recipe names none; give the folder that paths start from")
-    return str(root), dataset.get("delimiter") or " "
+    return str(root), dataset.get("delimiter") or " ", _listed_labels(dataset)
+
+
+def _listed_labels(dataset: Mapping[str, Any]) -> Sequence[int | str] | None:
+    delimiter, path = dataset.get("delimiter"), dataset.get("cls_label_path")
+    if dataset.get("relabel"):
+        return sorted(class_mapping(str(dataset["relabel"]), delimiter))
+    if path is None or label_names(str(path), delimiter) is None:
+        return None
+    return ImageNetDataset.find_class_names(dataset)
 
 
 def _below(root: str, pool: Dataset) -> list[str]:

@@ -17,6 +17,7 @@ from support import PHOTOS, distilled
 import ppcls
 from ppcls.cli import main
 from ppcls.config import load_config, plain
+from ppcls.data import build_dataset
 from ppcls.data.near_duplicates import BITS, HashIndex, perceptual_hash
 from ppcls.engine import mining as mining_module
 from ppcls.engine.mining import Mining, MiningCounts, _Found, _select, mine
@@ -205,6 +206,31 @@ def test_labels_may_be_zero_and_the_pool_a_list(task, image_folder, tmp_path):
     assert found.kept == 3
     assert {label for _, label in mined(output)} == {"0"}
     assert {name for name, _ in mined(output)} == {f"pool 池/{n:02}.png" for n in (2, 5, 9)}
+
+
+@pytest.mark.parametrize("kind", ["numbers from 1", "names"])
+@pytest.mark.parametrize("label", ["teacher", "zero"])
+def test_labels_are_written_as_the_training_list_writes_them(task, image_folder, kind, label):
+    path, pool, output = task
+    mine(load_config(path), Mining(str(pool), str(output), label=label))
+    classes = {name: int(number) for name, number in mined(output)}
+    texts = ["7", "8", "11", "20"] if kind != "names" else ["cat", "dog", "emu", "fox"]
+    written = load_config(path)
+    for part in (written.DataLoader.Train.dataset, written.DataLoader.Eval.dataset):
+        lines = Path(part["cls_label_path"]).read_text().splitlines()
+        file = image_folder / f"changed_{Path(part['cls_label_path']).name}"
+        file.write_text("".join(f"{line.split()[0]} {texts[int(line.split()[1])]}\n" for line in lines))
+        part["cls_label_path"] = str(file)
+        if kind != "names":
+            part["relabel"] = str(image_folder / "changed_train_list.txt")
+    mine(written, Mining(str(pool), str(output), label=label))
+    assert {name: texts.index(text) for name, text in mined(output)} == classes
+    training = Path(written.DataLoader.Train.dataset["cls_label_path"])
+    joined = training.with_name("joined.txt")
+    joined.write_text(training.read_text() + output.read_text(encoding="utf-8"), encoding="utf-8")
+    dataset = build_dataset({**written.DataLoader.Train.dataset, "cls_label_path": str(joined)}, "Train", 4)
+    found = {dataset.path(i).rpartition("/")[2]: dataset.label(i) for i in range(len(dataset))}
+    assert classes.items() <= {f"pool 池/{name}": value for name, value in found.items()}.items()
 
 
 def test_a_class_map_gives_classes_of_the_student(task, teacher, tmp_path):

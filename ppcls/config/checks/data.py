@@ -23,6 +23,7 @@ def check_data(data: DataLoaderSpec, findings: Findings) -> None:
                     f"DataLoader.Eval.dataset.{key}",
                     f"{places[0]} is {what} too: the accuracy will be that on training images",
                 )
+        _check_relabel(train, evaluation, findings)
     sampler = evaluation.sampler if evaluation else None
     if isinstance(sampler, dict) and sampler.get("drop_last") is True:
         findings.error("DataLoader.Eval.sampler.drop_last", "evaluation counts every image; set it to False")
@@ -32,6 +33,23 @@ def check_data(data: DataLoaderSpec, findings: Findings) -> None:
         findings.error("DataLoader.Eval.sampler", text)
     elif isinstance(sampler, dict) and sampler.get("shuffle") is True:
         findings.warn("DataLoader.Eval.sampler.shuffle", "has no effect: evaluation counts every image once")
+
+
+def _check_relabel(train: DataSpec, evaluation: DataSpec, findings: Findings) -> None:
+    """Classes are numbered anew by one list, in training and in evaluation."""
+    path = "DataLoader.Eval.dataset.relabel"
+    one, other = (_place(part, "relabel") for part in (train, evaluation))
+    if one == other or findings.mistakes_below("DataLoader"):
+        return
+    if one is None or other is None:
+        part, file, missing = ("Train", one, "Eval") if other is None else ("Eval", other, "Train")
+        findings.error(
+            path if other is None else "DataLoader.Train.dataset.relabel",
+            f"missing, but DataLoader.{part}.dataset numbers its classes anew by {file}, so the classes of "
+            f"{part} and {missing} would be others; set relabel: {file} here too",
+        )
+    else:
+        findings.error(path, f"{other}, but that of DataLoader.Train.dataset is {one}; name one list in both")
 
 
 def _check_part(part: DataSpec, path: str, findings: Findings) -> None:

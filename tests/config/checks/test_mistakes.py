@@ -48,6 +48,24 @@ MISSPELT: list[tuple[list[tuple[Any, ...]], str, str]] = [
         "Did you mean: batch_size?",
     ),
     (
+        [("set", f"{TRAIN}.dataset.relabel", "train.txt")],
+        "DataLoader.Eval.dataset.relabel",
+        "set relabel: train.txt here too",
+    ),
+    (
+        [("set", "DataLoader.Eval.dataset.relabel", "val.txt")],
+        f"{TRAIN}.dataset.relabel",
+        "set relabel: val.txt here too",
+    ),
+    (
+        [
+            ("set", f"{TRAIN}.dataset.relabel", "train.txt"),
+            ("set", "DataLoader.Eval.dataset.relabel", "val.txt"),
+        ],
+        "DataLoader.Eval.dataset.relabel",
+        "name one list in both",
+    ),
+    (
         [("rename", f"{TRAIN}.dataset.cls_label_path", "cls_lable_path")],
         f"{TRAIN}.dataset",
         "Did you mean: cls_label_path?",
@@ -459,3 +477,16 @@ def test_what_works_but_is_hardly_meant_is_a_warning(
     (message,) = caplog.messages
     assert message.startswith(f"{file}: {path}: ")
     assert words in message
+
+
+def test_several_processes_cannot_gather_batches_that_may_differ_in_size(
+    write_recipe: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dist = "Loss.Train.1.DistillationDISTLoss"
+    edits = [("rename", KL, "DistillationDISTLoss"), ("drop", f"{dist}.temperature")]
+    edits += [("set", f"{dist}.gather", True), ("set", f"{TRAIN}.dataset.on_error", "skip")]
+    file = write_recipe(*edits)
+    load_config(file)
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with pytest.raises(ConfigError, match=f"{dist}.gather: true, but .*several processes are refused"):
+        load_config(file)
