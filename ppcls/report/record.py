@@ -262,8 +262,8 @@ def _answers(run: RunFolder, problems: list[str]) -> Answers | None:
 def read_log(path: Path) -> LogFacts:
     """Return what a ``train.log`` says; nothing if it cannot be read.
 
-    Times in which the run stood still (between an interruption and the resume) do not count, and neither does
-    what ``ppcls eval`` appended later.
+    Only the time from the start of training on counts: neither pauses between an interruption and the resume,
+    nor what ``ppcls eval`` appended before, between or after.
     """
     warnings: dict[str, int] = {}
     seconds = 0.0
@@ -278,8 +278,10 @@ def read_log(path: Path) -> LogFacts:
         if before is not None:
             waiting.append((now - before).total_seconds())
         before = now
-        if _START.search(message) and seconds:
-            waiting.remove(max(waiting))
+        if _START.search(message):
+            # What came before is a pause, an evaluation of its own, or the few seconds of a start.
+            waiting.clear()
+            began = began if seconds else time
         if _STEP.match(message):
             seconds += sum(waiting)
             waiting.clear()
