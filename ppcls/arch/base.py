@@ -84,3 +84,7 @@ class Network(nn.Layer, Loadable, Component):
         """Return the state without that of frozen networks: what belongs into a checkpoint."""
         state: dict[str, Tensor] = self.state_dict()
         return state
+
+    def frozen_statistics(self) -> dict[str, Tensor]:
+        """Return by name the statistics that frozen networks change in training (``frozen_mode: train``)."""
+        return {}

@@ -139,6 +139,19 @@ class NetworkGroup(Network):
         frozen = self.frozen_prefixes()
         return {name: value for name, value in self.state_dict().items() if not name.startswith(frozen)}
 
+    def frozen_statistics(self) -> dict[str, Tensor]:
+        """Return by name the statistics that frozen networks change in training (``frozen_mode: train``)."""
+        found: dict[str, Tensor] = {}
+        for name in self.names:
+            network = self.network(name)
+            if name in self.frozen:
+                state = network.state_dict() if self._frozen_modes[name] == "train" else {}
+                state = {key: value for key, value in state.items() if key.endswith(("._mean", "._variance"))}
+            else:
+                state = network.frozen_statistics() if isinstance(network, NetworkGroup) else {}
+            found |= {f"{name}.{key}": value for key, value in state.items()}
+        return found
+
     def _hold_frozen(self) -> None:
         # Repeated at every forward: train() of a wrapper such as DataParallel sets the flags of all layers
         # inside without calling their train().

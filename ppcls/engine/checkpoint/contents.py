@@ -26,10 +26,14 @@ from ppcls.weights.renames import in_present_names
 
 
 def tensors_of(parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the weights of networks that train, and the tensors of losses, optimizer and loss scaler."""
+    """Return the weights of networks that train, and all other tensors that training changes.
+
+    These are those of losses, optimizer and loss scaler, and the statistics of frozen networks in train mode.
+    """
     others = {f"loss.{name}": value for name, value in parts.loss.state_dict().items()}
     others |= structured_state(parts.optimizer, {"network": parts.model, "loss": parts.loss})
     others |= {f"scaler.{name}": value for name, value in scaler_state(parts.scaler).items()}
+    others |= {f"frozen.{name}": value for name, value in parts.model.frozen_statistics().items()}
     return in_float32(trainable_state(parts.model)), others
 
 
@@ -51,6 +55,10 @@ def restore(run: Run, resumed: Checkpoint, *, other_batches: bool = False) -> No
     loss_state = {n[5:]: v for n, v in resumed.optimizer.items() if n.startswith("loss.") and "@" not in n}
     if loss_state:
         load_into(run.parts.loss, loss_state, where=f"{where}.pdopt", allow_missing_head=False)
+    for name, statistic in run.parts.model.frozen_statistics().items():
+        known = resumed.optimizer.get(f"frozen.{name}")
+        if known is not None and list(known.shape) == statistic.shape:  # old checkpoints have none
+            statistic.set_value(known)
     slots = {name: value for name, value in resumed.optimizer.items() if "@" in name}
     slots = in_present_names(run.parts.model, slots, f"{where}.pdopt")
     layers = {"network": run.parts.model, "loss": run.parts.loss}

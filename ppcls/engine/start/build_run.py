@@ -143,7 +143,9 @@ def build_run(
         ),
         scaler=scaler,
         trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
-        buffers=build.moving_buffers([*trainable.values(), *loss.state_dict().values()]),
+        buffers=build.moving_buffers(
+            [*trainable.values(), *loss.state_dict().values(), *model.frozen_statistics().values()]
+        ),
         ema=ema,
     )
     run = Run(

@@ -123,5 +123,6 @@ def _moved_by_forward(run: Run) -> list[paddle.Tensor]:
     model = run.parts.model
     loss = run.parts.loss
     tensors = [*trainable_state(model).values(), *loss.state_dict().values()]
+    tensors += [*model.frozen_statistics().values()]
     tensors += [*model.buffers(), *loss.buffers()]  # including those that are not in checkpoints
     return [tensor for tensor in {id(t): t for t in tensors}.values() if tensor.stop_gradient]

@@ -15,10 +15,11 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from support import distilled
+from support import KL, distilled
 
 from ppcls.arch import create_model
 from ppcls.cli import main
+from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.checkpoint import Checkpointer, lock
 from ppcls.engine.checkpoint.changes import find_changes, report_changes
@@ -627,3 +628,32 @@ def test_a_resumed_run_whose_teacher_cannot_be_found_again_is_refused(from_one_f
         in capsys.readouterr().out
     )
     np.testing.assert_array_equal(look.seen["fc.weight"], own.fc.weight.numpy())
+
+
+def test_statistics_of_a_frozen_network_in_train_mode_go_on(recipe, write_recipe, tmp_path, capsys):
+    recipe = distilled(recipe, **KL)
+    recipe["Arch"]["frozen_mode"] = "train"
+    teacher = create_model("resnet14", class_num=4)
+    paddle.save(teacher.state_dict(), str(tmp_path / "teacher.pdparams"))
+    recipe["Arch"]["models"][0]["Teacher"]["pretrained"] = str(tmp_path / "teacher")
+    path = write_recipe(recipe)
+    assert train(path) == 0
+    folder = tmp_path / "output/DistillationModel"
+    whole = folder.rename(tmp_path / "whole")
+
+    class Stops(Hook):
+        def after_step(self, run, batch):
+            if run.progress.step == 4:
+                run.stop_signal = signal.SIGTERM
+
+    with pytest.raises(SystemExit):
+        Engine(load_config(path), "train").train([Stops()])
+    assert train(path) == 0
+    same_run(folder, whole)
+    changed = {
+        name: value
+        for name, value in read_params(folder / "latest.pdopt").items()
+        if name.startswith("frozen.")
+    }
+    assert "frozen.Teacher.blocks.0.conv1.bn._mean" in changed
+    assert not np.array_equal(changed["frozen.Teacher.blocks.0.conv1.bn._mean"], np.zeros(16))
