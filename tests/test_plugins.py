@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import sys
 
 import pytest
@@ -299,6 +300,50 @@ def test_a_network_trains_is_tapped_and_takes_weights(recipe, with_plugin, tmp_p
         load_config(with_plugin(content))
     assert main(["layers", "-c", str(path)]) == 0
     assert "relu" in log_of(capsys)
+
+
+READS_ITSELF = """
+import paddle
+from paddle import nn
+
+from ppcls.registry import BACKBONES
+
+
+@BACKBONES.register()
+class RunsItself(nn.Layer):
+    def __init__(self, class_num: int = 1000):
+        super().__init__()
+        self.conv = nn.Conv2D(3, 8, 3, stride=2)
+        with paddle.no_grad():
+            width = self.conv(paddle.zeros([1, 3, 16, 16])).shape[1]
+        self.fc = nn.Linear(width, class_num)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).mean([2, 3]))
+
+
+@BACKBONES.register()
+class ChangesItself(RunsItself):
+    def __init__(self, class_num: int = 1000):
+        super().__init__(class_num)
+        with paddle.no_grad():
+            self.fc.weight.scale_(0.1)
+"""
+
+
+@pytest.mark.parametrize("name", ["RunsItself", "ChangesItself"])
+def test_a_network_may_read_its_own_weights_while_it_is_made(recipe, with_plugin, name, tmp_path, capsys):
+    recipe["Arch"] = {"name": name, "class_num": 4}
+    path = with_plugin(body=READS_ITSELF)
+    Engine(load_config(path)).train()
+    run = str(tmp_path / "output" / name)
+    trained = log_of(capsys)
+    assert main(["eval", run]) == 0
+    best = re.search(r"top1 (0\.\d+)", trained)
+    assert best is not None
+    assert f"top1: {best[1]}" in log_of(capsys)
+    assert main(["layers", "-c", str(path)]) == 0
+    assert "fc" in log_of(capsys)
 
 
 @pytest.mark.parametrize("name", ["PlainNet", "SequentialNet"])

@@ -6,9 +6,9 @@ import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import paddle
 from paddle import nn
 
+from ppcls._paddle import has_memory
 from ppcls.arch import afd_transforms as afd_transforms  # importing these registers their classes
 from ppcls.arch import backbone as backbone
 from ppcls.arch import foreign as foreign
@@ -17,6 +17,7 @@ from ppcls.arch.distillation import AttentionModel, DistillationModel, NetworkGr
 from ppcls.arch.network import build_network, register_network
 from ppcls.arch.theseus import TheseusLayer, dotted
 from ppcls.config import ArchSpec, plain
+from ppcls.config.lazily import built_lazily
 from ppcls.registry import BACKBONES
 
 __all__ = [
@@ -138,12 +139,12 @@ def build_empty(arch: ArchSpec, **options: Any) -> nn.Layer:
     Raises:
         ConfigError: if the node describes no network.
     """
-    with paddle.LazyGuard():
-        network = build_model(arch, load_pretrained=False, **options)
+    network = built_lazily(lambda: build_model(arch, load_pretrained=False, **options))
     zeros = nn.initializer.Constant(0.0).forward
     for parameter in network.parameters():
-        parameter.set_init_func(zeros)
-        parameter.initialize()
+        if not has_memory(parameter):
+            parameter.set_init_func(zeros)
+            parameter.initialize()
     return network
 
 
@@ -156,8 +157,7 @@ def layer_table(arch_config: Any) -> dict[str, set[str]]:
     Raises:
         ConfigError: if the node describes no network.
     """
-    with paddle.LazyGuard():
-        network = build_model(arch_config, load_pretrained=False)
+    network = built_lazily(lambda: build_model(arch_config, load_pretrained=False))
     parts = {name: network.network(name) for name in network.names} if _is_group(network) else {"": network}
     return {name: _descriptors(part) for name, part in parts.items()}
 

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from ppcls._paddle import pre_hooks_of
 from ppcls.arch.base import Network
 from ppcls.cpu.threads import threads_in_use
 from ppcls.errors import ConfigError, WeightsError, hint
@@ -243,7 +244,13 @@ class PaddleInferenceModel(ForeignModel):
             WeightsError: if the program cannot be opened.
         """
         runner = self._program(precision)
-        return lambda x: self._answer(runner, x)
+
+        def run(x: Tensor) -> Any:
+            for hook in pre_hooks_of(self).values():  # its own normalisation and image size
+                (x,) = hook(self, (x,))
+            return self._answer(runner, x)
+
+        return run
 
 
 def cpu_threads() -> int:

@@ -15,6 +15,7 @@ from ppcls.arch.foreign import ForeignModel
 from ppcls.arch.network import build_network
 from ppcls.arch.theseus import TheseusLayer, bracketed, dotted
 from ppcls.config.arch import without_weights
+from ppcls.config.lazily import built_lazily
 from ppcls.config.nodes import Node
 from ppcls.errors import ConfigError
 
@@ -85,8 +86,8 @@ def inspect_network(node: Node, image_shape: Sequence[int], where: str = "Arch")
     Raises:
         ConfigError: if the node is not a network for images, or the network does not accept this shape.
     """
-    with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-        network = build_network(without_weights(node), where)
+    with paddle.utils.unique_name.guard():
+        network = built_lazily(lambda: build_network(without_weights(node), where))
     if isinstance(network, ForeignModel):
         return _run_file(network, str(node["name"]), image_shape)
     if not isinstance(network, TheseusLayer):

@@ -257,3 +257,23 @@ def test_the_classes_of_a_group_are_not_those_of_a_file(node: dict) -> None:
     net = build_model({**model, "models": [{"Teacher": node}, {"Student": student}]})
     assert net.network("Teacher").class_num is None
     assert net(paddle.zeros([2, *SHAPE]))["Student"].shape == [2, 7]
+
+
+def test_another_precision_has_the_preprocessing_of_the_network_too(
+    folder: Path, images: paddle.Tensor
+) -> None:
+    node = {"name": "PaddleInferenceModel", "path": str(folder)}
+    own = {"mean": [0.4] * 3, "std": [0.2] * 3, "input_size": 32}
+    pair = [{"Teacher": {**node, **own}}, {"Student": {"name": "resnet8", "class_num": 4}}]
+    arch = {"name": "DistillationModel", "freeze_params_list": [True, False], "models": pair}
+    model = build_model(arch, normalize={"mean": [0.5] * 3, "std": [0.25] * 3})
+    network = model.network("Teacher")
+    given = network(images)
+    answered = network.in_precision("float32")(images)
+    np.testing.assert_array_equal(_logits(answered), _logits(given))
+    without = build_model({**arch, "models": [{"Teacher": node}, pair[1]]}).network("Teacher")
+    assert not np.allclose(_logits(given), _logits(without(images)))
+
+
+def _logits(output: Any) -> np.ndarray:
+    return (output["logits"] if isinstance(output, dict) else output).numpy()

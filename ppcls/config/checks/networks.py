@@ -12,6 +12,7 @@ from typing import Any
 from ppcls.config.arch import ArchSpec, without_weights
 from ppcls.config.binding import parameters_of
 from ppcls.config.checks.components import ANSWER_OPTIONS, INPUT_OPTIONS
+from ppcls.config.lazily import built_lazily
 from ppcls.config.mistakes import REFUSALS, Findings, join
 from ppcls.config.nodes import Node, Options
 from ppcls.errors import ConfigError, PpclsError, nearest
@@ -305,9 +306,9 @@ def network_without_weights(title: str, node: Options, path: str, findings: Find
     """Construct a network without parameters, to run its own checks; None after a mistake."""
     paddle = importlib.import_module("paddle")
     try:
-        with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-            options = {k: v for k, v in without_weights(node).items() if k not in ("name", *ANSWER_OPTIONS)}
-            return BACKBONES.create(title, options)
+        options = {k: v for k, v in without_weights(node).items() if k not in ("name", *ANSWER_OPTIONS)}
+        with paddle.utils.unique_name.guard():
+            return built_lazily(lambda: BACKBONES.create(title, dict(options)))
     except REFUSALS as error:
         findings.refuse(path, error)  # a group names the network it is about
         return None
