@@ -19,7 +19,7 @@ from typing import Any
 
 from ppcls.config import Recipe, load_config, parse_yaml, plain
 from ppcls.config.loading import override_of, override_steps
-from ppcls.errors import ConfigError, show
+from ppcls.errors import ConfigError, mask_credentials, show
 from ppcls.launch import passing_signals_to, with_this_package
 from ppcls.report.comparison import settings_of, short_names
 from ppcls.report.runs import CONFIG, read_run
@@ -201,7 +201,8 @@ def _check(recipe: Recipe, trial: Trial) -> None:
     if not (trial.folder / CONFIG).is_file():
         return
     there = settings_of(read_run(trial.folder).config)
-    here = settings_of(_as_plain(recipe))
+    # A saved recipe has no passwords in its addresses.
+    here = {key: mask_credentials(value) for key, value in settings_of(_as_plain(recipe)).items()}
     differing = [key for key in {**there, **here} if there.get(key) != here.get(key)]
     if differing:
         shown = ", ".join(f"{key}: {there.get(key)} there, {here.get(key)} now" for key in differing[:3])

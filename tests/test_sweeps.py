@@ -15,6 +15,7 @@ import pytest
 from ppcls import sweeps
 from ppcls.cli import main
 from ppcls.config import load_config
+from ppcls.engine.build import run_files
 from ppcls.errors import ConfigError
 from ppcls.run_states import Progress, encode_states
 from ppcls.sweeps import is_finished, plan_sweep, run_sweep
@@ -157,3 +158,16 @@ def test_a_killed_sweep_goes_on_where_it_was(path, tmp_path):
     for folder in folders:
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         assert [row["epoch"] for row in rows if row["kind"] == "eval"] == list(range(1, 31))
+
+
+def test_a_sweep_goes_on_although_saved_recipes_have_no_passwords(recipe, write_recipe):
+    recipe["Arch"]["pretrained"] = "https://user:secret@host.example/resnet8.pdparams"
+    path = str(write_recipe(recipe))
+    (trial, _) = plan_sweep(path, [RATES], None).trials
+    trial.folder.mkdir(parents=True)
+    for name, content in run_files(load_config(path, trial.overrides, "train")).items():
+        (trial.folder / name).write_bytes(content)
+    assert "secret" not in (trial.folder / "config.yaml").read_text()
+    assert [other.folder for other in plan_sweep(path, [RATES], None).trials][0] == trial.folder
+    with pytest.raises(ConfigError, match="holds a run of another recipe"):
+        plan_sweep(str(write_recipe({**recipe, "EMA": {"decay": 0.5}})), [RATES], None)

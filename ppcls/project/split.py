@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,31 +40,37 @@ def stratified_split(
         equal: groups of samples that are the same image.
     """
     together = np.arange(len(labels))
+    alike = {}
     for group in equal:
         together[list(group)] = min(group)
+        alike[min(group)] = list(group)
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), bool)
+    training = Counter(labels.tolist())  # images of each class that stay in training
     lacking = []
     for number in np.unique(labels).tolist():
         members = np.flatnonzero(labels == number)
         # Of equal images, the class of the first one decides for all of them.
-        groups: dict[int, list[int]] = {}
-        for index in members.tolist():
-            groups.setdefault(int(together[index]), []).append(index)
+        groups = Counter(together[members].tolist())
         free = [key for key in groups if labels[key] == number]
         if len(groups) < 2 or not free:
-            lacking.append(number)
+            lacking += [] if chosen[members].any() else [number]
             continue
         wanted = min(max(round(len(members) * share), 1), len(members) - 1)
         taken = 0
-        left = len(groups)
         for place in rng.permutation(len(free)).tolist():
-            if taken >= wanted or left == 1:
-                break
             group = free[place]
-            if taken and taken + len(groups[group]) > wanted:
+            if taken >= wanted:
+                break
+            if taken and taken + groups[group] > wanted:
                 continue
-            chosen[together == group] = True
-            taken += len(groups[group])
-            left -= 1
+            moved = alike.get(group, [group])
+            counts = Counter(labels[moved].tolist())  # equal images may be of several classes
+            if any(training[label] <= count for label, count in counts.items()):
+                continue
+            training -= counts
+            chosen[moved] = True
+            taken += groups[group]
+        if not chosen[members].any():
+            lacking.append(number)
     return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), tuple(lacking))

@@ -260,6 +260,13 @@ def test_a_split_keeps_shares_and_equal_images():
     assert stratified_split(labels, 0.2, 4).val.tolist() != first.val.tolist()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_equal_images_of_two_classes_leave_both_a_training_image(seed):
+    split = stratified_split(np.array([0, 0, 0, 1, 1]), 0.2, seed, [[0, 3]])
+    assert {*np.array([0, 0, 0, 1, 1])[split.train]} == {0, 1}
+    assert len({0, 3} & {*split.val.tolist()}) in (0, 2)
+
+
 def test_a_split_as_lists(pets, tmp_path, capsys):
     out = tmp_path / "lists"
     assert main(["split", str(pets), "--val", "0.25", "--out", str(out)]) == 0

@@ -38,6 +38,8 @@ def check_evaluation(
         _check_plateau(recipe, findings)
         if recipe.EMA:
             _check_averaged(networks, findings)
+    else:
+        _check_without_evaluations(recipe, findings)
     if recipe.EarlyStopping:
         _check_early_stopping(recipe.EarlyStopping, recipe.Global, findings)
 
@@ -77,15 +79,37 @@ def _check_averaged(networks: Networks, findings: Findings) -> None:
             )
 
 
-def _check_plateau(recipe: Recipe, findings: Findings) -> None:
-    """Check that there is a value for schedules that depend on evaluations."""
+def _check_without_evaluations(recipe: Recipe, findings: Findings) -> None:
+    """Report what depends on evaluations that do not take place."""
+    for place in _plateau_modes(recipe):
+        findings.error(
+            place.removesuffix(".mode"),
+            "ReduceOnPlateau follows evaluations, but Global.eval_during_train is false, so the rate would "
+            "never change",
+        )
+    if recipe.EMA:
+        findings.warn(
+            "EMA",
+            "without evaluations (Global.eval_during_train is false) no best averaged weights are chosen: "
+            "eval, infer and export take the weights themselves; the averages are in latest.pdema",
+        )
+
+
+def _plateau_modes(recipe: Recipe) -> dict[str, str]:
+    """Return the mode of each schedule that follows evaluations, by its config path."""
     node = recipe.Optimizer
     modes = {}
     for index, entry in enumerate(node if isinstance(node, list) else [node]):
         lr = entry.get("lr") if isinstance(entry, Mapping) else None
         if isinstance(lr, Mapping) and lr.get("name") == "ReduceOnPlateau":
             place = f"Optimizer.{index}.lr.mode" if isinstance(node, list) else "Optimizer.lr.mode"
-            modes[place] = lr.get("mode") or "max"
+            modes[place] = str(lr.get("mode") or "max")
+    return modes
+
+
+def _check_plateau(recipe: Recipe, findings: Findings) -> None:
+    """Check that there is a value for schedules that depend on evaluations."""
+    modes = _plateau_modes(recipe)
     if len(set(modes.values())) > 1:
         findings.error(
             list(modes)[-1], "the schedules of one run watch the same value; give all of them the same mode"

@@ -48,6 +48,14 @@ MISSPELT: list[tuple[list[tuple[Any, ...]], str, str]] = [
         "Did you mean: batch_size?",
     ),
     (
+        [
+            ("set", "Global.eval_during_train", False),
+            ("set", "Optimizer.lr", {"name": "ReduceOnPlateau", "learning_rate": 0.1}),
+        ],
+        "Optimizer.lr",
+        "the rate would never change",
+    ),
+    (
         [("set", f"{TRAIN}.dataset.relabel", "train.txt")],
         "DataLoader.Eval.dataset.relabel",
         "set relabel: train.txt here too",
@@ -442,6 +450,11 @@ WARNED: list[tuple[list[tuple[Any, ...]], str, str]] = [
         "5000 of 1000 classes",
     ),
     ([("set", "Infer.PostProcess.topk", 2000)], "Infer.PostProcess.topk", "2000 of 1000 classes"),
+    (
+        [("set", "Global.eval_during_train", False), ("set", "EMA", {"decay": 0.9})],
+        "EMA",
+        "no best averaged weights",
+    ),
     ([("set", "DataLoader.Eval.sampler.shuffle", True)], "DataLoader.Eval.sampler.shuffle", "no effect"),
     (
         [("set", "Global.pretrained_model", "a"), ("set", "Global.checkpoints", "b")],
