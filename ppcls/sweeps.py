@@ -137,10 +137,12 @@ def _values(text: str, where: str) -> list[str]:
     parts = _split(text)
     if any(not part for part in parts):
         raise ConfigError(f"{where}: expected values with commas between them, got {show(text)}")
-    if len(set(parts)) < len(parts):
-        raise ConfigError(f"{where}: a value is given twice")
+    known: dict[str, str] = {}
     for part in parts:
-        parse_yaml(part, where)
+        value = repr(parse_yaml(part, where))
+        if value in known:
+            raise ConfigError(f"{where}: a value is given twice, {known[value]} and {part}")
+        known[value] = part
     return parts
 
 

@@ -75,6 +75,8 @@ def test_every_combination_has_a_folder_that_says_its_settings(path, tmp_path):
         (["Global.epochs"], None, "expected KEY=VALUE"),
         (["Global.epochs=1,,2"], None, "commas between them"),
         (["Global.epochs=1,1"], None, "given twice"),
+        (["Optimizer.lr.learning_rate=0.1,1.0e-1"], None, "given twice, 0.1 and 1.0e-1"),
+        ([], "1,01", "given twice, 1 and 01"),
         (["Global.epochs=1", "Global.epochs=2"], None, "given twice"),
         (["Global.run_name=a,b"], None, "chosen by the sweep"),
         (["Global.seed=1,2"], "3", "use one of both"),

@@ -33,6 +33,8 @@ from ppcls.project import (
 )
 from ppcls.project.sources import find_source
 from ppcls.project.summary import check_split
+from ppcls.registry import BACKBONES
+from ppcls.weights.parameter_files import SUFFIXES
 
 DEFAULT_FOLDER = "distilled"
 _RECORD = "distill.json"
@@ -62,10 +64,17 @@ class Request:
     def absolute(self) -> Request:
         """The same, with paths that hold in every working folder."""
         teacher = self.teacher
-        if teacher is not None and os.path.exists(os.path.expanduser(teacher)):
+        named = self.teacher_network is None and teacher in BACKBONES
+        if teacher is not None and not named and _is_file_or_folder(teacher):
             teacher = _absolute(teacher)
         root = None if self.image_root is None else _absolute(self.image_root)
         return replace(self, data=_absolute(self.data), teacher=teacher, image_root=root)
+
+
+def _is_file_or_folder(path: str) -> bool:
+    """Tell whether a path, or a weights file of that name without its suffix, is there."""
+    path = os.path.expanduser(path)
+    return any(os.path.exists(f"{path}{suffix}") for suffix in ("", *SUFFIXES))
 
 
 def _absolute(path: str) -> str:

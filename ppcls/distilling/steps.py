@@ -14,18 +14,18 @@ from ppcls.config import Recipe, load_config
 from ppcls.config.arch import without_weights
 from ppcls.config.loading import override_steps, read
 from ppcls.config.nodes import Node
-from ppcls.data import Batch, build_dataset
+from ppcls.data import Batch, Dataset, build_dataset
 from ppcls.distilling.estimate import Cost, expected_seconds, in_words, measure
 from ppcls.distributed import gpus_for
 from ppcls.engine import Engine
 from ppcls.engine.build import select_device
-from ppcls.engine.checkpoint.changes import find_changes
+from ppcls.engine.checkpoint.changes import find_changes, list_changes
 from ppcls.engine.hooks.base import Hook
 from ppcls.engine.run import Run
 from ppcls.engine.run_class_names import data_class_names, evaluation_names
 from ppcls.engine.speed import use_processor
 from ppcls.engine.start.processes import PROCESSES, SIZES
-from ppcls.errors import ConfigError, TrainingError
+from ppcls.errors import ConfigError, DataError, TrainingError
 from ppcls.launch import launch
 from ppcls.logger import LOGGER
 from ppcls.project import Project, is_project
@@ -74,13 +74,14 @@ class Step:
         return run.finished and (run.epochs or 0) >= self.config.Global.epochs
 
     def require_same_settings(self) -> None:
-        """Raise an error if the training is finished, and was done with other settings than those of now.
+        """Raise an error if the training is finished, and was done with other settings or images.
 
         Raises:
-            ConfigError: naming the settings.
+            ConfigError: naming the settings, or the lists of images.
         """
         if not self.is_finished:
             return
+        advice = f"choose another --out, or move {self.folder} away to train it again"
         # The run may have been given no seed, and then keeps the one that it drew.
         changes = [
             change
@@ -91,7 +92,23 @@ class Step:
             shown = "\n  ".join(map(str, changes[:8]))
             raise ConfigError(
                 f"{self.folder} is finished, and was trained with other settings:\n  {shown}\nRepeat the "
-                f"call with those, choose another --out, or move {self.folder} away to train it again"
+                f"call with those, {advice}"
+            )
+        progress = read_run(self.folder).progress
+        try:
+            datasets = {f"DataLoader.{part}.dataset": one for part, one in _datasets(self.config).items()}
+        except DataError:  # the images are gone, and nobody trains on them any more
+            return
+        fingerprints = {where: dataset.fingerprint() for where, dataset in datasets.items()}
+        others = [
+            f"{where}: {name} {how}"
+            for where, name, how in list_changes(progress.lists if progress else {}, fingerprints)
+        ]
+        if others:
+            shown = "\n  ".join(others)
+            raise ConfigError(
+                f"{self.folder} is finished, and was trained or evaluated on other images:\n  {shown}\nA "
+                f"teacher that has seen images of validation would be praised for it: {advice}"
             )
 
 
@@ -143,6 +160,10 @@ def steps_of(
     found = []
     for name, recipe in recipes.items():
         if recipe is None:
+            alone = next((text for text in overrides if text.startswith(f"{name}:")), None)
+            if alone is not None:
+                why = "--baseline is missing" if name == STUDENT else "the teacher is trained already"
+                raise ConfigError(f"-o {alone}: there is no such training here ({why})")
             continue
         _require_own(project, recipe)
         own = [*changes[name], "Global.checkpoints=auto"]
@@ -154,6 +175,12 @@ def steps_of(
         if shares:
             own += shares
             config = load_config(recipe, own, "train")
+        settings = config.Global
+        if not settings.eval_during_train or (settings.start_eval_epoch or 0) > settings.epochs:
+            raise ConfigError(
+                f"{recipe}: distill chooses the best epoch by evaluations, and this training has none; "
+                "leave out Global.eval_during_train and Global.start_eval_epoch"
+            )
         network = config.arch.main.name
         titles = {
             TEACHER: f"the teacher, {network}",
@@ -283,15 +310,21 @@ def _batch_size(config: Recipe) -> int:
 
 def _images(config: Recipe) -> tuple[int, int]:
     """Return the numbers of images to train on and to evaluate."""
-    classes = config.arch.main.class_count
+    found = _datasets(config)
+    train, held = (len(found[name]) if name in found else 0 for name in ("Train", "Eval"))
+    return train, held
+
+
+def _datasets(config: Recipe) -> dict[str, Dataset]:
+    """Return the images to train on and to evaluate, as far as the recipe has them."""
     parts = config.DataLoader.parts
     # Evaluation may lack some of the classes, which have the numbers of training.
     known = {"Eval": evaluation_names(config, data_class_names(config, None), None)}
-    counts = [
-        len(build_dataset(parts[name].dataset, name, classes, known.get(name))) if name in parts else 0
+    return {
+        name: build_dataset(parts[name].dataset, name, config.arch.main.class_count, known.get(name))
         for name in ("Train", "Eval")
-    ]
-    return counts[0], counts[1]
+        if name in parts
+    }
 
 
 class Pace(Hook):

@@ -14,6 +14,7 @@ import paddle
 from paddle import nn
 
 from ppcls import __version__
+from ppcls._paddle import BatchNormBase
 from ppcls.arch import build_empty, build_model
 from ppcls.arch.conv import use_kernels_alone
 from ppcls.arch.sync_bn import synchronise_batch_norm
@@ -332,9 +333,28 @@ def make_static(model: nn.Layer) -> None:
         paddle.jit.to_static(network)
 
 
-def moving_buffers(tensors: Iterable[paddle.Tensor]) -> list[paddle.Tensor]:
-    """Return the float32 tensors that forward passes change: BatchNorm statistics."""
-    return [tensor for tensor in tensors if tensor.stop_gradient and tensor.dtype == paddle.float32]
+def moving_buffers(model: nn.Layer, loss: nn.Layer) -> list[paddle.Tensor]:
+    """Return the float32 tensors that forward passes of training change, such as BatchNorm statistics.
+
+    Weights that do not train are left out, and so are statistics of layers that `freeze_befor` holds:
+    averaging them over processes would cost time, and rounding would change them.
+    """
+    named = {**trainable_state(model), **loss.state_dict(), **model.frozen_statistics()}
+    weights = {id(tensor) for top in (model, loss) for tensor in top.parameters()}
+    held: set[int] = set()
+    with evaluating(model, loss):
+        model.train()
+        loss.train()
+        for layer in [*model.sublayers(include_self=True), *loss.sublayers(include_self=True)]:
+            if isinstance(layer, BatchNormBase):
+                statistics = {id(tensor) for tensor in (layer._mean, layer._variance)}
+                weights -= statistics
+                held |= set() if layer.training else statistics
+    return [
+        tensor
+        for tensor in named.values()
+        if tensor.stop_gradient and tensor.dtype == paddle.float32 and id(tensor) not in weights | held
+    ]
 
 
 def trainable_state(model: nn.Layer) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import paddle
 from ppcls import distributed
 from ppcls.arch import build_model
 from ppcls.arch.answering import Answering
-from ppcls.config import ArchSpec, complete_config
+from ppcls.config import ArchSpec, complete_config, plain
 from ppcls.data import Batch, Loader, build_postprocess, image_tensor
 from ppcls.deploy.batches import OnError, ResultOptions
 from ppcls.deploy.images import expand_images
@@ -145,7 +145,9 @@ class Engine:
         require_scalar_packages(**{name: self.globals[name] for name in SCALAR_FOLDERS})
         with dropping_held_lines(), RunLock(self.folder) as lock:
             resumed = find_checkpoint(self.globals.checkpoints, self.folder)
-            if resumed is not None and is_finished(resumed, self.globals.epochs):
+            if resumed is not None and is_finished(
+                resumed, self.globals.epochs, plain(self.config.EarlyStopping)
+            ):
                 LOGGER.info("%s: already finished, nothing to do", resumed.where)
                 return _result(resumed.progress)
             check_run_folder(self.folder, self.config, resumed)

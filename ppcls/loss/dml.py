@@ -12,7 +12,10 @@ from ppcls.loss.formula import pair_loss
 
 
 def _probability(x: Tensor, act: str | None, eps: float) -> tuple[Tensor, Tensor]:
-    """Return probabilities and their logarithms, which stay finite and exact for any logits."""
+    """Return probabilities and their logarithms, which stay finite for any logits.
+
+    Paddle on the CPU computes no logarithm below -64.
+    """
     if act == "softmax":
         log = F.log_softmax(x, -1)
         return log.exp(), log

@@ -10,7 +10,7 @@ _dropped: frozenset[str] = frozenset()
 
 @contextmanager
 def without_teachers(names: Collection[str]) -> Iterator[None]:
-    """Let losses of pairs whose second network is one of `names` count nothing while the block runs."""
+    """Let losses of pairs with one of the networks `names` count nothing while the block runs."""
     global _dropped
     before = _dropped
     _dropped = frozenset(names)
@@ -20,6 +20,6 @@ def without_teachers(names: Collection[str]) -> Iterator[None]:
         _dropped = before
 
 
-def counted(weight: float, teacher: str) -> float:
-    """Return the weight of a part of a loss that is learned from `teacher`: 0 if the step leaves it out."""
-    return 0.0 if teacher in _dropped else weight
+def counted(weight: float, *names: str) -> float:
+    """Return the weight of a part of a loss of these networks: 0 if the step leaves out one of them."""
+    return 0.0 if _dropped.intersection(names) else weight

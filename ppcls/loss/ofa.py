@@ -137,7 +137,7 @@ class StageHeadsLoss(FormulaLoss):
             logits = [head(x) for head, x in zip(heads, maps, strict=True)]
             value = sum(self.compare(i, own, teacher, label) for own in logits)
             name = free_name(f"{self.names['name']}_stages_{pair[0]}_{pair[1]}", parts)
-            parts[name] = weighted(value, counted(self.pair_weights[i], pair[1]))
+            parts[name] = weighted(value, counted(self.pair_weights[i], *pair))
         return parts
 
 

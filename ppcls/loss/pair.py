@@ -111,7 +111,7 @@ class PairLoss(Loss):
             value = self.compare(i, first, self.scaled(i, second), label)
             check_scalar(self.compared_by, value)
             name = self.part.format(position=i, student=pair[0], teacher=pair[1], **self.names)
-            parts[free_name(name, parts)] = weighted(value, counted(self.pair_weights[i], pair[1]))
+            parts[free_name(name, parts)] = weighted(value, counted(self.pair_weights[i], *pair))
         return parts
 
 

@@ -379,7 +379,9 @@ class Plateau(LRScheduler):
         if self.cooldown_left > 0:
             self.cooldown_left -= 1
             return
-        if self.best is None or self.settings.better(metric, self.best):
+        if self.best is not None and not math.isfinite(self.best):  # earlier versions kept such a value
+            self.best = None
+        if math.isfinite(metric) and (self.best is None or self.settings.better(metric, self.best)):
             self.best = metric
             self.bad_reports = 0
         elif self.last_epoch >= self.warmup_steps:

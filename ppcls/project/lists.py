@@ -12,7 +12,7 @@ from ppcls.files import FileSet
 from ppcls.project.layout import NAMES, TRAIN_LIST, VAL_LIST
 from ppcls.project.sources import Source, find_source
 from ppcls.project.summary import check_split, parts_of
-from ppcls.project.writing import check_files, list_text
+from ppcls.project.writing import check_files, list_text, require_other_files
 
 _FILES = (TRAIN_LIST, VAL_LIST, NAMES)
 
@@ -64,6 +64,7 @@ def split_data(
     out = Path(os.path.abspath(os.path.expanduser(folder)))
     check_files(out, _FILES, overwrite=overwrite)
     source = find_source(path, image_root)
+    require_other_files(source, out, _FILES)
     if source.val is not None:
         raise ConfigError(
             f"{path}: has {len(source.val)} images for validation already; name the part to split, such as "

@@ -18,8 +18,11 @@ from ppcls.errors import DataError
 from ppcls.texts import near_path, sentence
 
 # Names of the folders and lists of the parts, in lower case, the best one first.
-TRAIN_NAMES = ("train", "training", "train_set")
-VAL_NAMES = ("val", "valid", "validation", "eval", "test", "testing", "val_set", "test_set")
+TRAIN_NAMES = ("train", "training", "train_set", "training_set", "trainset")
+VAL_NAMES = (
+    *("val", "valid", "validation", "val_set", "validation_set", "valset", "dev", "eval"),
+    *("test", "testing", "test_set", "testing_set", "testset"),
+)
 # Files beside lists that may hold the names of the classes.
 _NAMES = ("class_names.txt", "label_list.txt", "labels.txt", "classes.txt", "names.txt")
 _LISTS = (".txt", ".csv", ".tsv", ".lst", ".list")
@@ -64,6 +67,7 @@ class Source:
         val: those of validation; None if the data have no such part.
         class_names: names by class; None if the data have numbers alone.
         notes: what the user should know, as sentences.
+        files: lists and files of names that belong to the data, which nothing may replace.
     """
 
     kind: str
@@ -72,6 +76,7 @@ class Source:
     val: Part | None = None
     class_names: list[str] | None = None
     notes: list[str] = field(default_factory=list)
+    files: tuple[Path, ...] = ()
 
 
 def whole(dataset: Dataset, options: dict[str, Any] | None = None) -> Part:
@@ -127,6 +132,13 @@ def _of_folders(root: Path) -> Source:
     train, val = _named(folders, TRAIN_NAMES), _named(folders, VAL_NAMES)
     if train is not None and _has_folders(root / train) and (val is not None or len(folders) == 1):
         return _of_parts(root, train, val, folders)
+    if train is not None and _has_folders(root / train):
+        others = ", ".join(name for name in folders if name != train)
+        raise DataError(
+            f"{root}: {train} has class folders, so it looks like a part for training, but no folder "
+            f"beside it ({others}) is named as a part for validation, such as val; rename it, or name "
+            f"{root / train}"
+        )
     _require_classes(root, folders)
     dataset = FolderDataset(str(root))
     source = Source("class folders", root, whole(dataset), class_names=dataset.class_names)
@@ -233,6 +245,8 @@ def _of_lists(train: Path, val: Path | None, image_root: str | Path | None) -> S
             }
             parts.append(whole(dataset, options))
     source = Source("a list", root, parts[0], parts[1] if val is not None else None, names)
+    beside = [train.parent / name for name in _NAMES]
+    source.files = tuple(file for file in (train, val, *beside) if file is not None and file.is_file())
     if names is None:
         _find_names(source, train.parent)
     count = max(int(part.labels.max()) for part in parts) + 1

@@ -24,7 +24,7 @@ from ppcls.project.layout import (
 )
 from ppcls.project.planning import Plan
 from ppcls.project.recipes import recipe_of_both, recipe_of_one, shared_recipe
-from ppcls.project.sources import Part
+from ppcls.project.sources import Part, Source
 from ppcls.project.summary import DataSummary
 
 
@@ -39,10 +39,25 @@ def check_folder(summary: DataSummary, folder: str | Path, *, overwrite: bool = 
     """
     there = check_files(folder, FILES, overwrite=overwrite)
     out = Path(os.path.abspath(os.path.expanduser(folder)))
+    require_other_files(summary.source, out, FILES)
     root = summary.source.root
     if summary.source.kind == "class folders" and (out == root or root in out.parents):
         raise ConfigError(f"out: {out} lies in {root}, where it would be taken for a class; choose another")
     return there
+
+
+def require_other_files(source: Source, folder: Path, names: Sequence[str]) -> None:
+    """Raise ConfigError if files of these names in a folder belong to the data themselves."""
+    own = [
+        name
+        for name in names
+        if (folder / name).exists() and any((folder / name).samefile(file) for file in source.files)
+    ]
+    if own:
+        raise ConfigError(
+            f"out: {', '.join(own)} in {folder} belong to the data and are never replaced; choose another "
+            "folder with --out"
+        )
 
 
 def check_files(

@@ -72,6 +72,12 @@ def _network(arch: ArchSpec) -> Any:
     return options, arch.class_count
 
 
+def evaluated_alike(one: Record, other: Record) -> bool:
+    """Tell whether two runs were evaluated on the same images, as far as is known."""
+    digests = {_evaluated(one), _evaluated(other)} - {None}
+    return len(digests) < 2
+
+
 def _evaluated(record: Record) -> str | None:
     """Return the fingerprint of the evaluation images."""
     states = record.run.progress or record.run.best

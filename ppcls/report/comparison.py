@@ -38,6 +38,7 @@ _LEFT_OUT = frozenset(
 )
 _SECTIONS_LEFT_OUT = ("Infer",)
 _SHOWN_DIFFERENCES = 4
+_IMAGES = ".images"  # after the config path of a dataset: how many images a run had, and which
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Row:
             "epochs_done": run.epochs_done,
             "finished": run.finished,
             "best_epoch": run.best_epoch,
-            "score": self.score,
+            "score": None if self.score is None or not math.isfinite(self.score) else self.score,
             "score_name": "top1" if "top1" in self.record.best else self.record.criterion,
             "teacher_top1": self.teacher_accuracy,
             "agreement": self.agreement,
@@ -186,7 +187,10 @@ def compare(folders: Sequence[Path]) -> list[Row]:
 
 def rows_of(records: Sequence[Record]) -> list[Row]:
     """Return a row for each run, those of one recipe together, the best recipe first."""
-    settings = [settings_of(record.run.config) for record in records]
+    settings = [{**settings_of(record.run.config), **_images_of(record)} for record in records]
+    for key in [key for key in settings[0] if key.endswith(_IMAGES)] if settings else []:
+        if not all(key in found for found in settings):  # runs of earlier versions do not tell it
+            settings = [{k: v for k, v in found.items() if k != key} for found in settings]
     keys = dict.fromkeys(key for found in settings for key in found)
     differing = [key for key in keys if len({found.get(key, "–") for found in settings}) > 1]
     # A setting that only some runs have is said by their networks and losses, unless it differs among these.
@@ -224,6 +228,15 @@ def groups_of(rows: Sequence[Row]) -> list[Group]:
     return [Group(number, [row for row in rows if row.group == number]) for number in numbers]
 
 
+def _images_of(record: Record) -> dict[str, str]:
+    """Return what tells the images of a run from others, by the config path of the dataset."""
+    states = record.run.progress or record.run.best
+    lists = {} if states is None else states.lists
+    return {
+        f"{where}{_IMAGES}": f"{known['count']} ({known['digest'][:6]})" for where, known in lists.items()
+    }
+
+
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings of a recipe on which its results depend besides the seed, by their config paths."""
     return dict(_flat({name: node for name, node in config.items() if name not in _SECTIONS_LEFT_OUT}, ""))
@@ -231,11 +244,13 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _flat(node: Any, path: str) -> Iterator[tuple[str, str]]:
     """Yield every setting of a recipe that can change the result, as text by its config path."""
+    if path in _LEFT_OUT:
+        return
     entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
     if entries is not None:
         for key, value in entries:
             yield from _flat(value, f"{path}.{key}" if path else str(key))
-    elif path not in _LEFT_OUT and node is not None and ".loader." not in path:
+    elif node is not None and ".loader." not in path:
         yield path, str(node)
 
 
@@ -268,7 +283,10 @@ _NOT_IMAGES = frozenset(("transform_ops", "batch_transform_ops", "class_num", "c
 
 
 def evaluations_differ(rows: Sequence[Row]) -> bool:
-    """Tell whether runs were evaluated on different images, as far as their recipes and lists show it."""
+    """Tell whether runs were evaluated on different images, as far as they or their lists show it."""
+    noted = {_images_of(row.record).get(f"DataLoader.Eval.dataset{_IMAGES}") for row in rows}
+    if None not in noted:
+        return len(noted) > 1
     return len({_evaluated_on(row.record.run.config) for row in rows}) > 1
 
 

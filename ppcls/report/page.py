@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ppcls.errors import mask_credentials
 from ppcls.files import write_atomic
-from ppcls.report.baseline import find_baseline
+from ppcls.logger import LOGGER
+from ppcls.report.baseline import evaluated_alike, find_baseline
 from ppcls.report.cost_sections import command_and_environment, sizes, time_and_cost
 from ppcls.report.curve_sections import curves
 from ppcls.report.html import both, escaped, page
@@ -30,6 +31,9 @@ def write_report(run_folder: Path, baseline: Path | None = None) -> Path:
     """
     record = read_record(Path(run_folder))
     alone = find_baseline(record) if baseline is None else read_record(Path(baseline))
+    if alone is not None and not evaluated_alike(record, alone):
+        LOGGER.warning("%s was evaluated on other images than %s: not compared", alone.folder, record.folder)
+        alone = None
     path = record.folder / REPORT
     content = render(record, alone).encode("utf-8")
     write_atomic(path, lambda stream: stream.write(content))

@@ -160,7 +160,7 @@ class Record:
         chosen = states.best_by.partition(" of ")[0] if states is not None else ""
         if chosen in self.best:
             return chosen
-        return "top1" if "top1" in self.best else "loss"
+        return next((name for name in ("top1", "loss") if name in self.best), next(iter(self.best), "loss"))
 
     def accuracy(self, network: NetworkFacts) -> float | None:
         """Return the top-1 accuracy of a network in the best evaluation; None if it is not known."""

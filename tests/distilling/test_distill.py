@@ -114,6 +114,32 @@ def test_a_finished_call_is_repeated_without_training(first, monkeypatch):
     assert distill(result.project, overrides=["Global.seed=1", *SETTINGS]).accuracy == result.accuracy
 
 
+def test_a_finished_training_on_other_images_is_refused(first, tmp_path, monkeypatch):
+    _, result = first
+    copied = tmp_path / "copy"
+    shutil.copytree(result.project, copied)
+    for recipe in copied.rglob("*.yaml"):
+        recipe.write_text(recipe.read_text().replace(str(result.project), str(copied)))
+    monkeypatch.setattr(Engine, "train", None)
+    assert distill(copied, overrides=["Global.seed=1", *SETTINGS]).accuracy == result.accuracy
+    lists = [(copied / name).read_text().splitlines() for name in ("train_list.txt", "val_list.txt")]
+    (copied / "train_list.txt").write_text("\n".join([*lists[0][1:], lists[1][0]]))
+    (copied / "val_list.txt").write_text("\n".join([*lists[1][1:], lists[0][0]]))
+    with pytest.raises(
+        ConfigError, match="teacher is finished, and was trained or evaluated on other images"
+    ):
+        distill(copied, overrides=["Global.seed=1", *SETTINGS])
+
+
+def test_a_weights_file_may_be_named_without_its_suffix_from_any_folder(first, monkeypatch):
+    _, result = first
+    monkeypatch.chdir(result.project)
+    weights = "output/teacher/best_model"
+    request = Request("x", weights, teacher_network="resnet8")
+    assert request.absolute.teacher == str(result.project / weights)
+    assert Request("x", "resnet8").absolute.teacher == "resnet8"
+
+
 def test_validation_may_lack_a_class_of_training(first, tmp_path):
     data, _ = first
     shutil.copytree(data, tmp_path / "pets/train")
@@ -298,6 +324,10 @@ def test_digests_tell_layers_apart():
         ({"out": "{out}", "method": "kd"}, "of another call:\n.*method: was 'dkd', is 'kd'"),
         ({"out": "{out}", "overrides": ["Optimizer.lr.learning_rate=1.0"]}, "was trained with other"),
         ({"data": "{out}", "student": "resnet8"}, "--student: .* is a project"),
+        ({"overrides": ["Global.eval_during_train=False"]}, "best epoch by evaluations"),
+        ({"overrides": ["Global.start_eval_epoch=2"]}, "best epoch by evaluations"),
+        ({"overrides": ["student:Global.epochs=2"]}, "-o student:Global.epochs=2: .*--baseline is missing"),
+        ({"teacher": "{out}/output/teacher", "overrides": ["teacher:A=2"]}, "the teacher is trained already"),
     ],
 )  # fmt: skip
 def test_wrong_inputs_are_named_before_anything_is_trained(first, tmp_path, monkeypatch, changed, words):

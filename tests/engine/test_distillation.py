@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import paddle
 import pytest
-from support import distilled
+from support import KL, distilled
 
 import ppcls
 from ppcls.cli import main
@@ -13,6 +13,8 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.train import train_epoch
 from ppcls.errors import ConfigError
+from ppcls.loss import build_loss
+from ppcls.loss.dropping import without_teachers
 from ppcls.weights import read_params, write_params
 
 CE = {"DistillationGTCELoss": {"model_names": ["Student"]}}
@@ -239,3 +241,30 @@ def test_a_class_map_lets_a_teacher_of_other_classes_teach(recipe, write_recipe,
     train_epoch(run)
     run.parts.loader.close()
     assert run.progress.step == 3
+
+
+def test_processes_exchange_statistics_that_change_and_nothing_else(recipe):
+    recipe = distilled(recipe, **KL)
+    recipe["Arch"]["frozen_mode"] = "train"
+    recipe["Arch"]["models"][1]["Student"]["freeze_befor"] = "blocks[0]"
+    run = Engine(recipe, "train").build_run()
+    run.parts.loader.close()
+    model = run.parts.model
+    names = {id(tensor): name for name, tensor in model.state_dict().items()}
+    exchanged = {names[id(tensor)] for tensor in run.parts.buffers}
+    assert all(name.endswith(("._mean", "._variance")) for name in exchanged)
+    assert any(name.startswith("Teacher.") for name in exchanged)
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    model.train()
+    model(paddle.randn([4, 3, 16, 16]))
+    changed = {n for n, value in model.state_dict().items() if not np.array_equal(value.numpy(), before[n])}
+    assert changed == exchanged
+
+
+@pytest.mark.parametrize("pair", [["Student", "Teacher"], ["Teacher", "Student"]])
+def test_a_teacher_that_is_left_out_counts_nothing_in_any_order(pair):
+    loss = build_loss([{"DistillationDMLLoss": {"model_name_pairs": [pair]}}])
+    outputs = {name: paddle.randn([3, 4]) for name in pair}
+    with without_teachers({"Teacher"}):
+        assert float(loss(outputs)["loss"]) == 0
+    assert float(loss(outputs)["loss"]) > 0

@@ -136,3 +136,18 @@ def test_what_was_moved_together_with_a_run_is_found_again(home, tmp_path):
     kept.write_text("0 a\n1 b\n2 c\n3 d\n")
     (moved / "names.txt").unlink()
     assert load_run(moved / RUN).Infer.PostProcess["class_id_map_file"] == str(kept)
+
+
+@pytest.mark.parametrize("option", ["relabel", "class_names"])
+def test_lists_that_number_or_name_classes_are_found_too(home, monkeypatch, tmp_path, option):
+    run = home / RUN
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    (home / "images/names.txt").write_text("".join(f"{number} class {number}\n" for number in range(4)))
+    file = "images/train_list.txt" if option == "relabel" else "images/names.txt"
+    for part in ("Train", "Eval"):
+        saved["DataLoader"][part]["dataset"][option] = file
+    (run / "config.yaml").write_text(yaml.safe_dump(saved))
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(environment | {"working_folder": str(home)}))
+    monkeypatch.chdir(tmp_path)
+    assert load_run(run).DataLoader.Eval.dataset[option] == str(home / file)

@@ -222,3 +222,16 @@ def test_plateau_warms_up_once_and_never_stays_at_zero():
             schedule.step()
         schedule.step(0.5)  # accuracy stands still: one reduction after each epoch but the first
     assert used == pytest.approx([0, 0.1, 0.2, 0.3] + [0.4] * 4 + [0.04] * 4 + [0.004] * 4)
+
+
+@pytest.mark.parametrize("first", [math.inf, -math.inf, math.nan])
+def test_a_first_evaluation_without_a_number_does_not_lower_the_rate_for_ever(first):
+    plateau = {"name": "ReduceOnPlateau", "learning_rate": 0.1, "patience": 1, "mode": "min"}
+    schedule = build_schedule(plateau, 10, 1)
+    for metric in (first, 2, 1, 0.5, 0.25, 0.12, 0.06):
+        schedule.step(metric)
+    assert schedule.get_lr() == 0.1
+    schedule.best = math.inf  # as earlier versions kept it
+    for metric in (0.05, 0.02, 0.01):
+        schedule.step(metric)
+    assert schedule.get_lr() == 0.1

@@ -15,6 +15,7 @@ from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.errors import DataError
 from ppcls.project import METHODS, inspect_data, plan, write_project
+from ppcls.project.sources import find_source
 from ppcls.project.split import stratified_split
 
 
@@ -185,6 +186,7 @@ def test_networks_that_do_not_fit_the_size_are_named(pets):
         ({"cat": 0, "dog": 0}, "no class folder holds an image"),
         ({"all/cat": 2, "all/dog": 2}, "Or are the classes in"),
         ({"cat": 2, "dog": 2, "out/a": 1}, "would be taken for a class"),
+        ({"train/cat": 2, "train/dog": 2, "unlabeled/x": 2}, "named as a part for validation, such as val"),
     ],
 )
 def test_data_that_cannot_be_used_are_refused(tmp_path, counts, message, capsys):
@@ -217,6 +219,32 @@ def test_odd_names_damage_and_empty_classes(tmp_path, capsys):
     assert main(["validate", "-c", str(out / "student.yaml")]) == 0
     assert main(["check-data", "-c", str(out / "student.yaml")]) == 2
     assert "1 image cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "names", [("training_set", "test_set"), ("train", "dev"), ("Train", "Validation_set")]
+)
+def test_parts_have_many_names(tmp_path, names):
+    for part in names:
+        write_classes(tmp_path / "data" / part, {"cat": 3, "dog": 2})
+    source = find_source(tmp_path / "data")
+    assert (source.class_names, len(source.train), len(source.val)) == (["cat", "dog"], 5, 5)
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_lists_of_the_data_are_never_replaced(pets, tmp_path, overwrite, capsys):
+    assert main(["split", str(pets), "--out", str(tmp_path / "lists"), "--seed", "1"]) == 0
+    lists = tmp_path / "lists"
+    for name in ("train", "val"):
+        text = (lists / f"{name}_list.txt").read_text()
+        (lists / f"{name}_list.txt").write_text(text)
+    before = {path.name: path.read_text() for path in lists.iterdir()}
+    place = ["--image-root", str(pets), "--out", str(lists), *overwrite]
+    assert main(["init", str(lists), *place]) == 2
+    assert main(["split", str(lists / "train_list.txt"), *place]) == 2
+    shown = capsys.readouterr().err
+    assert ("belong to the data and are never replaced" in shown) == bool(overwrite)
+    assert {path.name: path.read_text() for path in lists.iterdir()} == before
 
 
 def test_a_project_is_only_replaced_on_request(pets, tmp_path, capsys):

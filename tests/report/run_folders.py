@@ -88,7 +88,9 @@ def write_run(
         best_by="top1 of Student",
         finished=done == epochs,
         seed=seed,
-        lists={f"DataLoader.{part}.dataset": LIST | {"digest": digest} for part in ("Train", "Eval")},
+        lists={
+            f"DataLoader.{part}.dataset": LIST | {"digest": digest} for part in ("Train", "Eval") if digest
+        },
     )
     files = {suffix: {"size": 0, "crc32": 0} for suffix in (".pdparams", ".pdopt")}
     (folder / "latest.pdstates").write_bytes(encode_states(progress, files))

@@ -8,6 +8,7 @@ import json
 import statistics
 
 import pytest
+import yaml
 from run_folders import KD, write_run
 
 from ppcls.cli import main
@@ -51,9 +52,27 @@ def test_a_copy_of_a_run_is_no_further_seed(tmp_path):
     assert group.deviation == pytest.approx(statistics.stdev([0.5, 0.7]))
 
 
+def test_runs_on_other_images_are_no_seeds_of_one_recipe(tmp_path):
+    for seed, (name, digest) in enumerate([("one", "abc"), ("same", "abc"), ("other", "xyz")], 1):
+        write_run(tmp_path / name, seed=seed, digest=digest)
+    assert [len(group.rows) for group in groups_of(compare([tmp_path]))] in ([2, 1], [1, 2])
+    assert "evaluated on different images" in render(compare([tmp_path]))
+    assert "evaluated on different images" not in render(compare([tmp_path / "one", tmp_path / "same"]))
+
+
+def test_plugins_do_not_make_another_recipe(tmp_path):
+    for seed, name in enumerate(("one", "two"), 1):
+        folder = write_run(tmp_path / name, seed=seed)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["Global"]["plugins"] = [str(tmp_path / name / "my_plugin.py")]
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (group,) = groups_of(compare([tmp_path]))
+    assert group.deviation is not None
+
+
 def test_runs_that_were_evaluated_on_other_images_are_not_ranked_silently(tmp_path):
     for name, line in (("one", "a.png 0"), ("same", "a.png 0"), ("other", "b.png 0")):
-        folder = write_run(tmp_path / name)
+        folder = write_run(tmp_path / name, digest="")  # as earlier versions wrote it
         (tmp_path / f"{name}.txt").write_text(line)
         text = (folder / "config.yaml").read_text().replace("eval_list.txt", str(tmp_path / f"{name}.txt"))
         (folder / "config.yaml").write_text(text)

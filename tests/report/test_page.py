@@ -60,6 +60,14 @@ def test_the_student_alone_is_found_beside_the_run(tmp_path):
     assert "+10.00" in text_of(write_report(run).read_text("utf-8"))
 
 
+def test_a_student_alone_of_other_images_is_not_compared(tmp_path, caplog):
+    alone = write_run(tmp_path / "alone", arch={"name": "resnet8", "class_num": 4}, top1=0.7, digest="other")
+    run = write_run(tmp_path / "kd" / "DistillationModel")
+    page = text_of(write_report(run, alone).read_text("utf-8"))
+    assert "+10.00" not in page
+    assert "evaluated on other images" in caplog.text
+
+
 @pytest.mark.parametrize("done", [0, 2])
 def test_an_unfinished_run_has_a_page(tmp_path, done):
     assert "not finished" in text_of(write_report(write_run(tmp_path / "run", done=done)).read_text("utf-8"))

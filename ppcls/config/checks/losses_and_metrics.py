@@ -42,6 +42,7 @@ def check_losses_and_metrics(recipe: Recipe, networks: Networks, mode: str, find
         check_training(recipe.Loss.Train, uses["Loss.Train"], networks, findings)
     check_measured_teachers(recipe, uses["Loss.Train"], networks, mode, findings)
     _check_gather(uses["Loss.Train"], recipe.DataLoader.Train, findings)
+    _check_schedules(uses["Loss.Eval"], findings)
     _check_postprocess(recipe.Infer, networks, findings)
     _check_deployed(networks, mode, findings)
     check_data(recipe.DataLoader, findings)
@@ -63,6 +64,18 @@ def _check_gather(losses: list[Use], data: DataSpec | None, findings: Findings) 
                 "differ in size, so several processes are refused; `ppcls check-data` finds the images to "
                 "take out",
             )
+
+
+def _check_schedules(losses: list[Use], findings: Findings) -> None:
+    """Losses of evaluations do not follow the epochs, and learn nothing."""
+    for use in losses:
+        for option in ("weight", "temperature", "alpha_temperature", "gamma"):
+            if isinstance(use.options.get(option), Mapping):
+                findings.warn(
+                    join(use.path, option),
+                    "evaluations do not follow a schedule, nor what training learns: it stays at its first "
+                    "value; give a number",
+                )
 
 
 def _check_names(use: Use, networks: Networks, findings: Findings) -> None:

@@ -128,6 +128,14 @@ def report_list_changes(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, 
         old: fingerprints in its checkpoint; older checkpoints have none.
         new: fingerprints of now.
     """
+    for where, now, how in list_changes(old, new):
+        LOGGER.warning("%s: %s changed since the checkpoint was written: it %s", where, now, how)
+
+
+def list_changes(
+    old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Fingerprint]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield for each list that differs: its config path, its name now (and then), and how it differs."""
     for where, now in new.items():
         if where not in old:
             continue  # the dataset is new, which is reported as a change of the config
@@ -139,6 +147,4 @@ def report_list_changes(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, 
         else:
             how = f"has {now.count} images as before, but other names, other labels or another order"
         renamed = f" (then {was.name})" if was.name != now.name else ""
-        LOGGER.warning(
-            "%s: %s%s changed since the checkpoint was written: it %s", where, now.name, renamed, how
-        )
+        yield where, f"{now.name}{renamed}", how

@@ -60,13 +60,25 @@ def _newest_valid(folder: Path) -> Path | None:
     return None
 
 
-def is_finished(resumed: Checkpoint, epochs: int) -> bool:
-    """Tell whether there is nothing left to train; with more epochs, a finished run continues."""
+def is_finished(resumed: Checkpoint, epochs: int, early_stopping: Mapping[str, Any] | None = None) -> bool:
+    """Tell whether there is nothing left to train.
+
+    A finished run continues with more epochs, and one that early stopping ended with other rules for it.
+
+    Args:
+        resumed: the checkpoint.
+        epochs: epochs to train.
+        early_stopping: the section ``EarlyStopping`` of now.
+    """
     progress = resumed.progress
     if progress.epoch > epochs:
         return True
-    settings = (read_run_config(resumed.where.parent) or {}).get("Global")
+    recorded = read_run_config(resumed.where.parent) or {}
+    settings = recorded.get("Global")
     before = settings.get("epochs") if isinstance(settings, dict) else None
+    rules = recorded.get("EarlyStopping")
+    if rules and progress.waited and dict(early_stopping or {}) != rules:
+        return False
     # Without the config of the run it is unknown whether there are more epochs now, so continue.
     return progress.finished and isinstance(before, int) and before >= epochs
 

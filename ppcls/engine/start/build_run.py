@@ -143,9 +143,7 @@ def build_run(
         ),
         scaler=scaler,
         trained=[p for p in (*model.parameters(), *loss.parameters()) if not p.stop_gradient],
-        buffers=build.moving_buffers(
-            [*trainable.values(), *loss.state_dict().values(), *model.frozen_statistics().values()]
-        ),
+        buffers=build.moving_buffers(model, loss),
         ema=ema,
     )
     run = Run(

@@ -34,7 +34,7 @@ OF_A_MACHINE = re.compile(
 # Paths of files; only whether a path is given must be the same, and lists are compared by their content.
 PATHS = re.compile(
     r"Global\.(checkpoints|pretrained_model)|Global\.plugins\.\d+|.*\.(image_root|cls_label_path|data_file|pretrained|class_map"
-    r"|class_maps\.\w+|class_id_map_file|(\w+_)?(path|file|dir|root))(\.\d+)?"
+    r"|class_maps\.\w+|class_id_map_file|(\w+_)?(path|file|dir|root))(\.\d+)?|.*\.(relabel|class_names)"
 )
 AUTO = "auto"
 _MOST = 20  # largest number of lines of a message

@@ -451,6 +451,11 @@ WARNED: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ),
     ([("set", "Infer.PostProcess.topk", 2000)], "Infer.PostProcess.topk", "2000 of 1000 classes"),
     (
+        [("set", "Loss.Eval", [{"CELoss": {"weight": {"name": "LinearWarmup", "epochs": 3}}}])],
+        "Loss.Eval.0.CELoss.weight",
+        "stays at its first value",
+    ),
+    (
         [("set", "Global.eval_during_train", False), ("set", "EMA", {"decay": 0.9})],
         "EMA",
         "no best averaged weights",

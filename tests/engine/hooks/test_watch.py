@@ -324,6 +324,9 @@ def test_early_stopping_survives_resume(recipe, write_recipe, tmp_path, capsys, 
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert engine(*cut, resume).train()["epoch"] == 2
     assert "already finished" in capsys.readouterr().out
+    engine(*cut, resume, "EarlyStopping.patience=4").train(hooks=[Falling()])
+    rows = [row for row in metrics(tmp_path, "resnet8", "cut") if row["kind"] == "eval"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
 def test_early_stopping_that_cannot_work_is_told(recipe, write_recipe, caplog):
