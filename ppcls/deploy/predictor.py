@@ -104,7 +104,7 @@ class Predictor:
         with described_in(exported.source):
             where = "PreProcess.transform_ops"
             self._chain = build_transforms(operations, where)
-            self._array_chain = build_transforms([op for op in operations if "DecodeImage" not in op], where)
+            self._array_chain = build_transforms([op for op in operations if not _decodes(op)], where)
             self.postprocess = build_postprocess(postprocess, "PostProcess")
 
     def predict(self, images: Image | Sequence[Image]) -> list[dict[str, Any]]:
@@ -166,3 +166,8 @@ class Predictor:
             raise ImageError(f"{name}: {image.dtype} of shape {list(image.shape)}; expected uint8 [H, W, C]")
         with Naming(lambda: name):
             return self._array_chain.chw(image)
+
+
+def _decodes(op: Any) -> bool:
+    """Tell whether an entry of the transforms is DecodeImage, in either spelling."""
+    return "DecodeImage" in op or (isinstance(op, dict) and op.get("name") == "DecodeImage")

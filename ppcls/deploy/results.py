@@ -163,12 +163,13 @@ def write_features(path: Path, results: Results) -> None:
     in a file without a name, so that memory holds one batch of them.
 
     Raises:
+        ConfigError: if images have features of different shapes.
         WeightsError: if the file cannot be written.
     """
 
     def fill(stream: BinaryIO) -> None:
         texts: dict[str, list[str]] = {"file_names": [], "unreadable": [], "errors": []}
-        shape: tuple[int, ...] = (0,)
+        shape: tuple[int, ...] | None = None
         with tempfile.TemporaryFile(dir=path.absolute().parent) as rows:
             for result in results:
                 if "error" in result:
@@ -176,12 +177,17 @@ def write_features(path: Path, results: Results) -> None:
                     texts["errors"].append(result["error"])
                     continue
                 row = np.ascontiguousarray(result["features"], "<f4")
+                if shape is not None and row.shape != shape:
+                    raise ConfigError(
+                        f"{result['file_name']}: features of shape {list(row.shape)}, those before have "
+                        f"{list(shape)}, and one array holds one shape; bring images to one size first"
+                    )
                 rows.write(row.tobytes())
                 texts["file_names"].append(result["file_name"])
                 shape = row.shape
             rows.seek(0)
             count = len(texts["file_names"])
-            header = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, *(shape or (0,)))}
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
                 with archive.open("features.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array_header_2_0(entry, header)

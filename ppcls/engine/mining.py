@@ -233,7 +233,7 @@ def _write(path: Path, text: str, summary: str) -> None:
     try:
         with FileSet(path.parent, path.name, (beside, path.name)).replacing() as folder:
             (folder / path.name).write_text(text, "utf-8")
-            (folder / beside).write_text(summary, "utf-8")
+            (folder / beside).write_text(summary, "utf-8", "backslashreplace")
     except OSError as error:
         raise ConfigError(f"--output: cannot write {path}: {error.strerror or error}") from error
 
@@ -257,7 +257,11 @@ def _list_form(data: DataLoaderSpec, options: Mining) -> tuple[str, str, Sequenc
     root = options.image_root or dataset.get("image_root")
     if not root:
         raise ConfigError("--image-root: the recipe names none; give the folder that paths start from")
-    return str(root), dataset.get("delimiter") or " ", _listed_labels(dataset)
+    listed = _listed_labels(dataset)
+    delimiter = dataset.get("delimiter")
+    if not delimiter:  # the last tab of a line, otherwise its last blank
+        delimiter = "\t" if any(" " in str(label) for label in listed or ()) else " "
+    return str(root), delimiter, listed
 
 
 def _listed_labels(dataset: Mapping[str, Any]) -> Sequence[int | str] | None:
@@ -280,6 +284,12 @@ def _below(root: str, pool: Dataset) -> list[str]:
                 f"{pool.path(index)} does not lie below {root}, where paths of the training list start; "
                 "move the pool there, or give a common folder with --image-root"
             )
+        if "\n" in name or "\r" in name:
+            raise DataError(f"{name!r}: a list holds no names with a line break; rename the file or folder")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{name!r}: the name is not UTF-8; rename the file or folder") from None
         names.append(name)
     return names
 

@@ -121,7 +121,7 @@ def write_json(report: DataAudit, path: Path) -> None:
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
     def write(stream: BinaryIO) -> None:
-        stream.write(text.encode())
+        stream.write(text.encode("utf-8", "backslashreplace"))  # names may have other bytes
 
     try:
         write_atomic(path, write)

@@ -13,7 +13,9 @@ from PIL import Image
 from support import distilled
 
 from ppcls.cli import main
-from ppcls.report.data import _by_reason
+from ppcls.config import load_config
+from ppcls.data.audit import check_data
+from ppcls.report.data import _by_reason, write_json
 
 
 @pytest.fixture
@@ -168,6 +170,22 @@ def test_a_file_that_hangs_is_named(check, image_folder, recipe):
     assert f"reading hangs at: {image_folder}/pipe.png" in out
     assert found["parts"][1]["images"] == 6  # the other part was read
     (image_folder / "pipe.png").open("wb").close()  # let the thread go
+
+
+def test_names_with_other_bytes_are_in_the_report(recipe, write_recipe, image_folder, tmp_path):
+    for number, image in enumerate(sorted(image_folder.glob("*.png"))):
+        folder = tmp_path / "classes" / str(number % 4)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder)
+    (folder / b"bad \xff.png".decode("utf-8", "surrogateescape")).write_bytes(b"no image")
+    for part in ("Train", "Eval"):
+        dataset = recipe["DataLoader"][part]["dataset"]
+        del dataset["cls_label_path"]
+        dataset |= {"name": "FolderDataset", "image_root": str(tmp_path / "classes")}
+    report = check_data(load_config(write_recipe(recipe)).DataLoader, 4)
+    write_json(report, tmp_path / "found.json")
+    assert "bad \\udcff.png" in (tmp_path / "found.json").read_text(encoding="utf-8")
+    json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,22 @@ def test_skipping_leaves_out_counts_and_names(folder, workers, caplog):
     loader.close()
 
 
+@pytest.mark.parametrize("side", [16, 20])  # where a PNG says its width and its height
+def test_an_image_whose_header_says_nothing_is_left_out_too(folder, side):
+    damaged = bytearray((folder / "3.png").read_bytes())
+    damaged[side : side + 4] = b"\0\0\0\0"
+    (folder / "3.png").write_bytes(damaged)
+    long = np.zeros((1, 1000, 3), np.uint8)
+    cv2.imwrite(str(folder / "4.png"), long)
+    chain = [{"DecodeImage": {}}, {"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 8}}]
+    loader = build_loader(node(folder, chain, on_error="skip"), "Train", seed=5)
+    list(loader.epoch(0))
+    assert set(loader.skipped) == {3, 4}
+    assert "cannot be decoded" in loader.skipped[3]
+    assert "256000 x 256 pixels" in loader.skipped[4]
+    loader.close()
+
+
 def test_skipping_hides_no_broken_transform_and_no_empty_batch(folder):
     cv2.imwrite(str(folder / "17.png"), np.full((30, 30, 3), 255, np.uint8))
     with pytest.raises(DataError, match="ZeroDivisionError"):

@@ -101,3 +101,11 @@ def test_wishes_about_classes_are_refused(exported: tuple[Path, Any], tmp_path: 
     write_features(tmp_path / "none.npz", iter([]))
     with np.load(tmp_path / "none.npz") as found:
         assert len(found["features"]) == len(found["file_names"]) == 0
+
+
+def test_features_of_different_shapes_are_no_array(exported: tuple[Path, Any], tmp_path: Path) -> None:
+    predictor = Predictor(exported[0] / "blocks[2]", device="cpu", threads=1, engine="paddle_inference")
+    images = [np.zeros((side, 32, 3), np.uint8) for side in (32, 48, 32)]
+    with pytest.raises(ConfigError, match=r"features of shape \[64, 12, 8\], those before have"):
+        write_features(tmp_path / "x.npz", (one for image in images for one in predictor.predict([image])))
+    assert not (tmp_path / "x.npz").exists()

@@ -214,23 +214,33 @@ def test_labels_are_written_as_the_training_list_writes_them(task, image_folder,
     path, pool, output = task
     mine(load_config(path), Mining(str(pool), str(output), label=label))
     classes = {name: int(number) for name, number in mined(output)}
-    texts = ["7", "8", "11", "20"] if kind != "names" else ["cat", "dog", "emu", "fox"]
+    texts = ["7", "8", "11", "20"] if kind != "names" else ["cat", "dog fox", "emu", "fox"]
     written = load_config(path)
     for part in (written.DataLoader.Train.dataset, written.DataLoader.Eval.dataset):
         lines = Path(part["cls_label_path"]).read_text().splitlines()
         file = image_folder / f"changed_{Path(part['cls_label_path']).name}"
-        file.write_text("".join(f"{line.split()[0]} {texts[int(line.split()[1])]}\n" for line in lines))
+        file.write_text("".join(f"{line.split()[0]}\t{texts[int(line.split()[1])]}\n" for line in lines))
         part["cls_label_path"] = str(file)
         if kind != "names":
             part["relabel"] = str(image_folder / "changed_train_list.txt")
     mine(written, Mining(str(pool), str(output), label=label))
-    assert {name: texts.index(text) for name, text in mined(output)} == classes
+    sign = "\t" if kind == "names" else " "
+    rows = [line.rsplit(sign, 1) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert {name: texts.index(text) for name, text in rows} == classes
     training = Path(written.DataLoader.Train.dataset["cls_label_path"])
     joined = training.with_name("joined.txt")
     joined.write_text(training.read_text() + output.read_text(encoding="utf-8"), encoding="utf-8")
     dataset = build_dataset({**written.DataLoader.Train.dataset, "cls_label_path": str(joined)}, "Train", 4)
     found = {dataset.path(i).rpartition("/")[2]: dataset.label(i) for i in range(len(dataset))}
     assert classes.items() <= {f"pool 池/{name}": value for name, value in found.items()}.items()
+
+
+def test_a_name_that_no_list_can_hold_is_refused_before_the_teacher_is_asked(task, monkeypatch):
+    path, pool, output = task
+    (pool / b"bad \xff.png".decode("utf-8", "surrogateescape")).write_bytes((pool / "00.png").read_bytes())
+    monkeypatch.setattr(mining_module, "_hash_all", None)
+    with pytest.raises(DataError, match="the name is not UTF-8; rename the file"):
+        mine(load_config(path), Mining(str(pool), str(output)))
 
 
 def test_a_class_map_gives_classes_of_the_student(task, teacher, tmp_path):

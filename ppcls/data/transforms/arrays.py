@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.data.images import ImageError
 from ppcls.errors import ConfigError, DataError, show
 
 # More than any classifier needs, and 100 MB as uint8: a size with a digit too many must not fill the memory.
@@ -17,10 +18,10 @@ def check_area(width: int, height: int, op: str) -> None:
     """Check that the result of a transform is not too large.
 
     Raises:
-        DataError: naming the transform `op`.
+        ImageError: naming the transform `op`; a long and thin image may be left out like one that is damaged.
     """
     if width * height > MAX_AREA:
-        raise DataError(
+        raise ImageError(
             f"{op}: the result would have {width} x {height} pixels, at most {MAX_AREA} are allowed"
         )
 

@@ -143,6 +143,8 @@ class DecodeImage(Transform):
         buffer = np.frombuffer(image, np.uint8)
         frame = jpeg_frame(image if isinstance(image, bytes) else buffer.data) if self._rows else None
         size = declared_size(buffer.data) if frame is None else (frame.width, frame.height)
+        if size is not None and 0 in size:
+            size = None  # a damaged header; the decoder says so
         if size is not None and size[0] * size[1] > self.max_pixels:
             raise ImageError(
                 f"refused before decoding: its header declares {size[0]} x {size[1]} pixels, more than "
