@@ -58,11 +58,6 @@ def uses_running_statistics(norm: BatchNormBase) -> bool:
     return bool(norm._use_global_stats)
 
 
-def has_memory(tensor: paddle.Tensor) -> bool:
-    """Tell whether a tensor has memory; a parameter that was made under ``paddle.LazyGuard`` has none."""
-    return bool(tensor._is_initialized())
-
-
 def runs_outside_old_programs() -> bool:
     """Tell whether a forward pass runs eagerly or builds a new (PIR) program, not a legacy one."""
     return bool(paddle.framework.in_dynamic_or_pir_mode())

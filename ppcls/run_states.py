@@ -129,8 +129,8 @@ class Progress(Declared):
         """Metrics of the better of the weights and their averages at their best, under the plain names."""
         if not (self.averages_are_better and self.best_ema):
             return self.best
-        own, averaged = split_averages(self.best_ema)
-        return {**own, **averaged}
+        _, averaged = split_averages(self.best_ema)
+        return {**self.best_ema, **averaged}
 
     @property
     def chosen_epoch(self) -> int | None:

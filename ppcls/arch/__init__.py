@@ -6,9 +6,9 @@ import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import paddle
 from paddle import nn
 
-from ppcls._paddle import has_memory
 from ppcls.arch import afd_transforms as afd_transforms  # importing these registers their classes
 from ppcls.arch import backbone as backbone
 from ppcls.arch import foreign as foreign
@@ -139,13 +139,22 @@ def build_empty(arch: ArchSpec, **options: Any) -> nn.Layer:
     Raises:
         ConfigError: if the node describes no network.
     """
-    network = built_lazily(lambda: build_model(arch, load_pretrained=False, **options))
+    if not _is_of_the_package(arch):  # somebody's own network may do anything with its first values
+        return build_model(arch, load_pretrained=False, **options)
+    with paddle.LazyGuard():
+        network = build_model(arch, load_pretrained=False, **options)
     zeros = nn.initializer.Constant(0.0).forward
     for parameter in network.parameters():
-        if not has_memory(parameter):
-            parameter.set_init_func(zeros)
-            parameter.initialize()
+        parameter.set_init_func(zeros)
+        parameter.initialize()
     return network
+
+
+def _is_of_the_package(arch: ArchSpec) -> bool:
+    """Tell whether all networks are those of ppcls."""
+    return BACKBONES[arch.name].__module__.startswith("ppcls.") and all(
+        map(_is_of_the_package, arch.children)
+    )
 
 
 def layer_table(arch_config: Any) -> dict[str, set[str]]:

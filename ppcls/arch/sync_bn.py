@@ -32,10 +32,7 @@ def synchronise_batch_norm(model: nn.Layer) -> int:
 def _uses_the_batch(layer: BatchNormBase) -> bool:
     if isinstance(layer, nn.SyncBatchNorm) or uses_running_statistics(layer):
         return False
-    parameters = [p for p in (layer.weight, layer.bias) if p is not None]
-    if not parameters:  # as in SRDLoss
-        return bool(layer.training)
-    return any(not p.stop_gradient for p in parameters)
+    return any(not p.stop_gradient for p in (layer.weight, layer.bias) if p is not None)
 
 
 def _synchronised(layer: BatchNormBase) -> nn.SyncBatchNorm:

@@ -115,6 +115,11 @@ class TheseusLayer(Network):
         super().train()
         self._hold_frozen()
 
+    @property
+    def frozen_layers(self) -> list[nn.Layer]:
+        """The layers that :meth:`freeze_befor` holds."""
+        return list(self._frozen_layers)
+
     def descriptors(self) -> list[str]:
         """Return the descriptors of all layers, ``blocks[3].conv0`` and the like, in order of definition."""
         return [bracketed(path) for path, _ in self.named_sublayers()]

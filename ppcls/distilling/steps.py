@@ -367,7 +367,8 @@ def run_step(step: Step) -> RunFolder:
         else:
             _train_together(step, step.processes)
     except SystemExit:
-        LOGGER.info("%s is not finished; repeat the call to continue", step.title)
+        state = "finished" if step.is_finished else "not finished"
+        LOGGER.info("%s is %s; repeat the call to continue", step.title, state)
         raise
     finally:
         gc.collect()  # the networks of this step are not needed any more

@@ -14,8 +14,7 @@ import paddle
 from paddle import nn
 
 from ppcls import __version__
-from ppcls._paddle import BatchNormBase
-from ppcls.arch import build_empty, build_model
+from ppcls.arch import TheseusLayer, build_empty, build_model
 from ppcls.arch.conv import use_kernels_alone
 from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.config import ArchSpec, ComponentSpec, Recipe, dump_yaml, plain
@@ -336,24 +335,17 @@ def make_static(model: nn.Layer) -> None:
 def moving_buffers(model: nn.Layer, loss: nn.Layer) -> list[paddle.Tensor]:
     """Return the float32 tensors that forward passes of training change, such as BatchNorm statistics.
 
-    Weights that do not train are left out, and so are statistics of layers that `freeze_befor` holds:
-    averaging them over processes would cost time, and rounding would change them.
+    Weights and statistics of layers that `freeze_befor` holds are left out: averaging them over processes
+    would cost time, and rounding would change them.
     """
     named = {**trainable_state(model), **loss.state_dict(), **model.frozen_statistics()}
-    weights = {id(tensor) for top in (model, loss) for tensor in top.parameters()}
-    held: set[int] = set()
-    with evaluating(model, loss):
-        model.train()
-        loss.train()
-        for layer in [*model.sublayers(include_self=True), *loss.sublayers(include_self=True)]:
-            if isinstance(layer, BatchNormBase):
-                statistics = {id(tensor) for tensor in (layer._mean, layer._variance)}
-                weights -= statistics
-                held |= set() if layer.training else statistics
+    layers = model.sublayers(include_self=True)
+    held = [part for layer in layers if isinstance(layer, TheseusLayer) for part in layer.frozen_layers]
+    left_out = {id(tensor) for part in held for tensor in part.state_dict().values()}
     return [
         tensor
         for tensor in named.values()
-        if tensor.stop_gradient and tensor.dtype == paddle.float32 and id(tensor) not in weights | held
+        if tensor.stop_gradient and tensor.dtype == paddle.float32 and id(tensor) not in left_out
     ]
 
 

@@ -180,6 +180,8 @@ class Engine:
                 remove_answers(run.parts.model)
                 if run.parts.lookahead is not None:
                     run.parts.lookahead.close()
+            if run.stop_signal is not None:  # it came when nothing was left but the end of the run
+                raise SystemExit(128 + run.stop_signal)
             return _result(run.progress)
 
     def build_run(self, hooks: Sequence[Hook] = ()) -> Run:

@@ -194,6 +194,11 @@ def mine(config: Recipe, options: Mining) -> MiningCounts:
     check_teachers(recipe, names_to_record(recipe, known, engine.class_num))
     teacher = _network(engine, name)
     class_map = class_map_of(recipe.Loss, recipe.arch, name)
+    if listed is not None and len(listed) < engine.class_num:
+        raise ConfigError(
+            f"the training list has labels of {len(listed)} classes, and the network has {engine.class_num}, "
+            "so mined images of the others would have no label"
+        )
     held_out = _Hashed(build_dataset(evaluation.dataset, "Eval"))
     index, places = _hash_all(held_out, evaluation)
     report = MiningCounts(len(pool))

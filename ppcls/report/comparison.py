@@ -188,9 +188,6 @@ def compare(folders: Sequence[Path]) -> list[Row]:
 def rows_of(records: Sequence[Record]) -> list[Row]:
     """Return a row for each run, those of one recipe together, the best recipe first."""
     settings = [{**settings_of(record.run.config), **_images_of(record)} for record in records]
-    for key in [key for key in settings[0] if key.endswith(_IMAGES)] if settings else []:
-        if not all(key in found for found in settings):  # runs of earlier versions do not tell it
-            settings = [{k: v for k, v in found.items() if k != key} for found in settings]
     keys = dict.fromkeys(key for found in settings for key in found)
     differing = [key for key in keys if len({found.get(key, "–") for found in settings}) > 1]
     # A setting that only some runs have is said by their networks and losses, unless it differs among these.
@@ -200,18 +197,42 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
         if key != "Arch.name" and len({found[key] for found in settings if key in found}) > 1
     ]
     short = short_names(told)
-    recipes: dict[tuple[str, ...], int] = {}
     names = _names([record.folder for record in records])
     rows = []
-    for record, found, name in zip(records, settings, names, strict=True):
-        recipe = tuple(found.get(key, "–") for key in differing)
-        group = recipes.setdefault(recipe, len(recipes))
+    for record, found, name, group in zip(
+        records, settings, names, _groups(settings, differing), strict=True
+    ):
         shown = {short[key]: found[key] for key in told if key in found}
         rows.append(Row(record, name, group, shown))
     order = sorted(groups_of(rows), key=_rank, reverse=True)
     places = {group.number: place for place, group in enumerate(order)}
     rows = [Row(row.record, row.name, places[row.group], row.differences) for row in rows]
     return sorted(rows, key=lambda row: row.group)
+
+
+def _groups(settings: Sequence[Mapping[str, str]], differing: Sequence[str]) -> list[int]:
+    """Return for each run the number of its recipe.
+
+    A run that does not tell its images (of an earlier version, or before its first checkpoint) belongs to the
+    first recipe that is otherwise the same.
+    """
+    recipes: dict[tuple[str, ...], dict[tuple[str, ...], int]] = {}
+    count = 0
+    found = [0] * len(settings)
+    told = [any(key.endswith(_IMAGES) for key in one) for one in settings]
+    for place in sorted(range(len(settings)), key=lambda place: not told[place]):
+        one = settings[place]
+        base = tuple(one.get(key, "–") for key in differing if not key.endswith(_IMAGES))
+        images = tuple(one.get(key, "–") for key in differing if key.endswith(_IMAGES))
+        known = recipes.setdefault(base, {})
+        if not told[place] and known:
+            found[place] = next(iter(known.values()))
+            continue
+        if images not in known:
+            known[images] = count
+            count += 1
+        found[place] = known[images]
+    return found
 
 
 def _rank(group: Group) -> float:

@@ -7,14 +7,12 @@ from paddle import nn
 from support import distilled
 
 import ppcls
-from ppcls._paddle import BatchNormBase
 from ppcls.arch import build_model
 from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import build
 from ppcls.errors import ConfigError
-from ppcls.loss import build_loss
 
 
 def norms(network, kind):
@@ -97,22 +95,3 @@ def test_a_synchronised_network_trains_on_a_gpu():
     np.testing.assert_allclose(one(x).numpy(), other(x).numpy(), atol=1e-4)
     for (name, a), (_, b) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-4, err_msg=name)
-
-
-def test_norms_of_losses_are_synchronised_even_without_parameters():
-    loss = build_loss(
-        [
-            {
-                "DistillationPairLoss": {
-                    "base_loss_name": "SRDLoss",
-                    "model_name_pairs": [["Student", "Teacher"]],
-                    "s_key": "a",
-                    "t_key": "b",
-                    "student_channel": 4,
-                    "teacher_channel": 6,
-                }
-            }
-        ]
-    )
-    found = norms(loss, BatchNormBase)
-    assert synchronise_batch_norm(loss) == len(found) > 0

@@ -235,6 +235,19 @@ def test_labels_are_written_as_the_training_list_writes_them(task, image_folder,
     assert classes.items() <= {f"pool 池/{name}": value for name, value in found.items()}.items()
 
 
+def test_a_list_with_fewer_labels_than_classes_is_refused_first(task, image_folder, monkeypatch):
+    path, pool, output = task
+    recipe = load_config(path)
+    (image_folder / "three.txt").write_text(
+        "".join(f"{n}.png {label}\n" for n, label in enumerate((5, 6, 9)))
+    )
+    for part in (recipe.DataLoader.Train.dataset, recipe.DataLoader.Eval.dataset):
+        part["relabel"] = str(image_folder / "three.txt")
+    monkeypatch.setattr(mining_module, "_hash_all", None)
+    with pytest.raises(ConfigError, match="labels of 3 classes, and the network has 4"):
+        mine(recipe, Mining(str(pool), str(output)))
+
+
 def test_a_name_that_no_list_can_hold_is_refused_before_the_teacher_is_asked(task, monkeypatch):
     path, pool, output = task
     (pool / b"bad \xff.png".decode("utf-8", "surrogateescape")).write_bytes((pool / "00.png").read_bytes())

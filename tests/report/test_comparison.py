@@ -60,6 +60,17 @@ def test_runs_on_other_images_are_no_seeds_of_one_recipe(tmp_path):
     assert "evaluated on different images" not in render(compare([tmp_path / "one", tmp_path / "same"]))
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 1, 0)])
+def test_a_run_that_does_not_tell_its_images_yet_joins_another(tmp_path, order):
+    digests = ["abc", "abc", "xyz", ""]
+    for seed, digest in enumerate(digests, 1):
+        write_run(tmp_path / f"run{seed}", seed=seed, digest=digest)
+    rows = compare([tmp_path / f"run{number + 1}" for number in order])
+    groups = {row.name: row.group for row in rows}
+    assert groups["run1"] == groups["run2"] != groups["run3"]
+    assert groups["run4"] in (groups["run1"], groups["run3"])
+
+
 def test_plugins_do_not_make_another_recipe(tmp_path):
     for seed, name in enumerate(("one", "two"), 1):
         folder = write_run(tmp_path / name, seed=seed)

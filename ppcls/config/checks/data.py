@@ -36,20 +36,22 @@ def check_data(data: DataLoaderSpec, findings: Findings) -> None:
 
 
 def _check_relabel(train: DataSpec, evaluation: DataSpec, findings: Findings) -> None:
-    """Classes are numbered anew by one list, in training and in evaluation."""
-    path = "DataLoader.Eval.dataset.relabel"
+    """Warn if training and evaluation may number the classes differently."""
     one, other = (_place(part, "relabel") for part in (train, evaluation))
-    if one == other or findings.mistakes_below("DataLoader"):
+    if one == other or (one and other and os.path.realpath(one) == os.path.realpath(other)):
         return
-    if one is None or other is None:
-        part, file, missing = ("Train", one, "Eval") if other is None else ("Eval", other, "Train")
-        findings.error(
-            path if other is None else "DataLoader.Train.dataset.relabel",
-            f"missing, but DataLoader.{part}.dataset numbers its classes anew by {file}, so the classes of "
-            f"{part} and {missing} would be others; set relabel: {file} here too",
+    if one and other:
+        findings.warn(
+            "DataLoader.Eval.dataset.relabel",
+            f"{other}, but that of DataLoader.Train.dataset is {one}; with other labels in it, the "
+            "classes of both would have other numbers: name one list in both",
         )
-    else:
-        findings.error(path, f"{other}, but that of DataLoader.Train.dataset is {one}; name one list in both")
+        return
+    part, missing, file = ("Train", "Eval", one) if one else ("Eval", "Train", other)
+    findings.warn(
+        f"DataLoader.{part}.dataset.relabel",
+        f"{file}, but DataLoader.{missing}.dataset has none: its labels must have the new numbers already",
+    )
 
 
 def _check_part(part: DataSpec, path: str, findings: Findings) -> None:

@@ -56,24 +56,6 @@ MISSPELT: list[tuple[list[tuple[Any, ...]], str, str]] = [
         "the rate would never change",
     ),
     (
-        [("set", f"{TRAIN}.dataset.relabel", "train.txt")],
-        "DataLoader.Eval.dataset.relabel",
-        "set relabel: train.txt here too",
-    ),
-    (
-        [("set", "DataLoader.Eval.dataset.relabel", "val.txt")],
-        f"{TRAIN}.dataset.relabel",
-        "set relabel: val.txt here too",
-    ),
-    (
-        [
-            ("set", f"{TRAIN}.dataset.relabel", "train.txt"),
-            ("set", "DataLoader.Eval.dataset.relabel", "val.txt"),
-        ],
-        "DataLoader.Eval.dataset.relabel",
-        "name one list in both",
-    ),
-    (
         [("rename", f"{TRAIN}.dataset.cls_label_path", "cls_lable_path")],
         f"{TRAIN}.dataset",
         "Did you mean: cls_label_path?",
@@ -454,6 +436,24 @@ WARNED: list[tuple[list[tuple[Any, ...]], str, str]] = [
         [("set", "Loss.Eval", [{"CELoss": {"weight": {"name": "LinearWarmup", "epochs": 3}}}])],
         "Loss.Eval.0.CELoss.weight",
         "stays at its first value",
+    ),
+    (
+        [("set", f"{TRAIN}.dataset.relabel", "train.txt")],
+        f"{TRAIN}.dataset.relabel",
+        "DataLoader.Eval.dataset has none",
+    ),
+    (
+        [("set", "DataLoader.Eval.dataset.relabel", "val.txt")],
+        "DataLoader.Eval.dataset.relabel",
+        "DataLoader.Train.dataset has none",
+    ),
+    (
+        [
+            ("set", f"{TRAIN}.dataset.relabel", "train.txt"),
+            ("set", "DataLoader.Eval.dataset.relabel", "val.txt"),
+        ],
+        "DataLoader.Eval.dataset.relabel",
+        "name one list in both",
     ),
     (
         [("set", "Global.eval_during_train", False), ("set", "EMA", {"decay": 0.9})],

@@ -539,16 +539,20 @@ def test_a_run_stops_within_an_evaluation_and_goes_on_with_it(
     same_run(folder, whole)
 
 
-def test_a_request_to_stop_in_the_last_evaluation_changes_nothing(recipe, tmp_path, capsys):
+def test_a_run_that_is_asked_to_stop_after_its_last_evaluation_ends_whole(recipe, tmp_path, capsys):
     class Asks(Hook):
         def after_eval(self, run, metrics):
             if run.progress.epoch == run.settings.epochs:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     recipe["Global"]["report"] = True
-    assert Engine(recipe, "train").train([Asks()])["epoch"] in (1, 2)
+    with pytest.raises(SystemExit, match="143"):
+        Engine(copy.deepcopy(recipe), "train").train([Asks()])
     assert (tmp_path / "output/resnet8/report.html").exists()
     assert "2 of 2 epochs" in capsys.readouterr().out
+    recipe["Global"]["checkpoints"] = "auto"
+    assert Engine(recipe, "train").train()["epoch"] in (1, 2)
+    assert "already finished" in capsys.readouterr().out
 
 
 # ------------------------------------------------------- frozen networks from Global.pretrained_model
