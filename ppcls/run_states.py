@@ -19,6 +19,7 @@ from ppcls.errors import WeightsError, hint
 
 FORMAT = 2
 WITHOUT_CHECKSUM = 1  # the format before
+EMA = "_ema"  # the end of the names of metrics of averaged weights
 LARGEST = 64 * 2**20  # bytes; a thousand processes with a hundred meters each take less
 _END = re.compile(rb',\n "crc32": "([0-9a-f]{8})"\n\}\Z')
 
@@ -133,12 +134,14 @@ class Progress(Declared):
         return {**self.best_ema, **averaged}
 
     @property
+    def chosen_score(self) -> float | None:
+        """The score of the better of the weights and their averages."""
+        return self.best_ema_score if self.averages_are_better else self.best_score
+
+    @property
     def chosen_epoch(self) -> int | None:
         """The epoch of `chosen`."""
         return self.best_ema_epoch if self.averages_are_better and self.best_ema else self.best_epoch
-
-
-EMA = "_ema"  # the end of the names of metrics of averaged weights
 
 
 def split_averages(metrics: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:

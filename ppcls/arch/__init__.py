@@ -129,8 +129,8 @@ def build_model(
 def build_empty(arch: ArchSpec, **options: Any) -> nn.Layer:
     """Build networks whose numbers will all come from a file; until then they are zero.
 
-    Random first values take most of the time that a large network needs: without them Swin-B was built in a
-    tenth of a second instead of four.
+    Random first values take most of the time that a large network needs: Swin-B is built without them in a
+    tenth of it (``benchmarks/startup.py``).
 
     Args:
         arch: the networks; their own weights are not loaded.

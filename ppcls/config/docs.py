@@ -37,8 +37,8 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
   `{name: Name, option: value}`.
 - Options of PaddleClas that ppcls does not have are accepted if their value changes nothing
   (`last_epoch: -1`). An option that has no effect gives a warning (`clip_grad`: use `clip_norm` or
-  `clip_value`). Other tasks (several labels for
-  one image, retrieval) are refused with the reason. `ppcls/config/checks/paddleclas.py` lists them.
+  `clip_value`). Other tasks (several labels for one image, retrieval) are refused with the reason.
+  `ppcls/config/checks/paddleclas.py` lists them.
 """
 
 
@@ -95,7 +95,8 @@ def _section(section: type, path: str) -> list[str]:
 
 def _component(meta: Any) -> str:
     kind = str(meta["kind"])
-    return f"{f'list of {kind} components' if meta['many'] else f'{kind} component'}: {_PAGES[kind]}"
+    title = f"list of {kind} components" if meta["many"] else f"{kind} component"
+    return f"{title}: {_PAGES[kind]}"
 
 
 def _bounds(meta: Any) -> str:

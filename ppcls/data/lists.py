@@ -149,6 +149,21 @@ def read_list(
     return found
 
 
+def path_in_list(path: str) -> str:
+    """Return a relative path of an image as a line of a list may begin with it.
+
+    Raises:
+        DataError: for a path that a list cannot hold.
+    """
+    if "\n" in path or "\r" in path:
+        raise DataError(f"{path!r}: a list holds no names with a line break; rename the file or folder")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path!r}: the name is not UTF-8; rename the file or folder") from None
+    return path if path == path.lstrip() else f"./{path}"  # blanks around a line do not count
+
+
 def _lines(text: str) -> Iterator[str]:
     """Yield what `lines_of` returns, without all lines in memory at once."""
     start = 0

@@ -16,11 +16,10 @@ from ppcls.report.runs import RunFolder
 
 def accuracy_of(run: RunFolder) -> float | None:
     """Return the value that chose the best evaluation, such as top1; None before the first evaluation."""
-    known = run.progress or run.best
-    if known is None or not known.chosen:
+    known, metrics = run.progress or run.best, run.best_metrics
+    if known is None or not metrics:
         return None
-    name = known.best_by.partition(" of ")[0]
-    return known.chosen.get(name, next(iter(known.chosen.values())))
+    return metrics.get(known.best_by.partition(" of ")[0], next(iter(metrics.values())))
 
 
 def shown_path(path: Path) -> str:

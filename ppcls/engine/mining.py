@@ -27,7 +27,7 @@ from ppcls.config import ArchSpec, Recipe, complete_config
 from ppcls.config.schema import DataLoaderSpec, DataSpec
 from ppcls.data import Batch, Dataset, DistributedBatchSampler, Loader, Share, build_dataset, list_images
 from ppcls.data.dataset import ImageNetDataset
-from ppcls.data.lists import class_mapping, label_names
+from ppcls.data.lists import class_mapping, label_names, path_in_list
 from ppcls.data.near_duplicates import HashIndex, perceptual_hash
 from ppcls.data.postprocess import check_scores
 from ppcls.engine import build
@@ -289,13 +289,7 @@ def _below(root: str, pool: Dataset) -> list[str]:
                 f"{pool.path(index)} does not lie below {root}, where paths of the training list start; "
                 "move the pool there, or give a common folder with --image-root"
             )
-        if "\n" in name or "\r" in name:
-            raise DataError(f"{name!r}: a list holds no names with a line break; rename the file or folder")
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{name!r}: the name is not UTF-8; rename the file or folder") from None
-        names.append(name)
+        names.append(path_in_list(name))
     return names
 
 

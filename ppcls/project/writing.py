@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppcls.class_names import format_class_names
-from ppcls.errors import ConfigError, DataError
+from ppcls.data.lists import path_in_list
+from ppcls.errors import ConfigError
 from ppcls.files import FileSet, require_writable
 from ppcls.project.layout import (
     DATA,
@@ -149,15 +150,7 @@ def list_text(part: Part, root: Path) -> str:
     """
     lines = []
     for index in part.indices.tolist():
-        path = os.path.relpath(part.dataset.path(index), root)
-        if "\n" in path or "\r" in path:
-            raise DataError(f"{path!r}: a list holds no names with a line break; rename the file or folder")
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{path!r}: the name is not UTF-8; rename the file or folder") from None
-        if path != path.lstrip():
-            path = f"./{path}"  # blanks around a line do not count
+        path = path_in_list(os.path.relpath(part.dataset.path(index), root))
         lines.append(f"{path} {part.dataset.label(index)}\n")
     return "".join(lines)
 

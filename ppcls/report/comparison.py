@@ -238,8 +238,7 @@ def _groups(settings: Sequence[Mapping[str, str]], differing: Sequence[str]) -> 
 def _rank(group: Group) -> float:
     """Return a number that is larger for a better recipe, also where small values are good."""
     states = [row.record.run.progress or row.record.run.best for row in group.counted]
-    pairs = [(state.best_score, state.best_ema_score) for state in states if state is not None]
-    scores = [max(known) for known in ([s for s in pair if s is not None] for pair in pairs) if known]
+    scores = [state.chosen_score for state in states if state is not None and state.chosen_score is not None]
     return statistics.fmean(scores) if scores else -math.inf
 
 

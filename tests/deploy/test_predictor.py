@@ -196,6 +196,19 @@ def test_descriptions_of_other_exporters(exported: tuple[Path, Net], photos: Pat
     assert Predictor(folder).predict(photos) == Predictor(exported[0] / "both").predict(photos)
 
 
+def test_arrays_need_no_decoder_however_it_is_written(exported: tuple[Path, Net], tmp_path: Path) -> None:
+    folder = copy_of(exported, tmp_path)
+    file = folder / "inference.yml"
+    content = yaml.safe_load(file.read_text())
+    content["PreProcess"]["transform_ops"] = [
+        {"name": "DecodeImage"},
+        *(op for op in content["PreProcess"]["transform_ops"] if "DecodeImage" not in op),
+    ]
+    file.write_text(yaml.safe_dump(content))
+    image = np.full((8, 8, 3), 99, np.uint8)
+    assert Predictor(folder).predict([image]) == Predictor(exported[0] / "both").predict([image])
+
+
 def test_an_export_that_was_killed_while_it_was_moved(
     exported: tuple[Path, Net], photos: Path, tmp_path: Path
 ) -> None:

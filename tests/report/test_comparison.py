@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import statistics
 
 import pytest
@@ -13,7 +14,7 @@ from run_folders import KD, write_run
 
 from ppcls.cli import main
 from ppcls.errors import ConfigError
-from ppcls.report import write_comparison
+from ppcls.report import write_comparison, write_report
 from ppcls.report.comparison import compare, groups_of, short_names
 from ppcls.report.comparison_text import render
 
@@ -69,6 +70,18 @@ def test_a_run_that_does_not_tell_its_images_yet_joins_another(tmp_path, order):
     groups = {row.name: row.group for row in rows}
     assert groups["run1"] == groups["run2"] != groups["run3"]
     assert groups["run4"] in (groups["run1"], groups["run3"])
+
+
+@pytest.mark.parametrize(("name", "value"), [("top2", 0.9), ("loss", math.nan)])
+def test_a_run_before_its_first_checkpoint_is_shown_with_what_there_is(tmp_path, name, value):
+    folder = write_run(tmp_path / "run")
+    (folder / "latest.pdstates").unlink()
+    row = {"kind": "eval", "epoch": 1, "step": 10, name: value}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert name in write_report(folder).read_text("utf-8")
+    (found,) = compare([folder])
+    assert found.as_dict()["score_name"] == name
+    assert found.as_dict()["score"] == (None if math.isnan(value) else value)
 
 
 def test_plugins_do_not_make_another_recipe(tmp_path):

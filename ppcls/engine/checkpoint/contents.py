@@ -57,8 +57,14 @@ def restore(run: Run, resumed: Checkpoint, *, other_batches: bool = False) -> No
         load_into(run.parts.loss, loss_state, where=f"{where}.pdopt", allow_missing_head=False)
     for name, statistic in run.parts.model.frozen_statistics().items():
         known = resumed.optimizer.get(f"frozen.{name}")
-        if known is not None and list(known.shape) == statistic.shape:  # old checkpoints have none
+        if known is None:
+            continue  # old checkpoints have none
+        if list(known.shape) == statistic.shape:
             statistic.set_value(known)
+        else:  # the teacher is another one now, which is reported as a change of the config
+            LOGGER.warning(
+                "%s.pdopt: frozen.%s has another shape than the network of now: left out", where, name
+            )
     slots = {name: value for name, value in resumed.optimizer.items() if "@" in name}
     slots = in_present_names(run.parts.model, slots, f"{where}.pdopt")
     layers = {"network": run.parts.model, "loss": run.parts.loss}

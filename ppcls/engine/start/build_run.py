@@ -107,7 +107,11 @@ def build_run(
     """
     settings = config.Global
     main = config.arch.main_name
-    loss, outputs = _prepare_networks(config, data, model, resuming=resumed is not None)
+    asks_frozen = store is None or not store.leaves_out or store.needs_weights
+    weights = settings.pretrained_model
+    if weights and resumed is not None and not (asks_frozen and _frozen_need(weights, config.arch)):
+        weights = None
+    loss, outputs = _prepare_networks(config, data, model, weights)
     left_out = names_of_frozen(model) if store is not None and store.leaves_out else []
     if left_out:
         leave_out_frozen(model)
@@ -166,20 +170,25 @@ def build_run(
 
 
 def _prepare_networks(
-    config: Recipe, data: RunData, model: Any, *, resuming: bool
+    config: Recipe, data: RunData, model: Any, weights: str | None
 ) -> tuple[CombinedLoss, Any]:
     """Build the training loss, and give networks and loss their shapes and initial weights.
+
+    Args:
+        config: the recipe.
+        data: the open data.
+        model: the networks.
+        weights: ``Global.pretrained_model``. Of a resumed run the frozen networks need it, which are in no
+            checkpoint; the rest is restored.
 
     Returns:
         the loss, and the outputs of the networks for two images.
     """
-    weights = config.Global.pretrained_model
     main = config.arch.main_name
     loss = build_loss(config.Loss.Train or [], main=main)
     outputs = build.find_shapes(model, loss, data.shape, config.arch)
     distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
-    if weights and (not resuming or _frozen_need(weights, config.arch)):
-        # A resumed run needs it for frozen networks, which are in no checkpoint; the rest is restored.
+    if weights:
         build.load_start(model, loss, weights, config.arch.name, main)
         loss.read_networks(build.networks_of(model))
     build.synchronise([model, loss], config.Global.use_sync_bn)
