@@ -56,8 +56,8 @@ def require_other_files(source: Source, folder: Path, names: Sequence[str]) -> N
     ]
     if own:
         raise ConfigError(
-            f"out: {', '.join(own)} in {folder} belong to the data and are never replaced; choose another "
-            "folder with --out"
+            f"out: part of the data themselves, and never replaced: {', '.join(own)} in {folder}; choose "
+            "another folder with --out"
         )
 
 

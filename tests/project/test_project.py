@@ -243,7 +243,7 @@ def test_lists_of_the_data_are_never_replaced(pets, tmp_path, overwrite, capsys)
     assert main(["init", str(lists), *place]) == 2
     assert main(["split", str(lists / "train_list.txt"), *place]) == 2
     shown = capsys.readouterr().err
-    assert ("belong to the data and are never replaced" in shown) == bool(overwrite)
+    assert ("part of the data themselves, and never replaced" in shown) == bool(overwrite)
     assert {path.name: path.read_text() for path in lists.iterdir()} == before
 
 
