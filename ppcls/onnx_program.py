@@ -18,6 +18,11 @@ from ppcls.onnx_graph import node_outputs, with_outputs
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_FLOATS: dict[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
 
 
 def is_installed(package: str = "onnxruntime") -> bool:
@@ -69,7 +74,8 @@ class OnnxProgram:
         inner: names of tensors inside the graph that become outputs, after those of the file.
 
     Raises:
-        ConfigError: if ONNX Runtime is not installed, or cannot use the device.
+        ConfigError: if ONNX Runtime is not installed, or cannot use the device; or if the network has not one
+            input of floating-point numbers.
         WeightsError: if it cannot read the file.
     """
 
@@ -81,9 +87,23 @@ class OnnxProgram:
         self._opening = threading.Lock()
         self._process = os.getpid()
         self._session = self._open()
-        self._input = self._session.get_inputs()[0]
+        self._input = self._check_input(self._session.get_inputs())
         self.outputs = [output.name for output in self._session.get_outputs()]
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+
+    def _check_input(self, inputs: Sequence[Any]) -> Any:
+        """Return the only input of a network."""
+        if len(inputs) != 1:
+            named = f" ({', '.join(repr(value.name) for value in inputs)})" if inputs else ""
+            raise ConfigError(
+                f"{self._file} has {len(inputs)} inputs{named}, expected one: images [N, C, H, W]"
+            )
+        if inputs[0].type not in _FLOATS:
+            raise ConfigError(
+                f"{self._file} takes {inputs[0].type}, expected images of floating-point numbers after their "
+                f"normalisation ({', '.join(_FLOATS)}); export it without the conversion inside"
+            )
+        return inputs[0]
 
     def _open(self) -> Any:
         try:
@@ -168,10 +188,9 @@ class OnnxProgram:
                 "transforms must end in that shape, and a network of a DistillationModel may have its own "
                 "input_size"
             )
-        dtype = np.float16 if self._input.type == "tensor(float16)" else np.float32
-        session = self._own_session()
+        dtype = _FLOATS[self._input.type]
         parts = [
-            session.run(list(outputs), {self._input.name: _filled(batch[start : start + step], step, dtype)})
+            self._run_one(list(outputs), _filled(batch[start : start + step], step, dtype))
             for start in range(0, len(batch), step)
         ]
         for name, value in zip(outputs, parts[0], strict=True):
@@ -180,6 +199,17 @@ class OnnxProgram:
                 raise ConfigError(f"{found} for {step} images, which is not one value for each image")
         joined = (np.concatenate(values) for values in zip(*parts, strict=True))
         return [values[: len(batch)].astype(np.float32) for values in joined]
+
+    def _run_one(self, outputs: list[str], images: np.ndarray) -> list[np.ndarray]:
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        try:
+            found: list[np.ndarray] = self._own_session().run(outputs, {self._input.name: images})
+        except (errors.Fail, errors.InvalidArgument, errors.RuntimeException) as error:
+            raise ConfigError(
+                f"{self._file} cannot run on images of the shape {list(images.shape[1:])}: {error}"
+            ) from error
+        return found
 
     def _own_session(self) -> Any:
         """Return a session of this process."""

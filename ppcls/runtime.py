@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.config import MAX_NODES_OF_DATA, read_yaml
+from ppcls.config import MAX_NODES_OF_DATA, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.files import FileSet
 
@@ -102,6 +102,23 @@ def checked_description(content: Any, file: Path) -> dict[str, Any]:
         if key in content["Global"] and type(value) is not kind:  # a bool is an int, too
             raise ConfigError(f"{file}: Global.{key}: expected {wanted}, got {value!r:.100}")
     return content
+
+
+def onnx_description(file: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the description of an ONNX file of ppcls, in its metadata or beside it; None for other files.
+
+    Args:
+        file: the ONNX file.
+        metadata: the texts in it, by name.
+
+    Raises:
+        ConfigError: as `read_description`.
+    """
+    text = metadata.get(ONNX_DESCRIPTION)
+    if text is not None:
+        return checked_description(parse_yaml(text, str(file), MAX_NODES_OF_DATA), file)
+    beside = file.parent / DESCRIPTION
+    return read_description(beside) if file.name == ONNX and beside.is_file() else None
 
 
 # A text such as 'false' would be treated as true.

@@ -125,7 +125,7 @@ FASHION_OTHER_KIND = replace(
     text=(
         "As in the comparison of all methods on Fashion-MNIST, with a student of another kind, "
         "ShuffleNetV2_x0_25 (100,000 parameters), which sees the images of 20 x 20 pixels enlarged to "
-        "40 x 40, and with the labels alone and five methods."
+        "40 x 40."
     ),
     networks={
         "Teacher": FASHION.networks["Teacher"],
@@ -135,7 +135,7 @@ FASHION_OTHER_KIND = replace(
     alike={"Teacher": _stages(2)[1:], "Student": ["_max_pool", "2_4"]},  # 10 x 10 and 5 x 5 positions
     pooled={"Teacher": "flatten", "Student": "_flatten"},
     peer={"name": "ShuffleNetV2_x0_25", "input_image_channel": 1, "input_size": 40},
-    chosen=(*FEW_METHODS, "SRD", "PEFD"),
+    chosen=tuple(name for name in _OTHER_KIND if not METHODS[name].unlabelled),
     stores="fashion_mnist",
 )
 LABELS = tuple(

@@ -6,7 +6,8 @@ a DistillationModel. Checkpoints do not contain them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ from ppcls.runtime import (
     check_params,
     export_files,
     find_program,
+    onnx_description,
     read_description,
 )
+
+logger = logging.getLogger("ppcls.arch")
 
 
 class ForeignModel(Network):
@@ -37,6 +41,7 @@ class ForeignModel(Network):
 
     Attributes:
         always_frozen: it cannot be trained.
+        probabilities: whether the output went through a softmax; None until the first images tell.
         threads: CPU threads; None for as many as Paddle uses.
     """
 
@@ -48,7 +53,7 @@ class ForeignModel(Network):
         self,
         path: str,
         logits: str | None,
-        probabilities: bool,
+        probabilities: bool | None,
         return_patterns: list[str] | str | None,
         class_num: int | None,
     ) -> None:
@@ -61,6 +66,7 @@ class ForeignModel(Network):
             raise WeightsError(f"{type(self).__name__}: path: {self.path} does not exist")
         self._logits = logits
         self.probabilities = probabilities
+        self._warned = False
         self._patterns: list[str] = []
         if logits is not None:
             self._check(logits)
@@ -127,16 +133,51 @@ class ForeignModel(Network):
 
     def _answer(self, runner: Runner, x: Tensor) -> Any:
         names = [self._logits or runner.outputs[0], *self._patterns]
-        found = [paddle.to_tensor(value) for value in runner.run(x.numpy(), names)]
+        values = runner.run(x.numpy(), names)
+        if self._logits is None and values[0].ndim != 2:
+            shape = ", ".join(map(str, ["N", *values[0].shape[1:]]))
+            raise ConfigError(
+                f"the output {names[0]!r} of {self.path} has the shape [{shape}], expected logits "
+                "[N, classes]; the option `logits` names another output"
+            )
+        softmax = self._ends_with_softmax(values[0])
+        found = [paddle.to_tensor(value) for value in values]
         # The logarithm gives the logits up to a constant, which neither softmax nor losses on logits depend
         # on.
-        logits = found[0].clip(min=np.finfo(np.float32).tiny).log() if self.probabilities else found[0]
+        logits = found[0].clip(min=np.finfo(np.float32).tiny).log() if softmax else found[0]
         if self.class_num not in (None, logits.shape[-1]):
             found_classes = f"{self.path} knows {logits.shape[-1]} classes"
             raise ConfigError(f"{found_classes}, but class_num is {self.class_num}")
         if not self._patterns:
             return logits
         return {"logits": logits, **dict(zip(self._patterns, found[1:], strict=True))}
+
+    def _ends_with_softmax(self, answer: np.ndarray) -> bool:
+        """Tell whether answers [N, classes] are probabilities, and say so where that is not as expected."""
+        if self.probabilities is None:
+            described = self._described() if self._logits is None else {}
+            self.probabilities = bool(described.get("softmax", are_probabilities(answer)))
+            if self.probabilities and "softmax" not in described:
+                logger.info("%s ends with a softmax: its outputs are probabilities", self.path)
+        elif not self.probabilities and not self._warned and are_probabilities(answer):
+            self._warned = True
+            logger.warning(
+                "%s: its outputs are taken as logits (probabilities: False), but they are probabilities: "
+                "none is negative, and those of each image sum to 1",
+                self.path,
+            )
+        return self.probabilities
+
+    def _described(self) -> Mapping[str, Any]:
+        """Return what an open file says about itself; empty for files of other programs."""
+        return {}
+
+
+def are_probabilities(answer: np.ndarray) -> bool:
+    """Tell whether answers [N, classes] went through a softmax: none is negative, and each row sums to 1."""
+    if answer.ndim != 2 or answer.shape[1] < 2 or not len(answer):
+        return False
+    return bool((answer >= 0).all() and np.allclose(answer.sum(axis=1), 1, atol=1e-3))
 
 
 @BACKBONES.register()
@@ -147,7 +188,8 @@ class OnnxModel(ForeignModel):
         path: the file. Its first input is images [N, C, H, W]; with a fixed batch size it is run several
             times.
         logits: name of the output that is the logits (default: the first), or of a tensor inside the graph.
-        probabilities: the output went through a softmax already; its logarithm is taken.
+        probabilities: the output went through a softmax already; its logarithm is taken. Default: what an
+            export of ppcls says; for other files, whether the outputs of the first images are probabilities.
         return_patterns: names of further outputs, or of tensors inside the graph, to return together with the
             logits; `ppcls layers` lists them.
         threads: CPU threads (default: as many as Paddle uses).
@@ -164,7 +206,7 @@ class OnnxModel(ForeignModel):
         *,
         path: str,
         logits: str | None = None,
-        probabilities: bool = False,
+        probabilities: bool | None = None,
         return_patterns: list[str] | str | None = None,
         threads: int | None = None,
         class_num: int | None = None,
@@ -174,6 +216,11 @@ class OnnxModel(ForeignModel):
 
     def _open(self) -> Runner:
         return OnnxProgram(self.path, self.threads or cpu_threads())
+
+    def _described(self) -> Mapping[str, Any]:
+        runner = self._runner
+        metadata = runner.metadata if isinstance(runner, OnnxProgram) else {}
+        return (onnx_description(self.path, metadata) or {}).get("Global", {})
 
     def update_res(self, return_patterns: str | Sequence[str]) -> list[str]:
         """Set which outputs of the file, or tensors inside its graph, a forward pass returns; return them.
@@ -197,7 +244,8 @@ class PaddleInferenceModel(ForeignModel):
         path: folder with ``inference.json`` (else ``inference.pdmodel``) and ``inference.pdiparams``.
         logits: name of the output that is the logits (default: the first).
         probabilities: the output went through a softmax already; its logarithm is taken. Default: the
-            value in ``inference.yml`` of the folder; False without that file.
+            value in ``inference.yml`` of the folder; without it, as in a folder that PaddleClas exported,
+            whether the outputs of the first images are probabilities.
         return_patterns: names of further outputs to return together with the logits.
         threads: CPU threads (default: as many as Paddle uses).
         class_num: number of classes of the logits; needed if it is the only network of a recipe, as in an
@@ -219,8 +267,9 @@ class PaddleInferenceModel(ForeignModel):
         class_num: int | None = None,
     ) -> None:
         self.threads = threads
-        if probabilities is None:
-            probabilities = bool(_description(Path(path).expanduser()).get("softmax", False))
+        described = _description(Path(path).expanduser())
+        if probabilities is None and logits is None:
+            probabilities = described.get("softmax")
         super().__init__(path, logits, probabilities, return_patterns, class_num)
 
     def _open(self) -> Runner:

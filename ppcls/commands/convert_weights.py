@@ -17,9 +17,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from ppcls.arch import create_model
     from ppcls.logger import setup_logging
+    from ppcls.registry import BACKBONES
     from ppcls.weights import convert, find_file, load_into, read_params, torch_options, write_params
 
     setup_logging()
+    BACKBONES[args.arch]  # an unknown name is said first
     target = args.target if args.target.endswith(".pdparams") else f"{args.target}.pdparams"
     source = find_file(args.source, "IN")
     theirs = read_params(source)

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.arch.foreign import cpu_threads
-from ppcls.config import MAX_NODES_OF_DATA, parse_yaml
+from ppcls.arch.foreign import are_probabilities, cpu_threads
 from ppcls.config.nodes import Node
 from ppcls.distilling.teacher import (
     CHANNELS,
@@ -25,11 +24,9 @@ from ppcls.errors import ConfigError, WeightsError
 from ppcls.onnx_program import OnnxProgram
 from ppcls.runtime import (
     DESCRIPTION,
-    ONNX,
-    ONNX_DESCRIPTION,
     PROGRAMS,
-    checked_description,
     find_program,
+    onnx_description,
     read_description,
 )
 
@@ -79,8 +76,13 @@ def _described_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None
 
 
-def from_onnx(file: Path) -> Teacher:
-    """Return the network in an ONNX file; a trial tells its classes and whether it ends with softmax."""
+def from_onnx(file: Path, side: int | None = None) -> Teacher:
+    """Return the network in an ONNX file; a trial tells its classes and whether it ends with softmax.
+
+    Args:
+        file: the file.
+        side: of the images for the trial, where the file does not say it; None for the usual one.
+    """
     if not file.is_file():
         raise WeightsError(f"teacher: {file}: there is no such file")
     program = OnnxProgram(file, cpu_threads())
@@ -96,27 +98,19 @@ def from_onnx(file: Path) -> Teacher:
         )
     node: Node = {"name": "OnnxModel", "path": str(file.absolute())}
     teacher = Teacher(f"the ONNX model {file}", node["name"], node)
-    description = _onnx_description(file, program)
+    description = onnx_description(file, program.metadata)
     if description is None:
         teacher = replace(teacher, notes=(f"{file} does not say how its images are normalised: {_ASSUMED}",))
     else:
         teacher = _described(teacher, description)
     size = side_of(shape) or teacher.preprocessing.size
-    height, width = (size, size) if isinstance(size, int) else size or (_USUAL_SIDE, _USUAL_SIDE)
+    usual = side or _USUAL_SIDE
+    height, width = (size, size) if isinstance(size, int) else size or (usual, usual)
     noise = np.random.default_rng(0).standard_normal((2, CHANNELS, height, width)).astype(np.float32)
     answer = program(noise)
     if answer.ndim != 2:
         raise ConfigError(f"teacher: {file} gives an output of the shape {list(answer.shape)}, not logits")
-    if (answer >= 0).all() and np.allclose(answer.sum(axis=1), 1, atol=1e-3):
+    if are_probabilities(answer):
         node["probabilities"] = True
     preprocessing = replace(teacher.preprocessing, size=size)
     return replace(teacher, classes=answer.shape[1], preprocessing=preprocessing)
-
-
-def _onnx_description(file: Path, program: OnnxProgram) -> dict[str, Any] | None:
-    """Return the description of an ONNX file of ppcls, in its metadata or beside it; else None."""
-    text = program.metadata.get(ONNX_DESCRIPTION)
-    if text is not None:
-        return checked_description(parse_yaml(text, str(file), MAX_NODES_OF_DATA), file)
-    beside = file.parent / DESCRIPTION
-    return read_description(beside) if file.name == ONNX and beside.is_file() else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.config.arch import without_weights
+from ppcls.config.nodes import Node
 from ppcls.distilling.exported import EXPORTED, from_export, from_onnx
 from ppcls.distilling.teacher import (
     Preprocessing,
@@ -20,7 +21,7 @@ from ppcls.distilling.teacher import (
 from ppcls.errors import ConfigError, WeightsError, hint
 from ppcls.report.network_tables import network_names
 from ppcls.report.runs import BEST, RunFolder, find_runs, is_run, read_run
-from ppcls.weights import find_file
+from ppcls.weights import find_file, has_torch_layout, read_params, torch_options
 from ppcls.weights.parameter_files import SUFFIXES
 from ppcls.weights.torch_file import TORCH_SUFFIXES
 
@@ -29,12 +30,15 @@ _WEIGHTS = (*SUFFIXES, *TORCH_SUFFIXES)
 _FEATURES = ("return_patterns", "return_stages", "stop_after", "freeze_befor")
 
 
-def find_teacher(given: str | os.PathLike[str], network: str | None = None) -> Teacher:
+def find_teacher(
+    given: str | os.PathLike[str], network: str | None = None, side: int | None = None
+) -> Teacher:
     """Return the teacher that a text names.
 
     Args:
         given: a registered network, a weights file, the folder of a run, an ONNX file, or an exported folder.
         network: the registered network of a weights file.
+        side: of the images of the project, if that is known; an ONNX file of open size is tried on such.
 
     Raises:
         ConfigError: if there is none, with the nearest name; or if it does not take colour images.
@@ -49,7 +53,7 @@ def find_teacher(given: str | os.PathLike[str], network: str | None = None) -> T
     if path.is_dir():
         return _from_folder(path)
     if path.suffix == ".onnx":
-        return from_onnx(path)
+        return from_onnx(path, side)
     if path.name in EXPORTED and path.is_file():
         return from_export(path.parent)
     try:
@@ -89,7 +93,10 @@ def _from_folder(folder: Path) -> Teacher:
 
 
 def _from_weights(network: str, file: Path) -> Teacher:
-    return Teacher(f"{network} ({file})", network, {"name": network, "pretrained": str(file.absolute())})
+    node: Node = {"name": network, "pretrained": str(file.absolute())}
+    if has_torch_layout(file):
+        node |= torch_options(network, read_params(file))
+    return Teacher(f"{network} ({file})", network, node)
 
 
 def _from_run(run: RunFolder, which: str) -> Teacher:

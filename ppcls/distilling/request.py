@@ -189,7 +189,7 @@ def _write(request: Request, folder: Path, layer: nn.Layer | None) -> Project:
             "a network that is to be trained is named by teacher alone"
         )
     given = None if layer is not None or request.teacher is None else request.teacher
-    teacher = None if given is None else find_teacher(given, request.teacher_network)
+    teacher = None if given is None else find_teacher(given, request.teacher_network, request.image_size)
     check_split(request.val, request.seed or 0)
     # The split stays the same for every seed, so that `compare` may put runs of several seeds together.
     summary = inspect_data(request.data, val=request.val, image_root=request.image_root)

@@ -14,6 +14,7 @@ from ppcls.config.nodes import Node
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.engine.build import build_trained_model
 from ppcls.errors import ConfigError, WeightsError, show
+from ppcls.weights import ClassifierError
 
 CHANNELS = 3
 
@@ -155,6 +156,8 @@ def check_weights(teacher: Teacher, class_num: int) -> None:
         node.pop(option, None)
     try:
         build_trained_model(ArchSpec.read(node), None, weights, "distill")
-    except WeightsError as error:
+    except ClassifierError as error:
         advice = "A teacher has to know the classes of the data; the name of a network alone trains one"
         raise WeightsError(f"teacher: {error}\n  {advice}") from error
+    except WeightsError as error:
+        raise WeightsError(f"teacher: {error}") from error

@@ -16,6 +16,7 @@ from paddle import nn
 from ppcls import __version__
 from ppcls.arch import TheseusLayer, build_empty, build_model
 from ppcls.arch.conv import use_kernels_alone
+from ppcls.arch.distillation import NetworkGroup
 from ppcls.arch.sync_bn import synchronise_batch_norm
 from ppcls.config import ArchSpec, ComponentSpec, Recipe, dump_yaml, plain
 from ppcls.data.transforms.normalize import IMAGENET_MEAN, IMAGENET_STD
@@ -33,6 +34,7 @@ from ppcls.weights import (
     log_left_out,
     read_params,
     split_loss_parameters,
+    untrained,
 )
 
 # The entry of environment.json with the folder to which relative paths of the recipe belong.
@@ -185,7 +187,29 @@ def build_trained_model(
         params = in_our_names(params, path, model, arch.name)
         load_into(model, params, where=str(path), allow_missing_head=False, network=main)
     model.eval()
+    warn_of_random_answers(model, model.state_dict())
     return model
+
+
+def warn_of_random_answers(model: nn.Layer, state: Mapping[str, Any]) -> None:
+    """Warn of networks whose classifier has no trained values although it will not be trained.
+
+    Args:
+        model: the network or networks.
+        state: tensors of those that are not trained, by name.
+    """
+    left: dict[str, list[str]] = {}
+    several = isinstance(model, NetworkGroup)
+    for name in untrained(state):
+        network, _, rest = name.partition(".") if several else ("The network", "", name)
+        left.setdefault(network, []).append(rest)
+    for network, names in left.items():
+        LOGGER.warning(
+            "!!! %s is not trained here, and its classifier has no trained values: its file of weights has "
+            "none that fit %s, so its logits are random. Its class_num has to be that of the file",
+            network,
+            ", ".join(names),
+        )
 
 
 def _frozen_elsewhere(arch: ArchSpec, names: set[str], params: Collection[str]) -> set[str]:

@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +17,14 @@ import paddle
 from paddle import nn
 
 from ppcls.arch import TheseusLayer
-from ppcls.arch.foreign import OnnxModel
 from ppcls.class_names import find_class_names, read_fitting_names
 from ppcls.config import dump_yaml, plain
+from ppcls.cpu.threads import threads_in_use
 from ppcls.deploy.description import describe_postprocess, describe_transforms
 from ppcls.engine.onnx_export import write_onnx
 from ppcls.engine.tracing import Deployed, trace_program
 from ppcls.errors import ConfigError, TrainingError
-from ppcls.onnx_program import onnx_digest
+from ppcls.onnx_program import OnnxProgram, onnx_digest
 from ppcls.runtime import DESCRIPTION, ONNX, PARAMS, Program, export_files, fingerprint
 
 LOGGER = logging.getLogger("ppcls.export")
@@ -255,9 +254,7 @@ def _runs(folder: Path, programs: list[str]) -> Iterator[tuple[str, Callable[[np
     """Yield a function for each program and each way to run it."""
     for program in programs:
         if program == ONNX:
-            model = OnnxModel(path=str(folder / program))
-            model.eval()
-            yield f"{program} with ONNX Runtime", partial(_run_in_memory, model)
+            yield f"{program} with ONNX Runtime", OnnxProgram(folder / program, threads_in_use())
             continue
         yield program, Program(folder / program, mkldnn=False)
         yield f"{program} with oneDNN", Program(folder / program, mkldnn=True)

@@ -13,10 +13,12 @@ from ppcls.weights.parameter_files import (
     write_params,
     write_state,
 )
-from ppcls.weights.pretrained import LoadSummary, in_our_names, load_into, load_pretrained
+from ppcls.weights.pretrained import ClassifierError, LoadSummary, in_our_names, load_into, load_pretrained
 from ppcls.weights.sources import cache_folder, fetch, official_url
+from ppcls.weights.values import untrained
 
 __all__ = [
+    "ClassifierError",
     "LoadSummary",
     "cache_folder",
     "convert",
@@ -34,6 +36,7 @@ __all__ = [
     "split_loss_parameters",
     "sync_folder",
     "torch_options",
+    "untrained",
     "write_atomic",
     "write_params",
     "write_state",

@@ -132,7 +132,10 @@ def _place(key: str, rules: list[Rule]) -> str | None:
         match = re.fullmatch(pattern, path)
         if match:
             groups = [int(g) if g and g.isdigit() else g for g in match.groups()]
-            return target(*groups) + (f".{_LEAVES[leaf]}" if leaf else "")
+            try:
+                return target(*groups) + (f".{_LEAVES[leaf]}" if leaf else "")
+            except LookupError:  # a block or a layer that the family does not have
+                return None
     return None
 
 

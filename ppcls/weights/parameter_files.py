@@ -25,6 +25,8 @@ _TYPES = frozenset(
     map(np.dtype, ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"))
 )
 _LONGEST_NAME = 1000
+_FOLDER = "{name: PaddleInferenceModel, path: FOLDER}"
+_NETWORKS = {".onnx": "{name: OnnxModel, path: FILE}", ".pdiparams": _FOLDER, ".pdmodel": _FOLDER}
 
 
 def find_file(path: str | os.PathLike[str], where: str = "weights") -> Path:
@@ -117,6 +119,11 @@ def read_params(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         WeightsError: if the file cannot be read, is refused, or holds anything other than named arrays.
     """
     file = find_file(path)
+    if file.suffix in _NETWORKS:
+        raise WeightsError(
+            f"{file} is a network that was exported, not the weights of one. A teacher can be such a "
+            f"network: in place of its name and `pretrained` give {_NETWORKS[file.suffix]}"
+        )
     if is_torch_name(file):
         params: dict[str, np.ndarray] = read_torch(file)
     elif file.suffix == ".safetensors":
@@ -151,7 +158,8 @@ def _plain_params(file: Path) -> dict[str, np.ndarray]:
 def has_torch_layout(path: str | os.PathLike[str]) -> bool:
     """Tell whether a file holds parameters under PyTorch's names and in its layouts.
 
-    This is true for PyTorch's own files, and for ``.safetensors`` files that say so, such as timm's.
+    This is true for PyTorch's own files, and for ``.safetensors`` files that say so, such as timm's, or have
+    PyTorch's names.
 
     Raises:
         WeightsError: if the file cannot be read.

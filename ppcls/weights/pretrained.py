@@ -18,7 +18,7 @@ from ppcls.weights.loss_parameters import log_left_out, split_loss_parameters
 from ppcls.weights.parameter_files import find_file, has_torch_layout, read_params
 from ppcls.weights.renames import advice_on_shapes, in_present_names, warn_of_other_answers
 from ppcls.weights.sources import fetch, official_url
-from ppcls.weights.values import assign, check_finite
+from ppcls.weights.values import assign, check_finite, mark_untrained
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ppcls.weights")
 
 _IGNORED = "num_batches_tracked"
+_TORCH_NAMES = (
+    "The names are PyTorch's, and the file does not say that PyTorch wrote it; `ppcls convert-weights` turns "
+    "it into weights of ppcls"
+)
+
+
+class ClassifierError(WeightsError):
+    """Weights of this network that have no classifier for its number of classes."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +105,13 @@ def load_into(
     if left:
         if not (allow_missing_head and report.matched and _is_head(report, shapes, given)):
             advice = advice_on_shapes(net, report.wrong_shape, given)
-            raise WeightsError(_explain(report, shapes, given, allow_missing_head) + advice)
+            kind = ClassifierError if report.matched and _is_head(report, shapes, given) else WeightsError
+            raise kind(_explain(report, shapes, given, allow_missing_head) + advice)
         note += f"; classifier left untrained: {', '.join(left)}" + _class_counts(report, shapes, given)
     check_finite({name: given[name] for name in report.matched}, where)
     for name in report.matched:
         assign(own[name], given[name])
+    mark_untrained([own[name] for name in left], [own[name] for name in report.matched])
     logger.info("%s%s", report, note)
     warn_of_other_answers(net, where)
     return report
@@ -195,7 +205,7 @@ def _align(
         return {prefix + n: v for n, v in given.items()}, part, f"; put into {prefix[:-1]} alone"
     advice = "It is the file of another network"
     if any(name.endswith("running_mean") for name in given):
-        advice = "The names are PyTorch's: give the file as `pretrained`, or use `ppcls convert-weights`"
+        advice = _TORCH_NAMES
     raise WeightsError(
         f"{where}: none of its {len(given)} tensors fits the network's {len(own)}. The file has "
         f"{_first_names(given)}; the network wants {_first_names(own)}. {advice}"
@@ -298,7 +308,9 @@ def _explain(
         lines.append(f"  of another shape: {_first_names(rows)}")
     if report.unexpected:
         lines.append(f"  only in the file: {_first_names(report.unexpected)}")
-    if 2 * len(report.matched) < len(shapes):
+    if any(name.endswith("running_mean") for name in report.unexpected):
+        lines.append(f"  {_TORCH_NAMES}")
+    elif 2 * len(report.matched) < len(shapes):
         lines.append("  Most of it does not fit: it looks like the file of another network")
     if not allow_missing_head and report.matched and _is_head(report, shapes, given):
         lines.append("  Only the classifier differs: set class_num to what the file was trained with")

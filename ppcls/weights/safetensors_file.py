@@ -50,13 +50,16 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def says_torch(file: Path) -> bool:
-    """Tell whether the file says that PyTorch wrote it, as timm's files do.
+    """Tell whether PyTorch wrote the file: it says so, as timm's files do, or has PyTorch's names.
 
     Raises:
         WeightsError: if the file cannot be read.
     """
-    metadata = _header(file)[0].get("__metadata__")
-    return isinstance(metadata, dict) and metadata.get("format") == "pt"
+    header = _header(file)[0]
+    metadata = header.get("__metadata__")
+    if isinstance(metadata, dict) and metadata.get("format") == "pt":
+        return True
+    return any(name.endswith("running_mean") for name in header)
 
 
 class _UnreadError(Exception):

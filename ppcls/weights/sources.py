@@ -31,6 +31,7 @@ VARIANTS = {
 }
 # The names of PyTorch's files contain the beginning of their SHA-256, as in resnet18-f37072fd.pth.
 _NAMED_BY_HASH = re.compile(r".*-([0-9a-f]{8,64})\.(?:pth|pt|th)")
+_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")  # as in resnet18-20240131.pth
 
 
 def cache_folder(part: str = "weights") -> Path:
@@ -164,7 +165,7 @@ def _download(url: str, target: Path, attempts: int, timeout: float, max_bytes: 
 def _check_hash(name: str, file: Path) -> None:
     """Compare the SHA-256 of a file with the one in its name, if there is one."""
     named = _NAMED_BY_HASH.fullmatch(name)
-    if named is None:
+    if named is None or _DATE.fullmatch(named[1]):
         return
     with file.open("rb") as stream:
         found = hashlib.sha256()

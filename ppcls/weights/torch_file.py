@@ -56,6 +56,7 @@ _TYPES = {
 # publish, so they come first.
 _PLACES = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # from DataParallel and torch.compile
+_AVERAGED = "n_averaged"  # of AveragedModel, beside names that begin with module.
 
 
 class _Storage:
@@ -290,8 +291,10 @@ def _read_row(stream: BinaryIO, size: int) -> tuple[Any, dict[str, _Storage]]:
 
 def _state_dict(content: Any, file: Path) -> dict[str, _Tensor]:
     """Find the named tensors in the content of a file."""
-    if isinstance(content, dict) and not any(isinstance(value, _Tensor) for value in content.values()):
-        place = next((key for key in _PLACES if isinstance(content.get(key), dict)), None)
+    if isinstance(content, dict):
+        # Scripts save tensors beside the parameters, such as the accuracy.
+        places = [key for key in _PLACES if isinstance(content.get(key), dict)]
+        place = next((key for key in places if _holds_tensors(content[key])), places[0] if places else None)
         if place is not None:
             logger.info("%s is a training checkpoint; its %s is taken", file, place)
             content = content[place]
@@ -300,9 +303,20 @@ def _state_dict(content: Any, file: Path) -> dict[str, _Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
             raise WeightsError(f"{file}: {shown(name)} is {_describe(value)}, not a tensor")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in content):
-            content = {name[len(prefix) :]: value for name, value in content.items()}
+    return _without_prefixes(content)
+
+
+def _holds_tensors(values: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, _Tensor) for value in values.values())
+
+
+def _without_prefixes(content: dict[str, _Tensor]) -> dict[str, _Tensor]:
+    """Remove from all names what wrappers put before them, one inside the other in any order."""
+    averaged = {name: value for name, value in content.items() if name != _AVERAGED}
+    if averaged and all(name.startswith(_PREFIXES[0]) for name in averaged):
+        content = averaged
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in content)), None):
+        content = {name[len(prefix) :]: value for name, value in content.items()}
     return content
 
 

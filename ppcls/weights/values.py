@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,3 +43,15 @@ def assign(tensor: Any, value: np.ndarray) -> None:
     source = paddle.to_tensor(np.ascontiguousarray(value))
     # reshape, because NumPy's ascontiguousarray makes a scalar [1]
     tensor.set_value(source.astype(tensor.dtype).reshape(tensor.shape))
+
+
+def mark_untrained(left: Iterable[Any], loaded: Iterable[Any]) -> None:
+    """Note on tensors that a file of weights left them as they were built, or that it did not."""
+    for tensors, untrained in ((left, True), (loaded, False)):
+        for tensor in tensors:
+            tensor.is_untrained = untrained
+
+
+def untrained(state: Mapping[str, Any]) -> list[str]:
+    """Return the names in a state of the tensors that the last file of weights left as they were built."""
+    return [name for name, tensor in state.items() if getattr(tensor, "is_untrained", False)]

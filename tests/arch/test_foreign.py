@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,58 @@ def test_probabilities_become_logits_up_to_a_constant(
     raw = build_model({"name": "PaddleInferenceModel", "path": str(tmp_path), "probabilities": False})
     raw.eval()
     np.testing.assert_allclose(raw(images).numpy().sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["PaddleInferenceModel", "OnnxModel"])
+def test_the_first_images_tell_whether_a_file_of_another_program_gives_probabilities(
+    tmp_path: Path,
+    teacher: nn.Layer,
+    images: paddle.Tensor,
+    kind: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain = create_model("resnet8", class_num=4)
+    plain.set_state_dict(teacher.state_dict())
+    plain.eval()
+    export_network(plain, tmp_path, SHAPE, softmax=True)
+    path = tmp_path
+    if kind == "OnnxModel":
+        pytest.importorskip("onnxruntime")
+        paddle2onnx = pytest.importorskip("paddle2onnx")
+        path = tmp_path / "net.onnx"
+        program, params = (str(tmp_path / f"inference.{end}") for end in ("json", "pdiparams"))
+        paddle2onnx.export(program, params, str(path))
+    (tmp_path / "inference.yml").unlink(missing_ok=True)
+    node = {"name": kind, "path": str(path)}
+    net = build_model(node)
+    net.eval()
+    wanted = plain(images).numpy()
+    np.testing.assert_allclose(np.diff(net(images), axis=1), np.diff(wanted, axis=1), rtol=1e-3, atol=1e-4)
+    assert net.probabilities
+    raw = build_model({**node, "probabilities": False})
+    raw.eval()
+    caplog.clear()
+    for _ in range(2):
+        np.testing.assert_allclose(raw(images).numpy().sum(1), 1, rtol=1e-5)
+    assert caplog.text.count("but they are probabilities") == 1
+
+
+def test_a_file_that_gives_no_logits_is_named(tmp_path: Path, images: paddle.Tensor) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    value = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    node = onnx.helper.make_node("ReduceMean", ["x"], ["label"], axes=[1, 2, 3], keepdims=0)
+    graph = onnx.helper.make_graph(
+        [node], "g", [value("x", shape=["N", *SHAPE])], [value("label", shape=["N"])]
+    )
+    file = tmp_path / "label.onnx"
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), file
+    )
+    net = build_model({"name": "OnnxModel", "path": str(file)})
+    net.eval()
+    with pytest.raises(ConfigError, match=r"'label' of .*has the shape \[N\], expected logits"):
+        net(images)
 
 
 def test_it_refuses_to_train(node: dict, images: paddle.Tensor) -> None:

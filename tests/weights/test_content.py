@@ -98,6 +98,10 @@ def test_a_file_under_the_suffix_of_another_kind(tmp_path: Path) -> None:
     write_params(tmp_path / "w.bin", {"a": np.zeros(1)})
     with pytest.raises(WeightsError, match=r"a pickle of something else. .*call it \.pdparams"):
         read_params(tmp_path / "w.bin")
+    for name, node in (("net.onnx", "OnnxModel"), ("inference.pdiparams", "PaddleInferenceModel")):
+        (tmp_path / name).write_bytes(b"something")
+        with pytest.raises(WeightsError, match=f"a network that was exported, .*{{name: {node}, path: "):
+            read_params(tmp_path / name)
 
 
 def test_a_folder_given_as_weights(tmp_path: Path) -> None:

@@ -89,6 +89,20 @@ def test_another_class_count_keeps_the_new_classifier(
     assert f"file: {CLASSES} classes, network: 3" in caplog.text
 
 
+def test_a_safetensors_file_is_known_by_its_names(tmp_path: Path, mobile: dict[str, np.ndarray]) -> None:
+    path = tmp_path / "theirs.safetensors"
+    path.write_bytes(save(mobile))
+    net = create_model("MobileNetV2", class_num=CLASSES, pretrained=str(path))
+    np.testing.assert_array_equal(net.out.weight.numpy(), mobile["classifier.1.weight"].T)
+
+
+def test_the_file_of_another_network_is_reported_by_its_names() -> None:
+    for theirs in ("timm tf_efficientnet_lite1", "timm tf_efficientnet_b1"):
+        net = create_model("MobileNetV2", class_num=CLASSES)
+        with pytest.raises(WeightsError, match="tensors that do not make up a MobileNetV2"):
+            convert(weights_for(row_of(theirs)["shapes"]), net, "MobileNetV2", "file")
+
+
 def test_a_plain_safetensors_file_is_ours(tmp_path: Path) -> None:
     net = create_model("PPLCNet_x0_25", class_num=3)
     path = tmp_path / "ours.safetensors"
@@ -159,6 +173,8 @@ def test_the_command(tmp_path: Path, mobile: dict[str, np.ndarray], capsys: pyte
     np.testing.assert_array_equal(found["out.bias"], mobile["classifier.1.bias"])
     assert main(command) == 2
     assert "set class_num" in capsys.readouterr().err
+    assert main([*command[:-1], "MobileNetv2"]) == 2
+    assert "unknown network 'MobileNetv2'. Did you mean: MobileNetV2" in capsys.readouterr().err
 
 
 def test_torch_names_given_as_they_are_are_recognised(mobile: dict[str, np.ndarray]) -> None:

@@ -213,6 +213,11 @@ def test_a_name_with_a_hash_is_held_to_it(server: Server) -> None:
     assert files_in_cache(url) == []
 
 
+def test_a_date_in_a_name_is_no_hash(server: Server) -> None:
+    server.content = (Path(__file__).parent / "data" / "torch_zip.pth").read_bytes()
+    assert len(read_params(fetch(url_of(server, "net-20240115.pth")))) == 14
+
+
 def test_pytorch_weights_from_an_address(server: Server) -> None:
     shapes = next(row["shapes"] for row in rows() if row["ours"] == "MobileNetV2")
     server.content = save(weights_for(shapes), metadata={"format": "pt"})

@@ -44,7 +44,7 @@ def run(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> Ru
         recipe["Global"]["epochs"] = 1
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
 
-    def run_command(command: str, recipe: str, weights: Path, *options: str) -> tuple[int, str]:
+    def run_command(command: str, recipe: str, weights: Path | str, *options: str) -> tuple[int, str]:
         capsys.readouterr()
         given = ["-o", f"Global.pretrained_model={weights}", *(x for o in options for x in ("-o", o))]
         if command == "export":
@@ -96,6 +96,27 @@ def test_another_class_count_may_be_trained_but_not_used(
     else:
         assert code == 2
         assert "Only the classifier differs: set class_num to what the file was trained with" in printed
+
+
+def test_a_frozen_network_whose_classifier_stays_random_is_named(run: Run, tmp_path: Path) -> None:
+    content = tensors("resnet14", "Teacher.", classes=7) | tensors("resnet8", "Student.", classes=7)
+    write_params(tmp_path / "w.pdparams", content)
+    code, printed = run("train", "distilled", tmp_path / "w")
+    assert code == 0
+    assert "!!! Teacher is not trained here" in printed
+    assert "none that fit fc.weight, fc.bias" in printed
+    assert "!!! Student" not in printed
+    # weights of a network alone, and a classifier that a later file brings
+    write_params(tmp_path / "t.pdparams", tensors("resnet14", classes=7))
+    teacher = f"Arch.models.0.Teacher.pretrained={tmp_path / 't'}"
+    assert "!!! Teacher" in run("train", "distilled", "null", teacher)[1]
+    write_params(tmp_path / "w.pdparams", whole_run("resnet8"))
+    code, printed = run("train", "distilled", tmp_path / "w", teacher)
+    assert (code, "!!! Teacher is not trained here" in printed) == (0, False)
+    # an evaluation of a network that gets its weights from the recipe
+    write_params(tmp_path / "s.pdparams", tensors("resnet8", classes=7))
+    code, printed = run("eval", "plain", "null", f"Arch.pretrained={tmp_path / 's'}")
+    assert "!!! The network is not trained here" in printed
 
 
 @pytest.mark.parametrize("command", COMMANDS)

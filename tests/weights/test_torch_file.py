@@ -247,6 +247,23 @@ def test_wrappers_and_prefixes_come_off(tmp_path: Path, wrapped: str) -> None:
     assert list(read_params(write_zip(tmp_path / "w.pth", content))) == ["a", "b.c"]
 
 
+@pytest.mark.parametrize(
+    "names", [["module._orig_mod.a"], ["_orig_mod.module.a"], ["module.a", "n_averaged"], ["module.module.a"]]
+)
+def test_wrappers_inside_one_another_come_off(tmp_path: Path, names: list[str]) -> None:
+    content = {
+        name: tensor((6,) if name[-1] == "a" else (), (1,) if name[-1] == "a" else ()) for name in names
+    }
+    # a tensor beside the parameters, and an average that was not kept
+    content = {"model_ema": content, "state_dict_ema": {}, "model": {"b": tensor((6,), (1,))}}
+    assert list(read_params(write_zip(tmp_path / "w.pth", content))) == ["a"]
+
+
+def test_tensors_beside_the_parameters_are_left_out(tmp_path: Path) -> None:
+    content = {"epoch": 3, "model": {"a": tensor((6,), (1,))}, "accuracy": tensor((), ())}
+    assert list(read_params(write_zip(tmp_path / "w.pth", content))) == ["a"]
+
+
 def test_the_moving_average_is_preferred(tmp_path: Path) -> None:
     content = {"state_dict": {"a": tensor((6,), (1,))}, "state_dict_ema": {"a": tensor((2,), (1,))}}
     assert read_params(write_zip(tmp_path / "w.pth", content))["a"].shape == (2,)
