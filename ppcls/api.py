@@ -14,7 +14,7 @@ from paddle import nn
 from ppcls.config import ArchSpec, ComponentSpec, Recipe, complete_config, load_config
 from ppcls.distilling.rehearsal import rehearse
 from ppcls.distilling.request import Request, open_project
-from ppcls.distilling.result import DistillationResult, accuracy_of
+from ppcls.distilling.result import DistillationResult, measure_of
 from ppcls.distilling.steps import DISTILL, STUDENT, Step, announce, run_step, steps_of
 from ppcls.engine import Engine
 from ppcls.errors import ConfigError, PpclsError, TrainingError, show
@@ -140,8 +140,8 @@ def _require_texts(overrides: object) -> None:
 
 def _result(project: Path, step: Step, runs: dict[str, RunFolder]) -> DistillationResult:
     run = runs[DISTILL]
-    accuracy = accuracy_of(run)
-    if accuracy is None:
+    measure = measure_of(run)
+    if measure is None:
         raise TrainingError(
             f"{run.folder}: the student was not evaluated; set Global.eval_during_train to true"
         )
@@ -160,10 +160,11 @@ def _result(project: Path, step: Step, runs: dict[str, RunFolder]) -> Distillati
         student=arch.main.name,
         teacher=", ".join(map(_shown, teachers)),
         method=" + ".join(name.removeprefix("Distillation").removesuffix("Loss") for name in losses),
-        accuracy=accuracy,
-        teacher_accuracy=_teacher_accuracy(run, [network.title for network in teachers]),
-        baseline_accuracy=None if alone is None else accuracy_of(alone),
+        accuracy=run.best_metrics[measure],
+        teacher_accuracy=_teacher_value(run, [network.title for network in teachers], measure),
+        baseline_accuracy=None if alone is None else alone.best_metrics.get(measure),
         report=report,
+        measure=measure,
     )
 
 
@@ -173,8 +174,9 @@ def _shown(network: ArchSpec) -> str:
     return Path(path).name if isinstance(path, str) else network.name
 
 
-def _teacher_accuracy(run: RunFolder, titles: Sequence[str]) -> float | None:
-    for row in run.rows_of("teacher"):
+def _teacher_value(run: RunFolder, titles: Sequence[str], measure: str) -> float | None:
+    """Return the top-1 accuracy of the first teacher, if that is what the student is measured by."""
+    for row in run.rows_of("teacher") if measure == "top1" else ():
         for name, value in row.items():
             if name.startswith("top1") and (not titles or name in ("top1", f"top1_{titles[0]}")):
                 return float(value)

@@ -65,6 +65,8 @@ class Progress(Declared):
         batch: number of its batches that are done. A checkpoint counts the batches that `batches` describes;
             while a run with another number of processes trains, those of its own processes.
         step: number of optimizer steps since the start.
+        seen_batches: number of batches since the start; 0 in old checkpoints.
+        seen_images: number of images in them, in all processes; 0 in old checkpoints.
         best: metrics of the best evaluation so far, empty before the first one.
         best_score: the number by which evaluations are compared; larger is better.
         best_epoch: epoch of `best`.
@@ -96,6 +98,8 @@ class Progress(Declared):
     epoch: int = 1
     batch: int = 0
     step: int = 0
+    seen_batches: int = 0
+    seen_images: int = 0
     best: dict[str, float] = field(default_factory=dict)
     best_score: float | None = None
     best_epoch: int | None = None
@@ -288,6 +292,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epoch": (_is_position, "a whole number from 1"),
     "batch": (_is_count, "a whole number from 0"),
     "step": (_is_count, "a whole number from 0"),
+    "seen_batches": (_is_count, "a whole number from 0"),
+    "seen_images": (_is_count, "a whole number from 0"),
     "best": (lambda value: _is_map(value, _is_number), "numbers by name"),
     "best_score": (_or_null(_is_number), "a number or null"),
     "best_epoch": (_or_null(_is_position), "a whole number from 1 or null"),

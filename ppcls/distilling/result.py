@@ -11,15 +11,20 @@ from pathlib import Path
 from ppcls.engine import Engine
 from ppcls.engine.export import ExportedFiles
 from ppcls.engine.from_run import load_run
+from ppcls.metric import LOSS
 from ppcls.report.runs import RunFolder
 
 
-def accuracy_of(run: RunFolder) -> float | None:
-    """Return the value that chose the best evaluation, such as top1; None before the first evaluation."""
+def measure_of(run: RunFolder) -> str | None:
+    """Return what tells how good a run is: ``top1``, else the value that chose its best evaluation.
+
+    It is None before the first evaluation.
+    """
     known, metrics = run.progress or run.best, run.best_metrics
     if known is None or not metrics:
         return None
-    return metrics.get(known.best_by.partition(" of ")[0], next(iter(metrics.values())))
+    names = ("top1", known.best_by.partition(" of ")[0], next(iter(metrics)))
+    return next(name for name in names if name in metrics)
 
 
 def shown_path(path: Path) -> str:
@@ -38,11 +43,13 @@ class DistillationResult:
         student: name of the student's network.
         teacher: name of the teacher's network, or of the file or folder that it comes from.
         method: losses with which it was taught, as the recipe names them.
-        accuracy: share of the evaluation images that the student gets right, at its best epoch.
+        accuracy: share of the evaluation images that the student gets right, at its best epoch; where the
+            recipe does not measure it, the value of `measure`.
         teacher_accuracy: the same of the teacher; None if it is unknown.
         baseline_accuracy: the same of the student trained without a teacher; None if it was not trained.
         report: the page about the run; None if there is none.
         exported: folder of the exported student; None if it was not exported.
+        measure: what `accuracy` is, such as ``top1``.
     """
 
     project: Path
@@ -55,11 +62,15 @@ class DistillationResult:
     baseline_accuracy: float | None = None
     report: Path | None = None
     exported: Path | None = None
+    measure: str = "top1"
 
     @property
     def gain(self) -> float | None:
         """By how much the student is better than without a teacher."""
-        return None if self.baseline_accuracy is None else self.accuracy - self.baseline_accuracy
+        if self.baseline_accuracy is None:
+            return None
+        more = self.accuracy - self.baseline_accuracy
+        return -more if self.measure == LOSS.name else more
 
     def export(
         self, folder: str | Path | None = None, *, onnx: bool = False, overrides: Sequence[str] = ()
@@ -79,11 +90,17 @@ class DistillationResult:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return network, accuracy and gain over the baseline of each network that is known, as texts."""
-        gain = "" if self.gain is None else f"{100 * self.gain:+.2f}"
+        share = self.measure != LOSS.name
+        gain = "" if self.gain is None else f"{100 * self.gain:+.2f}" if share else f"{self.gain:+.5f}"
         found = [(f"teacher, {self.teacher}", self.teacher_accuracy, "")]
         found += [(f"{self.student} alone", self.baseline_accuracy, "")]
         found += [(f"{self.student} with the teacher ({self.method})", self.accuracy, gain)]
-        return [(name, f"{100 * value:.2f} %", more) for name, value, more in found if value is not None]
+        kind = "" if self.measure == "top1" else f"{self.measure} "
+        return [
+            (name, f"{kind}{100 * value:.2f} %" if share else f"{kind}{value:.5f}", more)
+            for name, value, more in found
+            if value is not None
+        ]
 
     def __str__(self) -> str:
         rows = self.rows()

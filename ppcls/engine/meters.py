@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -70,7 +71,7 @@ class Meters:
             row = {name: next(numbers) for name in pending}
             for name, value in row.items():
                 samples = pending[name][1]
-                self.totals[name] = self.totals.get(name, 0.0) + value * samples
+                self.totals[name] = self.totals.get(name, 0.0) + _total(value, samples)
                 self.counts[name] = self.counts.get(name, 0.0) + samples
             rows.append(row)
         self._pending.clear()
@@ -130,6 +131,17 @@ class Meters:
         for name, (total, count) in state.items():
             self.totals[name] = total
             self.counts[name] = count
+
+
+def _total(mean: float, samples: int) -> float:
+    """Return the sum of a value over a batch, from its mean in float32.
+
+    The share of right answers times the number of images is a whole number again, so that equal accuracies
+    are equal numbers, however the images are divided into batches.
+    """
+    total = mean * samples
+    whole = round(total) if math.isfinite(total) else total
+    return float(whole) if abs(total - whole) <= samples * 2.0**-23 else total
 
 
 # Values that a line without room for all of them shows first.

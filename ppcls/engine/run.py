@@ -110,11 +110,18 @@ class Settings(Declared):
 
 @dataclass(slots=True)
 class Timing(Declared):
-    """Seconds of the latest step: the whole step, and the waiting time for data."""
+    """Averages over the latest batches.
+
+    Attributes:
+        batch_cost: seconds of a batch.
+        reader_cost: seconds of it in which its data were waited for.
+        batch_images: number of images of a batch.
+    """
 
     batch_cost: float = 0.0
     reader_cost: float = 0.0
-    _window: list[tuple[float, float]] = field(default_factory=list, repr=False)
+    batch_images: float = 0.0
+    _window: list[tuple[float, float, int]] = field(default_factory=list, repr=False)
     _begun: float = field(default_factory=time.perf_counter, repr=False)
     _ready: float = 0.0
 
@@ -126,16 +133,16 @@ class Timing(Declared):
         """Note that the data of a step are there."""
         self._ready = time.perf_counter()
 
-    def end(self) -> None:
-        """Remember a step; the next one begins."""
+    def end(self, images: int) -> None:
+        """Remember a step with so many images; the next one begins."""
         now = time.perf_counter()
-        self._window.append((now - self._begun, self._ready - self._begun))
+        self._window.append((now - self._begun, self._ready - self._begun, images))
         self._begun = now
 
     def summarize(self) -> None:
-        """Average the steps since the last call into `batch_cost` and `reader_cost`."""
+        """Average the steps since the last call."""
         if self._window:
-            self.batch_cost, self.reader_cost = np.mean(self._window, axis=0).tolist()
+            self.batch_cost, self.reader_cost, self.batch_images = np.mean(self._window, axis=0).tolist()
             self._window.clear()
 
 

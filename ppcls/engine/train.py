@@ -87,7 +87,7 @@ def train_batch(run: Run, batch: Batch) -> None:
     """Train on one batch; call the hooks after an optimizer step."""
     run.timing.batch_is_ready()
     updated = train_step(run, batch)
-    run.timing.end()
+    run.timing.end(len(batch.index))
     if updated:
         call_hooks(run.hooks, "after_step", run, batch)
         _raise_if_stopped(run)
@@ -127,6 +127,8 @@ def train_step(run: Run, batch: Batch) -> bool:
         run.record(batch, parts.metric(known, label), losses)
     position.batch += 1
     position.step += complete
+    position.seen_batches += 1
+    position.seen_images += len(batch.index) * world_size()
     return complete
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ppcls.errors import ConfigError
 from ppcls.report.record import NetworkFacts, Record, read_record
-from ppcls.report.run_sections import loss_texts
+from ppcls.report.run_sections import loss_names, loss_texts
 from ppcls.report.runs import find_runs
 
 # Settings of which the result of a run does not depend, or that name its place.
@@ -73,6 +73,11 @@ class Row:
         return " + ".join(loss_texts(self.record.run.config))
 
     @property
+    def method(self) -> str:
+        """The names of the losses of training, in short."""
+        return " + ".join(loss_names(self.record.run.config))
+
+    @property
     def differs_in(self) -> str:
         """The settings by which the runs differ, as one text."""
         shown = [f"{key}={value}" for key, value in self.differences.items()]
@@ -81,10 +86,15 @@ class Row:
 
     @property
     def score(self) -> float | None:
-        """The value of the best evaluation that chose it; the accuracy where there is one."""
+        """The accuracy of the best evaluation; without one, the value that chose it."""
         student = self.record.student
         own = None if student is None else self.record.accuracy(student)
         return own if own is not None else self.record.best.get(self.record.criterion)
+
+    @property
+    def score_name(self) -> str:
+        """What the score is, such as ``top1``."""
+        return "top1" if "top1" in self.record.best else self.record.criterion
 
     @property
     def teacher_accuracy(self) -> float | None:
@@ -119,7 +129,7 @@ class Row:
             "finished": run.finished,
             "best_epoch": run.best_epoch,
             "score": None if self.score is None or not math.isfinite(self.score) else self.score,
-            "score_name": "top1" if "top1" in self.record.best else self.record.criterion,
+            "score_name": self.score_name,
             "teacher_top1": self.teacher_accuracy,
             "agreement": self.agreement,
             "parameters": None if student is None else student.parameters,
@@ -235,11 +245,12 @@ def _groups(settings: Sequence[Mapping[str, str]], differing: Sequence[str]) -> 
     return found
 
 
-def _rank(group: Group) -> float:
-    """Return a number that is larger for a better recipe, also where small values are good."""
-    states = [row.record.run.progress or row.record.run.best for row in group.counted]
-    scores = [state.chosen_score for state in states if state is not None and state.chosen_score is not None]
-    return statistics.fmean(scores) if scores else -math.inf
+def _rank(group: Group) -> tuple[bool, float]:
+    """Return what is larger for a better recipe: by the shown scores, those with an accuracy first."""
+    if group.mean is None:
+        return False, -math.inf
+    is_loss = group.rows[0].score_name == "loss"
+    return not is_loss, -group.mean if is_loss else group.mean
 
 
 def groups_of(rows: Sequence[Row]) -> list[Group]:
@@ -275,8 +286,15 @@ def _flat(node: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest ends of config paths by which they can be told apart; none begins with a number."""
-    ends = [{".".join(key.split(".")[-n:]) for n in range(1, key.count(".") + 2)} for key in keys]
+    """Return the shortest ends of config paths by which they can be told apart.
+
+    None begins with a number; options of losses and of networks among several keep the name of these.
+    """
+    least = [2 if key.startswith(("Loss.", "Arch.models.")) else 1 for key in keys]
+    ends = [
+        {".".join(key.split(".")[-n:]) for n in range(fewest, key.count(".") + 2)}
+        for key, fewest in zip(keys, least, strict=True)
+    ]
     counts = Counter(end for own in ends for end in own)
     found = {}
     for key, own in zip(keys, ends, strict=True):

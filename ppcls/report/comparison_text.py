@@ -33,7 +33,7 @@ def render(rows: Sequence[Row], form: str = "table") -> str:
     groups = [group for group in groups_of(rows) if len(group.counted) > 1]
     if not groups:
         return text
-    header = ["recipe", "runs", "score", "differs in"]
+    header = ["recipe", "runs", header[2], "differs in"]
     means = [
         [str(group.number + 1), str(len(group.counted)), mean_text(group), group.rows[0].differs_in]
         for group in groups
@@ -52,23 +52,34 @@ def mean_text(group: Group) -> str:
 
 
 def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
-    header = ["run", "recipe", "score", "epoch", "network", "teacher", "agrees", "seed", "time", "differs in"]
+    scores = {row.score_name for row in rows}
+    score = "score" if scores == {"top1"} else f"score ({', '.join(sorted(scores))})"
+    header = ["run", "recipe", score, "epoch", "network", "teacher", "agrees", "seed", "time"]
+    methods = len({row.method for row in rows}) > 1
+    header += ["losses", "differs in"] if methods else ["differs in"]
     lines = [
         [
             row.name,
             str(row.group + 1),
-            "-" if row.score is None else f"{row.score:.4f}",
+            _score(row, len(scores) > 1),
             _epochs(row),
             row.network,
             row.teacher or "-",
             "-" if row.agreement is None else f"{row.agreement:.4f}",
             str(row.record.run.settings.get("seed")),
             duration(row.record.seconds),
+            *([row.method] if methods else []),
             row.differs_in,
         ]
         for row in rows
     ]
     return header, lines, (1, 2, 3, 6, 7, 8)
+
+
+def _score(row: Row, named: bool) -> str:
+    if row.score is None:
+        return "-"
+    return f"{row.score:.4f}" + (f" {row.score_name}" if named else "")
 
 
 def _epochs(row: Row) -> str:

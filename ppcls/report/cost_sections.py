@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any
 
 from ppcls.errors import mask_credentials
 from ppcls.report.html import Cell, Column, both, escaped, facts_table, note, section, table, text_cell
@@ -58,7 +57,6 @@ def sizes(record: Record) -> str:
 
 def time_and_cost(record: Record) -> str:
     """Return how long the run took and how much it computed."""
-    settings = record.run.settings
     facts = record.facts
     rows = []
     if record.log.began:
@@ -69,11 +67,9 @@ def time_and_cost(record: Record) -> str:
     if training is not None:
         rows.append((both("steps of training alone", "仅训练步骤"), duration(training)))
     steps = max((row["step"] for row in record.run.rows), default=0)
-    batch = _batch_size(record)
     processes = facts.get("processes")
     processes = processes if isinstance(processes, int) else 1
-    frequency = settings.get("update_freq")
-    images = steps * batch * processes * (frequency if isinstance(frequency, int) else 1) if batch else None
+    images = 0 if record.run.progress is None else record.run.progress.seen_images
     rows.append((both("optimizer steps", "优化步数"), f"{steps:,}"))
     if images:
         rows.append((both("images seen", "处理的图像"), f"{images:,}"))
@@ -97,13 +93,6 @@ def time_and_cost(record: Record) -> str:
             )
         )
     return section(both("Time and cost", "时间与成本"), facts_table(rows), name="time")
-
-
-def _batch_size(record: Record) -> int | None:
-    node: Any = record.run.config
-    for key in ("DataLoader", "Train", "sampler", "batch_size"):
-        node = node.get(key) if isinstance(node, dict) else None
-    return node if isinstance(node, int) else None
 
 
 def command_and_environment(record: Record, config_text: str) -> str:

@@ -166,9 +166,10 @@ class Record:
         """Return the top-1 accuracy of a network in the best evaluation; None if it is not known."""
         if network.role not in ("teacher", "ensemble"):
             name = "top1" if network.role == "student" else f"top1_{network.title}"
-            averaged = self.best.get(f"{name}_ema")
-            own = self.best.get(name)
-            return max(filter(_is_finite, (own, averaged)), default=None)  # type: ignore[type-var]
+            # The plain name is that of the weights that were chosen; in an evaluation that chose none, both
+            # are there.
+            values = (self.best.get(key) for key in (name, f"{name}_ema"))
+            return next((value for value in values if value is not None and math.isfinite(value)), None)
         found = self.answers.accuracy(network.title) if self.answers is not None else None
         if found is not None:
             return found
@@ -210,8 +211,12 @@ class Record:
         """Seconds of the training steps alone, from ``batch_cost`` and the number of steps between rows."""
         total = 0.0
         before = 0
-        frequency = self.run.settings.get("update_freq")
-        batches = frequency if isinstance(frequency, int) and frequency > 0 else 1
+        progress = self.run.progress
+        if progress is not None and progress.seen_batches and progress.step:
+            batches = progress.seen_batches / progress.step  # the last step of an epoch may have fewer
+        else:
+            frequency = self.run.settings.get("update_freq")
+            batches = frequency if isinstance(frequency, int) and frequency > 0 else 1
         for row in self.run.rows_of("train"):
             cost = row.get("batch_cost")
             if isinstance(cost, int | float) and math.isfinite(cost):
@@ -312,10 +317,6 @@ def _maps(value: Any) -> list[Mapping[str, Any]]:
 def _number(entry: Mapping[str, Any], name: str, kind: type) -> Any:
     value = entry.get(name)
     return kind(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _source(network: ArchSpec) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ppcls.report.html import (
@@ -107,15 +107,27 @@ def what_on_what(record: Record) -> str:
 
 def loss_texts(config: Mapping[str, Any]) -> list[str]:
     """Return the losses of training, each with its options, as one line each."""
+    left_out = ("model_name_pairs", "model_names", "name")
+    return [_call(name, options, left_out=left_out) for name, options in _losses(config)]
+
+
+def loss_names(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the losses of training in short, such as DKD."""
+    found = []
+    for name, options in _losses(config):
+        inner = options.get("base_loss_name") if isinstance(options, dict) else None
+        name = inner if isinstance(inner, str) else name
+        found.append(name.removeprefix("Distillation").removesuffix("Loss") or name)
+    return found
+
+
+def _losses(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     losses = config.get("Loss")
     listed = losses.get("Train") if isinstance(losses, dict) else None
-    texts = []
     for node in listed if isinstance(listed, list) else []:
         if isinstance(node, dict) and node:
             name = node.get("name") if isinstance(node.get("name"), str) else next(iter(node))
-            options = node if "name" in node else node[name]
-            texts.append(_call(str(name), options, left_out=("model_name_pairs", "model_names", "name")))
-    return texts
+            yield str(name), node if "name" in node else node[name]
 
 
 def optimizer_texts(config: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from ppcls.distilling import steps
 from ppcls.distilling.estimate import in_words
 from ppcls.distilling.find_teacher import find_teacher
 from ppcls.distilling.request import Request, digest_of, open_project
+from ppcls.distilling.result import DistillationResult, measure_of
 from ppcls.distilling.steps import split_overrides
 from ppcls.distilling.teacher import Preprocessing
 from ppcls.engine import Engine
@@ -69,6 +71,28 @@ def test_a_call_trains_teacher_baseline_and_student_and_exports_it(first):
     assert set(found[0]["label_names"]) == {"cat", "dog", "golden fish"}
     teacher = load_config(result.project / "distill.yaml").arch.find("Teacher")
     assert teacher.pretrained == str(result.project / "output/teacher/best_model")
+
+
+@pytest.mark.parametrize(
+    ("by", "metrics", "measure"),
+    [
+        ("top2 of Student", {"loss": 1.0, "top2": 0.9, "top1": 0.5}, "top1"),
+        ("top2 of Student", {"loss": 1.0, "top2": 0.9}, "top2"),
+        ("loss of Student", {"loss": 1.0}, "loss"),
+        ("", {}, None),
+    ],
+)
+def test_an_accuracy_is_top1_whatever_chose_the_best_evaluation(by, metrics, measure):
+    run = SimpleNamespace(progress=SimpleNamespace(best_by=by), best=None, best_metrics=metrics)
+    assert measure_of(run) == measure
+
+
+def test_a_result_says_what_it_measures():
+    given = {"student": "s", "teacher": "t", "method": "KD", "project": Path("p"), "folder": Path("f")}
+    top2 = DistillationResult(**given, accuracy=0.9, baseline_accuracy=0.8, measure="top2")
+    assert [row[1:] for row in top2.rows()] == [("top2 80.00 %", ""), ("top2 90.00 %", "+10.00")]
+    loss = DistillationResult(**given, accuracy=0.5, baseline_accuracy=0.75, measure="loss")
+    assert [row[1:] for row in loss.rows()] == [("loss 0.75000", ""), ("loss 0.50000", "+0.25000")]
 
 
 def test_the_result_shows_itself(first):

@@ -17,6 +17,19 @@ def test_averages_weigh_batches_by_their_size():
     assert meters.averages() == {"top1": 0.75, "loss": 3.0}
 
 
+@pytest.mark.parametrize(("images", "right", "batch"), [(1000, 900, 96), (30, 27, 16), (2048, 1, 100)])
+def test_equal_accuracies_are_equal_numbers_however_the_images_are_divided(images, right, batch):
+    for seed in range(20):
+        hits = np.zeros(images, "float32")
+        hits[np.random.default_rng(seed).permutation(images)[:right]] = 1
+        meters = Meters()
+        for start in range(0, images, batch):
+            part = hits[start : start + batch]
+            meters.add({"top1": paddle.to_tensor(part).mean()}, len(part))
+        meters.flush()
+        assert meters.averages() == {"top1": right / images}
+
+
 def test_splitting_flushes_and_restoring_changes_nothing():
     values = np.random.default_rng(0).random(20).astype("float32")
     once, split = Meters(), Meters()

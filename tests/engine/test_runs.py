@@ -14,7 +14,10 @@ from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.deploy import Predictor
 from ppcls.engine import Engine
+from ppcls.engine.run import Timing
 from ppcls.engine.train import train_epoch
+from ppcls.report import write_report
+from ppcls.report.runs import read_run
 from ppcls.weights import read_params
 
 KL = {
@@ -80,6 +83,28 @@ def test_log_lines_are_those_parsers_know(recipe, write_recipe, tmp_path, capsys
         ("eval", 1, 3), ("eval", 2, 6)
     ]  # fmt: skip
     assert {"loss", "CELoss", "top1", "lr", "reader_cost"} <= rows[0].keys()
+
+
+def test_the_page_counts_the_images_of_small_batches_and_small_steps_too(recipe, write_recipe, tmp_path):
+    path = write_recipe(recipe)
+    train(path, "Global.update_freq=2", "DataLoader.Train.sampler.batch_size=5", "Global.epochs=3")
+    run = read_run(tmp_path / "output" / "resnet8")
+    images = run.progress.lists["DataLoader.Train.dataset"]["count"]
+    assert images % 5
+    batches = -(-images // 5)
+    assert batches % 2
+    assert (run.progress.seen_images, run.progress.seen_batches) == (3 * images, 3 * batches)
+    assert f">{3 * images}<" in write_report(run.folder).read_text("utf-8")
+
+
+def test_the_speed_is_that_of_the_batches_whose_time_it_is():
+    timing = Timing()
+    timing.begin()
+    for images in (8, 8, 2):
+        timing.batch_is_ready()
+        timing.end(images)
+    timing.summarize()
+    assert timing.batch_images == 6
 
 
 def test_a_run_is_repeated_bit_by_bit_whatever_the_workers(recipe, write_recipe, tmp_path):

@@ -17,6 +17,7 @@ from ppcls.errors import ConfigError
 from ppcls.report import write_comparison, write_report
 from ppcls.report.comparison import compare, groups_of, short_names
 from ppcls.report.comparison_text import render
+from ppcls.run_states import encode_states, read_states
 
 
 def sharper(weight: float) -> list:
@@ -38,7 +39,43 @@ def test_runs_that_differ_only_in_their_seed_are_one_recipe(runs):
     assert {row.name for row in best.rows} == {"high1", "high2", "high3"}
     assert best.mean == pytest.approx(statistics.fmean([0.8, 0.76, 0.9]))
     assert best.deviation == pytest.approx(statistics.stdev([0.8, 0.76, 0.9]))
-    assert best.rows[0].differences == {"weight": "2.0"}
+    assert best.rows[0].differences == {"DistillationKLDivLoss.weight": "2.0"}
+
+
+def chosen_by(folder, by, **metrics):
+    """Change the states of a run to those of one that was chosen by another value than top1."""
+    progress, files = read_states(folder / "latest.pdstates")
+    own = {name: value for name, value in metrics.items() if not name.endswith("_ema")}
+    progress.best, progress.best_score, progress.best_by = own, own[by], f"{by} of Student"
+    if f"{by}_ema" in metrics:
+        progress.best_ema, progress.best_ema_score, progress.best_ema_epoch = metrics, metrics[f"{by}_ema"], 1
+    (folder / "latest.pdstates").write_bytes(encode_states(progress, files))
+
+
+def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
+    for name in ("mine", "other"):
+        write_run(tmp_path / name, seed=1, top1=0.5, losses=sharper(len(name)))
+    # chosen by top2, at which the weights were better than their averages, unlike at top1
+    chosen_by(tmp_path / "mine", "top2", top1=0.3, top2=0.9, top1_ema=0.6, top2_ema=0.8)
+    first, second = compare([tmp_path])
+    # the order is that of the scores that are shown
+    assert [(row.name, row.score) for row in (first, second)] == [("other", 0.5), ("mine", 0.3)]
+    chosen_by(tmp_path / "other", "loss", loss=0.7)
+    assert "score (loss, top1)" in render(compare([tmp_path]))
+    assert "0.7000 loss" in render(compare([tmp_path]))
+    chosen_by(tmp_path / "mine", "loss", loss=0.8)
+    assert [row.score for row in compare([tmp_path])] == [0.7, 0.8]
+
+
+def test_losses_are_named_where_they_differ(tmp_path):
+    write_run(tmp_path / "kd", seed=1)
+    write_run(tmp_path / "dkd", seed=1, losses=[{"DistillationDKDLoss": {"weight": 1.0}}])
+    mgd = {"base_loss_name": "MGDLoss", "weight": 1.0}
+    write_run(tmp_path / "mgd", seed=1, losses=[{"DistillationPairLoss": mgd}])
+    table = render(compare([tmp_path]))
+    assert "losses" in table.splitlines()[0]
+    assert all(name in table for name in ("KLDiv", "DKD", "MGD"))
+    assert "losses" not in render(compare([tmp_path / "kd"])).splitlines()[0]
 
 
 def test_a_copy_of_a_run_is_no_further_seed(tmp_path):
@@ -161,3 +198,5 @@ def test_settings_have_the_shortest_names_that_tell_them_apart():
     assert list(short_names(keys).values()) == [
         *("Train.sampler.batch_size", "Eval.sampler.batch_size", "shape.1", "A")
     ]
+    keys = ["Loss.Train.0.DistillationGTCELoss.weight", "Arch.models.0.Teacher.name", "Arch.name"]
+    assert list(short_names(keys).values()) == ["DistillationGTCELoss.weight", "Teacher.name", "name"]

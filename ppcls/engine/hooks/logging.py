@@ -65,7 +65,7 @@ class LogHook(Hook):
         self._bar.update(run.progress.batch - self._bar.n)
         self._show_values(run)
         if run.line_due(run.progress.batch):
-            self._print(run, batch)
+            self._print(run)
         if run.progress.batch == total:
             self._bar.close()
             self._bar = None
@@ -91,7 +91,7 @@ class LogHook(Hook):
             self._bar.set_postfix_str(" ".join(short_metrics(latest)[:2]))
         self._shown = time.monotonic()
 
-    def _print(self, run: Run, batch: Batch) -> None:
+    def _print(self, run: Run) -> None:
         run.read()
         run.timing.summarize()
         averages = run.meters.averages(everywhere=True)
@@ -99,7 +99,7 @@ class LogHook(Hook):
         cost = run.timing.batch_cost
         norm = None if run.gradient_norm is None else float(run.gradient_norm)
         left = (run.settings.epochs - run.progress.epoch + 1) * len(run.parts.loader) - run.progress.batch
-        speed = len(batch.index) / max(cost, 1e-12)
+        speed = run.timing.batch_images / max(cost, 1e-12)
         total = speed * world_size()
         eta = datetime.timedelta(seconds=int(left * cost))
         epoch = f"{run.progress.epoch}/{run.settings.epochs}"

@@ -156,6 +156,8 @@ ALLOWED = {
     "epoch": [],
     "batch": [0],
     "step": [0],
+    "seen_batches": [0],
+    "seen_images": [0],
     "seed": [0],
     "threads": [0],
     "teacher_threads": [0],

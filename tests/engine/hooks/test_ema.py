@@ -8,7 +8,7 @@ import pytest
 from support import distilled
 
 from ppcls.config import load_config
-from ppcls.distilling.result import accuracy_of
+from ppcls.distilling.result import measure_of
 from ppcls.engine import Engine
 from ppcls.engine.from_run import load_run
 from ppcls.engine.hooks import Hook
@@ -182,7 +182,7 @@ def test_a_run_is_known_by_the_better_of_weights_and_averages(
     folder = tmp_path / "output/resnet8"
     run = read_run(folder)
     assert run.weights().name == file
-    assert (run.best_epoch, run.best_metrics["top1"], accuracy_of(run)) == (epoch, best, best)
+    assert (run.best_epoch, run.best_metrics["top1"], measure_of(run)) == (epoch, best, "top1")
     (row,) = compare([folder])
     assert (row.score, row.record.run.best_epoch) == (best, epoch)
     printed = capsys.readouterr().out
