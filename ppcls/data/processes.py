@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from ppcls.data.samples import Draw, LocalSamples, Opened
-from ppcls.errors import ConfigError, DataError, PpclsError
+from ppcls.errors import ConfigError, DataError, PpclsError, TrainingError
 
 _GRACE = 2.0  # seconds until a process that does not end by itself is killed
 
@@ -66,6 +66,7 @@ class RemoteSamples:
 
         Raises:
             DataError: naming the sample, if its process ends unexpectedly.
+            TrainingError: likewise, if a signal ended it; a restart of the training may succeed.
         """
         index = opened.draw.index
         process = self._free.get()
@@ -73,7 +74,8 @@ class RemoteSamples:
             answer = self._ask(process, opened.draw)
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):  # closed, or cut off
             code = process.wait(_GRACE)
-            raise DataError(
+            kind = TrainingError if code < 0 else DataError
+            raise kind(
                 f"{self._samples.dataset.path(index)} (sample {index}): the process that prepared it ended "
                 f"(exit code {code}). -9 mostly means that memory ran out: use fewer num_workers; -11 that a "
                 "library crashed on this file; 1 that the error above ended it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from ppcls.data import ImageError, build_loader
-from ppcls.errors import ConfigError, DataError
+from ppcls.errors import ConfigError, DataError, TrainingError
 from ppcls.registry import TRANSFORMS
 
 COUNT = 23
@@ -58,6 +59,16 @@ def started(node):
         time.sleep(0.01)
 
 
+class Ending:
+    """A transform that ends the process that it is copied to."""
+
+    def __call__(self, image, rng):
+        return image
+
+    def __reduce__(self):
+        return sys.exit, (1,)
+
+
 def test_the_batches_of_processes_are_those_of_threads(started):
     remote, local = started(), started(use_processes=False)
     for epoch, begin in ((1, 0), (2, 3)):
@@ -86,16 +97,28 @@ def test_errors_keep_their_type_and_name_the_sample(started, node, tmp_path):
 
 
 @pytest.mark.timeout(60)
-def test_a_process_that_is_killed_is_an_error_with_its_sample(started, tmp_path):
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_process_that_is_killed_is_an_error_with_its_sample(started, node, on_error):
+    """It is none of the data: a restart may succeed, and no image is to blame that could be left out."""
+    node["dataset"]["on_error"] = on_error
     loader = started(num_workers=1)
-    batches = loader.epoch(0)
-    next(batches)
-    list(batches)  # all is delivered: the process is idle
+    list(loader.epoch(0))  # all is delivered: the process is idle
     loader._samples._processes[0].kill()
-    with pytest.raises(DataError, match=r"\d+.png \(sample \d+\): the process .* ended \(exit code -9\)"):
+    text = r"\d+.png \(sample \d+\): the process .* ended \(exit code -9\)"
+    with pytest.raises(TrainingError, match=text):
         list(loader.epoch(1))
+    assert not loader.skipped
     loader.close()
     assert len(list(loader.epoch(1))) == 6  # a new process
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_an_error_ends_is_an_error_of_the_data(started, node, monkeypatch):
+    monkeypatch.setitem(TRANSFORMS._items, "Ending", Ending)
+    node["dataset"]["transform_ops"].append({"Ending": None})
+    text = r"\d+.png \(sample \d+\): the process .* ended \(exit code 1\)"
+    with pytest.raises(DataError, match=text):
+        list(started(num_workers=1).epoch(0))
 
 
 @pytest.mark.timeout(60)
