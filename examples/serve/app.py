@@ -24,6 +24,7 @@ from ppcls.errors import PpclsError
 
 PAGE = Path(__file__).with_name("page.html")
 MEGABYTE = 1 << 20
+LAST_SECONDS = 30  # how long requests that are under way may take after Ctrl-C or SIGTERM
 router = APIRouter()
 
 
@@ -67,7 +68,8 @@ async def _limit_size(request: Request, call_next: Any) -> Response:
     most = request.app.state.max_megabytes
     if request.method == "POST":
         size = request.headers.get("content-length", "")
-        if not size.isdecimal():
+        # In chunks there may come more than Content-Length says.
+        if not size.isdecimal() or "transfer-encoding" in request.headers:
             return _problem(411, "the request does not say its size (Content-Length)")
         if int(size) > most * MEGABYTE:
             return _problem(413, f"the request has more than {most:g} MB")
@@ -157,7 +159,8 @@ def main() -> None:
         max_wait=args.wait / 1000,
         workers=args.workers,
     )
-    uvicorn.run(app, host=args.host, port=args.port)
+    # Without a limit, one client that does not finish its request would keep the server from ending.
+    uvicorn.run(app, host=args.host, port=args.port, timeout_graceful_shutdown=LAST_SECONDS)
 
 
 if __name__ == "__main__":

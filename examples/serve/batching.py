@@ -110,13 +110,19 @@ class Batcher:
 
     def _answer(self, batch: list[_Waiting]) -> None:
         wanted = [(image, future) for image, future in batch if future.set_running_or_notify_cancel()]
-        if not wanted:
-            return
+        if wanted:
+            self._resolve(wanted)
+
+    def _resolve(self, wanted: list[_Waiting]) -> None:
+        """Predict images together; one by one if that fails, because only one of them may be to blame."""
         try:
             results = self._predict([image for image, _ in wanted])
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait, and the thread must continue
-            for _, future in wanted:
-                future.set_exception(error)
+            if len(wanted) == 1:
+                wanted[0][1].set_exception(error)
+                return
+            for each in wanted:
+                self._resolve([each])
             return
         with self._counting:
             self.batches += 1

@@ -59,6 +59,20 @@ def test_everybody_gets_the_answer_to_their_own_image() -> None:
     batcher.close()
 
 
+def test_an_error_belongs_to_its_image_alone() -> None:
+    from batching import Batcher
+
+    network = Network()
+    batcher = Batcher(network.predict, max_batch=3, max_wait=10, workers=1)
+    waiting = [batcher.submit(image) for image in (b"x", b"break", b"y")]
+    assert [waiting[0].result(10), waiting[2].result(10)] == [{"got": "x"}, {"got": "y"}]
+    with pytest.raises(ValueError, match="broken"):
+        waiting[1].result(10)
+    assert network.sizes == [3, 1, 1, 1]
+    assert (batcher.batches, batcher.images) == (2, 2)
+    batcher.close()
+
+
 def test_an_error_belongs_to_its_batch_alone() -> None:
     from batching import Batcher, Overloaded
 
@@ -111,6 +125,21 @@ def test_the_application() -> None:
         assert send(*[b"x"] * 4).status_code == 413
         assert send(b"x" * 20_000).status_code == 413
         assert client.post("/predict", content=iter([b"x"])).status_code == 411
+        both = {"Content-Length": "1", "Transfer-Encoding": "chunked"}
+        assert client.post("/predict", content=b"x", headers=both).status_code == 411
         assert client.post("/predict", files={"other": b"x"}).status_code == 422
         health = client.get("/health").json()
         assert (health["status"], health["network"], health["images"]) == ("ok", "<cats>", 4)
+
+
+def test_a_client_that_stalls_does_not_keep_the_server_from_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    uvicorn = pytest.importorskip("uvicorn", reason="examples/serve/requirements.txt")
+    pytest.importorskip("fastapi", reason="examples/serve/requirements.txt")
+    import app
+
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(uvicorn, "run", lambda application, **given: options.update(given))
+    monkeypatch.setattr(app, "Predictor", lambda *args, **options: Network())
+    monkeypatch.setattr(sys, "argv", ["app.py", "--model-dir", "inference"])
+    app.main()
+    assert 0 < options["timeout_graceful_shutdown"] <= 30
