@@ -17,7 +17,7 @@ from ppcls.commands import COMMANDS, Command
 from ppcls.console import Console, patient_console
 from ppcls.cpu.switches import check_switches
 from ppcls.distributed import announce_end
-from ppcls.errors import PADDLE_MISSING, PpclsError, TrainingError, hint
+from ppcls.errors import INTERRUPTED, PADDLE_MISSING, PpclsError, TrainingError, hint, was_interrupted
 from ppcls.job import alone, end_with_launcher, read_job
 
 
@@ -134,8 +134,11 @@ def _run(args: argparse.Namespace, output: Console | None) -> int:
     except PpclsError as error:
         print(f"ppcls: {error}", file=sys.stderr)
         return 1 if isinstance(error, TrainingError) else 2
-    except ModuleNotFoundError as error:
-        if error.name != "paddle":
+    except (ImportError, KeyboardInterrupt) as error:
+        if was_interrupted(error):
+            print(INTERRUPTED, file=sys.stderr)
+            return 128 + signal.SIGINT
+        if not isinstance(error, ModuleNotFoundError) or error.name != "paddle":
             raise
         print(f"ppcls: {PADDLE_MISSING}", file=sys.stderr)
         return 2
@@ -146,6 +149,3 @@ def _run(args: argparse.Namespace, output: Console | None) -> int:
         where = f"{error.object!r}: names of files are {encoding} here, which lacks these characters"
         print(f"ppcls: {where}; set PYTHONUTF8=1 in the environment", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("ppcls: interrupted", file=sys.stderr)
-        return 130

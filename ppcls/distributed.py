@@ -37,6 +37,7 @@ LONGEST_AFTER_LOSS = 25.0
 _LOOK_EVERY = 1.0
 _PER_CORE = 4  # more processes for each core are a mistake
 LOST = "lost the connection to another one"  # in the message of a process that is not the cause of a failure
+STOPPING = "finishing the step, then saving"  # in the log of a process, after the name of a signal
 STARTED = "PPCLS_STARTED"  # names the file that tells `ppcls train --nproc` that the start has succeeded
 LARGE = 1 << 16  # numbers in a gradient that is worth an exchange of its own
 _LOST = (OSError, RuntimeError)  # gloo raises the first, nccl either

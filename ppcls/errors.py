@@ -20,6 +20,7 @@ PADDLE_MISSING = (
     "-i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
 )
 
+INTERRUPTED = "ppcls: interrupted"
 
 # The name and password of an address, and the part after its question mark, which is often a token.
 _CREDENTIALS = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s?#'\"]*@", re.IGNORECASE)
@@ -165,6 +166,13 @@ class WeightsError(PpclsError):
 
 class TrainingError(PpclsError):
     """A run that cannot continue, such as one with a non-finite loss."""
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Tell whether an error is Ctrl-C, or Paddle's ImportError if it comes while its library is loaded."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def nearest(name: object, known: Iterable[object]) -> tuple[str, ...]:

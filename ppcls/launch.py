@@ -21,15 +21,15 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from ppcls.console import patient_console
 from ppcls.cpu import threads
-from ppcls.distributed import LOST, STARTED, gpus_for
-from ppcls.errors import ConfigError, show
+from ppcls.distributed import LOST, STARTED, STOPPING, gpus_for
+from ppcls.errors import INTERRUPTED, ConfigError, show, was_interrupted
 from ppcls.files import is_running
 from ppcls.job import LAUNCHER, PLACE, announce_launcher, end_with_parent, world_size
 from ppcls.machines import Machines
@@ -42,6 +42,8 @@ _PAUSE = 5.0  # seconds before a restart
 # Exit codes after which a restart would change nothing or is not wanted: success, a mistake of the user, and
 # the signals by which users end a run (SIGHUP, SIGINT, SIGTERM).
 _FINAL = (0, 2, 129, 130, 143)
+# What the log of a process says after SIGTERM: a crash report of Paddle, or a line of a training.
+_TERMINATED = ("`Termination signal` is detected", f"SIGTERM: {STOPPING}")
 
 
 def launch(
@@ -123,8 +125,9 @@ def _launch_once(
         if code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
             place = logs if written.started.exists() else None
             lines = {n: _read(file) for n, file in written.files.items()}
-            print(_explain(lines, place, total), file=sys.stderr)
-            return _code_of_the_cause(code, _causes(lines), written.codes())
+            codes = written.codes()
+            print(_explain(lines, place, total, codes), file=sys.stderr)
+            return _code_of_the_cause(code, _causes(lines), codes)
         return code
 
 
@@ -212,8 +215,13 @@ def run_launcher() -> None:
     announce_launcher()
     warnings.filterwarnings("ignore", message="No ccache found")  # Paddle's message about itself
     with patient_console():
-        from paddle.distributed.launch.main import launch as launch_paddle
-
+        try:
+            from paddle.distributed.launch.main import launch as launch_paddle
+        except (ImportError, KeyboardInterrupt) as error:
+            if not was_interrupted(error):
+                raise
+            print(INTERRUPTED, file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
         launch_paddle()
 
 
@@ -284,23 +292,28 @@ def _read(file: Path) -> list[str]:
     return _read_from(file, 0).decode(errors="replace").splitlines()
 
 
-def _explain(logs: dict[int, list[str]], folder: Path | None, total: int | None = None) -> str:
-    """Return the errors of the processes that caused the failure; if unknown, the last lines of all.
+def _explain(
+    logs: dict[int, list[str]], folder: Path | None, total: int | None = None, announced: Collection[int] = ()
+) -> str:
+    """Return the errors of the processes that caused the failure; if unknown, the last lines of suspects.
 
     Args:
         logs: lines by process.
         folder: folder of the logs; None if they are not kept.
         total: number of processes of all machines; default: there is only this one.
+        announced: processes that announced their exit code, so that none of them was killed.
     """
     total = total or len(logs)
     found = _causes(logs)
     parts = []
     if not found:
-        found = {number: lines[-5:] for number, lines in logs.items()}
+        found = {number: lines[-5:] for number, lines in _suspects(logs, announced).items()}
         elsewhere = "" if total == len(logs) else " The cause may be in the output of another machine."
+        killed = f"Process {next(iter(found))}" if len(found) == 1 and not elsewhere else "One"
         parts.append(
-            f"ppcls: no process says why it ended.{elsewhere} One was probably killed, mostly because memory "
-            "ran out; the system's log (`dmesg`) shows that. Checkpoints are whole; resume with --resume auto"
+            f"ppcls: no process says why it ended.{elsewhere} {killed} was probably killed, mostly because "
+            "memory ran out; the system's log (`dmesg`) shows that. Checkpoints are whole; resume with "
+            "--resume auto"
         )
     for number, lines in found.items():
         place = "" if folder is None else f" ({folder / f'workerlog.{number}'})"
@@ -313,6 +326,16 @@ def _causes(logs: dict[int, list[str]]) -> dict[int, list[str]]:
     """Return the errors of the processes that caused the failure."""
     errors = {number: _error(lines) for number, lines in logs.items()}
     return {n: lines for n, lines in errors.items() if lines and not any(LOST in line for line in lines)}
+
+
+def _suspects(logs: dict[int, list[str]], announced: Collection[int]) -> dict[int, list[str]]:
+    """Return the logs of the processes that the launcher did not end; those of all if there is none."""
+    left = {
+        number: lines
+        for number, lines in logs.items()
+        if number not in announced and not any(text in line for text in _TERMINATED for line in lines)
+    }
+    return left or logs
 
 
 def _code_of_the_cause(code: int, causes: Iterable[int], codes: dict[int, int]) -> int:

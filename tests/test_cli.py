@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,34 @@ def test_every_command_refuses_a_switch_with_an_unknown_value(name, monkeypatch,
 def test_processes_must_be_at_least_one(recipe, write_recipe, capsys):
     assert main(["train", "-c", str(write_recipe(recipe)), "--nproc", "0"]) == 2
     assert "--nproc" in capsys.readouterr().err
+
+
+def load_while_interrupted(args):
+    """What Paddle's library does if Ctrl-C comes while it is loaded."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise ImportError("initialization failed") from error
+
+
+def stop(args):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("run", [stop, load_while_interrupted])
+def test_ctrl_c_ends_a_command_with_one_line(run, monkeypatch, capsys):
+    monkeypatch.setitem(COMMANDS, "models", replace(COMMANDS["models"], run=run))
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "ppcls: interrupted\n"
+
+
+def test_an_import_that_fails_for_another_reason_shows_its_traceback(monkeypatch):
+    def fail(args):
+        raise ImportError("libcudart.so: cannot open shared object file", name="paddle")
+
+    monkeypatch.setitem(COMMANDS, "models", replace(COMMANDS["models"], run=fail))
+    with pytest.raises(ImportError, match="libcudart"):
+        main(["models"])
 
 
 def test_a_reader_that_leaves_ends_a_list_quietly():

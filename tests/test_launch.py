@@ -37,6 +37,31 @@ def test_without_a_cause_the_last_lines_of_all_are_shown(tmp_path):
     assert "line 3" not in text
 
 
+# What Paddle writes after SIGTERM.
+ENDED = ["FatalError: `Termination signal` is detected by the operating system.", "  [TimeInfo: ...]", ""]
+
+
+@pytest.mark.parametrize(
+    ("logs", "announced", "blamed", "shown"),
+    [
+        ({0: ENDED, 1: ["step 3"]}, {}, "Process 1", [1]),  # the launcher ended process 0
+        ({0: ["INFO: SIGTERM: finishing the step, then saving"], 1: ["step 3"]}, {}, "Process 1", [1]),
+        ({0: [f"ppcls: process 0 of 2 {LOST}"], 1: []}, {0: 1}, "Process 1", [1]),
+        ({0: ["step 3"], 1: ["step 3"], 2: ENDED}, {}, "One", [0, 1]),
+        ({0: ENDED, 1: ENDED}, {}, "One", [0, 1]),
+    ],
+)
+def test_a_killed_process_is_named_not_those_that_the_launcher_ended(logs, announced, blamed, shown):
+    text = launch._explain(logs, None, announced=announced)
+    assert text.startswith(f"ppcls: no process says why it ended. {blamed} was probably killed")
+    assert [number for number in logs if f"ppcls: process {number} of" in text] == shown
+
+
+def test_the_killed_process_may_be_on_another_machine():
+    text = launch._explain({0: ENDED, 1: ["step 3"]}, None, 4)
+    assert "another machine. One was probably killed" in text
+
+
 @pytest.mark.parametrize(
     ("code", "causes", "codes", "expected"),
     [
@@ -283,3 +308,27 @@ def test_signals_are_passed_on_in_order(monkeypatch, nohup):
     assert received == sent[:count]
     assert passed == [signal.SIGINT, signal.SIGTERM, signal.SIGTERM][:count]
     assert {n: signal.getsignal(n) for n in before} == before
+
+
+INTERRUPTED_IMPORT = """
+try:
+    raise KeyboardInterrupt
+except KeyboardInterrupt as error:
+    raise ImportError("initialization failed") from error
+"""
+
+
+@pytest.mark.parametrize("module", ["raise KeyboardInterrupt", INTERRUPTED_IMPORT])
+def test_ctrl_c_while_the_launcher_starts_shows_no_traceback(tmp_path, module):
+    (tmp_path / "paddle").mkdir()
+    (tmp_path / "paddle" / "__init__.py").write_text(module)
+    code = "from ppcls.launch import run_launcher; run_launcher()"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(os.getpid())],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "ppcls: interrupted\n")

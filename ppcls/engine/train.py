@@ -23,7 +23,15 @@ import numpy as np
 import paddle
 
 from ppcls.data import Batch, ahead, image_tensor
-from ppcls.distributed import any_of, average_gradients, ending_with_others, rank, working_on, world_size
+from ppcls.distributed import (
+    STOPPING,
+    any_of,
+    average_gradients,
+    ending_with_others,
+    rank,
+    working_on,
+    world_size,
+)
 from ppcls.engine.hooks.base import call_hooks
 from ppcls.engine.run import Run
 from ppcls.engine.speed import all_threads
@@ -274,7 +282,7 @@ def signals_wait_for_the_step(run: Run) -> Iterator[None]:
                 raise KeyboardInterrupt
             return
         run.stop_signal = signum
-        LOGGER.info("%s: finishing the step, then saving", signal.Signals(signum).name)
+        LOGGER.info("%s: %s", signal.Signals(signum).name, STOPPING)
 
     try:
         old = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
