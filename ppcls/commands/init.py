@@ -30,7 +30,7 @@ def _run(args: argparse.Namespace) -> int:
     sizes = {"image_size": args.image_size, "epochs": args.epochs, "batch_size": args.batch_size}
     check_choices(args.teacher, args.student, args.method, **sizes)
     check_files(args.out, overwrite=args.overwrite)
-    summary = inspect_data(args.data, val=args.val, seed=args.seed, image_root=args.image_root)
+    summary = inspect_data(args.data, val=args.val, seed=args.seed, image_root=args.image_root, out=args.out)
     print(summary.describe())
     chosen = plan(
         summary,

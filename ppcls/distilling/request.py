@@ -192,7 +192,7 @@ def _write(request: Request, folder: Path, layer: nn.Layer | None) -> Project:
     teacher = None if given is None else find_teacher(given, request.teacher_network, request.image_size)
     check_split(request.val, request.seed or 0)
     # The split stays the same for every seed, so that `compare` may put runs of several seeds together.
-    summary = inspect_data(request.data, val=request.val, image_root=request.image_root)
+    summary = inspect_data(request.data, val=request.val, image_root=request.image_root, out=folder)
     LOGGER.info("%s\n%s", request.data, summary.describe())
     check_folder(summary, folder, overwrite=False)
     side = request.image_size or (None if teacher is None else _side_of(teacher, summary))

@@ -14,7 +14,7 @@ from ppcls.class_names import read_fitting_names
 from ppcls.data import Dataset, FolderDataset, ImageNetDataset, ShardDataset
 from ppcls.data.folders import SUFFIXES, FolderSearch
 from ppcls.data.shard_index import INDEX
-from ppcls.errors import DataError
+from ppcls.errors import ConfigError, DataError
 from ppcls.texts import near_path, sentence
 
 # Names of the folders and lists of the parts, in lower case, the best one first.
@@ -112,6 +112,18 @@ def find_source(path: str | Path, image_root: str | Path | None = None) -> Sourc
     if image_root is not None:
         raise DataError(f"image_root is for lists, but {data} is a folder of images")
     return _of_folders(data)
+
+
+def require_outside(source: Source, folder: str | Path) -> None:
+    """Raise ConfigError if a folder that is to be written lies among class folders."""
+    out = Path(os.path.abspath(os.path.expanduser(folder)))
+    root = source.root
+    if source.kind == "class folders" and (out == root or root in out.parents):
+        beside = root.parent / f"{root.name}-{'project' if out == root else out.name}"
+        raise ConfigError(
+            f"out: {out} lies in {root}, where it would be taken for a class; choose another, such as "
+            f"--out {os.path.relpath(beside)}"
+        )
 
 
 def _named(entries: Sequence[str], names: Sequence[str]) -> str | None:

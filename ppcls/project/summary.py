@@ -11,7 +11,7 @@ import numpy as np
 
 from ppcls.errors import ConfigError, DataError, show
 from ppcls.project.looking import equal_groups, look_at_both, near_pairs
-from ppcls.project.sources import Part, Source, find_source
+from ppcls.project.sources import Part, Source, find_source, require_outside
 from ppcls.project.split import stratified_split
 
 DEFAULT_VAL = 0.2
@@ -111,7 +111,12 @@ class DataSummary:
 
 
 def inspect_data(
-    path: str | Path, *, val: float = DEFAULT_VAL, seed: int = 0, image_root: str | Path | None = None
+    path: str | Path,
+    *,
+    val: float = DEFAULT_VAL,
+    seed: int = 0,
+    image_root: str | Path | None = None,
+    out: str | Path | None = None,
 ) -> DataSummary:
     """Find out what a folder, list or shards hold, and split them if they have no part for validation.
 
@@ -121,13 +126,16 @@ def inspect_data(
         val: share of each class that is set aside for validation, if the data have no such part.
         seed: of this split.
         image_root: folder that the paths in a list start from; by default that of the list.
+        out: folder of the project to write, if there will be one; it is checked before images are read.
 
     Raises:
-        ConfigError: for a share that is none.
+        ConfigError: for a share that is none, or if `out` lies among class folders.
         DataError: if the data cannot be trained on; the message says what was expected.
     """
     check_split(val, seed)
     source = find_source(path, image_root)
+    if out is not None:
+        require_outside(source, out)
     if source.val is not None and val != DEFAULT_VAL:
         source.notes.append(f"val {val:g} has no effect, because the data have a part for validation.")
     train, held = parts_of(source, val, seed)

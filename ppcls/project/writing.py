@@ -25,7 +25,7 @@ from ppcls.project.layout import (
 )
 from ppcls.project.planning import Plan
 from ppcls.project.recipes import recipe_of_both, recipe_of_one, shared_recipe
-from ppcls.project.sources import Part, Source
+from ppcls.project.sources import Part, Source, require_outside
 from ppcls.project.summary import DataSummary
 
 
@@ -39,11 +39,8 @@ def check_folder(summary: DataSummary, folder: str | Path, *, overwrite: bool = 
         ConfigError: if the folder cannot be written, holds files of that name, or lies among the data.
     """
     there = check_files(folder, FILES, overwrite=overwrite)
-    out = Path(os.path.abspath(os.path.expanduser(folder)))
-    require_other_files(summary.source, out, FILES)
-    root = summary.source.root
-    if summary.source.kind == "class folders" and (out == root or root in out.parents):
-        raise ConfigError(f"out: {out} lies in {root}, where it would be taken for a class; choose another")
+    require_other_files(summary.source, Path(os.path.abspath(os.path.expanduser(folder))), FILES)
+    require_outside(summary.source, folder)
     return there
 
 

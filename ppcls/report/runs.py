@@ -193,13 +193,15 @@ def _listed(tags: list[str]) -> str:
     return f"its weights are {', '.join(tags)}" if tags else "there are no weights in it"
 
 
-def is_run(folder: Path) -> bool:
+def is_run(folder: str | os.PathLike[str]) -> bool:
     """Tell whether a folder is that of a run."""
+    folder = Path(os.path.expanduser(folder))
     return (folder / CONFIG).is_file() and any(any(folder.glob(sign)) for sign in _SIGNS)
 
 
-def find_runs(folder: Path) -> list[Path]:
+def find_runs(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the run folders in a folder, itself included, in order of their paths."""
+    folder = Path(os.path.expanduser(folder))
     if is_run(folder):
         return [folder]
     return _runs_below(folder, _DEPTH)

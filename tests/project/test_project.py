@@ -198,6 +198,28 @@ def test_data_that_cannot_be_used_are_refused(tmp_path, counts, message, capsys)
     assert not (out / "data.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "remedy"),
+    [
+        ("init", [], "../pets-project"),
+        ("init", ["--out", "."], "../pets-project"),
+        ("init", ["--out", "cat/a/b"], "../pets-b"),
+        ("distill", [], "../pets-distilled"),
+    ],
+)
+def test_a_project_among_the_classes_is_refused_before_images_are_read(
+    pets, monkeypatch, capsys, command, options, remedy
+):
+    monkeypatch.chdir(pets)
+    before = sorted(pets.rglob("*"))
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr("ppcls.project.summary.parts_of", None)
+        assert main([command, ".", *options]) == 2
+    assert capsys.readouterr().err.endswith(f"taken for a class; choose another, such as --out {remedy}\n")
+    assert sorted(pets.rglob("*")) == before
+    assert main(["init", ".", "--out", remedy]) == 0
+
+
 def test_odd_names_damage_and_empty_classes(tmp_path, capsys):
     data = write_classes(
         tmp_path / "data", {" two  blanks": 3, "größe": 4, "einzeln": 1, "leer": 0, ".git": 2}

@@ -97,6 +97,13 @@ def test_runs_are_found_below_a_folder(old):
     assert not is_run(output)
 
 
+def test_folders_may_be_texts(old, monkeypatch):
+    assert is_run(str(old))
+    assert read_run(find_runs(str(old.parent))[0]).folder == old
+    monkeypatch.setenv("HOME", str(old.parent))
+    assert find_runs("~") == [old]
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [
