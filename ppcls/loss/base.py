@@ -26,9 +26,11 @@ class Loss(nn.Layer, Component):
             it can.
         is_pair_loss: whether it compares two tensors and is used by DistillationPairLoss, see
             `TensorPairLoss`.
+        one_way: whether no gradient reaches the second network of a pair that it names.
     """
 
     is_pair_loss: ClassVar[bool] = False
+    one_way: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # a subclass may have attributes or properties of these names
 

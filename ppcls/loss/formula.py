@@ -312,6 +312,7 @@ def pair_loss(
 def _loss_class(formula: Formula, base: type[FormulaLoss]) -> type[FormulaLoss]:
     members = {
         "formula": formula,
+        "one_way": not formula.mutual,
         "__signature__": formula.signature,
         "__doc__": formula.function.__doc__,
         "__module__": formula.function.__module__,

@@ -92,6 +92,7 @@ class OFDLoss(Loss):
     """
 
     label_free = True
+    one_way = True
 
     def __init__(
         self,

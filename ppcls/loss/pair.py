@@ -156,6 +156,7 @@ class DistillationPairLoss(PairLoss):
     """
 
     label_free = True
+    one_way = True
 
     def __init__(
         self,

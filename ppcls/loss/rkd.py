@@ -91,6 +91,7 @@ class DistillationRKDLoss(Loss):
     """
 
     label_free = True
+    one_way = True
 
     def __init__(
         self,

@@ -12,6 +12,9 @@ from typing import Any
 from ppcls.config.checks.networks import Network, Networks
 from ppcls.config.checks.uses import Use, members_of
 from ppcls.config.mistakes import Findings, join
+from ppcls.registry import LOSSES
+
+_UNUSED = "no loss of Loss.Train looks at it"
 
 
 def check_training(losses: Any, uses: list[Use], networks: Networks, findings: Findings) -> None:
@@ -64,17 +67,28 @@ def _check_frozen(uses: list[Use], networks: Networks, findings: Findings) -> No
 def _check_unused(uses: list[Use], networks: Networks, findings: Findings) -> None:
     """Report networks and taps that no training loss looks at."""
     names = {name for use in uses for name in (use.names or {networks.main})}
+    taught = {name for use in uses for name in _taught(use, networks)}
     ensembles = networks.arch.ensembles
     for name, network in networks.members.items():
         picked = {key for use in uses for _, key, owners in use.keys if name in owners}
         _warn_unused_taps(network, picked, findings)
-        if name in names or any(name in members and other in names for other, members in ensembles.items()):
-            continue
+        used = name in names or any(name in members and o in names for o, members in ensembles.items())
         if network.frozen:
-            findings.warn(network.path, "runs at every step, but no loss of Loss.Train looks at it")
-        else:
-            text = "no loss of Loss.Train looks at it, so it would not train; add a loss or freeze it"
-            findings.error(network.path, f"{text} (Arch.freeze_params_list)")
+            if not used:
+                findings.warn(network.path, f"runs at every step, but {_UNUSED}")
+        elif name not in taught:
+            found = "the losses of Loss.Train only compare others with it" if used else _UNUSED
+            text = f"{found}, so it would not train; add a loss or freeze it (Arch.freeze_params_list)"
+            findings.error(network.path, text)
+
+
+def _taught(use: Use, networks: Networks) -> set[str]:
+    """Return the networks that a loss sends gradient to, unless they are frozen."""
+    if not use.names:
+        return {networks.main}
+    if not LOSSES.trait(use.name, "one_way"):
+        return use.names
+    return {name for _, name in use.alone} | {first for _, (first, _) in use.pairs}
 
 
 def _warn_unused_taps(network: Network, picked: set[str], findings: Findings) -> None:
