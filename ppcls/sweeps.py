@@ -12,13 +12,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ppcls.config import Recipe, load_config, parse_yaml, plain
 from ppcls.config.loading import override_of, override_steps
+from ppcls.config.mistakes import is_below
 from ppcls.errors import ConfigError, mask_credentials, show
 from ppcls.launch import passing_signals_to, with_this_package
 from ppcls.report.comparison import settings_of, short_names
@@ -89,12 +90,13 @@ def plan_sweep(
         ConfigError: for a setting or value that the recipe does not take, or a folder with other runs.
     """
     varied = _varied(choices, seeds)
-    given = {".".join(override_steps(text)) for text in overrides}
+    given = dict.fromkeys(".".join(override_steps(text)) for text in overrides)
     for key in [*varied, *given]:
         if key in _OURS:
             raise ConfigError(f"{key} is chosen by the sweep; use --out for the folder of the runs")
         if key in varied and key in given:
             raise ConfigError(f"{key} has several values and one with -o; use one of both")
+    _check_order([*given, *varied], varied)
     base = load_config(recipe, overrides, "train")
     place = out or Path(base.Global.output_dir) / f"sweep_{Path(recipe).stem}"
     trials = _trials(varied, overrides, place)
@@ -108,6 +110,20 @@ def plan_sweep(
         more = f"\n{len(problems) - 5} more" if len(problems) > 5 else ""
         raise ConfigError("\n".join(problems[:5]) + more)
     return Sweep(recipe, place, trials)
+
+
+def _check_order(keys: Sequence[str], varied: Collection[str]) -> None:
+    """Refuse a value of --set that would take back what an earlier key sets inside it.
+
+    Args:
+        keys: those of -o and of --set, in the order in which they are set.
+        varied: those of --set.
+    """
+    for position, key in enumerate(keys):
+        lost = next((other for other in keys[:position] if other != key and is_below(other, key)), None)
+        if lost is not None and key in varied:
+            remedy = f"give {key} first" if lost in varied else f"write {lost} into the values of {key}"
+            raise ConfigError(f"--set {key} would replace {lost}, which is set before it; {remedy}")
 
 
 def _varied(choices: Sequence[str], seeds: str | None) -> dict[str, list[str]]:

@@ -80,6 +80,7 @@ def test_every_combination_has_a_folder_that_says_its_settings(path, tmp_path):
         (["Global.epochs=1", "Global.epochs=2"], None, "given twice"),
         (["Global.run_name=a,b"], None, "chosen by the sweep"),
         (["Global.seed=1,2"], "3", "use one of both"),
+        ([RATES, "Optimizer.lr={name: Cosine, learning_rate: 0.1}"], None, "would replace Optimizer.lr"),
         ([], "1,x", "whole numbers"),
         (
             ["Global.epochs=" + ",".join(map(str, range(1, 50)))],
@@ -91,6 +92,17 @@ def test_every_combination_has_a_folder_that_says_its_settings(path, tmp_path):
 def test_mistakes_are_found_before_the_first_run(path, choices, seeds, expected):
     with pytest.raises(ConfigError, match=f"(?is){expected}"):
         plan_sweep(path, choices, seeds)
+
+
+def test_a_choice_does_not_take_back_what_was_set_inside_it(path):
+    sections = "Optimizer.lr={name: Cosine, learning_rate: 1.0},{name: ConstLR, learning_rate: 1.0}"
+    sweep = plan_sweep(path, [sections, RATES], None)
+    found = [load_config(path, trial.overrides, "train").Optimizer["lr"] for trial in sweep.trials]
+    assert [(lr["name"], lr["learning_rate"]) for lr in found] == [
+        (name, rate) for name in ("Cosine", "ConstLR") for rate in (0.1, 0.2)
+    ]
+    with pytest.raises(ConfigError, match="write Optimizer.lr.warmup_epoch into the values of Optimizer.lr"):
+        plan_sweep(path, [sections], None, overrides=["Optimizer.lr.warmup_epoch=1"])
 
 
 @pytest.mark.parametrize("name", ["2026-01-02", "a: b", "#1", "[x]", "no", "1e3", "null"])
