@@ -6,6 +6,7 @@ order is cut into batches and divided among processes is the same for all sample
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -274,7 +275,7 @@ class ClassAwareSampler(EpochSampler):
             1, however many samples they have. Null means 1 for every class that has samples.
 
     Raises:
-        ConfigError: for negative weights, or if all are 0.
+        ConfigError: for weights that are negative or not finite, or if all are 0.
     """
 
     training_only = True
@@ -285,10 +286,10 @@ class ClassAwareSampler(EpochSampler):
         self, batch_size: int, drop_last: bool = False, class_weights: list[float] | None = None
     ) -> None:
         super().__init__(batch_size, drop_last)
-        if class_weights is not None and (not any(class_weights) or min(class_weights) < 0):
-            raise ConfigError(
-                "expected numbers of at least 0, one of them above 0", path="ClassAwareSampler.class_weights"
-            )
+        weights = class_weights
+        if weights is not None and not (any(weights) and all(0 <= weight < math.inf for weight in weights)):
+            text = f"got {weights}, expected finite numbers of at least 0, one of them above 0"
+            raise ConfigError(text, path="ClassAwareSampler.class_weights")
         self.class_weights = class_weights
 
     def check(self, share: Share) -> None:

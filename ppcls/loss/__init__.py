@@ -84,6 +84,7 @@ def build_loss(
     main: str | None = None,
     outputs: Tensor | Mapping[str, Any] | None = None,
     networks: Mapping[str, nn.Layer] | None = None,
+    where: str = "Loss",
 ) -> CombinedLoss:
     """Build the weighted sum of the listed losses.
 
@@ -94,6 +95,7 @@ def build_loss(
         outputs: the outputs of the model for any batch. They fill in shapes that the config leaves out, and
             shapes that it contains are compared with them.
         networks: the sub-networks by name, for losses that read parameters of a teacher.
+        where: config path of the list, for messages.
 
     Returns:
         A layer: ``loss(outputs, label) -> {"loss": sum, "<part>": value after weighting, ...}``.
@@ -103,8 +105,8 @@ def build_loss(
     """
     nodes = plain(config)
     if not isinstance(nodes, list) or not nodes:
-        raise ConfigError(f"Loss: got {nodes!r}, expected a list such as [{{CELoss: {{weight: 1.0}}}}]")
-    loss = CombinedLoss([_part(node, f"Loss.{i}") for i, node in enumerate(nodes)], main)
+        raise ConfigError(f"got {nodes!r}, expected a list such as [{{CELoss: {{weight: 1.0}}}}]", path=where)
+    loss = CombinedLoss([_part(node, f"{where}.{i}") for i, node in enumerate(nodes)], main)
     if outputs is not None:
         loss.prepare(outputs, networks)
     return loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -172,8 +173,8 @@ def test_mistakes_in_the_options():
         RASampler(4, num_repeats=0)
     with pytest.raises(ConfigError, match="shuffle: must be True"):
         RASampler(4, shuffle=False)
-    for weights in ([0.0, 0.0], [1.0, -1.0], []):
-        with pytest.raises(ConfigError, match="class_weights: expected numbers of at least 0"):
+    for weights in ([0.0, 0.0], [1.0, -1.0], [], [math.inf, 1.0], [1.0, math.nan]):
+        with pytest.raises(ConfigError, match="class_weights: got .*expected finite numbers of at least 0"):
             ClassAwareSampler(4, class_weights=weights)
     share = Share(3, 0, labels=np.array([0, 2, 2]))
     with pytest.raises(ConfigError, match="class_weights: 2 numbers, but the dataset has class 2"):

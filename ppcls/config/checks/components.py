@@ -218,7 +218,19 @@ def _bind(
     if rules.try_out and len(findings.mistakes) == before and not findings.mistakes_below(paths[1]):
         tried = {k: v for k, v in bound.items() if k not in rules.extra and k not in rules.untried}
         _try_out(name, rules.registry, tried, paths, findings)
+    if kind == "loss" and "weight" in bound:
+        _check_weight(bound["weight"], join(paths[1], "weight"), findings)
     return bound
+
+
+def _check_weight(weight: Any, path: str, findings: Findings) -> None:
+    """Read the weight of a loss as its builder does, unless it is no number and no map."""
+    if findings.mistakes_below(path):
+        return
+    try:
+        importlib.import_module("ppcls.loss.weight_schedule").epoch_value(weight, path)
+    except ConfigError as error:
+        findings.refuse("", error)
 
 
 def _try_out(

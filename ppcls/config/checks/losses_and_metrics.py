@@ -45,7 +45,7 @@ def check_losses_and_metrics(recipe: Recipe, networks: Networks, mode: str, find
     _check_schedules(uses["Loss.Eval"], findings)
     _check_postprocess(recipe.Infer, networks, findings)
     _check_deployed(networks, mode, findings)
-    check_data(recipe.DataLoader, findings)
+    check_data(recipe.DataLoader, networks, findings)
     check_run_settings(recipe.Global, mode, findings)
     check_evaluation(recipe, [use.names for use in uses["Loss.Eval"]], networks, mode, findings)
 

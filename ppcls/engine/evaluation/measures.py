@@ -155,7 +155,7 @@ class Measures:
             for name in students:
                 self._metrics[name] = build_metric_for(metrics, name, main, [], class_maps=maps)
         if losses:
-            self._losses[""] = build_loss(losses, main=main)
+            self._losses[""] = build_loss(losses, main=main, where="Loss.Eval")
             for name in students:
                 own = self._losses[""].for_network(name)
                 if own is not None:

@@ -186,7 +186,7 @@ def _prepare_networks(
         the loss, and the outputs of the networks for two images.
     """
     main = config.arch.main_name
-    loss = build_loss(config.Loss.Train or [], main=main)
+    loss = build_loss(config.Loss.Train or [], main=main, where="Loss.Train")
     outputs = build.find_shapes(model, loss, data.shape, config.arch)
     distributed.copy_from_main([*model.state_dict().values(), *loss.state_dict().values()])
     if weights:

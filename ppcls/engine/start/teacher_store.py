@@ -100,7 +100,9 @@ def open_store(config: Recipe, loader: Loader | JoinedLoader, *, filling: bool =
         )
     with _random_numbers_as_before():
         asked = config.Global.eval_during_train and bool(_asked_in_evaluations(config, networks))
-        reads = build_loss(config.Loss.Train or [], main=config.arch.main_name).reads_networks
+        reads = build_loss(
+            config.Loss.Train or [], main=config.arch.main_name, where="Loss.Train"
+        ).reads_networks
     if filling:
         complete = sum(not runs for runs in outputs.missing().values())
         LOGGER.info("%s: %d of %d views are complete", folder, complete, views)

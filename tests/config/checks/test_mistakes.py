@@ -131,6 +131,12 @@ WRONG_VALUES: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("set", f"{STUDENT}.class_num", "1000x")], f"{STUDENT}.class_num", "whole number"),
     ([("set", f"{KL}.temperature", "hot")], f"{KL}.temperature", "expected a number or a map, got 'hot'"),
     ([("set", f"{KL}.weight", "much")], f"{KL}.weight", "number"),
+    ([("set", f"{KL}.weight", {"name": "Warmup"})], f"{KL}.weight.name", "Did you mean: LinearWarmup?"),
+    (
+        [("set", f"{KL}.weight", {"name": "LinearWarmup", "value": 1.0, "epoch": 3})],
+        f"{KL}.weight",
+        "Did you mean: epochs?",
+    ),
     ([("set", f"{KL}.temperature", 0)], f"{KL}.temperature", "above 0"),
     ([("set", f"{KL}.model_name_pairs", [["Student"]])], f"{KL}.model_name_pairs.0", "two names"),
     ([("set", "Optimizer.momentum", 1.5)], "Optimizer", "momentum"),
@@ -233,11 +239,21 @@ NOT_FITTING: list[tuple[list[tuple[Any, ...]], str, str]] = [
         "no loss of Loss.Train looks at it",
     ),
     (
+        [("set", "Arch.freeze_params_list", None)],
+        TEACHER,
+        "only compare others with it, so it would not train; add a loss or freeze it",
+    ),
+    (
         [("set", "Loss.Train", [{"DistillationGTCELoss": {"model_names": ["Student"], "weight": 0}}])],
         "Loss.Train",
         "every weight is 0",
     ),
     ([("set", f"{TRAIN}.sampler", None)], f"{TRAIN}.sampler", "missing"),
+    (
+        [("set", f"{TRAIN}.dataset.class_num", 1001)],
+        f"{TRAIN}.dataset.class_num",
+        "1001, but resnet8 (Arch.models.1.Student) has 1000 classes; leave it out",
+    ),
     ([("set", "DataLoader.Eval.sampler.drop_last", True)], "DataLoader.Eval.sampler.drop_last", "False"),
     (
         [("set", "DataLoader.Eval.sampler", {"name": "RASampler", "batch_size": 4})],
@@ -317,6 +333,7 @@ def test_three_mistakes_are_three_lines(write_recipe: Callable[..., Path]) -> No
         ("Global.epochs", "-o Global.epochs", "expected key=value"),
         ("Arch.models.2.Student.pretrained=x", "-o Arch.models.2.Student.pretrained=x", "past the last, 1"),
         ("Arch.models.1.Studnet.pretrained=x", "-o Arch.models.1.Studnet.pretrained=x", "Student"),
+        ("Loss.Train.1.DistillationKLDivLoss.weight=.nan", f"{KL}.weight", "finite number"),
         ("Loss.Train.1.weight=2", "-o Loss.Train.1.weight=2", "Loss.Train.1.DistillationKLDivLoss"),
         ("Global.epochs.x=1", "-o Global.epochs.x=1", "not a section"),
         ("Optimizer.lr.warmup=1", "Optimizer.lr", "warmup_epoch"),
@@ -433,7 +450,7 @@ WARNED: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ),
     ([("set", "Infer.PostProcess.topk", 2000)], "Infer.PostProcess.topk", "2000 of 1000 classes"),
     (
-        [("set", "Loss.Eval", [{"CELoss": {"weight": {"name": "LinearWarmup", "epochs": 3}}}])],
+        [("set", "Loss.Eval", [{"CELoss": {"weight": {"name": "LinearWarmup", "value": 1.0, "epochs": 3}}}])],
         "Loss.Eval.0.CELoss.weight",
         "stays at its first value",
     ),
