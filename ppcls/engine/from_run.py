@@ -51,6 +51,8 @@ def load_run(
     if weights is not None and _WEIGHTS_SETTING in given:
         raise ConfigError(f"--weights {weights} and -o {_WEIGHTS_SETTING} both name weights; use one of both")
     ours = {_WEIGHTS_SETTING: None, "Global.checkpoints": None, **_found_paths(run, mode, given)}
+    if "Arch.infer_model_name" in given:
+        ours["Global.infer_model_name"] = None  # the same setting; the run saved it in both sections
     texts = [_override(where, value) for where, value in ours.items() if where not in given]
     recipe = load_config(run.config_file, [*texts, *overrides], mode)
     place = Path(os.path.abspath(run.folder))

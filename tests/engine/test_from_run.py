@@ -62,6 +62,17 @@ def test_relative_paths_are_those_of_the_folder_of_training(home, monkeypatch, t
     assert load_run(run).DataLoader.Eval.dataset["image_root"] == "images"
 
 
+@pytest.mark.parametrize("where", ["Arch", "Global"])
+def test_another_network_is_chosen_also_if_the_run_saved_its_name_in_two_sections(home, where, caplog):
+    file = home / RUN / "config.yaml"
+    saved = yaml.safe_load(file.read_text())
+    saved["Global"]["infer_model_name"] = saved["Arch"]["infer_model_name"] = "Student"
+    file.write_text(yaml.safe_dump(saved))
+    recipe = load_run(home / RUN, [f"{where}.infer_model_name=Teacher", "Global.pretrained_model=x"])
+    assert recipe.arch.main_name == "Teacher"
+    assert ("no effect" in caplog.text) == (where == "Global")  # of the saved name
+
+
 def test_a_moved_run_keeps_its_files_together(home, tmp_path):
     moved = shutil.move(home / RUN, tmp_path / "my run")
     recipe = load_run(moved, mode="export")

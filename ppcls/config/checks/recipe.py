@@ -44,7 +44,9 @@ def check_recipe(tree: RecipeTree, mode: str, findings: Findings) -> Recipe:
     if other is not None:
         findings.error(*other)
         return Recipe()
-    tree = _with_settings_of_the_run(_with_infer_model_name(_with_save_interval(tree), findings), findings)
+    tree = _with_settings_of_the_run(
+        _with_infer_model_name(_with_save_interval(tree, findings), findings), findings
+    )
     amp = tree.get("AMP")
     if isinstance(amp, dict) and "use_amp" not in amp:
         # As in PaddleClas, the section itself switches mixed precision on.
@@ -99,11 +101,14 @@ def _warn_of_another(used: str, value: Any, unused: str, section: Options, findi
         )
 
 
-def _with_save_interval(tree: RecipeTree) -> RecipeTree:
+def _with_save_interval(tree: RecipeTree, findings: Findings) -> RecipeTree:
     """Write ``save_interval: -1``, with which PaddleClas saves no ``epoch_N``, as ``keep_last: 0``."""
     section = tree.get("Global")
     if not isinstance(section, dict) or section.get("save_interval") != -1:
         return tree
+    if section.get("keep_last"):
+        text = f"{show(section['keep_last'])} has no effect, because Global.save_interval is -1"
+        findings.warn("Global.keep_last", f"{text}; leave one of them out")
     return {**tree, "Global": {**section, "save_interval": 1, "keep_last": 0}}
 
 

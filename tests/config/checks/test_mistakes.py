@@ -483,6 +483,11 @@ WARNED: list[tuple[list[tuple[Any, ...]], str, str]] = [
         "Global.pretrained_model",
         "no effect",
     ),
+    (
+        [("set", "Global.save_interval", -1), ("set", "Global.keep_last", 3)],
+        "Global.keep_last",
+        "has no effect, because Global.save_interval is -1",
+    ),
     ([("set", "Global.start_eval_epoch", 200)], "Global.start_eval_epoch", "no evaluation"),
     (
         [
