@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -17,7 +18,7 @@ from ppcls.config import single
 from ppcls.config.binding import bind, joined_signature, parameters_of
 from ppcls.config.checks.paddleclas import without_foreign
 from ppcls.config.mistakes import Findings
-from ppcls.contracts import adopt, breaches
+from ppcls.contracts import adopt, breaches, is_ours
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.registry import BACKBONES
 from ppcls.weights import load_pretrained
@@ -97,6 +98,10 @@ def _with_common_options(
             raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
         if class_num > _MOST_CLASSES:
             raise ConfigError(f"{title}: class_num must be at most {_MOST_CLASSES}, got {class_num}")
+        for option in _COUNTS if is_ours(build) else ():
+            value = options.get(option, 1)
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{title}: {option} must be a finite number above 0, got {value!r}")
         given = {key: options.pop(key) for key in list(options) if key in ours}
         network = build(**fixed, **{**defaults, **options})
         if not isinstance(network, nn.Layer):
@@ -125,6 +130,7 @@ def _with_common_options(
 
 
 _COMMON = parameters_of(_common)
+_COUNTS = ("width", "scale", "class_expand", "input_image_channel")  # channels, and factors on them
 _MOST_CLASSES = 2**31 - 1  # sides of tensors are 32-bit numbers in Paddle
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

@@ -136,7 +136,7 @@ def test_factors_on_learning_rates_reach_their_parts_alone(name):
         assert {learning_rate(p) for p in layer.parameters() if not p.stop_gradient} == {factor}
     assert {learning_rate(p) for p in net.fc.parameters()} == {1}
     for wrong in (factors[1:], [*factors[1:], -0.1]):
-        with pytest.raises(ConfigError, match=f"lr_mult_list needs {len(parts)} numbers of 0 or more"):
+        with pytest.raises(ConfigError, match=f"lr_mult_list needs {len(parts)} finite numbers of 0 or more"):
             lazily(name, lr_mult_list=wrong)
 
 

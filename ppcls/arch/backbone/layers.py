@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from paddle import ParamAttr, Tensor, erf, nn, stack, stanh
@@ -305,13 +306,13 @@ def scale_learning_rates(
     """Follow the option ``lr_mult_list``: one factor for each part of a network; None changes nothing.
 
     Raises:
-        ConfigError: if there are not as many factors as parts, or one is negative.
+        ConfigError: if there are not as many factors as parts, or one is negative or not finite.
     """
     if factors is None:
         return
-    if len(factors) != len(parts) or min(factors) < 0:
+    if len(factors) != len(parts) or not all(0 <= factor < math.inf for factor in factors):
         raise ConfigError(
-            f"lr_mult_list needs {len(parts)} numbers of 0 or more, one for each part of the network, "
+            f"lr_mult_list needs {len(parts)} finite numbers of 0 or more, one for each part of the network, "
             f"got {list(factors)}"
         )
     for part, factor in zip(parts, factors, strict=True):
