@@ -146,7 +146,7 @@ def check_positive(loss: str, **options: float) -> None:
             raise ConfigError(f"got {value}, expected a number above 0", path=f"{loss}.{name}")
 
 
-def check_finite(loss: str, options: Mapping[str, Any]) -> None:
+def check_finite(loss: str, options: Mapping[Any, Any]) -> None:
     """Raise ConfigError for the first option that is infinite or not a number."""
     for name, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):

@@ -12,7 +12,7 @@ from ppcls.config.binding import joined_signature
 from ppcls.contracts import PluginErrors
 from ppcls.errors import ConfigError, hint
 from ppcls.loss._select import check_pairs, network_output, select
-from ppcls.loss._tensors import check_scalar, to_float
+from ppcls.loss._tensors import check_finite, check_scalar, to_float
 from ppcls.loss.base import Loss, free_name
 from ppcls.loss.dropping import counted
 from ppcls.loss.measured import Measurement
@@ -255,10 +255,11 @@ def check_pair_weights(loss: str, weights: Sequence[float] | None, pairs: int) -
     """Return one factor per pair, 1 without `weights`.
 
     Raises:
-        ConfigError: if their number differs from that of the pairs.
+        ConfigError: if their number differs from that of the pairs, or one is not finite.
     """
     if weights is None:
         return [1.0] * pairs
     if len(weights) != pairs:
         raise ConfigError(f"{len(weights)} numbers for {pairs} model_name_pairs", path=f"{loss}.pair_weights")
+    check_finite(f"{loss}.pair_weights", dict(enumerate(weights)))
     return [float(w) for w in weights]

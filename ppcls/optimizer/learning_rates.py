@@ -16,6 +16,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 from paddle.optimizer.lr import LRScheduler
@@ -72,7 +73,7 @@ class Schedule(ScheduleFactory):
     step_each_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        require(self.warmup_epoch >= 0, "warmup_epoch", self.warmup_epoch, "0 or more")
+        require_amount("warmup_epoch", self.warmup_epoch)
         whole = not self.by_epoch or float(self.warmup_epoch).is_integer()
         require(whole, "warmup_epoch", self.warmup_epoch, "a whole number of epochs, because by_epoch is set")
         start = self.warmup_start_lr
@@ -122,6 +123,13 @@ def require(holds: bool, key: str, value: Any, expected: str) -> None:
         raise ConfigError(f"{key}: {value!r}, expected {expected}")
 
 
+def require_amount(key: str, value: Any, *, above_zero: bool = False) -> None:
+    """Raise ConfigError if the option `key` is no finite number of 0 or more, or above 0."""
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    fits = number and (value > 0 if above_zero else value >= 0)
+    require(fits, key, value, f"a finite number {'above 0' if above_zero else 'of 0 or more'}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _WithRate(Schedule):
     """A schedule that starts from one learning rate.
@@ -133,7 +141,7 @@ class _WithRate(Schedule):
     learning_rate: float
 
     def __post_init__(self) -> None:
-        require(self.learning_rate >= 0, "learning_rate", self.learning_rate, "0 or more")
+        require_amount("learning_rate", self.learning_rate)
         super().__post_init__()
 
     def peak(self) -> float:
@@ -164,8 +172,8 @@ class Linear(_WithRate):
     power: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.end_lr >= 0, "end_lr", self.end_lr, "0 or more")
-        require(self.power > 0, "power", self.power, "a number above 0")
+        require_amount("end_lr", self.end_lr)
+        require_amount("power", self.power, above_zero=True)
         super().__post_init__()
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
@@ -187,7 +195,7 @@ class Cosine(_WithRate):
     eta_min: float = 0.0
 
     def __post_init__(self) -> None:
-        require(self.eta_min >= 0, "eta_min", self.eta_min, "0 or more")
+        require_amount("eta_min", self.eta_min)
         super().__post_init__()
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:
@@ -217,7 +225,7 @@ class Step(_WithRate):
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        require(self.step_size > 0, "step_size", self.step_size, "a number of epochs above 0")
+        require_amount("step_size", self.step_size, above_zero=True)
         whole = not self.by_epoch or float(self.step_size).is_integer()
         require(whole, "step_size", self.step_size, "a whole number of epochs, because by_epoch is set")
         require(0 < self.gamma <= 1, "gamma", self.gamma, "a factor above 0, at most 1")
@@ -271,7 +279,8 @@ class Piecewise(Schedule):
         _require_rising("decay_epochs", self.decay_epochs)
         expected = f"{len(self.decay_epochs) + 1} values, one more than decay_epochs"
         require(len(self.values) == len(self.decay_epochs) + 1, "values", self.values, expected)
-        require(min(self.values) >= 0, "values", self.values, "numbers of 0 or more")
+        for value in self.values:
+            require_amount("values", value)
         rate = self.learning_rate
         first = self.values[0]
         advice = f"nothing here, the rates are in `values` ({first}, ...)"
@@ -325,7 +334,8 @@ class ReduceOnPlateau(_WithRate):
         require(0 < self.factor < 1, "factor", self.factor, "a factor between 0 and 1")
         require(self.mode in ("min", "max"), "mode", self.mode, "min or max")
         require(self.threshold_mode in ("rel", "abs"), "threshold_mode", self.threshold_mode, "rel or abs")
-        require(self.patience >= 0, "patience", self.patience, "0 or more")
+        for key in ("patience", "threshold", "cooldown", "min_lr", "epsilon"):
+            require_amount(key, getattr(self, key))
         super().__post_init__()
 
     def curve(self, unit: int, epochs: float) -> Callable[[int], float]:

@@ -27,10 +27,11 @@ from paddle.optimizer.lr import LRScheduler
 from paddle.regularizer import L1Decay, L2Decay, WeightDecayRegularizer
 
 from ppcls._paddle import keep_master_weights
+from ppcls.config.arithmetic import evaluate
 from ppcls.errors import ConfigError, hint
 from ppcls.logger import LOGGER
 from ppcls.optimizer.base import NamedParameters, OptimizerFactory
-from ppcls.optimizer.learning_rates import require
+from ppcls.optimizer.learning_rates import require, require_amount
 from ppcls.registry import OPTIMIZERS
 
 _REGULARIZERS = {"L1": L1Decay, "L2": L2Decay}
@@ -84,22 +85,18 @@ class OptimizerSettings(OptimizerFactory):
     def __post_init__(self) -> None:
         for key in ("clip_norm", "clip_value"):
             value = getattr(self, key)
-            require(value is None or value > 0, key, value, "a number above 0")
+            if value is not None:
+                require_amount(key, value, above_zero=True)
         both = self.clip_norm is not None and self.clip_value is not None
         require(not both, "clip_value", self.clip_value, "either clip_norm or clip_value, not both")
-        require(
-            self.weight_decay is None or self.weight_decay >= 0,
-            "weight_decay",
-            self.weight_decay,
-            "0 or more",
-        )
+        if self.weight_decay is not None:
+            require_amount("weight_decay", self.weight_decay)
         if self.regularizer is not None:
             given = dict(self.regularizer)
             require(self.weight_decay is None, "regularizer", given, "either it or weight_decay, not both")
             require(set(given) == {"name", "coeff"}, "regularizer", given, "the keys name and coeff")
             require(given["name"] in _REGULARIZERS, "regularizer.name", given["name"], "L1 or L2")
-            number = isinstance(given["coeff"], int | float) and given["coeff"] >= 0
-            require(number, "regularizer.coeff", given["coeff"], "a number of 0 or more")
+            require_amount("regularizer.coeff", _computed(given["coeff"]))
 
     def build(self, schedule: LRScheduler, parameters: NamedParameters) -> Optimizer:
         """Return the Paddle optimizer over `parameters`."""
@@ -122,7 +119,7 @@ class OptimizerSettings(OptimizerFactory):
             return L2Decay(float(self.weight_decay))
         if self.regularizer is None:
             return None
-        return _REGULARIZERS[self.regularizer["name"]](float(self.regularizer["coeff"]))
+        return _REGULARIZERS[self.regularizer["name"]](float(_computed(self.regularizer["coeff"])))
 
     def _clip(self) -> nn.ClipGradByGlobalNorm | nn.ClipGradByValue | None:
         if self.clip_norm is not None:
@@ -147,6 +144,14 @@ class OptimizerSettings(OptimizerFactory):
             for name, p in parameters
             if any(s in name for s in parts) or (flat and len(p.shape) == 1)
         ]
+
+
+def _computed(number: Any) -> Any:
+    """Return the value of a number that is written as arithmetic; anything else as it is."""
+    try:
+        return evaluate(number) if isinstance(number, str) else number
+    except ConfigError:
+        return number
 
 
 @OPTIMIZERS.register()
@@ -208,7 +213,7 @@ class _Adaptive(OptimizerSettings):
     def __post_init__(self) -> None:
         for key, value in (("beta1", self.beta1), ("beta2", self.beta2)):
             require(0 <= value < 1, key, value, "0 to 1, 1 excluded")
-        require(self.epsilon > 0, "epsilon", self.epsilon, "a number above 0")
+        require_amount("epsilon", self.epsilon, above_zero=True)
         super().__post_init__()
 
     def _common(self, schedule: LRScheduler, parameters: list[paddle.Tensor]) -> dict[str, Any]:
@@ -274,7 +279,7 @@ class RMSProp(OptimizerSettings):
     def __post_init__(self) -> None:
         require(0 <= self.rho < 1, "rho", self.rho, "0 to 1, 1 excluded")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to 1, 1 excluded")
-        require(self.epsilon > 0, "epsilon", self.epsilon, "a number above 0")
+        require_amount("epsilon", self.epsilon, above_zero=True)
         super().__post_init__()
 
     def _create(

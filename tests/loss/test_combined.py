@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,7 @@ def test_mistakes_in_a_weight(weight, text):
         ),
         ([{"DistillationKLDivLoss": {"model_name_pairs": [["A", "B"], ["A", "B"]]}}], "twice"),
         ([{"DistillationKLDivLoss": {**PAIRS, "pair_weights": [1.0, 2.0]}}], "2 numbers for 1"),
+        ([{"DistillationKLDivLoss": {**PAIRS, "pair_weights": [math.nan]}}], "pair_weights.0: got nan"),
         ([{"DistillationKLDivLoss": {**PAIRS, "temperature": 0}}], "temperature: got 0"),
         ([{"DistillationDMLLoss": {**PAIRS, "act": "relu"}}], "act: expected 'softmax' or 'sigmoid'"),
         (

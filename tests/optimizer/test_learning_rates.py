@@ -162,6 +162,12 @@ def test_warmup_longer_than_the_run_fills_it_and_says_so(caplog):
         ({"name": "Piecewise", "decay_epochs": [], "values": []}, "1 values"),
         ({"name": "ReduceOnPlateau", "learning_rate": 0.1, "factor": 1.5}, "factor"),
         ({"name": "ReduceOnPlateau", "learning_rate": 0.1, "mode": "most"}, "mode"),
+        ({"name": "Cosine", "learning_rate": math.inf}, "learning_rate: inf, expected a finite number"),
+        ({"name": "Cosine", "learning_rate": 0.1, "eta_min": math.inf}, "eta_min"),
+        ({"name": "Linear", "learning_rate": 0.1, "end_lr": math.inf}, "end_lr"),
+        ({"name": "Piecewise", "decay_epochs": [3], "values": [0.1, math.nan]}, "values: nan"),
+        ({"name": "ReduceOnPlateau", "learning_rate": 0.1, "threshold": -3}, "threshold"),
+        ({"name": "ReduceOnPlateau", "learning_rate": 0.1, "cooldown": -1}, "cooldown"),
         (0.1, "expected a name"),
     ],
 )

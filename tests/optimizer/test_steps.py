@@ -204,6 +204,12 @@ def test_frozen_parameters_stay_out():
         build_optimizer(config, 1, 1, [frozen])
 
 
+def test_a_decay_may_be_written_as_arithmetic():
+    node = {"name": "SGD", "lr": {"learning_rate": LR}, "regularizer": {"name": "L2", "coeff": "1.0/1000"}}
+    optimizer, _ = build_optimizer(node, 1, 1, [Toy()])
+    assert optimizer.regularization._coeff == 0.001
+
+
 def test_the_schedule_drives_the_optimizer():
     config = {"name": "SGD", "lr": {"name": "Linear", "learning_rate": 0.4, "warmup_epoch": 1}}
     net = Toy()
@@ -228,6 +234,14 @@ def test_the_schedule_drives_the_optimizer():
         ),
         ({"name": "Momentum", "regularizer": {"name": "L3", "coeff": 1e-4}}, "L1 or L2"),
         ({"name": "Momentum", "regularizer": {"name": "L2", "coef": 1e-4}}, "name and coeff"),
+        (
+            {"name": "Momentum", "regularizer": {"name": "L2", "coeff": True}},
+            "coeff: True, expected a finite",
+        ),
+        ({"name": "Momentum", "regularizer": {"name": "L2", "coeff": float("inf")}}, "coeff: inf"),
+        ({"name": "Momentum", "regularizer": {"name": "L2", "coeff": "much"}}, "coeff: 'much'"),
+        ({"name": "Momentum", "weight_decay": float("inf")}, "weight_decay"),
+        ({"name": "Momentum", "clip_norm": float("inf")}, "clip_norm"),
         ({"name": "Momentum", "clip_norm": 0}, "clip_norm"),
         ({"name": "Momentum", "clip_norm": 1, "clip_value": 1}, "not both"),
         ({"name": "Adam", "beta1": 1.0}, "beta1"),
