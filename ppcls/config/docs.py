@@ -19,8 +19,10 @@ A recipe is a YAML file (UTF-8). `ppcls validate -c FILE` checks it without runn
   merge, lists and single values are replaced. A map of numbers changes these entries of a list, the others
   stay: `models: {0: {Teacher: {pretrained: False}}}`.
 - `-o Key.sub.0.sub=value` changes one setting; the value is read as YAML, a number counts entries of a list.
-- `${Arch.class_num}` stands for the value of another setting, `${oc.env:NAME}` or `${oc.env:NAME,default}`
-  for an environment variable, `${oc.decode:${oc.env:NAME}}` for one that is a number or a list.
+- `${Arch.class_num}` stands for the value of another setting that the recipe sets (not for a default),
+  `${oc.env:NAME}` or `${oc.env:NAME,default}` for an environment variable, `${oc.decode:${oc.env:NAME}}` for
+  one that is a number or a list.
+- Text that begins with `~` is a path below a home folder, except for a `delimiter`.
 - Keys are text or whole numbers. A file has at most 8 MB, 10,000 values and 40 levels, with everything that
   aliases and interpolations repeat counted each time; whole numbers have at most 64 bits.
 - Arithmetic of numbers, such as `1.0/255.0`, may be written where a number is expected.

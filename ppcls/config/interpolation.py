@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -10,12 +11,17 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ppcls.config.mistakes import join
 from ppcls.config.nodes import RecipeTree
 from ppcls.config.yaml_text import MAX_DEPTH, MAX_NODES, TEXT_OF_A_NODE
-from ppcls.errors import ConfigError, shorten
+from ppcls.errors import ConfigError, hint, shorten
+
+_log = logging.getLogger("ppcls")
 
 _INNERMOST = re.compile(r"\$\{([^${}]*)\}")
 _STEP = re.compile(r"[^.\[\]]+")
+_UNSET = re.compile(r"Interpolation key '(.+)' not found")
+_NO_PATH = "delimiter"
 _LONGEST = 1000
 _MISSING = "???"
 # Placeholders of interpolations inside another one: of the environment, and of the recipe.
@@ -29,7 +35,8 @@ def resolve(tree: RecipeTree) -> RecipeTree:
     ``${Arch.class_num}`` means another value of the recipe, ``${oc.env:NAME}`` or ``${oc.env:NAME,default}``
     a variable of the environment as text, ``${oc.decode:${oc.env:NAME}}`` as a number or list.
 
-    Text that begins with ``~`` is a path below a home folder, and is replaced by that path.
+    Text that begins with ``~`` is a path below a home folder, and is replaced by that path; a `delimiter`
+    is no path.
 
     Raises:
         ConfigError: if one cannot be resolved, the recipe would become too large, or a value is ``???``.
@@ -42,25 +49,40 @@ def resolve(tree: RecipeTree) -> RecipeTree:
         config = OmegaConf.create(tree)
         return dict(_at_home(OmegaConf.to_container(config, resolve=True, throw_on_missing=True)))
     except OmegaConfBaseException as error:
-        text = shorten(_unresolved(str(error).splitlines()[0]))
+        text = shorten(_unresolved(str(error).splitlines()[0], tree))
         raise ConfigError(text, path=error.full_key or "") from None
 
 
 def _at_home(node: Any) -> Any:
     """Return a copy of a tree in which paths that begin with ``~`` begin with the home folder."""
     if isinstance(node, dict):
-        return {key: _at_home(value) for key, value in node.items()}
+        return {key: value if key == _NO_PATH else _at_home(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_at_home(value) for value in node]
     return os.path.expanduser(node) if isinstance(node, str) and node.startswith("~") else node
 
 
-def _unresolved(problem: str) -> str:
+def _unresolved(problem: str, tree: RecipeTree) -> str:
+    unset = _UNSET.search(problem)
+    if unset is not None:
+        place, _, key = unset[1].rpartition(".")
+        beside = [name.rpartition(".") for name in _names(tree)]
+        near = hint(key, [other for there, _, other in beside if there == place])
+        remedy = near or " Set it, or write the value here."
+        return f"the recipe does not set {unset[1]}, and a default cannot be referred to.{remedy}"
     missing = re.search(r"Environment variable '(\w+)' not found", problem)
     if missing is None:
         return problem
     name = missing[1]
     return f"the environment variable {name} is not set; set it, or write ${{oc.env:{name},some default}}"
+
+
+def _names(node: Any, path: str = "") -> Iterator[str]:
+    """Yield the config paths of all values."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield join(path, key)
+        yield from _names(value, join(path, key))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -108,6 +130,8 @@ class _Growth:
             weight += len(value) // TEXT_OF_A_NODE
             for target in self._targets(path, value):
                 found = self._find(target)
+                if found and found[1] is None and not _INNERMOST.fullmatch(value):
+                    _log.warning("%s: %s is null, which becomes None in %s", name, join(*found[0]), value)
                 weight += self._weigh(*found) if found else 0
         self.under_way.pop()
         if weight > 2 * MAX_NODES:

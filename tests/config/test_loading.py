@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -76,20 +77,31 @@ def test_interpolation(tmp_path: Path) -> None:
     tree = read(_write(tmp_path, "a.yaml", "a: {n: 3}\nb: ${a.n}\n"))
     override(tree, "a.n=5")
     assert resolve(tree) == {"a": {"n": 5}, "b": 5}
-    with pytest.raises(ConfigError, match=r"b: .*a\.m"):
+    with pytest.raises(ConfigError, match=r"b: the recipe does not set a\.m, and a default cannot be"):
         resolve({"a": {"n": 3}, "b": "${a.m}"})
+    with pytest.raises(ConfigError, match=r"Did you mean: name\?"):
+        resolve({"list": [{"name": 3}], "b": "${list.0.nam}"})
     with pytest.raises(ConfigError, match="a"):
         resolve({"a": "???"})
+
+
+def test_null_inside_of_a_text_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    tree = {"Global": {"seed": None, "run_name": "run_${Global.seed}", "other": "${Global.seed}"}}
+    with caplog.at_level(logging.WARNING, "ppcls"):
+        assert resolve(tree)["Global"] == {"seed": None, "run_name": "run_None", "other": None}
+    expected = "Global.run_name: Global.seed is null, which becomes None in run_${Global.seed}"
+    assert caplog.messages == [expected]
 
 
 def test_paths_may_begin_with_the_home_folder_or_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("PLACE", "/disk")
-    tree = {"a": "~/x", "b": ["~", {"c": "${oc.env:PLACE}/y"}], "d": "x~y"}
+    tree = {"a": "~/x", "b": ["~", {"c": "${oc.env:PLACE}/y"}], "d": "x~y", "delimiter": "~"}
     assert resolve(tree) == {
         "a": "/home/me/x",
         "b": ["/home/me", {"c": "/disk/y"}],
         "d": "x~y",
+        "delimiter": "~",
     }
     assert tree["a"] == "~/x"
 
