@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from ppcls.config.checks.networks import Networks
 from ppcls.config.mistakes import Findings, join
@@ -10,12 +11,13 @@ from ppcls.config.schema import DataLoaderSpec, DataSpec
 from ppcls.registry import SAMPLERS
 
 
-def check_data(data: DataLoaderSpec, networks: Networks, findings: Findings) -> None:
+def check_data(data: DataLoaderSpec, networks: Networks, mode: str, findings: Findings) -> None:
     """Check that each section is complete, that lists differ, and that evaluation sees every image once.
 
     Args:
         data: the sections.
         networks: the networks of the recipe, whose classes the labels name.
+        mode: the command.
         findings: receives mistakes and warnings.
     """
     train = data.Train
@@ -23,7 +25,8 @@ def check_data(data: DataLoaderSpec, networks: Networks, findings: Findings) -> 
     for name, part in data.parts.items():
         _check_part(part, join("DataLoader", name), findings)
         if name != "UnLabelTrain":
-            _check_class_num(part, join("DataLoader", name, "dataset.class_num"), networks, findings)
+            report = findings.error if mode == "train" else findings.warn  # earlier versions trained it
+            _check_class_num(part, join("DataLoader", name, "dataset.class_num"), networks, report)
     if train and evaluation:
         for key, what in (("cls_label_path", "the training list"), ("path", "the training data")):
             places = [_place(part, key) for part in (train, evaluation)]
@@ -74,14 +77,12 @@ def _check_part(part: DataSpec, path: str, findings: Findings) -> None:
         findings.error(place, f"expected 1 or more, got {size}", value=size, expected="1 or more")
 
 
-def _check_class_num(part: DataSpec, path: str, networks: Networks, findings: Findings) -> None:
+def _check_class_num(part: DataSpec, path: str, networks: Networks, report: Callable[..., None]) -> None:
     """Report labels that the network cannot have; it may have more classes than the data."""
     main = networks.members.get(networks.main)
     given = part.dataset.get("class_num") if isinstance(part.dataset, dict) else None
     if main is not None and main.class_num and isinstance(given, int) and given > main.class_num:
-        findings.error(
-            path, f"{given}, but {main.title} ({main.path}) has {main.class_num} classes; leave it out"
-        )
+        report(path, f"{given}, but {main.title} ({main.path}) has {main.class_num} classes; leave it out")
 
 
 def _place(part: DataSpec, key: str) -> str | None:

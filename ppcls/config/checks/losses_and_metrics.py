@@ -39,13 +39,13 @@ def check_losses_and_metrics(recipe: Recipe, networks: Networks, mode: str, find
     for use in [] if findings.mistakes_below("Arch") else [*uses["Loss.Train"], *uses["Loss.Eval"]]:
         _check_class_counts(use, networks, findings)
     if recipe.Loss.Train and not any(map(findings.mistakes_below, ("Arch", "Loss.Train"))):
-        check_training(recipe.Loss.Train, uses["Loss.Train"], networks, findings)
+        check_training(recipe.Loss.Train, uses["Loss.Train"], networks, mode, findings)
     check_measured_teachers(recipe, uses["Loss.Train"], networks, mode, findings)
     _check_gather(uses["Loss.Train"], recipe.DataLoader.Train, findings)
     _check_schedules(uses["Loss.Eval"], findings)
     _check_postprocess(recipe.Infer, networks, findings)
     _check_deployed(networks, mode, findings)
-    check_data(recipe.DataLoader, networks, findings)
+    check_data(recipe.DataLoader, networks, mode, findings)
     check_run_settings(recipe.Global, mode, findings)
     check_evaluation(recipe, [use.names for use in uses["Loss.Eval"]], networks, mode, findings)
 

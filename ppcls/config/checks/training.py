@@ -17,13 +17,14 @@ from ppcls.registry import LOSSES
 _UNUSED = "no loss of Loss.Train looks at it"
 
 
-def check_training(losses: Any, uses: list[Use], networks: Networks, findings: Findings) -> None:
+def check_training(losses: Any, uses: list[Use], networks: Networks, mode: str, findings: Findings) -> None:
     """Check the training losses.
 
     Args:
         losses: ``Loss.Train``.
         uses: what each of them names.
         networks: the networks of the recipe.
+        mode: the command.
         findings: receives mistakes and warnings.
     """
     weights = [
@@ -40,7 +41,7 @@ def check_training(losses: Any, uses: list[Use], networks: Networks, findings: F
             findings.warn(join(use.path, "weight"), f"0: {use.name} has no effect")
     if networks.several:
         _check_frozen(uses, networks, findings)
-        _check_unused(uses, networks, findings)
+        _check_unused(uses, networks, mode, findings)
     else:
         _warn_unused_taps(networks.members[""], set(), findings)
 
@@ -64,7 +65,7 @@ def _check_frozen(uses: list[Use], networks: Networks, findings: Findings) -> No
                 findings.warn(path, text)
 
 
-def _check_unused(uses: list[Use], networks: Networks, findings: Findings) -> None:
+def _check_unused(uses: list[Use], networks: Networks, mode: str, findings: Findings) -> None:
     """Report networks and taps that no training loss looks at."""
     names = {name for use in uses for name in (use.names or {networks.main})}
     taught = {name for use in uses for name in _taught(use, networks)}
@@ -76,7 +77,7 @@ def _check_unused(uses: list[Use], networks: Networks, findings: Findings) -> No
         if network.frozen:
             if not used:
                 findings.warn(network.path, f"runs at every step, but {_UNUSED}")
-        elif name not in taught:
+        elif name not in taught and (mode == "train" or not used):  # earlier versions trained such a recipe
             found = "the losses of Loss.Train only compare others with it" if used else _UNUSED
             text = f"{found}, so it would not train; add a loss or freeze it (Arch.freeze_params_list)"
             findings.error(network.path, text)

@@ -301,6 +301,17 @@ def test_one_mistake(
     assert words in lines[0]
 
 
+@pytest.mark.parametrize(
+    "edit", [("set", "Arch.freeze_params_list", None), ("set", f"{TRAIN}.dataset.class_num", 1001)]
+)
+def test_a_run_of_earlier_versions_can_still_be_used(write_recipe: Callable[..., Path], edit: Any) -> None:
+    file = write_recipe(edit)
+    for mode in ("eval", "export"):
+        load_config(file, mode=mode)
+    with pytest.raises(ConfigError, match="1 mistake"):
+        load_config(file, mode="train")
+
+
 def test_the_recipe_itself_is_right(
     write_recipe: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
