@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from ppcls.config.binding import construct
 from ppcls.config.checks.networks import Networks
-from ppcls.config.checks.transform_chains import transform_chains
+from ppcls.config.checks.transform_chains import EVALUATION, INFERENCE, transform_chains
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import single
 from ppcls.config.schema import GlobalSpec, Recipe
@@ -19,8 +20,6 @@ from ppcls.errors import PpclsError
 from ppcls.registry import TRANSFORMS
 
 _PLACE = "Global.image_shape"
-_INFER = "Infer.transforms"
-_EVAL = "DataLoader.Eval.dataset.transform_ops"
 # Two images of different height, width and shape: equal results do not depend on the image.
 _TRIED = ((350, 450), (480, 360))
 _LARGEST = 2048  # larger sizes would take time and memory
@@ -57,7 +56,7 @@ def check_exported_shape(recipe: Recipe) -> tuple[str, str] | None:
     """Return config path and text of a mistake in the description of an export's images, or None."""
     place = exported_chain(recipe)
     if place is None:
-        return _INFER, f"missing; export needs it, or {_EVAL}: it tells how images are prepared"
+        return INFERENCE, f"missing; export needs it, or {EVALUATION}: it tells how images are prepared"
     wanted = recipe.Global.image_shape
     found = chain_shape(transform_chains(recipe)[place])
     if found is None or _agree(wanted, found):
@@ -67,13 +66,15 @@ def check_exported_shape(recipe: Recipe) -> tuple[str, str] | None:
 
 def check_inference_chain(recipe: Recipe, findings: Findings) -> None:
     """Refuse a recipe for inference with neither transforms of its own nor those of evaluation."""
-    if exported_chain(recipe) is None and not findings.mistakes_below(_INFER):
-        findings.error(_INFER, f"missing; infer needs it, or {_EVAL}: it tells how images are prepared")
+    if exported_chain(recipe) is None and not findings.mistakes_below(INFERENCE):
+        findings.error(
+            INFERENCE, f"missing; infer needs it, or {EVALUATION}: it tells how images are prepared"
+        )
 
 
 def _compare(wanted: list[int], shapes: Mapping[str, Shape], findings: Findings) -> None:
     """Compare the shape in a mode that does not use it."""
-    known = {place: shapes[place] for place in (_EVAL, _INFER) if place in shapes}
+    known = {place: shapes[place] for place in (EVALUATION, INFERENCE) if place in shapes}
     wrong = {place: shape for place, shape in known.items() if not _agree(wanted, shape)}
     default = default_of(fields_of(GlobalSpec)["image_shape"][0])
     for place, shape in wrong.items():
@@ -87,7 +88,7 @@ def _compare(wanted: list[int], shapes: Mapping[str, Shape], findings: Findings)
 def exported_chain(recipe: Recipe) -> str | None:
     """Return the path of the chain that an export describes: that of ``Infer``, else that of evaluation."""
     chains = transform_chains(recipe)
-    return next((place for place in (_INFER, _EVAL) if chains.get(place)), None)
+    return next((place for place in (INFERENCE, EVALUATION) if chains.get(place)), None)
 
 
 def _contradiction(wanted: list[int], place: str, found: Shape) -> str:
@@ -112,7 +113,29 @@ def chain_shape(operations: list[Any]) -> Shape | None:
 @lru_cache(maxsize=256)
 def _shape_of(written: str) -> Shape | None:
     """Like :func:`chain_shape`, for a chain as JSON; cached, because chains of a recipe are often equal."""
-    operations = json.loads(written)
+    found = tried_images(json.loads(written))
+    if found is None:
+        return None
+    shapes = (image.shape for image in found.images)
+    channels, height, width = (one if one == other else None for one, other in zip(*shapes, strict=True))
+    return channels if found.decoded else None, height, width
+
+
+@dataclass(frozen=True)
+class TriedImages:
+    """What a chain makes of two images of noise.
+
+    Attributes:
+        images: the results, [C, H, W].
+        decoded: whether the chain decodes files; else the number of channels is only assumed.
+    """
+
+    images: list[Any]
+    decoded: bool
+
+
+def tried_images(operations: list[Any]) -> TriedImages | None:
+    """Apply a chain to two images; None if a transform is not of the package, or it cannot be applied."""
     try:
         nodes = [single(node, "") for node in operations]
         ours = all(TRANSFORMS[name].__module__.startswith("ppcls.") for name, _ in nodes)
@@ -122,11 +145,8 @@ def _shape_of(written: str) -> Shape | None:
     except (PpclsError, TypeError, ValueError):
         return None  # a mistake that another check reports
     decodes = bool(nodes) and nodes[0][0] == "DecodeImage"
-    found = [_try(chain, size, decodes) for size in _TRIED]
-    if found[0] is None or found[1] is None:
-        return None
-    channels, height, width = (one if one == other else None for one, other in zip(*found, strict=True))
-    return channels if decodes else None, height, width
+    images = [_try(chain, size, decodes) for size in _TRIED]
+    return None if any(image is None for image in images) else TriedImages(images, decodes)
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -139,14 +159,15 @@ def _numbers(value: Any) -> Iterator[float]:
         yield abs(value)
 
 
-def _try(chain: list[Any], size: tuple[int, int], decodes: bool) -> tuple[int, int, int] | None:
+def _try(chain: list[Any], size: tuple[int, int], decodes: bool) -> Any:
+    """Return what a chain makes of an image of this height and width as [C, H, W]; None if it refuses it."""
     numpy = importlib.import_module("numpy")
     cv2 = importlib.import_module("cv2")
     height, width = size
-    image: Any = numpy.zeros((height, width, 3), numpy.uint8)
+    rng = numpy.random.default_rng(0)
+    image: Any = rng.integers(0, 256, (height, width, 3), numpy.uint8)
     if decodes:
         image = b"P6 %d %d 255\n" % (width, height) + image.tobytes()
-    rng = numpy.random.default_rng(0)
     try:
         for operation in chain:
             image = operation(image, rng)
@@ -155,5 +176,4 @@ def _try(chain: list[Any], size: tuple[int, int], decodes: bool) -> tuple[int, i
     if numpy.ndim(image) != 3:
         return None
     first = any(operation.channel_first for operation in chain)
-    rows, columns, depth = image.shape
-    return (rows, columns, depth) if first else (depth, rows, columns)
+    return image if first else image.transpose(2, 0, 1)

@@ -9,6 +9,7 @@ from ppcls.config.checks.axis_order import check_axis_order
 from ppcls.config.checks.batch_transforms import check_batch_transforms
 from ppcls.config.checks.class_name_files import check_class_names
 from ppcls.config.checks.image_shape import check_image_shape, check_inference_chain
+from ppcls.config.checks.inference_transforms import check_inference_transforms
 from ppcls.config.checks.losses_and_metrics import check_losses_and_metrics
 from ppcls.config.checks.metrics import check_metrics
 from ppcls.config.checks.multi_scale import check_multi_scale
@@ -73,6 +74,8 @@ def check_recipe(tree: RecipeTree, mode: str, findings: Findings) -> Recipe:
             check_optimizer_scopes(recipe, findings)
     if mode == "infer":
         check_inference_chain(recipe, findings)
+    if mode != "eval":
+        check_inference_transforms(recipe, findings)
     if not recipe.Infer.transforms:
         recipe.Infer.transforms = transforms_of_evaluation(recipe)
     return recipe

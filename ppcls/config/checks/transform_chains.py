@@ -8,6 +8,7 @@ from typing import Any
 from ppcls.config.schema import Recipe
 
 EVALUATION = "DataLoader.Eval.dataset.transform_ops"
+INFERENCE = "Infer.transforms"
 
 
 def transform_chains(recipe: Recipe) -> dict[str, list[Any]]:
@@ -18,7 +19,7 @@ def transform_chains(recipe: Recipe) -> dict[str, list[Any]]:
         if data is not None and isinstance(data.dataset, dict):
             chains[f"DataLoader.{part}.dataset.transform_ops"] = data.dataset.get("transform_ops") or []
     if recipe.Infer.transforms:
-        chains["Infer.transforms"] = recipe.Infer.transforms
+        chains[INFERENCE] = recipe.Infer.transforms
     return {place: ops for place, ops in chains.items() if isinstance(ops, list)}
 
 
