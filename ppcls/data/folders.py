@@ -11,8 +11,18 @@ from ppcls.class_names import shown_name
 from ppcls.errors import DataError, hint
 from ppcls.logger import LOGGER
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-_NOT_TAKEN = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".psd", ".svg", ".raw", ".dng"})
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".bmp", ".webp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm",
+})  # fmt: skip
+# What often lies beside images and is none. All other files are counted, whatever their suffix: they may be
+# images of a kind that is not taken, or downloads that were not finished.
+_NO_IMAGES = frozenset({
+    ".txt", ".md", ".rst", ".log", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml",
+    ".ini", ".cfg", ".html", ".htm", ".css", ".js", ".py", ".pyc", ".ipynb", ".sh", ".bat", ".npy", ".npz",
+    ".mat", ".pkl", ".lst", ".names", ".db", ".lock", ".md5", ".sha256", ".xmp", ".aae", ".lnk", ".url",
+})  # fmt: skip
+_NO_IMAGE_NAMES = frozenset({"readme", "license", "licence", "copying", "makefile", "md5sums", "sha256sums"})
 # Files that systems and tools leave among images, in lower case. Names that begin with a dot are hidden
 # anyway.
 _BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
@@ -81,9 +91,12 @@ class FolderSearch:
     def report(self) -> None:
         """Log what was left out, if anything was."""
         if self.others:
-            counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.others.items()))
+            ordered = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
             LOGGER.warning(
-                "%s: not taken from this folder: %s; convert them to JPEG or PNG", self.root, counts
+                "%s: not taken from this folder: %s; if they are images, rename them or convert them to JPEG "
+                "or PNG",
+                self.root,
+                _first_names(f"{count} {suffix or 'without a suffix'}" for suffix, count in ordered),
             )
         if self.hidden:
             names = _first_names(dict.fromkeys(map(os.path.basename, sorted(self.hidden))))
@@ -119,10 +132,10 @@ class FolderSearch:
             links += more
             stack += [inner for inner in folders if self._enter(inner, False)]
             for file in files:
-                suffix = os.path.splitext(file)[1].lower()
+                name, suffix = os.path.splitext(os.path.basename(file).lower())
                 if suffix in SUFFIXES:
                     found.append(file)
-                elif suffix in _NOT_TAKEN:
+                elif suffix not in _NO_IMAGES and name not in _NO_IMAGE_NAMES:
                     self.others[suffix] += 1
         return links
 

@@ -15,13 +15,14 @@ PIL_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.Decompressio
 
 _EXIF_ORIENTATION = 0x0112
 _SUFFIXES = {
-    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif", ".jif"},
     "MPO": {".jpg", ".jpeg", ".mpo"},
     "PNG": {".png"},
     "BMP": {".bmp", ".dib"},
     "WEBP": {".webp"},
     "TIFF": {".tif", ".tiff"},
     "GIF": {".gif"},
+    "PPM": {".ppm", ".pgm", ".pbm", ".pnm"},
 }
 _STARTS = {
     b"\xff\xd8\xff": "JPEG",

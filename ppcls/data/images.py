@@ -70,7 +70,7 @@ def list_images(source: str | Path | Sequence[str | Path], *, skip_missing: bool
 
     Args:
         source: an image file; a folder, searched with all folders below it for files that end in
-            .jpg .jpeg .png .bmp .webp .tif .tiff in any case, in order of their paths, see
+            :data:`ppcls.data.folders.SUFFIXES` in any case, in order of their paths, see
             :class:`ppcls.data.folders.FolderSearch`; a ``.txt`` file with one path per line, relative to
             the working directory or to the list (a label after the path is ignored); or a list of these.
         skip_missing: keep the paths of a list that do not exist; whoever reads them reports them.

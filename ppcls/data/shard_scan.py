@@ -24,7 +24,7 @@ from ppcls.logger import LOGGER, progress_bar
 from ppcls.texts import near_path, sentence
 from ppcls.weights.sources import cache_folder
 
-IMAGES = frozenset({*(suffix[1:] for suffix in SUFFIXES), "gif", "ppm", "pgm", "img"})
+IMAGES = frozenset({*(suffix[1:] for suffix in SUFFIXES), "gif", "img"})
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 

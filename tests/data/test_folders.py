@@ -8,9 +8,10 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from ppcls.class_names import format_class_names, read_class_names, shown_name
-from ppcls.data import FolderDataset, list_images, matching
+from ppcls.data import FolderDataset, build_transforms, list_images, matching, read_image
 from ppcls.data.folders import in_order, is_hidden, list_class_names, text_order
 from ppcls.errors import DataError
 
@@ -81,14 +82,24 @@ def test_nothing_is_said_where_nothing_is_left_out(tmp_path, touch, caplog):
     assert caplog.text == ""
 
 
-def test_images_of_other_kinds_are_counted_once_for_all_classes(tmp_path, touch, caplog):
-    touch("a/1.jpg", "a/2.gif", "b/1.jpg", "b/2.GIF", "b/3.heic")
+def test_other_files_are_counted_once_for_all_classes(tmp_path, touch, caplog):
+    touch("a/1.jpg", "a/2.gif", "b/1.jpg", "b/2.GIF", "b/3.heic", "b/4.jpg.crdownload", "b/5")
+    touch("a/README", "a/labels.XML", "b/.6.gif", "b/Thumbs.db")
     FolderDataset(str(tmp_path))
-    (record,) = caplog.records
-    assert (
-        record.message
-        == f"{tmp_path}: not taken from this folder: 2 .gif, 1 .heic; convert them to JPEG or PNG"
+    (record,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert record.message == (
+        f"{tmp_path}: not taken from this folder: 2 .gif, 1 without a suffix, 1 .crdownload, 1 .heic; "
+        "if they are images, rename them or convert them to JPEG or PNG"
     )
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpe", ".jfif", ".jif", ".ppm", ".pgm", ".pbm", ".pnm"])
+def test_images_with_rarer_suffixes_are_taken_and_can_be_decoded(tmp_path, suffix, caplog):
+    file = tmp_path / f"image{suffix}"
+    Image.new("L", (4, 4)).save(file, "PPM" if suffix.startswith(".p") else "JPEG")
+    assert list_images(tmp_path) == [str(file)]
+    assert read_image(str(file), build_transforms([{"DecodeImage": None}])).shape == (3, 4, 4)
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("target", [".", "..", "../a", "/", "b"])

@@ -223,4 +223,4 @@ def test_images_of_other_kinds_in_a_folder_are_counted(tmp_path, caplog):
     for name in ("a.png", "b.HEIC", "c.heic", "d.gif", "notes.md"):
         (tmp_path / name).write_bytes(b"x")
     assert list_images(tmp_path) == [str(tmp_path / "a.png")]
-    assert "not taken from this folder: 1 .gif, 2 .heic; convert them" in caplog.text
+    assert "not taken from this folder: 2 .heic, 1 .gif; if they are images" in caplog.text
