@@ -59,8 +59,8 @@ def class_names(config: Recipe, class_num: int, of_data: ClassNames | None = Non
         of_data: the result of :func:`data_class_names`, if it was called before.
 
     Raises:
-        DataError: if the user's file does not have one name per class, or has the names of the data in
-            another order.
+        DataError: if the user's file does not have one name per class, or has a name of the data for another
+            class.
     """
     node = config.Infer.PostProcess or {}
     of_data = of_data or data_class_names(config, weights_folder(config))
@@ -88,15 +88,32 @@ def _left_out(file: str, class_num: int) -> bool:
 
 def _agreeing(found: ClassNames, of_data: ClassNames) -> ClassNames:
     names = found.names or []
-    theirs = of_data.names
-    if theirs is not None and names != theirs and sorted(names) == sorted(theirs):
-        place = next(i for i, (one, other) in enumerate(zip(names, theirs, strict=True)) if one != other)
+    theirs = of_data.names or []
+    place = _first_moved(names, theirs)
+    if place is not None:
         raise DataError(
             f"{found.source}: class {place} is {names[place]!r}, but {theirs[place]!r} in {of_data.source}; "
             "results would carry the names of other classes. Put the names into the order of the classes, "
             f"or leave {_SETTING} out"
         )
     return found
+
+
+def _first_moved(names: list[str], theirs: list[str]) -> int | None:
+    """Return the first class whose name is that of another class in `theirs`; None if there is none.
+
+    Most names may be spelt otherwise, or in another language. Then case does not matter, and numbers do not
+    count: they may be grades or ages that are shown instead of the numbers of folders.
+    """
+    if len(names) != len(theirs):
+        return None
+    if sorted(names) == sorted(theirs):
+        return next(
+            (i for i, (one, other) in enumerate(zip(names, theirs, strict=True)) if one != other), None
+        )
+    mine, others = ([shown_name(name).casefold() for name in every] for every in (names, theirs))
+    moved = set(others) - {one for one, other in zip(mine, others, strict=True) if one == other}
+    return next((i for i, name in enumerate(mine) if name in moved and not name.isdecimal()), None)
 
 
 def data_class_names(config: Recipe, folder: Path | None) -> ClassNames:
@@ -211,7 +228,7 @@ def names_to_record(config: Recipe, of_data: ClassNames, class_num: int) -> list
         class_num: number of classes of the network.
 
     Raises:
-        DataError: if the file does not fit, or has the names of the data in another order.
+        DataError: if the file does not fit, or has a name of the data for another class.
     """
     node = config.Infer.PostProcess or {}
     file = node.get("class_id_map_file")
@@ -261,19 +278,21 @@ def check_teachers(config: Recipe, names: list[str] | None) -> None:
         theirs = recorded_names(folder, config) if network.frozen and folder is not None else None
         if theirs is None or theirs.names is None or theirs.names == names:
             continue
-        if sorted(theirs.names) == sorted(names):
-            place = next(i for i, (a, b) in enumerate(zip(theirs.names, names, strict=True)) if a != b)
+        place = _first_moved(theirs.names, names)
+        if place is not None and sorted(theirs.names) == sorted(names):
             raise ConfigError(
                 f"Arch.models.{name}: its weights were trained with the same classes in another order "
                 f"({theirs.source}): class {place} was {theirs.names[place]!r}, here it is {names[place]!r}. "
                 "Name the classes in its order in DataLoader.Train.dataset.class_names"
             )
+        # Not refused: a student may learn from the features of a teacher of other classes.
         LOGGER.warning(
-            "Arch.models.%s: its weights were trained on other classes (%s: %s) than these (%s)",
+            "Arch.models.%s: its weights were trained on other classes (%s: %s) than these (%s)%s",
             name,
             theirs.source,
             ", ".join(theirs.names[:4]),
             ", ".join(names[:4]),
+            "" if place is None else f"; its class {place}, {theirs.names[place]!r}, has another number here",
         )
 
 

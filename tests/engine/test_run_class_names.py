@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -154,6 +155,41 @@ def test_names_written_in_another_order_are_refused(recipe, write_recipe, tmp_pa
     config = load_config(write_recipe(recipe))
     assert class_names(config, 4).names == ["ant", "bee", "cat", "dog"]
     assert names_to_record(config, data_class_names(config, None), 4) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("names", "place"),
+    [
+        (["dog", "cat", "birds"], 0),
+        (["Dog", "cat", "birds"], 0),
+        (["birds", "Dog", "Cat"], 1),
+        (["a", "b", "bird"], 2),
+        (["Vogel", "Katze", "Hund"], None),
+        (["birds", "CAT", "dog"], None),
+        (["cat", "cat", "dog"], None),  # names may be less exact than classes
+        (["dog", "cat"], None),  # another check refuses it
+    ],
+)
+def test_a_name_of_another_class_is_refused_even_if_other_names_are_spelt_otherwise(
+    recipe, tmp_path, names, place
+):
+    theirs = ["bird", "cat", "dog"]
+    recipe["Infer"]["PostProcess"] = {"name": "Topk", "label_list": names}
+    config, of_data = Recipe.from_dict(recipe), ClassNames(theirs, "the data")
+    if place is None:
+        assert class_names(config, 3, of_data).names == names
+    else:
+        with pytest.raises(
+            DataError, match=f"class {place} is '{names[place]}', but '{theirs[place]}' in the"
+        ):
+            class_names(config, 3, of_data)
+
+
+@pytest.mark.parametrize(("names", "refused"), [(["1", "2", "3"], False), (["2", "1", "0"], True)])
+def test_numbers_as_names_may_be_other_numbers_than_those_of_folders(recipe, names, refused):
+    recipe["Infer"]["PostProcess"] = {"name": "Topk", "label_list": names}
+    with pytest.raises(DataError) if refused else nullcontext():
+        class_names(Recipe.from_dict(recipe), 3, ClassNames(["0", "1", "2"], "the data"))
 
 
 def test_a_resumed_run_keeps_its_classes(recipe, write_recipe, tmp_path, capsys):
@@ -338,6 +374,9 @@ def test_a_teacher_of_the_same_classes_in_another_order_is_refused(recipe, tmp_p
     assert caplog.text == ""
     check_teachers(config, ["a", "c", "b", "e"])
     assert "Arch.models.Teacher: its weights were trained on other classes" in caplog.text
+    assert "has another number here" not in caplog.text
+    check_teachers(config, ["a", "b", "c", "e"])
+    assert "its class 1, 'c', has another number here" in caplog.text
     config["Loss"]["Train"][0]["DistillationKLDivLoss"]["class_map"] = "map.txt"
     check_teachers(config, ["a", "b", "c", "d"])
     del config["Loss"]["Train"][0]["DistillationKLDivLoss"]["class_map"]
