@@ -34,6 +34,10 @@ def cross_entropy(
     mixture of hard labels, so class weights have the same effect on both kinds. A batch of which all classes
     have weight 0 gives 0.
 
+    Class weights compare the classes of a batch with each other: in a batch of a single class they cancel. So
+    does the mean over the batches of an evaluation depend on which images are in a batch; of a list that is
+    sorted by class it is that without weights.
+
     Args:
         logits: [N, C].
         label: class indices, int [N] or [N, 1], or class probabilities, float [N, C].
@@ -108,7 +112,8 @@ class CELoss(Loss):
     Args:
         reduction: ``mean`` over the batch or ``sum``.
         epsilon: label smoothing; null means none.
-        class_weights: one weight per class, for unbalanced data.
+        class_weights: one weight per class, for unbalanced data. They cancel in a batch of one class, as a
+            list sorted by class has them in evaluation.
     """
 
     def __init__(
