@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_class_names(path: str | Path, delimiter: str | None = None) -> dict[int
                 f"{path}:{number}: class {int(key)} has a name in line {lines[int(key)]} already "
                 f"({names[int(key)]!r}, here {name!r}); give each class one line"
             )
-        names[int(key)] = name
+        names[int(key)] = unicodedata.normalize("NFC", name)  # as those of folders
         lines[int(key)] = number
     if not names:
         raise DataError(f"{path}: the file is empty; {_FORM} on a line for each class")
@@ -138,9 +139,11 @@ def read_fitting_names(path: str | Path, class_num: int | None, delimiter: str |
 def shown_name(folder: str) -> str:
     r"""Return the name of a folder as a class name that can be written into a text file, one per line.
 
-    Runs of blanks become one, and bytes that are not UTF-8 are written as ``\xb9``.
+    Runs of blanks become one, bytes that are not UTF-8 are written as ``\xb9``, and letters with accents are
+    one character each (Unicode's form NFC), for which a Mac writes two.
     """
-    return " ".join(os.fsencode(folder).decode("utf-8", "backslashreplace").split())
+    text = os.fsencode(folder).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def format_class_names(names: Sequence[str]) -> str:

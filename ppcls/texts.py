@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import unicodedata
 from pathlib import Path, PureWindowsPath
 
 from ppcls.errors import DataError, hint
@@ -79,7 +80,8 @@ def is_windows_path(text: str) -> bool:
 def near_path(path: str | Path) -> str:
     r"""Return a hint about a missing path, or an empty text.
 
-    It names the same path with ``/`` instead of ``\`` if that exists, or a similar name in its folder.
+    It names the same path with ``/`` instead of ``\`` or in another Unicode form if that exists, or a similar
+    name in its folder.
     """
     text = str(path)
     if is_windows_path(text):
@@ -88,12 +90,33 @@ def near_path(path: str | Path) -> str:
             return f" It is written for Windows: {turned} exists, write / for \\"
         if PureWindowsPath(text).drive:
             return f" {text} is a path of Windows, which this system does not have"
+    other = other_spelling(text)
+    if other is not None:
+        return f" {other}"
     path = Path(path)
     try:
         searched = path.parent.is_dir() and not path.exists()  # it may exist and be something else
         return hint(path.name, os.listdir(path.parent)) if searched else ""
     except OSError:
         return ""
+
+
+def other_spelling(path: str, root: str = "") -> str | None:
+    """Return a sentence about a file whose name looks like that of this missing one; None if there is none.
+
+    Letters with accents are one character in Unicode's form NFC, and two in NFD, which a Mac writes.
+    """
+    forms = {
+        "NFC, which most systems write": unicodedata.normalize("NFC", path),
+        "NFD, which a Mac writes": unicodedata.normalize("NFD", path),
+    }
+    for form, turned in forms.items():
+        if turned != path and os.path.exists(os.path.join(root, turned)):
+            return (
+                f"The same name exists in another Unicode form ({form}): rename the file, or "
+                "write its name in that form"
+            )
+    return None
 
 
 def sentence(hint_text: str) -> str:

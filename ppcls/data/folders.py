@@ -214,7 +214,7 @@ def list_class_names(root: str | Path) -> list[str]:
     """Return the names of the class folders of `root` in order; nothing below them is read.
 
     Raises:
-        DataError: if `root` cannot be read, or two folders differ only in blanks.
+        DataError: if `root` cannot be read, or two folders have the same class name.
     """
     return shown_names(FolderSearch(root).class_folders(), str(root))
 
@@ -228,10 +228,16 @@ def shown_names(folders: Sequence[str], where: str) -> list[str]:
     names = [shown_name(folder) for folder in folders]
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise DataError(f"{where}: two class folders differ in blanks alone: {twice!r}; rename one")
+        raise DataError(
+            f"{where}: two class folders differ in blanks or in the Unicode form of letters alone: "
+            f"{twice!r}; rename one, or merge them"
+        )
     return names
 
 
 def text_order(names: Sequence[str]) -> list[str]:
-    """Return class names in the order of versions that did not sort numbers: 0, 1, 10, 11, 2."""
-    return sorted(names)
+    """Return class names in the order of versions that did not sort numbers: 0, 1, 10, 11, 2.
+
+    Without numbers the order has always been that of the folders, whose names may differ from these.
+    """
+    return sorted(names) if any(map(_is_number, names)) else list(names)

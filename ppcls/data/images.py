@@ -10,7 +10,7 @@ from types import TracebackType
 
 from ppcls.data.folders import SUFFIXES, FolderSearch, is_hidden
 from ppcls.errors import DataError, PpclsError
-from ppcls.texts import is_windows_path, lines_of, near_path, read_text
+from ppcls.texts import is_windows_path, lines_of, near_path, other_spelling, read_text
 
 
 class ImageError(DataError):
@@ -134,6 +134,8 @@ def _in_list(path: Path, skip_missing: bool) -> list[str]:
             remedy = "" if known is None else f"; it is a path of Windows: write {known}, which exists"
             if not (remedy or is_windows_path(name) or os.path.isabs(name)):
                 remedy = "; paths start from the folder of the list or the folder in which the command runs"
+            other = next(filter(None, (other_spelling(c) for c in candidates)), None)
+            remedy = remedy if other is None else f". {other}"
             raise DataError(f"{path}:{number}: no such file: {name}{remedy}")
         found.append(hit)
     if not found:

@@ -17,7 +17,7 @@ from ppcls.data.folders import SUFFIXES, in_order
 from ppcls.data.list_cache import load_list, reading_of, store_list
 from ppcls.data.names import Names, NamesCollected
 from ppcls.errors import DataError, hint
-from ppcls.texts import is_windows_path, lines_of, near_path, read_text, sentence
+from ppcls.texts import is_windows_path, lines_of, near_path, other_spelling, read_text, sentence
 
 _SHOWN = 10
 _LONGEST = 200
@@ -409,6 +409,9 @@ def _parent(name: str) -> str:
 def _why_missing(name: str, root: str) -> tuple[str, str]:
     """Return the kind of mistake that a missing file is likely to be, and its text."""
     missing = f"no such file: {os.path.join(root, name)}"
+    other = other_spelling(name, root)
+    if other is not None:
+        return "other Unicode form", f"{missing}. {other}"
     labels = _MORE_LABELS.search(name)
     if labels is not None:
         return _several_labels(f"{labels[1]} ...")

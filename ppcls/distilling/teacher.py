@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.class_names import shown_name
 from ppcls.config import ArchSpec, single
 from ppcls.config.arithmetic import evaluate
 from ppcls.config.nodes import Node
@@ -81,7 +82,7 @@ class Teacher:
                 f"teacher: {self.shown} has {self.classes} classes, and the data have {len(names)}. Name the "
                 "network alone (`ppcls models` lists all), then it is trained on your classes first"
             )
-        ours, theirs = list(names), list(self.names or names)
+        ours, theirs = (list(map(shown_name, every)) for every in (names, self.names or names))
         if ours == theirs or all(name.isdecimal() for name in ours) or all(n.isdecimal() for n in theirs):
             return
         place = next(i for i, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tracemalloc
+import unicodedata
 
 import numpy as np
 import pytest
@@ -168,6 +169,19 @@ def test_paths_of_windows_are_named_as_they_are_written_here(root, written):
     (root / "sub/d.jpg").unlink()
     (found,) = messages(write(root, f"{written} 0\n"), root)
     assert found.endswith("it is a path of Windows: write it with / and from image_root on")
+
+
+@pytest.mark.parametrize(("here", "listed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_the_other_unicode_form_of_a_missing_file_is_named(root, here, listed):
+    folder, name = (unicodedata.normalize(form, "Häuser") for form in (here, listed))
+    (root / folder).mkdir()
+    (root / folder / "1.jpg").write_bytes(b"x")
+    path = write(root, f"{name}/1.jpg 0\n")
+    (found,) = messages(path, root)
+    assert f"{name}/1.jpg. The same name exists in another Unicode form ({here}, " in found
+    for missing in (lambda: list_images(path), lambda: list_images(root / name)):
+        with pytest.raises(DataError, match=rf"The same name exists in another Unicode form \({here}, "):
+            missing()
 
 
 def test_paths_of_windows_in_what_is_searched_for(root, monkeypatch):
