@@ -152,11 +152,16 @@ def short_metrics(values: Mapping[str, float]) -> list[str]:
     """Return ``name value`` texts for lines with little room, the most important ones first."""
     order = sorted(values, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     return [
-        f"{name} {values[name]:.4g}" if abs(values[name]) >= 10 else f"{name} {values[name]:.3f}"
+        f"{name} {_written(name, values[name], '.4g' if abs(values[name]) >= 10 else '.3f')}"
         for name in order
     ]
 
 
 def format_metrics(values: Mapping[str, float]) -> str:
     """Return ``name: value`` pairs for log lines."""
-    return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())
+    return ", ".join(f"{name}: {_written(name, value, '.5f')}" for name, value in values.items())
+
+
+def _written(name: str, value: float, form: str) -> str:
+    """Return a value as text; a threshold with all its digits, because others would give other rates."""
+    return format(value, ".9g" if name.partition("_")[0] == "threshold" else form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import ROUND_FLOOR, Context
 from functools import partial
 from typing import Any
 
@@ -33,8 +34,8 @@ def best_operating_point(rows: np.ndarray, max_fpr: float) -> tuple[float, float
         max_fpr: the largest FPR allowed, 0 to 1.
 
     Returns:
-        TPR, FPR and the highest threshold that gives this TPR. If no threshold satisfies the bound, the rates
-        are 0 and the threshold is 1. All are NaN if one of the classes has no image.
+        TPR, FPR and a threshold that gives both, of as few digits as possible. If no threshold satisfies the
+        bound, the rates are 0 and the threshold is 1. All are NaN if one of the classes has no image.
     """
     positive = np.sort(rows[rows[:, 0] == 1, 1])
     negative = np.sort(rows[rows[:, 0] == 0, 1])
@@ -48,7 +49,21 @@ def best_operating_point(rows: np.ndarray, max_fpr: float) -> tuple[float, float
         return 0.0, 0.0, 1.0
     threshold = thresholds[allowed[0]]
     hits = (len(positive) - np.searchsorted(positive, threshold)) / len(positive)
-    return float(hits), float(alarms[allowed[0]]), float(threshold)
+    below = rows[rows[:, 1] < threshold, 1]
+    return float(hits), float(alarms[allowed[0]]), _shortest(float(below.max(initial=-1)), float(threshold))
+
+
+def _shortest(lower: float, score: float) -> float:
+    """Return the number of the fewest decimal digits above `lower` and at most `score`, also as float32.
+
+    All of these call the same images positive, and one with few digits is the same after it was printed. Nine
+    are always enough, because scores are float32.
+    """
+    for digits in range(1, 10):
+        number = float(Context(prec=digits, rounding=ROUND_FLOOR).create_decimal_from_float(score))
+        if lower < min(number, float(np.float32(number))):
+            return number
+    return score
 
 
 def _value(rows: np.ndarray, max_fpr: float, place: int) -> float:
@@ -60,7 +75,11 @@ class TprAtFpr(Metric):
     """The largest true positive rate whose false positive rate is at most `max_fpr`, over the whole set.
 
     For networks with two classes; class 1 is the positive one, and its probability is the score. The values
-    are ``tpr``, and the ``fpr`` and ``threshold`` at which it was reached.
+    are ``tpr``, and the ``fpr`` and ``threshold`` at which it was reached. The threshold is the number of the
+    fewest digits that gives these rates.
+
+    The scores are the probabilities in float32, as an exported network gives them and ``ThreshOutput``
+    compares them. Images of which they are exactly 1 cannot be told apart.
 
     Args:
         max_fpr: the largest rate of false alarms, 0 to 1.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppcls.engine.meters import Meters
+from ppcls.engine.meters import Meters, format_metrics, short_metrics
 from ppcls.errors import ConfigError, DataError
 from ppcls.metric import build_metric
 from ppcls.metric.tpr_at_fpr import best_operating_point
@@ -42,7 +42,7 @@ def test_equals_a_search_over_all_thresholds(rows, max_fpr):
     if tpr > 0:  # the threshold gives both rates
         assert (score >= threshold)[label == 1].mean() == pytest.approx(tpr)
         assert (score >= threshold)[label == 0].mean() == pytest.approx(fpr)
-        higher = score >= np.nextafter(np.float32(threshold), np.float32(2))
+        higher = score > score[score >= threshold].min()
         assert higher[label == 1].mean() < tpr
     else:
         assert (fpr, threshold) == (0.0, 1.0)
@@ -50,12 +50,42 @@ def test_equals_a_search_over_all_thresholds(rows, max_fpr):
 
 def test_by_hand():
     rows = np.array([[0, 0.1], [0, 0.6], [0, 0.3], [0, 0.2], [1, 0.5], [1, 0.7], [1, 0.9], [1, 0.15]])
-    assert best_operating_point(rows, 0.0) == (0.5, 0.0, 0.7)
+    assert best_operating_point(rows, 0.0) == (0.5, 0.0, 0.69)  # float32(0.7) is below 0.7
     assert best_operating_point(rows, 0.25) == (0.75, 0.25, 0.5)
     assert best_operating_point(rows, 0.74) == (0.75, 0.25, 0.5)
-    assert best_operating_point(rows, 0.75) == (1.0, 0.75, 0.15)
+    assert best_operating_point(rows, 0.75) == (1.0, 0.75, 0.14)
     assert all(math.isnan(value) for value in best_operating_point(rows[:4], 0.5))
     assert all(math.isnan(value) for value in best_operating_point(rows[4:], 0.5))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    score=st.floats(0, 1, width=32, allow_subnormal=False),
+    steps=st.integers(1, 40) | st.just(10**6),
+    other=st.floats(0, 1, width=32),
+)
+def test_the_threshold_that_is_printed_gives_the_rates(score, steps, other):
+    """Also where a network is so sure that scores differ in the last digit of float32."""
+    lower = np.array(score, np.float32)
+    lower = (lower.view(np.int32) - min(steps, int(lower.view(np.int32)))).view(np.float32)
+    scores = np.array([lower, score, score], np.float32)
+    rows = np.stack([np.array([0, 1, 1], np.float32), scores], 1)
+    tpr, fpr, threshold = best_operating_point(rows, float(other) if lower < score else 1.0)
+    printed = format_metrics({"threshold_Student": threshold}).removeprefix("threshold_Student: ")
+    assert float(printed) == threshold
+    for as_type in (np.float32, np.float64):  # deployments compare in either
+        called = scores.astype(as_type) >= as_type(float(printed))
+        assert (called[1:].mean(), called[0]) == (tpr, fpr)
+
+
+def test_a_threshold_has_no_more_digits_than_it_needs():
+    near_one = 1 - np.array([5e-6, 4e-6], np.float32)
+    rows = np.stack([np.array([0, 1], np.float32), near_one], 1)
+    values = dict(zip(("tpr", "fpr", "threshold"), best_operating_point(rows, 0.0), strict=True))
+    assert format_metrics(values) == "tpr: 1.00000, fpr: 0.00000, threshold: 0.999996"
+    assert "threshold 0.999996" in short_metrics(values)
+    rows[0, 1] = 0.25
+    assert best_operating_point(rows, 0.0)[2] == 0.9
 
 
 @pytest.mark.parametrize("sizes", [(40,), (7, 13, 20), (39, 1)])
