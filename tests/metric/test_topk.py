@@ -7,7 +7,9 @@ import paddle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paddle.nn import functional as F
 
+from ppcls.data.postprocess import Topk
 from ppcls.errors import ConfigError
 from ppcls.metric import Criterion, build_metric, build_metric_for
 from ppcls.registry import METRICS
@@ -37,6 +39,25 @@ def test_equals_a_plain_count(n, c, ks, column, seed):
     for k in ks:
         assert float(values[f"top{k}"]) == pytest.approx(counted(logits, label, k), abs=1e-6)
         assert values[f"top{k}"].shape == []
+
+
+def test_of_equal_logits_the_first_is_the_prediction():
+    logits, label = paddle.zeros([6, 6]), paddle.arange(6).reshape([6, 1])
+    values = build_metric([{"TopkAcc": {"topk": [1, 6]}}])(logits, label)
+    hits = Topk(topk=1)(F.softmax(logits).numpy())
+    shares = np.mean([result["class_ids"] == [y] for y, result in enumerate(hits)])
+    assert [float(value) for value in values.values()] == pytest.approx([shares, 1.0])
+    assert float(build_metric([{"TopkAcc": {"topk": 1}}])(logits[:1], label[:1])["top1"]) == 1.0
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_logits_that_are_not_a_number_have_no_accuracy(precision):
+    logits = paddle.to_tensor([[1.0, 2.0], [np.inf, -np.inf]]).astype(precision)
+    metric = build_metric([{"TopkAcc": {"topk": [1, 2]}}])
+    label = paddle.to_tensor([[1], [0]])
+    assert [float(value) for value in metric(logits, label).values()] == [1.0, 1.0]
+    logits[0, 0] = np.nan
+    assert all(np.isnan(float(value)) for value in metric(logits, label).values())
 
 
 LOGITS = {name: paddle.to_tensor(v) for name, v in {

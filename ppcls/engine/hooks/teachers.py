@@ -82,7 +82,8 @@ class TeacherCheck(Hook):
         guess = guessing_accuracy(self.loader.dataset)
         for name in self.teachers:
             accuracy = found[f"top1_{name}"]
-            if guess < 1 and accuracy < suspicious_below(guess, len(self.loader.dataset)):
+            enough = accuracy >= suspicious_below(guess, len(self.loader.dataset))
+            if guess < 1 and not enough:  # also if it is NaN
                 _warn_of(name, accuracy, guess)
 
     def before_train(self, run: Run) -> None:

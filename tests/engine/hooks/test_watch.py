@@ -190,6 +190,14 @@ def test_a_teacher_that_guesses_is_called_out_once(recipe, write_recipe, tmp_pat
     )
 
 
+def test_a_teacher_without_an_accuracy_is_called_out(recipe, write_recipe, capsys, monkeypatch):
+    """Some of its logits are NaN."""
+    nothing = [paddle.full([], math.nan)]
+    monkeypatch.setattr("ppcls.engine.hooks.teachers.topk_accuracy", lambda *_: nothing)
+    engine(write_recipe(distilled(recipe, **KL)), "Global.epochs=1").train()
+    assert "!!! Teacher has top-1 accuracy nan" in capsys.readouterr().out
+
+
 def test_teachers_of_other_classes_are_not_compared(recipe, write_recipe, tmp_path, capsys):
     recipe = distilled(recipe, DistillationDistanceLoss={
         "model_name_pairs": [["Student", "Teacher"]], "key": "avg_pool"
