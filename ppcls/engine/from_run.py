@@ -65,7 +65,7 @@ def load_run(
         found = run.weights(weights or BEST, None if mode == "eval" else recipe.arch.main_name)
         recipe.Global.pretrained_model = str(found)
         LOGGER.info("%s: weights %s%s", run.folder, found.name, _epoch(run, found.name))
-    return recipe
+    return recipe.mark_checked(mode)  # what was added is right; checking again would repeat the warnings
 
 
 def _override(where: str, value: Any) -> str:
