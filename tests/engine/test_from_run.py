@@ -62,7 +62,6 @@ def test_relative_paths_are_those_of_the_folder_of_training(home, monkeypatch, t
     assert load_run(run).DataLoader.Eval.dataset["image_root"] == "images"
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("where", ["Arch", "Global"])
 def test_another_network_is_chosen_also_if_the_run_saved_its_name_in_two_sections(home, where, caplog):
     file = home / RUN / "config.yaml"
@@ -72,14 +71,14 @@ def test_another_network_is_chosen_also_if_the_run_saved_its_name_in_two_section
     recipe = load_run(home / RUN, [f"{where}.infer_model_name=Teacher", "Global.pretrained_model=x"])
     assert recipe.arch.main_name == "Teacher"
     assert ("no effect" in caplog.text) == (where == "Global")  # of the saved name
-=======
+
+
 def test_warnings_about_the_recipe_of_a_run_appear_once(home, capsys):
     saved = yaml.safe_load((home / RUN / "config.yaml").read_text())
     saved["Infer"]["transforms"][0] = {"DecodeImage": {"to_rgb": False}}
     (home / RUN / "config.yaml").write_text(yaml.safe_dump(saved))
     assert main(["infer", str(home / RUN), "-o", f"Infer.infer_imgs={home}/images/3.png"]) == 0
     assert capsys.readouterr().err.count("Infer.transforms.0.DecodeImage.to_rgb: false, but true in") == 1
->>>>>>> 1d5f50f (Give warnings about the recipe of a run once)
 
 
 def test_a_moved_run_keeps_its_files_together(home, tmp_path):
