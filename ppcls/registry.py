@@ -125,6 +125,11 @@ class Registry:
         """
         return getattr(self._origin(name), attribute, getattr(self.base_of(name), attribute))
 
+    def own_trait(self, name: str, attribute: str) -> Any:
+        """Like `trait`, for an attribute that does not hold for classes derived from the one that sets it."""
+        own = vars(self._origin(name))
+        return own[attribute] if attribute in own else getattr(self.base_of(name), attribute)
+
     def base_of(self, name: str) -> type[Component]:
         """Return the base class whose contract holds for the entry `name`."""
         component = self._origin(name)

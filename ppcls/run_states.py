@@ -65,8 +65,8 @@ class Progress(Declared):
         batch: number of its batches that are done. A checkpoint counts the batches that `batches` describes;
             while a run with another number of processes trains, those of its own processes.
         step: number of optimizer steps since the start.
-        seen_batches: number of batches since the start; 0 in old checkpoints.
-        seen_images: number of images in them, in all processes; 0 in old checkpoints.
+        seen_batches: number of batches since the start; 0 in runs that an earlier version began.
+        seen_images: number of images in them, in all processes; 0 likewise.
         best: metrics of the best evaluation so far, empty before the first one.
         best_score: the number by which evaluations are compared; larger is better.
         best_epoch: epoch of `best`.

@@ -134,7 +134,7 @@ class ForeignModel(Network):
     def _answer(self, runner: Runner, x: Tensor) -> Any:
         names = [self._logits or runner.outputs[0], *self._patterns]
         values = runner.run(x.numpy(), names)
-        if self._logits is None and values[0].ndim != 2:
+        if self._logits is None and not self._patterns and values[0].ndim != 2:
             shape = ", ".join(map(str, ["N", *values[0].shape[1:]]))
             raise ConfigError(
                 f"the output {names[0]!r} of {self.path} has the shape [{shape}], expected logits "
@@ -185,7 +185,7 @@ class OnnxModel(ForeignModel):
     """A frozen teacher in an ONNX file. Needs ONNX Runtime: ``pip install ppcls[onnx]``.
 
     Args:
-        path: the file. Its first input is images [N, C, H, W]; with a fixed batch size it is run several
+        path: the file. Its only input is images [N, C, H, W]; with a fixed batch size it is run several
             times.
         logits: name of the output that is the logits (default: the first), or of a tensor inside the graph.
         probabilities: the output went through a softmax already; its logarithm is taken. Default: what an
@@ -244,8 +244,8 @@ class PaddleInferenceModel(ForeignModel):
         path: folder with ``inference.json`` (else ``inference.pdmodel``) and ``inference.pdiparams``.
         logits: name of the output that is the logits (default: the first).
         probabilities: the output went through a softmax already; its logarithm is taken. Default: the
-            value in ``inference.yml`` of the folder; without it, as in a folder that PaddleClas exported,
-            whether the outputs of the first images are probabilities.
+            value in ``inference.yml`` of the folder; without it, as in a folder that PaddleClas exported, or
+            with `logits`, whether the outputs of the first images are probabilities.
         return_patterns: names of further outputs to return together with the logits.
         threads: CPU threads (default: as many as Paddle uses).
         class_num: number of classes of the logits; needed if it is the only network of a recipe, as in an

@@ -117,7 +117,8 @@ class DistillationResult:
             f"<td style='text-align:right'>{more}</td></tr>"
             for name, value, more in self.rows()
         )
-        head = "<tr><th>network</th><th>accuracy</th><th>gain</th></tr>"
+        measure = "accuracy" if self.measure == "top1" else self.measure
+        head = f"<tr><th>network</th><th>{html.escape(measure)}</th><th>gain</th></tr>"
         places = {"run": self.folder, "report": self.report, "exported": self.exported}
         rest = "".join(
             f"<div>{title}: <code>{html.escape(str(place))}</code></div>"

@@ -206,7 +206,8 @@ def warn_of_random_answers(model: nn.Layer, state: Mapping[str, Any]) -> None:
     for network, names in left.items():
         LOGGER.warning(
             "!!! %s is not trained here, and its classifier has no trained values: its file of weights has "
-            "none that fit %s, so its logits are random. Its class_num has to be that of the file",
+            "none that fit %s, so its logits are random; only its features can teach. With the class_num of "
+            "the file it would have its classifier",
             network,
             ", ".join(names),
         )

@@ -141,7 +141,7 @@ def _total(mean: float, samples: int) -> float:
     """
     total = mean * samples
     whole = round(total) if math.isfinite(total) else total
-    return float(whole) if abs(total - whole) <= samples * 2.0**-23 else total
+    return float(whole) if abs(total - whole) <= abs(total) * 2.0**-22 else total
 
 
 # Values that a line without room for all of them shows first.

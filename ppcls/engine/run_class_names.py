@@ -89,31 +89,43 @@ def _left_out(file: str, class_num: int) -> bool:
 def _agreeing(found: ClassNames, of_data: ClassNames) -> ClassNames:
     names = found.names or []
     theirs = of_data.names or []
-    place = _first_moved(names, theirs)
-    if place is not None:
-        raise DataError(
-            f"{found.source}: class {place} is {names[place]!r}, but {theirs[place]!r} in {of_data.source}; "
-            "results would carry the names of other classes. Put the names into the order of the classes, "
-            f"or leave {_SETTING} out"
+    moved = _moved(names, theirs)
+    if moved:
+        place = min(moved)
+        text = f"{found.source}: class {place} is {names[place]!r}, but {theirs[place]!r} in {of_data.source}"
+        if moved.keys() == set(moved.values()):  # they changed places with each other
+            raise DataError(
+                f"{text}; results would carry the names of other classes. Put the names into the order of "
+                f"the classes, or leave {_SETTING} out"
+            )
+        LOGGER.warning(
+            "%s, which has %r for another class; if that is not meant, put the names into the order of the "
+            "classes, or leave %s out",
+            text,
+            names[place],
+            _SETTING,
         )
     return found
 
 
-def _first_moved(names: list[str], theirs: list[str]) -> int | None:
-    """Return the first class whose name is that of another class in `theirs`; None if there is none.
+def _moved(names: list[str], theirs: list[str]) -> dict[int, int]:
+    """Return the classes whose names are those of other classes in `theirs`, each with that other class.
 
     Most names may be spelt otherwise, or in another language. Then case does not matter, and numbers do not
     count: they may be grades or ages that are shown instead of the numbers of folders.
     """
     if len(names) != len(theirs):
-        return None
-    if sorted(names) == sorted(theirs):
-        return next(
-            (i for i, (one, other) in enumerate(zip(names, theirs, strict=True)) if one != other), None
-        )
-    mine, others = ([shown_name(name).casefold() for name in every] for every in (names, theirs))
-    moved = set(others) - {one for one, other in zip(mine, others, strict=True) if one == other}
-    return next((i for i, name in enumerate(mine) if name in moved and not name.isdecimal()), None)
+        return {}
+    same = sorted(names) == sorted(theirs)
+    if not same:
+        names, theirs = ([shown_name(name).casefold() for name in every] for every in (names, theirs))
+    there = {name: place for place, name in enumerate(theirs)}
+    kept = {one for one, other in zip(names, theirs, strict=True) if one == other}
+    return {
+        place: there[name]
+        for place, name in enumerate(names)
+        if name in there and name not in kept and (same or not name.isdecimal())
+    }
 
 
 def data_class_names(config: Recipe, folder: Path | None) -> ClassNames:
@@ -278,7 +290,8 @@ def check_teachers(config: Recipe, names: list[str] | None) -> None:
         theirs = recorded_names(folder, config) if network.frozen and folder is not None else None
         if theirs is None or theirs.names is None or theirs.names == names:
             continue
-        place = _first_moved(theirs.names, names)
+        moved = _moved(theirs.names, names)
+        place = min(moved, default=None)
         if place is not None and sorted(theirs.names) == sorted(names):
             raise ConfigError(
                 f"Arch.models.{name}: its weights were trained with the same classes in another order "

@@ -133,10 +133,11 @@ def train_step(run: Run, batch: Batch) -> bool:
             parts.schedule.step()
     with paddle.no_grad():
         run.record(batch, parts.metric(known, label), losses)
+    if position.seen_batches or not position.step:  # unknown in a run that an earlier version began
+        position.seen_batches += 1
+        position.seen_images += len(batch.index) * world_size()
     position.batch += 1
     position.step += complete
-    position.seen_batches += 1
-    position.seen_images += len(batch.index) * world_size()
     return complete
 
 

@@ -26,7 +26,8 @@ class Loss(nn.Layer, Component):
             it can.
         is_pair_loss: whether it compares two tensors and is used by DistillationPairLoss, see
             `TensorPairLoss`.
-        one_way: whether no gradient reaches the second network of a pair that it names.
+        one_way: whether no gradient reaches the second network of a pair that it names. Derived classes may
+            compute otherwise, so they say it again.
     """
 
     is_pair_loss: ClassVar[bool] = False

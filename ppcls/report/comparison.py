@@ -206,7 +206,7 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
         for key in differing
         if key != "Arch.name" and len({found[key] for found in settings if key in found}) > 1
     ]
-    short = short_names(told)
+    short = short_names(told, with_owner=True)
     names = _names([record.folder for record in records])
     rows = []
     for record, found, name, group in zip(
@@ -249,8 +249,13 @@ def _rank(group: Group) -> tuple[bool, float]:
     """Return what is larger for a better recipe: by the shown scores, those with an accuracy first."""
     if group.mean is None:
         return False, -math.inf
-    is_loss = group.rows[0].score_name == "loss"
+    is_loss = score_names(group.rows) == {"loss"}
     return not is_loss, -group.mean if is_loss else group.mean
+
+
+def score_names(rows: Sequence[Row]) -> set[str]:
+    """Return what the scores of runs are, as far as they have any."""
+    return {row.score_name for row in rows if row.score is not None}
 
 
 def groups_of(rows: Sequence[Row]) -> list[Group]:
@@ -285,12 +290,14 @@ def _flat(node: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path, str(node)
 
 
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest ends of config paths by which they can be told apart.
+def short_names(keys: Sequence[str], *, with_owner: bool = False) -> dict[str, str]:
+    """Return the shortest ends of config paths by which they can be told apart; none begins with a number.
 
-    None begins with a number; options of losses and of networks among several keep the name of these.
+    Args:
+        keys: the config paths.
+        with_owner: options of losses and of networks among several keep the name of these.
     """
-    least = [2 if key.startswith(("Loss.", "Arch.models.")) else 1 for key in keys]
+    least = [2 if with_owner and key.startswith(("Loss.", "Arch.models.")) else 1 for key in keys]
     ends = [
         {".".join(key.split(".")[-n:]) for n in range(fewest, key.count(".") + 2)}
         for key, fewest in zip(keys, least, strict=True)

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from ppcls.report.comparison import Group, Row, evaluations_differ, groups_of
+from ppcls.report.comparison import Group, Row, evaluations_differ, groups_of, score_names
 from ppcls.report.tables import aligned, markdown
 from ppcls.report.words import duration
 
@@ -52,8 +52,8 @@ def mean_text(group: Group) -> str:
 
 
 def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], tuple[int, ...]]:
-    scores = {row.score_name for row in rows}
-    score = "score" if scores == {"top1"} else f"score ({', '.join(sorted(scores))})"
+    scores = score_names(rows)
+    score = "score" if scores <= {"top1"} else f"score ({', '.join(sorted(scores))})"
     header = ["run", "recipe", score, "epoch", "network", "teacher", "agrees", "seed", "time"]
     methods = len({row.method for row in rows}) > 1
     header += ["losses", "differs in"] if methods else ["differs in"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 from ppcls.errors import mask_credentials
 from ppcls.report.html import Cell, Column, both, escaped, facts_table, note, section, table, text_cell
@@ -70,6 +71,9 @@ def time_and_cost(record: Record) -> str:
     processes = facts.get("processes")
     processes = processes if isinstance(processes, int) else 1
     images = 0 if record.run.progress is None else record.run.progress.seen_images
+    if not images:  # a run of an earlier version: as if all batches were full
+        images = steps * (_number(record, "DataLoader", "Train", "sampler", "batch_size") or 0) * processes
+        images *= _number(record, "Global", "update_freq") or 1
     rows.append((both("optimizer steps", "优化步数"), f"{steps:,}"))
     if images:
         rows.append((both("images seen", "处理的图像"), f"{images:,}"))
@@ -93,6 +97,13 @@ def time_and_cost(record: Record) -> str:
             )
         )
     return section(both("Time and cost", "时间与成本"), facts_table(rows), name="time")
+
+
+def _number(record: Record, *keys: str) -> int | None:
+    node: Any = record.run.config
+    for key in keys:
+        node = node.get(key) if isinstance(node, dict) else None
+    return node if isinstance(node, int) else None
 
 
 def command_and_environment(record: Record, config_text: str) -> str:

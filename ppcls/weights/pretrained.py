@@ -111,7 +111,7 @@ def load_into(
     check_finite({name: given[name] for name in report.matched}, where)
     for name in report.matched:
         assign(own[name], given[name])
-    mark_untrained([own[name] for name in left], [own[name] for name in report.matched])
+    mark_untrained((own[name] for name in left), (own[name] for name in report.matched))
     logger.info("%s%s", report, note)
     warn_of_other_answers(net, where)
     return report

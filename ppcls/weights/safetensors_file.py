@@ -59,7 +59,9 @@ def says_torch(file: Path) -> bool:
     metadata = header.get("__metadata__")
     if isinstance(metadata, dict) and metadata.get("format") == "pt":
         return True
-    return any(name.endswith("running_mean") for name in header)
+    ours = any(name.endswith("._mean") for name in header)
+    means = (name for name in header if name.endswith(".running_mean"))
+    return not ours and any(f"{name.rpartition('.')[0]}.running_var" in header for name in means)
 
 
 class _UnreadError(Exception):

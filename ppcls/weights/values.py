@@ -47,11 +47,16 @@ def assign(tensor: Any, value: np.ndarray) -> None:
 
 def mark_untrained(left: Iterable[Any], loaded: Iterable[Any]) -> None:
     """Note on tensors that a file of weights left them as they were built, or that it did not."""
-    for tensors, untrained in ((left, True), (loaded, False)):
-        for tensor in tensors:
-            tensor.is_untrained = untrained
+    for tensor in left:
+        tensor.untrained_sum = float(tensor.sum())
+    for tensor in loaded:
+        tensor.untrained_sum = None
 
 
 def untrained(state: Mapping[str, Any]) -> list[str]:
-    """Return the names in a state of the tensors that the last file of weights left as they were built."""
-    return [name for name, tensor in state.items() if getattr(tensor, "is_untrained", False)]
+    """Return the names of the tensors that a file left as they were built and that nothing changed since."""
+    return [
+        name
+        for name, tensor in state.items()
+        if getattr(tensor, "untrained_sum", None) is not None and tensor.untrained_sum == float(tensor.sum())
+    ]

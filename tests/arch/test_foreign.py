@@ -193,6 +193,22 @@ def test_the_first_images_tell_whether_a_file_of_another_program_gives_probabili
     assert caplog.text.count("but they are probabilities") == 1
 
 
+def test_a_teacher_of_features_needs_no_logits(
+    folder: Path, teacher: nn.Layer, images: paddle.Tensor, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    paddle2onnx = pytest.importorskip("paddle2onnx")
+    file = tmp_path / "map.onnx"
+    paddle2onnx.export(str(folder / "inference.json"), str(folder / "inference.pdiparams"), str(file))
+    model = onnx.load(str(file))
+    del model.graph.output[0]
+    onnx.save(model, str(file))
+    net = build_model({"name": "OnnxModel", "path": str(file)})
+    net.eval()
+    net.update_res(net.outputs)
+    close(net(images)[net.outputs[0]], teacher(images)["blocks[2]"])
+
+
 def test_a_file_that_gives_no_logits_is_named(tmp_path: Path, images: paddle.Tensor) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

@@ -30,6 +30,13 @@ def test_equal_accuracies_are_equal_numbers_however_the_images_are_divided(image
         assert meters.averages() == {"top1": right / images}
 
 
+def test_small_losses_stay_what_they_are():
+    meters = Meters()
+    meters.add({"loss": paddle.to_tensor(5e-8)}, 256)
+    meters.flush()
+    assert meters.averages()["loss"] == pytest.approx(5e-8)
+
+
 def test_splitting_flushes_and_restoring_changes_nothing():
     values = np.random.default_rng(0).random(20).astype("float32")
     once, split = Meters(), Meters()

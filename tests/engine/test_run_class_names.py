@@ -158,31 +158,33 @@ def test_names_written_in_another_order_are_refused(recipe, write_recipe, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("names", "place"),
+    ("names", "place", "refused"),
     [
-        (["dog", "cat", "birds"], 0),
-        (["Dog", "cat", "birds"], 0),
-        (["birds", "Dog", "Cat"], 1),
-        (["a", "b", "bird"], 2),
-        (["Vogel", "Katze", "Hund"], None),
-        (["birds", "CAT", "dog"], None),
-        (["cat", "cat", "dog"], None),  # names may be less exact than classes
-        (["dog", "cat"], None),  # another check refuses it
+        (["dog", "cat", "birds"], 0, False),
+        (["Dog", "cat", "birds"], 0, False),
+        (["birds", "Dog", "Cat"], 1, True),
+        (["a", "b", "bird"], 2, False),
+        (["big cat", "bird", "dog"], 1, False),  # it may be meant
+        (["Vogel", "Katze", "Hund"], None, False),
+        (["birds", "CAT", "dog"], None, False),
+        (["cat", "cat", "dog"], None, False),  # names may be less exact than classes
+        (["dog", "cat"], None, False),  # another check refuses it
     ],
 )
-def test_a_name_of_another_class_is_refused_even_if_other_names_are_spelt_otherwise(
-    recipe, tmp_path, names, place
+def test_a_name_of_another_class_is_told_even_if_other_names_are_spelt_otherwise(
+    recipe, tmp_path, names, place, refused, caplog
 ):
     theirs = ["bird", "cat", "dog"]
     recipe["Infer"]["PostProcess"] = {"name": "Topk", "label_list": names}
     config, of_data = Recipe.from_dict(recipe), ClassNames(theirs, "the data")
-    if place is None:
-        assert class_names(config, 3, of_data).names == names
-    else:
-        with pytest.raises(
-            DataError, match=f"class {place} is '{names[place]}', but '{theirs[place]}' in the"
-        ):
+    said = None if place is None else f"class {place} is '{names[place]}', but '{theirs[place]}' in the"
+    if refused:
+        with pytest.raises(DataError, match=said):
             class_names(config, 3, of_data)
+        return
+    assert class_names(config, 3, of_data).names == names
+    assert ("for another class" in caplog.text) == (said is not None)
+    assert said is None or said in caplog.text
 
 
 @pytest.mark.parametrize(("names", "refused"), [(["1", "2", "3"], False), (["2", "1", "0"], True)])

@@ -18,6 +18,7 @@ from ppcls.engine.run import Timing
 from ppcls.engine.train import train_epoch
 from ppcls.report import write_report
 from ppcls.report.runs import read_run
+from ppcls.run_states import encode_states, read_states
 from ppcls.weights import read_params
 
 KL = {
@@ -95,6 +96,22 @@ def test_the_page_counts_the_images_of_small_batches_and_small_steps_too(recipe,
     assert batches % 2
     assert (run.progress.seen_images, run.progress.seen_batches) == (3 * images, 3 * batches)
     assert f">{3 * images}<" in write_report(run.folder).read_text("utf-8")
+
+
+def test_a_run_that_an_earlier_version_began_does_not_count_the_rest_alone(recipe, write_recipe, tmp_path):
+    path = write_recipe(recipe)
+    with pytest.raises(SystemExit):
+        train(path, hooks=[StopAt(4)])
+    folder = tmp_path / "output" / "resnet8"
+    file = folder / "latest.pdstates"
+    progress, files = read_states(file)
+    assert progress.seen_batches
+    progress.seen_batches = progress.seen_images = 0
+    file.write_bytes(encode_states(progress, files))
+    train(path, "Global.checkpoints=auto")
+    run = read_run(folder)
+    assert (run.progress.seen_batches, run.progress.seen_images) == (0, 0)
+    assert "images seen" in write_report(folder).read_text("utf-8")
 
 
 def test_the_speed_is_that_of_the_batches_whose_time_it_is():

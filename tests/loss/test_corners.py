@@ -250,7 +250,7 @@ def test_gradient_reaches_the_target_network_unless_the_loss_is_one_way(name):
     ].backward()
     reached = any(leaf.grad is not None for leaf in teacher["leaves"])
     assert reached == name.startswith(("DML", "Distance", "AFD"))
-    assert LOSSES.trait(loss_name, "one_way") == (not reached)
+    assert LOSSES.own_trait(loss_name, "one_way") == (not reached)
 
 
 def test_autocast_around_a_loss_changes_nothing():

@@ -67,6 +67,18 @@ def test_the_score_is_that_of_the_weights_that_were_kept(tmp_path):
     assert [row.score for row in compare([tmp_path])] == [0.7, 0.8]
 
 
+def test_a_run_without_an_evaluation_changes_no_order(tmp_path):
+    for seed in (1, 2):
+        write_run(
+            tmp_path / f"high{seed}", seed=seed, top1=0.9, losses=sharper(2.0), done=0 if seed == 1 else 4
+        )
+        write_run(tmp_path / f"low{seed}", seed=seed, top1=0.5)
+    rows = compare([tmp_path])
+    assert {row.name for row in rows if row.group == 0} == {"high1", "high2"}
+    assert " score " in render(rows).splitlines()[0]
+    assert "top1" not in render(rows)
+
+
 def test_losses_are_named_where_they_differ(tmp_path):
     write_run(tmp_path / "kd", seed=1)
     write_run(tmp_path / "dkd", seed=1, losses=[{"DistillationDKDLoss": {"weight": 1.0}}])
@@ -199,4 +211,6 @@ def test_settings_have_the_shortest_names_that_tell_them_apart():
         *("Train.sampler.batch_size", "Eval.sampler.batch_size", "shape.1", "A")
     ]
     keys = ["Loss.Train.0.DistillationGTCELoss.weight", "Arch.models.0.Teacher.name", "Arch.name"]
-    assert list(short_names(keys).values()) == ["DistillationGTCELoss.weight", "Teacher.name", "name"]
+    owned = ["DistillationGTCELoss.weight", "Teacher.name", "name"]
+    assert list(short_names(keys, with_owner=True).values()) == owned
+    assert list(short_names(keys[:1]).values()) == ["weight"]  # the folders of sweeps

@@ -17,7 +17,7 @@ from torch_reference import CLASSES, QUICK, images, rows, weights_for
 from ppcls import create_model
 from ppcls.cli import main
 from ppcls.errors import WeightsError
-from ppcls.weights import convert, load_into, read_params, torch_options
+from ppcls.weights import convert, has_torch_layout, load_into, read_params, torch_options
 from ppcls.weights.torch_residual import without_bias_of_fc1
 
 pytestmark = pytest.mark.usefixtures("quick_weights")
@@ -94,6 +94,13 @@ def test_a_safetensors_file_is_known_by_its_names(tmp_path: Path, mobile: dict[s
     path.write_bytes(save(mobile))
     net = create_model("MobileNetV2", class_num=CLASSES, pretrained=str(path))
     np.testing.assert_array_equal(net.out.weight.numpy(), mobile["classifier.1.weight"].T)
+
+
+def test_a_buffer_of_that_name_does_not_make_a_file_that_of_pytorch(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    for names, torch in ((["a.running_mean"], False), (["a.running_mean", "a.running_var"], True)):
+        path.write_bytes(save({name: np.zeros(2, np.float32) for name in names}))
+        assert has_torch_layout(path) == torch
 
 
 def test_the_file_of_another_network_is_reported_by_its_names() -> None:

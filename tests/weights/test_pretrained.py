@@ -10,8 +10,9 @@ import paddle
 import pytest
 from paddle import nn
 
+from ppcls import create_model
 from ppcls.errors import WeightsError
-from ppcls.weights import load_into, load_pretrained, write_params
+from ppcls.weights import load_into, load_pretrained, untrained, write_params
 from ppcls.weights.loadable import Loadable
 
 
@@ -88,6 +89,15 @@ def test_another_class_count_skips_the_head_and_says_so(caplog: pytest.LogCaptur
     assert "file: 10 classes, network: 3" in text
     with pytest.raises(WeightsError, match="Only the classifier differs: set class_num"):
         load_into(net, arrays(donor), "x", allow_missing_head=False)
+
+
+def test_a_classifier_that_got_its_values_elsewhere_counts_as_trained() -> None:
+    net = create_model("resnet8", class_num=4)
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    load_into(net, {name: value for name, value in state.items() if not name.startswith("fc.")}, "file")
+    assert untrained(net.state_dict()) == ["fc.weight", "fc.bias"]
+    net.set_state_dict({name: value + 1 for name, value in state.items()})
+    assert untrained(net.state_dict()) == []
 
 
 def test_a_file_without_a_head() -> None:

@@ -87,7 +87,7 @@ def _taught(use: Use, networks: Networks) -> set[str]:
     """Return the networks that a loss sends gradient to, unless they are frozen."""
     if not use.names:
         return {networks.main}
-    if not LOSSES.trait(use.name, "one_way"):
+    if not LOSSES.own_trait(use.name, "one_way"):
         return use.names
     return {name for _, name in use.alone} | {first for _, (first, _) in use.pairs}
 
