@@ -187,19 +187,23 @@ def build_trained_model(
         params = in_our_names(params, path, model, arch.name)
         load_into(model, params, where=str(path), allow_missing_head=False, network=main)
     model.eval()
-    warn_of_random_answers(model, model.state_dict())
+    warn_of_random_answers(model)
     return model
 
 
-def warn_of_random_answers(model: nn.Layer, state: Mapping[str, Any]) -> None:
+def warn_of_random_answers(model: nn.Layer, *, training: bool = False) -> None:
     """Warn of networks whose classifier has no trained values although it will not be trained.
 
     Args:
         model: the network or networks.
-        state: tensors of those that are not trained, by name.
+        training: whether those that are not frozen are to be trained.
     """
     left: dict[str, list[str]] = {}
     several = isinstance(model, NetworkGroup)
+    state = model.state_dict()
+    if training:
+        frozen = model.frozen_prefixes() if several else ()
+        state = {name: value for name, value in state.items() if name.startswith(frozen)}
     for name in untrained(state):
         network, _, rest = name.partition(".") if several else ("The network", "", name)
         left.setdefault(network, []).append(rest)

@@ -156,6 +156,7 @@ class Source:
         if self._model is None:
             self._model = self._engine.model
             self._model.eval()
+            build.warn_of_random_answers(self._model, training=True)
             shape = build.first_sample_shape(self.loader)
             store_frozen(self._model, self.outputs, answer_frozen(self._model, shape, images))
         return self._model

@@ -63,6 +63,13 @@ def test_training_from_a_filled_store_is_training_with_the_teacher(content, writ
     assert "not built" not in text  # that is about training
 
 
+def test_a_teacher_whose_classifier_stays_random_is_named(content, write_recipe, tmp_path, capsys):
+    other = create_model("resnet14", class_num=7).state_dict()
+    paddle.save(other, str(tmp_path / "teacher.pdparams"))
+    assert store(write_recipe(content)) == 0
+    assert "!!! Teacher is not trained here" in "".join(capsys.readouterr())
+
+
 def test_parts_together_are_the_whole(content, write_recipe, tmp_path):
     path = write_recipe(content)
     assert store(path) == 0

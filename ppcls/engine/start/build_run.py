@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ppcls import distributed
-from ppcls.arch.distillation import NetworkGroup
 from ppcls.config import ArchSpec, Recipe
 from ppcls.config.schema import GlobalSpec
 from ppcls.engine import build
@@ -192,9 +191,7 @@ def _prepare_networks(
     if weights:
         build.load_start(model, loss, weights, config.arch.name, main)
         loss.read_networks(build.networks_of(model))
-    frozen = model.frozen_prefixes() if isinstance(model, NetworkGroup) else ()
-    state = {name: value for name, value in model.state_dict().items() if name.startswith(frozen)}
-    build.warn_of_random_answers(model, state)
+    build.warn_of_random_answers(model, training=True)
     build.synchronise([model, loss], config.Global.use_sync_bn)
     return loss, outputs
 
