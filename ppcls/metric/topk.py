@@ -28,7 +28,8 @@ def topk_accuracy(logits: Tensor, label: Tensor, ks: list[int]) -> list[Tensor]:
     if label.is_floating_point():
         label = label.argmax(axis=-1)
     label = label.reshape([-1, 1])
-    logits = logits.astype("float32")  # CPUs have no argmax in half precision
+    if logits.dtype != paddle.float32:  # CPUs have no argmax in half precision; a cast copies
+        logits = logits.astype("float32")
     ks = [min(k, logits.shape[-1]) for k in ks]
     hits = {1: (logits.argmax(axis=-1, keepdim=True) == label).astype("float32")}
     if max(ks) > 1:

@@ -102,7 +102,7 @@ def test_a_process_that_is_killed_is_an_error_with_its_sample(started, node, on_
     """It is none of the data: a restart may succeed, and no image is to blame that could be left out."""
     node["dataset"]["on_error"] = on_error
     loader = started(num_workers=1)
-    list(loader.epoch(0))  # all is delivered: the process is idle
+    list(loader.epoch(0))  # after the last batch of an epoch the process has nothing to do
     loader._samples._processes[0].kill()
     text = r"\d+.png \(sample \d+\): the process .* ended \(exit code -9\)"
     with pytest.raises(TrainingError, match=text):

@@ -114,7 +114,10 @@ def test_a_run_that_an_earlier_version_began_does_not_count_the_rest_alone(recip
     assert "images seen" in write_report(folder).read_text("utf-8")
 
 
-def test_the_speed_is_that_of_the_batches_whose_time_it_is():
+def test_the_speed_is_that_of_the_batches_whose_time_it_is(recipe, write_recipe, capsys):
+    train(write_recipe(recipe), "DataLoader.Train.sampler.batch_size=5", "Global.print_batch_step=2")
+    line = re.search(r"Epoch 2/2\]\[Iter: 2/3\].*batch_cost: (\S+)s,.*ips: (\S+) ", capsys.readouterr().out)
+    assert float(line[1]) * float(line[2]) == pytest.approx((5 + 2) / 2, rel=0.01)
     timing = Timing()
     timing.begin()
     for images in (8, 8, 2):
