@@ -11,7 +11,7 @@ from typing import Any
 
 from paddle import nn
 
-from ppcls.config import ArchSpec, ComponentSpec, Recipe, complete_config, load_config
+from ppcls.config import ArchSpec, Recipe, complete_config, load_config
 from ppcls.distilling.rehearsal import rehearse
 from ppcls.distilling.request import Request, open_project
 from ppcls.distilling.result import DistillationResult, measure_of
@@ -25,6 +25,7 @@ from ppcls.project import DEFAULT_METHOD
 from ppcls.report import comparison, write_comparison, write_report
 from ppcls.report.comparison import Row
 from ppcls.report.comparison_text import render
+from ppcls.report.run_sections import loss_names
 from ppcls.report.runs import RunFolder, read_run
 
 
@@ -148,7 +149,6 @@ def _result(project: Path, step: Step, runs: dict[str, RunFolder]) -> Distillati
     alone = runs.get(STUDENT)
     arch = step.config.arch
     teachers = [network for network in arch.children if network.frozen]
-    losses = [loss.name for loss in ComponentSpec.read_all(step.config.Loss.Train, "Loss.Train")]
     report = None
     try:
         report = write_report(run.folder, None if alone is None else alone.folder)
@@ -159,7 +159,7 @@ def _result(project: Path, step: Step, runs: dict[str, RunFolder]) -> Distillati
         folder=run.folder,
         student=arch.main.name,
         teacher=", ".join(map(_shown, teachers)),
-        method=" + ".join(name.removeprefix("Distillation").removesuffix("Loss") for name in losses),
+        method=" + ".join(loss_names(run.config)),
         accuracy=run.best_metrics[measure],
         teacher_accuracy=_teacher_value(run, [network.title for network in teachers], measure),
         baseline_accuracy=None if alone is None else alone.best_metrics.get(measure),

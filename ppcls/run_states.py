@@ -138,11 +138,6 @@ class Progress(Declared):
         return {**self.best_ema, **averaged}
 
     @property
-    def chosen_score(self) -> float | None:
-        """The score of the better of the weights and their averages."""
-        return self.best_ema_score if self.averages_are_better else self.best_score
-
-    @property
     def chosen_epoch(self) -> int | None:
         """The epoch of `chosen`."""
         return self.best_ema_epoch if self.averages_are_better and self.best_ema else self.best_epoch

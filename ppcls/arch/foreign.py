@@ -66,7 +66,7 @@ class ForeignModel(Network):
             raise WeightsError(f"{type(self).__name__}: path: {self.path} does not exist")
         self._logits = logits
         self.probabilities = probabilities
-        self._warned = False
+        self._looked = False
         self._patterns: list[str] = []
         if logits is not None:
             self._check(logits)
@@ -154,13 +154,15 @@ class ForeignModel(Network):
 
     def _ends_with_softmax(self, answer: np.ndarray) -> bool:
         """Tell whether answers [N, classes] are probabilities, and say so where that is not as expected."""
+        if self._looked and self.probabilities is not None:
+            return self.probabilities
+        self._looked = True  # at the first images alone, not at every step
         if self.probabilities is None:
             described = self._described() if self._logits is None else {}
             self.probabilities = bool(described.get("softmax", are_probabilities(answer)))
             if self.probabilities and "softmax" not in described:
                 logger.info("%s ends with a softmax: its outputs are probabilities", self.path)
-        elif not self.probabilities and not self._warned and are_probabilities(answer):
-            self._warned = True
+        elif not self.probabilities and are_probabilities(answer):
             logger.warning(
                 "%s: its outputs are taken as logits (probabilities: False), but they are probabilities: "
                 "none is negative, and those of each image sum to 1",
