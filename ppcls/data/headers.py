@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -31,7 +32,12 @@ _STARTS = {
     b"BM": "BMP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
 }
+_BITS_PER_SAMPLE = 258
+# Width, height and the largest value of a PGM or PPM file, the last of which is the group.
+_NETPBM = re.compile(rb"P[2356](?:(?:\s|#[^\r\n]*[\r\n])+(\d+)){3}\s")
 _NOT_IMAGES = {
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a ZIP archive",
@@ -139,6 +145,25 @@ def jpeg_frame(content: bytes | memoryview) -> JpegFrame | None:
     return None
 
 
+def opencv_darkens(content: bytes | memoryview) -> bool:
+    """Tell whether OpenCV would make an image too dark, without an error.
+
+    It multiplies the colours of an 8-bit TIFF file by their transparency, and does not scale those of a PGM
+    or PPM file whose largest value is neither 255 nor 65535.
+    """
+    head = bytes(content[:4096])
+    if head[:1] == b"P":
+        header = _NETPBM.match(head)
+        return header is not None and int(header[1]) not in (255, 65535)
+    if _STARTS.get(head[:4]) != "TIFF":
+        return False
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            return file.mode == "RGBA" and _most_bits(file) == 8
+    except PIL_ERRORS:
+        return False
+
+
 def may_have_exif(content: memoryview) -> bool:
     """Tell whether there are EXIF data in a JPEG file, or its header is of a kind that is not understood."""
     place = 2
@@ -215,8 +240,7 @@ def _oddities(file: Any, content: bytes | memoryview, suffix: str) -> dict[str, 
     if file.mode == "CMYK":
         found["CMYK"] = "converted to RGB without its colour profile"
     deep_png = file.format == "PNG" and len(content) > 24 and content[24] == 16
-    bits = getattr(file, "tag_v2", {}).get(258, 8)
-    if deep_png or file.mode.startswith("I") or max(bits if isinstance(bits, tuple) else (bits,)) > 8:
+    if deep_png or file.mode.startswith("I") or _most_bits(file) > 8:
         found["16 bits"] = "reduced to 8"
     if "A" in file.mode or "transparency" in file.info:
         found["transparency"] = "dropped: what is hidden under it shows"
@@ -232,3 +256,9 @@ def _oddities(file: Any, content: bytes | memoryview, suffix: str) -> dict[str, 
     if suffix and fitting is not None and suffix not in fitting:
         found["wrong extension"] = f"named {suffix}, but it is {file.format}; the content decides"
     return found
+
+
+def _most_bits(file: Any) -> int:
+    """Return how many bits a sample of a TIFF file has; 8 for other files."""
+    bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, 8)
+    return max(bits if isinstance(bits, tuple) else (bits,))

@@ -59,6 +59,58 @@ def test_decoding_to_rgb_gives_the_pixels_of_decoding_and_converting(kind, optio
     np.testing.assert_array_equal(direct, chain(**options)(content))
 
 
+DECODERS = [{}, {"to_rgb": False}, {"channels": 1}, {"backend": "pil"}, {"backend": "simplejpeg"}]
+
+
+@pytest.mark.parametrize("options", DECODERS)
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize(
+    ("form", "how"),
+    [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True, "exact": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"big_tiff": True}),
+    ],
+)
+def test_transparency_changes_no_colour(form, how, mode, options):
+    """OpenCV multiplies the colours of a TIFF file by it."""
+    buffer = io.BytesIO()
+    Image.merge(mode, [Image.new("L", (8, 6), 50 if band == "A" else 200) for band in mode]).save(
+        buffer, form, **how
+    )
+    found = chain(**options)(buffer.getvalue())
+    assert found.shape == (6, 8, options.get("channels", 3))
+    assert set(found.ravel()) == {200}
+
+
+def test_colours_of_a_transparent_tiff_keep_their_order_and_orientation():
+    buffer = io.BytesIO()
+    picture = Image.fromarray(smooth())
+    picture.putalpha(50)
+    picture.save(buffer, "TIFF", tiffinfo={0x0112: 3})
+    for to_rgb in (True, False):
+        expected = smooth()[::-1, ::-1, :: 1 if to_rgb else -1]
+        np.testing.assert_array_equal(chain(to_rgb=to_rgb)(buffer.getvalue()), expected)
+
+
+@pytest.mark.parametrize("options", DECODERS)
+@pytest.mark.parametrize("largest", [1, 15, 100, 255, 300, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+def test_the_largest_value_of_a_netpbm_file_is_white(kind, largest, options):
+    channels = 3 if kind in ("P3", "P6") else 1
+    values = np.repeat(np.linspace(0, largest, 48).round().astype(int), channels)
+    if kind in ("P2", "P3"):
+        pixels = " ".join(map(str, values)).encode() + b"\n"
+    else:
+        pixels = values.astype(">u2" if largest > 255 else np.uint8).tobytes()
+    found = chain(**options)(f"{kind}\n# 1 2 3 4\n8 6\n{largest}\n".encode() + pixels)
+    expected = (values * 255 / largest).reshape(6, 8, channels)
+    assert found.shape == (6, 8, options.get("channels", 3))
+    assert np.abs(found - expected).max() <= 1
+
+
 @pytest.mark.parametrize("backend", ["cv2", "pil"])
 @pytest.mark.parametrize(
     ("reduced", "size"),

@@ -12,7 +12,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from ppcls.data.headers import PIL_ERRORS, JpegFrame, declared_size, jpeg_frame, why_not_decoded
+from ppcls.data.headers import (
+    PIL_ERRORS,
+    JpegFrame,
+    declared_size,
+    jpeg_frame,
+    opencv_darkens,
+    why_not_decoded,
+)
 from ppcls.data.images import ImageError
 from ppcls.data.transforms.arrays import with_channels
 from ppcls.data.transforms.base import Transform
@@ -73,7 +80,8 @@ class DecodeImage(Transform):
         channel_first: return [C, H, W]; only if no other transform of images follows.
         backend: ``cv2`` or ``pil``; some pixels of JPEG files differ by one level. ``simplejpeg`` decodes
             JPEG files faster and less exactly: some pixels differ by several levels. OpenCV decodes all
-            other files, and JPEG files that are damaged, of a rare kind, or turned.
+            other files, and JPEG files that are damaged, of a rare kind, or turned. The few kinds of files
+            that OpenCV makes too dark are left to Pillow in any case.
         channels: 3, or 1 for gray.
         max_pixels: a file whose header declares more pixels is refused before it is decoded, because a few
             bytes can declare any number. The default is Pillow's own limit, which Pillow always applies.
@@ -154,7 +162,7 @@ class DecodeImage(Transform):
         if size is not None and factor > 1:
             size = -(-size[0] // factor), -(-size[1] // factor)
             frame = None
-        if self.backend == "pil":
+        if self.backend == "pil" or opencv_darkens(buffer.data):
             return File(buffer, partial(self._pil, buffer, factor), size)
         if self.backend == "simplejpeg" and can_decode_fast(buffer, frame):
             return File(buffer, partial(self._decode_fast, buffer, factor, size), size, frame)
