@@ -49,7 +49,7 @@ def test_images_stay_images_and_the_generator_decides(node, channels):
     for seed in range(15):
         found = chain(image, RNG(seed))
         assert found.dtype == np.uint8
-        wanted = {"Pad": (30, 32), "RandCropImageV2": (20, 24)}.get(next(iter(node)), (26, 28))
+        wanted = {"Pad": (30, 32), "RandCropImageV2": (24, 20)}.get(next(iter(node)), (26, 28))
         assert found.shape == (*wanted, channels)
         np.testing.assert_array_equal(found, chain(image, RNG(seed)))
         different.add(found.tobytes())
@@ -246,7 +246,7 @@ def test_pad_and_crop_without_resizing():
         np.testing.assert_array_equal(found, np.pad(image, ((2, 4), (1, 3), (0, 0)), numpy_mode))
     found = build_transforms([{"Pad": {"padding": [2, 1], "fill": 9, "backend": "cv2"}}])(image)
     np.testing.assert_array_equal(found, np.pad(image, ((1, 1), (2, 2), (0, 0)), constant_values=9))
-    crop = build_transforms([{"RandCropImageV2": {"size": [25, 10]}}])  # height, width
+    crop = build_transforms([{"RandCropImageV2": {"size": [10, 25]}}])  # width, height
     numbered = np.arange(26 * 28, dtype=np.int32).reshape(26, 28, 1).astype(np.float32)
     begins = {int(crop(numbered, RNG(seed))[0, 0, 0]) for seed in range(400)}
     assert begins == {28 * y + x for y in range(2) for x in range(19)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ppcls.config.binding import construct
 from ppcls.config.checks.networks import Networks
-from ppcls.config.checks.transform_chains import EVALUATION, INFERENCE, transform_chains
+from ppcls.config.checks.transform_chains import EVALUATION, INFERENCE, TRAINING, transform_chains
 from ppcls.config.mistakes import Findings, join
 from ppcls.config.nodes import single
 from ppcls.config.schema import GlobalSpec, Recipe
@@ -32,7 +32,8 @@ def check_image_shape(recipe: Recipe, networks: Networks, mode: str, findings: F
 
     Only an export uses ``Global.image_shape``, so a contradiction is an error there. Elsewhere it is one if
     the shape was set (not left at its default, as many recipes do) and agrees with neither chain; else a
-    warning. Sizes that depend on the image are not compared.
+    warning. Sizes that depend on the image are not compared. Training on other sizes than those of evaluation
+    is usual, but hardly with width and height exchanged.
     """
     shapes = {
         place: shape
@@ -44,12 +45,24 @@ def check_image_shape(recipe: Recipe, networks: Networks, mode: str, findings: F
             if None not in (network.channels, shape[0]) and network.channels != shape[0]:
                 text = f"{network.channels}, but {place} give images with {shape[0]} (DecodeImage.channels)"
                 findings.error(join(network.path, "input_image_channel"), text)
+    if mode == "train":
+        _warn_of_exchanged_sides(shapes, findings)
     if mode == "export":
         problem = check_exported_shape(recipe)
         if problem is not None:
             findings.error(*problem)
     elif not findings.mistakes_below(_PLACE):
         _compare(recipe.Global.image_shape, shapes, findings)
+
+
+def _warn_of_exchanged_sides(shapes: Mapping[str, Shape], findings: Findings) -> None:
+    """Warn if the width of the training images is the height in evaluation, and the other way round."""
+    if TRAINING not in shapes or EVALUATION not in shapes:
+        return
+    (_, height, width), (_, *evaluated) = shapes[TRAINING], shapes[EVALUATION]
+    if None not in (height, width) and height != width and evaluated == [width, height]:
+        text = f"images of {width} x {height} (width x height), but {EVALUATION} give {height} x {width}"
+        findings.warn(TRAINING, f"{text}; a size is [width, height]")
 
 
 def check_exported_shape(recipe: Recipe) -> tuple[str, str] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ppcls.config.schema import Recipe
 
+TRAINING = "DataLoader.Train.dataset.transform_ops"
 EVALUATION = "DataLoader.Eval.dataset.transform_ops"
 INFERENCE = "Infer.transforms"
 

@@ -229,12 +229,11 @@ class RandCropImageV2(RandomCropImage):
     """Cut out a rectangle of fixed size at a random place, without padding or resizing.
 
     Args:
-        size: a number for a square, or [height, width]. The order is the opposite of RandomCropImage's, as in
-            PaddleClas.
+        size: a number for a square, or [width, height].
     """
 
     def __init__(self, size: int | list[int]) -> None:
-        super().__init__(size[::-1] if isinstance(size, list) else size)
+        super().__init__(size)
 
 
 @TRANSFORMS.register()

@@ -24,7 +24,8 @@ GRAY = [
     {"ResizeImage": {"size": 32}},
     {"NormalizeImage": {"mean": [0.5], "std": [0.25], "order": ""}},
 ]
-EVAL, INFER = "DataLoader.Eval.dataset.transform_ops", "Infer.transforms"
+TRAIN, EVAL = (f"DataLoader.{part}.dataset.transform_ops" for part in ("Train", "Eval"))
+INFER = "Infer.transforms"
 
 
 def resized(*size: int) -> list[dict[str, Any]]:
@@ -75,9 +76,16 @@ def write(recipe: dict[str, Any], tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes the tiny recipe with other chains and shape."""
 
     def write(
-        *, evaluation: Any = None, infer: Any = None, shape: list[int] | None = None, **arch: Any
+        *,
+        train: Any = None,
+        evaluation: Any = None,
+        infer: Any = None,
+        shape: list[int] | None = None,
+        **arch: Any,
     ) -> Path:
         changed = copy.deepcopy(recipe)
+        if train is not None:
+            changed["DataLoader"]["Train"]["dataset"]["transform_ops"] = train
         changed["DataLoader"]["Eval"]["dataset"]["transform_ops"] = evaluation or resized(32, 32)
         changed["Infer"]["transforms"] = infer or resized(32, 32)
         if shape is None:
@@ -129,6 +137,24 @@ def test_a_shape_that_fits(write: Callable[..., Path], caplog: pytest.LogCapture
     assert told(write(evaluation=dynamic, infer=dynamic, shape=[3, 50, 60]), mode, caplog) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("size", "warned"), [([96, 32], 0), ([32, 96], 1), ([32, 32], 0), ([96, 96], 0), ([64, 96], 0)]
+)
+@pytest.mark.parametrize("name", ["ResizeImage", "RandCropImage", "RandomCropImage", "RandCropImageV2"])
+def test_training_on_images_with_width_and_height_exchanged(
+    write: Callable[..., Path], caplog: pytest.LogCaptureFixture, name: str, size: list[int], warned: int
+) -> None:
+    wide = resized(96, 32)
+    train = [DECODE, {name: {"size": size}}, NORMALIZE]
+    mistakes, warnings = told(
+        write(train=train, evaluation=wide, infer=wide, shape=[3, 32, 96]), "train", caplog
+    )
+    text = f"{TRAIN}: images of 32 x 96 (width x height), but {EVAL} give 96 x 32; a size is [width, height]"
+    assert not mistakes
+    assert len(warnings) == warned
+    assert all(text in warning for warning in warnings)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_default_that_was_left_is_a_warning_until_the_export(
     write: Callable[..., Path], caplog: pytest.LogCaptureFixture, mode: str
@@ -162,8 +188,7 @@ def test_channels_of_images_and_network(
     mistakes, _ = told(write(shape=[3, 32, 32], input_image_channel=1), mode, caplog)
     place = "Arch.input_image_channel: 1, but "
     assert {text for text in mistakes if text.startswith(place)} == {
-        f"{place}{chain} give images with 3 (DecodeImage.channels)"
-        for chain in ("DataLoader.Train.dataset.transform_ops", EVAL, INFER)
+        f"{place}{chain} give images with 3 (DecodeImage.channels)" for chain in (TRAIN, EVAL, INFER)
     }
     mistakes, _ = told(write(evaluation=GRAY, infer=GRAY, shape=[1, 32, 32]), mode, caplog)
     assert mistakes == [
