@@ -211,7 +211,8 @@ class ImageNetDataset(Dataset):
         on_error: ``raise``, or ``skip``: images that cannot be read are left out, counted and named.
         class_num: labels must lie in 0..class_num-1; by default that of the network.
         class_names: names by class, or a file with one line ``id name`` per class. By default, labels that
-            are names are sorted, in evaluation as in training; numbers have no names.
+            are names are sorted, in evaluation as in training; numbers have no names. Names without a letter
+            (0-9, 18+) have to be given.
         labelled: False, as in ``UnLabelTrain``, accepts lines that are paths alone; labels are not read.
 
     Raises:
@@ -239,11 +240,12 @@ class ImageNetDataset(Dataset):
                 "another list differently; name the training list in both: relabel: path/to/train_list.txt"
             )
         self.image_root = image_root
-        by_name = label_names(cls_label_path, delimiter) if labelled else None
+        given = _names_of_classes(class_names)
+        by_name = label_names(cls_label_path, delimiter, given) if labelled else None
         if by_name and relabel:
             raise ConfigError(f"relabel is for numbers, but the labels of {cls_label_path} are names")
         mapping = class_mapping(relabel, delimiter) if relabel else None
-        names = _names_of_classes(class_names) or by_name
+        names = given or by_name
         if class_num is not None and names is not None and len(names) != class_num:
             if by_name or isinstance(class_names, str):
                 raise DataError(

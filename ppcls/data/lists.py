@@ -90,7 +90,7 @@ def read_list(
         path: the list, UTF-8; one ``path<delimiter>label`` per line.
         root: folder that relative paths start from.
         delimiter: what separates path and label. By default the last blank or tab, so that a path may
-            contain blanks.
+            contain blanks. Behind the name of an image file and a tab, all is the label.
         class_num: labels must lie in ``0..class_num-1``.
         mapping: new label of each label in the list; others are mistakes.
         class_names: names by class, for a list whose labels are names; None for numbers.
@@ -195,27 +195,46 @@ def class_mapping(path: str | Path, delimiter: str | None = None) -> dict[int, i
     return {label: place for place, label in enumerate(sorted(set(map(int, found))))}
 
 
-def label_names(path: str | Path, delimiter: str | None = None) -> list[str] | None:
+def label_names(
+    path: str | Path, delimiter: str | None = None, given: Sequence[str] | None = None
+) -> list[str] | None:
     """Return the distinct labels of a list whose labels are names, in order of classes; None for numbers.
 
-    It does not check that the files exist. A list in which any label is a number has numbers as labels.
+    It does not check that the files exist. A list in which any label has no letter has numbers as labels,
+    unless one of `given` that is no whole number is a label.
+
+    Args:
+        path: the list.
+        delimiter: see :func:`read_list`.
+        given: names by class, if they are known; they are returned if the labels are names.
 
     Raises:
         DataError: if the list cannot be read.
     """
-    found: dict[str, str] = {}
+    if given is not None and not all(map(_is_name, given)):  # 0-9, 18+
+        wanted = {name for name in given if not _is_int(name)}
+        if wanted and any(shown_name(label) in wanted for _, label in _distinct_labels(path, delimiter)):
+            return list(given)
     if not _begins_with_a_name(Path(path), delimiter):
         return None
+    found = set()
+    for name, label in _distinct_labels(path, delimiter):
+        if not name or not _is_name(label):
+            return None
+        found.add(shown_name(label))
+    return in_order(found) if given is None else list(given)
+
+
+def _distinct_labels(path: str | Path, delimiter: str | None) -> Iterator[tuple[str, str]]:
+    """Yield each label of a list once, with a path in front of it, which is empty if there is none."""
+    found = set()
     for raw in lines_of(read_text(Path(path))):
         line = raw.strip()
         if line:
             name, label = _split(line, delimiter)
-            if label in found:
-                continue
-            if not name or not _is_name(label):
-                return None
-            found[label] = shown_name(label)
-    return in_order(set(found.values())) if found else None
+            if label not in found:
+                found.add(label)
+                yield name, label
 
 
 def _begins_with_a_name(path: Path, delimiter: str | None) -> bool:
@@ -232,21 +251,26 @@ def _begins_with_a_name(path: Path, delimiter: str | None) -> bool:
 
 def _is_name(label: str) -> bool:
     """Tell whether a label may be the name of a class; ``0,1,0`` and the end of a path are none."""
-    return any(map(str.isalpha, label)) and os.path.splitext(label)[1].lower() not in SUFFIXES
+    return any(map(str.isalpha, label)) and not _ends_as_image(label)
+
+
+def _ends_as_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
 def _split(line: str, delimiter: str | None) -> tuple[str, str]:
     if delimiter is None and "\t" in line:  # the name of a class may contain blanks
-        name, _, label = line.rpartition("\t")
-        if not (" " in label.strip() and _is_int(label.split()[-1])):
-            return name.strip(), label.strip()
+        name, label = map(str.strip, line.rsplit("\t", 1))
+        # The path may contain a tab, before the last blank.
+        if " " not in label or not _is_int(label.split()[-1]) or _ends_as_image(name):
+            return name, label
     parts = line.rsplit(None if delimiter in (None, " ") else delimiter, 1)
     return (parts[0].strip(), parts[1].strip()) if len(parts) == 2 else ("", line)
 
 
 def _split_unlabelled(line: str, delimiter: str | None) -> tuple[str, str]:
     """Return path and label of a line that may be a path alone; the label is 0 if it is no class."""
-    if os.path.splitext(line)[1].lower() in SUFFIXES:
+    if _ends_as_image(line):
         return line, "0"
     name, label = _split(line, delimiter)
     if not name:
@@ -310,7 +334,7 @@ class _Classes:
 
 def _unreadable(line: str, name: str, label: str) -> tuple[str, str]:
     """Return the kind of mistake in a line without a path or a whole number, and its text."""
-    several = _SEVERAL.search(line)
+    several = _SEVERAL.search(line) or (_MORE_LABELS.search(line) if " " in label else None)
     if several is not None:
         return _several_labels(several[1])
     if not name:
@@ -323,6 +347,8 @@ def _unreadable(line: str, name: str, label: str) -> tuple[str, str]:
     text = f"the label must be a whole number, got {_cut(label)!r} in {_cut(line)!r}"
     if _is_name(label):
         text += "; the labels of a list are either all numbers or all names, and a list has no header"
+    elif not any(map(str.isalpha, label)) and not re.fullmatch(_NUMBER, label):
+        text += "; names of classes without a letter have to be in class_names of the dataset"
     return "label is no whole number", text
 
 
@@ -390,11 +416,7 @@ class _Files:
             for place, base in zip(places, bases, strict=True):
                 if base not in present:
                     kind, text = _why_missing(folder + base, self._root)
-                    if (
-                        may_have_header
-                        and numbers[place] == 1
-                        and os.path.splitext(base)[1].lower() not in SUFFIXES
-                    ):
+                    if may_have_header and numbers[place] == 1 and not _ends_as_image(base):
                         text += "; if this line is a header, take it away, because a list has none"
                     report.add(numbers[place], kind, text)
 

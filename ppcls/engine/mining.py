@@ -273,9 +273,9 @@ def _listed_labels(dataset: Mapping[str, Any]) -> Sequence[int | str] | None:
     delimiter, path = dataset.get("delimiter"), dataset.get("cls_label_path")
     if dataset.get("relabel"):
         return sorted(class_mapping(str(dataset["relabel"]), delimiter))
-    if path is None or label_names(str(path), delimiter) is None:
+    if path is None:
         return None
-    return ImageNetDataset.find_class_names(dataset)
+    return label_names(str(path), delimiter, ImageNetDataset.find_class_names(dataset))
 
 
 def _below(root: str, pool: Dataset) -> list[str]:

@@ -212,8 +212,9 @@ def test_an_image_root_that_stands_in_the_list_too_is_named(root, inside, writte
 @pytest.mark.parametrize(
     "labels", ["0,1,0", "0,1", "[0, 1]", "(1)", "0.0,1.0", "0|2", "0 1", "0 0 1 0", "0 9", "0\t1"]
 )
-def test_several_labels_are_not_supported(root, labels):
-    (found,) = messages(write(root, f"sub/d.jpg {labels}\n"), root, class_num=4)
+@pytest.mark.parametrize("gap", [" ", "\t"])
+def test_several_labels_are_not_supported(root, labels, gap):
+    (found,) = messages(write(root, f"sub/d.jpg{gap}{labels}\n"), root, class_num=4)
     assert found.startswith("several labels (")
     assert found.endswith("multi-label lists are not supported; give each image one class")
 

@@ -57,12 +57,59 @@ def test_an_order_can_be_given(named, as_file):
         ("", None),
         ("\ufeff\n a b.png\tgolden  fish \r\n", ["golden fish"]),
         ("a\tb.png 0\n", None),
+        ("a.png\tBoeing 747\nb c.PNG \t Type 1\n", ["Boeing 747", "Type 1"]),
+        ("a.png\t0 1\n", None),
     ],
 )
 def test_what_counts_as_a_name(tmp_path, text, found):
     path = tmp_path / "list.txt"
     path.write_text(text, encoding="utf-8", newline="")
     assert label_names(path) == found
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "classes"),
+    [
+        (["0-9", "10-19", "0-9"], ["0-9", "10-19"], [0, 1, 0]),
+        (["18+", "65+"], ["65+", "18+"], [1, 0]),
+        (["20 30", "30  40"], ["20 30", "30 40"], [0, 1]),
+        (["0", "1-2", "3+"], ["1-2", "0", "3+"], [1, 0, 2]),
+        (["7", "cat"], ["7", "cat"], [0, 1]),
+        (["Type 1", "Type 2"], ["Type 2", "Type 1"], [1, 0]),
+        # All are whole numbers: those of the classes.
+        (["1", "0"], ["1", "0"], [1, 0]),
+        (["1", "0"], ["0-9", "10-19"], [1, 0]),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [None, "\t"])
+def test_names_that_are_given_need_no_letter(tmp_path, labels, names, classes, delimiter):
+    lines = []
+    for place, label in enumerate(labels):
+        (tmp_path / f"{place}.png").touch()
+        lines.append(f"{place}.png\t{label}\n")
+    path = tmp_path / "list.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+    options = {"delimiter": delimiter, "class_num": len(names), "class_names": names}
+    dataset = ImageNetDataset(str(tmp_path), str(path), **options)
+    assert [dataset.label(index) for index in range(len(labels))] == classes
+    assert dataset.class_names == names
+    assert len(ImageNetDataset(str(tmp_path), str(path), delimiter=delimiter, labelled=False)) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "message"),
+    [
+        ("10-99", ["0-9", "10-19"], "'10-99' is none of the 2 classes"),
+        ("18+", None, "got '18\\+' .*; names of classes without a letter have to be in class_names"),
+        ("0.5", None, r"got '0.5' in 'x.png\\t0.5'$"),
+    ],
+)
+def test_mistakes_in_names_without_a_letter(tmp_path, label, names, message):
+    path = tmp_path / "list.txt"
+    path.write_text(f"x.png\t{label}\nx.png\t{'0-9' if names else 0}\n", encoding="utf-8")
+    (tmp_path / "x.png").touch()
+    with pytest.raises(DataError, match=message):
+        ImageNetDataset(str(tmp_path), str(path), class_names=names)
 
 
 @pytest.mark.parametrize(

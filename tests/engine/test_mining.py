@@ -208,23 +208,29 @@ def test_labels_may_be_zero_and_the_pool_a_list(task, image_folder, tmp_path):
     assert {name for name, _ in mined(output)} == {f"pool 池/{n:02}.png" for n in (2, 5, 9)}
 
 
-@pytest.mark.parametrize("kind", ["numbers from 1", "names"])
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        ("relabel", ["7", "8", "11", "20"]),
+        (None, ["cat", "dog fox", "emu", "fox"]),
+        ("class_names", ["0-9", "10 19", "20+", "7"]),
+    ],
+)
 @pytest.mark.parametrize("label", ["teacher", "zero"])
-def test_labels_are_written_as_the_training_list_writes_them(task, image_folder, kind, label):
+def test_labels_are_written_as_the_training_list_writes_them(task, image_folder, kind, texts, label):
     path, pool, output = task
     mine(load_config(path), Mining(str(pool), str(output), label=label))
     classes = {name: int(number) for name, number in mined(output)}
-    texts = ["7", "8", "11", "20"] if kind != "names" else ["cat", "dog fox", "emu", "fox"]
     written = load_config(path)
     for part in (written.DataLoader.Train.dataset, written.DataLoader.Eval.dataset):
         lines = Path(part["cls_label_path"]).read_text().splitlines()
         file = image_folder / f"changed_{Path(part['cls_label_path']).name}"
         file.write_text("".join(f"{line.split()[0]}\t{texts[int(line.split()[1])]}\n" for line in lines))
         part["cls_label_path"] = str(file)
-        if kind != "names":
-            part["relabel"] = str(image_folder / "changed_train_list.txt")
+        if kind is not None:
+            part[kind] = str(image_folder / "changed_train_list.txt") if kind == "relabel" else texts
     mine(written, Mining(str(pool), str(output), label=label))
-    sign = "\t" if kind == "names" else " "
+    sign = " " if kind == "relabel" else "\t"
     rows = [line.rsplit(sign, 1) for line in output.read_text(encoding="utf-8").splitlines()]
     assert {name: texts.index(text) for name, text in rows} == classes
     training = Path(written.DataLoader.Train.dataset["cls_label_path"])
