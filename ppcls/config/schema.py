@@ -300,7 +300,7 @@ class DataLoaderSpec(Section):
     UnLabelTrain: DataSpec | None = section(
         DataSpec,
         "Images without labels, `sampler.batch_size` of them in every batch besides those of `Train`; losses "
-        "that need no labels see them. Labels of its list are not read.",
+        "that need no labels see them. No loss sees the labels of its list.",
         optional=True,
     )
 

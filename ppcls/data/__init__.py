@@ -43,6 +43,7 @@ from ppcls.data.transforms import BatchTransform, Compose, Transform, build_tran
 from ppcls.data.unlabelled import Endless, JoinedLoader, WithoutLabels
 from ppcls.distributed import rank, world_size
 from ppcls.errors import ConfigError, DataError, hint, show
+from ppcls.logger import LOGGER
 from ppcls.registry import BATCH_OPS, DATASETS, POSTPROCESSES, SAMPLERS
 
 __all__ = [
@@ -159,7 +160,7 @@ def build_train_loader(
         config: the section ``DataLoader``, or a map of the same keys.
         seed: seed of the run, the same in every process.
         class_num: number of classes of the network. Labels must be below it; those of unlabelled images are
-            not read.
+            read only by a sampler that chooses images by labels.
         class_names: see :func:`build_dataset`; those of the run that is resumed.
         former: the number of processes whose batches are used; by default, of those of now.
         update_freq: number of batches for one step.
@@ -258,6 +259,8 @@ class _Source:
         if unlabelled:
             self.mixing = [WithoutLabels(op) for op in self.mixing]
         labels = np.array([dataset.label(i) for i in range(len(dataset))]) if sampler.needs_labels else None
+        if unlabelled and labels is not None:
+            _warn_of_labels(labels, class_num, f"{where}.sampler: {type(sampler).__name__}")
         self._share = Share(len(dataset), seed, rank(), world_size(), training, labels)
         sampler.check(self._share)
         if sampler.multi_scale and not dataset.multi_scale:
@@ -298,6 +301,18 @@ class _Source:
             use_processes=self.options.use_processes,
             batch_ops=self.mixing,
             division=division,
+        )
+
+
+def _warn_of_labels(labels: np.ndarray, class_num: int | None, what: str) -> None:
+    """Warn of labels of ``UnLabelTrain`` that are hardly those that a sampler is to choose by."""
+    least, most = int(labels.min()), int(labels.max())
+    text = f"{what} chooses images by their labels"
+    if least == most:
+        LOGGER.warning("%s, and all are %d here (what is no whole number counts as 0)", text, most)
+    elif class_num is not None and most >= class_num:
+        LOGGER.warning(
+            "%s, which go up to %d, but class_num is %d; each counts as a class", text, most, class_num
         )
 
 

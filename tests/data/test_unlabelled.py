@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 
@@ -135,6 +136,27 @@ def test_repeated_samples_are_augmented_differently(folder, sampler):
     batches = run(nodes(folder, batch=8, sampler=sampler))
     images = batches[0].image[batches[0].labelled]
     assert len({image.tobytes() for image in images}) >= 6  # of eight crops and flips
+
+
+@pytest.mark.parametrize(
+    ("labels", "warning"),
+    [
+        ("0 1 2 3 4 0 0 0 0", None),
+        ("0 0 0 0 0 0 0 0 0", "all are 0 here"),
+        ("cat dog cat dog cat dog cat dog cat", "all are 0 here"),
+        ("0 1 2 3 4 5 0 0 0", "go up to 5, but class_num is 5"),
+    ],
+)
+@pytest.mark.parametrize("sampler", ["DistributedBatchSampler", "ClassAwareSampler"])
+def test_only_a_sampler_by_labels_reads_them(folder, caplog, labels, warning, sampler):
+    lines = [f"{number}.png {label}\n" for number, label in enumerate(labels.split(), 14)]
+    (folder / "unlabelled.txt").write_text("".join(lines))
+    with caplog.at_level(logging.WARNING, "ppcls"):
+        batches = run(nodes(folder, sampler=sampler))
+    assert all(batch.label.max() < 5 for batch in batches)
+    texts = [record.getMessage() for record in caplog.records if "UnLabelTrain" in record.getMessage()]
+    assert len(texts) == (sampler == "ClassAwareSampler" and warning is not None)
+    assert all(warning in text for text in texts)
 
 
 def test_two_processes_see_what_one_sees(folder, monkeypatch):
