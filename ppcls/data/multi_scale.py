@@ -143,6 +143,8 @@ class MultiScaleDataset(ImageNetDataset):
         relabel: as for ImageNetDataset.
         on_error: ``raise``, or ``skip``: images that cannot be read are left out, counted and named.
         class_num: labels must lie in 0..class_num-1; by default that of the network.
+        class_names: as for ImageNetDataset.
+        labelled: as for ImageNetDataset.
 
     Raises:
         ConfigError: if no transform has a size to set.
@@ -162,6 +164,7 @@ class MultiScaleDataset(ImageNetDataset):
         on_error: OnError = "raise",
         class_num: int | None = None,
         class_names: list[str] | str | None = None,
+        labelled: bool = True,
     ) -> None:
         super().__init__(
             image_root,
@@ -173,6 +176,7 @@ class MultiScaleDataset(ImageNetDataset):
             on_error,
             class_num,
             class_names,
+            labelled,
         )
         self._nodes = [single(node, "transform_ops") for node in transform_ops or []]
         if not any(name in SIZED for name, _ in self._nodes):

@@ -124,6 +124,33 @@ def test_cutout_fills_images_of_any_number_of_channels(channels):
     assert set(Cutout(1, 90)(image, RNG(0)).ravel()) == {0}
     assert set(Cutout(1, 90, fill_value=[3])(image, RNG(0)).ravel()) == {3}
     assert Cutout(1, 90, fill_value=[1, 2, 3, 4])(image, RNG(0))[0, 0].tolist() == [1, 2, 3, 4][:channels]
+    assert Cutout(1, 90, fill_value=[1, 2, 3])(image, RNG(0))[0, 0].tolist() == [1, 2, 3, 0][:channels]
+
+
+@pytest.mark.parametrize(
+    ("mean", "filled"),
+    [
+        ((0.0, 0.0, 0.0), [0, 0, 0, 0]),
+        ([1, 2, 3], [1, 2, 3, 0]),
+        ([1, 2, 3, 4], [1, 2, 3, 4]),
+        ([5], [5, 5, 5, 5]),
+    ],
+)
+@pytest.mark.parametrize("order", ["", "hwc"])
+def test_a_channel_that_was_added_stays_zero_unless_it_has_a_value(mean, filled, order):
+    normalize = {"NormalizeImage": {"order": order, "channel_num": 4}}
+    erase = {"RandomErasing": {"EPSILON": 1.0, "mean": list(mean)}}
+    image = ones(np.uint8, (40, 30, 3))
+    plain = build_transforms([normalize]).chw(image, RNG(0))
+    found = build_transforms([normalize, erase]).chw(image, RNG(0))
+    changed = (found != plain).any(0)
+    assert changed.any()
+    assert (found[:, changed] == np.array(filled)[:, None]).all()
+
+
+@pytest.mark.parametrize("mode", ["rand", "pixel"])
+def test_a_mean_that_is_not_used_may_have_any_length(mode):
+    assert (RandomErasing(1.0, mean=[1, 2], mode=mode)(ones(), RNG(0)) != 7).any()
 
 
 def test_cutout_fills_with_a_colour_or_draws_one_for_each_square():

@@ -137,6 +137,20 @@ def test_the_loader_gives_batches_of_the_sizes(images):
     loader.close()
 
 
+def test_a_list_may_have_no_labels(images):
+    (images / "paths.txt").write_text("".join(f"{number}.png\n" for number in range(23)), encoding="utf-8")
+    node = loader_node(images)
+    node["dataset"] |= {"cls_label_path": str(images / "paths.txt"), "labelled": False}
+    loader = build_loader(node, "Train", seed=1, class_num=3)
+    assert sum(len(batch.index) for batch in loader.epoch(1)) == 23
+    loader.close()
+    del node["dataset"]["labelled"]
+    node["sampler"] = {"name": "BatchSampler", "batch_size": 5}
+    unlabelled = build_loader(node, "UnLabelTrain", seed=1, class_num=3, steps=2)
+    assert [len(batch.index) for batch in unlabelled.epoch(1)] == [5, 5]
+    unlabelled.close()
+
+
 def test_the_size_replaces_that_of_every_sized_transform(images):
     def chain(*ops):
         return MultiScaleDataset(str(images), str(images / "list.txt"), list(ops)).chain((48, 32)).ops

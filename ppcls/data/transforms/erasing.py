@@ -7,6 +7,7 @@ training images if NormalizeImage comes before, as in the published recipes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,8 @@ class RandomErasing(Transform):
         sl: smallest share of the image's area.
         sh: largest share of the image's area.
         r1: smallest height / width; the largest is its inverse.
-        mean: value of each channel in mode ``const``.
+        mean: value of each channel in mode ``const``, or one for all. Channels that NormalizeImage added
+            (`channel_num`) stay zero.
         attempt: how often at most area and shape are drawn until the rectangle fits into the image.
         use_log_aspect: draw the logarithm of height / width uniformly, rather than height / width itself.
         mode: ``const`` fills with `mean`, ``rand`` with one random colour, ``pixel`` with a random colour for
@@ -62,7 +64,7 @@ class RandomErasing(Transform):
             raise ConfigError(f"expected 1 or more, got {attempt}", path="RandomErasing.attempt")
         if mode not in ("const", "rand", "pixel"):
             raise ConfigError(f"expected const, rand or pixel, got {mode!r}", path="RandomErasing.mode")
-        self.mean = list(mean)
+        self.mean = _colour(mean, "RandomErasing.mean") if mode == "const" else list(mean)
         self.attempt = attempt
         self.use_log_aspect = use_log_aspect
         self.mode = mode
@@ -104,7 +106,7 @@ class RandomErasing(Transform):
 
     def _content(self, shape: tuple[int, int, int], kind: np.dtype[Any], rng: np.random.Generator) -> Any:
         if self.mode == "const":
-            return self.mean[: shape[2]]
+            return _for_channels(self.mean, shape[2])
         return _random_colours((1, 1, shape[2]) if self.mode == "rand" else shape, kind, rng)
 
 
@@ -121,7 +123,7 @@ class Cutout(Transform):
             square, in the same way as mode ``rand`` of RandomErasing.
 
     Raises:
-        ConfigError: for numbers below 1.
+        ConfigError: for numbers below 1, or a colour of another length.
     """
 
     def __init__(
@@ -139,7 +141,9 @@ class Cutout(Transform):
             )
         self.n_holes = n_holes
         self.length = length
-        self.fill_value = None if fill_value is None or isinstance(fill_value, str) else list(fill_value)
+        self.fill_value: list[float] | None = None
+        if fill_value is not None and not isinstance(fill_value, str):
+            self.fill_value = _colour(fill_value, "Cutout.fill_value")
 
     def __call__(self, image: Any, rng: np.random.Generator) -> np.ndarray:
         """Return a copy with the squares filled."""
@@ -153,7 +157,7 @@ class Cutout(Transform):
             if colour is None:
                 colour = _random_colours((1, 1, pixels.shape[2]), pixels.dtype, rng)
             else:
-                colour = colour[: pixels.shape[2]]
+                colour = _for_channels(colour, pixels.shape[2])
             square = pixels[
                 max(top, 0) : max(top + self.length, 0), max(left, 0) : max(left + self.length, 0)
             ]
@@ -252,6 +256,24 @@ class GridMask(Transform):
             x = math.sin(angle) * dy + math.cos(angle) * dx + middle_x
         stripes = ((y - begin[0]) % period < stripe) | ((x - begin[1]) % period < stripe)
         return stripes if self.mode == 0 else ~stripes
+
+
+def _colour(values: Sequence[float], path: str) -> list[float]:
+    """Return the values of the channels.
+
+    Raises:
+        ConfigError: if they fit no image.
+    """
+    if len(values) not in (1, 3, 4):
+        raise ConfigError(
+            f"expected one number for all channels or one for each, 3 or 4, got {list(values)}", path=path
+        )
+    return list(values)
+
+
+def _for_channels(colour: list[float], channels: int) -> list[float]:
+    """Return a colour for images with `channels`; a fourth one is zero, as NormalizeImage makes it."""
+    return colour if len(colour) == 1 else [*colour, 0.0][:channels]
 
 
 def _random_colours(shape: tuple[int, int, int], kind: np.dtype[Any], rng: np.random.Generator) -> np.ndarray:
