@@ -5,7 +5,12 @@ Paddle may change these parts without notice, so a new version is tested with th
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import cache
 from typing import Any
 
 import paddle
@@ -56,6 +61,44 @@ def epsilon_of(norm: nn.Layer) -> float:
 def uses_running_statistics(norm: BatchNormBase) -> bool:
     """Tell whether a BatchNorm uses its running statistics even in training."""
     return bool(norm._use_global_stats)
+
+
+def to_static(network: nn.Layer, **options: Any) -> Any:
+    """``paddle.jit.to_static``, which also works where ``~/.cache`` cannot be written.
+
+    Paddle writes the code that it makes of a forward pass into ``~/.cache/paddle``, now or when the network
+    is first run.
+    """
+    _write_code_elsewhere()
+    return paddle.jit.to_static(network, **options)
+
+
+@cache
+def _write_code_elsewhere() -> None:
+    """Let Paddle write code into a temporary folder whenever its own one cannot be created."""
+    utils: Any = getattr(getattr(paddle.jit, "dy2static", None), "utils", None)
+    usual = getattr(utils, "get_temp_dir", None)
+    if usual is not None:
+        utils.get_temp_dir = lambda: _folder_for_code(usual)
+
+
+def _folder_for_code(usual: Callable[[], str]) -> str:
+    """Return the folder that `usual` creates, or a temporary one."""
+    if not os.path.expanduser("~").startswith("~"):  # otherwise, Paddle would create a folder named ~
+        try:
+            folder = usual()
+        except OSError:
+            return _temporary_folder()
+        if os.access(folder, os.W_OK | os.X_OK):  # another user's process may have had the same number
+            return folder
+    return _temporary_folder()
+
+
+@cache
+def _temporary_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="ppcls-code-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def runs_outside_old_programs() -> bool:

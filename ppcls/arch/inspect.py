@@ -11,6 +11,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
+from ppcls._paddle import to_static
 from ppcls.arch.foreign import ForeignModel
 from ppcls.arch.network import build_network
 from ppcls.arch.theseus import TheseusLayer, bracketed, dotted
@@ -146,12 +147,14 @@ def _operators(network: nn.Layer, image_shape: tuple[int, ...], title: str) -> l
     """Return the operators of a forward pass of `_BATCH` images; hooks get symbols instead of tensors."""
     spec = paddle.static.InputSpec([_BATCH, *image_shape], "float32", name="x")
     try:
-        static = paddle.jit.to_static(network, input_spec=[spec], full_graph=True)
+        static = to_static(network, input_spec=[spec], full_graph=True)
         ops = list(static.forward.concrete_program.main_program.global_block().ops)
     except (TypeError, ValueError, RuntimeError, IndexError, AssertionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = re.sub(r"^\[Hint: |\] \(at [^)]*\)$", "", lines[-1]) if lines else type(error).__name__
         raise ConfigError(f"{title} does not run on images of shape {list(image_shape)}: {reason}") from error
+    except OSError as error:  # Paddle writes code into a file
+        raise ConfigError(f"{title} cannot be traced: {error}") from error
     first = next((op for op in ops if _kind(op) in _CONVOLUTIONS), None)
     if first is not None:  # tracing itself does not compare channels
         wanted = first.operands_source()[1].shape[1] * first.attrs()["groups"]

@@ -14,6 +14,7 @@ import paddle
 from paddle import nn
 
 from ppcls import __version__
+from ppcls._paddle import to_static
 from ppcls.arch import TheseusLayer, build_empty, build_model
 from ppcls.arch.conv import use_kernels_alone
 from ppcls.arch.distillation import NetworkGroup
@@ -358,7 +359,7 @@ def make_static(model: nn.Layer) -> None:
     """Let each network train as a static graph; a frozen one still runs under no_grad."""
     use_kernels_alone(model)  # a graph is traced once, for maps and batches of any size
     for network in [model.network(name) for name in model.names] or [model]:
-        paddle.jit.to_static(network)
+        to_static(network)
 
 
 def moving_buffers(model: nn.Layer, loss: nn.Layer) -> list[paddle.Tensor]:

@@ -140,7 +140,7 @@ def _new_files(target: Path) -> Iterator[Path]:
         with export_files(target).replacing() as folder:
             yield folder
     except OSError as error:
-        raise ConfigError(f"cannot write to {target}: {error.strerror or error}") from error
+        raise ConfigError(f"cannot write to {error.filename or target}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

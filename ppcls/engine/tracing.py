@@ -10,6 +10,7 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddle.pir_utils import DygraphOldIrGuard
 
+from ppcls._paddle import to_static
 from ppcls.errors import ConfigError
 
 INPUT = "x"  # name of the input of every exported program
@@ -57,7 +58,7 @@ def trace_program(
         inner = Deployed(deployed.net, deployed.output)
         inner.eval()
         try:
-            static = paddle.jit.to_static(inner, input_spec=spec, full_graph=True)
+            static = to_static(inner, input_spec=spec, full_graph=True)
             paddle.jit.save(static, str(part / "inference"))
         except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
             raise ConfigError(_why_not(name, error)) from error

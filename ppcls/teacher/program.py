@@ -17,7 +17,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls._paddle import post_hooks_of, pre_hooks_of
+from ppcls._paddle import post_hooks_of, pre_hooks_of, to_static
 from ppcls.errors import ConfigError
 from ppcls.logger import LOGGER
 from ppcls.onnx_program import is_installed
@@ -87,7 +87,7 @@ def write_program(network: nn.Layer, images: Images, folder: Path, *, onnx: bool
     spec = paddle.static.InputSpec(images.spec, "float32", name="x")
     try:
         with paddle.utils.unique_name.guard(), paddle.no_grad():
-            static = paddle.jit.to_static(flat, input_spec=[spec], full_graph=True)
+            static = to_static(flat, input_spec=[spec], full_graph=True)
             paddle.jit.save(static, str(folder / "inference"))
     except (*REFUSALS, ConfigError) as error:
         raise ConfigError(f"it cannot be traced: {short_reason(error)}") from error

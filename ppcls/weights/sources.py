@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 import time
 from functools import cache
 from importlib import resources
@@ -35,9 +36,15 @@ _DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")  # 
 
 
 def cache_folder(part: str = "weights") -> Path:
-    """Return where a part of the cache is: ``$PPCLS_HOME/weights``, else ``~/.cache/ppcls/weights``."""
-    home = os.environ.get("PPCLS_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "ppcls") / part
+    """Return where a part of the cache is: ``$PPCLS_HOME/weights``, else ``~/.cache/ppcls/weights``.
+
+    A user without a home (HOME is not set, and the system does not know the user) has a temporary folder.
+    """
+    home = os.path.expanduser(os.environ.get("PPCLS_HOME") or os.path.join("~", ".cache", "ppcls"))
+    if home.startswith("~"):  # `~` means nothing
+        user = os.getuid() if os.name == "posix" else "cache"
+        home = os.path.join(tempfile.gettempdir(), f"ppcls-{user}")
+    return Path(home) / part
 
 
 @cache

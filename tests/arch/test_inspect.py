@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import paddle
 import pytest
 from paddle import nn
 
 import ppcls
-from ppcls.arch import TheseusLayer
+from ppcls.arch import TheseusLayer, inspect
 from ppcls.arch.inspect import inspect_network, trace_network
 from ppcls.errors import ConfigError
 
@@ -133,3 +136,14 @@ def test_images_that_do_not_fit():
 def test_weights_are_neither_loaded_nor_made():
     big = {"name": "ResNeXt101_32x48d_wsl", "pretrained": "/nowhere/at_all", "use_ssld": True}
     assert inspect_network(big, [3, 64, 64]).parameters > 8e8
+
+
+def test_code_that_cannot_be_written_ends_in_a_message(monkeypatch):
+    def full(*given, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/code.py")
+
+    monkeypatch.setattr(inspect, "to_static", full)
+    with pytest.raises(
+        ConfigError, match=r"Net cannot be traced: .*No space left on device: '/cache/code.py'"
+    ):
+        trace_network(Net(), [6, 12, 8])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -471,3 +472,14 @@ def test_a_folder_that_cannot_be_written(net: Net, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot write to"):
         export_network(net, tmp_path / "file" / "out", SHAPE)
+
+
+def test_the_file_that_cannot_be_written_is_named(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/code.py")
+
+    monkeypatch.setattr(export, "trace_program", full)
+    with pytest.raises(ConfigError, match="cannot write to /elsewhere/code.py: No space left"):
+        export_network(net, tmp_path / "out", SHAPE)

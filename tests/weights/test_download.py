@@ -6,7 +6,10 @@ import hashlib
 import http.server
 import io
 import multiprocessing
+import os
 import pickle
+import pwd
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +26,7 @@ from torch_reference import CLASSES, rows, weights_for
 from ppcls import create_model
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.weights import download, fetch, official_url, read_params
-from ppcls.weights.sources import cached_path
+from ppcls.weights.sources import cache_folder, cached_path
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -243,6 +246,19 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "file"))
     with pytest.raises(WeightsError, match="cannot keep"):
         fetch("http://127.0.0.1:9/x.pdparams")
+
+
+@pytest.mark.parametrize("home", [None, "~/cache"])
+def test_the_cache_of_a_user_without_a_home(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("PPCLS_HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("PPCLS_HOME", home)
+    assert cache_folder("lists") == Path(tempfile.gettempdir(), f"ppcls-{os.getuid()}", "lists")
 
 
 def test_one_process_downloads_for_all(server: Server) -> None:
