@@ -9,7 +9,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -89,9 +89,17 @@ class Sorter:
         except OSError as error:
             raise self._error(error) from error
         try:
-            yield self
+            try:
+                yield self
+            except BaseException:
+                with suppress(OSError):  # on a full disk, closing fails as the line before it did
+                    self._record.close()
+                raise
+            try:
+                self._record.close()
+            except OSError as error:
+                raise self._error(error) from error
         finally:
-            self._record.close()
             lock.release()
 
     def __call__(self, result: dict[str, Any]) -> None:
@@ -156,21 +164,30 @@ class Sorter:
             if os.path.lexists(path):
                 if not self._is_ours(path, source):
                     continue
+                self._note(source, placed)
                 self.counts["already there"] += 1
-            else:
-                self._make(source, stage)
-                if not _rename_if_free(stage, path):
-                    continue  # it appeared in this moment
-                self.counts["sorted"] += 1
-            self._note(source, placed)
+                return
+            self._make(source, stage)
+            if not _rename_if_free(stage, path):
+                continue  # it appeared in this moment
+            try:
+                self._note(source, placed)
+            except OSError:
+                path.unlink()  # nobody would know that it is ours
+                raise
+            self.counts["sorted"] += 1
             return
 
     def _make(self, source: str, stage: Path) -> None:
         stage.unlink(missing_ok=True)
-        if self._kind == "link":
-            stage.symlink_to(source)
-        else:
-            shutil.copy2(source, stage)
+        try:
+            if self._kind == "link":
+                stage.symlink_to(source)
+            else:
+                shutil.copy2(source, stage)
+        except OSError:
+            stage.unlink(missing_ok=True)  # half a copy
+            raise
 
     def _is_ours(self, path: Path, source: str) -> bool:
         """Tell whether a file that is not in the record is what an interrupted sorting made of `source`."""
@@ -194,10 +211,10 @@ class Sorter:
             return
 
     def _note(self, source: str, placed: Placed) -> None:
-        self._remember(source, placed)
         entry = {"file_name": source, "folder": placed.folder, "name": placed.name}
         self._record.write(json.dumps(entry) + "\n")
         self._record.flush()
+        self._remember(source, placed)
 
     def _remember(self, source: str, placed: Placed) -> None:
         before = self._placed.get(source)

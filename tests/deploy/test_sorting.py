@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import pytest
 from ppcls.deploy.sorting import RECORD, Sorter, require_sort_folder, safe_name
 from ppcls.errors import ConfigError, DataError
 
+needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device is always full here")
 NAMES = ["cat", "dog", "a/b", "con", "..", "Cat food"]
 
 
@@ -137,6 +142,53 @@ def test_a_folder_around_the_images_is_left_as_it_was(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="whose images are predicted"):
             require_sort_folder(str(tmp_path / "data"), [str(name)])
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["cat"]
+
+
+@contextmanager
+def on_a_full_disk(root: Path, kind: Any) -> Iterator[Sorter]:
+    with Sorter(root, kind, lambda: NAMES).open() as sorter:
+        sorter._record.close()
+        sorter._record = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115 - closed with the sorter
+        yield sorter
+
+
+@needs_full
+@pytest.mark.parametrize("kind", ["copy", "link"])
+def test_a_full_disk_is_reported_once(kind: Any, tmp_path: Path) -> None:
+    """The record cannot be written, and closing it fails too; what it does not list is taken away."""
+    out = tmp_path / "out"
+    (a,) = images(tmp_path / "in", "1.png")
+    with (
+        pytest.raises(DataError, match=rf"^--sort-into {out}: {a}: No space left on device$") as caught,
+        on_a_full_disk(out, kind) as sorter,
+    ):
+        sorter(result(a, 0))
+    assert contents(out) == {}
+    assert not sorter.counts
+    assert sort(out, [result(a, 1)], kind) == {"sorted": 1}  # the lock is free
+    assert list(contents(out)) == ["dog/1.png"]
+    assert caught.value.__traceback__ is not None  # until here, it keeps the lock alive
+
+
+@needs_full
+def test_a_record_that_cannot_be_closed_is_reported(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=rf"^--sort-into {tmp_path}: No space left on device$"),
+        on_a_full_disk(tmp_path, "copy") as sorter,
+    ):
+        sorter._record.write("a line")
+
+
+def test_half_a_copy_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str, target: Path) -> None:
+        target.write_bytes(b"1")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (a,) = images(tmp_path / "in", "1.png")
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(DataError, match="No space left"):
+        sort(tmp_path / "out", [result(a, 0)])
+    assert [path.name for path in (tmp_path / "out").glob("*.tmp")] == []
 
 
 def test_a_killed_sorting_continues(tmp_path: Path) -> None:
