@@ -20,7 +20,7 @@ from ppcls.deploy.batches import OnError, ResultOptions
 from ppcls.deploy.images import expand_images
 from ppcls.distributed import is_main, wait_for_main
 from ppcls.engine import build
-from ppcls.engine.checkpoint import Checkpoint
+from ppcls.engine.checkpoint import Checkpoint, explained
 from ppcls.engine.checkpoint.changes import read_run_config, report_changes
 from ppcls.engine.checkpoint.lock import RunLock
 from ppcls.engine.checkpoint.resume import (
@@ -169,7 +169,9 @@ class Engine:
                 begin_lookahead(run, self.config, resumed)
                 self._open_folder(run.progress, data, resumed, lock, changed)
                 if store is not None:
-                    store.outputs.begin()
+                    store.outputs.begin(
+                        partial(explained, store.outputs.store.folder, "next part of the store")
+                    )
                 train(run)
             except StopRequested as stop:
                 run.stop_signal = stop.signum

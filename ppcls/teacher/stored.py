@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from ppcls.teacher.store import INDEX, MANIFEST, Runs, Store, join_runs
 SHARD_BYTES = 64 << 20
 SHARD_SECONDS = 300.0  # a killed process loses the work of this time at most
 _OVERHEAD = 1.05  # descriptions, file systems
+Around = Callable[[int], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class StoredOutputs:
         self.columns = None if manifest is None else Columns.from_json(manifest["networks"])
         self.complete = self.columns is not None and not any(self.missing().values())
         self.writing = False
+        self._around: Around = lambda size: nullcontext()
         self._place: _Place | None = None
         self._buffer: list[np.ndarray] = []
         self._runs: Runs = []
@@ -262,8 +264,13 @@ class StoredOutputs:
         size = 0 if self.columns is None else self.columns.dtype.itemsize
         return Coming(self.store.folder, self.plan.views, self.places.rows, size, rows)
 
-    def begin(self) -> None:
-        """Begin to store outputs; nothing is written before this call."""
+    def begin(self, around: Around | None = None) -> None:
+        """Begin to store outputs; nothing is written before this call.
+
+        Args:
+            around: returns the block in which a number of bytes is written; it may explain an error.
+        """
+        self._around = around or self._around
         self.writing = self.plan.fill and not self.complete
         if self.writing:
             self._write_manifest()
@@ -272,7 +279,9 @@ class StoredOutputs:
     def flush(self) -> None:
         """Write the collected outputs as a shard."""
         if self._buffer:
-            self.store.append(self._view, join_runs(self._runs), np.concatenate(self._buffer))
+            records = np.concatenate(self._buffer)
+            with self._around(records.nbytes):
+                self.store.append(self._view, join_runs(self._runs), records)
             self._buffer.clear()
             self._runs.clear()
         self._flushed = time.monotonic()
@@ -308,7 +317,8 @@ class StoredOutputs:
             "networks": self.columns.as_json(),
         }
         if self.places.rank == 0:
-            self.store.write_manifest(manifest)
+            with self._around(0):
+                self.store.write_manifest(manifest)
         else:
             self.store.manifest = manifest
 

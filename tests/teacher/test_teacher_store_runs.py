@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 
 import numpy as np
@@ -16,8 +17,10 @@ from ppcls.config import load_config
 from ppcls.engine import Engine
 from ppcls.engine.hooks import Hook
 from ppcls.engine.train import StopRequested
+from ppcls.errors import WeightsError
 from ppcls.teacher import answer as answer_module
-from ppcls.weights import read_params
+from ppcls.teacher import store as store_module
+from ppcls.weights import read_params, write_atomic
 
 PAIRS = {"model_name_pairs": [["Student", "Teacher"]]}
 LAST = ["blocks[2]"]
@@ -376,6 +379,30 @@ def test_too_small_disk_is_refused_before_the_first_step(content, run, tmp_path,
     assert "the store needs 504 B more" in refused(run, content, "other", capsys)
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "*.npy"])
+def test_a_disk_that_becomes_full_ends_the_run_as_with_a_checkpoint(
+    content, run, tmp_path, monkeypatch, capsys, name
+):
+    """With exit code 1, after which --max-restart starts it again; not as a mistake of the user."""
+
+    def full(path, writer, **options):
+        if path.match(name):
+            raise WeightsError(f"cannot write {path}: No space left on device")
+        return write_atomic(path, writer, **options)
+
+    (tmp_path / "store").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "write_atomic", full)
+        run(content, "filled", code=1)
+    error = capsys.readouterr().err
+    assert re.search(
+        r"ppcls: cannot write .*/store/.*: No space left on device\. The next part of the store needs "
+        r"0\.0 MB, .* MB are free there\. .* are intact\. Free some space in .*/store, .* --resume auto$",
+        error.strip(),
+    )
+    assert_same(run(live(content), "live"), run(content, "filled", "Global.checkpoints=auto"))
 
 
 @pytest.mark.parametrize(

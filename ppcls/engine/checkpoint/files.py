@@ -18,6 +18,7 @@ import contextlib
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,21 +116,9 @@ class Checkpointer:
                     new.unlink(missing_ok=True)
                 raise
 
-    @contextlib.contextmanager
-    def _explained(self, tensors: Collection[Mapping[str, Any]]) -> Iterator[None]:
-        """Convert an error of writing into a message about the space that is needed and what to do."""
-        try:
-            yield
-        except (WeightsError, OSError) as error:
-            needed = sum(np.asarray(value).nbytes for group in tensors for value in group.values())
-            try:
-                space = f"{shutil.disk_usage(self.folder).free / 2**20:.1f} MB are free there"
-            except OSError as problem:
-                space = f"the folder cannot be checked: {problem.strerror}"
-            raise TrainingError(
-                f"{error}. The checkpoint needs {needed / 2**20:.1f} MB, {space}. The checkpoints "
-                f"saved before are intact. Free some space in {self.folder}, then continue with --resume auto"
-            ) from None
+    def _explained(self, tensors: Collection[Mapping[str, Any]]) -> AbstractContextManager[None]:
+        size = sum(np.asarray(value).nbytes for group in tensors for value in group.values())
+        return explained(self.folder, "checkpoint", size)
 
     def clean(self) -> None:
         """Finish or remove incomplete saves of a killed run. Only for the run that writes to the folder."""
@@ -216,6 +205,31 @@ class Checkpointer:
             if epoch < whole[keep_last - 1]:
                 for suffix in reversed(SUFFIXES):  # the states first: the rest is then not a checkpoint
                     (self.folder / f"epoch_{epoch}{suffix}").unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(folder: Path, what: str, size: int) -> Iterator[None]:
+    """Convert an error of writing into a message about the space that is needed and what to do.
+
+    Args:
+        folder: where a training writes.
+        what: what it writes, for the message.
+        size: number of bytes.
+
+    Raises:
+        TrainingError: in place of the error.
+    """
+    try:
+        yield
+    except (WeightsError, OSError) as error:
+        try:
+            space = f"{shutil.disk_usage(folder).free / 2**20:.1f} MB are free there"
+        except OSError as problem:
+            space = f"the folder cannot be checked: {problem.strerror}"
+        raise TrainingError(
+            f"{error}. The {what} needs {size / 2**20:.1f} MB, {space}. The checkpoints "
+            f"saved before are intact. Free some space in {folder}, then continue with --resume auto"
+        ) from None
 
 
 def name_for_earlier_run(folder: Path) -> Path | None:
