@@ -42,6 +42,7 @@ from ppcls.engine.evaluation.evaluators import (
 from ppcls.engine.export import ExportedFiles, export_network
 from ppcls.engine.hooks.base import Hook, build_hooks, call_hooks, require_hooks
 from ppcls.engine.infer import classify
+from ppcls.engine.random_numbers import RandomState, random_state, set_random_state
 from ppcls.engine.run import Run
 from ppcls.engine.run_class_names import (
     ClassNames,
@@ -100,6 +101,7 @@ class Engine:
         self._seed_asked = seed = self.globals.seed
         drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._set_seed(distributed.gather(drawn)[0])
+        self._random: RandomState | None = random_state()  # where it begins to draw; None once training drew
         self.main = self.arch.main_name
         self.class_num = self.arch.main.class_count
         self._model: Any = None
@@ -117,6 +119,8 @@ class Engine:
         weights of that moment. After :meth:`train` it is the trained network.
         """
         if self._model is None:
+            in_training = self._random is None
+            self._draw_on()
             needed = None if self.main is None or self.mode == "train" else {self.main}
             if self.mode != "train" and self.globals.pretrained_model:
                 self._model = self._trained_model(needed)
@@ -124,6 +128,8 @@ class Engine:
                 normalize = build.normalization(self.config, self.mode)
                 model = build_model(self.arch, only=needed, normalize=normalize)
                 self._model = with_convolutions_as_set(model, self.globals)
+            if not in_training:
+                self._random = random_state()
         return self._model
 
     # ------------------------------------------------------------------ commands
@@ -151,6 +157,7 @@ class Engine:
                 LOGGER.info("%s: already finished, nothing to do", resumed.where)
                 return _result(resumed.progress)
             check_run_folder(self.folder, self.config, resumed)
+            self._draw_on()
             changed = resumed is not None and self._continue_from(resumed)
             announce_threads(self.config, resumed)
             # Hooks and data first, because their mistakes are the cheapest to find.
@@ -194,6 +201,7 @@ class Engine:
         Args:
             hooks: see :meth:`train`.
         """
+        self._draw_on()
         hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
         data = open_data(self.config, self.folder, None)
         if self.config.TeacherStore is not None:
@@ -367,11 +375,18 @@ class Engine:
         self.seed = self.globals.seed = seed
         paddle.seed(seed)
 
+    def _draw_on(self) -> None:
+        """Draw where this engine stopped, whatever a script or another engine has seeded or drawn since."""
+        if self._random is not None:
+            set_random_state(self._random)
+            self._random = None
+
     def _trained_model(self, needed: set[str] | None) -> Any:
         needed = None if needed is None else self.arch.members(needed)
         if self._model is not None and (needed or set()) <= set(self._model.names):
             self._model.eval()
             return self._model
+        self._draw_on()
         normalize = build.normalization(self.config, self.mode)
         weights = self.globals.pretrained_model
         model = build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)

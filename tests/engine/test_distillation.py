@@ -117,6 +117,34 @@ def test_afd_goes_on_exactly(recipe, write_recipe, tmp_path):
         same_files(tmp_path / "whole" / name, tmp_path / "cut" / name)
 
 
+@pytest.mark.parametrize("model_first", [False, True])
+def test_the_seed_is_that_of_the_run_whatever_else_draws(recipe, write_recipe, tmp_path, model_first):
+    path = write_recipe(afd(recipe))
+    once = "Global.epochs=1"
+    engine(path, "train", f"Global.output_dir={tmp_path}/alone", once).train()
+    ours = engine(path, "train", f"Global.output_dir={tmp_path}/beside", once)
+    if model_first:
+        ours.model  # noqa: B018 - it is built
+    other = engine(path, "train", "Global.seed=99")
+    other.model  # noqa: B018
+    paddle.seed(98)
+    ours.train()
+    same_files(*(tmp_path / name / "DistillationModel/latest.pdparams" for name in ("alone", "beside")))
+
+
+def test_each_engine_has_the_weights_of_its_own_seed(recipe, write_recipe):
+    path = write_recipe(recipe)
+
+    def first_weight(one):
+        return one.model.parameters()[0].numpy()
+
+    seeds = [f"Global.seed={seed}" for seed in (1, 2)]
+    alone = [first_weight(engine(path, "train", seed)) for seed in seeds]
+    together = [engine(path, "train", seed) for seed in seeds]
+    for one, expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(first_weight(one), expected)
+
+
 def test_shapes_that_the_network_contradicts_stop_before_training(recipe, write_recipe, tmp_path, capsys):
     recipe = afd(recipe)
     recipe["Arch"]["models"][1]["Student"]["models"][1]["Transform"]["s_shapes"] = [[32, 8, 8], [64, 3, 3]]

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import paddle
 
 from ppcls import distributed
 from ppcls.config import ArchSpec, Recipe
 from ppcls.config.schema import TeacherStoreSpec
 from ppcls.data import JoinedLoader, Loader, datasets_of
 from ppcls.engine.evaluation.measures import Measures
+from ppcls.engine.random_numbers import random_numbers_as_before
 from ppcls.engine.start.store_contents import compare, describe
 from ppcls.errors import ConfigError, DataError
 from ppcls.files import require_possible
@@ -98,7 +96,7 @@ def open_store(config: Recipe, loader: Loader | JoinedLoader, *, filling: bool =
             "`ppcls teacher store`, or set fill: auto",
             path=_PLACE,
         )
-    with _random_numbers_as_before():
+    with random_numbers_as_before():
         asked = config.Global.eval_during_train and bool(_asked_in_evaluations(config, networks))
         reads = build_loss(
             config.Loss.Train or [], main=config.arch.main_name, where="Loss.Train"
@@ -221,14 +219,3 @@ def _log(outputs: StoredOutputs, asked: bool, epochs: int) -> None:
             outputs.store.folder,
             names,
         )
-
-
-@contextmanager
-def _random_numbers_as_before() -> Iterator[None]:
-    cpu = paddle.get_rng_state("cpu")
-    cuda = paddle.get_cuda_rng_state()
-    try:
-        yield
-    finally:
-        paddle.set_rng_state(cpu, "cpu")
-        paddle.set_cuda_rng_state(cuda)

@@ -19,6 +19,7 @@ from ppcls import distributed
 from ppcls._paddle import buffers_of
 from ppcls.engine.build import trainable_state
 from ppcls.engine.hooks.base import call_hooks
+from ppcls.engine.random_numbers import random_state, set_random_state
 from ppcls.engine.run import Run
 from ppcls.engine.train import forward_and_backward, start_epoch
 from ppcls.errors import TrainingError
@@ -96,8 +97,7 @@ def _as_before(run: Run) -> Iterator[None]:
     layers = [layer for top in both for layer in top.sublayers(include_self=True)]
     attributes = [(layer, dict(vars(layer)), dict(buffers_of(layer))) for layer in layers]
     values = [(tensor, tensor.detach().clone()) for tensor in _moved_by_forward(run)]
-    cpu = paddle.get_rng_state("cpu")
-    cuda = paddle.get_cuda_rng_state()
+    drawn = random_state()
     python = random.getstate()
     numpy = np.random.get_state()
     try:
@@ -112,8 +112,7 @@ def _as_before(run: Run) -> Iterator[None]:
             tensor.set_value(value)
         for parameter in run.parts.trained:
             parameter.clear_gradient(False)  # to None, not to zeros; no keyword: Paddle ignores it here
-        paddle.set_rng_state(cpu, "cpu")
-        paddle.set_cuda_rng_state(cuda)
+        set_random_state(drawn)
         random.setstate(python)
         np.random.set_state(numpy)
 
