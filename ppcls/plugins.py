@@ -1,8 +1,8 @@
 """Plug-ins that a recipe names: ``Global.plugins: [./my_loss.py, my_package]``.
 
-A file or a package folder is imported under its own name, once per process, and its folder is added to the
-end of the places that modules are imported from; so it may import what lies beside it, and processes of the
-loader find its classes.
+A file or a package folder is imported once per process, under its own name if no other module has it, and its
+folder is added to the end of the places that modules are imported from; so it may import what lies beside it.
+Processes of the loader import those that they need again (:func:`files_of`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from modulefinder import ModuleFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from ppcls.errors import ConfigError, describe_failure
 from ppcls.texts import near_path, sentence
 
 _loaded: set[str] = set()  # what was loaded: the path of a file, or the name of a module
+_files: dict[str, str] = {}  # the file or package folder of each module that was imported from one
 
 
 def is_path(entry: str) -> bool:
@@ -78,6 +80,11 @@ def load_plugin(entry: str, folders: Sequence[Path]) -> str | None:
     registry.load_components()  # so that a name of ours is taken, whatever comes first
     _require(entry, folders)
     key = os.path.realpath(entry) if is_path(entry) else entry
+    if is_path(entry):
+        if _imported_from(key):
+            _loaded.add(key)
+        if key not in _loaded:
+            _require_own_neighbours(Path(entry))
     if key in _loaded:
         return None
     before = {kind: kind.entries for kind in registry.registries()}
@@ -90,6 +97,7 @@ def load_plugin(entry: str, folders: Sequence[Path]) -> str | None:
         for name in set(sys.modules) - known:
             if _lies_in(sys.modules[name], key):
                 del sys.modules[name]
+                _files.pop(name, None)
         raise ConfigError(f"{entry} cannot be loaded: {describe_failure(error, _root(key))}") from error
     _loaded.add(key)
     new = any(kind.entries.keys() != entries.keys() for kind, entries in before.items())
@@ -135,12 +143,32 @@ def _import(entry: str) -> None:
         vars(found)[function]()
 
 
+def _imported_from(path: str) -> bool:
+    """Tell whether a script has imported this file or package already, or is it itself."""
+    file = os.path.join(path, "__init__.py") if os.path.isdir(path) else path
+    files = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
+    return any(
+        isinstance(other, str)
+        and os.path.basename(other) == os.path.basename(file)  # quicker than to resolve all
+        and os.path.realpath(other) == file
+        for other in files
+    )
+
+
 def _import_file(path: Path) -> None:
-    file = path / "__init__.py" if path.is_dir() else path
-    name = path.stem
+    name = path.stem.replace(".", "_")
+    if name != path.stem or name in sys.modules or _other_module(name, str(path)) is not None:
+        name = f"{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    import_file(name, str(path))
+
+
+def import_file(name: str, place: str) -> None:
+    """Import a file or package folder under a name, unless there is a module of this name."""
     if name in sys.modules:
-        name = f"{name}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    inside = [str(path)] if path.is_dir() else None
+        return
+    path = Path(place)
+    file = path / "__init__.py" if path.is_dir() else path
+    inside = [place] if path.is_dir() else None
     spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported")
@@ -149,6 +177,58 @@ def _import_file(path: Path) -> None:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     spec.loader.exec_module(module)
+    _files[name] = place
+
+
+def files_of(modules: Iterable[str]) -> dict[str, str]:
+    """Return those of these modules that are plug-ins from files, for :func:`import_file` elsewhere."""
+    return {name: _files[name] for name in modules if name in _files}
+
+
+def _require_own_neighbours(path: Path) -> None:
+    """Refuse a plug-in that imports what lies beside it, if the name already means another plug-in's file.
+
+    What is installed comes first, as in every import, because the folder is at the end of the places.
+
+    Raises:
+        ConfigError: naming both files.
+    """
+    others = {name: (own, _other_module(name, own)) for name, own in _neighbours(path.parent).items()}
+    others = {name: pair for name, pair in others.items() if pair[1] and not _is_installed(name, pair[1])}
+    if not others:
+        return
+    finder = ModuleFinder([str(path.parent)], excludes=["ppcls", *sys.stdlib_module_names])
+    try:
+        if path.is_dir():
+            finder.load_package("_plugin", str(path))
+        else:
+            finder.run_script(str(path))
+    except (SyntaxError, ValueError):
+        return  # the import says what is wrong
+    for name in others.keys() & finder.modules.keys():
+        own, other = others[name]
+        raise ConfigError(
+            f"{path} imports {name!r}, which lies beside it, {own}, "
+            f"but in this process the name means {other}; rename one of them"
+        )
+
+
+def _neighbours(folder: Path) -> dict[str, str]:
+    """Return the modules and packages in a folder by name."""
+    found = {file.stem: str(file) for file in folder.glob("*.py")}
+    return found | {file.parent.name: str(file.parent) for file in folder.glob("*/__init__.py")}
+
+
+def _other_module(name: str, place: str) -> str | None:
+    """Return the file that `import name` reads, if that is another than `place`."""
+    found = registry.source_of(name)
+    return None if found is None or os.path.realpath(found) == os.path.realpath(place) else found
+
+
+def _is_installed(name: str, file: str) -> bool:
+    if name == "ppcls" or name in sys.stdlib_module_names:
+        return True
+    return not {"site-packages", "dist-packages"}.isdisjoint(Path(file).parts)
 
 
 def _root(key: str) -> str | None:

@@ -1,6 +1,7 @@
 """Components of users, from files that a recipe names: each kind trains, and what is wrong is said well."""
 
 import copy
+import importlib
 import pickle
 import re
 import sys
@@ -599,6 +600,65 @@ def test_two_plugins_with_one_name_are_both_named(recipe, write_recipe, with_plu
     words += r"'my_plugin' did it first \(.*my_plugin.py:\d+\)"
     with pytest.raises(ConfigError, match=words):
         load_config(write_recipe(recipe))
+
+
+LOSS = "from paddle import nn\nfrom ppcls.registry import LOSSES\n@LOSSES.register()\n"
+LOSS += "class {name}(nn.Layer):\n    def forward(self, a, b): return a.mean()\n"
+
+
+@pytest.mark.parametrize("package", [False, True])
+@pytest.mark.parametrize("imported", ["from helpers import SCALE", "def later():\n    import chain", ""])
+def test_a_neighbour_is_never_that_of_another_plugin(recipe, write_recipe, tmp_path, package, imported):
+    for name in "ab":
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "helpers.py").write_text("SCALE = 1\n")
+        (folder / f"chain_{name}.py").write_text("import helpers\n")
+        lines = LOSS.format(name=f"Loss{name}") + "import json\n" + imported.replace("chain", f"chain_{name}")
+        (folder / "json.py").write_text("")  # in vain: the standard library comes first
+        file = folder / "own" / "__init__.py" if package else folder / "own.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(lines)
+    recipe["Global"]["plugins"] = [f"./{name}/own" + ("" if package else ".py") for name in "ab"]
+    recipe["Loss"]["Train"] = [{"Lossa": None}, {"Lossb": None}]
+    path = write_recipe(recipe)
+    if imported:
+        with pytest.raises(
+            ConfigError, match=r"b/own\S* imports 'helpers', .*/b/helpers.py, but .*/a/helpers.py"
+        ):
+            load_config(path)
+    else:
+        assert len(load_config(path).Loss.Train) == 2
+
+
+def test_a_plugin_that_a_script_has_imported_is_not_imported_again(
+    recipe, write_recipe, tmp_path, monkeypatch
+):
+    (tmp_path / "my_own.py").write_text(LOSS.format(name="MyOwnLoss"))
+    monkeypatch.syspath_prepend(tmp_path)
+    imported = importlib.import_module("my_own")
+    recipe["Global"]["plugins"] = ["./my_own.py"]
+    recipe["Loss"]["Train"] = [{"MyOwnLoss": None}]
+    load_config(write_recipe(recipe))
+    assert registry.LOSSES["MyOwnLoss"] is imported.MyOwnLoss
+
+
+def test_transforms_of_files_with_one_name_run_in_processes(recipe, write_recipe, tmp_path):
+    lines = "from ppcls.registry import TRANSFORMS\n@TRANSFORMS.register()\n"
+    lines += "class {name}:\n    def __call__(self, image, rng): return image\n"
+    for place, name in (
+        ("a/own.py", "OpA"),
+        ("b/own.py", "OpB"),
+        ("c/my.own.py", "OpC"),
+        ("statistics.py", "OpD"),
+    ):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text(lines.format(name=name))
+    recipe["Global"]["plugins"] = ["a/own.py", "b/own.py", "c/my.own.py", "./statistics.py"]
+    train = recipe["DataLoader"]["Train"]
+    train["dataset"]["transform_ops"][1:1] = [{f"Op{name}": None} for name in "ABCD"]
+    train["loader"] |= {"num_workers": 1, "use_processes": True}
+    assert Engine(load_config(write_recipe(recipe))).train()
 
 
 def test_a_plugin_that_fails_half_way_leaves_nothing(with_plugin):

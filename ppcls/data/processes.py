@@ -8,12 +8,14 @@ Unlike those of ``multiprocessing``, the processes run only this module, not the
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import queue
 import signal
 import subprocess
 import sys
+import types
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +24,7 @@ import numpy as np
 
 from ppcls.data.samples import Draw, LocalSamples, Opened
 from ppcls.errors import ConfigError, DataError, PpclsError, TrainingError
+from ppcls.plugins import files_of, import_file
 
 _GRACE = 2.0  # seconds until a process that does not end by itself is killed
 
@@ -41,14 +44,14 @@ class RemoteSamples:
         self._samples = samples
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         try:
-            self._content = pickle.dumps(samples)
+            self._content = _pickled(samples)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ConfigError(
                 f"loader.use_processes: the dataset cannot be copied to a process ({error}); use threads"
             ) from error
         command = [sys.executable, "-c", "from ppcls.data.processes import serve_samples; serve_samples()"]
         # The modules of this process, not those of the folder that it was started in.
-        modules = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONSAFEPATH": "1"}
+        modules = {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "PYTHONSAFEPATH": "1"}
         self._processes = [
             subprocess.Popen(command, env=os.environ | modules, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             for _ in range(workers)
@@ -111,6 +114,42 @@ class RemoteSamples:
                         stream.close()
 
 
+class _Pickler(pickle.Pickler):
+    """Notes the modules that the process needs, and refuses what it would not find."""
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.modules: dict[str, None] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Look at a class or function, which is copied by name; pickle does the rest."""
+        if isinstance(obj, type | types.FunctionType):
+            top = str(obj.__module__).partition(".")[0]
+            if top not in self.modules and not _is_found_anew(top):
+                raise pickle.PicklingError(
+                    f"{obj.__qualname__} is defined in {top}, which no other process can import; "
+                    "a file of its own, named in Global.plugins, can be"
+                )
+            self.modules[top] = None
+        return NotImplemented
+
+
+def _is_found_anew(module: str) -> bool:
+    """Tell whether another process finds a top-level module by its name."""
+    if module == "__main__":
+        return False
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    return bool(files_of([module])) or any(finder.find_spec(module, None) for finder in finders)
+
+
+def _pickled(samples: LocalSamples) -> bytes:
+    """Return the plug-ins that samples need, and then the samples themselves."""
+    stream = io.BytesIO()
+    pickler = _Pickler(stream)
+    pickler.dump(samples)
+    return pickle.dumps(files_of(pickler.modules)) + stream.getvalue()
+
+
 def serve_samples() -> None:
     """Prepare samples for the process that started this one, until it closes the pipe or ends."""
     for signum in (
@@ -122,6 +161,8 @@ def serve_samples() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of transforms
     cv2.setNumThreads(1)
     questions = sys.stdin.buffer
+    for name, file in pickle.load(questions).items():  # noqa: S301 - as below
+        import_file(name, file)
     samples: LocalSamples = pickle.load(questions)  # noqa: S301 - from the process that started this one
     while True:
         try:

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import types
 
 import cv2
 import numpy as np
@@ -133,6 +134,23 @@ def test_a_process_that_hangs_is_killed(started, tmp_path):
     begin = time.monotonic()
     loader.close()
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("module", ["__main__", "made_by_hand"])
+def test_a_transform_that_no_other_process_can_import_is_refused(started, node, monkeypatch, module):
+    made = types.ModuleType(module)
+
+    @TRANSFORMS.register()
+    class InNotebook:
+        def __call__(self, image, rng):
+            return image
+
+    InNotebook.__module__, InNotebook.__qualname__ = module, "InNotebook"
+    made.InNotebook = InNotebook
+    monkeypatch.setitem(sys.modules, module, made)
+    node["dataset"]["transform_ops"].insert(1, {"InNotebook": None})
+    with pytest.raises(ConfigError, match=f"InNotebook is defined in {module}, .*; use threads"):
+        list(started().epoch(0))
 
 
 def test_a_transform_that_cannot_be_copied_and_no_workers(started, node, monkeypatch):
