@@ -11,6 +11,7 @@ from paddle import nn
 from support import distilled
 
 from ppcls import registry
+from ppcls.arch import build_model
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.contracts import adopt, breaches
@@ -330,6 +331,27 @@ class ChangesItself(RunsItself):
         with paddle.no_grad():
             self.fc.weight.scale_(0.1)
 """
+
+
+@pytest.mark.parametrize("passed_on", [False, True])
+def test_a_network_with_open_options_gets_the_number_of_classes(passed_on, caplog):
+    @BACKBONES.register()
+    class OpenNet(nn.Layer):
+        def __init__(self, **options):
+            super().__init__(**(options if passed_on else {}))
+            self.fc = nn.Linear(3, options.get("class_num", 5))
+
+        def forward(self, x):
+            return self.fc(x.mean([2, 3]))
+
+    node = {"name": "OpenNet", "class_num": 7}
+    group = {"name": "DistillationModel", "class_num": 7, "models": [{"Student": {"name": "OpenNet"}}]}
+    for network in (build_model(node), build_model(group).network("Student")):
+        assert network.fc.weight.shape[1] == (5 if passed_on else 7)
+    assert ("OpenNet: class_num has no effect" in caplog.text) == passed_on
+    caplog.clear()
+    assert build_model({"name": "OpenNet"}).fc.weight.shape[1] == 5
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("name", ["RunsItself", "ChangesItself"])

@@ -89,21 +89,21 @@ def _with_common_options(
 ) -> Callable[..., TheseusLayer]:
     own = parameters_of(build)
     ours = _COMMON.keys() - own.keys()  # a network may have read an option itself before
+    make = build
+    if _into_the_rest(own):
+        ours -= {"class_num"}
+        make = _with_or_without_class_num(build, title)
     signature = _signature(own, defaults, fixed)
 
     def create(**options: Any) -> TheseusLayer:
         options = _accepted(title, create, options)
-        class_num = options.get("class_num", 1)
-        if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
-            raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
-        if class_num > _MOST_CLASSES:
-            raise ConfigError(f"{title}: class_num must be at most {_MOST_CLASSES}, got {class_num}")
+        _require_class_num(title, options.get("class_num", 1))
         for option in _COUNTS if is_ours(build) else ():
             value = options.get(option, 1)
             if not 0 < value < math.inf:
                 raise ConfigError(f"{title}: {option} must be a finite number above 0, got {value!r}")
         given = {key: options.pop(key) for key in list(options) if key in ours}
-        network = build(**fixed, **{**defaults, **options})
+        network = make(**fixed, **{**defaults, **options})
         if not isinstance(network, nn.Layer):
             return network  # the registry says what is wrong with it
         network = adopt(network, TheseusLayer)
@@ -129,6 +129,35 @@ def _with_common_options(
     return create
 
 
+def _require_class_num(title: str, class_num: Any) -> None:
+    if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
+        raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
+    if class_num > _MOST_CLASSES:
+        raise ConfigError(f"{title}: class_num must be at most {_MOST_CLASSES}, got {class_num}")
+
+
+def _into_the_rest(own: Mapping[str, inspect.Parameter]) -> bool:
+    """Tell whether ``class_num`` goes to a network that has no such parameter, but takes any option."""
+    return "class_num" not in own and any(value.kind is value.VAR_KEYWORD for value in own.values())
+
+
+def _with_or_without_class_num(build: Callable[..., Any], title: str) -> Callable[..., Any]:
+    """Return a function that builds a network, and warns of one that turns out not to take ``class_num``."""
+
+    def made(**options: Any) -> Any:
+        try:
+            return build(**options)
+        except TypeError as error:
+            if "class_num" not in options or "'class_num'" not in str(error):
+                raise
+        del options["class_num"]
+        network = build(**options)
+        _log.warning("%s: class_num has no effect, because the network does not take it", title)
+        return network
+
+    return made
+
+
 _COMMON = parameters_of(_common)
 _COUNTS = ("width", "scale", "class_expand", "input_image_channel")  # channels, and factors on them
 _MOST_CLASSES = 2**31 - 1  # sides of tensors are 32-bit numbers in Paddle
@@ -143,9 +172,11 @@ def _signature(
     parameters.update({key: value for key, value in named.items() if key not in fixed})
     parameters.update({key: named[key].replace(default=value) for key, value in defaults.items()})
     parameters.update({key: value for key, value in _COMMON.items() if key not in parameters})
-    if "class_num" not in named:
-        del parameters["class_num"]
     rest = {key: value for key, value in own.items() if value.kind is inspect.Parameter.VAR_KEYWORD}
+    if _into_the_rest(own):
+        parameters["class_num"] = parameters["class_num"].replace(default=None)  # its default is not known
+    elif "class_num" not in named:
+        del parameters["class_num"]
     return joined_signature(parameters, rest, result=TheseusLayer)
 
 
