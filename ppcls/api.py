@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paddle import nn
 
-from ppcls.config import ArchSpec, Recipe, complete_config, load_config
+from ppcls.config import ArchSpec, complete_config, load_config
+from ppcls.config.loading import texts_of
 from ppcls.distilling.rehearsal import rehearse
 from ppcls.distilling.request import Request, open_project
 from ppcls.distilling.result import DistillationResult, measure_of
@@ -89,7 +90,7 @@ def distill(
         SystemExit: after Ctrl-C or SIGTERM, with the state saved.
     """
     setup_logging()
-    _require_texts(overrides)
+    overrides = texts_of(overrides)
     layer = teacher if isinstance(teacher, nn.Layer) else None
     request = Request(
         _path(data, "data"),
@@ -131,12 +132,6 @@ def _path(given: object, option: str) -> str:
     if not isinstance(given, str | os.PathLike) or not os.fspath(given):
         raise ConfigError(f"{option}: expected a path or a name, got {show(given)}")
     return str(os.fspath(given))
-
-
-def _require_texts(overrides: object) -> None:
-    """Raise an error for overrides that are no list of texts; a text alone would be read sign by sign."""
-    if not isinstance(overrides, list | tuple) or not all(isinstance(text, str) for text in overrides):
-        raise ConfigError(f"overrides: expected a list such as ['Global.epochs=10'], got {show(overrides)}")
 
 
 def _result(project: Path, step: Step, runs: dict[str, RunFolder]) -> DistillationResult:
@@ -184,27 +179,31 @@ def _teacher_value(run: RunFolder, titles: Sequence[str], measure: str) -> float
 
 
 def train(
-    recipe: str | os.PathLike[str] | Recipe, overrides: Sequence[str] = (), *, resume: str | None = None
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    resume: str | os.PathLike[str] | None = None,
 ) -> RunFolder:
     """Train the networks of a recipe; the same as ``ppcls train``.
 
     Args:
-        recipe: a YAML file, the name of a packaged recipe, or a :class:`~ppcls.config.Recipe`.
+        recipe: a YAML file, the name of a packaged recipe, a :class:`~ppcls.config.Recipe`, or its content as
+            a dict.
         overrides: changes of settings as for ``-o``, for a file.
         resume: a checkpoint, or ``auto`` for the newest one of the output folder.
 
     Returns:
         the run: ``best_metrics``, ``best_epoch``, ``folder`` and so on.
     """
-    _require_texts(overrides)
+    overrides = texts_of(overrides)
     config: Any = recipe
-    if not isinstance(recipe, Recipe):
-        config = load_config(os.fspath(recipe), overrides, "train")
+    if not isinstance(recipe, Mapping):
+        config = load_config(_path(recipe, "recipe"), overrides, "train")
     elif overrides:
         raise PpclsError("overrides are for recipes in files; change the recipe itself")
     config = complete_config(config, "train")
     if resume is not None:
-        config.Global.checkpoints = resume
+        config.Global.checkpoints = os.fspath(resume) if isinstance(resume, os.PathLike) else resume
     engine = Engine(config, "train")
     engine.train()
     return read_run(engine.folder)

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
+from numbers import Integral
 from typing import Any
 
 from paddle import nn
@@ -97,7 +98,8 @@ def _with_common_options(
 
     def create(**options: Any) -> TheseusLayer:
         options = _accepted(title, create, options)
-        _require_class_num(title, options.get("class_num", 1))
+        if "class_num" in options:
+            options["class_num"] = _class_num(title, options["class_num"])
         for option in _COUNTS if is_ours(build) else ():
             value = options.get(option, 1)
             if not 0 < value < math.inf:
@@ -129,11 +131,12 @@ def _with_common_options(
     return create
 
 
-def _require_class_num(title: str, class_num: Any) -> None:
-    if isinstance(class_num, bool) or not isinstance(class_num, int) or class_num < 1:
-        raise ConfigError(f"{title}: class_num must be a whole number above 0, got {class_num!r}")
-    if class_num > _MOST_CLASSES:
-        raise ConfigError(f"{title}: class_num must be at most {_MOST_CLASSES}, got {class_num}")
+def _class_num(title: str, given: Any) -> int:
+    if isinstance(given, bool) or not isinstance(given, Integral) or int(given) < 1:
+        raise ConfigError(f"{title}: class_num must be a whole number above 0, got {given!r}")
+    if int(given) > _MOST_CLASSES:
+        raise ConfigError(f"{title}: class_num must be at most {_MOST_CLASSES}, got {given}")
+    return int(given)
 
 
 def _into_the_rest(own: Mapping[str, inspect.Parameter]) -> bool:

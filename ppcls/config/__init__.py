@@ -11,7 +11,8 @@ from ppcls.config.arch import ArchSpec
 from ppcls.config.checks.recipe import check_recipe
 from ppcls.config.image_size import with_image_shape
 from ppcls.config.interpolation import resolve
-from ppcls.config.loading import find_recipe, override, read
+from ppcls.config.lazily import require_dynamic_mode
+from ppcls.config.loading import find_recipe, override, read, texts_of
 from ppcls.config.mistakes import Findings
 from ppcls.config.nodes import RecipeTree, plain, single
 from ppcls.config.places import Places
@@ -19,7 +20,7 @@ from ppcls.config.plugins import with_plugins
 from ppcls.config.schema import REQUIRED, Recipe
 from ppcls.config.section import ComponentSpec
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
-from ppcls.errors import ConfigError, Place, hint, show
+from ppcls.errors import ConfigError, Mistake, Place, hint, show
 
 __all__ = [
     "MAX_NODES_OF_DATA",
@@ -51,9 +52,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
         builders read. What is changed later is checked when the recipe is used, see :func:`complete_config`.
 
     Raises:
-        ConfigError: if the file cannot be read, or with all mistakes at once, each with its config path.
+        ConfigError: if the file cannot be read, or with all mistakes at once, each with its config path; also
+            if Paddle is in static mode.
     """
     _check_mode(mode)
+    require_dynamic_mode()
+    overrides = texts_of(overrides)
     file = find_recipe(path)
     tree = read(file)
     findings = Findings()
@@ -62,7 +66,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
             override(tree, text)
         except ConfigError as error:
             findings.add(replace(error.mistakes[0], path="", place=Place(f"-o {text}")))
-    recipe = check_recipe(with_plugins(resolve(with_image_shape(tree)), file, findings), mode, findings)
+    recipe = check_recipe(with_plugins(_resolved(tree), file, findings), mode, findings)
     findings.finish(str(path), Places(file, overrides).find)
     return recipe.mark_checked(mode)
 
@@ -74,7 +78,16 @@ def load_plugins(path: str | Path) -> None:
         ConfigError: if the file cannot be read, or a plug-in cannot be loaded.
     """
     file = find_recipe(path)
-    with_plugins(resolve(read(file)), file, Findings())
+    with_plugins(_resolved(read(file)), file, Findings())
+
+
+def _resolved(tree: RecipeTree) -> RecipeTree:
+    """Return a recipe with its interpolations resolved."""
+    settings = tree.get("Global")
+    if not isinstance(settings, dict | str | None):  # a text may be an interpolation
+        expected = "a section with keys such as epochs"
+        raise ConfigError.of(Mistake("Global", value=settings, expected=expected))
+    return resolve(with_image_shape(tree))
 
 
 def _check_mode(mode: str) -> None:
@@ -94,13 +107,14 @@ def complete_config(config: Mapping[str, Any], mode: str) -> Recipe:
         ConfigError: for an unknown mode, if it is not a mapping, or with all mistakes at once.
     """
     _check_mode(mode)
+    require_dynamic_mode()
     tree = plain(config)
     if not isinstance(tree, dict):
         raise ConfigError(f"expected a configuration, got {show(config)}; load_config reads one from a file")
     findings = Findings()
     if isinstance(config, Recipe) and config.is_checked(mode):
         return Recipe.from_dict(with_plugins(tree, "the configuration", findings)).mark_checked(mode)
-    tree = resolve(with_image_shape(tree))
+    tree = _resolved(tree)
     recipe = check_recipe(with_plugins(tree, "the configuration", findings), mode, findings)
     findings.finish("the configuration")
     return recipe.mark_checked(mode)

@@ -27,7 +27,8 @@ def parameters_of(factory: Factory, signature: inspect.Signature | None = None) 
     """Return the parameters of a class or function with their annotations resolved to types.
 
     A layer without ``__init__`` of its own has none: what a recipe would set is Paddle's name and precision.
-    An annotation that cannot be resolved (a name imported for type checkers only) accepts everything.
+    An annotation that cannot be resolved (a name imported for type checkers only) accepts everything; so does
+    one that is a remark.
 
     Args:
         factory: the class or function.
@@ -118,7 +119,7 @@ def _evaluate(annotation: str, scope: dict[str, Any]) -> Any:
     holder = types.SimpleNamespace(__annotations__={"value": annotation})
     try:
         return get_type_hints(holder, globalns=scope)["value"]
-    except (NameError, TypeError, AttributeError):
+    except Exception:  # noqa: BLE001 - a text of somebody else, perhaps no Python at all: "how far ahead"
         return Any
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from ppcls.errors import PpclsError
+from ppcls.errors import ConfigError, PpclsError
 
 _Built = TypeVar("_Built")
 
@@ -29,3 +30,14 @@ def built_lazily(build: Callable[[], _Built]) -> _Built:
         if not isinstance(cause, RuntimeError):
             raise
     return build()
+
+
+def require_dynamic_mode() -> None:
+    """Refuse Paddle in static mode, in which no network can be built for a check of its recipe.
+
+    Raises:
+        ConfigError: saying how to leave it.
+    """
+    paddle = sys.modules.get("paddle")  # what was not imported was not switched either
+    if paddle is not None and not paddle.in_dynamic_mode():
+        raise ConfigError("Paddle is in static mode; call paddle.disable_static() first")

@@ -6,7 +6,7 @@ import difflib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ppcls.plugins import placed
 
 PACKAGED = Path(__file__).resolve().parents[1] / "configs"
 BASE_KEY = "_base_"
+_SETTINGS = "Global"  # the section that is never off, so that null says nothing
 # The largest number of files of a recipe; a base of several files is counted each time it is merged.
 _MAX_BASES = 200
 
@@ -31,7 +32,7 @@ def find_recipe(path: str | Path) -> Path:
     Raises:
         ConfigError: if neither exists; the message names the most similar file.
     """
-    local = Path(path)
+    local = Path(os.path.expanduser(path))
     if os.path.isfile(local):  # unlike Path.is_file, False for names that no system accepts
         return local
     if os.path.isdir(local):
@@ -115,6 +116,7 @@ def find_base(path: Path, base: str) -> Path:
     Raises:
         ConfigError: if there is none.
     """
+    base = os.path.expanduser(base)
     beside = path.parent / base
     if os.path.isfile(beside):
         return beside
@@ -166,6 +168,8 @@ def _overlay(old: Any, new: Any, where: str) -> Any:
                 raise ConfigError(f"{where} has {len(entries)} entries, counted from 0: none is {number}")
             entries[number] = _overlay(entries[number], value, f"{where}.{number}")
         return entries
+    if new is None and where == _SETTINGS:
+        return old  # a heading without settings
     if isinstance(new, list) and _numbers_entries(old):
         # Otherwise the changes would be lost silently.
         raise ConfigError(
@@ -188,6 +192,19 @@ def _sections(path: Path) -> RecipeTree:
     return tree
 
 
+def texts_of(overrides: object) -> list[str]:
+    """Return overrides as a list of texts.
+
+    Raises:
+        ConfigError: for something else, such as a text alone, which would be read sign by sign.
+    """
+    if isinstance(overrides, Iterable) and not isinstance(overrides, str | Mapping):
+        texts = list(overrides)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise ConfigError(f"overrides: expected a list such as ['Global.epochs=10'], got {show(overrides)}")
+
+
 def override(tree: RecipeTree, text: str) -> None:
     """Apply one ``key.sub.0.sub=value`` to `tree`, in place; the value is parsed as YAML.
 
@@ -203,6 +220,8 @@ def override(tree: RecipeTree, text: str) -> None:
     if len(steps) > MAX_DEPTH:
         raise ConfigError(f"{len(steps)} steps, at most {MAX_DEPTH}")
     value = _value(value_text)
+    if value is None and steps == [_SETTINGS]:
+        return
     node: Any = tree
     for position, step in enumerate(steps[:-1]):
         node = _descend(node, step, steps[:position])

@@ -42,6 +42,20 @@ from ppcls.weights import (
 WORKING_FOLDER = "working_folder"
 
 
+def require_float32() -> None:
+    """Refuse another default type of numbers than that of images and of weights.
+
+    Raises:
+        ConfigError: saying how to set it.
+    """
+    kind = paddle.get_default_dtype()
+    if kind != "float32":
+        raise ConfigError(
+            f"the default dtype of Paddle is {kind}, but ppcls computes in float32; "
+            "call paddle.set_default_dtype('float32') first"
+        )
+
+
 def select_device(name: str) -> str:
     """Set and return Paddle's device for ``Global.device``.
 

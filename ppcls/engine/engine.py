@@ -95,6 +95,7 @@ class Engine:
         self.globals = self.config.Global
         self.folder = Path(self.globals.output_dir) / (self.globals.run_name or self.arch.name)
         require_possible(self.folder)
+        build.require_float32()
         build.select_device(self.globals.device)
         use_processor(self.config, mode)
         start_alike(self.config)

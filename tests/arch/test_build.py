@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from ppcls.arch import build_empty, build_model
+from ppcls.arch import build_empty, build_model, create_model
 from ppcls.config import ArchSpec
 
 PAIR = {
@@ -30,3 +31,7 @@ def test_empty_networks_differ_from_others_in_their_numbers_alone(only):
     names = {name for name, _ in empty.named_parameters()}
     for name in named.keys() - names:  # what is computed when a network is built, such as Swin's places
         assert (named[name].numpy() == expected[name].numpy()).all(), name
+
+
+def test_the_number_of_classes_may_come_from_numpy():
+    assert create_model("resnet8", class_num=np.int64(3)).fc.weight.shape[1] == 3

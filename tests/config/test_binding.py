@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from ppcls.config.binding import construct
+from ppcls.config.binding import construct, parameters_of
 from ppcls.errors import ConfigError
 from ppcls.registry import Registry
 
@@ -56,3 +56,11 @@ def test_right_types_and_objects_of_scripts_pass() -> None:
     assert made.options == (3, "1/2", None, "a", thing)
     assert construct(KIND, {"Thing": {"count": "2*3"}}, "X").options[0] == 6
     assert construct(KIND, {"Thing": {"names": thing}}, "X").options[2] is thing
+
+
+def test_an_annotation_that_is_a_remark_accepts_everything() -> None:
+    def build(margin: "how far ahead" = 1.0, other: 1 / 0 = 2.0) -> None:  # noqa: F722
+        """Has remarks in place of types."""
+
+    parameters = parameters_of(build)
+    assert [parameter.annotation for parameter in parameters.values()] == [Any, Any]

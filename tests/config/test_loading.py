@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import paddle
 import pytest
 
-from ppcls.config import load_config, loading
+from ppcls.config import complete_config, load_config, loading
 from ppcls.config.interpolation import resolve
 from ppcls.config.loading import find_recipe, override, read
 from ppcls.errors import ConfigError
@@ -120,6 +121,50 @@ def test_maps_merge_and_lists_replace(tmp_path: Path) -> None:
     _write(tmp_path, "low/more.yaml", "a: {y: 3}\nc: 4\n")
     top = _write(tmp_path, "top.yaml", "_base_: [low/base.yaml, low/more.yaml]\na: {x: 9, l: [7]}\nn: null\n")
     assert read(top) == {"a": {"x": 9, "y": 3, "l": [7]}, "b": 1, "c": 4, "n": None}
+
+
+def test_a_heading_without_settings_changes_nothing(tmp_path: Path) -> None:
+    _write(tmp_path, "base.yaml", "Global: {epochs: 3}\nAMP: {scale_loss: 2.0}\n")
+    top = _write(tmp_path, "top.yaml", "_base_: base.yaml\nGlobal:\nAMP:\n")
+    tree = read(top)
+    assert tree == {"Global": {"epochs": 3}, "AMP": None}
+    override(tree, "Global=")
+    assert tree["Global"] == {"epochs": 3}
+
+
+@pytest.mark.parametrize("value", ["3", "[1]"])
+def test_settings_that_are_no_section_are_one_mistake(tmp_path: Path, value: str) -> None:
+    text = "Global: {epochs: 3}\nDataLoader: {Train: '${Global.epochs}'}\n"
+    own = _write(tmp_path, "own.yaml", text.replace("{epochs: 3}", value))
+    for arguments in ((own,), (_write(tmp_path, "base.yaml", text), [f"Global={value}"])):
+        with pytest.raises(ConfigError, match=r"^Global: expected a section with keys such as epochs, got"):
+            load_config(*arguments)
+
+
+@pytest.mark.parametrize("overrides", ["Global.epochs=1", None, [3], {"Global.epochs": 1}])
+def test_overrides_are_a_list_of_texts(overrides: Any) -> None:
+    with pytest.raises(ConfigError, match="overrides: expected a list such as"):
+        load_config("ImageNet/ResNet/ResNet18.yaml", overrides)
+
+
+def test_recipes_and_bases_lie_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _write(tmp_path, "low.yaml", "a: 1\n")
+    _write(tmp_path, "top.yaml", "_base_: ~/low.yaml\nb: 2\n")
+    assert read(find_recipe("~/top.yaml")) == {"a": 1, "b": 2}
+    with pytest.raises(ConfigError, match="no such file"):
+        find_recipe("~nobody-of-this-name/top.yaml")
+
+
+def test_paddle_in_static_mode_is_named() -> None:
+    paddle.enable_static()
+    try:
+        with pytest.raises(ConfigError, match="static mode; call paddle.disable_static"):
+            load_config("ImageNet/ResNet/ResNet18.yaml")
+        with pytest.raises(ConfigError, match="static mode"):
+            complete_config({"Arch": {"name": "resnet8"}}, "train")
+    finally:
+        paddle.disable_static()
 
 
 def test_numbers_change_entries_of_a_list(tmp_path: Path) -> None:

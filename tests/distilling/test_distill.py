@@ -434,6 +434,10 @@ def test_train_returns_the_run(recipe, write_recipe, tmp_path):
     assert "top1" in run.best_metrics
     again = ppcls.train(load_config(run.config_file), resume="auto")
     assert again.best_metrics == run.best_metrics
+    resumed = ppcls.train(load_config(run.config_file).to_dict(), resume=run.folder / "latest")
+    assert resumed.best_metrics == run.best_metrics
+    with pytest.raises(ConfigError, match="recipe: expected a path or a name, got null"):
+        ppcls.train(None)
     assert {"distill", "train", "create_model"} <= set(dir(ppcls))
 
 

@@ -16,6 +16,7 @@ from ppcls.deploy import Predictor
 from ppcls.engine import Engine
 from ppcls.engine.run import Timing
 from ppcls.engine.train import train_epoch
+from ppcls.errors import ConfigError
 from ppcls.report import write_report
 from ppcls.report.runs import read_run
 from ppcls.run_states import encode_states, read_states
@@ -168,6 +169,18 @@ def test_a_finished_run_says_so(recipe, write_recipe, tmp_path, capsys):
     assert main(arguments) == 0
     assert "already finished" in capsys.readouterr().out
     assert (tmp_path / "output/resnet8/latest.pdparams").read_bytes() == before
+
+
+def test_another_default_dtype_is_named(recipe, write_recipe):
+    path = write_recipe(recipe)
+    paddle.set_default_dtype("float64")
+    try:
+        with pytest.raises(
+            ConfigError, match="default dtype of Paddle is float64, but ppcls computes in float32"
+        ):
+            train(path)
+    finally:
+        paddle.set_default_dtype("float32")
 
 
 def test_a_second_run_overwrites_nothing(recipe, write_recipe, tmp_path):
