@@ -157,7 +157,8 @@ def _imported_from(path: str) -> bool:
 
 def _import_file(path: Path) -> None:
     name = path.stem.replace(".", "_")
-    if name != path.stem or name in sys.modules or _other_module(name, str(path)) is not None:
+    other = _other_module(name, str(path))
+    if name != path.stem or name in sys.modules or (other and _is_installed(name, other)):
         name = f"{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     import_file(name, str(path))
 
@@ -215,8 +216,8 @@ def _require_own_neighbours(path: Path) -> None:
 
 def _neighbours(folder: Path) -> dict[str, str]:
     """Return the modules and packages in a folder by name."""
-    found = {file.stem: str(file) for file in folder.glob("*.py")}
-    return found | {file.parent.name: str(file.parent) for file in folder.glob("*/__init__.py")}
+    places = [*folder.glob("*.py"), *(file.parent for file in folder.glob("*/__init__.py"))]
+    return {place.stem: str(place) for place in places if place.stem.isidentifier()}
 
 
 def _other_module(name: str, place: str) -> str | None:
