@@ -217,7 +217,8 @@ def _require_own_neighbours(path: Path) -> None:
 def _neighbours(folder: Path) -> dict[str, str]:
     """Return the modules and packages in a folder by name."""
     places = [*folder.glob("*.py"), *(file.parent for file in folder.glob("*/__init__.py"))]
-    return {place.stem: str(place) for place in places if place.stem.isidentifier()}
+    names = {place.name.removesuffix(".py"): str(place) for place in places}
+    return {name: place for name, place in names.items() if name.isidentifier()}
 
 
 def _other_module(name: str, place: str) -> str | None:
