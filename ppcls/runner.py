@@ -21,7 +21,7 @@ import numpy as np
 from ppcls.errors import PpclsError, TrainingError
 
 _START = "from ppcls.runner import serve; serve()"
-_GRACE = 2.0  # seconds until the exit code of a process whose pipe is closed is there
+_GRACE = 30.0  # seconds until the exit code of a process whose pipe is closed is there, also under load
 
 
 class Runner(Protocol):

@@ -26,7 +26,7 @@ from ppcls.data.samples import Draw, LocalSamples, Opened
 from ppcls.errors import ConfigError, DataError, PpclsError, TrainingError
 from ppcls.plugins import files_of, import_file
 
-_GRACE = 2.0  # seconds until a process that does not end by itself is killed
+_GRACE = 30.0  # seconds until the exit code of a process whose pipe is closed is there, also under load
 
 
 class RemoteSamples:
@@ -76,8 +76,10 @@ class RemoteSamples:
         try:
             answer = self._ask(process, opened.draw)
         except (EOFError, OSError, ValueError, pickle.UnpicklingError):  # closed, or cut off
-            code = process.wait(_GRACE)
-            kind = TrainingError if code < 0 else DataError
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE)
+            code = process.returncode
+            kind = TrainingError if code is None or code < 0 else DataError
             raise kind(
                 f"{self._samples.dataset.path(index)} (sample {index}): the process that prepared it ended "
                 f"(exit code {code}). -9 mostly means that memory ran out: use fewer num_workers; -11 that a "
