@@ -154,7 +154,8 @@ def _operators(network: nn.Layer, image_shape: tuple[int, ...], title: str) -> l
         reason = re.sub(r"^\[Hint: |\] \(at [^)]*\)$", "", lines[-1]) if lines else type(error).__name__
         raise ConfigError(f"{title} does not run on images of shape {list(image_shape)}: {reason}") from error
     except OSError as error:  # Paddle writes code into a file
-        raise ConfigError(f"{title} cannot be traced: {error}") from error
+        text = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
+        raise ConfigError(f"{title} cannot be traced: {text}") from error
     first = next((op for op in ops if _kind(op) in _CONVOLUTIONS), None)
     if first is not None:  # tracing itself does not compare channels
         wanted = first.operands_source()[1].shape[1] * first.attrs()["groups"]

@@ -196,7 +196,7 @@ def texts_of(overrides: object) -> list[str]:
     """Return overrides as a list of texts.
 
     Raises:
-        ConfigError: for something else, such as a text alone, which would be read sign by sign.
+        ConfigError: for something else, such as a text alone, which would be read character by character.
     """
     if isinstance(overrides, Iterable) and not isinstance(overrides, str | Mapping):
         texts = list(overrides)

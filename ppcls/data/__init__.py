@@ -309,7 +309,9 @@ def _warn_of_labels(labels: np.ndarray, class_num: int | None, what: str) -> Non
     least, most = int(labels.min()), int(labels.max())
     text = f"{what} chooses images by their labels"
     if least == most:
-        LOGGER.warning("%s, and all are %d here (what is no whole number counts as 0)", text, most)
+        LOGGER.warning(
+            "%s, and all are %d here (anything that is not a whole number counts as 0)", text, most
+        )
     elif class_num is not None and most >= class_num:
         LOGGER.warning(
             "%s, which go up to %d, but class_num is %d; each counts as a class", text, most, class_num

@@ -17,6 +17,7 @@ from ppcls.data.folders import SUFFIXES, in_order
 from ppcls.data.list_cache import load_list, reading_of, store_list
 from ppcls.data.names import Names, NamesCollected
 from ppcls.errors import DataError, hint
+from ppcls.logger import LOGGER
 from ppcls.texts import is_windows_path, lines_of, near_path, other_spelling, read_text, sentence
 
 _SHOWN = 10
@@ -213,8 +214,17 @@ def label_names(
     """
     if given is not None and not all(map(_is_name, given)):  # 0-9, 18+
         wanted = {name for name in given if not _is_int(name)}
-        if wanted and any(shown_name(label) in wanted for _, label in _distinct_labels(path, delimiter)):
+        labels = {shown_name(label) for _, label in _distinct_labels(path, delimiter)} if wanted else set()
+        if labels & wanted:
             return list(given)
+        unlike = [label for label in labels if label in given and given.index(label) != int(label)]
+        if unlike and labels <= set(given):
+            LOGGER.warning(
+                "%s: its labels are read as numbers of classes, although %s is the name of class %d, too",
+                path,
+                min(unlike),
+                given.index(min(unlike)),
+            )
     if not _begins_with_a_name(Path(path), delimiter):
         return None
     found = set()
@@ -348,7 +358,7 @@ def _unreadable(line: str, name: str, label: str) -> tuple[str, str]:
     if _is_name(label):
         text += "; the labels of a list are either all numbers or all names, and a list has no header"
     elif not any(map(str.isalpha, label)) and not re.fullmatch(_NUMBER, label):
-        text += "; names of classes without a letter have to be in class_names of the dataset"
+        text += "; class names without a letter must be listed in the dataset's class_names"
     return "label is no whole number", text
 
 

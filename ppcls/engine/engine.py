@@ -102,7 +102,7 @@ class Engine:
         self._seed_asked = seed = self.globals.seed
         drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._set_seed(distributed.gather(drawn)[0])
-        self._random: RandomState | None = random_state()  # where it begins to draw; None once training drew
+        self._random: RandomState | None = random_state()  # where it draws next; None while it does
         self.main = self.arch.main_name
         self.class_num = self.arch.main.class_count
         self._model: Any = None
@@ -120,17 +120,14 @@ class Engine:
         weights of that moment. After :meth:`train` it is the trained network.
         """
         if self._model is None:
-            in_training = self._random is None
-            self._draw_on()
             needed = None if self.main is None or self.mode == "train" else {self.main}
-            if self.mode != "train" and self.globals.pretrained_model:
-                self._model = self._trained_model(needed)
-            else:
-                normalize = build.normalization(self.config, self.mode)
-                model = build_model(self.arch, only=needed, normalize=normalize)
-                self._model = with_convolutions_as_set(model, self.globals)
-            if not in_training:
-                self._random = random_state()
+            with self._drawing_on():
+                if self.mode != "train" and self.globals.pretrained_model:
+                    self._model = self._trained_model(needed)
+                else:
+                    normalize = build.normalization(self.config, self.mode)
+                    model = build_model(self.arch, only=needed, normalize=normalize)
+                    self._model = with_convolutions_as_set(model, self.globals)
         return self._model
 
     # ------------------------------------------------------------------ commands
@@ -150,7 +147,7 @@ class Engine:
         """
         build.start_logging(self.globals.logging_ranks, hold=True)
         require_scalar_packages(**{name: self.globals[name] for name in SCALAR_FOLDERS})
-        with dropping_held_lines(), RunLock(self.folder) as lock:
+        with dropping_held_lines(), RunLock(self.folder) as lock, self._drawing_on():
             resumed = find_checkpoint(self.globals.checkpoints, self.folder)
             if resumed is not None and is_finished(
                 resumed, self.globals.epochs, plain(self.config.EarlyStopping)
@@ -158,7 +155,6 @@ class Engine:
                 LOGGER.info("%s: already finished, nothing to do", resumed.where)
                 return _result(resumed.progress)
             check_run_folder(self.folder, self.config, resumed)
-            self._draw_on()
             changed = resumed is not None and self._continue_from(resumed)
             announce_threads(self.config, resumed)
             # Hooks and data first, because their mistakes are the cheapest to find.
@@ -202,12 +198,14 @@ class Engine:
         Args:
             hooks: see :meth:`train`.
         """
-        self._draw_on()
-        hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
-        data = open_data(self.config, self.folder, None)
-        if self.config.TeacherStore is not None:
-            LOGGER.warning("TeacherStore has no effect in a loop of your own: the networks themselves answer")
-        return build_run(self.config, self.folder, data, self.model, resumed=None, hooks=hooks)
+        with self._drawing_on():
+            hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
+            data = open_data(self.config, self.folder, None)
+            if self.config.TeacherStore is not None:
+                LOGGER.warning(
+                    "TeacherStore has no effect in a loop of your own: the networks themselves answer"
+                )
+            return build_run(self.config, self.folder, data, self.model, resumed=None, hooks=hooks)
 
     def _model_beside(self, store: OpenStore) -> Any:
         """Return the networks, those whose outputs are all stored without their weights."""
@@ -376,22 +374,38 @@ class Engine:
         self.seed = self.globals.seed = seed
         paddle.seed(seed)
 
-    def _draw_on(self) -> None:
-        """Draw where this engine stopped, whatever a script or another engine has seeded or drawn since."""
-        if self._random is not None:
-            set_random_state(self._random)
-            self._random = None
+    @contextlib.contextmanager
+    def _drawing_on(self) -> Iterator[None]:
+        """Draw where this engine stopped, whatever a script or another engine has seeded or drawn since.
+
+        What fails before the networks are built may be tried again, with the same numbers.
+        """
+        start, model = self._random, self._model
+        if start is None:  # inside of such a block
+            yield
+            return
+        set_random_state(start)
+        self._random = None
+        try:
+            yield
+        except Exception:
+            if self._model is model:
+                self._random = start
+            raise
+        finally:
+            if self._random is None:
+                self._random = random_state()
 
     def _trained_model(self, needed: set[str] | None) -> Any:
         needed = None if needed is None else self.arch.members(needed)
         if self._model is not None and (needed or set()) <= set(self._model.names):
             self._model.eval()
             return self._model
-        self._draw_on()
         normalize = build.normalization(self.config, self.mode)
         weights = self.globals.pretrained_model
-        model = build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)
-        return with_convolutions_as_set(model, self.globals)
+        with self._drawing_on():
+            model = build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)
+            return with_convolutions_as_set(model, self.globals)
 
     def _deployed_network(self) -> Any:
         """Return only the network to deploy, with weights, in eval mode."""

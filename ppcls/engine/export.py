@@ -136,11 +136,14 @@ def export_network(
 @contextlib.contextmanager
 def _new_files(target: Path) -> Iterator[Path]:
     """Yield a folder for the new files, which replace those of an earlier export if nothing fails."""
+    folder = target
     try:
         with export_files(target).replacing() as folder:
             yield folder
     except OSError as error:
-        raise ConfigError(f"cannot write to {error.filename or target}: {error.strerror or error}") from error
+        elsewhere = error.filename is not None and not Path(error.filename).is_relative_to(folder)
+        place = error.filename if elsewhere else target
+        raise ConfigError(f"cannot write to {place}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from ppcls.teacher.store import INDEX, MANIFEST, Runs, Store, join_runs
 SHARD_BYTES = 64 << 20
 SHARD_SECONDS = 300.0  # a killed process loses the work of this time at most
 _OVERHEAD = 1.05  # descriptions, file systems
-Around = Callable[[int], AbstractContextManager[None]]
+Around = Callable[[Callable[[], int]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -264,13 +264,13 @@ class StoredOutputs:
         size = 0 if self.columns is None else self.columns.dtype.itemsize
         return Coming(self.store.folder, self.plan.views, self.places.rows, size, rows)
 
-    def begin(self, around: Around | None = None) -> None:
+    def begin(self, around: Around = lambda size: nullcontext()) -> None:
         """Begin to store outputs; nothing is written before this call.
 
         Args:
-            around: returns the block in which a number of bytes is written; it may explain an error.
+            around: returns the block in which so many bytes are written; it may explain an error.
         """
-        self._around = around or self._around
+        self._around = around
         self.writing = self.plan.fill and not self.complete
         if self.writing:
             self._write_manifest()
@@ -280,7 +280,7 @@ class StoredOutputs:
         """Write the collected outputs as a shard."""
         if self._buffer:
             records = np.concatenate(self._buffer)
-            with self._around(records.nbytes):
+            with self._around(lambda: records.nbytes):
                 self.store.append(self._view, join_runs(self._runs), records)
             self._buffer.clear()
             self._runs.clear()
@@ -317,7 +317,7 @@ class StoredOutputs:
             "networks": self.columns.as_json(),
         }
         if self.places.rank == 0:
-            with self._around(0):
+            with self._around(lambda: len(str(manifest))):
                 self.store.write_manifest(manifest)
         else:
             self.store.manifest = manifest

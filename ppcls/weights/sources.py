@@ -39,12 +39,28 @@ def cache_folder(part: str = "weights") -> Path:
     """Return where a part of the cache is: ``$PPCLS_HOME/weights``, else ``~/.cache/ppcls/weights``.
 
     A user without a home (HOME is not set, and the system does not know the user) has a temporary folder.
+
+    Raises:
+        WeightsError: if PPCLS_HOME begins with the home of an unknown user, or another user has made the
+            temporary folder.
     """
-    home = os.path.expanduser(os.environ.get("PPCLS_HOME") or os.path.join("~", ".cache", "ppcls"))
-    if home.startswith("~"):  # `~` means nothing
-        user = os.getuid() if os.name == "posix" else "cache"
-        home = os.path.join(tempfile.gettempdir(), f"ppcls-{user}")
-    return Path(home) / part
+    given = os.environ.get("PPCLS_HOME")
+    home = os.path.expanduser(given or os.path.join("~", ".cache", "ppcls"))
+    if not home.startswith("~"):  # else `~` means nothing
+        return Path(home) / part
+    if given and not given.startswith(("~/", "~" + os.sep)):
+        raise WeightsError(f"PPCLS_HOME: {given} begins with the home folder of an unknown user")
+    return _temporary_home() / part
+
+
+def _temporary_home() -> Path:
+    """Return a folder of this user for a cache, in the folder for temporary files."""
+    posix = os.name == "posix"
+    folder = Path(tempfile.gettempdir()) / f"ppcls-{os.getuid() if posix else 'cache'}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if posix and folder.lstat().st_uid != os.getuid():
+        raise WeightsError(f"{folder} belongs to another user; set PPCLS_HOME to a folder of your own")
+    return folder
 
 
 @cache

@@ -96,11 +96,26 @@ def test_names_that_are_given_need_no_letter(tmp_path, labels, names, classes, d
     assert len(ImageNetDataset(str(tmp_path), str(path), delimiter=delimiter, labelled=False)) == len(labels)
 
 
+def test_numbers_that_are_names_of_other_classes_are_called_out(tmp_path, caplog):
+    path = tmp_path / "list.txt"
+    path.write_text("x.png\t1\n", encoding="utf-8")
+    (tmp_path / "x.png").touch()
+    assert ImageNetDataset(str(tmp_path), str(path), class_names=["1", "cat"]).label(0) == 1
+    assert "its labels are read as numbers of classes, although 1 is the name of class 0, too" in caplog.text
+    caplog.clear()
+    assert ImageNetDataset(str(tmp_path), str(path), class_names=["0", "1", "other"]).label(0) == 1
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("label", "names", "message"),
     [
         ("10-99", ["0-9", "10-19"], "'10-99' is none of the 2 classes"),
-        ("18+", None, "got '18\\+' .*; names of classes without a letter have to be in class_names"),
+        (
+            "18+",
+            None,
+            "got '18\\+' .*; class names without a letter must be listed in .* class_names",
+        ),
         ("0.5", None, r"got '0.5' in 'x.png\\t0.5'$"),
     ],
 )

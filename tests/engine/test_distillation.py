@@ -145,6 +145,18 @@ def test_each_engine_has_the_weights_of_its_own_seed(recipe, write_recipe):
         np.testing.assert_array_equal(first_weight(one), expected)
 
 
+def test_the_seed_is_that_of_the_run_after_a_failed_attempt(recipe, write_recipe):
+    path = write_recipe(recipe)
+    alone = engine(path, "train").model.parameters()[0].numpy()
+    ours = engine(path, "train")
+    with pytest.raises(ConfigError):
+        ours.build_run(hooks=[3])
+    paddle.seed(99)
+    run = ours.build_run()
+    run.parts.loader.close()
+    np.testing.assert_array_equal(run.parts.model.parameters()[0].numpy(), alone)
+
+
 def test_shapes_that_the_network_contradicts_stop_before_training(recipe, write_recipe, tmp_path, capsys):
     recipe = afd(recipe)
     recipe["Arch"]["models"][1]["Student"]["models"][1]["Transform"]["s_shapes"] = [[32, 8, 8], [64, 3, 3]]

@@ -474,12 +474,14 @@ def test_a_folder_that_cannot_be_written(net: Net, tmp_path: Path) -> None:
         export_network(net, tmp_path / "file" / "out", SHAPE)
 
 
-def test_the_file_that_cannot_be_written_is_named(
-    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("elsewhere", ["/elsewhere/code.py", None])
+def test_what_cannot_be_written_is_named(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: str | None
 ) -> None:
-    def full(*given: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/code.py")
+    def full(deployed: Any, shape: Any, name: str, folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), elsewhere or str(folder / "inference.json"))
 
     monkeypatch.setattr(export, "trace_program", full)
-    with pytest.raises(ConfigError, match="cannot write to /elsewhere/code.py: No space left"):
+    named = elsewhere or tmp_path / "out"  # not the folder beside it that is there for a moment
+    with pytest.raises(ConfigError, match=f"cannot write to {named}: No space left"):
         export_network(net, tmp_path / "out", SHAPE)

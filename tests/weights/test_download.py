@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import pwd
+import stat
 import tempfile
 import threading
 import time
@@ -249,7 +250,9 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("home", [None, "~/cache"])
-def test_the_cache_of_a_user_without_a_home(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_a_user_without_a_home(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unknown(uid: int) -> None:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
@@ -258,7 +261,21 @@ def test_the_cache_of_a_user_without_a_home(home: str | None, monkeypatch: pytes
     monkeypatch.delenv("PPCLS_HOME", raising=False)
     if home is not None:
         monkeypatch.setenv("PPCLS_HOME", home)
-    assert cache_folder("lists") == Path(tempfile.gettempdir(), f"ppcls-{os.getuid()}", "lists")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = tmp_path / f"ppcls-{os.getuid()}"
+    assert cache_folder("lists") == folder / "lists"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    folder.rename(tmp_path / f"ppcls-{other}")
+    with pytest.raises(WeightsError, match="belongs to another user; set PPCLS_HOME"):
+        cache_folder("lists")
+
+
+def test_a_cache_in_the_home_of_an_unknown_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPCLS_HOME", "~nobody-of-this-name/cache")
+    with pytest.raises(WeightsError, match="PPCLS_HOME: ~nobody-of-this-name/cache begins with"):
+        cache_folder()
 
 
 def test_one_process_downloads_for_all(server: Server) -> None:

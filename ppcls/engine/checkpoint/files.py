@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +117,9 @@ class Checkpointer:
                 raise
 
     def _explained(self, tensors: Collection[Mapping[str, Any]]) -> AbstractContextManager[None]:
-        size = sum(np.asarray(value).nbytes for group in tensors for value in group.values())
+        def size() -> int:
+            return sum(np.asarray(value).nbytes for group in tensors for value in group.values())
+
         return explained(self.folder, "checkpoint", size)
 
     def clean(self) -> None:
@@ -208,13 +210,13 @@ class Checkpointer:
 
 
 @contextlib.contextmanager
-def explained(folder: Path, what: str, size: int) -> Iterator[None]:
+def explained(folder: Path, what: str, size: Callable[[], int]) -> Iterator[None]:
     """Convert an error of writing into a message about the space that is needed and what to do.
 
     Args:
         folder: where a training writes.
         what: what it writes, for the message.
-        size: number of bytes.
+        size: returns the number of bytes; called after an error only, because it may copy from a GPU.
 
     Raises:
         TrainingError: in place of the error.
@@ -227,7 +229,7 @@ def explained(folder: Path, what: str, size: int) -> Iterator[None]:
         except OSError as problem:
             space = f"the folder cannot be checked: {problem.strerror}"
         raise TrainingError(
-            f"{error}. The {what} needs {size / 2**20:.1f} MB, {space}. The checkpoints "
+            f"{error}. The {what} needs {size() / 2**20:.1f} MB, {space}. The checkpoints "
             f"saved before are intact. Free some space in {folder}, then continue with --resume auto"
         ) from None
 

@@ -21,7 +21,7 @@ from ppcls.arch import create_model
 from ppcls.cli import main
 from ppcls.config import load_config
 from ppcls.engine import Engine
-from ppcls.engine.checkpoint import Checkpointer, lock
+from ppcls.engine.checkpoint import Checkpointer, explained, lock
 from ppcls.engine.checkpoint.changes import find_changes, report_changes
 from ppcls.engine.checkpoint.lock import RunLock, lock_path
 from ppcls.engine.checkpoint.resume import is_kept
@@ -426,6 +426,14 @@ def save(folder, value):
 
 def stored(folder):
     return Checkpointer(folder).load("latest").params["conv.weight"][0]
+
+
+def test_the_size_is_asked_for_after_an_error_only(tmp_path):
+    def never():
+        raise AssertionError("it copies all weights from a GPU")
+
+    with explained(tmp_path, "checkpoint", never):
+        pass
 
 
 def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(small_disk):
