@@ -7,18 +7,19 @@ Processes of the loader import those that they need again (:func:`files_of`).
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from modulefinder import ModuleFinder
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ppcls import registry
+from ppcls.contracts import package_of
 from ppcls.errors import ConfigError, describe_failure
 from ppcls.texts import near_path, sentence
 
@@ -80,24 +81,19 @@ def load_plugin(entry: str, folders: Sequence[Path]) -> str | None:
     registry.load_components()  # so that a name of ours is taken, whatever comes first
     _require(entry, folders)
     key = os.path.realpath(entry) if is_path(entry) else entry
+    if key in _loaded:
+        return None
     if is_path(entry):
         if _imported_from(key):
             _loaded.add(key)
-        if key not in _loaded:
-            _require_own_neighbours(Path(entry))
-    if key in _loaded:
-        return None
+            return None
+        _require_own_neighbours(Path(entry))
     before = {kind: kind.entries for kind in registry.registries()}
     known = set(sys.modules)
     try:
         _import(entry)
     except (Exception, SystemExit) as error:
-        for kind, entries in before.items():
-            kind.restore(entries)
-        for name in set(sys.modules) - known:
-            if _lies_in(sys.modules[name], key):
-                del sys.modules[name]
-                _files.pop(name, None)
+        _forget(known, before, key)
         raise ConfigError(f"{entry} cannot be loaded: {describe_failure(error, _root(key))}") from error
     _loaded.add(key)
     new = any(kind.entries.keys() != entries.keys() for kind, entries in before.items())
@@ -194,24 +190,35 @@ def _require_own_neighbours(path: Path) -> None:
     Raises:
         ConfigError: naming both files.
     """
-    others = {name: (own, _other_module(name, own)) for name, own in _neighbours(path.parent).items()}
-    others = {name: pair for name, pair in others.items() if pair[1] and not _is_installed(name, pair[1])}
-    if not others:
+    meant = {name: (own, _other_module(name, own)) for name, own in _neighbours(path.parent).items()}
+    meant = {name: pair for name, pair in meant.items() if not _is_installed(name, pair[1] or pair[0])}
+    if not any(other for _, other in meant.values()):
         return
-    finder = ModuleFinder([str(path.parent)], excludes=["ppcls", *sys.stdlib_module_names])
-    try:
-        if path.is_dir():
-            finder.load_package("_plugin", str(path))
-        else:
-            finder.run_script(str(path))
-    except (SyntaxError, ValueError):
-        return  # the import says what is wrong
-    for name in others.keys() & finder.modules.keys():
-        own, other = others[name]
-        raise ConfigError(
-            f"{path} imports {name!r}, which lies beside it, {own}, "
-            f"but in this process the name means {other}; rename one of them"
-        )
+    imported = sorted(_imports(path) & meant.keys())
+    for name in imported:  # it grows by what they import in turn
+        own, other = meant[name]
+        if other:
+            raise ConfigError(
+                f"{path} imports {name!r}, which lies beside it, {own}, "
+                f"but in this process the name means {other}; rename one of them"
+            )
+        imported += sorted((_imports(Path(own)) & meant.keys()).difference(imported))
+
+
+def _imports(place: Path) -> set[str]:
+    """Return the names of the top-level modules that a file, or those of a package folder, import."""
+    names: set[str] = set()
+    for file in place.rglob("*.py") if place.is_dir() else [place]:
+        try:
+            nodes = list(ast.walk(ast.parse(file.read_bytes())))
+        except (OSError, SyntaxError, ValueError):
+            continue  # if it is imported, Python says what is wrong
+        for node in nodes:
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module)
+    return {name.partition(".")[0] for name in names}
 
 
 def _neighbours(folder: Path) -> dict[str, str]:
@@ -238,7 +245,36 @@ def _root(key: str) -> str | None:
     return key if is_path(key) else registry.source_of(key.partition(":")[0].partition(".")[0])
 
 
-def _lies_in(module: ModuleType, key: str) -> bool:
+def _forget(known: set[str], before: Mapping[registry.Registry, Mapping[str, Any]], key: str) -> None:
+    """Undo what a plug-in that failed has registered and imported.
+
+    A module that stayed would not run again, so what it had registered would be missing for ever. Of what is
+    installed, only packages that registered something go: not all can be imported twice.
+
+    Args:
+        known: the names of the modules before.
+        before: what was registered before.
+        key: the path or the name of the plug-in.
+    """
+    undone = set()
+    for kind, entries in before.items():
+        undone |= {package_of(kind.entries[name]) for name in kind.entries.keys() - entries.keys()} - known
+        kind.restore(entries)
+    for name in set(sys.modules) - known:
+        package = name.partition(".")[0]
+        file = _file_of(sys.modules[name])
+        if package in undone or (file and (_lies_in(file, key) or not _is_installed(package, file))):
+            del sys.modules[name]
+            _files.pop(name, None)
+
+
+def _file_of(module: ModuleType) -> str | None:
+    """Return the file of a module, or a folder of a package without ``__init__.py``; None if it has none."""
+    spec = getattr(module, "__spec__", None)  # not everything there is a module
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or [])]
+    return next(filter(None, places), None)
+
+
+def _lies_in(file: str, key: str) -> bool:
     root = _root(key)
-    file = module.__spec__.origin if module.__spec__ is not None else None
-    return root is not None and file is not None and os.path.realpath(file).startswith(root)
+    return root is not None and os.path.realpath(file).startswith(root)

@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 from support import distilled
 
-from ppcls import registry
+from ppcls import plugins, registry
 from ppcls.arch import build_model
 from ppcls.cli import main
 from ppcls.config import load_config
@@ -20,6 +20,7 @@ from ppcls.engine import Engine
 from ppcls.errors import ConfigError
 from ppcls.loss import Loss
 from ppcls.metric.base import Metric
+from ppcls.plugins import load_plugins
 from ppcls.registry import BACKBONES
 
 # Every class here is plain: no base class of ppcls, and no more than its contract asks for.
@@ -683,12 +684,52 @@ def test_transforms_of_files_with_one_name_run_in_processes(recipe, write_recipe
     assert Engine(load_config(write_recipe(recipe))).train()
 
 
+def test_what_lies_beside_a_plugin_may_be_imported_in_every_way(recipe, write_recipe, tmp_path):
+    """Also where the folders have files of one name, which nobody imports."""
+    for folder in ("first", "second"):
+        (tmp_path / folder / "beside_data").mkdir(parents=True)
+        (tmp_path / folder / "beside_helpers.py").write_text("")
+    (tmp_path / "second" / "beside_data" / "part.py").write_text("")
+    (tmp_path / "second" / "beside_odd.py").write_text("x = 1\ndef y(:")
+    (tmp_path / "second" / "beside_other.py").write_text("")
+    (tmp_path / "first" / "my_first.py").write_text(LOSS.format(name="FirstLoss"))
+    lines = "try:\n    from . import beside_other\nexcept ImportError:\n    import beside_other\n"
+    lines += "try:\n    import beside_odd\nexcept SyntaxError:\n    pass\nimport beside_data.part\n"
+    (tmp_path / "second" / "my_second.py").write_text(lines + LOSS.format(name="SecondLoss"))
+    recipe["Global"]["plugins"] = ["first/my_first.py", "second/my_second.py"]
+    recipe["Loss"]["Train"] = [{"FirstLoss": None}, {"SecondLoss": None}]
+    assert len(load_config(write_recipe(recipe)).Loss.Train) == 2
+
+
 def test_a_plugin_that_fails_half_way_leaves_nothing(with_plugin):
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         load_config(with_plugin(body=PLAIN + "\n1 / 0\n"))
     assert "PlainNet" not in BACKBONES
     load_config(with_plugin())
     assert "PlainNet" in BACKBONES
+
+
+@pytest.mark.parametrize("again", ["my_plugin.py", "beside_that_registers.py", "beside_that_imports.py"])
+def test_what_a_plugin_that_fails_has_imported_registers_again(with_plugin, tmp_path, again):
+    lines = (
+        "from paddle import nn\nfrom ppcls.registry import LOSSES\nLOSSES.register('BesideLoss')(nn.ReLU)\n"
+    )
+    (tmp_path / "beside_that_registers.py").write_text(lines)
+    (tmp_path / "beside_that_imports.py").write_text("import beside_that_registers\n")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        load_config(with_plugin(body="import colorsys\nimport beside_that_imports\n1 / 0\n"))
+    assert "BesideLoss" not in registry.LOSSES
+    assert "colorsys" in sys.modules  # what is installed stays
+    (tmp_path / "my_plugin.py").write_text("import beside_that_imports\n")
+    load_plugins([str(tmp_path / again)])
+    assert "BesideLoss" in registry.LOSSES
+
+
+def test_a_plugin_that_is_loaded_already_is_not_looked_for(with_plugin, monkeypatch):
+    path = with_plugin()
+    load_config(path)
+    monkeypatch.setattr(plugins, "_imported_from", pytest.fail)
+    load_config(path)
 
 
 def test_a_plugin_that_registers_nothing_is_warned_of(with_plugin, caplog):
