@@ -6,6 +6,7 @@ import pickle
 import re
 import sys
 
+import paddle
 import pytest
 from paddle import nn
 from support import distilled
@@ -353,6 +354,51 @@ def test_a_network_with_open_options_gets_the_number_of_classes(passed_on, caplo
     caplog.clear()
     assert build_model({"name": "OpenNet"}).fc.weight.shape[1] == 5
     assert not caplog.text
+
+
+def refused_by_a_layer(options):
+    nn.Linear(3, 5, **options)
+
+
+def refused_by_itself(options):
+    if options:
+        raise ValueError(f"unknown options {sorted(options)}")
+
+
+@pytest.mark.parametrize("refuse", [refused_by_a_layer, refused_by_itself])
+def test_a_network_that_refuses_the_number_of_classes_is_built_as_without_it(refuse, caplog):
+    @BACKBONES.register()
+    class StrictNet(nn.Layer):
+        def __init__(self, **options):
+            super().__init__()
+            self.fc = nn.Linear(3, 5)
+            refuse(options)
+
+        def forward(self, x):
+            return self.fc(x.mean([2, 3]))
+
+    weights = []
+    for node in ({}, {"class_num": 7}, {"class_num": 7}):
+        paddle.seed(1)
+        weights.append(build_model({"name": "StrictNet", **node}).fc.weight.tolist())
+    assert weights[0] == weights[1] == weights[2]
+    assert len(caplog.messages) == 1
+    assert "StrictNet: class_num has no effect" in caplog.text
+    assert "'class_num'" in caplog.text.partition("refuses it: ")[2]
+
+
+def test_a_network_with_open_options_that_fails_in_any_case_is_named_with_its_first_error():
+    @BACKBONES.register()
+    class NeedyNet(nn.Layer):
+        def __init__(self, **options):
+            super().__init__()
+            raise TypeError("odd 'class_num'") if "class_num" in options else KeyError("class_num")
+
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ConfigError, match="TypeError: odd 'class_num'"):
+        build_model({"name": "NeedyNet", "class_num": 7})
 
 
 @pytest.mark.parametrize("name", ["RunsItself", "ChangesItself"])

@@ -20,7 +20,8 @@ from ppcls.config.binding import bind, joined_signature, parameters_of
 from ppcls.config.checks.paddleclas import without_foreign
 from ppcls.config.mistakes import Findings
 from ppcls.contracts import adopt, breaches, is_ours
-from ppcls.errors import ConfigError, WeightsError
+from ppcls.errors import ConfigError, WeightsError, describe_failure
+from ppcls.random_numbers import random_state, set_random_state
 from ppcls.registry import BACKBONES
 from ppcls.weights import load_pretrained
 from ppcls.weights.sources import VARIANTS
@@ -146,19 +147,39 @@ def _into_the_rest(own: Mapping[str, inspect.Parameter]) -> bool:
 
 def _with_or_without_class_num(build: Callable[..., Any], title: str) -> Callable[..., Any]:
     """Return a function that builds a network, and warns of one that turns out not to take ``class_num``."""
+    warned = False
 
     def made(**options: Any) -> Any:
+        nonlocal warned
+        if "class_num" not in options:
+            return build(**options)
+        drawn = random_state()
         try:
             return build(**options)
-        except TypeError as error:
-            if "class_num" not in options or "'class_num'" not in str(error):
+        except Exception as error:
+            if _is_paddles(error):
                 raise
+            refusal = error
+        set_random_state(drawn)  # it may have drawn before it refused
         del options["class_num"]
-        network = build(**options)
-        _log.warning("%s: class_num has no effect, because the network does not take it", title)
+        try:
+            network = build(**options)
+        except Exception as error:
+            if _is_paddles(error):
+                raise
+            raise refusal from refusal.__cause__
+        if not warned:  # a recipe is checked before its networks are built
+            warned = True
+            reason = describe_failure(refusal)
+            _log.warning("%s: class_num has no effect, because the network refuses it: %s", title, reason)
         return network
 
     return made
+
+
+def _is_paddles(error: Exception) -> bool:
+    """Tell whether Paddle failed: memory was short, or parameters had none, see `built_lazily`."""
+    return type(error) is RuntimeError
 
 
 _COMMON = parameters_of(_common)

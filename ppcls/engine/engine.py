@@ -42,7 +42,6 @@ from ppcls.engine.evaluation.evaluators import (
 from ppcls.engine.export import ExportedFiles, export_network
 from ppcls.engine.hooks.base import Hook, build_hooks, call_hooks, require_hooks
 from ppcls.engine.infer import classify
-from ppcls.engine.random_numbers import RandomState, random_state, set_random_state
 from ppcls.engine.run import Run
 from ppcls.engine.run_class_names import (
     ClassNames,
@@ -69,6 +68,7 @@ from ppcls.engine.train import StopRequested, train
 from ppcls.errors import DataError
 from ppcls.files import require_possible
 from ppcls.logger import LOGGER, SCALAR_FOLDERS, dropping_held_lines, open_log, require_scalar_packages
+from ppcls.random_numbers import RandomState, random_state, set_random_state
 from ppcls.report.evaluation_tables import EvaluationTables
 from ppcls.run_states import Progress
 from ppcls.teacher import remove_answers, running_frozen

@@ -13,12 +13,12 @@ from ppcls.config import ArchSpec, Recipe
 from ppcls.config.schema import TeacherStoreSpec
 from ppcls.data import JoinedLoader, Loader, datasets_of
 from ppcls.engine.evaluation.measures import Measures
-from ppcls.engine.random_numbers import random_numbers_as_before
 from ppcls.engine.start.store_contents import compare, describe
 from ppcls.errors import ConfigError, DataError
 from ppcls.files import require_possible
 from ppcls.logger import LOGGER
 from ppcls.loss import build_loss
+from ppcls.random_numbers import random_numbers_as_before
 from ppcls.teacher import StoredOutputs
 from ppcls.teacher.columns import Keeping
 from ppcls.teacher.store import Store

@@ -19,12 +19,12 @@ from ppcls import distributed
 from ppcls._paddle import buffers_of
 from ppcls.engine.build import trainable_state
 from ppcls.engine.hooks.base import call_hooks
-from ppcls.engine.random_numbers import random_state, set_random_state
 from ppcls.engine.run import Run
 from ppcls.engine.train import forward_and_backward, start_epoch
 from ppcls.errors import TrainingError
 from ppcls.logger import LOGGER, only_warnings
 from ppcls.loss.base import TOTAL
+from ppcls.random_numbers import random_state, set_random_state
 
 
 def try_out(run: Run) -> None:
