@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import json
 import os
@@ -9,10 +10,11 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -58,7 +60,7 @@ class Sorter:
         counts: number of images that were ``sorted``, ``already there``, ``moved`` or ``unreadable``.
     """
 
-    _record: TextIO
+    _record: FileIO
 
     def __init__(self, root: Path, kind: SortAs, names: Callable[[], Sequence[str] | None]) -> None:
         self.root = root
@@ -83,22 +85,15 @@ class Sorter:
             lock.acquire()
             (self.root / _STAGE).unlink(missing_ok=True)
             self._read_record()
-            self._record = (self.root / RECORD).open("a", encoding="utf-8")
+            # Without a buffer: a line that could not be written must not be written later after all.
+            self._record = (self.root / RECORD).open("ab", buffering=0)
         except Timeout:
             raise ConfigError(f"--sort-into {self.root}: another process is sorting into it") from None
         except OSError as error:
             raise self._error(error) from error
         try:
-            try:
+            with self._record:
                 yield self
-            except BaseException:
-                with suppress(OSError):  # on a full disk, closing fails as the line before it did
-                    self._record.close()
-                raise
-            try:
-                self._record.close()
-            except OSError as error:
-                raise self._error(error) from error
         finally:
             lock.release()
 
@@ -206,14 +201,21 @@ class Sorter:
                 old.unlink()  # a killed process did not come to this
             elif not _rename_if_free(old, new):
                 continue
-            self._note(source, placed)
+            try:
+                self._note(source, placed)
+            except OSError:
+                _rename_if_free(new, old)  # where the record says that it is
+                raise
             self.counts["moved"] += 1
             return
 
     def _note(self, source: str, placed: Placed) -> None:
         entry = {"file_name": source, "folder": placed.folder, "name": placed.name}
-        self._record.write(json.dumps(entry) + "\n")
-        self._record.flush()
+        line = json.dumps(entry).encode() + b"\n"
+        written = self._record.write(line)
+        if written < len(line):
+            self._record.truncate(self._record.tell() - written)  # no line could follow half of one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._remember(source, placed)
 
     def _remember(self, source: str, placed: Placed) -> None:
