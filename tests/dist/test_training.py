@@ -155,7 +155,7 @@ def test_two_launchers_are_two_machines(image_folder, tmp_path, monkeypatch):
         for run in runs:
             done = run.result()
             assert done.returncode == 0, done.stdout + done.stderr
-    train_here(one.values(), monkeypatch)
+    train_here([*one.values()], monkeypatch)
     expected, found = final(tmp_path / "one", "kd"), final(tmp_path / "two", "kd")
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-6 + 1e-4 * np.abs(value).max())
