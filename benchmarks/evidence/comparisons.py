@@ -169,6 +169,36 @@ FASHION_ALL = replace(
     full=True,
     changes={"Optimizer": {"lr": {"warmup_epoch": 0}}},
 )
+_ONE_EPOCH = "one epoch, in whose first three per cent the learning rate rises."
+OTHER_KIND_ALL = replace(
+    OTHER_KIND,
+    key="cifar10_shufflenet_all_labels",
+    title="CIFAR-10, 50,000 labels, resnet56 → ShuffleNetV2_x0_25",
+    text=(
+        "As in the comparison of all methods with ShuffleNetV2_x0_25 on CIFAR-10, with 5,000 labels for each "
+        f"class, and {_ONE_EPOCH}"
+    ),
+    labels=5000,
+    epochs=1,
+    views=1,
+    chosen=FASHION_OTHER_KIND.chosen,
+    stores="",
+    changes={**CIFAR.changes, "Optimizer": {**_MOMENTUM, "lr": {**_COSINE, "warmup_epoch": 0.03}}},
+)
+FASHION_OTHER_KIND_ALL = replace(
+    FASHION_OTHER_KIND,
+    key="fashion_mnist_shufflenet_all_labels",
+    title="Fashion-MNIST, 47,000 labels, resnet14 → ShuffleNetV2_x0_25",
+    text=(
+        "As in the comparison of all methods with ShuffleNetV2_x0_25 on Fashion-MNIST, with the 47,000 "
+        f"labelled images on which the teacher was trained, and {_ONE_EPOCH}"
+    ),
+    epochs=1,
+    views=1,
+    stores="",
+    full=True,
+    changes={"Optimizer": {"lr": {"warmup_epoch": 0.03}}},
+)
 BY_LABELS = (LABELS[0], CIFAR, *LABELS[1:])
 TOGETHER = (  # the comparisons of methods, with titles for a column
     (FASHION, "Fashion-MNIST, 1,000 labels"),
@@ -177,7 +207,9 @@ TOGETHER = (  # the comparisons of methods, with titles for a column
     (LABELS[-1], "CIFAR-10, 50,000 labels"),
     (OTHER_KIND, "CIFAR-10, 1,000 labels, ShuffleNetV2"),
     (FASHION_OTHER_KIND, "Fashion-MNIST, 1,000 labels, ShuffleNetV2"),
+    (FASHION_OTHER_KIND_ALL, "Fashion-MNIST, 47,000 labels, ShuffleNetV2"),
 )
+KINDS = (OTHER_KIND, FASHION_OTHER_KIND, FASHION_OTHER_KIND_ALL)
 KD_TEMPERATURES = (1, 4, 8)
 KD_WEIGHTS = {False: (0.3, 0.9, 3.0), True: (1.0, 9.0, 27.0)}  # by `standardize`
 _KD_LOSS = "Loss.Train.1.DistillationKLDivLoss"
@@ -306,6 +338,8 @@ SETTINGS = {
         FASHION_OTHER_KIND,
         *LABELS,
         FASHION_ALL,
+        OTHER_KIND_ALL,
+        FASHION_OTHER_KIND_ALL,
         TEACHER,
         KD,
         REASONS,

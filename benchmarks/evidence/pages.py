@@ -15,8 +15,7 @@ from evidence.comparisons import (
     CIFAR,
     FASHION,
     FASHION_ALL,
-    FASHION_OTHER_KIND,
-    OTHER_KIND,
+    KINDS,
     REASONS,
     SETTINGS,
     TOGETHER,
@@ -39,7 +38,7 @@ _PUBLISHED = DOCS / "images" / "results_published.png"
 _TOGETHER = DOCS / "images" / "results_together.png"
 _SEVERAL = 3  # comparisons that a method needs to be in the table of all
 _ORDERED = (CIFAR, FASHION, *(setting for setting, _ in TOGETHER if setting not in (CIFAR, FASHION)))
-_ENOUGH = 6  # methods; with fewer an order says nothing
+_ENOUGH = 10  # methods; with fewer an order says little
 _ORDER_PICTURE = "![Published gains and ours](images/results_published.png)"
 _GUIDES = {"which_method.md": "", "which_method_zh.md": "_zh"}
 _ANSWERED = {  # settings that answer a question, which has a plot of its own
@@ -300,7 +299,7 @@ def _bold(gain: Gain) -> str:
 def _kinds() -> str:
     """Return the pictures of networks of different kinds, and a table for each pair."""
     parts = []
-    for setting in (OTHER_KIND, FASHION_OTHER_KIND):
+    for setting in KINDS:
         runs = runs_of(setting)
         if BASE not in runs:
             continue
