@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ppcls.config.plugins import with_plugins
 from ppcls.config.schema import REQUIRED, Recipe
 from ppcls.config.section import ComponentSpec
 from ppcls.config.yaml_text import MAX_NODES_OF_DATA, dump_yaml, parse_yaml, read_yaml
-from ppcls.errors import ConfigError, Mistake, Place, hint, show
+from ppcls.errors import ConfigError, Place, hint, show
 
 __all__ = [
     "MAX_NODES_OF_DATA",
@@ -66,8 +66,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), mode: str = "tr
             override(tree, text)
         except ConfigError as error:
             findings.add(replace(error.mistakes[0], path="", place=Place(f"-o {text}")))
-    recipe = check_recipe(with_plugins(_resolved(tree), file, findings), mode, findings)
-    findings.finish(str(path), Places(file, overrides).find)
+    find = Places(file, overrides).find
+    tree = _resolved(tree, findings, str(path), find)
+    recipe = check_recipe(with_plugins(tree, file, findings), mode, findings)
+    findings.finish(str(path), find)
     return recipe.mark_checked(mode)
 
 
@@ -78,15 +80,22 @@ def load_plugins(path: str | Path) -> None:
         ConfigError: if the file cannot be read, or a plug-in cannot be loaded.
     """
     file = find_recipe(path)
-    with_plugins(_resolved(read(file)), file, Findings())
+    findings = Findings()
+    with_plugins(_resolved(read(file), findings, str(path)), file, findings)
 
 
-def _resolved(tree: RecipeTree) -> RecipeTree:
-    """Return a recipe with its interpolations resolved."""
+def _resolved(
+    tree: RecipeTree, findings: Findings, title: str, find: Callable[[str], Place | None] | None = None
+) -> RecipeTree:
+    """Return a recipe with its interpolations resolved.
+
+    Raises:
+        ConfigError: if `Global`, to which they refer, is no section; see :meth:`Findings.finish`.
+    """
     settings = tree.get("Global")
     if not isinstance(settings, dict | str | None):  # a text may be an interpolation
-        expected = "a section with keys such as epochs"
-        raise ConfigError.of(Mistake("Global", value=settings, expected=expected))
+        findings.error("Global", value=settings, expected="a section with keys such as epochs")
+        findings.finish(title, find)
     return resolve(with_image_shape(tree))
 
 
@@ -114,7 +123,7 @@ def complete_config(config: Mapping[str, Any], mode: str) -> Recipe:
     findings = Findings()
     if isinstance(config, Recipe) and config.is_checked(mode):
         return Recipe.from_dict(with_plugins(tree, "the configuration", findings)).mark_checked(mode)
-    tree = _resolved(tree)
+    tree = _resolved(tree, findings, "the configuration")
     recipe = check_recipe(with_plugins(tree, "the configuration", findings), mode, findings)
     findings.finish("the configuration")
     return recipe.mark_checked(mode)

@@ -143,7 +143,5 @@ def test_code_that_cannot_be_written_ends_in_a_message(monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/code.py")
 
     monkeypatch.setattr(inspect, "to_static", full)
-    with pytest.raises(
-        ConfigError, match=r"Net cannot be traced: .*No space left on device: '/cache/code.py'"
-    ):
+    with pytest.raises(ConfigError, match="Net cannot be traced: No space left on device: /cache/code.py"):
         trace_network(Net(), [6, 12, 8])
