@@ -1,4 +1,4 @@
-"""The state of Paddle's random numbers, to go on with the same ones later."""
+"""Save and restore the state of Paddle's random number generators."""
 
 from __future__ import annotations
 

@@ -151,11 +151,11 @@ def opencv_darkens(content: bytes | memoryview) -> bool:
     It multiplies the colours of an 8-bit TIFF file by their transparency, and does not scale those of a PGM
     or PPM file whose largest value is neither 255 nor 65535.
     """
-    head = bytes(content[:4096])
-    if head[:1] == b"P":
-        header = _NETPBM.match(head)
+    start = bytes(content[:4])  # nothing else is looked at of most images
+    if start[:1] == b"P":
+        header = _NETPBM.match(content[:4096])
         return header is not None and int(header[1]) not in (255, 65535)
-    if _STARTS.get(head[:4]) != "TIFF":
+    if _STARTS.get(start) != "TIFF":
         return False
     try:
         with Image.open(io.BytesIO(content)) as file:

@@ -102,7 +102,7 @@ class Engine:
         self._seed_asked = seed = self.globals.seed
         drawn = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._set_seed(distributed.gather(drawn)[0])
-        self._random: RandomState | None = random_state()  # where it draws next; None while it does
+        self._random: RandomState | None = random_state()  # None inside _own_random_numbers
         self.main = self.arch.main_name
         self.class_num = self.arch.main.class_count
         self._model: Any = None
@@ -121,7 +121,7 @@ class Engine:
         """
         if self._model is None:
             needed = None if self.main is None or self.mode == "train" else {self.main}
-            with self._drawing_on():
+            with self._own_random_numbers():
                 if self.mode != "train" and self.globals.pretrained_model:
                     self._model = self._trained_model(needed)
                 else:
@@ -147,7 +147,7 @@ class Engine:
         """
         build.start_logging(self.globals.logging_ranks, hold=True)
         require_scalar_packages(**{name: self.globals[name] for name in SCALAR_FOLDERS})
-        with dropping_held_lines(), RunLock(self.folder) as lock, self._drawing_on():
+        with dropping_held_lines(), RunLock(self.folder) as lock, self._own_random_numbers():
             resumed = find_checkpoint(self.globals.checkpoints, self.folder)
             if resumed is not None and is_finished(
                 resumed, self.globals.epochs, plain(self.config.EarlyStopping)
@@ -198,7 +198,7 @@ class Engine:
         Args:
             hooks: see :meth:`train`.
         """
-        with self._drawing_on():
+        with self._own_random_numbers():
             hooks = [*build_hooks(self.config.Hooks), *require_hooks(hooks)]
             data = open_data(self.config, self.folder, None)
             if self.config.TeacherStore is not None:
@@ -375,10 +375,10 @@ class Engine:
         paddle.seed(seed)
 
     @contextlib.contextmanager
-    def _drawing_on(self) -> Iterator[None]:
-        """Draw where this engine stopped, whatever a script or another engine has seeded or drawn since.
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Continue with this engine's random numbers, whatever a script or another engine has drawn since.
 
-        What fails before the networks are built may be tried again, with the same numbers.
+        After an error before the networks are built, the next attempt begins with the same numbers again.
         """
         start, model = self._random, self._model
         if start is None:  # inside of such a block
@@ -403,7 +403,7 @@ class Engine:
             return self._model
         normalize = build.normalization(self.config, self.mode)
         weights = self.globals.pretrained_model
-        with self._drawing_on():
+        with self._own_random_numbers():
             model = build.build_trained_model(self.arch, needed, weights, self.mode, normalize, self.main)
             return with_convolutions_as_set(model, self.globals)
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ppcls.data import ImageError, build_loader
+from ppcls.data import ImageError, build_loader, processes
 from ppcls.errors import ConfigError, DataError, TrainingError
 from ppcls.registry import TRANSFORMS
 
@@ -119,6 +119,15 @@ def test_a_process_that_an_error_ends_is_an_error_of_the_data(started, node, mon
     node["dataset"]["transform_ops"].append({"Ending": None})
     text = r"\d+.png \(sample \d+\): the process .* ended \(exit code 1\)"
     with pytest.raises(DataError, match=text):
+        list(started(num_workers=1).epoch(0))
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_ends_slowly_is_waited_for_no_longer(started, node, monkeypatch):
+    monkeypatch.setitem(TRANSFORMS._items, "Ending", Ending)
+    monkeypatch.setattr(processes, "_GRACE", 0.0)
+    node["dataset"]["transform_ops"].append({"Ending": None})
+    with pytest.raises((DataError, TrainingError), match="the process that prepared it ended"):
         list(started(num_workers=1).epoch(0))
 
 
