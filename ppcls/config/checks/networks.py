@@ -216,16 +216,21 @@ def _leaf(spec: ArchSpec, findings: Findings) -> Network:
     network.reads_all = "keys" in signature and not network.reads
     if "class_num" in signature:
         fixed = BACKBONES.trait(title, "always_frozen")  # what is in a file has its own classes
-        count = (node.get("class_num") if fixed else spec.class_num) or signature["class_num"].default
-        network.class_num = count if isinstance(count, int) else None
+        count = node.get("class_num") if fixed else spec.class_num
+        network.class_num = _count(signature["class_num"].default if count is None else count)
         _check_class_num(network, "class_num" in node, findings)
     if "input_image_channel" in signature:
         channels = node.get("input_image_channel", signature["input_image_channel"].default)
-        network.channels = channels if isinstance(channels, int) else None
+        network.channels = _count(channels)
     if findings.mistakes_below(path):
         return network  # the options are wrong: building would only repeat the message
     _look_inside_once(title, node, network, findings)
     return network
+
+
+def _count(value: object) -> int | None:
+    """Return a number of classes or channels, None for what cannot be one; that is reported elsewhere."""
+    return value if type(value) is int and value > 0 else None
 
 
 def _check_class_num(network: Network, own: bool, findings: Findings) -> None:

@@ -81,6 +81,25 @@ def test_names_of_classes_need_not_be_there_to_train(write_recipe: Write) -> Non
     load_config(write_recipe(("set", PLACE, {"name": "Topk", "class_id_map_file": "not/yet.txt"})))
 
 
+@pytest.mark.parametrize("count", [-1, 0, True])
+def test_a_count_of_classes_that_cannot_be_is_reported_alone(
+    count: Any, write_recipe: Write, tmp_path: Path
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("0 cat\n1 dog\n")
+    for node in ({"name": "Topk", "class_id_map_file": str(names)}, {"name": "Topk", "label_list": ["cat"]}):
+        for found in mistakes(
+            write_recipe(
+                ("set", "Arch", {"name": "resnet8", "class_num": count}),
+                ("set", "Loss", {"Train": [{"CELoss": None}], "Eval": [{"CELoss": None}]}),
+                ("set", "Metric", {"Train": [{"TopkAcc": None}], "Eval": [{"TopkAcc": None}]}),
+                ("set", PLACE, node),
+            )
+        ):
+            assert found.strip().startswith("Arch"), found
+            assert "class_num" in found
+
+
 def test_a_sampler_of_several_sizes_needs_the_dataset(write_recipe: Write) -> None:
     (found,) = mistakes(write_recipe(("set", f"{TRAIN}.sampler", SIZES)))
     assert f"{TRAIN}.dataset.name" in found
