@@ -246,7 +246,7 @@ def _read(
     if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
         raise ConfigError(f"expected a network with its name, got {show(node)}", path=path)
     own = node.get("class_num")
-    class_num = own if isinstance(own, int) and own else class_num
+    class_num = own if isinstance(own, int) else class_num
     children = _read_children(node, path, prefix, frozen, class_num) if "models" in node else ()
     named = node.get("infer_model_name")
     return ArchSpec(
