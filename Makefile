@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint docs dist bench clean
+.PHONY: setup demo test test-slow lint docs dist bench clean
 
 setup: .venv/.complete
 
@@ -21,8 +21,13 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(PYTEST)
+
+test-slow: setup
+	$(PYTEST) -m "slow and not gpu"
 
 docs: setup
 	$(BIN)/pip install --quiet --editable ".[docs]"

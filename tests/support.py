@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 if TYPE_CHECKING:
     from ppcls.data import Batch
 
 KL = {"DistillationKLDivLoss": {"model_name_pairs": [["Student", "Teacher"]], "temperature": 4.0}}
 PHOTOS = Path(__file__).parent / "data" / "photos"
+
+
+def slow_unless(quick: Callable[[Any], bool], values: Iterable[Any]) -> list[Any]:
+    """Return the values as parameters of a test, marked slow where the condition does not hold."""
+    return [pytest.param(value, marks=() if quick(value) else pytest.mark.slow) for value in values]
 
 
 def _data(folder: Path, name: str, *, train: bool) -> dict:

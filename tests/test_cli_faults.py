@@ -213,6 +213,7 @@ def test_training_inference_and_prediction_see_the_same_turned_image(image_folde
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_a_hanging_file_ends_the_whole_process(image_folder, recipe, write_recipe):
     lines = (image_folder / "train_list.txt").read_text() * 6
     (image_folder / "train_list.txt").write_text(f"{lines}pipe.png 1\n")

@@ -25,6 +25,7 @@ assert main(["layers", "-c", recipe]) == 0
 """
 
 
+@pytest.mark.slow
 def test_commands_need_no_home(recipe, write_recipe, tmp_path: Path) -> None:
     """Paddle traces for a program of the teacher, the report, an export and a table of layers."""
     content = distilled(copy.deepcopy(recipe), **KL)

@@ -70,6 +70,7 @@ BODY = """
 """
 
 
+@pytest.mark.slow
 def test_a_plugin_package_trains_and_is_checked(tmp_path, recipe, write_recipe):
     write_package(tmp_path / "site", "tiny_plugin:register", BODY)
     recipe["Global"]["epochs"] = 1

@@ -63,6 +63,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.mark.slow
 def test_the_wheel_validates_trains_exports_and_predicts(
     python: Path, image_folder: Path, tmp_path: Path
 ) -> None:

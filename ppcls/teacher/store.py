@@ -129,9 +129,15 @@ class Store:
             part: the shards to read; default: all.
             threads: number of threads that read.
         """
+        shards = self.shards[part]
         with ThreadPoolExecutor(threads) as pool:
-            problems = pool.map(lambda shard: _problem(shard, dtype), self.shards[part])
-            return [problem for problem in problems if problem]
+            # NumPy parses the header of a file with `ast`. Where several threads do so, Python 3.11.4 to
+            # 3.11.7 sometimes raises a SystemError about its recursion depth (cpython issue 106905).
+            problems = [
+                damage or _difference(shard, dtype)
+                for shard, damage in zip(shards, pool.map(_damage, shards), strict=True)
+            ]
+        return [problem for problem in problems if problem]
 
     # ------------------------------------------------------------------ writing
 
@@ -255,8 +261,11 @@ def _read_shard(path: Path) -> Shard:
     return shard
 
 
-def _problem(shard: Shard, dtype: np.dtype[Any]) -> str:
-    remedy = f"delete {shard.described} to have it filled again"
+def _remedy(shard: Shard) -> str:
+    return f"delete {shard.described} to have it filled again"
+
+
+def _damage(shard: Shard) -> str:
     try:
         size = shard.path.stat().st_size
         crc32 = 0
@@ -264,16 +273,20 @@ def _problem(shard: Shard, dtype: np.dtype[Any]) -> str:
             while block := stream.read(_BLOCK):
                 crc32 = zlib.crc32(block, crc32)
     except FileNotFoundError:
-        return f"{shard.title} is missing; {remedy}"
+        return f"{shard.title} is missing; {_remedy(shard)}"
     except OSError as error:
         return f"{shard.title} cannot be read: {error.strerror or error}"
     if (size, crc32) != (shard.size, shard.crc32):
-        return f"{shard.title} is damaged: its content is not that of its checksum; {remedy}"
+        return f"{shard.title} is damaged: its content is not that of its checksum; {_remedy(shard)}"
+    return ""
+
+
+def _difference(shard: Shard, dtype: np.dtype[Any]) -> str:
     try:
         records = np.load(shard.path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         return f"{shard.title} is not a file of NumPy: {error}"
     rows = int(shard.runs[:, 1].sum())
     if records.dtype != dtype or records.shape != (rows,):
-        return f"{shard.title} has records of another kind than the manifest says; {remedy}"
+        return f"{shard.title} has records of another kind than the manifest says; {_remedy(shard)}"
     return ""

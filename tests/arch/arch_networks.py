@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-import pytest
 
 import ppcls
 from ppcls.registry import BACKBONES
@@ -81,11 +80,6 @@ def smallest_of_families():
 
 
 SMALLEST = smallest_of_families()
-
-
-def slow_unless(condition, names):
-    """Test parameters: the networks, marked slow where the condition does not hold."""
-    return [pytest.param(name, marks=() if condition(name) else pytest.mark.slow) for name in names]
 
 
 def side(name):

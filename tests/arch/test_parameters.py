@@ -13,7 +13,8 @@ import math
 
 import paddle
 import pytest
-from arch_networks import DATA, slow_unless
+from arch_networks import DATA
+from support import slow_unless
 
 import ppcls
 

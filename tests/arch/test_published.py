@@ -15,8 +15,9 @@ from collections import Counter
 import numpy as np
 import paddle
 import pytest
-from arch_networks import DATA, SMALLEST, filled, slow_unless
+from arch_networks import DATA, SMALLEST, filled
 from paddle import nn
+from support import slow_unless
 
 import ppcls
 from ppcls.errors import ConfigError

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from arch_networks import KEYS, LOGITS, SMALLEST, filled, images, side, size, slow_unless
+from arch_networks import KEYS, LOGITS, SMALLEST, filled, images, side, size
 from paddle.nn.functional import cross_entropy
 from quick_weights import use_stored_numbers
+from support import slow_unless
 
 import ppcls
 from ppcls.arch.theseus import dotted
@@ -39,7 +40,7 @@ def test_logits_agree_with_the_recorded_ones(name):
 
 
 @pytest.fixture(
-    scope="module", params=slow_unless(lambda n: n in SMALLEST and size(n) < 40e6, ppcls.list_models())
+    scope="module", params=slow_unless(lambda n: n in SMALLEST and size(n) < 20e6, ppcls.list_models())
 )
 def network(request):
     """Name and network, in eval mode, its stages tapped; whoever changes it takes a copy or comes last."""

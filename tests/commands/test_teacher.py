@@ -106,6 +106,7 @@ class Mortal(Transform):
 """
 
 
+@pytest.mark.slow
 def test_several_processes_fill_a_store_and_one_is_killed(content, write_recipe, tmp_path, capsys):
     (tmp_path / "mortal.py").write_text(MORTAL)
     content["Global"]["plugins"] = [str(tmp_path / "mortal.py")]

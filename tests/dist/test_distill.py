@@ -48,6 +48,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.dist
+@pytest.mark.slow
 def test_two_processes_share_the_images_of_a_step(options: dict[str, Any], monkeypatch: Any) -> None:
     result = distill(**options, processes=2)
     run = read_run(result.folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import tiny_recipe, train, tree
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 
 

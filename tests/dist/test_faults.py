@@ -97,14 +97,15 @@ def test_one_failing_process_ends_both_and_is_heard(job, tmp_path, kind, who, ba
     assert json.loads((tmp_path / "output/resnet8/latest.pdstates").read_text())["step"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "code", "bare"),
     [
         (f"term:0:{FAULTY_STEP}", 143, False),
-        pytest.param(f"int:1:{FAULTY_STEP}", 130, False, marks=pytest.mark.slow),
-        pytest.param(f"term-launcher:0:{FAULTY_STEP}", 15, True, marks=pytest.mark.slow),
-        pytest.param(f"kill:*:{FAULTY_STEP}", None, False, marks=pytest.mark.slow),
-        pytest.param(f"kill:*:{FAULTY_STEP}", None, True, marks=pytest.mark.slow),
+        (f"int:1:{FAULTY_STEP}", 130, False),
+        (f"term-launcher:0:{FAULTY_STEP}", 15, True),
+        (f"kill:*:{FAULTY_STEP}", None, False),
+        (f"kill:*:{FAULTY_STEP}", None, True),
     ],
 )
 def test_an_interrupted_run_of_two_processes_goes_on_exactly(job, tmp_path, fault, code, bare):
@@ -119,6 +120,7 @@ def test_an_interrupted_run_of_two_processes_goes_on_exactly(job, tmp_path, faul
     same_end(tmp_path / "whole", tmp_path / "output")
 
 
+@pytest.mark.slow
 def test_processes_stop_together_within_an_evaluation(job, image_folder, tmp_path):
     lists = image_folder / "val_list.txt"
     lists.write_text((image_folder / "train_list.txt").read_text() * 2)  # 12 batches for each process

@@ -45,6 +45,7 @@ def test_one_process_reads_only_for_log_lines(image_folder, tmp_path):
 
 
 @pytest.mark.dist
+@pytest.mark.slow
 def test_two_processes_read_only_for_log_lines(image_folder, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(many_steps(image_folder, tmp_path / "output", 2)))

@@ -56,6 +56,7 @@ def endings(processes):
     return [process.returncode for process in processes], printed
 
 
+@pytest.mark.slow
 def test_processes_with_different_recipes_are_refused(path, tmp_path):
     port, command = free_port(), ["train", "-c", str(path), "-o", "Optimizer.momentum=0.8"]
     options = ["-o", "Optimizer.lr.learning_rate=0.1", "-o", f"Global.output_dir={tmp_path / 'other'}"]

@@ -12,7 +12,7 @@ from support import KL, distilled, tiny_recipe
 from ppcls.arch import create_model
 from ppcls.weights import read_params
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 
 def test_two_processes_fill_and_read_a_store(image_folder, tmp_path):

@@ -11,7 +11,7 @@ from support import distilled, tiny_recipe
 
 from ppcls.weights import read_params
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
 PAIR = {"model_name_pairs": [["Student", "Teacher"]]}
 LOSSES = {
     "DistillationGTCELoss": {"model_names": ["Student"]},

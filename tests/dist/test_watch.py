@@ -17,7 +17,7 @@ from ppcls.report.answers import FILES, read_answers
 from ppcls.weights import read_params, write_params
 
 WORKER = str(Path(__file__).parent / "watch_worker.py")
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 
 def softmax(x):

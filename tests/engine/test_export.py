@@ -163,6 +163,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_killed_while_moving_leaves_the_old_export_or_the_new_one(
     batch: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

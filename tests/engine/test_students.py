@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 from engine_hooks import StopAt
-from support import distilled
+from support import distilled, slow_unless
 
 import ppcls
 from ppcls.cli import main
@@ -177,7 +177,7 @@ def test_best_files_follow_each_student_and_best_model_the_one_to_deploy(recipe,
             )
 
 
-@pytest.mark.parametrize("stop_at", [4, 6])
+@pytest.mark.parametrize("stop_at", slow_unless(lambda n: n == 4, [4, 6]))
 def test_the_best_of_each_student_survives_resume(recipe, write_recipe, tmp_path, stop_at):
     recipe = students(recipe, "Student", "Student2")
     recipe["Metric"]["Eval"][0]["DistillationTopkAcc"]["model_key"] = "Student"

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import paddle
 import pytest
-from support import distilled
+from support import distilled, slow_unless
 
 from ppcls.cli import main
 from ppcls.config import load_config
@@ -142,7 +142,7 @@ def train(path, hook, *overrides):
     return Engine(load_config(path, list(overrides)), "train").train(hooks=[hook])
 
 
-@pytest.mark.parametrize("stop_at", [2, 3])
+@pytest.mark.parametrize("stop_at", slow_unless(lambda n: n == 3, [2, 3]))
 def test_a_stopped_run_goes_on_exactly(joined, write_recipe, tmp_path, stop_at):
     path, whole = write_recipe(joined), Watch()
     train(path, whole, f"Global.output_dir={tmp_path}/whole")

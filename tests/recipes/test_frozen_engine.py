@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from recipe_steps import drop_keys, make_small
+from support import slow_unless
 
 from ppcls.config import load_config
 from ppcls.config.loading import read
@@ -18,6 +19,7 @@ from ppcls.teacher import remove_answers
 CONFIGS = Path(__file__).parents[2] / "configs/cifar"
 PAIR = "wrn_40_2_wrn_16_2_"
 METHODS = sorted(path.stem.removeprefix(PAIR) for path in CONFIGS.glob(f"{PAIR}*.yaml"))
+QUICK = ("kd", "afd", "dml", "ofd")  # logits, features in a chain, and those without an engine
 WITHOUT = {"dml": "both networks train", "ofd": "its teacher is in train mode"}
 
 
@@ -43,7 +45,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_unless(QUICK.__contains__, METHODS))
 def test_losses_are_those_of_a_teacher_that_answers_by_itself(
     method: str, images: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

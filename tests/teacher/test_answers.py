@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from support import slow_unless
 
 from ppcls.arch import build_model, create_model
 from ppcls.arch.answering import Answering
@@ -35,6 +36,7 @@ FAMILIES = {
     "GhostNet_x0_5": {"return_stages": True},
     "DeiT_tiny_patch16_224": {"return_patterns": ["blocks[1]"]},
 }
+QUICK = ("resnet8", "wrn_16_1", "PPLCNet_x0_25", "MobileNetV1_x0_25")
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +93,7 @@ def normalise_like_a_trained_one(network, x):
     network.eval()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_unless(QUICK.__contains__, FAMILIES))
 def test_engine_gives_the_features_that_hooks_give(name):
     size = 224 if "224" in name else 32
     network = create_model(name, class_num=10, **FAMILIES[name])

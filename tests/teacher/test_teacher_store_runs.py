@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import paddle
 import pytest
-from support import KL, distilled, train
+from support import KL, distilled, slow_unless, train
 
 from ppcls.arch import create_model
 from ppcls.config import load_config
@@ -219,8 +219,8 @@ def stop_after(steps, signum=15):
     return Stop()
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("filled", [False, True])
+@pytest.mark.parametrize("steps", slow_unless(lambda n: n == 4, [1, 4]))
+@pytest.mark.parametrize("filled", slow_unless(lambda value: not value, [False, True]))
 def test_interrupted_run_resumes_exactly(content, run, write_recipe, tmp_path, steps, filled):
     expected = run(live(content), "live")
     if filled:

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 import pytest
 from safetensors.numpy import save
+from support import slow_unless
 from torch_reference import CLASSES, QUICK, images, rows, weights_for
 
 from ppcls import create_model
@@ -37,6 +38,7 @@ CLOSE = (
     "TinyNet",
 )
 ROUNDED = ("SE_ResNeXt101",)
+LARGE = ("ConvNeXt", "DenseNet", "ResNeXt50", "SwinTransformer_")
 
 
 def row_of(theirs: str) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def row_of(theirs: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(row, marks=() if row["ours"] in QUICK else pytest.mark.slow) for row in ROWS],
+    slow_unless(lambda row: row["ours"] in QUICK and not row["ours"].startswith(LARGE), ROWS),
     ids=lambda row: f"{row['ours']}-{row['theirs'].replace(' ', '-')}",
 )
 def test_logits_are_those_of_pytorch(row: dict[str, Any]) -> None:

@@ -132,7 +132,8 @@ def test_a_run_keeps_and_resumes_them(recipe, write_recipe, tmp_path):
     assert found["top1"] == pytest.approx(top)
 
 
-@pytest.mark.parametrize("kind", ["plain", pytest.param("distillation", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "distillation"])
 def test_static_graphs_train_alike(recipe, write_recipe, tmp_path, kind):
     if kind == "distillation":  # with features, and a loss that has parameters
         pair = {"model_name_pairs": [["Student", "Teacher"]]}

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 import pytest
 from engine_hooks import StopAt
-from support import distilled
+from support import distilled, slow_unless
 
 import ppcls
 from ppcls.config import load_config
@@ -311,7 +311,8 @@ class Falling(Hook):
         metrics["top1"] = min(run.progress.epoch, 2) - 0.01 * run.progress.epoch
 
 
-@pytest.mark.parametrize("stop_at", [9, 10])  # the end of the third epoch, and after it
+# Stopped at the end of the third epoch, and after it.
+@pytest.mark.parametrize("stop_at", slow_unless(lambda n: n == 9, [9, 10]))
 def test_early_stopping_survives_resume(recipe, write_recipe, tmp_path, capsys, stop_at):
     recipe["Global"] |= {"epochs": 12, "save_steps": 1}
     recipe["EarlyStopping"] = {"patience": 3}
