@@ -234,6 +234,7 @@ def test_paths_that_the_system_cannot_write_are_an_error_with_a_remedy(monkeypat
         cli.main(["validate", "-c", "x"])
 
 
+@pytest.mark.slow
 @needs_full
 def test_training_ends_whole_on_a_full_console(recipe, write_recipe, tmp_path):
     recipe["Global"]["epochs"] = 1

@@ -174,7 +174,13 @@ def test_network_without_stages_says_so():
 
 
 @pytest.mark.parametrize(
-    ("name", "every"), [("resnet8", 1), ("wrn_16_1", 3), ("PPLCNet_x0_25", 7), ("ResNet18_vd", 11)]
+    ("name", "every"),
+    [
+        ("resnet8", 1),
+        ("wrn_16_1", 3),
+        ("PPLCNet_x0_25", 7),
+        pytest.param("ResNet18_vd", 11, marks=pytest.mark.slow),
+    ],
 )
 def test_stop_after_a_layer_gives_that_layers_output(name, every):
     net = make(name)
@@ -381,9 +387,13 @@ def test_copy_is_independent():
     ("name", "options", "full_graph"),
     [
         ("resnet8", {"return_patterns": ["blocks[1].add", "avg_pool"]}, False),
-        ("resnet8", {"return_patterns": ["blocks[1].add", "avg_pool"]}, True),
+        pytest.param(
+            "resnet8", {"return_patterns": ["blocks[1].add", "avg_pool"]}, True, marks=pytest.mark.slow
+        ),
         ("resnet8", {"freeze_befor": "blocks[0]", "return_stages": True}, True),
-        ("PPLCNet_x0_25", {"stop_after": "blocks4", "return_stages": [0, 1]}, False),
+        pytest.param(
+            "PPLCNet_x0_25", {"stop_after": "blocks4", "return_stages": [0, 1]}, False, marks=pytest.mark.slow
+        ),
         ("PPLCNet_x0_25", {"stop_after": "blocks4", "return_stages": [0, 1]}, True),
     ],
 )

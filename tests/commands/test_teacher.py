@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import paddle
 import pytest
-from support import KL, distilled, train
+from support import KL, distilled, slow_unless, train
 
 from ppcls.arch import create_model
 from ppcls.cli import main
@@ -70,6 +70,7 @@ def test_a_teacher_whose_classifier_stays_random_is_named(content, write_recipe,
     assert "!!! Teacher is not trained here" in "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_parts_together_are_the_whole(content, write_recipe, tmp_path):
     path = write_recipe(content)
     assert store(path) == 0
@@ -211,7 +212,7 @@ def test_filling_continues_where_it_was_killed(content, write_recipe, tmp_path, 
     assert check(path, tmp_path / "store") == 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("precision", slow_unless("bfloat16".__eq__, ["float32", "float16", "bfloat16"]))
 def test_check_asks_the_teacher_again(content, write_recipe, tmp_path, capsys, precision):
     content["TeacherStore"]["precision"] = precision
     path = write_recipe(content)

@@ -74,7 +74,11 @@ print(threads.CHOSEN, os.environ["OMP_NUM_THREADS"])
 """
 
 
-@pytest.mark.parametrize(("given", "printed"), [({}, "None 1"), ({"OMP_NUM_THREADS": "1"}, "1 1")], ids=str)
+@pytest.mark.parametrize(
+    ("given", "printed"),
+    [({}, "None 1"), pytest.param({"OMP_NUM_THREADS": "1"}, "1 1", marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_the_choice_is_read_before_paddle_writes_the_variable(given, printed):
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT]

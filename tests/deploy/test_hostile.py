@@ -107,6 +107,7 @@ PLACES = (
 )
 
 
+@pytest.mark.slow
 def test_any_value_anywhere(answer: Any) -> None:
     refused = 0
     for path in PLACES:

@@ -16,6 +16,7 @@ import paddle
 import pytest
 import yaml
 from paddle import nn
+from support import slow_unless
 
 import ppcls
 from ppcls.config import parse_yaml
@@ -76,8 +77,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("formats", "files"),
     [
-        ("paddle", ["inference.json", "inference.pdiparams"]),
-        ("legacy", TRIO),
+        pytest.param("paddle", ["inference.json", "inference.pdiparams"], marks=pytest.mark.slow),
+        pytest.param("legacy", TRIO, marks=pytest.mark.slow),
         ("both", ["inference.json", *TRIO]),
     ],
 )
@@ -344,7 +345,7 @@ def test_names_that_look_like_numbers_stay_names(net: Net, tmp_path: Path) -> No
         assert read(tmp_path / "inference.yml")["PostProcess"]["Topk"]["label_list"] == names
 
 
-@pytest.mark.parametrize("formats", ["paddle", "legacy"])
+@pytest.mark.parametrize("formats", slow_unless("paddle".__eq__, ["paddle", "legacy"]))
 def test_onnx_repeats_the_network(
     net: Net, batch: np.ndarray, tmp_path: Path, formats: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,8 +98,9 @@ def assert_same(first, second):
 @pytest.mark.parametrize(
     ("names", "teacher", "main"),
     [
-        (("Student", "Student2"), True, None),
-        (("Teacher", "Student"), False, None),  # deep mutual learning, as in the tutorial
+        pytest.param(("Student", "Student2"), True, None, marks=pytest.mark.slow),
+        # Deep mutual learning, as in the tutorial.
+        pytest.param(("Teacher", "Student"), False, None, marks=pytest.mark.slow),
         (("A", "B", "C"), True, "B"),
     ],
 )
@@ -148,7 +149,7 @@ def test_one_student_keeps_its_names(recipe, write_recipe, tmp_path):
     assert list(row) == ["kind", "epoch", "step", *names]
 
 
-@pytest.mark.parametrize("ema", [False, True])
+@pytest.mark.parametrize("ema", slow_unless(bool, [False, True]))
 def test_best_files_follow_each_student_and_best_model_the_one_to_deploy(recipe, write_recipe, tmp_path, ema):
     recipe = students(recipe, "Student", "Student2", main="Student2")
     recipe["Global"]["epochs"] = 3

@@ -24,7 +24,7 @@ AMOUNTS = {
     "torch-old": (300, 10_000),
     "checkpoints": (150, 5_000),
     "recipes": (60, 3_000),
-    "inference.yml": (60, 3_000),
+    "inference.yml": (20, 3_000),
 }
 
 

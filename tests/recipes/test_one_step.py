@@ -34,7 +34,7 @@ RECIPES = {
 }
 
 # Those of large networks: `make test-slow` runs them.
-LONG = ("res2net200_vd_distill", "ResNet101", "ResNet152", "ResNet200", "SwinTransformer")
+LONG = ("res2net200_vd_distill", "ImageNet/ResNet/", "SwinTransformer")
 
 
 @pytest.fixture(scope="module")

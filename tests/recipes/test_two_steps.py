@@ -40,8 +40,8 @@ TOLERANCES = {"cifar/resnet56_resnet20_dml": 5e-3}
 pytestmark = pytest.mark.usefixtures("quick_weights")
 
 RECIPES = recipes_in_two_steps()
-# The pair of ResNets has a recipe for each method; those of small networks for CIFAR show the same.
-LONG = (*LARGE, "ImageNet/Distillation/resnet34_distill_resnet18_")
+# The recipes for ImageNet have large networks; those for CIFAR and of the tutorial show the same methods.
+LONG = (*LARGE, "ImageNet/")
 
 
 @pytest.fixture(scope="module")

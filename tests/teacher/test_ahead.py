@@ -300,6 +300,7 @@ def test_a_run_computes_within_the_training_where_no_second_process_can_be_start
     assert "frozen networks do not run beside the training: no memory" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_threads_where_the_store_is_complete_by_now(
     path, two_cores, tmp_path, monkeypatch
 ):

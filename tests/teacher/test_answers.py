@@ -107,7 +107,9 @@ def test_engine_gives_the_features_that_hooks_give(name):
     assert 0 < max(differences(found, expected).values()) < FLOAT32
 
 
-@pytest.mark.parametrize("engine", ["paddle_inference", "onnxruntime"])
+@pytest.mark.parametrize(
+    "engine", slow_unless("paddle_inference".__eq__, ["paddle_inference", "onnxruntime"])
+)
 def test_frozen_teacher_answers_through_the_engine_asked_for(engine, caplog):
     if engine == "onnxruntime":
         pytest.importorskip("paddle2onnx")

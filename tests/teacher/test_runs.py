@@ -107,6 +107,7 @@ def test_checkpoint_says_which_engine_was_used(path, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_evaluations_of_a_network_that_trains_as_a_program_change_nothing(path, tmp_path, monkeypatch):
     """Programs are made in the middle of training; weights are the same, and so are accuracies."""
     more = ["EMA.decay=0.5"]

@@ -40,7 +40,7 @@ def filled(store, view, cuts):
     cuts=st.lists(st.integers(1, ROWS - 1)),
     asked=st.tuples(st.integers(0, ROWS - 1), st.integers(1, ROWS)),
 )
-@settings(max_examples=30)
+@settings(max_examples=10)
 def test_any_rows_are_read_from_shards_of_any_size(tmp_path_factory, cuts, asked):
     folder = tmp_path_factory.mktemp("store")
     store = Store(folder)

@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from support import KL, distilled, train
+from support import KL, distilled, slow_unless, train
 
 from ppcls.cli import main
 from ppcls.config import load_config
@@ -69,7 +69,9 @@ def _static(recipe):
 
 
 @pytest.mark.parametrize(
-    "kind", [_mgd, _drawing, pytest.param(_static, marks=pytest.mark.slow)], ids=lambda kind: kind.__name__
+    "kind",
+    slow_unless(lambda kind: kind is _drawing, [_mgd, _drawing, _static]),
+    ids=lambda kind: kind.__name__,
 )
 def test_trying_out_leaves_no_trace(recipe, write_recipe, tmp_path, kind):
     """With statistics, losses with parameters, randomness of layers, losses and batches, and accumulation."""
