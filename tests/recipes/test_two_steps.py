@@ -34,7 +34,11 @@ SIDE = 64
 # Float sums differ in order between processors; two steps make 1e-5 of it. A change of mathematics is more.
 TOLERANCE = 5e-4
 # Here an untrained network of 56 layers trains too: step 2 differs by 1.6e-3 between Intel and AMD CPUs.
-TOLERANCES = {"cifar/resnet56_resnet20_dml": 5e-3}
+# In the network of 200 layers it moves by 3e-2 with the number of threads; step 1 agrees to six digits.
+TOLERANCES = {
+    "cifar/resnet56_resnet20_dml": 5e-3,
+    "ImageNet/Distillation/res2net200_vd_distill_pphgnet_base": 6e-2,
+}
 
 
 pytestmark = pytest.mark.usefixtures("quick_weights")
