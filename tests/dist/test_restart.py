@@ -76,7 +76,7 @@ def test_a_killed_process_is_started_again(recipe_file, tmp_path, machines):
     folder = tmp_path / "output/resnet8"
     os.kill(json.loads(lock_path(folder).read_text())["pid"], signal.SIGKILL)
     machine.wait_for("restart 1 of 9", LONGEST)
-    machine.wait_for(r"resumed .*/latest: epoch [4-9] ", 120)
+    machine.wait_for(r"resumed .*/latest: epoch \d+ ", 120)
     assert machine.process.wait(120) == 0, machine.printed()
     state = finished(folder)
     assert state["finished"]
@@ -139,7 +139,7 @@ def test_a_lost_machine_comes_back(recipe_file, tmp_path, machines, places, lost
     machines.append(start(lost))
     assert other.process.wait(240) == 0, other.printed()
     assert machines[-1].process.wait(60) == 0, machines[-1].printed()
-    assert re.search(r"resumed .*/latest: epoch [4-9] ", machines[0].printed())
+    assert re.search(r"resumed .*/latest: epoch \d+ ", machines[0].printed())
     state = finished(tmp_path / "output/resnet8")
     assert state["finished"]
     assert state["step"] == 120
