@@ -286,6 +286,8 @@ def test_logits_are_those_of_the_published_definition(name):
     """The first logits of two images of 224 pixels, also where a network was published for another size.
 
     MobileViT was recorded at 256 pixels: at 224 it resizes maps of 7 x 7, by another rule in PaddleClas.
+    Of ResNeSt200 and 269 nothing is recorded, because they amplify roundings: with these weights, float32 is
+    up to a third of the largest logit away from float64.
     """
     side = 256 if name.startswith("MobileViT") else 224
     x = np.random.default_rng(7).standard_normal((2, 3, side, side)).astype("float32")
