@@ -115,7 +115,8 @@ def test_the_stored_names_are_those_of_all_networks():
     assert list(SIZES) == list_models() == network_names(), "run python -m ppcls.report.network_tables"
 
 
-# Measuring takes about a second per network, so the default run measures a few.
+# Measuring takes a second per network, of the largest half a minute: the default run measures a few, and the
+# slow one leaves out the largest, whose smaller siblings are of the same code.
 @pytest.mark.parametrize(
     "name", ["PPLCNet_x0_25", "resnet20", "VGG11", "ResNet18_vd", "DeiT_tiny_patch16_224"]
 )
@@ -124,7 +125,7 @@ def test_stored_sizes_are_what_networks_have(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(SIZES))
+@pytest.mark.parametrize("name", [name for name, size in SIZES.items() if size["parameters"] < 60e6])
 def test_all_stored_sizes_are_what_networks_have(name):
     assert measure(name, usual_shape(name)) == SIZES[name], "run python -m ppcls.report.network_tables"
 
