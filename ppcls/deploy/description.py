@@ -158,7 +158,7 @@ def described_postprocess(
         raise ConfigError(f"{file}: PostProcess: expected a map such as Topk: {{topk: 5}}")
     listed = [key for key in section if key != "main_indicator"]
     name = section.get("main_indicator") or next(iter(listed), None)
-    if name not in section:
+    if not isinstance(name, str) or name not in section:
         raise ConfigError(f"{file}: PostProcess has no {name}")
     options = section[name] or {}
     if not isinstance(options, Mapping):
@@ -168,6 +168,8 @@ def described_postprocess(
     if more is not None and not isinstance(more, Mapping):
         raise ConfigError(f"{file}: {_OURS}.{name}: expected a map of options")
     options = {**options, **(more or {})}
+    if "name" in options:
+        raise ConfigError(f"{file}: PostProcess.{name}.name: {name} has no such option")
     labels = options.get("class_id_map_file")
     beside = find(labels) if isinstance(labels, str) else None
     return {"name": name, **options, **({} if beside is None else {"class_id_map_file": str(beside)})}

@@ -30,6 +30,7 @@ from ppcls.engine.checkpoint.resume import (
 )
 from ppcls.engine.checkpoint.run_folder import (
     check_run_folder,
+    finish_saves,
     follow_earlier_run,
     open_run_folder,
     resumes_in_place,
@@ -152,6 +153,8 @@ class Engine:
             if resumed is not None and is_finished(
                 resumed, self.globals.epochs, plain(self.config.EarlyStopping)
             ):
+                if is_main() and resumes_in_place(self.folder, resumed):
+                    finish_saves(self.folder)
                 LOGGER.info("%s: already finished, nothing to do", resumed.where)
                 return _result(resumed.progress)
             check_run_folder(self.folder, self.config, resumed)

@@ -133,6 +133,8 @@ def test_any_value_anywhere(answer: Any) -> None:
         ("PostProcess.Topk", {"topk": 1, "label_list": [0, 1, 2, 3]}, "PostProcess.label_list.0"),
         ("PostProcess.Topk", {"topk": 1, "label_list": ["a"]}, "label_list has 1 names"),
         ("PostProcess.Topk", {"class_id_map_file": "gone.txt"}, "gone.txt: no such file"),
+        ("PostProcess.Topk", {"name": ["Topk"]}, "PostProcess.Topk.name: Topk has no such option"),
+        ("PostProcess", {"main_indicator": ["Topk"], "Topk": {"topk": 1}}, "PostProcess has no ['Topk']"),
         ("PostProcess", {"ThreshOutput": {"threshold": 0.5}}, "decides between two classes"),
         ("PostProcess", {"MultiLabelThreshOutput": {}}, "unknown post-process"),
         ("PreProcess.transform_ops.0", {"ResizeImage": {"size": [-1, 8]}}, "must be a positive whole number"),

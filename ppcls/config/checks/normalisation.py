@@ -44,4 +44,5 @@ def _options(node: Any) -> dict[str, Any] | None:
         return None
     if node.get("name") == _NAME:
         return node
-    return (node[_NAME] or {"mean": None}) if _NAME in node else None
+    options = (node[_NAME] or {"mean": None}) if _NAME in node else None
+    return options if isinstance(options, dict) else None  # what else it may be is reported where it stands

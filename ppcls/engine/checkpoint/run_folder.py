@@ -36,6 +36,15 @@ def resumes_in_place(folder: Path, resumed: Checkpoint | None) -> bool:
     return resumed is not None and folder.is_dir() and resumed.where.parent.samefile(folder)
 
 
+def finish_saves(folder: Path) -> None:
+    """Finish what a run that was killed in its last save left to do: its files may still have to be renamed.
+
+    A folder that cannot be written stays as it is, because every checkpoint is read as if that were done.
+    """
+    with contextlib.suppress(OSError):
+        Checkpointer(folder).clean()
+
+
 def check_run_folder(folder: Path, config: Recipe, resumed: Checkpoint | None) -> None:
     """Raise an error for a folder that this run cannot use; change nothing.
 

@@ -35,6 +35,15 @@ MISSPELT: list[tuple[list[tuple[Any, ...]], str, str]] = [
     ([("rename", "Global.epochs", "epoch")], "Global.epoch", "Did you mean: epochs?"),
     ([("rename", "Global.output_dir", "out_dir")], "Global.out_dir", "output_dir"),
     ([("set", "AMP", {"use_amp": False, "lvel": "O1"})], "AMP.lvel", "Did you mean: level?"),
+    (
+        [
+            ("set", "Global.mean", [0.5] * 3),
+            ("set", "Global.std", [0.2] * 3),
+            ("set", f"{OPS}.2", {"NormalizeImage": 3}),
+        ],
+        f"{OPS}.2",
+        "NormalizeImage",
+    ),
     ([("rename", "Loss.Eval", "Evl")], "Loss.Evl", "Did you mean: Eval?"),
     ([("rename", f"{TRAIN}.loader", "loadr")], f"{TRAIN}.loadr", "Did you mean: loader?"),
     (

@@ -107,6 +107,23 @@ def test_auto_starts_goes_on_past_damage_and_says_when_it_is_done(recipe, write_
     assert (tmp_path / "output/resnet8.earlier-1/latest.pdparams").read_bytes() == before
 
 
+@pytest.mark.parametrize("moved", [0, 1, 3])
+def test_a_run_killed_in_its_last_save_is_completed(recipe, write_recipe, tmp_path, moved):
+    """Killed after the commit: some files are not renamed yet, or all are and only the commit is left."""
+    path = write_recipe(recipe)
+    assert train(path) == 0
+    folder = tmp_path / "output/resnet8"
+    latest = sorted(folder.glob("latest.pd*"))
+    assert len(latest) == 3
+    whole = {file: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    for file in latest[moved:]:
+        file.rename(file.with_name(f"{file.name}.new"))
+        file.write_bytes(b"of the save before")
+    (folder / "latest.commit").touch()
+    assert train(path) == 0
+    assert {file: file.read_bytes() for file in folder.iterdir() if file.is_file()} == whole
+
+
 @pytest.mark.parametrize("suffix", [".pdparams", ".pdopt"])
 def test_auto_goes_back_past_a_damaged_file_of_several_tags(recipe, write_recipe, tmp_path, capsys, suffix):
     """The tags of one step are links to one file, so damage of one is damage of all of them."""
