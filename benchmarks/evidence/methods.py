@@ -120,7 +120,8 @@ def _at(setting: Setting) -> Changes:
 
 
 def _wkd(setting: Setting) -> Changes:
-    gamma = {"start": setting.epochs * 150 // CIFAR_EPOCHS, "epochs": setting.epochs}
+    start = max(1, setting.epochs * 150 // CIFAR_EPOCHS)  # with a single epoch it never falls
+    gamma = {"start": start, "epochs": max(start + 1, setting.epochs)}
     return {1: {"DistillationWKDLogitLoss": {"gamma": gamma}}}
 
 
