@@ -37,12 +37,14 @@ def resumes_in_place(folder: Path, resumed: Checkpoint | None) -> bool:
 
 
 def finish_saves(folder: Path) -> None:
-    """Finish what a run that was killed in its last save left to do: its files may still have to be renamed.
+    """Finish the last save of a run that was killed after its commit: files may still have to be renamed.
 
     A folder that cannot be written stays as it is, because every checkpoint is read as if that were done.
     """
+    checkpointer = Checkpointer(folder)
     with contextlib.suppress(OSError):
-        Checkpointer(folder).clean()
+        for commit in list(folder.glob("*.commit")):
+            checkpointer.recover(commit.stem)
 
 
 def check_run_folder(folder: Path, config: Recipe, resumed: Checkpoint | None) -> None:
