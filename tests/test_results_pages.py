@@ -57,6 +57,11 @@ def test_recipes_are_valid(name, tmp_path):
         assert loss["weight"]["epochs"] == 3  # 20 of 240 epochs, here of 33
 
 
+@pytest.mark.parametrize("name", ["DKD", "RLD", "WKD", "WKD-L"])
+def test_schedules_of_methods_fit_into_a_single_epoch(name, tmp_path):
+    load_config(write_recipe(Job(replace(FASHION, epochs=1), name, 0), Places(tmp_path), tmp_path))
+
+
 def test_runs_that_are_there_are_not_repeated(tmp_path, capsys):
     job = Job(FASHION, "KD", 0)
     run([job], Places(tmp_path), 1)

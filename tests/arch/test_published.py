@@ -310,7 +310,7 @@ SHARES = [
 
 
 @pytest.mark.parametrize(("name", "option"), SHARES)
-@pytest.mark.parametrize("share", slow_unless((1.5).__eq__, [1.5, -0.5, float("nan")]))
+@pytest.mark.parametrize("share", slow_unless(lambda share: share > 1, [1.5, -0.5, float("nan")]))
 def test_a_share_to_drop_is_a_probability(name, option, share):
     """Paddle would say so in the first step of a training, or never."""
     with (

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import yaml
 from recipe_steps import LARGE, Recorder, check_as_it_is, make_small, recipes_in_two_steps
-from support import slow_unless
 
 from ppcls.config import load_config
 from ppcls.config.loading import read
@@ -32,9 +31,6 @@ RECIPES = {
     for path in sorted(CONFIGS.rglob("*.yaml"))
     if "_base_" not in path.parts and path not in COVERED
 }
-
-# Those of large networks: `make test-slow` runs them.
-LONG = ("res2net200_vd_distill", "ImageNet/ResNet/", "SwinTransformer")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +49,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", slow_unless(lambda name: not any(part in name for part in LONG), RECIPES))
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_trains_one_step(name: str, images: Path, tmp_path: Path) -> None:
     check_as_it_is(RECIPES[name])
     tree = read(RECIPES[name])

@@ -44,8 +44,6 @@ TOLERANCES = {
 pytestmark = pytest.mark.usefixtures("quick_weights")
 
 RECIPES = recipes_in_two_steps()
-# The recipes for ImageNet have large networks; those for CIFAR and of the tutorial show the same methods.
-LONG = (*LARGE, "ImageNet/")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +137,7 @@ def two_steps(tree: dict[str, Any], folder: Path) -> list[dict[str, float]]:
     return recorder.steps
 
 
-@pytest.mark.parametrize("name", slow_unless(lambda n: not any(part in n for part in LONG), RECIPES))
+@pytest.mark.parametrize("name", slow_unless(lambda n: not any(part in n for part in LARGE), RECIPES))
 def test_a_recipe_gives_the_losses_on_record(
     name: str, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
