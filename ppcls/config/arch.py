@@ -37,7 +37,8 @@ class ArchSpec:
         frozen: none of its parameters trains: it is frozen, or a group around it, or each network inside it.
         pretrained: its weights: True for official ones, a path, or an address; None if the recipe does not
             give any.
-        class_num: number of classes from its own options or those of a group around it; None without them.
+        class_num: number of classes from its own options or those of a group around it; None without them,
+            0 or less for what cannot be one.
         children: the networks inside it, in order.
         chosen: the network to deploy, if the recipe names it.
     """
@@ -246,7 +247,8 @@ def _read(
     if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
         raise ConfigError(f"expected a network with its name, got {show(node)}", path=path)
     own = node.get("class_num")
-    class_num = own if isinstance(own, int) else class_num
+    if own is not None:
+        class_num = own if isinstance(own, int) else 0  # what is no number is reported where it stands
     children = _read_children(node, path, prefix, frozen, class_num) if "models" in node else ()
     named = node.get("infer_model_name")
     return ArchSpec(

@@ -81,7 +81,7 @@ def test_names_of_classes_need_not_be_there_to_train(write_recipe: Write) -> Non
     load_config(write_recipe(("set", PLACE, {"name": "Topk", "class_id_map_file": "not/yet.txt"})))
 
 
-@pytest.mark.parametrize("count", [-1, 0, True])
+@pytest.mark.parametrize("count", [-1, 0, True, "ten", 2.5, [2]])
 def test_a_count_of_classes_that_cannot_be_is_reported_alone(
     count: Any, write_recipe: Write, tmp_path: Path
 ) -> None:
