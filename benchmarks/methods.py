@@ -11,16 +11,18 @@
     python benchmarks/methods.py time     # step times, all methods in turn in one process
     python benchmarks/methods.py table    # writes the pages and plots of docs from docs/results_*.jsonl
 
-`run` trains what is missing in docs/results_<setting>.jsonl, appends a line for every finished run, and can
-be stopped and started at any time. The FOLDER of CIFAR-10 contains train/<class>/* and test/<class>/*;
-resnet56.pth and resnet20.pth are CIFAR-10 networks with option-A short cuts. The FOLDER of Fashion-MNIST is
-written by `python dataset/prepare_fashion_mnist.py SOURCE --full FOLDER` (dataset/README.md). Lists, stores
-and unfinished runs are in --work, which may be deleted afterwards.
+`run` trains what is missing in docs/results_<setting>.jsonl, the first seed of everything first, appends a
+line for every finished run, and can be stopped and started at any time; with `--hours 4` no run starts later.
+The FOLDER of CIFAR-10 contains train/<class>/* and test/<class>/*; resnet56.pth and resnet20.pth are CIFAR-10
+networks with option-A short cuts. The FOLDER of Fashion-MNIST is written by
+`python dataset/prepare_fashion_mnist.py SOURCE --full FOLDER` (dataset/README.md). Lists, stores and
+unfinished runs are in --work, which may be deleted afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -52,6 +54,7 @@ def main() -> None:
         help="default: 0 to 2, and 0 to 4 for labels alone and the first four methods with 1,000 labels",
     )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--hours", type=float, default=math.inf, help="start no run later than this")
     parser.add_argument("--cifar", type=Path, help="folder with train/<class>/* and test/<class>/*")
     parser.add_argument("--teacher", type=Path, help="weights of resnet56 for CIFAR-10")
     parser.add_argument("--small-teacher", type=Path, help="weights of resnet20 for CIFAR-10")
@@ -70,7 +73,7 @@ def main() -> None:
         return
     jobs = tuning_jobs() if args.command == "tune" else all_jobs(args)
     places = Places(args.work.resolve(), args.cifar, args.teacher, args.small_teacher, args.fashion)
-    run(jobs, places, args.jobs)
+    run(jobs, places, args.jobs, args.hours)
 
 
 def all_jobs(args: argparse.Namespace) -> list[Job]:

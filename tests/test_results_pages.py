@@ -68,6 +68,12 @@ def test_runs_that_are_there_are_not_repeated(tmp_path, capsys):
     assert capsys.readouterr().out == "1 of 1 runs are in the results\n"
 
 
+def test_no_run_starts_after_the_hours(tmp_path, capsys):
+    run([Job(FASHION, "KD", seed) for seed in (97, 98)], Places(tmp_path), 1, hours=0.0)
+    message = "2 runs were not started within 0 hours; the same command goes on with them"
+    assert capsys.readouterr().out == f"0 of 2 runs are in the results\n{message}\n"
+
+
 def test_lists_are_written_once_for_a_folder(tmp_path):
     folder, other = tmp_path / "images", tmp_path / "other"
     for number, place in itertools.product(range(10), (folder, other)):

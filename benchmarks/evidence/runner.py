@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import subprocess
@@ -74,13 +75,14 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def run(jobs: list[Job], places: Places, processes: int) -> None:
+def run(jobs: list[Job], places: Places, processes: int, hours: float = math.inf) -> None:
     """Train what is not in the results yet; can be stopped and started at any time.
 
     Args:
         jobs: in their order.
         places: where images and weights are, and where runs write.
         processes: number of runs at a time.
+        hours: no run starts later than this after the call.
 
     Raises:
         SystemExit: if a setting needs images or weights that were not given.
@@ -102,18 +104,27 @@ def run(jobs: list[Job], places: Places, processes: int) -> None:
 
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, end_with_parent, maxtasksperchild=_RUNS_PER_PROCESS) as pool:
-        found = pool.imap_unordered(partial(_one, places=places), todo)
-        for number, (job, row, problem) in enumerate(found, 1):
+        one = partial(_one, places=places, until=time.time() + 3600 * hours)
+        late = 0
+        for number, (job, row, problem) in enumerate(pool.imap_unordered(one, todo), 1):
+            if not row and not problem:
+                late += 1
+                continue
             title = f"{number}/{len(todo)}  {job.setting.key}  {job.name}, seed {job.seed}"
             print(f"{title}: {row or problem}", flush=True)
             if row:
                 with job.setting.results.open("a") as stream:
                     stream.write(json.dumps(row) + "\n")
+    if late:
+        print(f"{late} runs were not started within {hours:g} hours; the same command goes on with them")
 
 
-def _one(job: Job, places: Places) -> tuple[Job, dict[str, Any], str]:
+def _one(job: Job, places: Places, until: float) -> tuple[Job, dict[str, Any], str]:
+    """Return the job with its row, or with what went wrong, or with neither if it is too late to start."""
     from ppcls.errors import PpclsError
 
+    if time.time() > until:
+        return job, {}, ""
     try:
         fill(job, places)
         return job, train(job, places), ""
