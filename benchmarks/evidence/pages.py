@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -37,8 +36,8 @@ PAGE = DOCS / "results_methods.md"
 _PUBLISHED = DOCS / "images" / "results_published.png"
 _TOGETHER = DOCS / "images" / "results_together.png"
 _SEVERAL = 3  # comparisons that a method needs to be in the table of all
-_ORDERED = (CIFAR, FASHION, *(setting for setting, _ in TOGETHER if setting not in (CIFAR, FASHION)))
 _ENOUGH = 10  # methods; with fewer an order says little
+_CLEAR = 0.01  # p-value of a correlation that is shown as clear
 _ORDER_PICTURE = "![Published gains and ours](images/results_published.png)"
 _GUIDES = {"which_method.md": "", "which_method_zh.md": "_zh"}
 _ANSWERED = {  # settings that answer a question, which has a plot of its own
@@ -67,10 +66,11 @@ machine at the same time, so differences of a fifth say nothing. {total}
 
 def render() -> dict[Path, str]:
     """Return the text of every page, or of the part that is made here put into the page as it is."""
+    order = _order()
     settings = [setting for setting in SETTINGS.values() if BASE in runs_of(setting)]
     later = [setting for setting in SETTINGS.values() if setting not in settings]
     text = _HEADER.format(total=_total(settings)) + "".join(_section(setting) for setting in settings)
-    text += f"\n## Does the published order hold?\n\n{_ORDER_PICTURE}\n\n{_order()}\n{_not_run(later)}"
+    text += f"\n## Does the published order hold?\n\n{_ORDER_PICTURE}\n\n{order}\n{_not_run(later)}"
     pages = {PAGE: text}
     for name, suffix in _GUIDES.items():
         pages[DOCS / name] = fill((DOCS / name).read_text("utf-8"), "methods", guide(suffix))
@@ -81,7 +81,7 @@ def render() -> dict[Path, str]:
         "together": _together(),
         "kinds": _kinds(),
         "cost": _cost(),
-        "order": _order(),
+        "order": order,
         "reasons": _reasons(),
         "warmup": _warmup(),
     }.items():
@@ -212,27 +212,30 @@ def _order() -> str:
         for name, method in METHODS.items()
         if method.published is not None
     }
-    found = {setting.title: _gains(setting) for setting in _ORDERED}
-    lines = ["Rank correlations (Spearman), p-values by 20,000 permutations.", ""]
-    lines += [
-        f"- {title}: {_correlation(published, ours)}."
-        for title, ours in found.items()
-        if _correlation(published, ours)
+    columns = {"published": published}
+    columns |= {f"{number}": _gains(setting) for number, (setting, _) in enumerate(_compared(), 1)}
+    lines = [
+        "Rank correlations (Spearman) over the methods that both have; bold where p < "
+        f"{_CLEAR} by 20,000 permutations.",
+        "",
+        f"| gains | {' | '.join(list(columns)[:-1])} |",
+        f"| --- |{' ---: |' * (len(columns) - 1)}",
     ]
-    better = {**found[CIFAR.title]}
+    for number, (_, title) in enumerate(_compared(), 1):
+        before = [_correlation(columns[f"{number}"], other) for other in list(columns.values())[:number]]
+        cells = [*before, *[""] * (len(columns) - 1 - number)]
+        lines.append(f"| {number}: {title} | {' | '.join(cells)} |")
+    better = {**_gains(CIFAR)}
     for variant in REASONS.variants:
         other = _gains(REASONS).get(variant.name, -99.0)
         better[variant.method] = max(better.get(variant.method, -99.0), other)
-    lines.append(
-        "- The first again, losing methods with the better of their settings (`cifar10_reasons`), which was "
-        f"chosen by these results: {_correlation(published, better)}."
-    )
     lines += [
-        f"- {first}, and {second}: {_correlation(found[first], found[second])}."
-        for first, second in itertools.combinations(found, 2)
-        if _correlation(found[first], found[second])
+        "",
+        "CIFAR-10 with 1,000 labels once more, losing methods with the better of their settings "
+        f"(`cifar10_reasons`,\nchosen by these results), and the published gains: "
+        f"{_correlation(published, better)}.",
     ]
-    return "\n".join(textwrap.fill(line, 118, subsequent_indent="  ") for line in lines)
+    return "\n".join(lines)
 
 
 def _gains(setting: Setting) -> dict[str, float]:
@@ -245,7 +248,7 @@ def _correlation(first: Mapping[str, float], second: Mapping[str, float]) -> str
     if len(names) < _ENOUGH:
         return ""
     rho, p = spearman([first[name] for name in names], [second[name] for name in names])
-    return f"{rho:+.2f} over {len(names)} methods, p {f'= {p:.2f}' if p >= 0.01 else '< 0.01'}"
+    return f"**{rho:+.2f}**" if p < _CLEAR else f"{rho:+.2f}"
 
 
 def _cost() -> str:
