@@ -153,6 +153,11 @@ def test_a_method_of_which_a_run_fails_does_not_widen_the_intervals_of_others():
     assert statistics.unsteady(steady) == set()
 
 
+@pytest.mark.parametrize(("freedom", "expected"), [(10, 7.559), (30, 5.390), (120, 4.787)])
+def test_ratios_of_variances_are_the_tabled_ones_of_f(freedom, expected):
+    assert statistics.largest_ratio(freedom, luck=0.01) == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(("freedom", "expected"), [(4, 2.776), (10, 2.228), (30, 2.042), (1000, 1.962)])
 def test_quantiles_of_t(freedom, expected):
     assert statistics.t_quantile(freedom) == pytest.approx(expected, rel=0.01)

@@ -208,8 +208,9 @@ TOGETHER = (  # the comparisons of methods, with titles for a column
     (OTHER_KIND, "CIFAR-10, 1,000 labels, ShuffleNetV2"),
     (FASHION_OTHER_KIND, "Fashion-MNIST, 1,000 labels, ShuffleNetV2"),
     (FASHION_OTHER_KIND_ALL, "Fashion-MNIST, 47,000 labels, ShuffleNetV2"),
+    (OTHER_KIND_ALL, "CIFAR-10, 50,000 labels, ShuffleNetV2"),
 )
-KINDS = (OTHER_KIND, FASHION_OTHER_KIND, FASHION_OTHER_KIND_ALL)
+KINDS = (OTHER_KIND, FASHION_OTHER_KIND, FASHION_OTHER_KIND_ALL, OTHER_KIND_ALL)
 KD_TEMPERATURES = (1, 4, 8)
 KD_WEIGHTS = {False: (0.3, 0.9, 3.0), True: (1.0, 9.0, 27.0)}  # by `standardize`
 _KD_LOSS = "Loss.Train.1.DistillationKLDivLoss"

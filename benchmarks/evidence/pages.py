@@ -53,8 +53,8 @@ command above each table trains what is missing in it, and can be stopped and st
 
 A gain is the difference from the mean of the labels alone (`baseline`), in points of top-1; it is given with
 its 95 % interval. Three runs say little about the deviation of one method, so the deviation between seeds is
-estimated from all methods of a table together. A method of which single runs fail (its variance is more than
-twenty times that of all others) has an interval from its own runs.
+estimated from all methods of a table together. A method of which single runs fail (its variance is larger
+than that of all others with p < 0.0001 in an F test) has an interval from its own runs.
 
 Hyper-parameters are those of the recipes for CIFAR-100 (`configs/cifar/`), without a search on these images;
 the only exception is MGD's factor on Fashion-MNIST. Warm-ups and decays are shortened with the run.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _NORMAL = 1.959964  # 97.5 % quantile of the normal distribution
-_UNSTEADY = 20.0  # largest variance of one method in relation to that of all others
+_LUCK = 1e-4  # probability of a steady method to be called unsteady
 _ENOUGH = 10  # degrees of freedom of the others, for that relation to say something
 
 
@@ -51,8 +51,8 @@ def spread(values: Sequence[float]) -> str:
 def unsteady(runs: Mapping[str, Sequence[float]]) -> set[str]:
     """Return the methods of which single runs fail: their seeds differ too much to share a deviation.
 
-    Their variance is more than :data:`_UNSTEADY` times that of all others together, which luck does not
-    explain (p < 0.0001 of an F test with two and ten or more degrees of freedom).
+    Their variance, of three or more runs, differs from that of all others together more than luck explains
+    (p < 0.0001 in an F test).
     """
     found: set[str] = set()
     while True:
@@ -60,12 +60,21 @@ def unsteady(runs: Mapping[str, Sequence[float]]) -> set[str]:
         ratios = {}
         for name, values in steady.items():
             sigma, freedom = _pooled({other: more for other, more in steady.items() if other != name})
-            if len(values) > 1 and freedom >= _ENOUGH and sigma > 0:
-                ratios[name] = (deviation(values) / sigma) ** 2
+            if len(values) >= 3 and freedom >= _ENOUGH and sigma > 0:
+                ratios[name] = (deviation(values) / sigma) ** 2 / largest_ratio(freedom)
         most = max(ratios, key=lambda name: ratios[name], default="")
-        if ratios.get(most, 0.0) <= _UNSTEADY:
+        if ratios.get(most, 0.0) <= 1.0:
             return found
         found.add(most)
+
+
+def largest_ratio(freedom: int, luck: float = _LUCK) -> float:
+    """Return the ratio, of the variance of three runs to that of others, which luck exceeds that often.
+
+    This is the quantile of F with 2 and `freedom` degrees of freedom, whose distribution function is
+    1 - (1 + 2 x / freedom) ** (-freedom / 2). For more than three runs luck exceeds it less often.
+    """
+    return freedom / 2 * (luck ** (-2 / freedom) - 1)
 
 
 def pooled_deviation(runs: Mapping[str, Sequence[float]]) -> tuple[float, int]:
