@@ -69,10 +69,10 @@ def unsteady(runs: Mapping[str, Sequence[float]]) -> set[str]:
 
 
 def largest_ratio(freedom: int, luck: float = _LUCK) -> float:
-    """Return the ratio, of the variance of three runs to that of others, which luck exceeds that often.
+    """Return how many times the variance of three runs exceeds that of others with probability `luck`.
 
     This is the quantile of F with 2 and `freedom` degrees of freedom, whose distribution function is
-    1 - (1 + 2 x / freedom) ** (-freedom / 2). For more than three runs luck exceeds it less often.
+    1 - (1 + 2 x / freedom) ** (-freedom / 2). With more than three runs it happens less often.
     """
     return freedom / 2 * (luck ** (-2 / freedom) - 1)
 
