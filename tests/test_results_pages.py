@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import itertools
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
-from evidence import pages, statistics
+from evidence import pages, runner, statistics
 from evidence.comparisons import FASHION, OTHER_KIND, SETTINGS, TEACHER
 from evidence.guide import guide
 from evidence.images import cifar_lists
 from evidence.methods import METHODS
 from evidence.runner import Job, rows_of, run, write_recipe
-from evidence.settings import Places
+from evidence.settings import Places, Setting
 from evidence.tables import BASE, pool_of, runs_of
 from methods import all_jobs
 
@@ -74,6 +76,20 @@ def test_no_run_starts_after_the_hours(tmp_path, capsys):
     assert capsys.readouterr().out == f"0 of 2 runs are in the results\n{message}\n"
 
 
+def test_runs_that_begin_within_the_hours_are_kept(tmp_path, monkeypatch, capsys):
+    setting = replace(FASHION, key="short")
+    monkeypatch.setattr(Setting, "results", property(lambda self: tmp_path / f"{self.key}.jsonl"))
+    clock = itertools.chain([0.0, 1.0, 3599.0], itertools.repeat(3601.0))
+    monkeypatch.setattr(runner, "time", SimpleNamespace(time=lambda: next(clock)))
+    monkeypatch.setattr(runner, "fill", lambda job, places: None)
+    monkeypatch.setattr(runner, "train", lambda job, places: {"method": job.name, "seed": job.seed})
+    threads = SimpleNamespace(Pool=lambda processes, *_, **__: ThreadPool(processes))  # so that patches hold
+    monkeypatch.setattr(runner.multiprocessing, "get_context", lambda _: threads)
+    run([Job(setting, "KD", seed) for seed in range(5)], Places(tmp_path), 1, hours=1.0)
+    assert [row["seed"] for row in rows_of(setting.results)] == [0, 1]
+    assert "\n3 runs were not started within 1 hours;" in capsys.readouterr().out
+
+
 def test_lists_are_written_once_for_a_folder(tmp_path):
     folder, other = tmp_path / "images", tmp_path / "other"
     for number, place in itertools.product(range(10), (folder, other)):
@@ -100,6 +116,8 @@ def test_methods_that_a_comparison_does_not_have_are_refused():
     assert [(job.setting, job.name) for job in all_jobs(asked)] == [(OTHER_KIND, "KD")]
     everything = all_jobs(argparse.Namespace(settings=["all"], methods=None, seeds=None))
     assert {job.setting.key for job in everything} == set(SETTINGS)
+    runs = [job.name for job in everything if job.setting == OTHER_KIND]
+    assert [runs.count(name) for name in ("baseline", "KD", "DIST", "NKD")] == [5, 5, 5, 3]
 
 
 def test_files_that_a_setting_needs_are_asked_for_before_the_first_run(tmp_path):

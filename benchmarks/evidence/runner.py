@@ -105,17 +105,21 @@ def run(jobs: list[Job], places: Places, processes: int, hours: float = math.inf
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, end_with_parent, maxtasksperchild=_RUNS_PER_PROCESS) as pool:
         one = partial(_one, places=places, until=time.time() + 3600 * hours)
-        late = 0
-        for number, (job, row, problem) in enumerate(pool.imap_unordered(one, todo), 1):
-            if not row and not problem:
-                late += 1
-                continue
-            title = f"{number}/{len(todo)}  {job.setting.key}  {job.name}, seed {job.seed}"
-            print(f"{title}: {row or problem}", flush=True)
-            if row:
-                with job.setting.results.open("a") as stream:
-                    stream.write(json.dumps(row) + "\n")
-    if late:
+        finished, begun = 0, len(todo)
+        for job, row, problem in pool.imap_unordered(one, todo):
+            if row or problem:
+                finished += 1
+                title = f"{finished}/{len(todo)}  {job.setting.key}  {job.name}, seed {job.seed}"
+                print(f"{title}: {row or problem}", flush=True)
+                if row:
+                    with job.setting.results.open("a") as stream:
+                        stream.write(json.dumps(row) + "\n")
+            else:
+                begun = min(begun, todo.index(job))  # those before it; they may still run
+            if finished == begun:
+                break
+    if finished < len(todo):
+        late = len(todo) - finished
         print(f"{late} runs were not started within {hours:g} hours; the same command goes on with them")
 
 
