@@ -53,7 +53,7 @@ def main() -> None:
         help="default: 0 to 2, and 0 to 4 for labels alone and the first four methods where all are compared",
     )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--hours", type=float, default=math.inf, help="start no run later than this")
+    parser.add_argument("--hours", type=_hours, default=math.inf, help="start no run later than this")
     parser.add_argument("--cifar", type=Path, help="folder with train/<class>/* and test/<class>/*")
     parser.add_argument("--teacher", type=Path, help="weights of resnet56 for CIFAR-10")
     parser.add_argument("--small-teacher", type=Path, help="weights of resnet20 for CIFAR-10")
@@ -73,6 +73,16 @@ def main() -> None:
     jobs = tuning_jobs() if args.command == "tune" else all_jobs(args)
     places = Places(args.work.resolve(), args.cifar, args.teacher, args.small_teacher, args.fashion)
     run(jobs, places, args.jobs, args.hours)
+
+
+def _hours(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value > 0:  # NaN hours would never be over
+        raise argparse.ArgumentTypeError(f"expected a number of hours above 0, not {text}")
+    return value
 
 
 def all_jobs(args: argparse.Namespace) -> list[Job]:

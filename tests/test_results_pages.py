@@ -19,7 +19,7 @@ from evidence.methods import METHODS
 from evidence.runner import Job, rows_of, run, write_recipe
 from evidence.settings import Places, Setting
 from evidence.tables import BASE, pool_of, runs_of
-from methods import all_jobs
+from methods import all_jobs, main
 
 from ppcls.config import load_config
 
@@ -72,7 +72,7 @@ def test_runs_that_are_there_are_not_repeated(tmp_path, capsys):
 
 def test_no_run_starts_after_the_hours(tmp_path, capsys):
     run([Job(FASHION, "KD", seed) for seed in (97, 98)], Places(tmp_path), 1, hours=0.0)
-    message = "2 runs were not started within 0 hours; the same command goes on with them"
+    message = "The 0 hours are over. Runs still missing: 2. To train them, repeat the command."
     assert capsys.readouterr().out == f"0 of 2 runs are in the results\n{message}\n"
 
 
@@ -87,7 +87,15 @@ def test_runs_that_begin_within_the_hours_are_kept(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(runner.multiprocessing, "get_context", lambda _: threads)
     run([Job(setting, "KD", seed) for seed in range(5)], Places(tmp_path), 1, hours=1.0)
     assert [row["seed"] for row in rows_of(setting.results)] == [0, 1]
-    assert "\n3 runs were not started within 1 hours;" in capsys.readouterr().out
+    assert "\nThe 1 hours are over. Runs still missing: 3." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hours", ["nan", "-1", "0", "four"])
+def test_hours_that_cannot_be_are_refused(hours, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["methods.py", "run", "--hours", hours])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert f"--hours: expected a number of hours above 0, not {hours}" in capsys.readouterr().err
 
 
 def test_lists_are_written_once_for_a_folder(tmp_path):

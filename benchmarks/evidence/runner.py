@@ -120,7 +120,7 @@ def run(jobs: list[Job], places: Places, processes: int, hours: float = math.inf
                 break
     if finished < len(todo):
         late = len(todo) - finished
-        print(f"{late} runs were not started within {hours:g} hours; the same command goes on with them")
+        print(f"The {hours:g} hours are over. Runs still missing: {late}. To train them, repeat the command.")
 
 
 def _one(job: Job, places: Places, until: float) -> tuple[Job, dict[str, Any], str]:
