@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from evidence import pages, runner, statistics
-from evidence.comparisons import FASHION, OTHER_KIND, SETTINGS, TEACHER
+from evidence.comparisons import FASHION, OTHER_KIND, SETTINGS, TEACHER, TOGETHER
 from evidence.guide import guide
 from evidence.images import cifar_lists
 from evidence.methods import METHODS
@@ -177,6 +177,18 @@ def test_a_method_of_which_a_run_fails_does_not_widen_the_intervals_of_others():
     own = statistics.deviation([80.0, 82.0, 52.0])
     assert found["fails"].half == pytest.approx(4.303 * ((own**2 + 1) / 3) ** 0.5, rel=0.04)
     assert statistics.unsteady(steady) == set()
+
+
+@pytest.mark.parametrize(("others", "expected"), [(5, set()), (30, {"fails"})])
+def test_what_is_too_much_for_luck_depends_on_the_runs_of_the_others(others, expected):
+    steady = {str(number): [80.0, 81.0, 82.0] for number in range(others)}
+    assert statistics.unsteady({**steady, "fails": [76.0, 80.0, 84.0]}) == expected  # 16 times the variance
+
+
+def test_correlations_are_a_triangle_with_a_row_for_each_comparison():
+    rows = [line.split(" | ") for line in pages._order().splitlines() if line.startswith("| ")][2:]
+    filled = [sum(any(map(str.isdigit, cell)) for cell in row[1:]) for row in rows]
+    assert filled == list(range(1, len(TOGETHER) + 1))
 
 
 @pytest.mark.parametrize(("freedom", "expected"), [(10, 7.559), (30, 5.390), (120, 4.787)])

@@ -212,18 +212,19 @@ def _order() -> str:
         for name, method in METHODS.items()
         if method.published is not None
     }
-    columns = {"published": published}
-    columns |= {f"{number}": _gains(setting) for number, (setting, _) in enumerate(_compared(), 1)}
+    compared = _compared()
+    columns = [published, *(_gains(setting) for setting, _ in compared)]
+    names = ["published", *map(str, range(1, len(compared)))]
     lines = [
         "Rank correlations (Spearman) over the methods that both have; bold where p < "
         f"{_CLEAR} by 20,000 permutations.",
         "",
-        f"| gains | {' | '.join(list(columns)[:-1])} |",
-        f"| --- |{' ---: |' * (len(columns) - 1)}",
+        f"| gains | {' | '.join(names)} |",
+        f"| --- |{' ---: |' * len(names)}",
     ]
-    for number, (_, title) in enumerate(_compared(), 1):
-        before = [_correlation(columns[f"{number}"], other) for other in list(columns.values())[:number]]
-        cells = [*before, *[""] * (len(columns) - 1 - number)]
+    for number, (_, title) in enumerate(compared, 1):
+        cells = [_correlation(columns[number], other) for other in columns[:number]]
+        cells += [""] * (len(names) - number)
         lines.append(f"| {number}: {title} | {' | '.join(cells)} |")
     better = {**_gains(CIFAR)}
     for variant in REASONS.variants:
