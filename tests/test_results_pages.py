@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 from dataclasses import replace
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,12 +79,19 @@ def test_no_run_starts_after_the_hours(tmp_path, capsys):
 def test_runs_that_begin_within_the_hours_are_kept(tmp_path, monkeypatch, capsys):
     setting = replace(FASHION, key="short")
     monkeypatch.setattr(Setting, "results", property(lambda self: tmp_path / f"{self.key}.jsonl"))
-    clock = itertools.chain([0.0, 1.0, 3599.0], itertools.repeat(3601.0))
+    clock = iter([0.0, 1.0, 3599.0, 3601.0])
     monkeypatch.setattr(runner, "time", SimpleNamespace(time=lambda: next(clock)))
     monkeypatch.setattr(runner, "fill", lambda job, places: None)
     monkeypatch.setattr(runner, "train", lambda job, places: {"method": job.name, "seed": job.seed})
-    threads = SimpleNamespace(Pool=lambda processes, *_, **__: ThreadPool(processes))  # so that patches hold
-    monkeypatch.setattr(runner.multiprocessing, "get_context", lambda _: threads)
+
+    def two_at_once(function, jobs):
+        first, second, late = map(function, jobs[:3])
+        yield from (first, late, second)
+        raise AssertionError("nothing else had begun, so nothing is to be waited for")
+
+    pool = contextlib.nullcontext(SimpleNamespace(imap_unordered=two_at_once))
+    here = SimpleNamespace(Pool=lambda *_, **__: pool)
+    monkeypatch.setattr(runner.multiprocessing, "get_context", lambda _: here)
     run([Job(setting, "KD", seed) for seed in range(5)], Places(tmp_path), 1, hours=1.0)
     assert [row["seed"] for row in rows_of(setting.results)] == [0, 1]
     assert "\nThe 1 hours are over. Runs still missing: 3." in capsys.readouterr().out
