@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 import pytest
+from support import slow_unless
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,9 @@ def test_every_ratio_names_sides_that_exist(speed, sides):
     assert all(hasattr(sides, side.kind) for side in speed.SIDES.values())
 
 
-@pytest.mark.parametrize("kind", ["build_ppcls", "build_student", "build_bare"])
+@pytest.mark.parametrize(
+    "kind", slow_unless(lambda kind: kind == "build_ppcls", ["build_ppcls", "build_student", "build_bare"])
+)
 def test_our_sides_make_steps(speed, sides, tmp_path, kind):
     step = getattr(sides, kind)(32, 2, speed.EAGER, tmp_path)
     step()

@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from support import slow_unless
 
 import ppcls
 from ppcls.arch import TheseusLayer, list_models
@@ -72,7 +73,7 @@ def test_descriptors_have_two_spellings(written, plain):
     assert dotted(bracketed(plain)) == plain
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_unless(lambda name: name != "ResNet50", FAMILIES))
 def test_features_are_those_of_the_same_forward(name):
     net = make(name)
     net.eval()
@@ -150,7 +151,7 @@ def test_layer_that_does_not_run_by_itself_is_named():
     assert states_empty(net)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", slow_unless(lambda name: name != "ResNet50", FAMILIES))
 def test_stages(name):
     net = make(name)
     every = list(net.stages_pattern)

@@ -14,7 +14,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from support import same_batches
+from support import same_batches, slow_unless
 
 from ppcls.data import ImageError, build_dataset, build_loader
 from ppcls.errors import ConfigError, DataError
@@ -411,7 +411,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("workers", slow_unless(bool, [0, 3]))
 @pytest.mark.timeout(120)
 def test_interrupt_ends_promptly(folder, workers):
     """The first batch would take at least 20 seconds; Ctrl-C ends the process long before."""

@@ -11,6 +11,7 @@ import types
 import cv2
 import numpy as np
 import pytest
+from support import slow_unless
 
 from ppcls.data import ImageError, build_loader, processes
 from ppcls.errors import ConfigError, DataError, TrainingError
@@ -98,7 +99,7 @@ def test_errors_keep_their_type_and_name_the_sample(started, node, tmp_path):
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("on_error", slow_unless(lambda value: value == "raise", ["raise", "skip"]))
 def test_a_process_that_is_killed_is_an_error_with_its_sample(started, node, on_error):
     """It is none of the data: a restart may succeed, and no image is to blame that could be left out."""
     node["dataset"]["on_error"] = on_error

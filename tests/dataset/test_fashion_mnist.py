@@ -43,6 +43,7 @@ def test_archive_is_small() -> None:
     assert unpacker.ARCHIVE.stat().st_size <= 8_000_000
 
 
+@pytest.mark.slow
 def test_lists_are_balanced_disjoint_and_complete(data: Path) -> None:
     labelled, unlabelled = read(data / "train_list.txt"), read(data / "train_list_unlabel.txt")
     val = read(data / "val_list.txt")
@@ -55,6 +56,7 @@ def test_lists_are_balanced_disjoint_and_complete(data: Path) -> None:
     assert {str(path.relative_to(data)) for path in data.rglob("*.png")} == set(names)
 
 
+@pytest.mark.slow
 def test_images_and_names(data: Path) -> None:
     for name, _ in read(data / "val_list.txt")[:20]:
         with Image.open(data / name) as image:

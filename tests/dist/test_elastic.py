@@ -85,6 +85,7 @@ def jobs(image_folder, tmp_path, capsys):
     return Jobs(image_folder, tmp_path, capsys)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_more_and_with_fewer_processes(jobs):
     """8 and 4 images in the two steps of an epoch: stopped in the second epoch, and at the end of it."""
     jobs.run_here(jobs.job("whole", "whole", 8), jobs.job("cut", "growing", 8, stop=3))

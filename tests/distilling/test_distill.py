@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle.nn import functional as F
-from support import PHOTOS
+from support import PHOTOS, slow_unless
 
 import ppcls
 from ppcls.api import distill
@@ -264,7 +264,9 @@ def test_a_project_whose_writing_was_killed_is_completed(first, tmp_path, monkey
         open_project(request, out, None)
 
 
-@pytest.mark.parametrize("kind", ["run", "weights", "exported", "layer"])
+@pytest.mark.parametrize(
+    "kind", slow_unless(lambda kind: kind in ("run", "exported"), ["run", "weights", "exported", "layer"])
+)
 def test_a_trained_teacher_of_any_kind_gives_the_same_answers(first, tmp_path, kind):
     data, result = first
     trained = result.project / "output/teacher"

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+from support import slow_unless
 
 import ppcls
 from ppcls.cli import main
@@ -74,7 +75,10 @@ def test_predictions_are_those_of_infer(
     assert len({tuple(result["scores"]) for result in want}) == 5
 
 
-@pytest.mark.parametrize("left_out", [["Infer"], ["Infer.transforms"], ["Infer.PostProcess"]])
+@pytest.mark.parametrize(
+    "left_out",
+    slow_unless(lambda keys: keys == ["Infer"], [["Infer"], ["Infer.transforms"], ["Infer.PostProcess"]]),
+)
 def test_what_infer_does_not_say_comes_from_evaluation(
     trained: dict[str, Any],
     write_recipe: Callable[..., Path],

@@ -12,7 +12,7 @@ import paddle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import PHOTOS, distilled
+from support import PHOTOS, distilled, slow_unless
 
 import ppcls
 from ppcls.cli import main
@@ -216,7 +216,7 @@ def test_labels_may_be_zero_and_the_pool_a_list(task, image_folder, tmp_path):
         ("class_names", ["0-9", "10 19", "20+", "7"]),
     ],
 )
-@pytest.mark.parametrize("label", ["teacher", "zero"])
+@pytest.mark.parametrize("label", slow_unless(lambda label: label == "teacher", ["teacher", "zero"]))
 def test_labels_are_written_as_the_training_list_writes_them(task, image_folder, kind, texts, label):
     path, pool, output = task
     mine(load_config(path), Mining(str(pool), str(output), label=label))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from recipe_steps import LARGE, Recorder, check_as_it_is, make_small, recipes_in_two_steps
+from support import slow_unless
 
 from ppcls.config import load_config
 from ppcls.config.loading import read
@@ -31,6 +32,24 @@ RECIPES = {
     for path in sorted(CONFIGS.rglob("*.yaml"))
     if "_base_" not in path.parts and path not in COVERED
 }
+PAIRS = ("resnet56_resnet20_", "resnet34_distill_resnet18_", "resnet32x4_resnet8x4_", "wrn_40_2_wrn_16_2_")
+DEEP = ("101", "152", "200", "DeiT", "EfficientNetLite2")
+
+
+def quick_recipes() -> set[str]:
+    """Every method with one pair of networks, every other recipe but deep networks; what is left is slow."""
+    methods = {path.stem.removeprefix(PAIRS[0]) for path in COVERED}
+    quick = set()
+    for name in RECIPES:
+        stem = Path(name).stem
+        method = next((stem.removeprefix(pair) for pair in PAIRS if stem.startswith(pair)), name)
+        if method not in methods and not any(part in name for part in DEEP):
+            quick.add(name)
+            methods.add(method)
+    return quick
+
+
+QUICK = quick_recipes()
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +68,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", slow_unless(lambda name: name in QUICK, RECIPES))
 def test_a_recipe_trains_one_step(name: str, images: Path, tmp_path: Path) -> None:
     check_as_it_is(RECIPES[name])
     tree = read(RECIPES[name])

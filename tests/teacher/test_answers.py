@@ -36,7 +36,7 @@ FAMILIES = {
     "GhostNet_x0_5": {"return_stages": True},
     "DeiT_tiny_patch16_224": {"return_patterns": ["blocks[1]"]},
 }
-QUICK = ("resnet8", "wrn_16_1", "PPLCNet_x0_25", "MobileNetV1_x0_25")
+QUICK = ("resnet8", "PPLCNet_x0_25")
 
 
 @pytest.fixture(autouse=True)

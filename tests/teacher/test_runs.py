@@ -8,7 +8,7 @@ import json
 import numpy as np
 import paddle
 import pytest
-from support import KL, distilled, train
+from support import KL, distilled, slow_unless, train
 
 from ppcls.arch.distillation import NetworkGroup
 from ppcls.config import load_config
@@ -147,7 +147,7 @@ def test_engines_are_removed_after_training(path, tmp_path):
     assert engine.model._answers == {}
 
 
-@pytest.mark.parametrize("mode", ["eval", "infer"])
+@pytest.mark.parametrize("mode", slow_unless(lambda mode: mode == "eval", ["eval", "infer"]))
 def test_evaluation_and_inference_go_through_an_engine_that_is_asked_for(path, tmp_path, mode, capsys):
     folder = run(path, tmp_path, "output")
     found = {}

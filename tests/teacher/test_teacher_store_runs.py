@@ -132,7 +132,9 @@ def test_training_from_a_store_is_training_with_the_teacher(content, run, capsys
     check_equality(with_losses(content, *names), run, capsys)
 
 
-@pytest.mark.parametrize("op", ["MixupOperator", "CutmixOperator"])
+@pytest.mark.parametrize(
+    "op", slow_unless(lambda op: op == "CutmixOperator", ["MixupOperator", "CutmixOperator"])
+)
 def test_mixed_images_are_mixed_again(content, run, capsys, op):
     content["DataLoader"]["Train"]["dataset"]["batch_transform_ops"] = [{op: {"alpha": 0.8}}]
     content["Metric"].pop("Train")
@@ -260,7 +262,7 @@ def test_teacher_answers_only_for_what_is_missing(content, run, tmp_path, monkey
     assert sum(asked) == 12  # the second of two epochs
 
 
-@pytest.mark.parametrize("ema", [False, True])
+@pytest.mark.parametrize("ema", slow_unless(bool, [False, True]))
 def test_evaluations_do_not_need_the_teacher(content, run, capsys, ema):
     content["Global"]["eval_during_train"] = True
     if ema:
@@ -381,7 +383,7 @@ def test_too_small_disk_is_refused_before_the_first_step(content, run, tmp_path,
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "*.npy"])
+@pytest.mark.parametrize("name", slow_unless(lambda name: name == "*.npy", ["manifest.json", "*.npy"]))
 def test_a_disk_that_becomes_full_ends_the_run_as_with_a_checkpoint(
     content, run, tmp_path, monkeypatch, capsys, name
 ):
@@ -462,7 +464,7 @@ def test_shards_are_read_with_numpy_alone(content, run, tmp_path):
 # ---------------------------------------------------------------- some of the classes
 
 
-@pytest.mark.parametrize("kept", ["topk", "sample"])
+@pytest.mark.parametrize("kept", slow_unless(lambda kept: kept == "topk", ["topk", "sample"]))
 def test_kept_classes_are_the_same_for_who_fills_and_who_reads(content, run, kept):
     content["TeacherStore"] |= {"logits": kept, "k": 2, "precision": "float16"}
     content["Loss"]["Train"][0]["DistillationKLDivLoss"]["temperature"] = 1.0

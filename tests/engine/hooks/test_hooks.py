@@ -11,7 +11,7 @@ import paddle
 import pytest
 import yaml
 from engine_hooks import StopAt
-from support import train
+from support import slow_unless, train
 
 import ppcls
 from ppcls.config import load_config
@@ -192,7 +192,7 @@ class Sum(ppcls.Hook):
         self.restored += 1
 
 
-@pytest.mark.parametrize("stop_at", [2, 3])
+@pytest.mark.parametrize("stop_at", slow_unless(lambda step: step == 2, [2, 3]))
 def test_the_state_of_a_hook_is_resumed(recipe, write_recipe, tmp_path, stop_at):
     path = write_recipe(recipe)
     whole, cut, resumed = ([Sum(), Diary(), Sum()] for _ in range(3))
