@@ -27,7 +27,7 @@ test: lint
 	$(PYTEST)
 
 test-slow: setup
-	$(PYTEST) -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu" $(TESTS)
 
 docs: setup
 	$(BIN)/pip install --quiet --editable ".[docs]"
