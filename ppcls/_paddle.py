@@ -19,7 +19,11 @@ from paddle.base.dygraph.base import in_sot_simulation_mode
 from paddle.nn.layer.norm import _BatchNormBase as BatchNormBase
 from paddle.optimizer import Optimizer
 
+from ppcls.job import end_on_sigterm
+
 __all__ = ["BatchNormBase", "in_sot_simulation_mode"]
+
+end_on_sigterm()
 
 
 def children_of(layer: nn.Layer) -> MutableMapping[str, nn.Layer]:

@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -209,6 +210,19 @@ def end_with_launcher() -> None:
     """
     if _STARTED_BY_LAUNCHER in os.environ:
         end_with_parent(os.environ.pop(_LAUNCHER_PID, None))
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process, or call its handler in Python, as it did before Paddle was imported.
+
+    Paddle reports the signal as a crash, for which it needs memory: a process that was just asking for memory
+    itself then waits endlessly for its own lock. Processes of Paddle's launcher keep the report: the launcher
+    kills whoever does not end, and recognises by the report whom it has ended.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    of_main_thread = threading.current_thread() is threading.main_thread()
+    if handler is not None and of_main_thread and _STARTED_BY_LAUNCHER not in os.environ:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def announce_launcher() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from ppcls.config import MAX_NODES_OF_DATA, parse_yaml, read_yaml
 from ppcls.errors import ConfigError, WeightsError
 from ppcls.files import FileSet
+from ppcls.job import end_on_sigterm
 
 PROGRAMS = ("inference.json", "inference.pdmodel")
 PARAMS = "inference.pdiparams"
@@ -202,6 +203,7 @@ class Program:
     ) -> None:
         from paddle import inference
 
+        end_on_sigterm()
         params = params or file.with_name(PARAMS)
         # Absolute, because a copy may be opened in another working directory.
         self._options: dict[str, Any] = {"file": file.absolute(), "params": params.absolute()}

@@ -191,3 +191,19 @@ def test_a_process_whose_launcher_is_gone_already_ends_at_once():
     script += f"sys.exit(subprocess.call([sys.executable, '-c', {child!r}]))"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "False\n")
+
+
+OWN_HANDLER = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+import ppcls
+ppcls.create_model("resnet8", class_num=2)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_sigterm_does_what_it_did_before_paddle_was_imported():
+    """Paddle's own report asks for memory; a process that was just asking for some would wait endlessly."""
+    command = [sys.executable, "-W", "ignore", "-c", OWN_HANDLER]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 7, done.stderr
