@@ -33,19 +33,21 @@ RECIPES = {
     if "_base_" not in path.parts and path not in COVERED
 }
 PAIRS = ("resnet56_resnet20_", "resnet34_distill_resnet18_", "resnet32x4_resnet8x4_", "wrn_40_2_wrn_16_2_")
+FAMILIES = ("ImageNet/ResNet/", "ImageNet/PPLCNet/", "ImageNet/EfficientNetLite/")
 DEEP = ("101", "152", "200", "DeiT", "EfficientNetLite2")
 
 
 def quick_recipes() -> set[str]:
-    """Every method with one pair of networks, every other recipe but deep networks; what is left is slow."""
-    methods = {path.stem.removeprefix(PAIRS[0]) for path in COVERED}
+    """Every method with one pair of networks, one network of each family, and all others; the rest is slow."""
+    shown = {path.stem.removeprefix(PAIRS[0]) for path in COVERED}
     quick = set()
-    for name in RECIPES:
-        stem = Path(name).stem
-        method = next((stem.removeprefix(pair) for pair in PAIRS if stem.startswith(pair)), name)
-        if method not in methods and not any(part in name for part in DEEP):
+    for name, path in RECIPES.items():
+        kind = next((path.stem.removeprefix(pair) for pair in PAIRS if path.stem.startswith(pair)), name)
+        if name.startswith(FAMILIES):
+            kind = path.parent.name
+        if kind not in shown and not any(part in name for part in DEEP):
             quick.add(name)
-            methods.add(method)
+            shown.add(kind)
     return quick
 
 

@@ -72,6 +72,7 @@ def run_alone(folder, *command):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_train_eval_infer_export(project, run):
     printed = run("tools/train.py", "-c", SSLD, *SMALL)
     assert "[Train][Epoch 1/1][Iter: 0/2]" in printed
