@@ -38,7 +38,7 @@ DEEP = ("101", "152", "200", "DeiT", "EfficientNetLite2")
 
 
 def quick_recipes() -> set[str]:
-    """Every method with one pair of networks, one network of each family, and all others; the rest is slow."""
+    """Every method with one pair of networks, one network of each family, and what is of neither kind."""
     shown = {path.stem.removeprefix(PAIRS[0]) for path in COVERED}
     quick = set()
     for name, path in RECIPES.items():
