@@ -75,6 +75,14 @@ def _last_calls(f: Any = None, limit: int | None = None) -> traceback.StackSumma
 traceback.extract_stack = _last_calls
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are cores: many a test waits for a process it has started."""
+    from ppcls.cpu.processor import available_cores
+
+    return available_cores() + 1
+
+
 # Thousands of tests are collected, and all of them stay: looking for garbage takes a quarter of that time.
 gc.disable()
 
