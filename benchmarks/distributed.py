@@ -47,7 +47,7 @@ def sides(size: int, batch_size: int, rank: int) -> dict[str, Callable[[], None]
     label = paddle.randint(0, ARCH["class_num"], [batch_size])
     batch = Batch(image.numpy(), label.numpy(), list(range(batch_size)))  # type: ignore[arg-type]
     run = build_run(dict(ARCH), [{"CELoss": {"weight": 1.0}}], [batch], Path("unused"), metrics=False)
-    run.parts.buffers = moving_buffers(run.parts.model.state_dict().values())
+    run.parts.buffers = moving_buffers(run.parts.model, run.parts.loss)
     run.parts.model.train()
 
     def ours() -> None:

@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ SIZE = 224
 DECODING = "cv2.imdecode alone"
 
 
-def decode_exactly(content: bytes) -> np.ndarray:
+def decode_exactly(content: bytes) -> Any:
     """Decode as DecodeImage does by default."""
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
 
@@ -103,7 +103,7 @@ class Batches:
 
     def __init__(self, folder: Path, batch: int, backend: str) -> None:
         self.loader = open_loader(folder, 0, batch, backend)
-        self.batches = iter(())
+        self.batches: Iterator[Batch] = iter(())
         self.epoch = 0
 
     def next(self) -> Batch:
@@ -127,7 +127,7 @@ def sides(folder: Path, files: list[Path], batch: int) -> dict[str, Callable[[],
         turn += batch
 
     exact = Batches(folder, batch, "cv2")
-    found = {
+    found: dict[str, Callable[[], Any]] = {
         DECODING: decode_alone,
         "by hand": ByHand(files, batch, decode_exactly),
         "loader": exact.next,

@@ -357,7 +357,7 @@ def _wrong(work: Path, exported: Path, part: str) -> list[list[Any]]:
 
 def _steps(folder: Path) -> int:
     rows = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return max(json.loads(row)["step"] for row in rows)
+    return max(int(json.loads(row)["step"]) for row in rows)
 
 
 def measure_latency(work: Path, teacher: Path, seed: int) -> None:

@@ -42,7 +42,7 @@ def accuracy_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def size_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the table of the unlabelled student and the teacher by the size of images; empty without it."""
-    latency = next((row["latency_ms"] for row in rows if "latency_ms" in row), {})
+    latency: dict[str, Any] = next((row["latency_ms"] for row in rows if "latency_ms" in row), {})
     teacher = {row["view"]: row["top1"] * 100 for row in rows if row.get("network") == "teacher"}
     lines = [
         "| pixels | student: validation % | student: test % | teacher, same view: test % | latency |",

@@ -44,6 +44,8 @@ def exported_teacher(kind: str, weights: Path, folder: Path) -> dict[str, Any]:
 
 def write_recipe(args: argparse.Namespace, folder: Path) -> Path:
     """Write the shipped recipe with the photos, the teacher and the length of this run."""
+    from ppcls.config import load_config, plain
+
     weights = weights_file(2, args.cache)
     photos = sorted(unpacked(PHOTOS, args.cache).rglob("imagenet_*.jpg"))
     lines = [f"{photo.name} {photo.stem.split('_')[-1]}\n" for photo in photos]
@@ -67,8 +69,7 @@ def write_recipe(args: argparse.Namespace, folder: Path) -> Path:
     }
     # So few steps are enough only for gentle crops and an optimizer that needs no tuning.
     recipe["Optimizer"] = {"name": "AdamW", "lr": {"name": "Cosine", "learning_rate": 0.01}}
-    augmented = yaml.safe_load((ROOT / "configs/_base_/imagenet.yaml").read_text(encoding="utf-8"))
-    operations = augmented["DataLoader"]["Train"]["dataset"]["transform_ops"]
+    operations = plain(load_config(RECIPE))["DataLoader"]["Train"]["dataset"]["transform_ops"]
     operations[1] = {"RandCropImage": {"size": 224, "scale": [0.7, 1.0]}}
     data = {"image_root": str(photos[0].parent), "cls_label_path": str(folder / "list.txt")}
     part = {"dataset": data, "sampler": {"batch_size": 10}, "loader": {"num_workers": 1}}

@@ -70,6 +70,9 @@ SIDES = {
     "all cores, teacher not ahead": Side(
         options={"Global.teacher_ahead": False}, environment={"OMP_NUM_THREADS": None}
     ),
+    "all cores, teacher in bfloat16": Side(
+        options={"Arch.frozen_precision": "bfloat16"}, environment={"OMP_NUM_THREADS": None}
+    ),
     "student alone": Side(kind="build_student"),
     "engine, teacher eager": Side(options={**EAGER, "metrics": False}),
     "bare loop, teacher eager": Side(kind="build_bare"),
@@ -175,7 +178,7 @@ RATIOS = (
     ("all cores", "reference", "64 px, as installed: on AMD ≤ 0.15"),
     (ALL, "reference", ""),
     ("PPCLS_BLAS=off", "reference", "64 px: on AMD ≤ 0.60"),
-    ("teacher in bfloat16", "reference", "64 px: on AMD with AVX-512 ≤ 0.125"),
+    ("all cores, teacher in bfloat16", "reference", "64 px, on AMD with AVX-512 ≤ 0.125"),
     ("teacher in bfloat16", "torch", "32 px ≤ 1.05, 64 px ≤ 0.95"),
     (ALL, "student alone", "64 px ≤ 1.40"),
     ("teacher in bfloat16", "student alone", "64 px ≤ 1.22"),

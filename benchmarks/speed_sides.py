@@ -106,7 +106,7 @@ def build_ppcls(size: int, batch: int, options: Mapping[str, Any], folder: Path)
         try_out(run)
         run.parts.loader.close()
         begin_lookahead(run, engine.config, None)
-    run.parts.loader = SameBatch(Batch(images, labels, np.arange(batch)))
+    run.parts.loader = SameBatch(Batch(images, labels, np.arange(batch)))  # type: ignore[assignment]
     call_hooks(run.hooks, "before_train", run)
     start_epoch(run)
     batches = batches_of_epoch(run)

@@ -59,15 +59,17 @@ def measure(path: Path, precision: str) -> tuple[float, float]:
     labels = paddle.to_tensor(rng.integers(0, 100, (BATCH, 1)))
     model.prepare((3, SIDE, SIDE))
     _as_trained(model, images)
+    assert config.Loss.Train is not None  # it has been checked for training
     loss = build_loss(config.Loss.Train, main=config.arch.main_name)
     loss.prepare(model(images), {name: model.network(name) for name in model.names})
     exact = _step(model, loss, images, labels)
     store_frozen(model, Rounded(precision), {})  # type: ignore[arg-type]  # has what is needed of a store
     rounded = _step(model, loss, images, labels)
-    return tuple(
+    of_loss, of_gradient = (
         float(np.linalg.norm(one - other) / max(np.linalg.norm(one), 1e-30))
         for one, other in zip(exact, rounded, strict=True)
     )
+    return of_loss, of_gradient
 
 
 class Rounded:

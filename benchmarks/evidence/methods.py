@@ -15,6 +15,7 @@ from evidence.settings import CIFAR_EPOCHS, RECIPES, Setting
 PUBLISHED_BASELINE = 72.50
 PAIR = [["Student", "Teacher"]]
 Changes = dict[str, Any]
+ChangedLosses = dict[int, Changes]  # by the place of a loss in the recipe
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Method:
     imagenet: tuple[float, float, str] | None = None
 
 
-def _warmup(loss: str, setting: Setting, place: int = 1, **options: Any) -> Changes:
+def _warmup(loss: str, setting: Setting, place: int = 1, **options: Any) -> ChangedLosses:
     return {place: {loss: {"weight": {"epochs": _warmup_epochs(setting)}, **options}}}
 
 
@@ -79,17 +80,17 @@ def _udml(setting: Setting) -> list[Changes]:
     ]
 
 
-def _ofd(setting: Setting) -> Changes:
+def _ofd(setting: Setting) -> ChangedLosses:
     adds, bns = setting.taps("adds"), setting.bns
     return {
         1: {"OFDLoss": {"student_keys": adds["Student"], "teacher_keys": adds["Teacher"], "teacher_bns": bns}}
     }
 
 
-def _keys(kind: str, **options: Any) -> Callable[[Setting], Changes]:
+def _keys(kind: str, **options: Any) -> Callable[[Setting], ChangedLosses]:
     """Return a function that names the taps `kind` in a DistillationPairLoss."""
 
-    def losses(setting: Setting) -> Changes:
+    def losses(setting: Setting) -> ChangedLosses:
         taps = setting.taps(kind)
         found = {"s_key": taps["Student"], "t_key": taps["Teacher"], **options}
         if "weight" in options:
@@ -99,7 +100,7 @@ def _keys(kind: str, **options: Any) -> Callable[[Setting], Changes]:
     return losses
 
 
-def _pooled(place: int) -> Callable[[Setting], Changes]:
+def _pooled(place: int) -> Callable[[Setting], ChangedLosses]:
     """Return a function that names the outputs before the classifiers in a DistillationPairLoss."""
     return lambda setting: {
         place: {
@@ -108,18 +109,18 @@ def _pooled(place: int) -> Callable[[Setting], Changes]:
     }
 
 
-def _rkd(setting: Setting) -> Changes:
+def _rkd(setting: Setting) -> ChangedLosses:
     keys = {f"{name.lower()}_keepkeys": [setting.pooled[name]] for name in ("Student", "Teacher")}
     return {1: {"DistillationRKDLoss": keys}}
 
 
-def _at(setting: Setting) -> Changes:
+def _at(setting: Setting) -> ChangedLosses:
     """The mean over the positions of a map makes the loss larger for small maps; the weight undoes this."""
     (loss,) = _keys("stages")(setting)[1].values()
     return {1: {"DistillationPairLoss": {**loss, "weight": setting.at_weight}}}
 
 
-def _wkd(setting: Setting) -> Changes:
+def _wkd(setting: Setting) -> ChangedLosses:
     start = max(1, setting.epochs * 150 // CIFAR_EPOCHS)  # with a single epoch it never falls
     gamma = {"start": start, "epochs": max(start + 1, setting.epochs)}
     return {1: {"DistillationWKDLogitLoss": {"gamma": gamma}}}

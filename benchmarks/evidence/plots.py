@@ -180,13 +180,8 @@ def draw_lines(panels: Sequence[Panel], question: Question, path: Path) -> None:
             shift = (
                 (number - (len(drawn) - 1) / 2) * 0.018 * width
             )  # so that intervals do not hide each other
-            _line(
-                axes,
-                points,
-                label,
-                f"C{number}",
-                (lambda v, s=shift: v * math.exp(s) if scale == "log" else v + s),
-            )
+            moved = _times(math.exp(shift)) if scale == "log" else _plus(shift)
+            _line(axes, points, label, f"C{number}", moved)
         axes.set_xticks(places, [question.ticks.get(place, f"{place:,g}") for place in places])
         axes.minorticks_off()
         axes.margins(x=0.08)
@@ -211,6 +206,14 @@ def _zero_or_band(axes: Any, panel: Panel) -> None:
     middle, half = panel.alone.mean, 0.0 if math.isnan(panel.alone.half) else panel.alone.half
     axes.axhspan(middle - half, middle + half, color="0.85", zorder=0)
     axes.axhline(middle, color="0.35", linewidth=1, label="labels alone")
+
+
+def _times(factor: float) -> Callable[[float], float]:
+    return lambda value: value * factor
+
+
+def _plus(shift: float) -> Callable[[float], float]:
+    return lambda value: value + shift
 
 
 def _line(

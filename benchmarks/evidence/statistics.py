@@ -74,7 +74,7 @@ def largest_ratio(freedom: int, luck: float = _LUCK) -> float:
     This is the quantile of F with 2 and `freedom` degrees of freedom, whose distribution function is
     1 - (1 + 2 x / freedom) ** (-freedom / 2). With more than three runs it happens less often.
     """
-    return freedom / 2 * (luck ** (-2 / freedom) - 1)
+    return freedom / 2 * (math.pow(luck, -2 / freedom) - 1)
 
 
 def pooled_deviation(runs: Mapping[str, Sequence[float]]) -> tuple[float, int]:
@@ -127,7 +127,7 @@ def t_quantile(freedom: int) -> float:
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return sum(term / freedom**power for power, term in enumerate(terms))
+    return sum(term / math.pow(freedom, power) for power, term in enumerate(terms))
 
 
 def spearman(first: Sequence[float], second: Sequence[float], draws: int = 20_000) -> tuple[float, float]:
