@@ -117,6 +117,14 @@ def build_ppcls(size: int, batch: int, options: Mapping[str, Any], folder: Path)
     return step
 
 
+def build_ahead(size: int, batch: int, options: Mapping[str, Any], folder: Path) -> Callable[[], None]:
+    """Build the same with the teacher beside the training in any case, also where it is switched off."""
+    from ppcls.engine.start import lookahead
+
+    lookahead.pays_beside = lambda *arguments: True  # type: ignore[attr-defined]
+    return build_ppcls(size, batch, options, folder)
+
+
 class SameBatch:
     """Stands in for a loader: compared are steps, not reading."""
 

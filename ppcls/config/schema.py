@@ -169,7 +169,7 @@ class GlobalSpec(Section):
     teacher_ahead: bool = key(
         True,
         "On the CPU, run frozen networks beside the training, one batch ahead, if a process has two or more "
-        "cores and engines run them (docs/teachers.md); results are the same.",
+        "cores, engines run them, and it saves time (docs/teachers.md); results are the same.",
     )
     log_ranks: str | int | list[int] = key([0], "Processes that log: a list, or numbers with commas: `0,1`.")
     print_mem_info: bool = key(False, "Log the memory used on the GPU.")

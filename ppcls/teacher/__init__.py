@@ -39,6 +39,7 @@ __all__ = [
     "running_frozen",
     "running_trained",
     "store_frozen",
+    "trained_networks",
 ]
 
 
@@ -80,6 +81,19 @@ def answer_frozen(
 def names_of_frozen(model: nn.Layer) -> list[str]:
     """Return the dotted names of the frozen networks whose outputs for an image never change."""
     return [name for name, *_ in _frozen(model, "", DEFAULT)]
+
+
+def trained_networks(model: nn.Layer) -> Iterator[nn.Layer]:
+    """Yield each network of a group that gets images and of which something trains."""
+    names = model.names[:1] if isinstance(model, AttentionModel) else model.names
+    for name in names:
+        network = model.network(name)
+        if name in model.frozen:
+            continue
+        if isinstance(network, NetworkGroup):
+            yield from trained_networks(network)
+        else:
+            yield network
 
 
 def leave_out_frozen(model: nn.Layer) -> None:

@@ -334,11 +334,15 @@ class Answer:
     # ------------------------------------------------------------------ beside the training
 
     def seconds_ahead(self) -> float:
-        """Return the estimated time of its program for all images; 0 if no program is used in training."""
+        """Return the estimated time of its program for an image; 0 if no program is used in training."""
+        shape = self.shape_ahead
+        return seconds_of_program(self.network, shape) if shape else 0.0
+
+    @property
+    def shape_ahead(self) -> tuple[int, ...]:
+        """[C, H, W] of the images that came first; empty if no program computes them."""
         shape, engine = next(iter(self._by_shape.items()), ((), None))
-        if not isinstance(engine, Opened):
-            return 0.0
-        return self.images * seconds_of_program(self.network, shape)
+        return shape if isinstance(engine, Opened) else ()
 
     def look_ahead(self, lookahead: Lookahead) -> Callable[[], None]:
         """Let a thread open the program of the image size that came first; see :meth:`seconds_ahead`.

@@ -1,6 +1,6 @@
 """Whether a program saves time: how much it saves in a run, and how long it takes to make.
 
-Both are estimated from the network, not measured, so that the same recipe chooses the same engine in every
+All is estimated from the network, not measured, so that the same recipe chooses the same engine in every
 run, even on a busy machine. The numbers below were measured with one thread of an Intel Xeon (Sapphire
 Rapids) and are cautious: small networks save more.
 """
@@ -8,6 +8,7 @@ Rapids) and are cautious: small networks save more.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import paddle
@@ -70,21 +71,46 @@ def seconds_of_program(network: nn.Layer, image_shape: tuple[int, ...]) -> float
     return (1 - _SAVED) * _seconds(network, image_shape)
 
 
+def pays_beside(teachers: float, students: Iterable[nn.Layer], image_shape: tuple[int, ...]) -> bool:
+    """Tell whether a training that gives one of two cores to its teachers becomes faster.
+
+    It does if they take over enough: about as much as one forward pass of the networks that train, or more.
+    Otherwise two threads for the training are faster. Only dense layers count, because depthwise convolutions
+    hardly gain from a second thread (`docs/performance.md` has the measurements).
+
+    Args:
+        teachers: time that the programs of the teachers take for one image, see :func:`seconds_of_program`.
+        students: the networks that train, in eval mode; each is run once, on one black image. Layers
+            whose weights are frozen do not count.
+        image_shape: [C, H, W].
+    """
+    dense = [_seconds_by_kind(network, image_shape, trained=True)[0] for network in students]
+    return teachers >= sum(dense)
+
+
 def _seconds(network: nn.Layer, image_shape: tuple[int, ...]) -> float:
     """Return the estimated time that the network itself takes for one image."""
-    seconds = 0.0
+    return sum(_seconds_by_kind(network, image_shape))
+
+
+def _seconds_by_kind(
+    network: nn.Layer, image_shape: tuple[int, ...], *, trained: bool = False
+) -> tuple[float, float]:
+    """Return the estimated times of dense layers and of depthwise convolutions, or of those that train."""
+    seconds = {_DENSE: 0.0, _DEPTHWISE: 0.0}
 
     def count(layer: Any, inputs: Any, output: Tensor) -> None:
-        nonlocal seconds
         shape = layer.weight.shape
         rate = _DENSE
         per_value = shape[0]  # a linear layer's weight is [in, out], a convolution's [out, in / groups, h, w]
         if isinstance(layer, nn.Conv2D):
             per_value = math.prod(shape[1:])
             rate = _DEPTHWISE if 1 < groups_of(layer) == shape[0] else _DENSE
-        seconds += math.prod(output.shape) * per_value / rate
+        seconds[rate] += math.prod(output.shape) * per_value / rate
 
     layers = [layer for layer in network.sublayers() if isinstance(layer, nn.Conv2D | nn.Linear)]
+    if trained:
+        layers = [layer for layer in layers if not layer.weight.stop_gradient]
     handles = [layer.register_forward_post_hook(count) for layer in layers]
     try:
         with paddle.no_grad():
@@ -92,4 +118,4 @@ def _seconds(network: nn.Layer, image_shape: tuple[int, ...]) -> float:
     finally:
         for handle in handles:
             handle.remove()
-    return seconds
+    return seconds[_DENSE], seconds[_DEPTHWISE]

@@ -318,5 +318,23 @@ def test_a_resumed_run_keeps_its_threads_where_the_store_is_complete_by_now(
         np.testing.assert_array_equal(weights(cut)[name], value, err_msg=name)
 
 
+def test_a_small_teacher_gets_no_core_unless_the_run_to_resume_gave_it_one(
+    path, two_cores, write_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ahead_module, "RunnerProcess", WithoutProcess)
+    # Two threads would change the last digits: what is recorded is looked at, not computed with.
+    monkeypatch.setattr(speed, "compute_with_threads", lambda number: None)
+    content = yaml.safe_load(path.read_text())
+    content["Arch"]["models"][1]["Student"]["name"] = "resnet32"
+    path = write_recipe(content)
+    assert recorded(run(path, tmp_path, "new", "Global.epochs=1")) == (2, 0)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(start_module, "pays_beside", lambda *arguments: True)
+        engine = Engine(load_config(path, [f"Global.output_dir={tmp_path}/cut", INFERENCE]), "train")
+        with pytest.raises(SystemExit):
+            engine.train(hooks=[StopAfter(2)])
+    assert recorded(run(path, tmp_path, "cut", "Global.checkpoints=auto")) == (1, 1)
+
+
 def test_threads_are_divided_by_a_rule():
     assert [threads.threads_for_teachers(total) for total in (1, 2, 3, 4, 6, 8, 16)] == [0, 1, 1, 1, 2, 2, 5]

@@ -7,11 +7,13 @@ from contextlib import ExitStack
 from ppcls.config import Recipe
 from ppcls.cpu.threads import threads_for_teachers, threads_in_use
 from ppcls.engine.checkpoint import Checkpoint
+from ppcls.engine.evaluation.evaluate import evaluating
 from ppcls.engine.run import Run
 from ppcls.engine.speed import compute_with, keeps_threads, on_cpu, thread_count_text
 from ppcls.errors import PpclsError
 from ppcls.logger import LOGGER
-from ppcls.teacher import Lookahead
+from ppcls.teacher import Lookahead, trained_networks
+from ppcls.teacher.cost import pays_beside
 
 # seconds: what starting a process costs, times two because the gain is only an estimate
 _WORTH = 10.0
@@ -45,9 +47,14 @@ def begin_lookahead(run: Run, config: Recipe, resumed: Checkpoint | None) -> Non
     seconds = [answer.seconds_ahead() for answer in answers]
     if not any(seconds) or (stored is not None and stored.complete):
         return
-    if not kept and _GAINED * sum(seconds) < _WORTH:
-        LOGGER.debug("frozen networks do not run beside the training: it would save less than it costs")
-        return
+    if not kept:
+        whole = sum(answer.images * each for answer, each in zip(answers, seconds, strict=True))
+        if _GAINED * whole < _WORTH:
+            LOGGER.debug("frozen networks do not run beside the training: it would save less than it costs")
+            return
+        if not config.Global.to_static and not _take_enough(run, sum(seconds)):
+            LOGGER.debug("frozen networks do not run beside the training: they are small beside what trains")
+            return
     lookahead = Lookahead(reserved)
     with ExitStack() as undo:
         undo.callback(lookahead.close)
@@ -69,3 +76,11 @@ def begin_lookahead(run: Run, config: Recipe, resumed: Checkpoint | None) -> Non
         thread_count_text(reserved),
         thread_count_text(progress.threads),
     )
+
+
+def _take_enough(run: Run, teachers: float) -> bool:
+    """Tell whether teachers that take so many seconds for an image take enough work from the training."""
+    shape = next(answer.shape_ahead for answer in run.parts.answers.values() if answer.shape_ahead)
+    students = list(trained_networks(run.parts.model))
+    with evaluating(*students):
+        return pays_beside(teachers, students, shape)

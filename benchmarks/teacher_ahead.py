@@ -1,0 +1,71 @@
+"""When a teacher should run beside the training: pairs of networks, with a core for the teacher and without.
+
+    python benchmarks/teacher_ahead.py [--minutes 9] [--sizes 64 224] [--pairs ResNet34:ResNet18 ...]
+
+Each side is a run of its own with all cores. They take turns, a step each. Printed are medians of the ratios
+of steps of the same turn: the time with the teacher one batch ahead, divided by that within the training, by
+the wall clock and by processor time. Processor times do not contain a teacher that Paddle Inference runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from speed import BATCHES, Process, Side, describe, measure, ratio
+
+BATCHES[128] = 16
+PAIRS = (
+    "ResNet50:PPLCNet_x1_0",
+    "PPLCNet_x2_5:PPLCNet_x0_5",
+    "ResNet50:MobileNetV3_large_x1_0",
+    "PPLCNet_x1_0:PPLCNet_x1_0",
+    "MobileNetV3_large_x1_0:MobileNetV3_large_x1_0",
+    "ResNet34:ResNet18",
+    "ResNet18:ResNet18",
+    "ResNet50:ResNet34",
+    "ResNet34:ResNet50",
+    "MobileNetV3_large_x1_0:ResNet18",
+)
+
+
+def sides(pair: str) -> dict[str, Side]:
+    """Return both sides of a pair, by name."""
+    teacher, _, student = pair.partition(":")
+    options = {"Arch.models": [{"Teacher": {"name": teacher}}, {"Student": {"name": student}}]}
+    cores = {"OMP_NUM_THREADS": None}
+    return {
+        f"{pair}, ahead": Side("build_ahead", options, cores),
+        f"{pair}, within": Side("build_ppcls", {**options, "Global.teacher_ahead": False}, cores),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=9, help="in all; starting the sides comes on top")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], choices=sorted(BATCHES))
+    parser.add_argument("--pairs", nargs="+", metavar="TEACHER:STUDENT", default=PAIRS)
+    args = parser.parse_args(arguments)
+    turns = {}
+    print(f"| teacher → student | {' | '.join(f'{size} px' for size in args.sizes)} |")
+    print("|---" * (1 + len(args.sizes)) + "|")
+    for pair in args.pairs:
+        processes = {name: Process(side) for name, side in sides(pair).items()}
+        ahead, within = processes
+        cells = []
+        try:
+            for size in args.sizes:
+                seconds = args.minutes * 60 / len(args.pairs) / len(args.sizes)
+                turns[size] = measure(processes, list(processes), size, seconds)
+                wall, busy = (ratio(turns[size], ahead, within, clock) for clock in (0, 1))
+                cells.append("failed" if wall is None else f"{wall:.2f} ({busy:.2f})")
+        finally:
+            for process in processes.values():
+                process.end()
+        print(f"| {pair.replace(':', ' → ')} | {' | '.join(cells)} |", flush=True)
+    print(f"\n{describe(turns)}")
+
+
+if __name__ == "__main__":
+    main()
