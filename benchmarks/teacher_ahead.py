@@ -1,10 +1,12 @@
 """When a teacher should run beside the training: pairs of networks, with a core for the teacher and without.
 
-    python benchmarks/teacher_ahead.py [--minutes 9] [--sizes 64 224] [--pairs ResNet34:ResNet18 ...]
+    python benchmarks/teacher_ahead.py [--threads] [--sizes 64 224] [--pairs ResNet34:ResNet18 ...]
 
 Each side is a run of its own with all cores. They take turns, a step each. Printed are medians of the ratios
 of steps of the same turn: the time with the teacher one batch ahead, divided by that within the training, by
 the wall clock and by processor time. Processor times do not contain a teacher that Paddle Inference runs.
+With `--threads` the sides are runs with a thread for each core and with one thread, both with the teacher
+within the training.
 """
 
 from __future__ import annotations
@@ -29,14 +31,20 @@ PAIRS = (
 )
 
 
-def sides(pair: str) -> dict[str, Side]:
-    """Return both sides of a pair, by name."""
+def sides(pair: str, threads: bool) -> dict[str, Side]:
+    """Return both sides of a pair, by name: with what is asked about first."""
     teacher, _, student = pair.partition(":")
     options = {"Arch.models": [{"Teacher": {"name": teacher}}, {"Student": {"name": student}}]}
+    within = {**options, "Global.teacher_ahead": False}
     cores = {"OMP_NUM_THREADS": None}
+    if threads:
+        return {
+            f"{pair}, all cores": Side(options=within, environment=cores),
+            f"{pair}, 1 thread": Side(options=within),
+        }
     return {
         f"{pair}, ahead": Side("build_ahead", options, cores),
-        f"{pair}, within": Side("build_ppcls", {**options, "Global.teacher_ahead": False}, cores),
+        f"{pair}, within": Side(options=within, environment=cores),
     }
 
 
@@ -46,19 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=9, help="in all; starting the sides comes on top")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], choices=sorted(BATCHES))
     parser.add_argument("--pairs", nargs="+", metavar="TEACHER:STUDENT", default=PAIRS)
+    parser.add_argument("--threads", action="store_true", help="compare all cores with one thread instead")
     args = parser.parse_args(arguments)
     turns = {}
     print(f"| teacher → student | {' | '.join(f'{size} px' for size in args.sizes)} |")
     print("|---" * (1 + len(args.sizes)) + "|")
     for pair in args.pairs:
-        processes = {name: Process(side) for name, side in sides(pair).items()}
-        ahead, within = processes
+        processes = {name: Process(side) for name, side in sides(pair, args.threads).items()}
+        one, other = processes
         cells = []
         try:
             for size in args.sizes:
                 seconds = args.minutes * 60 / len(args.pairs) / len(args.sizes)
                 turns[size] = measure(processes, list(processes), size, seconds)
-                wall, busy = (ratio(turns[size], ahead, within, clock) for clock in (0, 1))
+                wall, busy = (ratio(turns[size], one, other, clock) for clock in (0, 1))
                 cells.append("failed" if wall is None else f"{wall:.2f} ({busy:.2f})")
         finally:
             for process in processes.values():
