@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", nargs="+", metavar="TEACHER:STUDENT", default=PAIRS)
     parser.add_argument("--threads", action="store_true", help="compare all cores with one thread instead")
     args = parser.parse_args(arguments)
+    for pair in args.pairs:
+        if len(pair.split(":")) != 2 or not all(pair.split(":")):
+            parser.error(f"--pairs: {pair!r} is not two networks, such as ResNet34:ResNet18")
     turns = {}
     print(f"| teacher → student | {' | '.join(f'{size} px' for size in args.sizes)} |")
     print("|---" * (1 + len(args.sizes)) + "|")

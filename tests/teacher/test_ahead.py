@@ -9,11 +9,13 @@ import pickle
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
 import yaml
+from paddle import nn
 from support import KL, distilled, train
 
 from ppcls._paddle import compute_with_threads
@@ -334,6 +336,25 @@ def test_a_small_teacher_gets_no_core_unless_the_run_to_resume_gave_it_one(
         with pytest.raises(SystemExit):
             engine.train(hooks=[StopAfter(2)])
     assert recorded(run(path, tmp_path, "cut", "Global.checkpoints=auto")) == (1, 1)
+
+
+class RefusesOneImage(nn.Layer):
+    """A plug-in that draws in eval mode too, and needs a batch."""
+
+    def forward(self, x):
+        paddle.rand([3])
+        raise ValueError("a batch, please")
+
+
+def test_a_network_that_refuses_a_single_image_changes_nothing():
+    group = SimpleNamespace(names=["Student"], frozen=set(), network=lambda name: RefusesOneImage())
+    answers = {"Teacher": SimpleNamespace(shape_ahead=(3, 8, 8))}
+    made = SimpleNamespace(parts=SimpleNamespace(answers=answers, model=group))
+    paddle.seed(3)
+    expected = paddle.rand([4]).numpy()
+    paddle.seed(3)
+    assert start_module._take_enough(made, 1.0)
+    np.testing.assert_array_equal(paddle.rand([4]).numpy(), expected)
 
 
 def test_threads_are_divided_by_a_rule():

@@ -12,6 +12,7 @@ from ppcls.engine.run import Run
 from ppcls.engine.speed import compute_with, keeps_threads, on_cpu, thread_count_text
 from ppcls.errors import PpclsError
 from ppcls.logger import LOGGER
+from ppcls.random_numbers import random_state, set_random_state
 from ppcls.teacher import Lookahead, trained_networks
 from ppcls.teacher.cost import pays_beside
 
@@ -82,5 +83,12 @@ def _take_enough(run: Run, teachers: float) -> bool:
     """Tell whether teachers that take so many seconds for an image take enough work from the training."""
     shape = next(answer.shape_ahead for answer in run.parts.answers.values() if answer.shape_ahead)
     students = list(trained_networks(run.parts.model))
-    with evaluating(*students):
-        return pays_beside(teachers, students, shape)
+    drawn = random_state()
+    try:
+        with evaluating(*students):
+            return pays_beside(teachers, students, shape)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:  # a plug-in that refuses one image
+        LOGGER.debug("the work of the networks that train is not known: %s", error)
+        return True
+    finally:
+        set_random_state(drawn)  # a plug-in may draw in eval mode
