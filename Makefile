@@ -27,6 +27,7 @@ test: lint
 	$(PYTEST)
 
 test-slow: setup
+	@for path in $(TESTS); do test -e "$${path%%::*}" || { echo "TESTS: $$path: no such file or folder"; exit 2; }; done
 	$(PYTEST) -m "slow and not gpu" $(TESTS)
 
 docs: setup
